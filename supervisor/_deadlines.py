@@ -1,0 +1,41 @@
+"""Every deadline's default, in one place."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from ._errors import InvalidValue
+
+
+def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not isinstance(value, int | float) or math.isnan(value) or value <= 0:
+        raise InvalidValue(
+            f"deadline {attribute.name} must be above 0 seconds, not {value!r}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Deadlines:
+    """How long each operation may take, in seconds.
+
+    Attributes:
+        create: the runtime's create, exec or restore, until the shim's report.
+        start: the runtime's start.
+        call: any other call of the runtime (state, delete, checkpoint).
+        cleanup: everything a failed or cancelled operation does to undo itself, and the
+            whole of a delete.
+        kill: from SIGKILL until the end is recorded.
+        shim: from the recorded end until the shim itself is gone, and from the order to a
+            shim to give up until it is killed.
+        recovery: all of the adoption at open.
+    """
+
+    create: float = attrs.field(default=60.0, validator=_positive)
+    start: float = attrs.field(default=30.0, validator=_positive)
+    call: float = attrs.field(default=30.0, validator=_positive)
+    cleanup: float = attrs.field(default=30.0, validator=_positive)
+    kill: float = attrs.field(default=10.0, validator=_positive)
+    shim: float = attrs.field(default=2.0, validator=_positive)
+    recovery: float = attrs.field(default=120.0, validator=_positive)

@@ -1,0 +1,243 @@
+"""The tree of exceptions, grouped by who is at fault.
+
+``SupervisorError`` is the root. Below it stand five groups: the caller
+(`UsageError`), the shim (`ShimError`), the OCI runtime (`OCIRuntimeError`), what is on
+disk (`StateCorrupt`) and the machine (`InfrastructureError`: time, space, descriptors).
+A container's exit is never an exception; it is an `ExitStatus`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+
+
+class SupervisorError(Exception):
+    """Root of everything this library raises on purpose.
+
+    Attributes:
+        container: id of the container it happened to, or None where there is none.
+    """
+
+    def __init__(self, message: str, *, container: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.container = container
+
+    def __str__(self) -> str:
+        if self.container is None:
+            return self.message
+        return f"container {self.container!r}: {self.message}"
+
+
+# ---- the caller -------------------------------------------------------------------
+
+
+class UsageError(SupervisorError):
+    """The call itself was wrong: nothing was touched, and repeating it won't help."""
+
+
+class InvalidValue(UsageError, ValueError):
+    """An argument has a value that can't work. Not raised for a wrong bundle."""
+
+
+class BundleInvalid(UsageError, ValueError):
+    """The bundle can't run as it is.
+
+    Attributes:
+        path: the bundle's directory or the file at fault.
+        where: the JSON path of the fault inside ``config.json``, or None.
+    """
+
+    def __init__(self, message: str, *, path: str, where: str | None = None) -> None:
+        place = f"{path}: {where}" if where else path
+        super().__init__(f"{place}: {message}")
+        self.path = path
+        self.where = where
+
+
+class ContainerNotFound(UsageError, KeyError):
+    """No container of that id under this root. A broken one is in ``sup.broken``."""
+
+
+class ContainerExists(UsageError):
+    """The id is taken under this root, perhaps by a broken container."""
+
+
+class ContainerLocked(UsageError):
+    """Another living supervisor supervises this container.
+
+    Streams, signals, ``wait``, ``stop`` and ``exec`` still work from here.
+    """
+
+
+class IllegalTransition(UsageError):
+    """The container's state doesn't admit this operation; nothing was changed.
+
+    Attributes:
+        state: the state it was in.
+        event: what was asked of it.
+    """
+
+    def __init__(
+        self, message: str, *, state: str, event: str, container: str | None = None
+    ) -> None:
+        super().__init__(message, container=container)
+        self.state = state
+        self.event = event
+
+
+class ProcessEnded(UsageError, ProcessLookupError):
+    """A signal or a control line was meant for a process that has ended.
+
+    It says nothing about how it ended: ``await process.wait()`` does.
+    """
+
+
+# ---- the shim ---------------------------------------------------------------------
+
+
+class ShimError(SupervisorError):
+    """The shim can't be found, or failed."""
+
+
+class ShimNotFound(ShimError):
+    """The shim's binary is missing or not executable.
+
+    Attributes:
+        path: where it was looked for.
+    """
+
+    def __init__(
+        self, message: str, *, path: str, container: str | None = None
+    ) -> None:
+        super().__init__(message, container=container)
+        self.path = path
+
+
+class ShimExited(ShimError):
+    """The shim ended before it reported, or before its container was started."""
+
+
+# ---- the runtime ------------------------------------------------------------------
+
+
+class OCIRuntimeError(SupervisorError):
+    """The OCI runtime can't be found, can't run here, or failed."""
+
+
+class RuntimeNotFound(OCIRuntimeError):
+    """No such runtime on this machine, or none that can run here.
+
+    Attributes:
+        name: the name or path that was looked for.
+    """
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class RuntimeFailed(OCIRuntimeError):
+    """A call of the runtime ended with an error.
+
+    Attributes:
+        command: the whole command line.
+        returncode: its exit code; -N when it was killed by signal N; None when unknown.
+        reason: what the runtime said, for people; "" when it said nothing.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        command: Sequence[str],
+        returncode: int | None,
+        reason: str,
+        container: str | None = None,
+    ) -> None:
+        super().__init__(message, container=container)
+        self.command = tuple(command)
+        self.returncode = returncode
+        self.reason = reason
+
+
+# ---- what is on disk --------------------------------------------------------------
+
+
+class StateCorrupt(SupervisorError):
+    """A file of ours can't be understood; it was left as it is.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}")
+        self.path = os.fspath(path)
+        self.reason = reason
+
+
+# ---- the machine ------------------------------------------------------------------
+
+
+class InfrastructureError(SupervisorError):
+    """The machine couldn't do it just now; the same call may work later."""
+
+
+class DeadlineExpired(InfrastructureError):
+    """An operation took longer than its deadline and was undone.
+
+    Attributes:
+        seconds: the deadline that expired.
+    """
+
+    def __init__(
+        self, message: str, *, seconds: float, container: str | None = None
+    ) -> None:
+        super().__init__(message, container=container)
+        self.seconds = seconds
+
+
+class CreateTimeout(DeadlineExpired):
+    """The runtime's create (or exec, or restore) made no process within the deadline."""
+
+
+class RuntimeTimeout(DeadlineExpired):
+    """A call of the runtime other than create, exec or restore took too long."""
+
+
+class CleanupIncomplete(DeadlineExpired):
+    """Clean-up didn't finish; the container is listed as broken with what is left."""
+
+
+class DiskFull(InfrastructureError, OSError):
+    """No space (ENOSPC, EDQUOT) for a file; the operation undid itself."""
+
+
+class TooManyFiles(InfrastructureError, OSError):
+    """No descriptor left (EMFILE, ENFILE); the operation undid itself."""
+
+
+_SCARCE: dict[int, type[DiskFull] | type[TooManyFiles]] = {
+    errno.ENOSPC: DiskFull,
+    errno.EDQUOT: DiskFull,
+    errno.EMFILE: TooManyFiles,
+    errno.ENFILE: TooManyFiles,
+}
+
+
+def scarcity(error: OSError, *, container: str | None = None) -> OSError:
+    """Return the infrastructure error that ``error`` stands for, or ``error`` itself."""
+    kind = _SCARCE.get(error.errno or 0)
+    if kind is None or isinstance(error, InfrastructureError):
+        return error
+    scarce = kind(str(error), container=container)
+    scarce.errno, scarce.strerror, scarce.filename = (
+        error.errno,
+        error.strerror,
+        error.filename,
+    )
+    return scarce

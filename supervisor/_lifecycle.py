@@ -1,0 +1,134 @@
+"""The lifecycle of a container: states, events and ONE transition table.
+
+Nothing here knows Trio, a clock or the disk. An event that the table doesn't have for a
+state raises `IllegalTransition` and changes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from ._errors import IllegalTransition
+
+
+class State(enum.Enum):
+    """Where a container stands."""
+
+    CREATING = "creating"
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    BROKEN = "broken"
+
+
+class Event(enum.Enum):
+    """What happens to a container, or is asked of it."""
+
+    CREATED = "created"
+    RESTORED = "restored"
+    START = "start"
+    STARTED = "started"
+    START_FAILED = "start failed"
+    EXEC = "exec"
+    CHECKPOINT = "checkpoint"
+    STOP = "stop"
+    EXITED = "exited"
+    DELETE = "delete"
+    FORCE_DELETE = "delete by force"
+    DELETED = "deleted"
+    DELETE_FAILED = "delete failed"
+
+
+_S, _E = State, Event
+
+TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
+    State.CREATING: {
+        _E.CREATED: _S.CREATED,
+        _E.RESTORED: _S.RUNNING,
+        _E.EXITED: _S.STOPPED,
+        _E.FORCE_DELETE: _S.DELETING,
+    },
+    State.CREATED: {
+        _E.START: _S.STARTING,
+        _E.STOP: _S.CREATED,
+        _E.EXITED: _S.STOPPED,
+        _E.DELETE: _S.DELETING,
+        _E.FORCE_DELETE: _S.DELETING,
+    },
+    State.STARTING: {
+        _E.STARTED: _S.RUNNING,
+        _E.START_FAILED: _S.CREATED,
+        _E.STOP: _S.STARTING,
+        _E.EXITED: _S.STOPPED,
+        _E.FORCE_DELETE: _S.DELETING,
+    },
+    State.RUNNING: {
+        _E.EXEC: _S.RUNNING,
+        _E.CHECKPOINT: _S.RUNNING,
+        _E.STOP: _S.RUNNING,
+        _E.EXITED: _S.STOPPED,
+        _E.FORCE_DELETE: _S.DELETING,
+    },
+    State.STOPPED: {
+        _E.STOP: _S.STOPPED,
+        _E.DELETE: _S.DELETING,
+        _E.FORCE_DELETE: _S.DELETING,
+    },
+    State.DELETING: {
+        _E.EXITED: _S.DELETING,
+        _E.DELETED: _S.DELETED,
+        _E.DELETE_FAILED: _S.BROKEN,
+    },
+    State.DELETED: {
+        _E.STOP: _S.DELETED,
+        _E.DELETE: _S.DELETED,
+        _E.FORCE_DELETE: _S.DELETED,
+    },
+    State.BROKEN: {
+        _E.EXITED: _S.BROKEN,
+        _E.DELETE: _S.DELETING,
+        _E.FORCE_DELETE: _S.DELETING,
+    },
+}
+
+_ADVICE: Final[dict[tuple[State, Event], str]] = {
+    (_S.CREATED, _E.EXEC): "start it first",
+    (_S.RUNNING, _E.START): "it runs already",
+    (_S.RUNNING, _E.DELETE): "stop it first, or delete(force=True)",
+    (_S.STARTING, _E.DELETE): "stop it first, or delete(force=True)",
+    (_S.STOPPED, _E.START): "its process has ended; delete it and create it again",
+    (_S.STOPPED, _E.EXEC): "its process has ended",
+}
+
+
+def next_state(state: State, event: Event, *, container: str | None = None) -> State:
+    """Return the state that ``event`` leads to from ``state``.
+
+    Raises:
+        IllegalTransition: the table has no such event for this state.
+    """
+    following = TRANSITIONS[state].get(event)
+    if following is None:
+        advice = _ADVICE.get((state, event))
+        message = f"cannot {event.value}: it is {state.value}" + (
+            f"; {advice}" if advice else ""
+        )
+        raise IllegalTransition(
+            message, state=state.value, event=event.value, container=container
+        )
+    return following
+
+
+def diagram() -> str:
+    """Return the table as a Mermaid state diagram: the one in the docs is made by this."""
+    lines = ["stateDiagram-v2", "    [*] --> creating"]
+    for state, events in TRANSITIONS.items():
+        for event, target in events.items():
+            if target is not state:
+                lines.append(f"    {state.value} --> {target.value}: {event.value}")
+    lines.append("    deleted --> [*]")
+    return "\n".join(lines) + "\n"
