@@ -1,0 +1,69 @@
+"""What is on disk: records and their JSON, whole files, locks, names and paths.
+
+Layers, each importing only from those above it::
+
+    _scarcity     no space, no descriptor
+    _text         text and JSON values that can be written and handed on
+    _ids          ids of containers and processes
+    _fields       the checks of a record's fields
+    _models       ContainerRecord, ProcessRecord, Result
+    _files        files written whole or not at all
+    _codec        dump, load
+    _marks        exitStatus, pid, starttime, shim
+    _descriptors  descriptors that forked children close
+    _lock         Lock, held
+    _layout       names and paths below a root
+    _procfs       boot id, start times, parents
+
+The disk is the truth: nothing here keeps anything in memory that the next process couldn't
+read again.
+"""
+
+from ._codec import dump, load, loads
+from ._descriptors import Descriptor, close_in_children
+from ._files import write_whole
+from ._ids import RESERVED, check_exec_id, check_id
+from ._layout import ContainerLayout, ProcessLayout, RootLayout
+from ._lock import Lock, held
+from ._marks import read_exit_status, read_pid, read_shim, read_starttime
+from ._models import (
+    VERSION,
+    ContainerRecord,
+    Intent,
+    ProcessRecord,
+    Result,
+    known_keys,
+    process_object,
+)
+from ._procfs import boot_id, parent_pid, start_time
+
+__all__ = [
+    "RESERVED",
+    "VERSION",
+    "ContainerLayout",
+    "ContainerRecord",
+    "Descriptor",
+    "Intent",
+    "Lock",
+    "ProcessLayout",
+    "ProcessRecord",
+    "Result",
+    "RootLayout",
+    "boot_id",
+    "check_exec_id",
+    "check_id",
+    "close_in_children",
+    "dump",
+    "held",
+    "known_keys",
+    "load",
+    "loads",
+    "parent_pid",
+    "process_object",
+    "read_exit_status",
+    "read_pid",
+    "read_shim",
+    "read_starttime",
+    "start_time",
+    "write_whole",
+]

@@ -1,0 +1,88 @@
+"""Descriptors that a forked child must not keep.
+
+A lock and a leash mean *this process lives*. A child that was forked and doesn't exec
+(multiprocessing) would hold them on after its parent's death, so it closes them first
+thing. A child that does exec never has them: they are O_CLOEXEC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+import weakref
+from types import TracebackType
+from typing import Self
+
+
+class Descriptor:
+    """The only owner of a descriptor, which is closed in forked children.
+
+    Attributes:
+        fd: its number; -1 once it is closed.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        with NO_FORK:
+            _OPEN.add(self)
+
+    def close(self) -> None:
+        """Close it; the second time nothing happens."""
+        with NO_FORK:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Descriptor {self.fd if self.fd >= 0 else 'closed'}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            warnings.warn(
+                f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2
+            )
+            self.close()
+
+
+# The one thing in this package that is global and changes: what a fork copies is the
+# whole process, so only the process can know what a child has to close.
+_OPEN: weakref.WeakSet[Descriptor] = weakref.WeakSet()
+
+NO_FORK = threading.RLock()
+"""While it is held no other thread forks, so that no child gets a descriptor between its
+opening and its registration, or between being forgotten and being closed."""
+
+
+def close_in_children(fd: int) -> Descriptor:
+    """Take over ``fd`` and have it closed in every forked child.
+
+    Returns:
+        Its owner from now on: keep it, and close the descriptor through nothing else. (The
+        number would be somebody else's by then, and the child would close that.)
+    """
+    return Descriptor(fd)
+
+
+def _close_all() -> None:
+    NO_FORK.release()
+    for descriptor in list(_OPEN):
+        with contextlib.suppress(OSError):  # nobody is there to tell
+            descriptor.close()
+
+
+os.register_at_fork(
+    before=NO_FORK.acquire, after_in_parent=NO_FORK.release, after_in_child=_close_all
+)

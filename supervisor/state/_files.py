@@ -1,0 +1,114 @@
+"""Files, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from .._errors import StateCorrupt
+from ._scarcity import scarce
+
+MAX_BYTES = 64 << 20
+"""The longest file that is read: a record takes some kilobytes."""
+
+TEMPORARY = ".tmp-"
+"""How the names of temporary files begin. One that is left over belonged to a killed writer."""
+
+
+def write_whole(
+    path: str, data: bytes, *, mode: int = 0o600, durable: bool = False
+) -> None:
+    """Put ``data`` in the file at ``path``, whole or not at all, over whatever was there.
+
+    Args:
+        path: the file; its directory must be there.
+        data: its whole content.
+        mode: its permissions, whatever the umask.
+        durable: whether it must also survive a power loss. Otherwise the promise is against
+            the death of processes only.
+
+    Raises:
+        DiskFull: no space is left; the old file stands as it was.
+        TooManyFiles: no descriptor is left.
+        OSError: the file can't be written.
+
+    Crash: a killed writer may leave a temporary file (`TEMPORARY`) in the directory.
+    """
+    directory = os.path.dirname(path)
+    # Its own name is short and unique, so that neither a long name nor another writer hinders it.
+    temporary = os.path.join(directory, TEMPORARY + os.urandom(8).hex())
+    with scarce():
+        _write_new(temporary, data, mode=mode, durable=durable)
+        try:
+            os.rename(temporary, path)
+        except BaseException:
+            _forget(temporary)
+            raise
+        if durable:
+            _sync_directory(directory)
+
+
+def read_bytes(path: str) -> bytes:
+    """Return the whole content of a regular file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StateCorrupt: it is no regular file, or longer than `MAX_BYTES`.
+        OSError: it can't be read.
+    """
+    with scarce():
+        # Without O_NONBLOCK a fifo in its place would hold us for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return _read(fd, path)
+        finally:
+            os.close(fd)
+
+
+def _read(fd: int, path: str) -> bytes:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise StateCorrupt(path, "not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise StateCorrupt(path, f"longer than {MAX_BYTES} bytes")
+    parts = []
+    while part := os.read(fd, status.st_size + 1):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _write_new(path: str, data: bytes, *, mode: int, durable: bool) -> None:
+    """Make a file and close it, or leave none."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            _fill(fd, data)
+            os.fchmod(fd, mode)  # the umask has had its say in os.open
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)  # may be what says that there is no space
+    except BaseException:
+        _forget(path)
+        raise
+
+
+def _fill(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _forget(path: str) -> None:
+    # The failure that led here is the one to report.
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,63 @@
+"""Ids of containers and of the processes in them: both are directory names."""
+
+from __future__ import annotations
+
+import re
+
+from .._errors import InvalidValue
+
+INIT = "init"
+"""The directory of a container's first process, and so its id."""
+
+RESERVED = frozenset(
+    {
+        INIT,
+        "bundle",
+        "checkpoints",
+        "cleanup",
+        "lock",
+        "logs",
+        "overlay",
+        "rootfs",
+        "runs",
+        "state.json",
+        "upper",
+        "work",
+    }
+)
+"""Names that a container directory uses itself, or may: no exec can have one as its id."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
+
+
+def is_id(name: str) -> bool:
+    """Say whether ``name`` can be an id."""
+    return _ID.fullmatch(name) is not None
+
+
+def check_id(id: str, what: str = "container id") -> str:
+    """Return ``id`` if it can be one.
+
+    Raises:
+        InvalidValue: it is not text of 1 to 128 of ``A-Z a-z 0-9 _ . + -`` that begins with
+            a letter or a digit.
+    """
+    if not isinstance(id, str) or not is_id(id):
+        raise InvalidValue(
+            f"{what} {id!r:.200} must be 1 to 128 of A-Z a-z 0-9 _ . + - and begin with "
+            "a letter or a digit"
+        )
+    return id
+
+
+def check_exec_id(id: str) -> str:
+    """Return ``id`` if an exec can have it.
+
+    Raises:
+        InvalidValue: as `check_id` says, or it is one of `RESERVED`.
+    """
+    if check_id(id, "exec id") in RESERVED:
+        raise InvalidValue(
+            f"exec id {id!r} is a name that the container's directory uses"
+        )
+    return id

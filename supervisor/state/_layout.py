@@ -1,0 +1,234 @@
+"""Names and paths below a supervisor's root. Nothing here makes or removes anything.
+
+::
+
+    <root>/.runtime/                   where runtimes keep their own state
+    <root>/<container id>/             ContainerLayout
+    <root>/<container id>/init/        ProcessLayout of its first process
+    <root>/<container id>/<exec id>/   ProcessLayout of an exec
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from os.path import basename, join
+
+import attrs
+
+from ._ids import INIT, RESERVED, check_exec_id, check_id, is_id
+
+
+@attrs.frozen
+class RootLayout:
+    """The paths in a supervisor's root.
+
+    Attributes:
+        root: the root's own path.
+    """
+
+    root: str
+
+    @property
+    def runtime_root(self) -> str:
+        """Where runtimes keep their state, unless the user names another place."""
+        return join(self.root, ".runtime")
+
+    def container(self, id: str) -> ContainerLayout:
+        """Return the paths of one container.
+
+        Raises:
+            InvalidValue: ``id`` can't be a container's.
+        """
+        return ContainerLayout(join(self.root, check_id(id)))
+
+    def containers(self) -> Iterator[ContainerLayout]:
+        """Iterate over the container directories that are there, sorted by id.
+
+        Whatever isn't a directory, or isn't named by an id (temporary ones, ``.runtime``),
+        is skipped. A root that isn't there has none.
+        """
+        return map(ContainerLayout, _directories(self.root, is_id))
+
+
+@attrs.frozen
+class ContainerLayout:
+    """The paths in one container's directory.
+
+    Attributes:
+        path: the directory's own path; its last part is the container's id, unless the
+            directory still has, or has again, a temporary name.
+    """
+
+    path: str
+
+    @property
+    def id(self) -> str:
+        """The container's id."""
+        return basename(self.path)
+
+    @property
+    def lock(self) -> str:
+        """Locked by the supervisor that supervises the container."""
+        return join(self.path, "lock")
+
+    @property
+    def state(self) -> str:
+        """The file of the `ContainerRecord`."""
+        return join(self.path, "state.json")
+
+    @property
+    def bundle(self) -> str:
+        """The directory of the bundle that is run."""
+        return join(self.path, "bundle")
+
+    @property
+    def config(self) -> str:
+        """The spec that is run."""
+        return join(self.path, "bundle", "config.json")
+
+    @property
+    def logs(self) -> str:
+        """The directory of the logged streams."""
+        return join(self.path, "logs")
+
+    @property
+    def runs(self) -> str:
+        """The directory of the results of earlier runs."""
+        return join(self.path, "runs")
+
+    def run(self, number: int) -> str:
+        """Return the file of the `Result` of an earlier run."""
+        return join(self.path, "runs", f"{number}.json")
+
+    @property
+    def cleanup(self) -> str:
+        """The clean-up list that a leashed shim works off."""
+        return join(self.path, "cleanup")
+
+    @property
+    def init(self) -> ProcessLayout:
+        """The paths of the container's first process."""
+        return ProcessLayout(join(self.path, INIT))
+
+    def process(self, id: str) -> ProcessLayout:
+        """Return the paths of one process: ``"init"`` or an exec's id.
+
+        Raises:
+            InvalidValue: ``id`` can't be a process's.
+        """
+        return ProcessLayout(join(self.path, id if id == INIT else check_exec_id(id)))
+
+    def processes(self) -> Iterator[ProcessLayout]:
+        """Iterate over the process directories that are there, sorted by id.
+
+        A container directory that isn't there (any more) has none.
+        """
+        return map(ProcessLayout, _directories(self.path, _is_process_id))
+
+
+@attrs.frozen
+class ProcessLayout:
+    """The paths in one process directory, the shim's working directory.
+
+    Attributes:
+        path: the directory's own path; its last part is the process's id.
+    """
+
+    path: str
+
+    @property
+    def id(self) -> str:
+        """The process's id."""
+        return basename(self.path)
+
+    @property
+    def lock(self) -> str:
+        """Locked by the maker of an exec."""
+        return join(self.path, "lock")
+
+    @property
+    def record(self) -> str:
+        """The file of the `ProcessRecord`."""
+        return join(self.path, "process.json")
+
+    @property
+    def pid(self) -> str:
+        """The process's pid, by the runtime."""
+        return join(self.path, "pid")
+
+    @property
+    def starttime(self) -> str:
+        """The process's start time, by the shim."""
+        return join(self.path, "starttime")
+
+    @property
+    def shim(self) -> str:
+        """The shim's own pid and start time; locked by it for as long as it lives."""
+        return join(self.path, "shim")
+
+    @property
+    def exit_status(self) -> str:
+        """How the process ended, by the shim."""
+        return join(self.path, "exitStatus")
+
+    @property
+    def result(self) -> str:
+        """The file of the `Result`, final once written."""
+        return join(self.path, "result.json")
+
+    @property
+    def started(self) -> str:
+        """There once the process was started."""
+        return join(self.path, "started")
+
+    @property
+    def exit(self) -> str:
+        """Fifo whose end of file says that the end is recorded."""
+        return join(self.path, "exit")
+
+    @property
+    def control(self) -> str:
+        """Fifo that takes the shim's control lines."""
+        return join(self.path, "control")
+
+    @property
+    def stdin(self) -> str:
+        """Fifo to the process's standard input."""
+        return join(self.path, "stdin")
+
+    @property
+    def stdout(self) -> str:
+        """Fifo from the process's standard output."""
+        return join(self.path, "stdout")
+
+    @property
+    def stderr(self) -> str:
+        """Fifo from the process's standard error."""
+        return join(self.path, "stderr")
+
+    def log(self, verb: str) -> str:
+        """Return the file of the runtime's own log of its call ``verb``."""
+        return join(self.path, f"log-{verb}.json")
+
+    @property
+    def shim_log(self) -> str:
+        """The shim's own log."""
+        return join(self.path, "shim-log.json")
+
+
+def _is_process_id(name: str) -> bool:
+    return is_id(name) and (name == INIT or name not in RESERVED)
+
+
+def _directories(path: str, wanted: Callable[[str], bool]) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            names = [
+                e.name
+                for e in entries
+                if wanted(e.name) and e.is_dir(follow_symlinks=False)
+            ]
+    except FileNotFoundError:
+        return []
+    return [join(path, name) for name in sorted(names)]

@@ -1,0 +1,126 @@
+"""Locks that end with their holder: flock on a file that stays.
+
+Source: flock(2). A lock belongs to the open file description, so a child that inherits the
+descriptor holds it too, and it ends when the last copy is closed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from types import TracebackType
+from typing import Self
+
+from ._descriptors import NO_FORK, Descriptor, close_in_children
+from ._scarcity import scarce
+
+_TRIES = 100
+
+
+class Lock:
+    """A lock that this process holds, made by `take`. Forked children don't keep it."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: str) -> Lock | None:
+        """Lock the file at ``path``, without waiting; make it if it isn't there.
+
+        Returns:
+            None if somebody else holds it, in this process or another.
+
+        Raises:
+            FileNotFoundError: its directory isn't there, or not any more.
+            TooManyFiles: no descriptor is left.
+            OSError: it can't be opened.
+        """
+        for _ in range(_TRIES):
+            descriptor = _open(path)
+            try:
+                locked = _lock(descriptor.fd)
+                # Whoever held it before us may have moved the file or its directory away.
+                if locked and _is_at(descriptor.fd, path):
+                    return cls(descriptor)
+            except BaseException:
+                descriptor.close()
+                raise
+            descriptor.close()
+            if not locked:
+                break
+        return None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, to be inherited by whoever shall hold the lock too; -1 if released."""
+        return self._descriptor.fd
+
+    def release(self) -> None:
+        """Let go of it; the second time nothing happens.
+
+        It only closes the descriptor: a child that inherited it goes on holding the lock (and
+        one that was just forked does until its exec).
+        """
+        self._descriptor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def held(path: str) -> bool:
+    """Say whether somebody holds the lock on the file at ``path``; False if it isn't there.
+
+    It looks by taking a shared lock for an instant. `Lock.take` is not misled by that.
+    """
+    try:
+        with scarce():
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _flock(fd, fcntl.LOCK_SH)
+    finally:
+        os.close(fd)
+
+
+def _open(path: str) -> Descriptor:
+    with NO_FORK, scarce():
+        return close_in_children(
+            os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        )
+
+
+def _lock(fd: int) -> bool:
+    """Take the lock, unless somebody else has it exclusively."""
+    for _ in range(_TRIES):
+        if _flock(fd, fcntl.LOCK_EX):
+            return True
+        # A shared one beside ours: what stood in the way was somebody who looks (`held`).
+        if not _flock(fd, fcntl.LOCK_SH):
+            return False
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        os.sched_yield()
+    return False
+
+
+def _flock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

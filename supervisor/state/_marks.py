@@ -1,0 +1,116 @@
+"""The small text files that the shim and the runtime leave in a process directory.
+
+They aren't written by a rename but in place, so a blank one means *not yet*.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .._errors import StateCorrupt
+from .._status import Cause, ExitStatus, Source
+from ._files import read_bytes
+
+MAX_PID = 2**31 - 1
+MAX_TICKS = 2**64 - 1
+
+_NUMBER = re.compile(rb"[0-9]{1,20}")
+_STATUS = re.compile(rb"([0-9]{1,3}) ([0-9]{1,2}) ([0-9]{1,19}) ([01])")
+_LONE = re.compile(rb"[0-9]{1,3}")
+
+
+def read_exit_status(path: str) -> ExitStatus | None:
+    """Return what the shim recorded in ``exitStatus``, ``CODE SIGNAL NANOSECONDS CORE``.
+
+    Returns:
+        None while the file is missing or blank. A lone integer is taken as an exit code, even
+        one above 128: nothing says that it stands for a signal.
+
+    Raises:
+        StateCorrupt: it holds anything else.
+    """
+    text = _read(path)
+    if not text:
+        return None
+    if _LONE.fullmatch(text):
+        return _exited(path, int(text), None)
+    match = _STATUS.fullmatch(text)
+    if match is None:
+        raise StateCorrupt(path, "not CODE SIGNAL NANOSECONDS CORE")
+    code, signal, at_ns, core = map(int, match.groups())
+    if signal:
+        return _signalled(path, code, signal, at_ns, core_dumped=bool(core))
+    if core:
+        raise StateCorrupt(path, "a core dump without a signal")
+    return _exited(path, code, at_ns)
+
+
+def read_pid(path: str) -> int | None:
+    """Return the pid in a file; None while it is missing or blank.
+
+    Raises:
+        StateCorrupt: it holds anything else.
+    """
+    text = _read(path)
+    return _number(path, text, least=1, most=MAX_PID) if text else None
+
+
+def read_starttime(path: str) -> int | None:
+    """Return the start time in a file (clock ticks after boot); None while missing or blank.
+
+    Raises:
+        StateCorrupt: it holds anything else.
+    """
+    text = _read(path)
+    return _number(path, text, least=0, most=MAX_TICKS) if text else None
+
+
+def read_shim(path: str) -> tuple[int, int] | None:
+    """Return the shim's pid and start time; None while the file is missing or blank.
+
+    Raises:
+        StateCorrupt: it holds anything else.
+    """
+    text = _read(path)
+    if not text:
+        return None
+    pid, space, ticks = text.partition(b" ")
+    if not space:
+        raise StateCorrupt(path, "not PID STARTTIME")
+    return (
+        _number(path, pid, least=1, most=MAX_PID),
+        _number(path, ticks, least=0, most=MAX_TICKS),
+    )
+
+
+def _read(path: str) -> bytes:
+    try:
+        return read_bytes(path).strip(b" \n")
+    except FileNotFoundError:
+        return b""
+
+
+def _number(path: str, text: bytes, *, least: int, most: int) -> int:
+    if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
+        raise StateCorrupt(path, f"not a number from {least} to {most}")
+    return int(text)
+
+
+def _exited(path: str, code: int, at_ns: int | None) -> ExitStatus:
+    if code > 255:
+        raise StateCorrupt(path, "an exit code above 255")
+    return ExitStatus(cause=Cause.EXITED, source=Source.SHIM, code=code, at_ns=at_ns)
+
+
+def _signalled(
+    path: str, code: int, signal: int, at_ns: int, *, core_dumped: bool
+) -> ExitStatus:
+    if signal > 64 or code != 128 + signal:
+        raise StateCorrupt(path, "the code is not 128 + the signal")
+    return ExitStatus(
+        cause=Cause.SIGNALLED,
+        source=Source.SHIM,
+        signal=signal,
+        core_dumped=core_dumped,
+        at_ns=at_ns,
+    )

@@ -1,0 +1,329 @@
+"""What stands in ``state.json``, ``process.json`` and ``result.json``.
+
+Every record checks itself when it is made, so that whatever exists can be written and
+read back equal. Keys that we don't know are kept in ``extra`` and written back.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from .._errors import InvalidValue
+from .._status import Cause, ExitStatus, Source
+from ._fields import (
+    KEY,
+    absolute,
+    as_tuple,
+    copied_extra,
+    copied_labels,
+    copied_restart,
+    environment,
+    flag,
+    integer,
+    key_of,
+    optional_cgroup,
+    optional_text,
+    text,
+    texts,
+)
+from ._ids import check_id
+from ._text import check_int, check_text, copy_json
+
+VERSION = 1
+"""The newest version of ``state.json`` and ``result.json`` that this library knows."""
+
+MAX_NS = 2**63 - 1
+"""The latest time, and the longest one, in nanoseconds."""
+
+MAX_ID = 2**32 - 2
+"""The highest uid and gid; the kernel takes the next one for *none*."""
+
+_VERSION = integer(least=1, most=VERSION)
+_NS = integer(least=0, most=MAX_NS)
+_UID = integer(least=0, most=MAX_ID)
+
+
+class Intent(enum.Enum):
+    """What was begun with a container and must be finished by whoever opens it next."""
+
+    STOP = "stop"
+    DELETE = "delete"
+
+
+def _no_known_keys(extra: Mapping[str, Any], known: frozenset[str]) -> None:
+    for key in sorted(known & extra.keys()):
+        raise InvalidValue(f"extra holds {key!r}, which has a field of its own")
+
+
+def _container_id(_: object, field: attrs.Attribute[str], value: str) -> None:
+    check_id(value)
+
+
+def _intent(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, Intent):
+        raise InvalidValue(
+            f"{field.name} must be an Intent or None, not {type(value).__name__}"
+        )
+
+
+def _status(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, ExitStatus):
+        raise InvalidValue(
+            f"{field.name} must be an ExitStatus, not {type(value).__name__}"
+        )
+    for name, most in (("code", 255), ("signal", 64), ("at_ns", MAX_NS)):
+        if (number := getattr(value, name)) is not None:
+            check_int(number, f"status.{name}", least=0, most=most)
+    kinds = (
+        ("cause", Cause),
+        ("source", Source),
+        ("core_dumped", bool),
+        ("oom_killed", bool),
+    )
+    for name, kind in kinds:
+        if not isinstance(getattr(value, name), kind):
+            raise InvalidValue(f"status.{name} must be a {kind.__name__}")
+    if value.why is not None:
+        check_text(value.why, "status.why")
+
+
+@attrs.frozen(kw_only=True)
+class ContainerRecord:
+    """One container: ``state.json``.
+
+    Attributes:
+        id: the container's id.
+        root: absolute path of the supervisor's root.
+        bundle: absolute path of the user's bundle.
+        runtime: absolute path of the OCI runtime.
+        runtime_args: its global arguments, before the verb.
+        runtime_root: the directory where it keeps its own state.
+        shim: path of the shim's binary.
+        no_pivot_root: whether it is told not to use pivot_root.
+        timeout_ns: the deadline of create, > 0.
+        created_ns: CLOCK_REALTIME when it was made.
+        cgroup: the explicit ``linux.cgroupsPath``; None for a rootless one without.
+        boot_id: the kernel's boot id when it was made.
+        labels: the user's own.
+        restart: the restart policy; None for none.
+        intent: what was begun and must be finished.
+        leash: whether it dies with its supervisor.
+        version: of the format.
+        extra: keys that we don't know.
+    """
+
+    id: str = attrs.field(validator=_container_id)
+    root: str = attrs.field(validator=absolute)
+    bundle: str = attrs.field(validator=absolute)
+    runtime: str = attrs.field(validator=absolute)
+    runtime_args: tuple[str, ...] = attrs.field(
+        default=(), converter=as_tuple, validator=texts
+    )
+    runtime_root: str = attrs.field(validator=text)
+    shim: str = attrs.field(validator=text)
+    no_pivot_root: bool = attrs.field(default=False, validator=flag)
+    timeout_ns: int = attrs.field(
+        validator=integer(least=1, most=MAX_NS), metadata={KEY: "timeout"}
+    )
+    created_ns: int = attrs.field(validator=_NS, metadata={KEY: "created"})
+    cgroup: str | None = attrs.field(validator=optional_cgroup)
+    boot_id: str = attrs.field(validator=text)
+    labels: Mapping[str, str] = attrs.field(factory=dict, converter=copied_labels)
+    restart: Mapping[str, Any] | None = attrs.field(
+        default=None, converter=copied_restart
+    )
+    intent: Intent | None = attrs.field(default=None, validator=_intent)
+    leash: bool = attrs.field(default=False, validator=flag)
+    version: int = attrs.field(default=VERSION, validator=_VERSION)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
+
+    def __attrs_post_init__(self) -> None:
+        _no_known_keys(self.extra, _CONTAINER_KEYS)
+
+
+@attrs.frozen(kw_only=True)
+class ProcessRecord:
+    """One process: ``process.json``, the OCI process object with our keys beside its own.
+
+    Attributes:
+        exec: whether it is an exec, not the container's first process.
+        root_uid: host uid of the container's root, who owns its stdio.
+        root_gid: host gid of the container's root.
+        checkpoint: the checkpoint it is restored from; None if it is created.
+        no_pivot_root: whether the runtime is told not to use pivot_root.
+        runtime_args: the runtime's global arguments, before the verb.
+        root: the runtime's root.
+        stdin: where its standard input comes from, as the shim is told.
+        stdout: where its standard output goes.
+        stderr: where its standard error goes.
+        terminal: whether it has a terminal. (From here on: of the OCI process object.)
+        args: its arguments, the first one the program; at least one.
+        env: its environment, ``NAME=value`` each.
+        cwd: its working directory, absolute.
+        extra: the process object's other keys, and keys that we don't know.
+    """
+
+    exec: bool = attrs.field(validator=flag)
+    root_uid: int = attrs.field(validator=_UID, metadata={KEY: "rootUID"})
+    root_gid: int = attrs.field(validator=_UID, metadata={KEY: "rootGID"})
+    checkpoint: str | None = attrs.field(default=None, validator=optional_text)
+    no_pivot_root: bool = attrs.field(default=False, validator=flag)
+    runtime_args: tuple[str, ...] = attrs.field(
+        default=(), converter=as_tuple, validator=texts
+    )
+    root: str | None = attrs.field(default=None, validator=optional_text)
+    stdin: str | None = attrs.field(default=None, validator=optional_text)
+    stdout: str | None = attrs.field(default=None, validator=optional_text)
+    stderr: str | None = attrs.field(default=None, validator=optional_text)
+    terminal: bool = attrs.field(default=False, validator=flag)
+    args: tuple[str, ...] = attrs.field(converter=as_tuple, validator=texts)
+    env: tuple[str, ...] = attrs.field(
+        default=(), converter=as_tuple, validator=environment
+    )
+    cwd: str = attrs.field(default="/", validator=absolute)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.args:
+            raise InvalidValue("args must hold at least the program")
+        _no_known_keys(self.extra, _PROCESS_KEYS)
+        for key, value in self.extra.items():
+            _check_process_key(key, value)
+
+    @classmethod
+    def from_process(
+        cls,
+        process: Mapping[str, Any],
+        *,
+        exec: bool,
+        root_uid: int,
+        root_gid: int,
+        checkpoint: str | None = None,
+        no_pivot_root: bool = False,
+        runtime_args: Sequence[str] = (),
+        root: str | None = None,
+        stdin: str | None = None,
+        stdout: str | None = None,
+        stderr: str | None = None,
+    ) -> ProcessRecord:
+        """Return the record of an OCI process object.
+
+        Args:
+            process: the process object of a spec, or of `process_object`.
+
+        Raises:
+            InvalidValue: something in it can't be written or can't run, or it has one of our
+                own keys.
+        """
+        rest = dict(process)
+        if "args" not in rest:
+            raise InvalidValue("the process object has no args")
+        own = {key: rest.pop(key) for key in _PLAIN_OCI_KEYS if key in rest}
+        return cls(
+            exec=exec,
+            root_uid=root_uid,
+            root_gid=root_gid,
+            checkpoint=checkpoint,
+            no_pivot_root=no_pivot_root,
+            runtime_args=tuple(runtime_args),
+            root=root,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            extra=rest,
+            **own,
+        )
+
+
+def process_object(record: ProcessRecord) -> dict[str, Any]:
+    """Return the OCI process object in ``record``: everything but our own keys.
+
+    Keys that nobody here knows are in it, since they may be a newer spec's. It is a copy.
+    """
+    process: dict[str, Any] = copy_json(record.extra, "extra")
+    process["terminal"] = record.terminal
+    process["args"] = list(record.args)
+    process["env"] = list(record.env)
+    process["cwd"] = record.cwd
+    return process
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """How a process ended, settled: ``result.json``, the status's keys at the top level.
+
+    Attributes:
+        status: how it ended.
+        version: of the format.
+        extra: keys that we don't know.
+    """
+
+    status: ExitStatus = attrs.field(validator=_status)
+    version: int = attrs.field(default=VERSION, validator=_VERSION)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
+
+    def __attrs_post_init__(self) -> None:
+        _no_known_keys(self.extra, _RESULT_KEYS)
+
+
+STATUS_KEYS = {
+    "cause": "cause",
+    "source": "source",
+    "code": "code",
+    "signal": "signal",
+    "core_dumped": "coreDumped",
+    "oom_killed": "oomKilled",
+    "at_ns": "at",
+    "why": "why",
+}
+"""An `ExitStatus`'s attributes and their keys in ``result.json``."""
+
+
+def known_keys(cls: type[ContainerRecord | ProcessRecord | Result]) -> frozenset[str]:
+    """Return the keys of the file that have a field: those that ``extra`` can't hold."""
+    fields = [
+        field for field in attrs.fields(cls) if field.name not in ("extra", "status")
+    ]
+    keys = frozenset(map(key_of, fields))
+    return keys | frozenset(STATUS_KEYS.values()) if cls is Result else keys
+
+
+_CONTAINER_KEYS = known_keys(ContainerRecord)
+_PROCESS_KEYS = known_keys(ProcessRecord)
+_RESULT_KEYS = known_keys(Result)
+_PLAIN_OCI_KEYS = ("terminal", "args", "env", "cwd")
+_OTHER_OCI_KEYS = (
+    "apparmorProfile",
+    "capabilities",
+    "commandLine",
+    "consoleSize",
+    "execCPUAffinity",
+    "ioPriority",
+    "noNewPrivileges",
+    "oomScoreAdj",
+    "rlimits",
+    "scheduler",
+    "selinuxLabel",
+    "user",
+)
+_FOLDED = {key.casefold(): key for key in (*_PLAIN_OCI_KEYS, *_OTHER_OCI_KEYS)}
+
+
+def _check_process_key(key: str, value: object) -> None:
+    """Refuse what a runtime would read as something else than it says.
+
+    A runtime written in Go matches keys without regard to case, so ``Args`` would be taken
+    for ``args``; one in C ends text at a NUL.
+    """
+    meant = _FOLDED.get(key.casefold())
+    if meant is None:
+        return
+    if key != meant:
+        raise InvalidValue(
+            f"extra holds {key!r}, which a runtime may take for {meant!r}"
+        )
+    copy_json(value, f"extra.{key}", nul=False)

@@ -1,0 +1,105 @@
+"""Which text and which JSON values can be written, read back equal, and handed to a runtime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .._errors import InvalidValue
+
+MAX_DEPTH = 100
+"""How deep arrays and objects may nest: far above any use, far below Python's own limit."""
+
+MAX_INT_BITS = 2048
+"""How long an integer may be: Python reads up to 640 digits whatever its digit limit is."""
+
+
+def check_text(value: object, name: str, *, nul: bool = False) -> str:
+    """Return ``value`` if it is text that JSON and (unless ``nul``) a C string can carry.
+
+    Args:
+        value: what to check.
+        name: what to call it in the error.
+        nul: whether a NUL may stand in it: JSON carries one, a C string doesn't.
+
+    Raises:
+        InvalidValue: it isn't a str, holds a NUL, or a surrogate. (Two surrogates side by
+            side would even be read back as one other character.)
+    """
+    if not isinstance(value, str):
+        raise InvalidValue(f"{name} must be text, not {type(value).__name__}")
+    if not nul and "\0" in value:
+        raise InvalidValue(
+            f"{name} holds a NUL, which a path or an argument can't carry"
+        )
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidValue(
+                f"{name} holds a lone surrogate, which is not UTF-8"
+            ) from None
+    return str.__str__(value)  # a plain one: `str` of a text enum's member is its name
+
+
+def check_int(value: object, name: str, *, least: int, most: int) -> int:
+    """Return ``value`` if it is an integer from ``least`` to ``most``; a bool is none."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidValue(f"{name} must be an integer, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise InvalidValue(f"{name} must be from {least} to {most}")
+    return int(value)
+
+
+def copy_json(value: object, name: str, *, nul: bool = True, depth: int = 0) -> Any:
+    """Return a deep copy of ``value``, made of dict, list, str, int, float, bool and None.
+
+    Args:
+        value: a JSON value; any mapping counts as an object, a tuple as an array.
+        name: what to call it in the error.
+        nul: whether NULs may stand in its text.
+        depth: how deep inside the whole it stands.
+
+    Raises:
+        InvalidValue: something in it wouldn't come back equal from JSON; named by its place.
+    """
+    if depth > MAX_DEPTH:
+        raise InvalidValue(f"{name} is nested deeper than {MAX_DEPTH} levels")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return check_text(value, name, nul=nul)
+    if isinstance(value, int | float):
+        return _number(value, name)
+    if isinstance(value, Mapping):
+        return copy_object(value, name, nul=nul, depth=depth)
+    if isinstance(value, list | tuple):
+        return [
+            copy_json(item, f"{name}[{index}]", nul=nul, depth=depth + 1)
+            for index, item in enumerate(value)
+        ]
+    raise InvalidValue(f"{name} is no JSON value but {type(value).__name__}")
+
+
+def copy_object(
+    value: object, name: str, *, nul: bool = True, depth: int = 0
+) -> dict[str, Any]:
+    """Return a deep copy of ``value``, which must be a mapping; see `copy_json`."""
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f"{name} must be a mapping, not {type(value).__name__}")
+    copied: dict[str, Any] = {}
+    for key, item in value.items():
+        text = check_text(key, f"a key of {name}", nul=nul)
+        copied[text] = copy_json(item, f"{name}.{text}", nul=nul, depth=depth + 1)
+    return copied
+
+
+def _number(value: float, name: str) -> float:
+    if isinstance(value, int):
+        if value.bit_length() > MAX_INT_BITS:
+            raise InvalidValue(f"{name} is an integer of more than {MAX_INT_BITS} bits")
+        return int(value)
+    if not math.isfinite(value):
+        raise InvalidValue(f"{name} is not a finite number")
+    return float(value)
