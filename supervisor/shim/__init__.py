@@ -1,0 +1,34 @@
+"""The shim: our C program beside every process, and the Python side of its protocol.
+
+::
+
+    shim.c keeper.c init.c   the programs
+    _binary                  where they are
+    _report                  what the shim says, once
+    _fifos                   exit and control
+    _launch                  launch, adopt, wait
+"""
+
+from ._binary import check_program, find_binary
+from ._fifos import CLOSE_STDIN, RELEASE, ExitFifo, make_fifos, send_line, signal_line
+from ._launch import Leash, Shim, launch, launch_keeper, read_report
+from ._report import Made, Refused, parse_report
+
+__all__ = [
+    "CLOSE_STDIN",
+    "RELEASE",
+    "ExitFifo",
+    "Leash",
+    "Made",
+    "Refused",
+    "Shim",
+    "check_program",
+    "find_binary",
+    "launch",
+    "launch_keeper",
+    "make_fifos",
+    "parse_report",
+    "read_report",
+    "send_line",
+    "signal_line",
+]

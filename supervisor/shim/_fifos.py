@@ -1,0 +1,74 @@
+"""The shim's two fifos: ``exit``, whose end of file is the end, and ``control``, for lines.
+
+Source: man 7 fifo; the facts about non-blocking reads are in docs/shim-protocol.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import trio
+
+from .._errors import ProcessEnded
+
+
+def make_fifos(*paths: str) -> None:
+    """Make fifos that only we may open."""
+    for path in paths:
+        os.mkfifo(path, 0o600)
+
+
+class ExitFifo:
+    """The reading end of ``exit``.
+
+    The shim holds the fifo open for writing while it watches its process, and never writes.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def watched(self) -> bool:
+        """Whether a shim watches the process now: False also means *not yet opened*."""
+        try:
+            return os.read(self._fd, 1) != b""
+        except BlockingIOError:
+            return True
+
+    async def wait_end(self) -> None:
+        """Return when no shim watches the process any more.
+
+        It reads before it waits: a fifo opened after its writer went never wakes anybody.
+        """
+        while self.watched():
+            await trio.lowlevel.wait_readable(self._fd)
+
+    def close(self) -> None:
+        """Close it, and wake whoever waits with ClosedResourceError."""
+        if self._fd >= 0:
+            trio.lowlevel.notify_closing(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def send_line(control: str, line: str) -> None:
+    """Write one line to a shim's ``control`` fifo.
+
+    Raises:
+        ProcessEnded: no shim reads it any more.
+    """
+    try:
+        fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, OSError) as error:
+        raise ProcessEnded(f"its shim is gone ({error.strerror})") from error
+    with contextlib.closing(os.fdopen(fd, "wb", buffering=0)) as fifo:
+        fifo.write(f"{line}\n".encode())  # below PIPE_BUF: whole, or BlockingIOError
+
+
+CLOSE_STDIN = "0 0 0"
+RELEASE = "3 0 0"
+
+
+def signal_line(number: int) -> str:
+    """Return the line that has the shim signal its process."""
+    return f"2 {int(number)} 0"

@@ -1,0 +1,226 @@
+"""Launch a shim, hear its report, and know when it is gone; find one that is running."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Iterator, Sequence
+
+import attrs
+import trio
+
+from .._errors import ShimNotFound, scarcity
+from .._pidfd import PidFd
+from ..state import ProcessLayout, held, read_shim
+from ._report import Made, Refused, parse_report
+
+_REPORT_BYTES = 8192
+_POLL_SECONDS = 0.005
+_UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
+
+
+@attrs.frozen(kw_only=True)
+class Leash:
+    """What a shim or a keeper watches to know that its supervisor let go.
+
+    Attributes:
+        pipe_fd: the reading end of a pipe that only the supervisor may write to.
+        pidfd: the supervisor's process, for when a forked child of it holds the pipe.
+    """
+
+    pipe_fd: int
+    pidfd: int
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        """The descriptors that the child needs."""
+        return self.pipe_fd, self.pidfd
+
+    def __str__(self) -> str:
+        return f"{self.pipe_fd}:{self.pidfd}"
+
+
+class Shim:
+    """A shim: one that we launched, or one that another supervisor left running.
+
+    Its ``shim`` file is locked for as long as it lives. Where its pid can't be verified it has
+    no descriptor: then it can be waited for, but never signalled.
+    """
+
+    def __init__(self, lock: str, process: PidFd | None) -> None:
+        self._lock = lock
+        self._process = process
+
+    @classmethod
+    def adopt(cls, layout: ProcessLayout) -> Shim:
+        """Find the shim of a process directory, running or gone.
+
+        It is trusted only if its start time is the recorded one and it works in this very
+        directory.
+
+        Raises:
+            StateCorrupt: the ``shim`` file can't be understood.
+            TooManyFiles: no descriptor was left.
+        """
+        told = read_shim(layout.shim)
+        process = None if told is None else PidFd.open(*told)
+        if process is not None and not _works_in(process.pid, layout.path):
+            process.close()
+            process = None
+        return cls(layout.shim, process)
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid; None if it isn't known for certain."""
+        return None if self._process is None else self._process.pid
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        if self._process is not None:
+            return not self._process.ended()
+        return held(self._lock)
+
+    async def give_up(self, seconds: float) -> None:
+        """Have the shim abandon its create, and end it.
+
+        Two signals mean: kill the runtime. It then ends what the runtime had made so far, and
+        itself. After ``seconds`` it is killed.
+        """
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+                self._process.send_signal(signal.SIGINT)
+        with trio.move_on_after(seconds):
+            await self.wait_gone()
+            return
+        self.kill()
+        await self.wait_gone()
+
+    def kill(self) -> None:
+        """SIGKILL the shim, if it is known for certain."""
+        if self._process is not None:
+            self._process.kill()
+
+    async def wait_gone(self) -> None:
+        """Return when the shim has ended; reap it if it is our child."""
+        if self._process is not None:
+            await self._process.wait_ended()
+            self._process.reap()
+            return
+        while held(self._lock):
+            await trio.sleep(_POLL_SECONDS)
+
+    def close(self) -> None:
+        """Let go of it; a running shim runs on."""
+        if self._process is not None:
+            self._process.reap()
+            self._process.close()
+
+
+def launch(
+    binary: str,
+    command: Sequence[str],
+    *,
+    layout: ProcessLayout,
+    options: Sequence[str] = (),
+    leash: Leash | None = None,
+    fds: Sequence[int] = (),
+) -> tuple[Shim, int]:
+    """Launch a shim that will run the runtime's ``command``.
+
+    Args:
+        binary: the shim's program.
+        command: the runtime's whole command line.
+        layout: the process directory, with its ``exit`` and ``control`` fifos in it.
+        options: further options of the shim (standard streams).
+        leash: ends the process when the supervisor lets go.
+        fds: descriptors named in ``options``.
+
+    Returns:
+        The shim, and the descriptor that its report comes from, for `read_report`.
+
+    Raises:
+        ShimNotFound: the program is missing or can't be executed.
+        TooManyFiles: no descriptor was left.
+    """
+    arguments = [binary, "--directory", layout.path, *options]
+    if leash is not None:
+        arguments += ["--leash", str(leash)]
+        fds = [*fds, *leash.fds]
+    with _scarce(), contextlib.ExitStack() as undo:
+        report_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        undo.callback(os.close, report_fd)
+        try:
+            process = _spawn([*arguments, "--", *command], output=write_fd, fds=fds)
+        finally:
+            os.close(write_fd)
+        undo.pop_all()
+    return Shim(layout.shim, process), report_fd
+
+
+async def read_report(fd: int) -> Made | Refused | None:
+    """Return a shim's one report, and close ``fd``; None if the shim died without one.
+
+    Cancellation: ``fd`` is closed, the shim goes on.
+    """
+    heard = b""
+    async with trio.lowlevel.FdStream(fd) as stream:
+        while b"\n" not in heard and len(heard) < _REPORT_BYTES:
+            chunk = await stream.receive_some(_REPORT_BYTES)
+            if not chunk:
+                break
+            heard += chunk
+    return parse_report(heard)
+
+
+def launch_keeper(binary: str, root: str, leash: Leash, *, remove_root: bool) -> PidFd:
+    """Launch the keeper, which cleans up below ``root`` when the supervisor lets go."""
+    command = [binary, str(leash), root, *(["remove-root"] if remove_root else [])]
+    with _scarce():
+        return _spawn(command, output=None, fds=leash.fds)
+
+
+def _spawn(command: Sequence[str], *, output: int | None, fds: Sequence[int]) -> PidFd:
+    """Start a child of ours in a session of its own.
+
+    Not through `subprocess`, whose objects insist on being waited for: a shim is meant to
+    outlive us. Descriptors that aren't close-on-exec are closed by the shim itself.
+    """
+    null = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0)
+    out = (os.POSIX_SPAWN_DUP2, 0 if output is None else output, 1)
+    actions = [null, out, (os.POSIX_SPAWN_DUP2, 0, 2)]
+    actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds]  # clears close-on-exec
+    try:
+        pid = os.posix_spawn(
+            command[0], list(command), os.environ, file_actions=actions, setsid=True
+        )
+    except OSError as error:
+        if error.errno not in _UNRUNNABLE:
+            raise
+        raise ShimNotFound(
+            f"cannot run {command[0]} ({error.strerror}): reinstall trio-supervisor",
+            path=command[0],
+        ) from error
+    try:
+        return PidFd(pid, os.pidfd_open(pid))
+    except OSError:
+        os.kill(pid, signal.SIGKILL)  # our own unreaped child: the pid is its own
+        os.waitpid(pid, 0)
+        raise
+
+
+def _works_in(pid: int, directory: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(f"/proc/{pid}/cwd"), os.stat(directory))
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _scarce() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise scarcity(error) from error

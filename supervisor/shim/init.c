@@ -1,0 +1,155 @@
+/*
+ * supervisor-init: a tiny pid 1.
+ *
+ * Usage: supervisor-init [--] PROGRAM [ARG...]
+ *
+ * The kernel drops every signal that pid 1 has no handler for, and leaves all orphans of a pid
+ * namespace to it. Few programs are written for that: as pid 1, `sleep` ignores SIGTERM. So this
+ * one takes the place, runs PROGRAM as its child, forwards signals to it, reaps whatever is left
+ * to it, and ends as PROGRAM ends: with its exit code, or 128 + N when signal N killed it. A
+ * PROGRAM that can't be run counts as 127 when it isn't there and as 126 otherwise.
+ *
+ * When it ends, the kernel kills whatever else still lives in the pid namespace.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    LAST_SIGNAL = 64,
+    CODE_SIGNALLED = 128,
+    CODE_CANNOT_RUN = 126,
+    CODE_NOT_FOUND = 127,
+    CODE_USAGE = 125,
+};
+
+/*
+ * Every signal, also those that the C library keeps for itself and leaves out of sigfillset: a
+ * program in a container may be linked with another library, whose SIGRTMIN is one of them.
+ * A real fault of ours (SIGSEGV and the like) isn't held up: the kernel ends us all the same.
+ */
+static void fill_with_all(sigset_t *set) {
+    memset(set, 0xff, sizeof *set);
+}
+
+/* Our own words go out in one write, so that they aren't mixed with those of others. */
+static void complain(const char *what, const char *name, int error) {
+    char line[512];
+    int size = snprintf(line, sizeof line, "supervisor-init: %s %s: %s\n", what, name,
+                        strerror(error));
+    if (size >= (int)sizeof line) {
+        size = (int)sizeof line - 1;
+    }
+    if (size > 0 && write(STDERR_FILENO, line, (size_t)size) < 0) {
+        return; /* nobody is there to tell */
+    }
+}
+
+static int code_of(int status) {
+    return WIFSIGNALED(status) ? CODE_SIGNALLED + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* What a program may expect to start with, whatever we and the runtime did before. */
+static void restore_signals(void) {
+    struct sigaction fallback;
+    memset(&fallback, 0, sizeof fallback);
+    fallback.sa_handler = SIG_DFL;
+    for (int number = 1; number <= LAST_SIGNAL; number++) {
+        (void)sigaction(number, &fallback, NULL); /* refused where there is nothing to restore */
+    }
+    /* Last: a signal that was forwarded meanwhile is delivered here, to its default action. */
+    sigset_t none;
+    sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/*
+ * A process group of its own keeps what is typed at a terminal from reaching us as well, which
+ * would be forwarded a second time. SIGTTOU is still blocked, so a background group may do this.
+ */
+static void take_foreground(void) {
+    (void)setpgid(0, 0);
+    if (isatty(STDIN_FILENO)) {
+        (void)tcsetpgrp(STDIN_FILENO, getpgrp()); /* fails where it isn't our session's terminal */
+    }
+}
+
+static _Noreturn void run_program(char **program) {
+    take_foreground();
+    restore_signals();
+    (void)execvp(program[0], program);
+    int error = errno;
+    complain("can't run", program[0], error);
+    _exit(error == ENOENT ? CODE_NOT_FOUND : CODE_CANNOT_RUN);
+}
+
+/* Reap all there is to reap. Returns whether the program itself was among it. */
+static int reap(pid_t program, int *status) {
+    int ended = 0;
+    for (;;) {
+        int one = 0;
+        pid_t pid = waitpid(-1, &one, WNOHANG);
+        if (pid < 0 && errno == EINTR) {
+            continue;
+        }
+        if (pid <= 0) {
+            return ended;
+        }
+        if (pid == program) {
+            *status = one;
+            ended = 1;
+        }
+    }
+}
+
+/* Forward signals and reap until the program has ended; returns its wait status. */
+static int look_after(pid_t program, const sigset_t *all) {
+    int status = 0;
+    for (;;) {
+        int number = sigwaitinfo(all, NULL);
+        if (number < 0) {
+            continue; /* EINTR: we were stopped and continued */
+        }
+        if (number != SIGCHLD) {
+            (void)kill(program, number); /* it isn't reaped yet, so the pid is still its own */
+        } else if (reap(program, &status)) {
+            return status;
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    char **program = argv + 1;
+    if (argc > 1 && strcmp(argv[1], "--") == 0) {
+        program++;
+    }
+    if (argc < 2 || *program == NULL) {
+        complain("usage: supervisor-init", "[--] PROGRAM [ARG...]", EINVAL);
+        return CODE_USAGE;
+    }
+    sigset_t all;
+    fill_with_all(&all);
+    /* Before the fork: nothing that arrives from here on is lost. */
+    if (sigprocmask(SIG_SETMASK, &all, NULL) < 0) {
+        complain("can't block", "signals", errno);
+        return CODE_CANNOT_RUN;
+    }
+    (void)prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L); /* for when it isn't pid 1 */
+    pid_t child = fork();
+    if (child < 0) {
+        complain("can't fork to run", *program, errno);
+        return CODE_CANNOT_RUN;
+    }
+    if (child == 0) {
+        run_program(program);
+    }
+    return code_of(look_after(child, &all));
+}
