@@ -1,0 +1,52 @@
+"""The OCI side: runtimes, their command lines and calls, bundles and what is in them.
+
+Layers of the bundle half, each importing only from those above it::
+
+    _check        checks of JSON values, and how to put them together
+    _ids          user-namespace ids
+    _schema       what a config.json must look like
+    _mounts       Mount, and the mounts that every container gets
+    _arguments    the arguments of from_rootfs and from_host
+    _init         the static init for ``init=True``
+    _rootless     user namespaces, for those who aren't root
+    _users        names of users, in a root filesystem
+    _host         the host's programs as a root filesystem
+    _spec         compose config.json
+    _load         read and check config.json
+    _directory    where a bundle is written
+    _bundle       Bundle
+
+Layers of the runtime half::
+
+    _runtime      Runtime: which one
+    _command      its command lines
+    _call         call it, with a deadline
+    _ask          ask it for a state; what CRIU said
+    _exec         the process object of an exec
+"""
+
+from ._ask import ask_status, criu_said
+from ._bundle import Bundle
+from ._call import call, failure, last_error
+from ._command import Caller, checkpoint_options
+from ._exec import exec_process
+from ._ids import container_root_ids
+from ._mounts import Mount
+from ._runtime import Runtime
+from ._spec import derive_spec
+
+__all__ = [
+    "Bundle",
+    "Caller",
+    "Mount",
+    "Runtime",
+    "ask_status",
+    "call",
+    "checkpoint_options",
+    "container_root_ids",
+    "criu_said",
+    "derive_spec",
+    "exec_process",
+    "failure",
+    "last_error",
+]

@@ -1,0 +1,243 @@
+"""The arguments that bundles are made from, checked before anything is written."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from .._errors import InvalidValue
+from ..state._text import check_int, check_text, copy_object
+from ._check import Fault
+from ._ids import MAX_ID
+from ._mounts import Mount
+from ._schema import MOUNT
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_HOSTNAME = "container"
+
+MAX_HOSTNAME = 64
+MAX_CPUS = 1_000_000
+CPU_PERIOD_MICROSECONDS = 100_000
+MIN_QUOTA_MICROSECONDS = 1000
+"""The kernel's least: 1 ms in every period."""
+
+
+@attrs.frozen(kw_only=True)
+class Arguments:
+    """What a bundle shall run, and how; see `Bundle.from_rootfs` for their meaning.
+
+    Attributes:
+        env: the whole environment, with PATH.
+        user: uid and gid, a name, or None for root.
+        mounts: as entries of config.json.
+    """
+
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+    user: tuple[int, int | None] | str | None
+    hostname: str
+    mounts: tuple[dict[str, Any], ...]
+    writable: str | None
+    init: bool
+    memory_bytes: int | None
+    pids: int | None
+    cpus: float | None
+    network: str
+
+    @property
+    def limits(self) -> list[str]:
+        """The names of the limits that are set."""
+        return [
+            name
+            for name in ("memory_bytes", "pids", "cpus")
+            if getattr(self, name) is not None
+        ]
+
+
+def check_arguments(
+    args: Sequence[str],
+    *,
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str],
+    user: int | tuple[int, int] | str | None,
+    hostname: str | None,
+    mounts: Iterable[Mapping[str, Any] | Mount],
+    writable: str | None,
+    init: bool,
+    memory_bytes: int | None,
+    pids: int | None,
+    cpus: float | None,
+    network: str,
+) -> Arguments:
+    """Return the arguments in one form.
+
+    Raises:
+        InvalidValue: one of them can't work; named.
+    """
+    return Arguments(
+        args=_args(args),
+        env=_env(env),
+        cwd=_absolute(cwd, "cwd"),
+        user=_user(user),
+        hostname=_hostname(hostname),
+        mounts=tuple(
+            _mount(mount, f"mounts[{n}]") for n, mount in enumerate(_each(mounts))
+        ),
+        writable=_writable(writable),
+        init=_flag(init, "init"),
+        memory_bytes=_limit(memory_bytes, "memory_bytes"),
+        pids=_limit(pids, "pids"),
+        cpus=_cpus(cpus),
+        network=_choice(network, "network", ("none", "host")),
+    )
+
+
+def _args(args: Sequence[str]) -> tuple[str, ...]:
+    # A str is a sequence of str too, and never what was meant.
+    if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+        raise InvalidValue(
+            f"args must be a sequence of text, not {type(args).__name__}"
+        )
+    checked = tuple(check_text(arg, f"args[{n}]") for n, arg in enumerate(args))
+    if not checked or not checked[0]:
+        raise InvalidValue("args must begin with the program to run")
+    return checked
+
+
+def _env(env: Mapping[str, str] | None) -> Mapping[str, str]:
+    merged = {"PATH": DEFAULT_PATH}
+    if env is None:
+        return merged
+    if not isinstance(env, Mapping):
+        raise InvalidValue(
+            f"env must be a mapping of names to values, not {type(env).__name__}"
+        )
+    for key, value in env.items():
+        name = check_text(key, "a name in env")
+        if not name or "=" in name:
+            raise InvalidValue(f"env: {name!r} can't be a variable's name")
+        merged[name] = check_text(value, f"env[{name!r}]")
+    return merged
+
+
+def _absolute(path: str | os.PathLike[str], name: str) -> str:
+    checked = check_text(
+        os.fspath(path) if isinstance(path, os.PathLike) else path, name
+    )
+    if not checked.startswith("/"):
+        raise InvalidValue(
+            f"{name} must be an absolute path in the container, not {checked!r}"
+        )
+    return checked
+
+
+def _user(
+    user: int | tuple[int, int] | str | None,
+) -> tuple[int, int | None] | str | None:
+    if user is None:
+        return None
+    if isinstance(user, tuple):
+        if len(user) != 2:
+            raise InvalidValue("user must be a uid, a pair of uid and gid, or a name")
+        return _id(user[0]), _id(user[1])
+    if isinstance(user, str):
+        return _user_text(check_text(user, "user"))
+    return _id(user), None
+
+
+def _user_text(user: str) -> tuple[int, int | None] | str:
+    """Understand ``uid``, ``uid:gid`` and names."""
+    uid, colon, gid = user.partition(":")
+    if _digits(uid) and (_digits(gid) if colon else True):
+        return _id(int(uid)), _id(int(gid)) if colon else None
+    if not user or colon:
+        raise InvalidValue(f"user must be a uid, uid:gid or a name, not {user!r}")
+    return user
+
+
+def _digits(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10
+
+
+def _id(value: int) -> int:
+    return check_int(value, "user", least=0, most=MAX_ID)
+
+
+def _hostname(hostname: str | None) -> str:
+    checked = DEFAULT_HOSTNAME if hostname is None else check_text(hostname, "hostname")
+    if not 0 < len(checked.encode()) <= MAX_HOSTNAME:
+        raise InvalidValue(f"hostname must be 1 to {MAX_HOSTNAME} bytes long")
+    return checked
+
+
+def _each(
+    mounts: Iterable[Mapping[str, Any] | Mount],
+) -> Iterable[Mapping[str, Any] | Mount]:
+    if isinstance(mounts, str | bytes | Mapping) or not isinstance(mounts, Iterable):
+        raise InvalidValue(
+            f"mounts must be a sequence of mounts, not {type(mounts).__name__}"
+        )
+    return mounts
+
+
+def _mount(mount: Mapping[str, Any] | Mount, name: str) -> dict[str, Any]:
+    if isinstance(mount, Mount):
+        if not os.path.exists(mount.source):
+            raise InvalidValue(f"{name}: its source {mount.source} doesn't exist")
+        return mount.to_json()
+    copied = copy_object(mount, name)
+    try:
+        MOUNT(copied, name)
+    except Fault as fault:
+        raise InvalidValue(f"{fault.where} {fault.reason}") from None
+    if not copied["destination"].startswith("/"):
+        raise InvalidValue(
+            f"{name}.destination must be an absolute path in the container"
+        )
+    return copied
+
+
+def _writable(writable: str | None) -> str | None:
+    if writable == "overlay":
+        raise InvalidValue(
+            'writable="overlay" is not there yet: use "direct", or None and mounts'
+        )
+    return (
+        None
+        if writable is None
+        else _choice(writable, "writable", ("direct", "overlay"))
+    )
+
+
+def _flag(value: bool, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidValue(f"{name} must be True or False, not {type(value).__name__}")
+    return value
+
+
+def _limit(value: int | None, name: str) -> int | None:
+    return None if value is None else check_int(value, name, least=1, most=2**63 - 1)
+
+
+def _cpus(cpus: float | None) -> float | None:
+    if cpus is None:
+        return None
+    if not isinstance(cpus, int | float) or isinstance(cpus, bool):
+        raise InvalidValue(f"cpus must be a number, not {type(cpus).__name__}")
+    least = MIN_QUOTA_MICROSECONDS / CPU_PERIOD_MICROSECONDS
+    if not math.isfinite(cpus) or not least <= cpus <= MAX_CPUS:
+        raise InvalidValue(f"cpus must be from {least} to {MAX_CPUS}, not {cpus}")
+    return cpus
+
+
+def _choice(value: str, name: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise InvalidValue(
+            f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}"
+        )
+    return value

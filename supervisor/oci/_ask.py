@@ -1,0 +1,50 @@
+"""Ask the runtime for a container's state (OCI runtime spec, "Query State")."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+from .._errors import RuntimeFailed
+from ._call import call
+from ._command import Caller
+
+_LAST_ERRORS = 3
+
+
+async def ask_status(
+    caller: Caller, container: str, *, seconds: float, inherit: Sequence[int] = ()
+) -> str | None:
+    """Return ``creating``, ``created``, ``running``, ``paused`` or ``stopped``.
+
+    Returns:
+        None if the runtime doesn't know the container, or says something else.
+
+    Raises:
+        RuntimeTimeout: it didn't answer in time.
+        RuntimeNotFound: it isn't there any more.
+
+    Cancellation: as `call`.
+    """
+    command = caller.state(container)
+    try:
+        answer = await call(
+            command, seconds=seconds, container=container, inherit=inherit
+        )
+        status = json.loads(answer)["status"]
+    except (RuntimeFailed, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return status if isinstance(status, str) else None
+
+
+def criu_said(work: str) -> str:
+    """Return the last errors in the logs that CRIU left in its work directory, or ""."""
+    errors: list[str] = []
+    for name in ("dump.log", "restore.log"):
+        try:
+            with open(os.path.join(work, name), errors="replace") as file:
+                errors += [line.strip() for line in file if "Error" in line]
+        except OSError:
+            continue
+    return "; ".join(errors[-_LAST_ERRORS:])

@@ -1,0 +1,284 @@
+"""A bundle: a directory with config.json and a root filesystem, loaded or made.
+
+Source: OCI runtime spec, bundle.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from .._errors import InvalidValue
+from ..state._files import write_whole
+from ..state._scarcity import scarce
+from ..state._text import check_text
+from ._arguments import Arguments, check_arguments
+from ._directory import made_directory, remove_owned
+from ._host import HostView, build_view, view_host
+from ._init import init_path
+from ._load import check_spec, read_config
+from ._mounts import Mount
+from ._rootless import check_limits, user_namespace
+from ._spec import compose_spec, derive_spec
+from ._users import find_user
+
+StrPath = str | os.PathLike[str]
+
+
+@attrs.frozen(eq=False)
+class Bundle:
+    """A directory with ``config.json`` and a root filesystem.
+
+    Make one with `load`, `from_rootfs` or `from_host`. One that was made without a ``path`` is
+    temporary: it is removed by `close`, at the end of a ``with`` block around it, when it is
+    garbage collected, and when the program ends.
+
+    Attributes:
+        path: absolute path of the directory.
+        spec: config.json as it was loaded or made. Don't change it.
+    """
+
+    path: str
+    spec: dict[str, Any] = attrs.field(repr=False)
+    _view: HostView | None = attrs.field(default=None, repr=False)
+    _removal: weakref.finalize[Any, Any] | None = attrs.field(
+        default=None, init=False, repr=False
+    )
+
+    @classmethod
+    def load(cls, path: StrPath) -> Bundle:
+        """Read the bundle at ``path`` and check all of it that the runtimes read.
+
+        Args:
+            path: the directory.
+
+        Raises:
+            BundleInvalid: something is wrong with it; names the file and the place.
+            InvalidValue: ``path`` can't be a path.
+        """
+        directory = _path(path, "path")
+        spec = read_config(directory)
+        check_spec(spec, directory)
+        return cls(directory, spec)
+
+    @classmethod
+    def from_rootfs(
+        cls,
+        rootfs: StrPath,
+        args: Sequence[str],
+        *,
+        path: StrPath | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: StrPath = "/",
+        user: int | tuple[int, int] | str | None = None,
+        hostname: str | None = None,
+        mounts: Iterable[Mapping[str, Any] | Mount] = (),
+        writable: str | None = None,
+        init: bool = False,
+        memory_bytes: int | None = None,
+        pids: int | None = None,
+        cpus: float | None = None,
+        network: str = "none",
+    ) -> Bundle:
+        """Make a bundle that runs a program in a root filesystem.
+
+        The defaults are narrow: no privilege can be gained, three capabilities, a read-only root,
+        private namespaces of every kind, no network. Whoever isn't root gets a user namespace.
+
+        Args:
+            rootfs: the directory. Nothing is written in it, but runtimes make the mount
+                points that it lacks (/proc, /dev, /sys, /tmp, /run and those of ``mounts``).
+            args: the program and its arguments; looked up in the container's PATH.
+            path: where to write the bundle; default, a temporary directory that it owns.
+            env: variables; they come over a default PATH. Nothing of ours is inherited.
+            cwd: the directory in the container to start in.
+            user: a uid, a pair of uid and gid, ``"uid"``, ``"uid:gid"``, or a name from the
+                root filesystem's etc/passwd; default root. A uid alone gets its group from
+                there too, or else the group of the same number. No supplementary groups.
+            hostname: default ``"container"``.
+            mounts: what else to mount: `Mount` values or entries of config.json.
+            writable: None for a read-only root with private, empty /tmp and /run (half of the
+                memory at most, counted in ``memory_bytes``); ``"direct"`` to write in ``rootfs``.
+            init: whether a tiny init is pid 1, forwards signals to the program and reaps. A
+                program that is pid 1 itself ignores every signal that it has no handler for.
+            memory_bytes: how much memory it may use, without swap.
+            pids: how many processes and threads it may have, an init included.
+            cpus: how much processor time per time, such as 0.5 or 2.
+            network: ``"none"`` (its own, with a loopback only) or ``"host"``.
+
+        Raises:
+            InvalidValue: an argument can't work; nothing was written.
+            ShimNotFound: ``init`` was asked for, and there is no static one.
+            DiskFull: no space for it.
+        """
+        root = _path(rootfs, "rootfs")
+        if not os.path.isdir(root):
+            raise InvalidValue(f"rootfs: there is no directory {root}")
+        wanted = check_arguments(
+            args,
+            env=env,
+            cwd=cwd,
+            user=user,
+            hostname=hostname,
+            mounts=mounts,
+            writable=writable,
+            init=init,
+            memory_bytes=memory_bytes,
+            pids=pids,
+            cpus=cpus,
+            network=network,
+        )
+        return cls._make(wanted, path=path, root=root, view=None)
+
+    @classmethod
+    def from_host(
+        cls,
+        args: Sequence[str],
+        *,
+        path: StrPath | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: StrPath = "/",
+        user: int | tuple[int, int] | str | None = None,
+        hostname: str | None = None,
+        mounts: Iterable[Mapping[str, Any] | Mount] = (),
+        writable: str | None = None,
+        init: bool = False,
+        memory_bytes: int | None = None,
+        pids: int | None = None,
+        cpus: float | None = None,
+        network: str = "none",
+    ) -> Bundle:
+        """Make a bundle that runs one of the host's own programs.
+
+        Its root filesystem is put together of the host's /usr (and /bin, /lib, ...) and the
+        few files in /etc that programs look up, all read-only. Nothing else of the host is
+        there: give ``mounts`` for data.
+
+        Args:
+            args: see `from_rootfs`, as for all others.
+            writable: only None: a private, empty /tmp and /run. There is no root filesystem to
+                write in.
+            network: ``"host"`` also shows /etc/resolv.conf and /etc/hosts.
+
+        Raises:
+            InvalidValue: an argument can't work; nothing was written.
+            ShimNotFound: ``init`` was asked for, and there is no static one.
+            DiskFull: no space for it.
+        """
+        wanted = check_arguments(
+            args,
+            env=env,
+            cwd=cwd,
+            user=user,
+            hostname=hostname,
+            mounts=mounts,
+            writable=writable,
+            init=init,
+            memory_bytes=memory_bytes,
+            pids=pids,
+            cpus=cpus,
+            network=network,
+        )
+        if wanted.writable is not None:
+            raise InvalidValue(
+                f"writable={writable!r}: the host's programs are shown read-only; use mounts for "
+                "what is written"
+            )
+        view = view_host(network=wanted.network == "host")
+        return cls._make(wanted, path=path, root="/", view=view)
+
+    @classmethod
+    def _make(
+        cls,
+        wanted: Arguments,
+        *,
+        path: StrPath | None,
+        root: str,
+        view: HostView | None,
+    ) -> Bundle:
+        """Write the bundle; ``root`` is where users are looked up."""
+        namespace = user_namespace()
+        user = find_user(wanted.user, root)
+        if namespace is not None:
+            namespace.check(*user)
+            check_limits(wanted.limits)
+        spec = compose_spec(
+            wanted,
+            root_path=root if view is None else "rootfs",
+            user=user,
+            host_mounts=() if view is None else view.mounts,
+            namespace=namespace,
+            init=init_path() if wanted.init else None,
+        )
+        target = None if path is None else _path(path, "path")
+        with made_directory(target) as directory:
+            if view is not None:
+                build_view(view, os.path.join(directory, "rootfs"))
+            text = json.dumps(spec, indent=2, sort_keys=True) + "\n"
+            write_whole(os.path.join(directory, "config.json"), text.encode())
+            bundle = cls(directory, spec, view)
+        if target is None:
+            bundle._own()
+        return bundle
+
+    def _own(self) -> None:
+        removal = weakref.finalize(self, remove_owned, self.path, os.getpid())
+        object.__setattr__(self, "_removal", removal)
+
+    @property
+    def temporary(self) -> bool:
+        """Whether its directory goes with it."""
+        return self._removal is not None
+
+    def derive(self, *, cgroup: str | None, terminal: bool = False) -> dict[str, Any]:
+        """Return the config.json that is run; see `derive_spec`."""
+        return derive_spec(self.spec, self.path, cgroup=cgroup, terminal=terminal)
+
+    def place(
+        self, directory: str, *, cgroup: str | None, terminal: bool = False
+    ) -> dict[str, Any]:
+        """Return the config.json that is run from ``directory``, and make there what it needs.
+
+        That is a root filesystem of its own, if this bundle was made by `from_host`. A container
+        can outlive a temporary bundle, and removing a directory on which something is mounted in
+        another mount namespace unmounts it there: the container would lose its /usr.
+
+        Args:
+            directory: an existing directory, which stays for as long as the container.
+            cgroup: see `derive_spec`.
+            terminal: see `derive_spec`.
+
+        Raises:
+            DiskFull: no space; something may be left in ``directory``.
+            OSError: it can't be written.
+        """
+        spec = self.derive(cgroup=cgroup, terminal=terminal)
+        if self._view is not None:
+            rootfs = os.path.join(directory, "rootfs")
+            with scarce():
+                build_view(self._view, rootfs)
+            spec["root"]["path"] = rootfs
+        return spec
+
+    def close(self) -> None:
+        """Remove its directory if it is temporary. Idempotent."""
+        if self._removal is not None:
+            self._removal()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _path(path: StrPath, name: str) -> str:
+    text = check_text(os.fspath(path) if isinstance(path, os.PathLike) else path, name)
+    if not text:
+        raise InvalidValue(f"{name} must not be empty")
+    return os.path.abspath(text)

@@ -1,0 +1,181 @@
+"""Call the runtime, with a deadline, and say for people what it said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+
+import trio
+
+from .._errors import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, scarcity
+
+_TAIL_BYTES = 64 * 1024
+_REAP_SECONDS = 5.0
+
+
+async def call(
+    command: Sequence[str],
+    *,
+    seconds: float,
+    container: str | None = None,
+    log: str | None = None,
+    inherit: Sequence[int] = (),
+) -> bytes:
+    """Run a runtime's command that makes no container process, and return its standard output.
+
+    Its output goes to memory files, not pipes: a hook that the runtime leaves behind may hold
+    them for ever, and nobody has to drain them.
+
+    Args:
+        command: the whole command line.
+        seconds: its deadline.
+        container: the id, for errors.
+        log: the file named by ``--log`` in the command; emptied first, quoted on failure.
+        inherit: descriptors that the runtime holds until it ends (the container's lock).
+
+    Raises:
+        RuntimeFailed: it ended with an error.
+        RuntimeTimeout: it didn't end in time, and was killed.
+        RuntimeNotFound: it isn't there any more.
+        TooManyFiles: no descriptor was left for it.
+
+    Cancellation: the runtime is killed and reaped before Cancelled is raised.
+    """
+    if log is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(log)
+    with _memory_file() as output, _memory_file() as errors:
+        status = None
+        with trio.move_on_after(seconds):
+            status = await _run(command, output, errors, inherit)
+        if status is None:
+            raise RuntimeTimeout(
+                f"{verb(command)} took longer than {seconds:g} seconds and was killed",
+                seconds=seconds,
+                container=container,
+            )
+        if status != 0:
+            reason = last_error(log) or _tail(errors)
+            raise failure(command, status, reason, container=container)
+        return _content(output)
+
+
+def failure(
+    command: Sequence[str],
+    status: int | None,
+    reason: str,
+    *,
+    container: str | None = None,
+) -> RuntimeFailed:
+    """Return the error for a runtime's call that ended with ``status`` (-N: signal N)."""
+    how = (
+        f"was killed by signal {-status}"
+        if status is not None and status < 0
+        else f"exited with status {status}"
+    )
+    said = f": {reason}" if reason else " and said nothing"
+    return RuntimeFailed(
+        f"{verb(command)} {how}{said}",
+        command=command,
+        returncode=status,
+        reason=reason,
+        container=container,
+    )
+
+
+def verb(command: Sequence[str]) -> str:
+    """Return ``runc start`` for a whole command line."""
+    known = {
+        "create",
+        "start",
+        "state",
+        "kill",
+        "delete",
+        "exec",
+        "pause",
+        "resume",
+        "list",
+        "restore",
+        "checkpoint",
+    }
+    word = next((word for word in command[1:] if word in known), "")
+    return f"{os.path.basename(command[0])} {word}".strip()
+
+
+def last_error(log: str | None) -> str:
+    """Return the last message of level error or worse in a runtime's JSON log, or ""."""
+    if log is None:
+        return ""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(entry, dict) and entry.get("level") in (
+            "error",
+            "fatal",
+            "panic",
+        ):
+            return str(entry.get("msg", "")).strip()
+    return ""
+
+
+async def _run(
+    command: Sequence[str], output: int, errors: int, inherit: Sequence[int]
+) -> int:
+    try:
+        process = await trio.lowlevel.open_process(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            pass_fds=inherit,
+        )
+    except FileNotFoundError as error:
+        raise RuntimeNotFound(
+            f"the runtime {command[0]} is gone", name=command[0]
+        ) from error
+    except OSError as error:
+        raise scarcity(error) from error
+    try:
+        return await process.wait()
+    except BaseException:
+        process.kill()
+        # A SIGKILLed child ends, unless the kernel holds it: then it isn't ours to wait for.
+        with trio.move_on_after(_REAP_SECONDS, shield=True):
+            await process.wait()
+        raise
+
+
+@contextlib.contextmanager
+def _memory_file() -> Iterator[int]:
+    try:
+        fd = os.memfd_create("runtime-output", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise scarcity(error) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _content(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _tail(fd: int) -> str:
+    size = os.fstat(fd).st_size
+    text = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(
+        errors="replace"
+    )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][-1000:] if lines else ""

@@ -1,0 +1,110 @@
+"""The directory that a bundle is written to: the user's, or a temporary one of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from .._errors import InvalidValue
+from ..state._scarcity import scarce
+
+MODE = 0o711
+"""A container's root in a user namespace passes through, and sees no names (mkdtemp's 0700 would
+shut it out)."""
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def made_directory(path: str | None) -> Iterator[str]:
+    """Make the directory for a bundle; if the block fails, nothing of it is left.
+
+    Args:
+        path: where; parents are made too. None for a temporary directory.
+
+    Raises:
+        InvalidValue: there is a bundle already, or something else that is no directory.
+        DiskFull: no space.
+        OSError: it can't be made.
+    """
+    with scarce():
+        if path is None:
+            directory, ours = tempfile.mkdtemp(prefix="trio-supervisor-"), True
+        else:
+            directory, ours = path, _make(path)
+        before = set() if ours else set(os.listdir(directory))
+        try:
+            if ours:
+                os.chmod(directory, MODE)
+            yield directory
+        except BaseException:
+            _undo(directory, ours=ours, before=before)
+            raise
+
+
+def _make(path: str) -> bool:
+    """Make the directory at ``path``; returns whether it is new."""
+    if os.path.lexists(os.path.join(path, "config.json")):
+        raise InvalidValue(
+            f"path: there is a bundle at {path} already: load it, or remove it"
+        )
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.mkdir(path, MODE)
+    except (FileExistsError, NotADirectoryError):
+        if not os.path.isdir(path):
+            raise InvalidValue(f"path: {path} is not a directory") from None
+        return False
+    return True
+
+
+def _undo(directory: str, *, ours: bool, before: set[str]) -> None:
+    if ours:
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    for name in set(os.listdir(directory)) - before:
+        path = os.path.join(directory, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def remove_owned(directory: str, owner_pid: int) -> None:
+    """Remove a temporary bundle, in the process that made it only: a forked child has it on loan.
+
+    It is left where it is while something is mounted below it: removing would go on into that,
+    which may be the host's /usr.
+    """
+    if os.getpid() != owner_pid:
+        return
+    if _mounted_below(directory):
+        logger.warning("%s is left behind: something is mounted in it", directory)
+        return
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _mounted_below(directory: str) -> bool:
+    prefix = os.path.realpath(directory) + "/"
+    with open(
+        "/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        points = (line.split(" ", 5)[4] for line in file)
+        return any(_unescape(point).startswith(prefix) for point in points)
+
+
+def _unescape(point: str) -> str:
+    """Undo the octal escapes of proc_pid_mountinfo(5)."""
+    for code, char in (
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ):
+        point = point.replace(code, char)
+    return point

@@ -1,0 +1,84 @@
+"""The process object of an exec, from that of its container's init."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .._errors import InvalidValue
+
+User = int | str | tuple[int, int] | None
+
+
+def exec_process(
+    init: Mapping[str, Any],
+    *,
+    args: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    user: User = None,
+) -> dict[str, Any]:
+    """Return init's process object with only what the caller gives replaced.
+
+    A bare one would lose PATH, limits and no-new-privileges.
+
+    Args:
+        init: the process object of the container's init.
+        args: the program and its arguments.
+        env: variables set besides init's, or in their place.
+        cwd: absolute working directory.
+        user: ``uid``, ``(uid, gid)``, ``"uid"`` or ``"uid:gid"``; a gid that isn't given is
+            init's.
+
+    Raises:
+        InvalidValue: an argument can't work.
+    """
+    process = copy.deepcopy(dict(init))
+    process["args"] = _arguments(args)
+    process["terminal"] = False
+    process.pop("consoleSize", None)
+    if env is not None:
+        process["env"] = merge_env(process.get("env", ()), env)
+    if cwd is not None:
+        process["cwd"] = cwd
+    if user is not None:
+        uid, gid = _ids(user)
+        old = process.get("user", {})
+        process["user"] = {
+            **old,
+            "uid": uid,
+            "gid": old.get("gid", 0) if gid is None else gid,
+        }
+    return process
+
+
+def merge_env(entries: Sequence[str], changes: Mapping[str, str]) -> list[str]:
+    """Return ``NAME=value`` entries with ``changes`` set in them, in a stable order."""
+    for name in changes:
+        if not isinstance(name, str) or not name or "=" in name:
+            raise InvalidValue(f"env: {name!r} can't be a variable's name")
+    merged = dict(entry.partition("=")[::2] for entry in entries)
+    merged.update(changes)
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def _arguments(args: Sequence[str]) -> list[str]:
+    if isinstance(args, str | bytes):
+        raise InvalidValue("args must be a sequence of str, not one string")
+    return list(args)
+
+
+def _ids(user: int | str | tuple[int, int]) -> tuple[int, int | None]:
+    if isinstance(user, str):
+        uid, colon, gid = user.partition(":")
+        if not uid.isdecimal() or (colon and not gid.isdecimal()):
+            raise InvalidValue(
+                f"user must be 'uid' or 'uid:gid' in an exec, not {user!r}"
+            )
+        return int(uid), int(gid) if colon else None
+    if isinstance(user, tuple) and len(user) == 2:
+        return user
+    if isinstance(user, int) and not isinstance(user, bool) and user >= 0:
+        return user, None
+    raise InvalidValue(f"user must be uid, (uid, gid) or 'uid:gid', not {user!r}")

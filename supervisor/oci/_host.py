@@ -1,0 +1,123 @@
+"""The host's own programs as a root filesystem: what of it is shown, read-only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from ._mounts import Mount
+
+TOP_LEVEL = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+"""Links into /usr on a merged-usr system, directories elsewhere."""
+
+ETC = (
+    "alternatives",
+    "ca-certificates",
+    "group",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "nsswitch.conf",
+    "os-release",
+    "passwd",
+    "pki",
+    "protocols",
+    "services",
+    "ssl",
+    "terminfo",
+    "timezone",
+)
+"""What programs look up in /etc, and holds no secret that anybody may not read."""
+
+ETC_NETWORK = ("hosts", "resolv.conf")
+"""What they need there to find other machines."""
+
+DIRECTORIES = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var")
+LINKS = (("var/run", "/run"), ("var/tmp", "/tmp"))
+
+
+@attrs.frozen(kw_only=True)
+class HostView:
+    """A root filesystem of links and mount points.
+
+    Attributes:
+        directories: to make, below the root filesystem, parents first.
+        files: empty ones to make.
+        links: (path, target) of symbolic links.
+        mounts: entries for config.json.
+    """
+
+    directories: tuple[str, ...]
+    files: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]
+    mounts: tuple[dict[str, Any], ...]
+
+
+def view_host(*, network: bool, host_root: str = "/") -> HostView:
+    """Look at the host and return what of it a container is shown.
+
+    Args:
+        network: whether the container shares the host's network.
+        host_root: the host's root directory.
+    """
+    names = [*TOP_LEVEL, "usr", *(f"etc/{name}" for name in ETC)]
+    if network:
+        names += [f"etc/{name}" for name in ETC_NETWORK]
+    present = list(_present(names, host_root))
+    links = [
+        (name, os.readlink(path)) for name, path in present if _is_link(name, path)
+    ]
+    bound = [(name, path) for name, path in present if not _is_link(name, path)]
+    return HostView(
+        directories=(
+            *DIRECTORIES,
+            *(
+                name
+                for name, path in bound
+                if os.path.isdir(path) and name not in DIRECTORIES
+            ),
+        ),
+        files=tuple(name for name, path in bound if not os.path.isdir(path)),
+        links=(*LINKS, *links),
+        mounts=tuple(Mount(path, f"/{name}").to_json() for name, path in bound),
+    )
+
+
+def _present(names: list[str], host_root: str) -> Iterator[tuple[str, str]]:
+    for name in names:
+        path = os.path.join(host_root, name)
+        if os.path.exists(path):
+            yield name, path
+
+
+def _is_link(name: str, path: str) -> bool:
+    """Return whether the link at ``path`` can be repeated: it leads into /usr, which is shown."""
+    if not os.path.islink(path):
+        return False
+    target = os.path.normpath(
+        os.path.join("/", os.path.dirname(name), os.readlink(path))
+    )
+    return target == "/usr" or target.startswith("/usr/")
+
+
+def build_view(view: HostView, rootfs: str) -> None:
+    """Make the directory ``rootfs`` with the links and mount points of ``view``."""
+    os.mkdir(rootfs)
+    os.chmod(rootfs, 0o755)
+    for name in view.directories:
+        path = os.path.join(rootfs, name)
+        os.mkdir(path)
+        # Whatever the umask. runc gives a tmpfs the mode of what it covers, over any mode= option.
+        os.chmod(path, 0o1777 if name == "tmp" else 0o755)
+    for name in view.files:
+        os.close(
+            os.open(
+                os.path.join(rootfs, name), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
+            )
+        )
+    for name, target in view.links:
+        os.symlink(target, os.path.join(rootfs, name))

@@ -1,0 +1,133 @@
+"""What is mounted in a container.
+
+Source: OCI runtime spec, "Mounts" and "Default Filesystems".
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import attrs
+
+from .._errors import InvalidValue
+from ..state._text import check_text
+
+READ_ONLY_TREE = ("rbind", "ro", "rro", "nosuid", "nodev")
+"""``ro`` alone leaves what is mounted inside writable."""
+
+READ_ONLY_FILE = ("bind", "ro", "nosuid", "nodev")
+"""There is nothing inside a file, and crun 1.8 fails on one with ``rro`` (*Not a directory*)."""
+
+WRITABLE = ("rbind", "rw", "nosuid", "nodev")
+
+
+def _path(value: str | os.PathLike[str]) -> str:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _absolute(instance: Mount, attribute: attrs.Attribute[str], value: str) -> None:
+    name = f"the {attribute.name} of a mount"
+    if not check_text(value, name).startswith("/"):
+        raise InvalidValue(f"{name} must be an absolute path, not {value!r}")
+
+
+@attrs.frozen
+class Mount:
+    """A file or directory of the host, shown in the container.
+
+    Mounts inside the directory are shown too. Setuid bits and device nodes have no effect in it.
+
+    Attributes:
+        source: its absolute path on the host.
+        destination: its absolute path in the container.
+        read_only: whether the container can't write it, nor what is mounted inside it.
+    """
+
+    source: str = attrs.field(converter=_path, validator=_absolute)
+    destination: str = attrs.field(converter=_path, validator=_absolute)
+    read_only: bool = attrs.field(default=True, kw_only=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry for config.json's ``mounts``; looks whether the source is a directory."""
+        options = READ_ONLY_TREE if os.path.isdir(self.source) else READ_ONLY_FILE
+        return {
+            "destination": self.destination,
+            "type": "bind",
+            "source": self.source,
+            "options": list(options if self.read_only else WRITABLE),
+        }
+
+
+def tmpfs(destination: str, *options: str) -> dict[str, Any]:
+    """Return an entry for a private, empty, writable directory."""
+    return {
+        "destination": destination,
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", *options],
+    }
+
+
+def is_bind(mount: dict[str, Any]) -> bool:
+    """Return whether the entry of config.json binds a path of the host."""
+    options = mount.get("options") or ()
+    return mount.get("type") == "bind" or "bind" in options or "rbind" in options
+
+
+def system_mounts(
+    *, tty_group: bool, own_sysfs: bool, cgroup: bool
+) -> list[dict[str, Any]]:
+    """Return the mounts that every Linux program expects.
+
+    Args:
+        tty_group: whether group 5, which terminals belong to, exists in the user namespace.
+        own_sysfs: whether a sysfs may be mounted; otherwise the host's is bound.
+        cgroup: whether the container sees its own cgroup, read-only.
+    """
+    terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+    quiet = ["nosuid", "noexec", "nodev"]
+    mounts = [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": quiet},
+        tmpfs("/dev", "strictatime", "mode=755", "size=65536k"),
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": [*terminals, *(["gid=5"] if tty_group else [])],
+        },
+        tmpfs("/dev/shm", "noexec", "nodev", "mode=1777", "size=65536k"),
+        {
+            "destination": "/dev/mqueue",
+            "type": "mqueue",
+            "source": "mqueue",
+            "options": quiet,
+        },
+        _sysfs(own=own_sysfs),
+    ]
+    if cgroup:
+        mounts.append(
+            {
+                "destination": "/sys/fs/cgroup",
+                "type": "cgroup",
+                "source": "cgroup",
+                "options": [*quiet, "relatime", "ro"],
+            }
+        )
+    return mounts
+
+
+def _sysfs(*, own: bool) -> dict[str, Any]:
+    if own:
+        return {
+            "destination": "/sys",
+            "type": "sysfs",
+            "source": "sysfs",
+            "options": ["nosuid", "noexec", "nodev", "ro"],
+        }
+    return {
+        "destination": "/sys",
+        "type": "bind",
+        "source": "/sys",
+        "options": [*READ_ONLY_TREE, "noexec"],
+    }

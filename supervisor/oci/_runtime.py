@@ -1,0 +1,113 @@
+"""Which OCI runtime: by name, by path, or the first one on PATH that can run here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+
+import attrs
+
+from .._errors import InvalidValue, RuntimeNotFound
+
+logger = logging.getLogger("supervisor")
+
+CANDIDATES = ("crun", "runc", "youki")
+
+
+def _strings(
+    _: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]
+) -> None:
+    for item in value:
+        if not isinstance(item, str) or "\0" in item:
+            raise InvalidValue(f"runtime {attribute.name}: {item!r} is no argument")
+
+
+@attrs.frozen(kw_only=True)
+class Runtime:
+    """An OCI command-line runtime and how to call it.
+
+    Attributes:
+        path: absolute path of the program.
+        args: extra global arguments, put before ``--root``.
+        root: its ``--root`` directory; None for ``<supervisor's root>/.runtime``.
+        no_pivot: whether create, exec and restore get ``--no-pivot``.
+    """
+
+    path: str
+    args: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_strings)
+    root: str | None = None
+    no_pivot: bool = False
+
+    @classmethod
+    def find(cls, name: str | os.PathLike[str] | Runtime | None = None) -> Runtime:
+        """Return the runtime that ``name`` stands for.
+
+        Args:
+            name: a name on PATH, a path, a `Runtime` (returned as it is), or None for the
+                first of crun, runc and youki that is installed and can run here.
+
+        Raises:
+            RuntimeNotFound: it isn't there, isn't executable, or none can run here.
+        """
+        if isinstance(name, Runtime):
+            return name
+        if name is None:
+            return cls(path=_first_able())
+        return cls(path=_locate(os.fspath(name)))
+
+    @property
+    def name(self) -> str:
+        """The program's file name."""
+        return os.path.basename(self.path)
+
+
+def _locate(name: str) -> str:
+    if not name or "\0" in name:
+        raise InvalidValue(f"{name!r} is no runtime's name or path")
+    path = shutil.which(name)
+    if path is not None:
+        return os.path.abspath(path)
+    if os.path.exists(name):
+        raise RuntimeNotFound(
+            f"the runtime {name} is not executable: chmod +x it", name=name
+        )
+    raise RuntimeNotFound(
+        f"there is no runtime {name!r} here: install it (Debian: apt-get install {os.path.basename(name)})"
+        " or give its path",
+        name=name,
+    )
+
+
+def _first_able() -> str:
+    reasons: list[str] = []
+    for name in CANDIDATES:
+        path = shutil.which(name)
+        obstacle = "not on PATH" if path is None else why_not(name)
+        if path is not None and obstacle is None:
+            skipped = f" ({'; '.join(reasons)})" if reasons else ""
+            logger.info("using the runtime %s%s", path, skipped)
+            return os.path.abspath(path)
+        reasons.append(f"{name}: {obstacle}")
+    raise RuntimeNotFound(
+        f"no OCI runtime can run here: {'; '.join(reasons)}. Install one (Debian: apt-get install runc)",
+        name=", ".join(CANDIDATES),
+    )
+
+
+def why_not(name: str, *, cgroup_root: str = "/sys/fs/cgroup") -> str | None:
+    """Return why the runtime ``name`` can't run on this machine, or None if nothing speaks against it.
+
+    crun refuses hybrid cgroups: version 1 hierarchies beside a version 2 one that has
+    controllers of its own.
+    """
+    if name != "crun":
+        return None
+    try:
+        with open(os.path.join(cgroup_root, "unified", "cgroup.controllers")) as file:
+            hybrid = file.read().strip() != ""
+    except OSError:
+        hybrid = False
+    if hybrid and not os.path.exists(os.path.join(cgroup_root, "cgroup.controllers")):
+        return "refuses hybrid cgroups (a cgroup2 mount with controllers at /sys/fs/cgroup/unified)"
+    return None

@@ -1,0 +1,190 @@
+"""Compose config.json: pure functions.
+
+Source: OCI runtime spec 1.0.2, config.md and config-linux.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._arguments import CPU_PERIOD_MICROSECONDS, Arguments
+from ._init import INIT_DESTINATION
+from ._mounts import Mount, is_bind, system_mounts, tmpfs
+from ._rootless import UserNamespace
+
+OCI_VERSION = "1.0.2"
+
+CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READONLY_PATHS = (
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+)
+
+OPEN_FILES = (1024, 4096)
+"""Soft and hard limit: the kernel's own defaults. A supervisor's raised ones aren't handed on:
+they break programs that use select(), and slow those that close every descriptor there could be."""
+
+TTY_GROUP = 5
+
+
+def compose_spec(
+    wanted: Arguments,
+    *,
+    root_path: str,
+    user: tuple[int, int],
+    host_mounts: Sequence[dict[str, Any]] = (),
+    namespace: UserNamespace | None = None,
+    init: str | None = None,
+) -> dict[str, Any]:
+    """Return the whole config.json.
+
+    Args:
+        wanted: what to run.
+        root_path: ``root.path``.
+        user: uid and gid in the container.
+        host_mounts: what of the host makes up the root filesystem.
+        namespace: the user namespace, or None for none.
+        init: path of the static init on the host, or None for none.
+    """
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(network=wanted.network, user=namespace is not None),
+        "maskedPaths": list(MASKED_PATHS),
+        "readonlyPaths": list(READONLY_PATHS),
+    }
+    if namespace is not None:
+        linux["uidMappings"] = [entry.to_json() for entry in namespace.uids]
+        linux["gidMappings"] = [entry.to_json() for entry in namespace.gids]
+    resources = _resources(wanted, devices=namespace is None)
+    if resources:
+        linux["resources"] = resources
+    return {
+        "ociVersion": OCI_VERSION,
+        "process": _process(wanted, user=user, init=init is not None),
+        "root": {"path": root_path, "readonly": wanted.writable is None},
+        "hostname": wanted.hostname,
+        "mounts": _mounts(
+            wanted, host_mounts=host_mounts, namespace=namespace, init=init
+        ),
+        "linux": linux,
+    }
+
+
+def derive_spec(
+    spec: Mapping[str, Any],
+    bundle_path: str,
+    *,
+    cgroup: str | None,
+    terminal: bool = False,
+) -> dict[str, Any]:
+    """Return the config.json that is run: a copy that stands in any directory.
+
+    Args:
+        spec: a checked config.json.
+        bundle_path: absolute path of the directory that it was written for.
+        cgroup: ``linux.cgroupsPath``; with None the runtime chooses, and a path that the bundle
+            names is left out: all of its containers would share it.
+        terminal: whether the process gets a terminal.
+    """
+    derived = copy.deepcopy(dict(spec))
+    derived["root"]["path"] = os.path.normpath(
+        os.path.join(bundle_path, spec["root"]["path"])
+    )
+    for mount in derived.get("mounts") or ():
+        source = mount.get("source")
+        if source and is_bind(mount):
+            mount["source"] = os.path.join(
+                bundle_path, source
+            )  # it may be relative, too
+    derived["process"]["terminal"] = terminal
+    if cgroup is None:
+        derived["linux"].pop("cgroupsPath", None)
+    else:
+        derived["linux"]["cgroupsPath"] = cgroup
+    return derived
+
+
+def _namespaces(*, network: str, user: bool) -> list[dict[str, str]]:
+    kinds = ["pid", "ipc", "uts", "mount", "cgroup"]
+    if network == "none":
+        kinds.append("network")
+    if user:
+        kinds.append("user")
+    return [{"type": kind} for kind in kinds]
+
+
+def _process(wanted: Arguments, *, user: tuple[int, int], init: bool) -> dict[str, Any]:
+    soft, hard = OPEN_FILES
+    return {
+        "terminal": False,
+        "user": {"uid": user[0], "gid": user[1]},
+        "args": [*([INIT_DESTINATION, "--"] if init else []), *wanted.args],
+        "env": [f"{name}={value}" for name, value in wanted.env.items()],
+        "cwd": wanted.cwd,
+        "capabilities": {
+            kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")
+        },
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}],
+        "noNewPrivileges": True,
+    }
+
+
+def _mounts(
+    wanted: Arguments,
+    *,
+    host_mounts: Sequence[dict[str, Any]],
+    namespace: UserNamespace | None,
+    init: str | None,
+) -> list[dict[str, Any]]:
+    """Return all mounts: a later one may stand inside an earlier one, never the other way."""
+    tty_group = namespace is None or any(
+        entry.host(TTY_GROUP) is not None for entry in namespace.gids
+    )
+    # Only the owner of the network namespace may mount its sysfs.
+    own_sysfs = namespace is None or wanted.network == "none"
+    system = system_mounts(
+        tty_group=tty_group, own_sysfs=own_sysfs, cgroup=namespace is None
+    )
+    private = (
+        []
+        if wanted.writable
+        else [tmpfs("/tmp", "nodev", "mode=1777"), tmpfs("/run", "nodev", "mode=755")]
+    )
+    mounts = [*host_mounts, *system, *private, *wanted.mounts]
+    if init is not None:
+        mounts.append(Mount(init, INIT_DESTINATION).to_json())
+    return mounts
+
+
+def _resources(wanted: Arguments, *, devices: bool) -> dict[str, Any]:
+    """Return ``linux.resources``; only root can say which devices there are."""
+    resources: dict[str, Any] = {}
+    if devices:
+        resources["devices"] = [{"allow": False, "access": "rwm"}]
+    if wanted.memory_bytes is not None:
+        resources["memory"] = {"limit": wanted.memory_bytes}
+    if wanted.pids is not None:
+        resources["pids"] = {"limit": wanted.pids}
+    if wanted.cpus is not None:
+        quota = round(wanted.cpus * CPU_PERIOD_MICROSECONDS)
+        resources["cpu"] = {"quota": quota, "period": CPU_PERIOD_MICROSECONDS}
+    return resources

@@ -1,0 +1,68 @@
+"""Who a container's program runs as."""
+
+from __future__ import annotations
+
+import os
+
+from .._errors import InvalidValue, StateCorrupt
+from ..state._files import read_bytes
+
+
+def find_user(
+    user: tuple[int, int | None] | str | None, rootfs: str
+) -> tuple[int, int]:
+    """Return the uid and gid that ``user`` stands for.
+
+    A name is looked up in the root filesystem's own ``etc/passwd``, and so is the group of a
+    uid given without one; a uid that isn't listed there has the group of the same number.
+
+    Raises:
+        InvalidValue: the name isn't listed, or the list can't be read.
+    """
+    if user is None:
+        return 0, 0
+    if isinstance(user, str):
+        for name, uid, gid in _accounts(rootfs, user):
+            if name == user:
+                return uid, gid
+        raise InvalidValue(
+            f"user: {user!r} is not listed in {os.path.join(rootfs, 'etc/passwd')}"
+        )
+    uid, group = user
+    if group is not None:
+        return uid, group
+    return uid, _group_of(uid, rootfs)
+
+
+def _group_of(uid: int, rootfs: str) -> int:
+    try:
+        accounts = _accounts(rootfs, str(uid))
+    except InvalidValue:
+        accounts = []  # a root filesystem needn't have one
+    return next((gid for _, known, gid in accounts if known == uid), uid)
+
+
+def _accounts(rootfs: str, user: str) -> list[tuple[str, int, int]]:
+    path = os.path.join(rootfs, "etc/passwd")
+    real = os.path.realpath(path)
+    # The image may be anybody's: a link out of it must not have us read a file of the host.
+    if os.path.commonpath([os.path.realpath(rootfs), real]) != os.path.realpath(rootfs):
+        raise InvalidValue(
+            f"user: {user!r} can't be looked up, since {path} leads to {real}"
+        )
+    try:
+        lines = read_bytes(path).decode(errors="replace").splitlines()
+    except StateCorrupt as error:
+        raise InvalidValue(f"user: {user!r} can't be looked up: {error}") from error
+    except OSError as error:
+        raise InvalidValue(
+            f"user: {user!r} can't be looked up in {path}: {error.strerror}"
+        ) from error
+    return [account for line in lines if (account := _account(line)) is not None]
+
+
+def _account(line: str) -> tuple[str, int, int] | None:
+    fields = line.split(":")
+    if len(fields) < 4 or not (fields[2].isdecimal() and fields[3].isdecimal()):
+        return None
+    return fields[0], int(fields[2]), int(fields[3])
