@@ -1,0 +1,276 @@
+"""Recovery: take over what earlier supervisors left below a root, one container at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from ._core import Core
+from ._dispose import Estate, dispose, remove_directory
+from ._errors import CleanupIncomplete, StateCorrupt
+from ._evidence import Finding, Found, gather
+from ._exec import adopt_exec
+from ._host import Host
+from ._lifecycle import State
+from ._process import Process
+from .oci import ask_status
+from .state import (
+    ContainerLayout,
+    ContainerRecord,
+    Intent,
+    Lock,
+    ProcessLayout,
+    ProcessRecord,
+    load,
+)
+
+logger: Final = logging.getLogger("supervisor")
+
+_STALE_SECONDS = 60.0
+
+
+@attrs.frozen(kw_only=True)
+class Broken:
+    """A container that can't be supervised; its files were left as they are.
+
+    Attributes:
+        id: its id.
+        path: its directory.
+        reason: what is wrong with it, for people.
+    """
+
+    id: str
+    path: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Recovery:
+    """What adoption needs of the supervisor that opens.
+
+    Attributes:
+        host: what its parts share.
+        nursery: it will own the tasks of adopted processes.
+        root: the real path of the root.
+        gone: called when a container was deleted, or couldn't be.
+        delete_unstarted: whether one that was created and never started is deleted.
+    """
+
+    host: Host
+    nursery: trio.Nursery
+    root: str
+    gone: Callable[[str, CleanupIncomplete | None], None]
+    delete_unstarted: bool = False
+
+
+async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | None:
+    """Take over one container.
+
+    Returns:
+        None if nothing is left of it: its creation was never finished, or its deletion is now.
+
+    Raises:
+        InfrastructureError: the machine has no space or descriptor for it just now.
+
+    Cancellation: what was taken over so far is let go of.
+    """
+    try:
+        lock = Lock.take(layout.lock)
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # deleted under our eyes
+    core = None
+    try:
+        record = _load_record(recovery, layout)
+        core = await _adopt_known(recovery, layout, record, lock)
+        return core
+    except (StateCorrupt, CleanupIncomplete) as error:
+        logger.warning("container %s is broken: %s", layout.id, error)
+        return Broken(id=layout.id, path=layout.path, reason=str(error))
+    finally:
+        if core is None and lock is not None:
+            lock.release()
+
+
+def _load_record(recovery: Recovery, layout: ContainerLayout) -> ContainerRecord:
+    try:
+        record = load(ContainerRecord, layout.state)
+    except FileNotFoundError as error:
+        raise StateCorrupt(layout.state, "missing") from error
+    if record.id != layout.id:
+        raise StateCorrupt(layout.state, f"it is the state of container {record.id!r}")
+    if record.root != recovery.root:
+        raise StateCorrupt(layout.state, f"it belongs to the root {record.root}")
+    if record.cgroup is not None and not record.cgroup.endswith(f"-{record.id}"):
+        raise StateCorrupt(layout.state, f"cgroup {record.cgroup} is not of its making")
+    return record
+
+
+async def _adopt_known(
+    recovery: Recovery,
+    layout: ContainerLayout,
+    record: ContainerRecord,
+    lock: Lock | None,
+) -> Core | None:
+    if lock is None:
+        return await _watch_foreign(recovery, layout, record)
+    estate = Estate(layout=layout, record=record, lock=lock)
+    if record.intent is Intent.DELETE:
+        await _finish_delete(recovery, estate)
+        return None
+    try:
+        init = load(ProcessRecord, layout.init.record)
+    except FileNotFoundError:
+        await _finish_delete(recovery, estate)
+        return None
+    found = gather(recovery.host, record, layout.init)
+    if found.finding is Finding.UNFINISHED:
+        await _give_up(recovery.host, found)
+        await _finish_delete(recovery, estate)
+        return None
+    core = _core(recovery, layout, record, lock)
+    core.add_init(init)
+    await _take_over(recovery, core, core.init, found)
+    await _find_state(recovery, core)
+    if recovery.delete_unstarted and core.state is State.CREATED:
+        core.init.kill()
+        await core.init.wait()
+        await _finish_delete(recovery, estate)
+        return None
+    await _adopt_execs(recovery, core)
+    return core
+
+
+def _core(
+    recovery: Recovery,
+    layout: ContainerLayout,
+    record: ContainerRecord,
+    lock: Lock | None,
+) -> Core:
+    return Core(
+        host=recovery.host,
+        nursery=recovery.nursery,
+        layout=layout,
+        record=record,
+        lock=lock,
+        gone=recovery.gone,
+        state=State.CREATED,
+    )
+
+
+async def _take_over(
+    recovery: Recovery, core: Core, process: Process, found: Found
+) -> None:
+    """Hand a process to a task of ours; one that has ended is settled before this returns."""
+    await process.adopt(found)
+    if process.id == "init":
+        recovery.nursery.start_soon(process.watch)
+
+
+async def _find_state(recovery: Recovery, core: Core) -> None:
+    """Find out whether a container whose init lives was started."""
+    if core.state is not State.CREATED:
+        return
+    if not core.was_started():
+        assert core.lock is not None
+        told = await ask_status(
+            core.caller,
+            core.record.id,
+            seconds=recovery.host.deadlines.call,
+            inherit=[core.lock.fd],
+        )
+        if told == "created":
+            return
+        core.mark_started()
+    core.state = State.RUNNING
+
+
+async def _adopt_execs(recovery: Recovery, core: Core) -> None:
+    for layout in core.layout.processes():
+        if layout.id == core.init.id:
+            continue
+        try:
+            await _adopt_exec(recovery, core, layout)
+        except StateCorrupt as error:
+            logger.warning(
+                "%s: exec %s is set aside: %s", core.record.id, layout.id, error
+            )
+
+
+async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> None:
+    try:
+        lock = Lock.take(layout.lock)
+        record = load(ProcessRecord, layout.record)
+    except FileNotFoundError:
+        return  # its maker removes it just now
+    found = gather(recovery.host, core.record, layout)
+    if found.finding is Finding.UNFINISHED:
+        if lock is not None:
+            await _give_up(recovery.host, found)
+            remove_directory(layout.path)
+            lock.release()
+        found.close()
+        return
+    process = core.new_process(layout, record, owned=lock is not None)
+    await process.adopt(found)
+    adopt_exec(core, process, lock)
+
+
+async def _watch_foreign(
+    recovery: Recovery, layout: ContainerLayout, record: ContainerRecord
+) -> Core | None:
+    """Watch a container that another supervisor holds: nothing of it is changed."""
+    try:
+        init = load(ProcessRecord, layout.init.record)
+    except FileNotFoundError:
+        return None  # being created, or deleted
+    core = _core(recovery, layout, record, None)
+    core.add_init(init)
+    found = gather(recovery.host, record, layout.init)
+    if found.finding is Finding.UNFINISHED:
+        found.close()
+        return None
+    await _take_over(recovery, core, core.init, found)
+    core.current()
+    await _adopt_execs(recovery, core)
+    return core
+
+
+async def _give_up(host: Host, found: Found) -> None:
+    """End the shim of a create that nobody waits for."""
+    try:
+        await found.shim.give_up(host.deadlines.shim)
+    finally:
+        found.close()
+
+
+async def _finish_delete(recovery: Recovery, estate: Estate) -> None:
+    logger.info("container %s: nobody finished it: removed", estate.record.id)
+    record = estate.record
+    if record.cgroup is not None and record.boot_id == recovery.host.boot_id:
+        recovery.host.hierarchies.kill(record.cgroup)
+    await dispose(recovery.host, estate)
+
+
+def sweep(root: str) -> None:
+    """Remove the temporary directories that killed supervisors left in a root.
+
+    A young one may be somebody's who is just making or removing it.
+    """
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if not entry.name.startswith((".new-", ".deleted-")):
+                continue
+            with contextlib.suppress(OSError):
+                if (
+                    time.time() - entry.stat(follow_symlinks=False).st_mtime
+                    > _STALE_SECONDS
+                ):
+                    shutil.rmtree(entry.path, ignore_errors=True)

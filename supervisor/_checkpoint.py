@@ -1,0 +1,79 @@
+"""Checkpoints: write a running container to disk, and the options that make one from it."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+import trio
+
+from ._core import Core
+from ._errors import InvalidValue, RuntimeFailed
+from ._lifecycle import Event
+from .oci import checkpoint_options, criu_said
+
+
+@attrs.frozen(kw_only=True)
+class CheckpointOptions:
+    """What CRIU has to be told to checkpoint or restore a container.
+
+    The same ones are needed for both. Source: man runc-checkpoint, runc-restore.
+
+    Attributes:
+        tcp_established: allow open TCP connections.
+        external_unix_sockets: allow unix sockets whose other end is outside.
+        shell_job: allow a process whose session leader is outside.
+        file_locks: keep file locks.
+        empty_namespaces: namespaces that are made, but not restored (``"network"``).
+    """
+
+    tcp_established: bool = False
+    external_unix_sockets: bool = False
+    shell_job: bool = False
+    file_locks: bool = False
+    empty_namespaces: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+
+    def words(self, *, leave_running: bool = False) -> list[str]:
+        """Return the runtime's options."""
+        return checkpoint_options(leave_running=leave_running, **attrs.asdict(self))
+
+
+async def checkpoint(
+    core: Core, path: str, options: CheckpointOptions, *, leave_running: bool
+) -> None:
+    """Write a checkpoint; see `Container.checkpoint`."""
+    core.require_own("checkpoint")
+    core.check(Event.CHECKPOINT)
+    image = os.path.abspath(path)
+    if os.path.isdir(image) and os.listdir(image):
+        raise InvalidValue(f"the checkpoint's directory {image} is not empty")
+    os.makedirs(image, mode=0o700, exist_ok=True)
+    log = core.layout.init.log("checkpoint")
+    command = core.caller.checkpoint(
+        core.record.id,
+        image=image,
+        work=image,
+        options=options.words(leave_running=leave_running),
+        log=log,
+    )
+    try:
+        await core.call(command, seconds=core.host.deadlines.create, log=log)
+    except RuntimeFailed as error:
+        raise with_criu(error, image) from error
+    if not leave_running:
+        with trio.move_on_after(core.host.deadlines.kill):
+            await core.init.wait()
+
+
+def with_criu(error: RuntimeFailed, work: str) -> RuntimeFailed:
+    """Return the runtime's error with CRIU's own last words added."""
+    said = criu_said(work)
+    if not said:
+        return error
+    return RuntimeFailed(
+        f"{error.message}; CRIU said: {said}",
+        command=error.command,
+        returncode=error.returncode,
+        reason=f"{error.reason}; CRIU said: {said}",
+        container=error.container,
+    )

@@ -1,0 +1,282 @@
+"""A container, as users see it. What the operations do is in the modules that they call."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import trio
+
+from . import _end, _exec, _start
+from ._checkpoint import CheckpointOptions, checkpoint
+from ._core import Core
+from ._end import Stopped
+from ._lifecycle import State
+from ._process import Process
+from ._status import ExitStatus
+from .stdio import StdioArgument
+
+STOP_GRACE_SECONDS = 10.0
+
+
+class Container:
+    """A container, made by `Supervisor.create` or adopted when a supervisor opens.
+
+    ``async with container:`` deletes it, by force, at the end of the block.
+
+    Attributes:
+        id: its id.
+        init: its first `Process`.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.id = core.record.id
+        self.init = core.init
+
+    def __repr__(self) -> str:
+        return f"<supervisor.Container {self.id!r}: {self.state.value}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.delete(force=True)
+
+    # ---- what it is ---------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where it stands in its lifecycle."""
+        return self._core.current()
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another living supervisor supervises it.
+
+        Then `start`, `delete` and `checkpoint` raise `ContainerLocked`, and all else works.
+        """
+        return self._core.lock is None
+
+    @property
+    def leashed(self) -> bool:
+        """Whether it dies with its supervisor."""
+        return self._core.record.leash
+
+    @property
+    def status(self) -> ExitStatus | None:
+        """How its init ended; None while it lives."""
+        return self.init.status
+
+    @property
+    def returncode(self) -> int | None:
+        """As `Process.returncode`, of its init."""
+        return self.init.returncode
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of its init on the host."""
+        return self.init.pid
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels that it was created with."""
+        return MappingProxyType(dict(self._core.record.labels))
+
+    @property
+    def processes(self) -> Mapping[str, Process]:
+        """Its processes by id: ``"init"``, and the execs whose end nobody has waited for yet."""
+        return MappingProxyType({self.init.id: self.init, **self._core.execs})
+
+    @property
+    def stdin(self) -> trio.abc.SendStream | None:
+        """Its init's standard input, if that is a PIPE."""
+        return self.init.stdin
+
+    @property
+    def stdout(self) -> trio.abc.ReceiveStream | None:
+        """Its init's standard output, if that is a PIPE."""
+        return self.init.stdout
+
+    @property
+    def stderr(self) -> trio.abc.ReceiveStream | None:
+        """Its init's standard error, if that is a PIPE."""
+        return self.init.stderr
+
+    # ---- start and exec -----------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Let its init run the user's program.
+
+        A program that ends before this returns has been started all the same.
+
+        Raises:
+            IllegalTransition: it isn't created and waiting.
+            ShimExited: its shim died first; the runtime's start was killed.
+            RuntimeFailed, RuntimeTimeout: the runtime couldn't, and it is still created.
+            ContainerLocked: another supervisor supervises it.
+
+        Cancellation: the runtime's start is killed; the container is then what the runtime
+        says that it is, created or running.
+        """
+        await _start.start(self._core)
+
+    async def exec(
+        self,
+        args: Sequence[str],
+        *,
+        id: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: int | str | tuple[int, int] | None = None,
+        stdin: StdioArgument = None,
+        stdout: StdioArgument = None,
+        stderr: StdioArgument = None,
+    ) -> Process:
+        """Run a further program in it, beside its init.
+
+        It gets the process object of init (capabilities, limits, environment, ...) with what
+        is given here in place of init's.
+
+        Args:
+            args: the program and its arguments.
+            id: its id in the container; by default a random one.
+            env: variables that are set besides init's, or in their place.
+            cwd: its working directory, absolute, inside.
+            user: ``uid``, ``(uid, gid)`` or ``"uid:gid"``.
+            stdin, stdout, stderr: DEVNULL (the default), PIPE, a path, an open file; for
+                stderr also STDOUT.
+
+        Returns:
+            The process, which runs. It is kept in ``processes``, and its directory on disk,
+            until somebody has waited for its end.
+
+        Raises:
+            IllegalTransition: the container doesn't run.
+            InvalidValue: an argument can't work; nothing was touched.
+            RuntimeFailed: the runtime couldn't start it (no such program, ...).
+            CreateTimeout, ShimExited, ShimNotFound, DiskFull, TooManyFiles: as they say;
+                nothing is left.
+
+        Cancellation: what was begun is killed and removed. After the return it lives on.
+        """
+        return await _exec.exec(
+            self._core,
+            args,
+            id=id,
+            env=env,
+            cwd=cwd,
+            user=user,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+
+    # ---- signals and the end ------------------------------------------------------------
+
+    async def wait(self) -> ExitStatus:
+        """Wait until its init has ended; as `Process.wait`."""
+        return await self.init.wait()
+
+    def send_signal(self, number: signal.Signals | int) -> None:
+        """Send a signal to its init; as `Process.send_signal`."""
+        self.init.send_signal(number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to its init."""
+        self.init.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL all of its processes: everything in its cgroup.
+
+        Raises:
+            ProcessEnded: its init has ended.
+        """
+        _end.kill(self._core)
+
+    def close_stdin(self) -> None:
+        """End its init's standard input; as `Process.close_stdin`."""
+        self.init.close_stdin()
+
+    async def stop(
+        self,
+        grace: float = STOP_GRACE_SECONDS,
+        *,
+        ask_with: signal.Signals | int = signal.SIGTERM,
+    ) -> Stopped:
+        """Ask its init to end, wait, and kill it if it doesn't. May be repeated.
+
+        A program that runs as pid 1 gets only the signals that it has a handler for: ``sleep``
+        ignores SIGTERM there, and is killed after ``grace``, unless its bundle has
+        ``init=True``.
+
+        Args:
+            grace: how many seconds it is given.
+            ask_with: the signal that asks it.
+
+        Returns:
+            How it ended, and whether it had to be killed.
+
+        Raises:
+            DeadlineExpired: it didn't even end after SIGKILL, within ``deadlines.kill``.
+
+        Cancellation: it goes on if it hasn't ended yet.
+        """
+        return await _end.stop(self._core, grace, ask_with)
+
+    async def delete(self, *, force: bool = False) -> None:
+        """Remove it, and everything that belongs to it. May be repeated.
+
+        Args:
+            force: whether a running one is killed first.
+
+        Raises:
+            IllegalTransition: it runs, and ``force`` is False.
+            CleanupIncomplete: it couldn't be removed in time; it is listed in
+                ``supervisor.broken``, and may be deleted again.
+            ContainerLocked: another supervisor supervises it.
+
+        Cancellation: once begun it is done to its end, or to its deadline.
+
+        Crash: the next open finishes it.
+        """
+        await _end.delete(self._core, force=force)
+
+    # ---- checkpoints --------------------------------------------------------------------
+
+    async def checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        options: CheckpointOptions | None = None,
+        leave_running: bool = False,
+    ) -> None:
+        """Write its processes to the directory ``path``, for ``create(..., checkpoint=path)``.
+
+        Args:
+            path: a directory that is empty or isn't there yet.
+            options: what CRIU has to be told.
+            leave_running: whether they go on; else they end.
+
+        Raises:
+            IllegalTransition: it doesn't run.
+            InvalidValue: the directory isn't empty.
+            RuntimeFailed: the runtime or CRIU can't; says what CRIU said.
+            ContainerLocked: another supervisor supervises it.
+
+        Cancellation: the runtime is killed; what CRIU does then with the processes is its own.
+        """
+        await checkpoint(
+            self._core,
+            os.fspath(path),
+            options or CheckpointOptions(),
+            leave_running=leave_running,
+        )

@@ -1,0 +1,156 @@
+"""What the operations on one container share: its record, lock, state and processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import attrs
+import trio
+
+from ._errors import CleanupIncomplete, ContainerLocked
+from ._host import Host
+from ._lifecycle import Event, State, next_state
+from ._process import Process
+from ._status import ExitStatus
+from .oci import Caller, call
+from .shim import Leash
+from .state import (
+    ContainerLayout,
+    ContainerRecord,
+    Intent,
+    Lock,
+    ProcessLayout,
+    ProcessRecord,
+    dump,
+    write_whole,
+)
+
+
+@attrs.define(kw_only=True, eq=False)
+class Core:
+    """One container from the inside. `Container` is what users see of it.
+
+    Attributes:
+        host: what its supervisor's parts share.
+        nursery: the supervisor's: it owns the task of each process.
+        layout: its directory.
+        record: its ``state.json``.
+        lock: held by us; None for a foreign one.
+        leash: what its shims watch, or None.
+        gone: called when it was deleted, or with the error when it couldn't be.
+        state: where it stands in its lifecycle.
+        init: its first process.
+        execs: its other processes, by id.
+        deleting: held by the one task that deletes it.
+    """
+
+    host: Host
+    nursery: trio.Nursery
+    layout: ContainerLayout
+    record: ContainerRecord
+    lock: Lock | None
+    leash: Leash | None = None
+    gone: Callable[[str, CleanupIncomplete | None], None]
+    state: State = State.CREATING
+    init: Process = attrs.field(init=False)
+    execs: dict[str, Process] = attrs.field(init=False, factory=dict)
+    deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
+
+    def add_init(self, record: ProcessRecord) -> Process:
+        """Give it its init, which isn't launched or watched yet."""
+        self.init = self.new_process(
+            self.layout.init, record, when_ended=self._init_ended
+        )
+        return self.init
+
+    def new_process(
+        self,
+        layout: ProcessLayout,
+        record: ProcessRecord,
+        *,
+        owned: bool | None = None,
+        when_ended: Callable[[ExitStatus], None] = lambda status: None,
+    ) -> Process:
+        """Return a process of it that isn't launched or watched yet."""
+        return Process(
+            self.host,
+            layout,
+            record,
+            container=self.record.id,
+            cgroup=self.record.cgroup,
+            leash=self.leash,
+            owned=self.lock is not None if owned is None else owned,
+            when_ended=when_ended,
+        )
+
+    @property
+    def caller(self) -> Caller:
+        """How its runtime is called."""
+        return Caller(
+            runtime=self.record.runtime,
+            root=self.record.runtime_root,
+            args=self.record.runtime_args,
+            no_pivot=self.record.no_pivot_root,
+        )
+
+    def check(self, event: Event) -> State:
+        """Return the state that ``event`` leads to; raise IllegalTransition, changing nothing."""
+        return next_state(self.current(), event, container=self.record.id)
+
+    def apply(self, event: Event) -> None:
+        """Go to the state that ``event`` leads to."""
+        self.state = self.check(event)
+
+    def current(self) -> State:
+        """Return its state; a foreign one may have been started meanwhile."""
+        if self.lock is None and self.state is State.CREATED and self.was_started():
+            self.state = State.RUNNING
+        return self.state
+
+    def was_started(self) -> bool:
+        """Whether a supervisor has seen the runtime start it."""
+        return os.path.exists(self.layout.init.started)
+
+    def mark_started(self) -> None:
+        """Put on record that it was started, so that adoption needs no runtime to know."""
+        path = self.layout.init.started
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def require_own(self, operation: str) -> None:
+        """Refuse an operation that only the supervisor that holds the lock may do."""
+        if self.lock is None:
+            raise ContainerLocked(
+                f"cannot {operation}: another supervisor that is alive supervises it",
+                container=self.record.id,
+            )
+
+    def intend(self, intent: Intent | None) -> None:
+        """Record what is about to be done, for whoever opens next; foreign ones aren't ours."""
+        if self.lock is not None and self.record.intent is not intent:
+            self.record = attrs.evolve(self.record, intent=intent)
+            write_whole(self.layout.state, dump(self.record))
+
+    async def call(
+        self, command: Sequence[str], *, seconds: float, log: str | None
+    ) -> bytes:
+        """Call its runtime; the call holds its lock until it ends."""
+        assert self.lock is not None
+        return await call(
+            command,
+            seconds=seconds,
+            container=self.record.id,
+            log=log,
+            inherit=[self.lock.fd],
+        )
+
+    def let_go(self) -> None:
+        """Release its lock and our ends of its streams; the container goes on."""
+        for process in (self.init, *self.execs.values()):
+            process.close_streams()
+        if self.lock is not None:
+            self.lock.release()
+
+    def _init_ended(self, status: ExitStatus) -> None:
+        if self.state not in (State.STOPPED, State.DELETED):
+            self.apply(Event.EXITED)

@@ -1,0 +1,138 @@
+"""Remove every trace of a container: one way for delete, failed creates and recovery.
+
+The order: the runtime's ``delete --force``, whatever is left in the cgroup, the cgroup's
+directories in every hierarchy, our own directory (renamed away first). Each step may be
+repeated, so a killed clean-up is done again by the next open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from ._errors import CleanupIncomplete, ProcessEnded, SupervisorError
+from ._host import Host, shielded
+from .oci import Caller, call
+from .shim import RELEASE, Shim, send_line
+from .state import ContainerLayout, ContainerRecord, Lock, held
+
+
+@attrs.frozen(kw_only=True)
+class Estate:
+    """A container as far as removing it needs to know.
+
+    Attributes:
+        layout: its directory.
+        record: its ``state.json``.
+        lock: held by us; released when its directory is gone.
+    """
+
+    layout: ContainerLayout
+    record: ContainerRecord
+    lock: Lock
+
+
+async def dispose(host: Host, estate: Estate) -> None:
+    """Remove a container whose processes are dead or may be killed.
+
+    Raises:
+        CleanupIncomplete: it took longer than ``deadlines.cleanup`` or a step failed; says
+            what is left. The lock stays with the caller.
+
+    Cancellation: shielded, with ``deadlines.cleanup``.
+    """
+    seconds = host.deadlines.cleanup
+    failed: list[str] = []
+    with shielded(seconds) as scope:
+        await _forget_in_runtime(host, estate, failed)
+        await _empty_cgroup(host, estate, failed)
+        if not failed:
+            await _await_shims(host, estate.layout)
+            remove_directory(estate.layout.path)
+            estate.lock.release()
+            return
+    raise CleanupIncomplete(
+        f"clean-up {'took too long' if scope.cancelled_caught else 'failed'}: "
+        f"{'; '.join(failed) or f'it had {seconds:g} seconds'}. Left: {', '.join(leftovers(host, estate))}",
+        seconds=seconds,
+        container=estate.record.id,
+    )
+
+
+def leftovers(host: Host, estate: Estate) -> Sequence[str]:
+    """Return the paths that still exist of a container."""
+    record = estate.record
+    groups = [] if record.cgroup is None else host.hierarchies.remains(record.cgroup)
+    own = [os.path.join(record.runtime_root, record.id), estate.layout.path]
+    return [*groups, *(path for path in own if os.path.exists(path))]
+
+
+def remove_directory(path: str) -> None:
+    """Remove a directory of ours: renamed away first, so that nobody sees half of it."""
+    doomed = os.path.join(os.path.dirname(path), f".deleted-{secrets.token_hex(8)}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> None:
+    record = estate.record
+    caller = Caller(
+        runtime=record.runtime, root=record.runtime_root, args=record.runtime_args
+    )
+    log = estate.layout.init.log("delete")
+    command = caller.delete(record.id, force=True, log=log if _exists(log) else None)
+    for attempt in range(2):
+        try:
+            await call(
+                command,
+                seconds=host.deadlines.call,
+                container=record.id,
+                log=log,
+                inherit=[estate.lock.fd],
+            )
+            return
+        except (SupervisorError, OSError) as error:
+            if attempt == 1:
+                failed.append(str(error))
+        if (
+            record.cgroup is not None
+        ):  # what the runtime couldn't kill keeps it from deleting
+            host.hierarchies.kill(record.cgroup)
+
+
+async def _empty_cgroup(host: Host, estate: Estate, failed: list[str]) -> None:
+    if estate.record.cgroup is None:
+        return
+    try:
+        await host.hierarchies.remove(estate.record.cgroup)
+    except OSError as error:
+        failed.append(str(error))
+
+
+async def _await_shims(host: Host, layout: ContainerLayout) -> None:
+    """Wait until the shims are gone, and kill those that are stuck."""
+    for process in layout.processes():
+        if not held(process.shim):
+            continue
+        with contextlib.suppress(ProcessEnded, BlockingIOError):
+            send_line(process.control, RELEASE)  # nobody will read its output
+        shim = Shim.adopt(process)
+        try:
+            with trio.move_on_after(host.deadlines.shim):
+                await shim.wait_gone()
+                continue
+            shim.kill()
+            await shim.wait_gone()
+        finally:
+            shim.close()
+
+
+def _exists(log: str) -> bool:
+    return os.path.isdir(os.path.dirname(log))

@@ -1,0 +1,122 @@
+"""The ends of a container: stop, kill, delete."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+import attrs
+import trio
+
+from ._core import Core
+from ._dispose import Estate, dispose
+from ._errors import CleanupIncomplete, DeadlineExpired, ProcessEnded
+from ._host import shielded
+from ._lifecycle import Event, State
+from ._status import ExitStatus
+from .state import Intent
+
+
+@attrs.frozen
+class Stopped:
+    """What `Container.stop` did.
+
+    Attributes:
+        status: how the container's init ended.
+        escalated: whether it had to be killed.
+    """
+
+    status: ExitStatus
+    escalated: bool
+
+
+async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
+    """Ask, wait, kill; see `Container.stop`."""
+    core.apply(Event.STOP)
+    if core.init.status is not None:
+        return Stopped(await core.init.wait(), escalated=False)
+    core.intend(Intent.STOP)
+    try:
+        if (
+            core.state is State.RUNNING
+        ):  # one that wasn't started has nothing to be asked
+            with contextlib.suppress(ProcessEnded):
+                core.init.send_signal(ask_with)
+            with trio.move_on_after(grace):
+                return Stopped(await core.init.wait(), escalated=False)
+        return Stopped(await end(core), escalated=True)
+    except BaseException:
+        core.intend(None)
+        raise
+
+
+def kill(core: Core) -> None:
+    """SIGKILL its init, and everything else in its cgroup."""
+    try:
+        core.init.send_signal(signal.SIGKILL)
+    finally:
+        if core.record.cgroup is not None:
+            core.host.hierarchies.kill(core.record.cgroup)
+
+
+async def end(core: Core) -> ExitStatus:
+    """Kill everything in it and return how its init ended.
+
+    Raises:
+        DeadlineExpired: it is still there ``deadlines.kill`` after SIGKILL.
+    """
+    seconds = core.host.deadlines.kill
+    with contextlib.suppress(ProcessEnded):
+        kill(core)
+    with trio.move_on_after(seconds):
+        return await core.init.wait()
+    raise DeadlineExpired(
+        f"its init didn't end within {seconds:g} seconds after SIGKILL (is it frozen, or stuck in the kernel?)",
+        seconds=seconds,
+        container=core.record.id,
+    )
+
+
+async def delete(core: Core, *, force: bool) -> None:
+    """Remove a container and everything that belongs to it; see `Container.delete`."""
+    core.require_own("delete")
+    async with core.deleting:
+        if core.state is not State.DELETED:
+            core.apply(Event.FORCE_DELETE if force else Event.DELETE)
+            await _delete(core)
+
+
+async def _delete(core: Core) -> None:
+    """The rest of a delete, which is done to its end once it has begun."""
+    assert core.lock is not None
+    try:
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk must not keep it from being deleted
+            core.intend(Intent.DELETE)
+        with shielded(core.host.deadlines.cleanup):
+            await _end_processes(core)
+        await dispose(
+            core.host, Estate(layout=core.layout, record=core.record, lock=core.lock)
+        )
+    except CleanupIncomplete as error:
+        core.apply(Event.DELETE_FAILED)
+        core.gone(core.record.id, error)
+        raise
+    core.apply(Event.DELETED)
+    core.gone(core.record.id, None)
+
+
+async def _end_processes(core: Core) -> None:
+    """End init, then wait for what the execs' shims record before their directories go."""
+    with contextlib.suppress(DeadlineExpired):  # the runtime's delete may still manage
+        if core.init.status is None:
+            await end(core)
+    execs = list(core.execs.values())
+    if execs and core.record.cgroup is not None:
+        core.host.hierarchies.kill(core.record.cgroup)
+    for process in execs:
+        await process.wait()
+    core.init.close_streams()
+    for process in execs:
+        process.close_streams()

@@ -1,0 +1,171 @@
+"""What the disk and the kernel say of a process that another supervisor launched.
+
+`classify` is pure: what was found, in; what has to be done, out. `gather` finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+
+import attrs
+
+from ._errors import StateCorrupt
+from ._host import Host
+from ._pidfd import PidFd
+from ._status import ExitStatus, unknown
+from .shim import ExitFifo, Shim
+from .state import (
+    ContainerRecord,
+    ProcessLayout,
+    Result,
+    load,
+    parent_pid,
+    read_pid,
+    read_starttime,
+)
+
+
+class Finding(enum.Enum):
+    """What a process directory stands for."""
+
+    SETTLED = "its result is final"
+    RUNNING = "its shim watches it"
+    UNFINISHED = "nobody finished its creation"
+    ORPHAN = "it is alive and its shim is dead"
+    ENDED = "it has ended, recorded or not"
+
+
+@attrs.frozen(kw_only=True)
+class Evidence:
+    """What was found.
+
+    Attributes:
+        settled: there is a ``result.json``.
+        watched: a shim holds ``exit`` open.
+        reported: the shim came as far as to write ``starttime``.
+        alive: the very process is alive: pid, start time, boot and descent match.
+    """
+
+    settled: bool
+    watched: bool
+    reported: bool
+    alive: bool
+
+
+def classify(evidence: Evidence) -> Finding:
+    """Return what has to be made of it."""
+    if evidence.settled:
+        return Finding.SETTLED
+    if not evidence.reported:
+        return Finding.UNFINISHED
+    if evidence.watched:
+        return Finding.RUNNING
+    return Finding.ORPHAN if evidence.alive else Finding.ENDED
+
+
+@attrs.define(kw_only=True)
+class Found:
+    """A process directory, looked at; it owns the descriptors until they are handed on.
+
+    Attributes:
+        finding: what has to be made of it.
+        status: the settled status, or None.
+        exit: its ``exit`` fifo, or None if there is none.
+        shim: its shim, running or gone.
+        process: the process itself, if it is certain and alive.
+        lost: the status, if it has ended and its shim recorded nothing.
+    """
+
+    finding: Finding
+    status: ExitStatus | None
+    exit: ExitFifo | None
+    shim: Shim
+    process: PidFd | None
+    lost: ExitStatus
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for part in (self.exit, self.shim, self.process):
+            if part is not None:
+                part.close()
+
+
+def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
+    """Look at a process directory.
+
+    ``exit`` is looked at first: a shim records the end before it closes the fifo, so once it
+    is closed the record is final. Files that can't be understood count as missing: they are
+    only ever believed when all of them agree.
+
+    Raises:
+        StateCorrupt: ``result.json`` can't be understood.
+        TooManyFiles: no descriptor was left.
+    """
+    status = None
+    with contextlib.suppress(FileNotFoundError):
+        status = load(Result, layout.result).status
+    exit = None
+    with contextlib.suppress(FileNotFoundError):
+        exit = ExitFifo(layout.exit)
+    same_boot = record.boot_id == host.boot_id
+    shim = _shim(layout) if same_boot else Shim(layout.shim, None)
+    process = _process(host, record, layout, shim) if same_boot else None
+    evidence = Evidence(
+        settled=status is not None,
+        watched=exit is not None and exit.watched(),
+        reported=os.path.exists(layout.starttime),
+        alive=process is not None,
+    )
+    return Found(
+        finding=classify(evidence),
+        status=status,
+        exit=exit,
+        shim=shim,
+        process=process,
+        lost=unknown(_why(same_boot=same_boot)),
+    )
+
+
+def _why(*, same_boot: bool) -> str:
+    if not same_boot:
+        return "the machine was restarted, and no exit was recorded before"
+    return "its shim and its process are gone, and no exit was recorded"
+
+
+def _shim(layout: ProcessLayout) -> Shim:
+    try:
+        return Shim.adopt(layout)
+    except StateCorrupt:
+        return Shim(layout.shim, None)
+
+
+def _process(
+    host: Host, record: ContainerRecord, layout: ProcessLayout, shim: Shim
+) -> PidFd | None:
+    """Return the process, if everything agrees that it is ours."""
+    try:
+        pid, start_time = read_pid(layout.pid), read_starttime(layout.starttime)
+    except StateCorrupt:
+        return None
+    if pid is None or start_time is None:
+        return None
+    process = PidFd.open(pid, start_time)
+    if process is not None and not _descends(host, record, shim, pid):
+        process.close()
+        return None
+    return process
+
+
+def _descends(host: Host, record: ContainerRecord, shim: Shim, pid: int) -> bool:
+    """Whether it is its shim's child, while that lives, and is in its container's cgroup.
+
+    Somebody may have written another process's pid and start time into the files.
+    """
+    if shim.pid is not None and shim.alive() and parent_pid(pid) != shim.pid:
+        return False
+    cgroup = record.cgroup
+    if cgroup is None or not host.hierarchies.remains(cgroup):
+        return shim.pid is not None and shim.alive()
+    return host.hierarchies.holds(cgroup, pid)

@@ -1,0 +1,128 @@
+"""A further process in a running container."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+
+import trio
+
+from ._core import Core
+from ._dispose import remove_directory
+from ._lifecycle import Event
+from ._make import make_exec
+from ._process import Process
+from .oci import exec_process
+from .state import Lock, ProcessRecord, check_exec_id, process_object
+from .stdio import Stdio, StdioArgument, plan
+
+User = int | str | tuple[int, int] | None
+
+
+async def exec(
+    core: Core,
+    args: Sequence[str],
+    *,
+    id: str | None,
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    user: User,
+    stdin: StdioArgument,
+    stdout: StdioArgument,
+    stderr: StdioArgument,
+) -> Process:
+    """Run a further program; see `Container.exec`."""
+    core.check(Event.EXEC)
+    layout = core.layout.process(
+        f"exec-{secrets.token_hex(4)}" if id is None else check_exec_id(id)
+    )
+    stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr)
+    record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
+    await trio.lowlevel.checkpoint_if_cancelled()
+    lock = make_exec(layout, record, stdio, container=core.record.id)
+    process = core.new_process(layout, record, owned=True)
+    command = core.caller.exec(
+        core.record.id,
+        process=layout.record,
+        pid_file=layout.pid,
+        log=layout.log("exec"),
+    )
+    try:
+        await core.nursery.start(_own, core, process, lock, command, stdio)
+    except BaseException:
+        remove_directory(layout.path)
+        raise
+    return process
+
+
+def adopt_exec(core: Core, process: Process, lock: Lock | None) -> None:
+    """Watch an exec that another supervisor has made."""
+    core.nursery.start_soon(_watch, core, process, lock)
+
+
+async def _own(
+    core: Core,
+    process: Process,
+    lock: Lock,
+    command: Sequence[str],
+    stdio: Stdio,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with _kept(core, process, lock):
+        await process.run(command, stdio.options, stdio.fds, task_status=task_status)
+        await _forget_when_collected(core, process, lock)
+
+
+async def _watch(core: Core, process: Process, lock: Lock | None) -> None:
+    with _kept(core, process, lock):
+        await process.watch()
+        await _forget_when_collected(core, process, lock)
+
+
+@contextlib.contextmanager
+def _kept(core: Core, process: Process, lock: Lock | None) -> Iterator[None]:
+    """Keep a process among the container's execs, and its lock, while its task runs."""
+    core.execs[process.id] = process
+    try:
+        yield
+    finally:
+        core.execs.pop(process.id, None)
+        if lock is not None:
+            lock.release()
+
+
+async def _forget_when_collected(
+    core: Core, process: Process, lock: Lock | None
+) -> None:
+    """Remove its directory when somebody knows how it ended and its output was read."""
+    await process.wait_collected()
+    if lock is not None:
+        remove_directory(core.layout.process(process.id).path)
+
+
+def _record(
+    core: Core,
+    stdio: Stdio,
+    *,
+    args: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    user: User,
+) -> ProcessRecord:
+    init = core.init.record
+    process = exec_process(process_object(init), args=args, env=env, cwd=cwd, user=user)
+    stdin, stdout, stderr = stdio.specs
+    return ProcessRecord.from_process(
+        process,
+        exec=True,
+        root_uid=init.root_uid,
+        root_gid=init.root_gid,
+        no_pivot_root=init.no_pivot_root,
+        runtime_args=init.runtime_args,
+        root=init.root,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+    )

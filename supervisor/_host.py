@@ -1,0 +1,39 @@
+"""What all parts of one supervisor share: its programs, deadlines and view of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import attrs
+import trio
+
+from ._deadlines import Deadlines
+from .cgroups import Hierarchies
+from .shim import Leash
+
+
+@attrs.frozen(kw_only=True)
+class Host:
+    """Shared by a supervisor, its containers and their processes.
+
+    Attributes:
+        shim: path of the shim's program.
+        deadlines: how long each operation may take.
+        hierarchies: the mounted cgroups.
+        boot_id: of this boot of the kernel.
+        leash: what leashed shims watch, or None.
+    """
+
+    shim: str
+    deadlines: Deadlines
+    hierarchies: Hierarchies
+    boot_id: str
+    leash: Leash | None = None
+
+
+@contextlib.contextmanager
+def shielded(seconds: float) -> Iterator[trio.CancelScope]:
+    """Shield the body from outer cancellation, for ``seconds`` at most."""
+    with trio.CancelScope(deadline=trio.current_time() + seconds, shield=True) as scope:
+        yield scope

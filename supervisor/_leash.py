@@ -1,0 +1,83 @@
+"""The leash: a pipe and a pidfd that tell shims and the keeper that a supervisor let go."""
+
+from __future__ import annotations
+
+import os
+
+from ._errors import scarcity
+from ._host import shielded
+from .cgroups import Hierarchies
+from .oci import Caller
+from .shim import Leash, find_binary, launch_keeper
+from .state import (
+    ContainerLayout,
+    ContainerRecord,
+    Descriptor,
+    close_in_children,
+    write_whole,
+)
+
+_KEEPER_SECONDS = 15.0
+
+
+class Keeper:
+    """A leash that we hold, and the keeper at its other end.
+
+    It is broken by `let_go`, or by our death, however that comes.
+    """
+
+    def __init__(self, binary: str, root: str, *, remove_root: bool) -> None:
+        try:
+            pidfd = os.pidfd_open(os.getpid())
+            read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise scarcity(error) from error
+        # A forked child would hold our end after our death, and the others for nothing.
+        self._ends: list[Descriptor] = [
+            close_in_children(fd) for fd in (write_fd, read_fd, pidfd)
+        ]
+        self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd)
+        try:
+            self._process = launch_keeper(
+                binary, root, self.leash, remove_root=remove_root
+            )
+        except BaseException:
+            self._close()
+            raise
+
+    async def let_go(self) -> None:
+        """Break the leash, and wait until the keeper has removed what is left.
+
+        Cancellation: shielded, with a deadline of its own.
+        """
+        self._close()
+        with shielded(_KEEPER_SECONDS):
+            await self._process.wait_ended()
+        self._process.reap()
+        self._process.close()
+
+    def _close(self) -> None:
+        for end in self._ends:
+            end.close()
+
+
+def write_cleanup(
+    layout: ContainerLayout, record: ContainerRecord, hierarchies: Hierarchies
+) -> None:
+    """Write what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
+    caller = Caller(
+        runtime=record.runtime, root=record.runtime_root, args=record.runtime_args
+    )
+    steps = [["run", *caller.delete(record.id, force=True)]]
+    if record.cgroup is not None:
+        steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
+    text = "".join("".join(f"{word}\0" for word in step) + "\0" for step in steps)
+    write_whole(layout.cleanup, os.fsencode(text))
+
+
+def keeper_binary() -> str:
+    """Return the path of the keeper's program."""
+    return find_binary("supervisor-keeper")
+
+
+__all__ = ["Keeper", "keeper_binary", "write_cleanup"]

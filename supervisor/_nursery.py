@@ -1,0 +1,40 @@
+"""A nursery whose block's exception comes out as it is, not in a group."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import trio
+
+
+@contextlib.asynccontextmanager
+async def background_nursery() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery for tasks of our own, cancelled when the block ends.
+
+    Our tasks raise nothing but bugs, so what the block raises is all there is to tell; a bug
+    comes out beside it in a group, as from any nursery.
+    """
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:
+                raised = error
+                raise
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if raised is None or not all(_is(error, raised) for error in group.exceptions):
+            raise
+        context = raised.__context__
+        try:
+            raise raised
+        finally:
+            raised.__context__ = context
+            del raised
+
+
+def _is(error: BaseException, raised: BaseException) -> bool:
+    return error is raised or isinstance(error, trio.Cancelled)

@@ -1,0 +1,128 @@
+"""A process, held by a descriptor: never signalled, never waited for, by its bare number.
+
+Source: man 2 pidfd_open, pidfd_send_signal; kernel ``include/uapi/linux/pidfd.h``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+
+import trio
+
+from ._errors import ProcessEnded, scarcity
+from .state import start_time as read_start_time
+
+_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
+_INFO_EXIT = 1 << 3
+_INFO_FORMAT = struct.Struct("=Q52xi")  # the mask; at offset 60 the wait status
+_REAP_POLL_SECONDS = 0.001
+
+
+class PidFd:
+    """One process, ours or not, for as long as this is open.
+
+    Attributes:
+        pid: its number, for people and for /proc.
+        fd: the descriptor; -1 once closed.
+    """
+
+    def __init__(self, pid: int, fd: int) -> None:
+        self.pid = pid
+        self.fd = fd
+
+    @classmethod
+    def open(cls, pid: int, start_time: int | None = None) -> PidFd | None:
+        """Open the process, and compare its start time if one is given.
+
+        The descriptor first, the comparison second: from then on the pid can't pass to a
+        stranger unseen.
+
+        Returns:
+            None if there is no such process, or it is another one.
+
+        Raises:
+            TooManyFiles: no descriptor was left.
+        """
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        except OSError as error:
+            raise scarcity(error) from error
+        process = cls(pid, fd)
+        if start_time is not None and read_start_time(pid) != start_time:
+            process.close()
+            return None
+        return process
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal.
+
+        Raises:
+            ProcessEnded: it has ended (and may be a zombie no more).
+        """
+        try:
+            signal.pidfd_send_signal(self.fd, number)
+        except ProcessLookupError as error:
+            raise ProcessEnded(f"process {self.pid} has ended") from error
+
+    def kill(self) -> None:
+        """SIGKILL it; nothing happens if it has ended."""
+        with contextlib.suppress(ProcessEnded):
+            self.send_signal(signal.SIGKILL)
+
+    def ended(self) -> bool:
+        """Whether it has ended; its parent may not have reaped it yet."""
+        return bool(self._poll())
+
+    def reaped(self) -> bool:
+        """Whether it has ended and its parent has reaped it."""
+        return bool(self._poll() & select.POLLHUP)
+
+    async def wait_ended(self) -> None:
+        """Return when it has ended. One task at a time may wait on a descriptor."""
+        await trio.lowlevel.wait_readable(self.fd)
+
+    async def wait_reaped(self) -> None:
+        """Return when its parent has reaped it; nothing announces that, so it looks."""
+        await self.wait_ended()
+        while not self.reaped():
+            await trio.sleep(_REAP_POLL_SECONDS)
+
+    def reap(self) -> None:
+        """Reap it, if it is our child and has ended."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+
+    def wait_status(self) -> int | None:
+        """Return the wait status of a process that has been reaped, ours or not.
+
+        Returns:
+            As `os.wait` gives it; None where the kernel doesn't tell (before Linux 6.15, or
+            before it was reaped).
+        """
+        buffer = bytearray(64)
+        struct.pack_into("=Q", buffer, 0, _INFO_EXIT)
+        try:
+            fcntl.ioctl(self.fd, _GET_INFO, buffer)
+        except OSError:
+            return None
+        mask, status = _INFO_FORMAT.unpack(buffer)
+        return status if mask & _INFO_EXIT else None
+
+    def close(self) -> None:
+        """Close the descriptor; the second time nothing happens."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            trio.lowlevel.notify_closing(fd)
+            os.close(fd)
+
+    def _poll(self) -> int:
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return next((events for _, events in poll.poll(0)), 0)

@@ -1,0 +1,485 @@
+"""One shimmed process, and the task that owns it from its launch to its settled end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import attrs
+import trio
+from trio_util import move_on_when
+
+from ._errors import (
+    CreateTimeout,
+    ProcessEnded,
+    RuntimeNotFound,
+    ShimError,
+    ShimExited,
+    StateCorrupt,
+    SupervisorError,
+    scarcity,
+)
+from ._evidence import Finding, Found
+from ._host import Host, shielded
+from ._pidfd import PidFd
+from ._status import Cause, ExitStatus, Source, unknown
+from .oci import failure, last_error
+from .shim import (
+    CLOSE_STDIN,
+    RELEASE,
+    ExitFifo,
+    Leash,
+    Made,
+    Refused,
+    Shim,
+    launch,
+    make_fifos,
+    read_report,
+    send_line,
+    signal_line,
+)
+from .state import (
+    ProcessLayout,
+    ProcessRecord,
+    Result,
+    dump,
+    read_exit_status,
+    write_whole,
+)
+from .stdio import InputStream, open_output
+
+logger: Final = logging.getLogger("supervisor")
+
+
+class Process:
+    """A process in a container: its init, or an exec beside it.
+
+    It is made by `Supervisor.create` and `Container.exec`, and owned by a task in the
+    supervisor's nursery. Names and behaviour are those of `trio.Process`; the one difference
+    is that `wait` returns an `ExitStatus`.
+
+    Attributes:
+        container: the container's id.
+        id: ``"init"``, or the exec's id.
+        record: its `ProcessRecord`.
+        args: the program and its arguments, a tuple of str.
+        pid: its pid on the host; None before it is made, or if it couldn't be verified.
+        stdin: a `trio.abc.SendStream` if it was asked for as PIPE, else None. Closing it is
+            the end of the process's input.
+        stdout: a `trio.abc.ReceiveStream` if it was asked for as PIPE, else None.
+        stderr: the same.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        layout: ProcessLayout,
+        record: ProcessRecord,
+        *,
+        container: str,
+        cgroup: str | None,
+        leash: Leash | None = None,
+        owned: bool = True,
+        when_ended: Callable[[ExitStatus], None] = lambda status: None,
+    ) -> None:
+        self._host = host
+        self._leash = leash
+        self._owned = owned
+        self._layout = layout
+        self._when_ended = when_ended
+        self._cgroup = cgroup
+        self._exit: ExitFifo | None = None
+        self._shim: Shim | None = None
+        self._process: PidFd | None = None
+        self._status: ExitStatus | None = None
+        self._ended = trio.Event()
+        self._shim_gone = trio.Event()
+        self._collected = trio.Event()
+        self._oom_before = 0
+        self.container = container
+        self.id = layout.id
+        self.record = record
+        self.args = record.args
+        self.pid: int | None = None
+        self.stdin: trio.abc.SendStream | None = None
+        self.stdout: trio.abc.ReceiveStream | None = None
+        self.stderr: trio.abc.ReceiveStream | None = None
+
+    def __repr__(self) -> str:
+        end = f"pid {self.pid}" if self._status is None else str(self._status)
+        return (
+            f"<supervisor.Process {self.container}/{self.id} {self.args[0]!r}: {end}>"
+        )
+
+    # ---- for users ----------------------------------------------------------------------
+
+    @property
+    def status(self) -> ExitStatus | None:
+        """How it ended; None while it runs."""
+        return self._status
+
+    @property
+    def returncode(self) -> int | None:
+        """As `trio.Process.returncode`: the exit code, -N for signal N; None while it runs.
+
+        255 if nobody knows how it ended; `status` says why.
+        """
+        if self._status is None:
+            return None
+        return (
+            -self._status.signal
+            if self._status.signal is not None
+            else int(self._status)
+        )
+
+    async def wait(self) -> ExitStatus:
+        """Wait until it has ended, whoever still holds its streams.
+
+        Returns:
+            The same status to everybody, as often as asked.
+
+        Cancellation: the process goes on.
+        """
+        await self._ended.wait()
+        assert self._status is not None
+        self._collected.set()
+        return self._status
+
+    def send_signal(self, number: signal.Signals | int) -> None:
+        """Send it a signal, through its pidfd (or its shim, where its pid isn't certain).
+
+        A pid 1 gets only signals that it has a handler for, and SIGKILL (man 7 pid_namespaces).
+
+        Raises:
+            ProcessEnded: it has ended.
+        """
+        if self._status is not None:
+            raise ProcessEnded(
+                f"its process {self.id} has ended", container=self.container
+            )
+        if self._process is not None:
+            self._process.send_signal(number)
+        else:
+            send_line(self._layout.control, signal_line(number))
+
+    def terminate(self) -> None:
+        """Send it SIGTERM; as `send_signal`."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL; as `send_signal`."""
+        self.send_signal(signal.SIGKILL)
+
+    def close_stdin(self) -> None:
+        """End its standard input, if that is a PIPE: the shim lets go of the fifo too.
+
+        Raises:
+            ProcessEnded: it has ended.
+        """
+        if isinstance(self.stdin, InputStream):
+            self.stdin.close()
+        else:
+            send_line(self._layout.control, CLOSE_STDIN)
+
+    # ---- the task -----------------------------------------------------------------------
+
+    async def run(
+        self,
+        command: Sequence[str],
+        options: Sequence[str],
+        fds: Sequence[int],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Launch it and stay with it until its end is settled and its shim is gone.
+
+        It has started when the shim has reported the process. Before that, errors go to
+        whoever started the task, and what was launched is ended again.
+        """
+        try:
+            await self._launch(command, options, fds)
+        except BaseException:
+            self._close()
+            raise
+        task_status.started()
+        await self.watch()
+
+    async def watch(self) -> None:
+        """Wait for its end, settle it, and wait until its shim is gone.
+
+        Cancellation: everything goes on running, for another supervisor to adopt.
+        """
+        try:
+            if self._exit is not None:
+                async with move_on_when(self._exit.wait_end):
+                    await self._end_stuck_shim()
+            if self._status is None:
+                await self._settle()
+            if self._shim is not None:
+                await self._shim.wait_gone()
+            self._shim_gone.set()
+        finally:
+            self._close()
+
+    async def _launch(
+        self, command: Sequence[str], options: Sequence[str], fds: Sequence[int]
+    ) -> None:
+        with _scarce(self.container):
+            make_fifos(self._layout.exit, self._layout.control)
+            self._exit = ExitFifo(self._layout.exit)
+            self._oom_before = self._host.hierarchies.oom_kills(self._cgroup)
+            reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._shim, report_fd = launch(
+                self._host.shim,
+                command,
+                layout=self._layout,
+                options=options,
+                fds=fds,
+                leash=self._leash,
+            )
+            made = await self._hear(report_fd, command)
+        finally:
+            os.close(reserve)  # so that there is a descriptor for the pidfd
+        try:
+            self.attach(PidFd.open(made.pid, made.start_time), self._shim)
+            self.pid = made.pid  # also when it has ended and was reaped by now
+            self.open_streams()
+        except BaseException:
+            self._undo_made()
+            raise
+
+    async def _hear(self, report_fd: int, command: Sequence[str]) -> Made:
+        """Return the shim's report of a process; else see to it that the shim is gone."""
+        assert self._shim is not None
+        deadlines = self._host.deadlines
+        report = None
+        try:
+            with trio.move_on_after(deadlines.create) as scope:
+                report = await read_report(report_fd)
+        except BaseException:
+            await self._abandon()
+            raise
+        if isinstance(report, Made):
+            return report
+        await self._abandon()
+        if scope.cancelled_caught:
+            raise CreateTimeout(
+                f"{os.path.basename(command[0])} made no process within {deadlines.create:g} seconds",
+                seconds=deadlines.create,
+                container=self.container,
+            )
+        raise self._refusal(report, command)
+
+    def _undo_made(self) -> None:
+        """End a process that was made, but that we have no descriptors left to supervise."""
+        self.close_streams()
+        if self._process is not None:
+            self._process.kill()
+        else:
+            with contextlib.suppress(ProcessEnded, BlockingIOError):
+                send_line(self._layout.control, signal_line(signal.SIGKILL))
+
+    async def _abandon(self) -> None:
+        assert self._shim is not None
+        with shielded(self._host.deadlines.cleanup):
+            await self._shim.give_up(self._host.deadlines.shim)
+
+    def _refusal(
+        self, report: Refused | None, command: Sequence[str]
+    ) -> SupervisorError | OSError:
+        if report is None:
+            said = last_error(self._layout.shim_log)
+            detail = f": {said}" if said else ", and it said nothing"
+            return ShimExited(
+                f"its shim ended before its report{detail}", container=self.container
+            )
+        if report.phase == "runtime":
+            reason = last_error(_log_of(command))
+            status = -report.signal if report.signal else report.code
+            return failure(command, status, reason, container=self.container)
+        if report.phase == "launch":
+            return RuntimeNotFound(
+                f"{report.error}: is it an OCI runtime?", name=command[0]
+            )
+        if report.phase == "pid":
+            return failure(command, 0, report.error, container=self.container)
+        if report.errno:
+            error = scarcity(
+                OSError(report.errno, report.error), container=self.container
+            )
+            if isinstance(error, SupervisorError):
+                return error
+        return ShimError(report.error, container=self.container)
+
+    def attach(
+        self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None
+    ) -> None:
+        """Take over the descriptors of a process that runs: the task closes them."""
+        self._process, self._shim = process, shim
+        self._exit = exit or self._exit
+        self.pid = None if process is None else process.pid
+
+    async def adopt(self, found: Found) -> None:
+        """Take over a process that another supervisor launched.
+
+        If it has ended, its end is settled before this returns; else `watch` waits for it.
+
+        Cancellation: the descriptors are closed.
+        """
+        self.attach(found.process, found.shim, found.exit)
+        try:
+            if found.status is not None:
+                self._tell(found.status)
+            elif found.finding is not Finding.RUNNING:
+                await self._settle(lost=found.lost)
+            self.open_streams()
+        except BaseException:
+            self._close()
+            raise
+
+    def open_streams(self) -> None:
+        """Open the fifos among its standard streams."""
+
+        def let_go() -> None:
+            send_line(self._layout.control, CLOSE_STDIN)
+
+        for name in ("stdin", "stdout", "stderr"):
+            spec = getattr(self.record, name)
+            if spec is None or not spec.startswith("fifo:"):
+                continue
+            path = spec[5:]
+            setattr(
+                self,
+                name,
+                InputStream(path, let_go) if name == "stdin" else open_output(path),
+            )
+
+    async def _end_stuck_shim(self) -> None:
+        """Kill a shim that doesn't record the end of its process; then the kernel tells it.
+
+        It was stopped, say. An exec's zombie holds its container's pid namespace, so init
+        couldn't end either.
+        """
+        if self._process is not None and self._shim is not None and self._owned:
+            await self._process.wait_ended()
+            await trio.sleep(self._host.deadlines.shim)
+            logger.warning("%s/%s: its shim is stuck: killed", self.container, self.id)
+            self._shim.kill()
+        await trio.sleep_forever()
+
+    # ---- the end ------------------------------------------------------------------------
+
+    async def _settle(self, *, lost: ExitStatus | None = None) -> None:
+        """Find out how it ended, record that, and tell everybody who waits.
+
+        ``lost`` is the status if its shim recorded nothing and the process can't be found.
+        """
+        try:
+            status = read_exit_status(self._layout.exit_status)
+        except StateCorrupt as error:
+            status = unknown(f"the shim's record can't be read: {error.reason}")
+        if status is None:
+            status = await self._end_lost(lost)
+        status = self._with_oom(status)
+        if self._owned:
+            try:
+                write_whole(self._layout.result, dump(Result(status=status)))
+            except OSError as error:
+                # Nothing is lost: what the shim recorded is still there for the next open.
+                logger.warning("cannot write %s: %s", self._layout.result, error)
+        self._tell(status)
+
+    def _tell(self, status: ExitStatus) -> None:
+        self._status = status
+        self._when_ended(status)
+        self._ended.set()
+
+    async def _end_lost(self, lost: ExitStatus | None) -> ExitStatus:
+        """End a process whose shim is dead, and ask the kernel how it ended."""
+        if not self._owned:
+            return unknown(
+                "its shim was lost; the supervisor that holds it settles how it ended"
+            )
+        if self._process is None:
+            if self._cgroup is not None and not self.record.exec:
+                self._host.hierarchies.kill(
+                    self._cgroup
+                )  # whoever it is, it is in there
+            return lost or unknown("its shim was lost, and its pid can't be verified")
+        self._process.kill()
+        with trio.move_on_after(self._host.deadlines.kill):
+            await self._process.wait_reaped()
+        status = self._process.wait_status()
+        if status is None:
+            return unknown(
+                "its shim was lost, and the kernel doesn't tell how it ended"
+            )
+        return _from_kernel(status)
+
+    def _with_oom(self, status: ExitStatus) -> ExitStatus:
+        if status.signal != signal.SIGKILL:
+            return status
+        if self._host.hierarchies.oom_kills(self._cgroup) <= self._oom_before:
+            return status
+        return attrs.evolve(status, cause=Cause.OUT_OF_MEMORY, oom_killed=True)
+
+    # ---- for the container --------------------------------------------------------------
+
+    async def wait_shim_gone(self) -> None:
+        """Return when its shim has ended, and nothing of it is left but files."""
+        await self._shim_gone.wait()
+
+    async def wait_collected(self) -> None:
+        """Return when it has ended, somebody knows how, and its output was read."""
+        await self._collected.wait()
+        await self._shim_gone.wait()
+
+    def release(self) -> None:
+        """Tell its shim that nobody will read what is left of its output."""
+        with contextlib.suppress(ProcessEnded, BlockingIOError):
+            send_line(self._layout.control, RELEASE)
+
+    def close_streams(self) -> None:
+        """Close our ends of its fifos; the process isn't told."""
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if isinstance(stream, InputStream):
+                stream.detach()
+            elif isinstance(stream, trio.lowlevel.FdStream):
+                stream.close()
+
+    def _close(self) -> None:
+        for part in (self._exit, self._shim, self._process):
+            if part is not None:
+                part.close()
+        self._exit = self._shim = self._process = None
+
+
+def _from_kernel(status: int) -> ExitStatus:
+    """Return the exit status for a wait status (man 2 wait)."""
+    if os.WIFSIGNALED(status):
+        return ExitStatus(
+            cause=Cause.SIGNALLED,
+            source=Source.KERNEL,
+            signal=os.WTERMSIG(status),
+            core_dumped=os.WCOREDUMP(status),
+        )
+    return ExitStatus(
+        cause=Cause.EXITED, source=Source.KERNEL, code=os.WEXITSTATUS(status)
+    )
+
+
+def _log_of(command: Sequence[str]) -> str | None:
+    return command[command.index("--log") + 1] if "--log" in command else None
+
+
+@contextlib.contextmanager
+def _scarce(container: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise scarcity(error, container=container) from error

@@ -1,0 +1,95 @@
+"""Start a created container, while its shim's death may end the attempt."""
+
+from __future__ import annotations
+
+import trio
+from trio_util import move_on_when
+
+from ._core import Core
+from ._errors import OCIRuntimeError, RuntimeTimeout, ShimExited
+from ._host import shielded
+from ._lifecycle import Event, State
+from ._status import Source
+from .oci import ask_status
+
+Failure = OCIRuntimeError | RuntimeTimeout
+
+
+async def start(core: Core) -> None:
+    """Let the init of a container run the user's program; see `Container.start`."""
+    core.require_own("start")
+    _raise_if_lost(core)
+    core.apply(Event.START)
+    try:
+        failure = await _call_start(core)
+        if failure is not None:
+            await _look_again(core)
+    except BaseException:
+        with shielded(core.host.deadlines.cleanup):
+            await _look_again(core)
+        raise
+    _raise_if_lost(core)
+    if failure is not None and core.state is State.CREATED:
+        raise failure
+    if failure is None:
+        _started(core)
+
+
+async def _call_start(core: Core) -> Failure | None:
+    """Call the runtime's start until it ends, or until there is nothing to start any more."""
+    log = core.layout.init.log("start")
+    command = core.caller.start(core.record.id, log=log)
+    async with move_on_when(_wait_hopeless, core):
+        try:
+            await core.call(command, seconds=core.host.deadlines.start, log=log)
+        except (OCIRuntimeError, RuntimeTimeout) as error:
+            return error
+    return None
+
+
+async def _wait_hopeless(core: Core) -> None:
+    """Return when the runtime's start can't come to anything any more.
+
+    If the end was recorded, the program may just have been quick: the runtime gets some time
+    to finish. If the shim was lost, start would wait for a process that we have killed.
+    """
+    status = await core.init.wait()
+    if status.source is Source.SHIM:
+        await trio.sleep(core.host.deadlines.shim)
+
+
+async def _look_again(core: Core) -> None:
+    """After a start that failed: what the container is now, by its runtime, not by a guess."""
+    if core.state is not State.STARTING:
+        return
+    assert core.lock is not None
+    told = await ask_status(
+        core.caller,
+        core.record.id,
+        seconds=core.host.deadlines.call,
+        inherit=[core.lock.fd],
+    )
+    if told == "stopped" or told is None:
+        with trio.move_on_after(core.host.deadlines.shim):
+            await core.init.wait()
+    if told == "running":
+        _started(core)
+    elif core.state is State.STARTING:
+        core.apply(Event.START_FAILED)
+
+
+def _started(core: Core) -> None:
+    core.mark_started()
+    if core.state is State.STARTING:
+        core.apply(Event.STARTED)
+
+
+def _raise_if_lost(core: Core) -> None:
+    """Raise ShimExited if its process ended unseen by its shim before it was started."""
+    status = core.init.status
+    if status is None or status.source is Source.SHIM or core.was_started():
+        return
+    raise ShimExited(
+        f"its shim ended before it was started ({status}); delete it and create it again",
+        container=core.record.id,
+    )

@@ -1,0 +1,407 @@
+"""A supervisor: the nursery that owns the tasks, and the registry of containers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import trio
+
+from ._adopt import Broken, Recovery, adopt, sweep
+from ._checkpoint import CheckpointOptions
+from ._container import Container
+from ._core import Core
+from ._create import Draft, draft, launch_init
+from ._deadlines import Deadlines
+from ._dispose import Estate, dispose
+from ._errors import (
+    CleanupIncomplete,
+    ContainerExists,
+    ContainerNotFound,
+    InvalidValue,
+    SupervisorError,
+)
+from ._host import Host, shielded
+from ._leash import Keeper, write_cleanup
+from ._make import make_container
+from ._nursery import background_nursery
+from ._root import make_ephemeral_root, open_root, remove_root
+from .cgroups import Hierarchies
+from .oci import Bundle, Runtime
+from .shim import Leash, check_program, find_binary
+from .state import ContainerLayout, RootLayout, boot_id, check_id
+from .stdio import StdioArgument, plan
+
+logger: Final = logging.getLogger("supervisor")
+
+DEFAULT_CGROUP_PARENT = "/trio-supervisor"
+DESCRIPTORS_PER_CONTAINER = 4
+_ADOPTIONS_AT_ONCE = 16
+
+
+class Supervisor(Mapping[str, Container]):
+    """The containers below one root: a mapping from their ids.
+
+    Made by `open_supervisor`. ``list(sup)`` gives the ids; looking up one that isn't there
+    raises `ContainerNotFound`.
+
+    Attributes:
+        root: the real path of its root.
+        runtime: the `Runtime` that new containers get.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        nursery: trio.Nursery,
+        *,
+        root: str,
+        runtime: Runtime,
+        cgroup_parent: str,
+        leash: Leash | None,
+        creates: trio.CapacityLimiter,
+    ) -> None:
+        self._host = host
+        self._nursery = nursery
+        self._layout = RootLayout(root)
+        self._cgroup_parent = cgroup_parent
+        self._leash = leash
+        self._creates = creates
+        self._containers: dict[str, Container] = {}
+        self._cores: dict[str, Core] = {}
+        self._making: set[str] = set()
+        self._broken: dict[str, Broken] = {}
+        self.root = root
+        self.runtime = runtime
+
+    def __repr__(self) -> str:
+        return f"<supervisor.Supervisor {self.root!r}: {len(self)} containers>"
+
+    def __getitem__(self, id: str) -> Container:
+        try:
+            return self._containers[id]
+        except KeyError:
+            hint = "; it is broken, see supervisor.broken" if id in self._broken else ""
+            raise ContainerNotFound(
+                f"there is none under {self.root}{hint}", container=str(id)
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._containers))
+
+    def __len__(self) -> int:
+        return len(self._containers)
+
+    @property
+    def broken(self) -> Mapping[str, Broken]:
+        """The containers that can't be supervised, by id: why, and where their files are."""
+        return MappingProxyType(dict(self._broken))
+
+    @property
+    def capacity(self) -> int:
+        """How many more containers the limit on open files allows (RLIMIT_NOFILE, soft)."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = limit - len(os.listdir("/proc/self/fd"))
+        return max(0, free // DESCRIPTORS_PER_CONTAINER)
+
+    async def create(
+        self,
+        id: str,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        stdin: StdioArgument = None,
+        stdout: StdioArgument = None,
+        stderr: StdioArgument = None,
+        labels: Mapping[str, str] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_options: CheckpointOptions | None = None,
+    ) -> Container:
+        """Make a container, whose init waits to be started.
+
+        Args:
+            id: 1 to 128 of ``A-Z a-z 0-9 _ . + -``, unique under this root.
+            bundle: a `Bundle`, or the path of one. It is read now and never written;
+                changing it later changes nothing for this container.
+            stdin, stdout, stderr: DEVNULL (the default), PIPE, a path, an open file; for
+                stderr also STDOUT. Paths are opened by the shim, output being appended.
+            labels: kept with it, for the user.
+            checkpoint: the directory of a checkpoint to restore it from: then it runs at once.
+            checkpoint_options: what CRIU has to be told, the same as at the checkpoint.
+
+        Raises:
+            InvalidValue, BundleInvalid: an argument can't work; nothing was touched.
+            ContainerExists: the id is taken.
+            RuntimeFailed: the runtime couldn't; says what it said.
+            CreateTimeout: it took longer than ``deadlines.create``.
+            ShimNotFound, ShimExited, RuntimeNotFound, DiskFull, TooManyFiles: as they say.
+                Whatever is raised, nothing is left behind; if even the clean-up failed, the
+                container is listed in ``broken``.
+
+        Cancellation: what was begun is undone, shielded, within ``deadlines.cleanup``.
+
+        Crash: the next open finds it, created; or removes what was begun.
+        """
+        self._check_free(id)
+        drafted = self._draft(
+            id,
+            bundle if isinstance(bundle, Bundle) else Bundle.load(bundle),
+            (stdin, stdout, stderr),
+            labels,
+            checkpoint,
+            checkpoint_options,
+        )
+        self._making.add(id)
+        try:
+            async with self._creates:
+                core = await self._make(drafted)
+        finally:
+            self._making.discard(id)
+        return self._register(core)
+
+    def _check_free(self, id: str) -> None:
+        check_id(id)
+        if id in self._containers or id in self._making:
+            raise ContainerExists(
+                f"there is one under {self.root} already", container=id
+            )
+        if id in self._broken:
+            raise ContainerExists(
+                f"there is a broken one at {self._broken[id].path}: {self._broken[id].reason}",
+                container=id,
+            )
+
+    def _draft(
+        self,
+        id: str,
+        bundle: Bundle,
+        streams: tuple[StdioArgument, StdioArgument, StdioArgument],
+        labels: Mapping[str, str] | None,
+        checkpoint: str | os.PathLike[str] | None,
+        options: CheckpointOptions | None,
+    ) -> Draft:
+        stdin, stdout, stderr = streams
+        init = self._layout.container(id).init
+        return draft(
+            self._host,
+            bundle,
+            id=id,
+            root=self.root,
+            runtime=self.runtime,
+            runtime_root=self._layout.runtime_root,
+            cgroup_parent=self._cgroup_parent,
+            stdio=plan(init, stdin=stdin, stdout=stdout, stderr=stderr),
+            leash=self._leash is not None,
+            labels=labels,
+            checkpoint=checkpoint,
+            options=options,
+        )
+
+    async def _make(self, drafted: Draft) -> Core:
+        record = drafted.record
+        layout = self._layout.container(record.id)
+        lock = make_container(self.root, record, drafted.spec)
+        core = Core(
+            host=self._host,
+            nursery=self._nursery,
+            layout=layout,
+            record=record,
+            lock=lock,
+            leash=self._leash,
+            gone=self._gone,
+        )
+        try:
+            if self._leash is not None:
+                write_cleanup(layout, record, self._host.hierarchies)
+            await launch_init(core, drafted)
+        except BaseException:
+            await self._undo(Estate(layout=layout, record=record, lock=lock))
+            raise
+        return core
+
+    async def _undo(self, estate: Estate) -> None:
+        """Remove what a failed create has left; what can't be removed is listed."""
+        try:
+            await dispose(self._host, estate)
+        except CleanupIncomplete as error:
+            self._gone(estate.record.id, error)
+            estate.lock.release()
+
+    # ---- the registry -------------------------------------------------------------------
+
+    def _register(self, core: Core) -> Container:
+        container = Container(core)
+        self._containers[container.id] = container
+        self._cores[container.id] = core
+        self._broken.pop(container.id, None)
+        return container
+
+    def _gone(self, id: str, error: CleanupIncomplete | None) -> None:
+        """Take note of a container that was deleted, or that couldn't be."""
+        self._containers.pop(id, None)
+        self._cores.pop(id, None)
+        self._broken.pop(id, None)
+        if error is not None:
+            path = self._layout.container(id).path
+            self._broken[id] = Broken(id=id, path=path, reason=str(error))
+
+    async def adopt(self, *, delete_unstarted: bool = False) -> list[Container]:
+        """Take over the containers below the root that aren't supervised from here yet.
+
+        Opening does this once; later it finds what other supervisors have let go of, or made.
+
+        Args:
+            delete_unstarted: delete those that were created and never started, instead of
+                offering them.
+
+        Returns:
+            The containers that are new here. Broken ones are listed in ``broken``.
+
+        Raises:
+            DiskFull, TooManyFiles: the machine can't take them over just now.
+
+        Cancellation: those that were taken over stay; the others are left as they were.
+        """
+        recovery = Recovery(
+            host=self._host,
+            nursery=self._nursery,
+            root=self.root,
+            gone=self._gone,
+            delete_unstarted=delete_unstarted,
+        )
+        found: list[Container] = []
+        at_once = trio.CapacityLimiter(_ADOPTIONS_AT_ONCE)
+
+        async def adopt_one(layout: ContainerLayout) -> None:
+            async with at_once:
+                made = await adopt(recovery, layout)
+            if isinstance(made, Core):
+                found.append(self._register(made))
+            elif isinstance(made, Broken):
+                self._broken[made.id] = made
+
+        sweep(self.root)
+        with trio.fail_after(self._host.deadlines.recovery):
+            async with trio.open_nursery() as nursery:
+                for layout in self._layout.containers():
+                    if not self._supervised(layout.id):
+                        nursery.start_soon(adopt_one, layout)
+        return sorted(found, key=lambda container: container.id)
+
+    def _supervised(self, id: str) -> bool:
+        known = self._containers.get(id)
+        return id in self._making or (known is not None and not known.foreign)
+
+    # ---- closing ------------------------------------------------------------------------
+
+    async def _close(self) -> None:
+        """Let go of the containers; delete those that are on the leash."""
+        leashed = [box for box in self.values() if box.leashed and not box.foreign]
+        async with trio.open_nursery() as nursery:
+            for box in leashed:
+                nursery.start_soon(_delete_quietly, box)
+        for core in self._cores.values():
+            core.let_go()
+
+
+async def _delete_quietly(box: Container) -> None:
+    try:
+        await box.delete(force=True)
+    except SupervisorError as error:
+        logger.warning("at the end of its supervisor: %s", error)
+
+
+def _check_cgroup(parent: str) -> str:
+    parts = parent.split("/")[1:] if parent.startswith("/") else []
+    if not parts or any(part in ("", ".", "..") for part in parts) or "\0" in parent:
+        raise InvalidValue(
+            f"the cgroup parent must be an absolute path below /, not {parent!r}"
+        )
+    return parent
+
+
+@contextlib.asynccontextmanager
+async def open_supervisor(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    runtime: str | os.PathLike[str] | Runtime | None = None,
+    shim: str | os.PathLike[str] | None = None,
+    cgroup_parent: str = DEFAULT_CGROUP_PARENT,
+    deadlines: Deadlines | None = None,
+    leash: bool | None = None,
+    creates_at_once: int | None = None,
+    delete_unstarted: bool = False,
+) -> AsyncIterator[Supervisor]:
+    """Open a supervisor: ``async with open_supervisor(root) as sup:``.
+
+    With a root, its containers outlive the block, and the program: the next one that opens the
+    root adopts them. Without one it is ephemeral: a temporary root, every container on a
+    leash, and nothing outlives the block, however the program ends.
+
+    Args:
+        root: the directory that it keeps its containers in; made if it isn't there.
+        runtime: a name, a path or a `Runtime`; None for the first of crun, runc and youki
+            that can run here.
+        shim: the path of another shim program.
+        cgroup_parent: the cgroup that the containers' own are made in.
+        deadlines: how long operations may take.
+        leash: whether its containers die with it; by default only an ephemeral one's do.
+        creates_at_once: how many creates may be under way; by default twice the processors.
+        delete_unstarted: whether adopted containers that were never started are deleted.
+
+    Raises:
+        InvalidValue, RuntimeNotFound, ShimNotFound: nothing was touched.
+        What the block raises comes out as it is, not in a group.
+
+    Cancellation: as leaving the block. Ephemeral and leashed containers are killed and
+    deleted, shielded, within ``deadlines.cleanup`` and ``deadlines.kill``.
+
+    Crash: shims and containers go on; those on a leash are ended by their shims, and the
+    keeper removes what they leave.
+    """
+    host = Host(
+        shim=find_binary("supervisor-shim")
+        if shim is None
+        else check_program(os.fspath(shim)),
+        deadlines=deadlines or Deadlines(),
+        hierarchies=Hierarchies.discover(),
+        boot_id=boot_id(),
+    )
+    chosen = Runtime.find(runtime)
+    _check_cgroup(cgroup_parent)
+    ephemeral = root is None
+    real_root = make_ephemeral_root() if root is None else open_root(root)
+    keeper = None
+    try:
+        if leash or (leash is None and ephemeral):
+            keeper = Keeper(
+                find_binary("supervisor-keeper"), real_root, remove_root=ephemeral
+            )
+        async with background_nursery() as nursery:
+            supervisor = Supervisor(
+                host,
+                nursery,
+                root=real_root,
+                runtime=chosen,
+                cgroup_parent=cgroup_parent,
+                leash=keeper.leash if keeper else None,
+                creates=trio.CapacityLimiter(
+                    creates_at_once or 2 * (os.cpu_count() or 1)
+                ),
+            )
+            try:
+                if not ephemeral:
+                    await supervisor.adopt(delete_unstarted=delete_unstarted)
+                yield supervisor
+            finally:
+                with shielded(host.deadlines.cleanup + host.deadlines.kill):
+                    await supervisor._close()
+    finally:
+        if keeper is not None:
+            await keeper.let_go()
+        if ephemeral:
+            remove_root(real_root)
