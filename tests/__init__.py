@@ -1,0 +1,1 @@
+"""The tests, in folders named by what they are about."""

@@ -1,0 +1,150 @@
+"""Fixtures: real and fake runtimes, roots of their own, and a check for leaks after each test."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor import Bundle, Runtime, Supervisor, open_supervisor
+from tests.support import leaks
+from tests.support.runtimes import REAL, Choice, choose
+
+OpenSupervisor = Callable[..., AbstractAsyncContextManager[Supervisor]]
+MakeBundle = Callable[..., Bundle]
+
+_REAL_RAN = pytest.StashKey[set[str]]()
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_REAL_RAN] = set()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test with each runtime that it names: real ones by default, or also the fake."""
+    if "choice" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("runtimes")
+        names = marker.args if marker is not None else REAL
+        metafunc.parametrize("choice", [choose(name) for name in names], ids=list(names), indirect=True)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    outcome: Any = yield
+    choice = getattr(item, "callspec", None) and item.callspec.params.get("choice")  # type: ignore[attr-defined]
+    if call.when == "call" and outcome.get_result().passed and isinstance(choice, Choice) and choice.real:
+        item.config.stash[_REAL_RAN].add(choice.name)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail the run if it should have tested a real runtime and none could."""
+    wanted = os.environ.get("SUPERVISOR_REQUIRE_RUNTIME", "")
+    if wanted and exitstatus == pytest.ExitCode.OK and not session.config.stash[_REAL_RAN]:
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line("no real OCI runtime could run: see the reasons of the skipped tests", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def choice(request: pytest.FixtureRequest) -> Choice:
+    """Whatever runtime the test runs with now."""
+    chosen: Choice = request.param
+    if chosen.obstacle is not None:
+        pytest.skip(chosen.obstacle)
+    return chosen
+
+
+@pytest.fixture
+def runtime(choice: Choice) -> Runtime:
+    """The runtime that the test runs with now."""
+    return choice.runtime()
+
+
+@pytest.fixture
+def workdir() -> Iterator[Path]:
+    """A directory that user namespaces can pass through, unlike pytest's own."""
+    path = Path(os.path.realpath(tempfile.mkdtemp(prefix="ts-test-")))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def root(workdir: Path) -> Path:
+    """A root for a durable supervisor; the test must leave no container in it."""
+    return workdir / "root"
+
+
+@pytest.fixture
+def cgroup_parent() -> Iterator[str]:
+    """A cgroup parent of the test's own, which must be empty at its end."""
+    parent = f"/ts-test-{os.getpid()}-{secrets.token_hex(4)}"
+    yield parent
+    left = leaks.cgroup_left(parent)
+    assert not left, f"cgroups left: {left}"
+
+
+@pytest.fixture
+def supervisor(cgroup_parent: str, choice: Choice) -> OpenSupervisor:
+    """`open_supervisor` with the test's runtime and cgroup parent."""
+
+    def opener(root: Path | None = None, **options: Any) -> AbstractAsyncContextManager[Supervisor]:
+        options.setdefault("runtime", choice.runtime())
+        return open_supervisor(root, cgroup_parent=cgroup_parent, **options)
+
+    return opener
+
+
+@pytest.fixture(scope="session")
+def rootfs() -> Iterator[Path]:
+    """A root filesystem with a static busybox in it."""
+    path = Path(tempfile.mkdtemp(prefix="ts-rootfs-"))
+    path.chmod(0o755)
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed (apt-get install busybox-static)")
+    for name in ("bin", "proc", "dev", "sys", "tmp", "run", "etc"):
+        (path / name).mkdir()
+    shutil.copy(busybox, path / "bin/busybox")
+    for name in ("sh", "sleep", "true", "false", "cat", "echo", "kill", "stty", "dd", "ls", "env"):
+        (path / "bin" / name).symlink_to("busybox")
+    (path / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def bundle(rootfs: Path, workdir: Path, choice: Choice) -> MakeBundle:
+    """Make a bundle on the busybox root: ``bundle("sleep", "60", memory_bytes=...)``."""
+
+    def make(*args: str, **options: Any) -> Bundle:
+        path = workdir / f"bundle-{secrets.token_hex(4)}"
+        return Bundle.from_rootfs(rootfs, list(args), path=path, **options)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves descriptors, processes, zombies or mounts behind.
+
+    We are the subreaper for the test's time, so that what a killed supervisor leaves stays
+    our descendant. What was left to us that way is reaped here; children of our own aren't.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    places = (tempfile.gettempdir() + "/ts-", tempfile.gettempdir() + "/trio-supervisor-")
+    before = leaks.Snapshot.take(places)
+    yield
+    found = leaks.check(before, places)
+    assert not found, f"left behind: {found}"

@@ -1,0 +1,7 @@
+"""How thoroughly the properties of what is on disk are tried."""
+
+from hypothesis import settings
+
+# Derandomized: the same examples each time. No deadline per example: a busy machine is no bug.
+THOROUGH = settings(max_examples=300, deadline=None, derandomize=True)
+BRIEF = settings(max_examples=60, deadline=None, derandomize=True)

@@ -1,0 +1,110 @@
+"""What /proc says of a process."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor._errors import TooManyFiles
+from supervisor.state import _procfs as procfs
+from supervisor.state import boot_id, parent_pid, start_time
+
+from .processes import line, python
+from .settings import THOROUGH
+
+RENAME = """
+import sys
+with open("/proc/self/comm", "wb") as file:
+    file.write(bytes.fromhex(sys.argv[1]))
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+COMMS = [
+    b"plain", b"two words", b") S 1 2 3 4", b"((()", b")", b") R 7 7", b"a\nb", b"\xff\xfe", b"a)b(c d)e",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("comm", COMMS, ids=repr)
+def test_a_command_with_a_weird_name(comm: bytes) -> None:
+    """A process that calls itself ``) S 1 2 3`` is not mistaken for something else."""
+    with python(RENAME, comm.hex()) as process:
+        assert line(process.stdout) == "up"
+        assert Path(f"/proc/{process.pid}/comm").read_bytes() == comm + b"\n"
+        assert parent_pid(process.pid) == os.getpid()
+        started = start_time(process.pid)
+        assert started is not None
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        ticks = uptime * os.sysconf("SC_CLK_TCK")
+        assert ticks - 60 * os.sysconf("SC_CLK_TCK") <= started <= ticks + 1
+
+
+@THOROUGH
+@given(comm=st.binary(max_size=15))
+def test_any_name_is_skipped(comm: bytes) -> None:
+    """The fields are found behind any name."""
+    numbers = [str(n).encode() for n in range(4, 53)]
+    data = b"42 (" + comm + b") S " + b" ".join(numbers) + b"\n"
+    assert procfs.stat_fields(data) == [b"S", *numbers]
+
+
+def test_a_start_time_stays_and_differs() -> None:
+    """It doesn't change while the process lives, and it is not its parent's."""
+    with python("import sys; sys.stdin.read()") as process:
+        started = start_time(process.pid)
+        assert started == start_time(process.pid)
+        mine = start_time(os.getpid())
+        assert mine is not None
+        assert started is not None
+        assert mine < started
+
+
+def test_a_zombie_still_has_a_start_time() -> None:
+    """Until it is reaped its pid isn't anybody else's."""
+    with python("") as process:
+        assert line(process.stdout) == ""
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert start_time(process.pid) is not None
+        assert parent_pid(process.pid) == os.getpid()
+        process.wait()
+        assert start_time(process.pid) is None
+        assert parent_pid(process.pid) is None
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**22 + 1, 2**31, 2**64])
+def test_what_is_no_pid_has_no_start_time(pid: int) -> None:
+    """Nobody is there, which is no error."""
+    assert start_time(pid) is None
+    assert parent_pid(pid) is None
+
+
+def test_a_process_that_goes_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says ESRCH when the process is reaped between open and read."""
+
+    def gone(path: str) -> bytes:
+        raise ProcessLookupError(3, "No such process")
+
+    monkeypatch.setattr(procfs, "_read", gone)
+    assert start_time(os.getpid()) is None
+
+
+def test_no_descriptor_left_is_not_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running out of descriptors must not look like the process's death."""
+
+    def full(*args: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(TooManyFiles):
+        start_time(os.getpid())
+
+
+def test_the_boot_id_is_one() -> None:
+    """It is the same each time, a UUID, without a line end."""
+    assert boot_id() == boot_id()
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", boot_id())

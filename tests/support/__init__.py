@@ -1,0 +1,1 @@
+"""What the tests share: runtimes, leak checks, a fake runtime."""

@@ -1,0 +1,58 @@
+"""Which runtimes the tests can use here, and why not the others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import attrs
+
+from supervisor import Runtime
+from supervisor.oci._runtime import why_not
+
+FAKE = Path(__file__).with_name("fake_runtime.py")
+REAL = ("runc", "crun")
+
+
+@attrs.frozen
+class Choice:
+    """A runtime for tests.
+
+    Attributes:
+        name: runc, crun or fake.
+        obstacle: why it can't be used here, or None.
+    """
+
+    name: str
+    obstacle: str | None
+
+    @property
+    def real(self) -> bool:
+        """Whether it makes real containers."""
+        return self.name != "fake"
+
+    def runtime(self, *faults: str) -> Runtime:
+        """Return it, misbehaving in the given ways (the fake one only)."""
+        if self.real:
+            assert not faults
+            return Runtime.find(self.name)
+        return fake(*faults)
+
+
+def fake(*faults: str) -> Runtime:
+    """Return the fake runtime, with faults."""
+    words = [word for fault in faults for word in ("--fault", fault)]
+    return Runtime(path=sys.executable, args=("-IS", str(FAKE), *words))
+
+
+def choose(name: str) -> Choice:
+    """Return the runtime of that name, and whether it can be used here."""
+    if name == "fake":
+        return Choice(name, None)
+    if shutil.which(name) is None:
+        return Choice(name, f"{name} is not installed (apt-get install {name})")
+    if os.geteuid() != 0:
+        return Choice(name, f"{name}: these tests need root; rootless ones are in tests/rootless")
+    return Choice(name, why_not(name))
