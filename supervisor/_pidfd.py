@@ -89,10 +89,15 @@ class PidFd:
         await trio.lowlevel.wait_readable(self.fd)
 
     async def wait_reaped(self) -> None:
-        """Return when its parent has reaped it; nothing announces that, so it looks."""
+        """Return when its parent has reaped it; nothing announces that, so it looks.
+
+        If it was left to us, because we are a subreaper or pid 1, it is for us to reap.
+        """
         await self.wait_ended()
+        self.reap()
         while not self.reaped():
             await trio.sleep(_REAP_POLL_SECONDS)
+            self.reap()
 
     def reap(self) -> None:
         """Reap it, if it is our child and has ended."""

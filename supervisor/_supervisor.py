@@ -273,24 +273,28 @@ class Supervisor(Mapping[str, Container]):
             gone=self._gone,
             delete_unstarted=delete_unstarted,
         )
-        found: list[Container] = []
+        cores: list[Core] = []
         at_once = trio.CapacityLimiter(_ADOPTIONS_AT_ONCE)
 
         async def adopt_one(layout: ContainerLayout) -> None:
             async with at_once:
                 made = await adopt(recovery, layout)
             if isinstance(made, Core):
-                found.append(self._register(made))
+                cores.append(made)
             elif isinstance(made, Broken):
                 self._broken[made.id] = made
 
         sweep(self.root)
-        with trio.fail_after(self._host.deadlines.recovery):
-            async with trio.open_nursery() as nursery:
-                for layout in self._layout.containers():
-                    if not self._supervised(layout.id):
-                        nursery.start_soon(adopt_one, layout)
-        return sorted(found, key=lambda container: container.id)
+        try:
+            with trio.fail_after(self._host.deadlines.recovery):
+                async with trio.open_nursery() as nursery:
+                    for layout in self._layout.containers():
+                        if not self._supervised(layout.id):
+                            nursery.start_soon(adopt_one, layout)
+        finally:
+            cores.sort(key=lambda core: core.record.id)
+            adopted = [self._register(core) for core in cores]
+        return adopted
 
     def _supervised(self, id: str) -> bool:
         known = self._containers.get(id)

@@ -12,8 +12,8 @@ import attrs
 from .._errors import InvalidValue
 from ..state._text import check_int, check_text, copy_object
 from ._check import Fault
-from ._ids import MAX_ID
-from ._mounts import Mount
+from ._ids import MAX_ID, parse_id
+from ._mounts import Mount, is_bind
 from ._schema import MOUNT
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -53,9 +53,7 @@ class Arguments:
     def limits(self) -> list[str]:
         """The names of the limits that are set."""
         return [
-            name
-            for name in ("memory_bytes", "pids", "cpus")
-            if getattr(self, name) is not None
+            name for name in ("memory_bytes", "pids", "cpus") if getattr(self, name) is not None
         ]
 
 
@@ -85,9 +83,7 @@ def check_arguments(
         cwd=_absolute(cwd, "cwd"),
         user=_user(user),
         hostname=_hostname(hostname),
-        mounts=tuple(
-            _mount(mount, f"mounts[{n}]") for n, mount in enumerate(_each(mounts))
-        ),
+        mounts=tuple(_mount(mount, f"mounts[{n}]") for n, mount in enumerate(_each(mounts))),
         writable=_writable(writable),
         init=_flag(init, "init"),
         memory_bytes=_limit(memory_bytes, "memory_bytes"),
@@ -100,9 +96,7 @@ def check_arguments(
 def _args(args: Sequence[str]) -> tuple[str, ...]:
     # A str is a sequence of str too, and never what was meant.
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
-        raise InvalidValue(
-            f"args must be a sequence of text, not {type(args).__name__}"
-        )
+        raise InvalidValue(f"args must be a sequence of text, not {type(args).__name__}")
     checked = tuple(check_text(arg, f"args[{n}]") for n, arg in enumerate(args))
     if not checked or not checked[0]:
         raise InvalidValue("args must begin with the program to run")
@@ -114,9 +108,7 @@ def _env(env: Mapping[str, str] | None) -> Mapping[str, str]:
     if env is None:
         return merged
     if not isinstance(env, Mapping):
-        raise InvalidValue(
-            f"env must be a mapping of names to values, not {type(env).__name__}"
-        )
+        raise InvalidValue(f"env must be a mapping of names to values, not {type(env).__name__}")
     for key, value in env.items():
         name = check_text(key, "a name in env")
         if not name or "=" in name:
@@ -126,13 +118,9 @@ def _env(env: Mapping[str, str] | None) -> Mapping[str, str]:
 
 
 def _absolute(path: str | os.PathLike[str], name: str) -> str:
-    checked = check_text(
-        os.fspath(path) if isinstance(path, os.PathLike) else path, name
-    )
+    checked = check_text(os.fspath(path) if isinstance(path, os.PathLike) else path, name)
     if not checked.startswith("/"):
-        raise InvalidValue(
-            f"{name} must be an absolute path in the container, not {checked!r}"
-        )
+        raise InvalidValue(f"{name} must be an absolute path in the container, not {checked!r}")
     return checked
 
 
@@ -152,16 +140,13 @@ def _user(
 
 def _user_text(user: str) -> tuple[int, int | None] | str:
     """Understand ``uid``, ``uid:gid`` and names."""
-    uid, colon, gid = user.partition(":")
-    if _digits(uid) and (_digits(gid) if colon else True):
-        return _id(int(uid)), _id(int(gid)) if colon else None
-    if not user or colon:
+    first, colon, second = user.partition(":")
+    uid, gid = parse_id(first), parse_id(second)
+    if uid is not None and (gid is not None or not colon):
+        return uid, gid
+    if not user or colon or user.isdigit():
         raise InvalidValue(f"user must be a uid, uid:gid or a name, not {user!r}")
     return user
-
-
-def _digits(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 10
 
 
 def _id(value: int) -> int:
@@ -179,9 +164,7 @@ def _each(
     mounts: Iterable[Mapping[str, Any] | Mount],
 ) -> Iterable[Mapping[str, Any] | Mount]:
     if isinstance(mounts, str | bytes | Mapping) or not isinstance(mounts, Iterable):
-        raise InvalidValue(
-            f"mounts must be a sequence of mounts, not {type(mounts).__name__}"
-        )
+        raise InvalidValue(f"mounts must be a sequence of mounts, not {type(mounts).__name__}")
     return mounts
 
 
@@ -196,22 +179,16 @@ def _mount(mount: Mapping[str, Any] | Mount, name: str) -> dict[str, Any]:
     except Fault as fault:
         raise InvalidValue(f"{fault.where} {fault.reason}") from None
     if not copied["destination"].startswith("/"):
-        raise InvalidValue(
-            f"{name}.destination must be an absolute path in the container"
-        )
+        raise InvalidValue(f"{name}.destination must be an absolute path in the container")
+    if is_bind(copied) and not str(copied.get("source")).startswith("/"):
+        raise InvalidValue(f"{name}.source must be an absolute path on the host")
     return copied
 
 
 def _writable(writable: str | None) -> str | None:
     if writable == "overlay":
-        raise InvalidValue(
-            'writable="overlay" is not there yet: use "direct", or None and mounts'
-        )
-    return (
-        None
-        if writable is None
-        else _choice(writable, "writable", ("direct", "overlay"))
-    )
+        raise InvalidValue('writable="overlay" is not there yet: use "direct", or None and mounts')
+    return None if writable is None else _choice(writable, "writable", ("direct", "overlay"))
 
 
 def _flag(value: bool, name: str) -> bool:
@@ -237,7 +214,5 @@ def _cpus(cpus: float | None) -> float | None:
 
 def _choice(value: str, name: str, choices: Sequence[str]) -> str:
     if value not in choices:
-        raise InvalidValue(
-            f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}"
-        )
+        raise InvalidValue(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
     return value

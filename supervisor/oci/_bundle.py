@@ -29,6 +29,9 @@ from ._users import find_user
 
 StrPath = str | os.PathLike[str]
 
+ROOTFS = "rootfs"
+"""The name of a root filesystem in its bundle."""
+
 
 @attrs.frozen(eq=False)
 class Bundle:
@@ -46,9 +49,7 @@ class Bundle:
     path: str
     spec: dict[str, Any] = attrs.field(repr=False)
     _view: HostView | None = attrs.field(default=None, repr=False)
-    _removal: weakref.finalize[Any, Any] | None = attrs.field(
-        default=None, init=False, repr=False
-    )
+    _removal: weakref.finalize[Any, Any] | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
     def load(cls, path: StrPath) -> Bundle:
@@ -91,8 +92,8 @@ class Bundle:
         private namespaces of every kind, no network. Whoever isn't root gets a user namespace.
 
         Args:
-            rootfs: the directory. Nothing is written in it, but runtimes make the mount
-                points that it lacks (/proc, /dev, /sys, /tmp, /run and those of ``mounts``).
+            rootfs: the directory. We write nothing in it, but runtimes make what it lacks: the
+                mount points (/proc, /dev, /sys, /tmp, /run, those of ``mounts``) and ``cwd``.
             args: the program and its arguments; looked up in the container's PATH.
             path: where to write the bundle; default, a temporary directory that it owns.
             env: variables; they come over a default PATH. Nothing of ours is inherited.
@@ -209,7 +210,7 @@ class Bundle:
             check_limits(wanted.limits)
         spec = compose_spec(
             wanted,
-            root_path=root if view is None else "rootfs",
+            root_path=root if view is None else ROOTFS,
             user=user,
             host_mounts=() if view is None else view.mounts,
             namespace=namespace,
@@ -218,7 +219,7 @@ class Bundle:
         target = None if path is None else _path(path, "path")
         with made_directory(target) as directory:
             if view is not None:
-                build_view(view, os.path.join(directory, "rootfs"))
+                build_view(view, os.path.join(directory, ROOTFS))
             text = json.dumps(spec, indent=2, sort_keys=True) + "\n"
             write_whole(os.path.join(directory, "config.json"), text.encode())
             bundle = cls(directory, spec, view)
@@ -235,35 +236,41 @@ class Bundle:
         """Whether its directory goes with it."""
         return self._removal is not None
 
-    def derive(self, *, cgroup: str | None, terminal: bool = False) -> dict[str, Any]:
-        """Return the config.json that is run; see `derive_spec`."""
-        return derive_spec(self.spec, self.path, cgroup=cgroup, terminal=terminal)
-
-    def place(
-        self, directory: str, *, cgroup: str | None, terminal: bool = False
+    def derive(
+        self, *, cgroup: str | None, terminal: bool = False, directory: str | None = None
     ) -> dict[str, Any]:
-        """Return the config.json that is run from ``directory``, and make there what it needs.
-
-        That is a root filesystem of its own, if this bundle was made by `from_host`. A container
-        can outlive a temporary bundle, and removing a directory on which something is mounted in
-        another mount namespace unmounts it there: the container would lose its /usr.
+        """Return the config.json that is run; see `derive_spec`.
 
         Args:
-            directory: an existing directory, which stays for as long as the container.
             cgroup: see `derive_spec`.
             terminal: see `derive_spec`.
+            directory: the absolute path of the container's own bundle directory, for which
+                `build_rootfs` is called as well; None to run it on this bundle's directory.
+        """
+        spec = derive_spec(self.spec, self.path, cgroup=cgroup, terminal=terminal)
+        if directory is not None and self._view is not None:
+            spec["root"]["path"] = os.path.join(directory, ROOTFS)
+        return spec
+
+    def build_rootfs(self, directory: str) -> None:
+        """Make in ``directory`` what a config.json derived for it needs.
+
+        That is a root filesystem of its own, if this bundle was made by `from_host`; otherwise
+        nothing. A container can outlive a temporary bundle, and removing a directory on which
+        something is mounted in another mount namespace unmounts it there: the container would
+        lose its /usr.
+
+        Args:
+            directory: an existing directory, which stays for as long as the container. It may
+                still be renamed before the container is created.
 
         Raises:
             DiskFull: no space; something may be left in ``directory``.
             OSError: it can't be written.
         """
-        spec = self.derive(cgroup=cgroup, terminal=terminal)
         if self._view is not None:
-            rootfs = os.path.join(directory, "rootfs")
             with scarce():
-                build_view(self._view, rootfs)
-            spec["root"]["path"] = rootfs
-        return spec
+                build_view(self._view, os.path.join(directory, ROOTFS))
 
     def close(self) -> None:
         """Remove its directory if it is temporary. Idempotent."""

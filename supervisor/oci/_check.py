@@ -81,9 +81,7 @@ def absolute(value: Any, where: str) -> None:
     """An absolute path."""
     word(value, where)
     if not value.startswith("/"):
-        raise Fault(
-            where, f"must be an absolute path, but {value!r} doesn't begin with /"
-        )
+        raise Fault(where, f"must be an absolute path, but {value!r} doesn't begin with /")
 
 
 def pattern(expression: str, what: str) -> Check:
@@ -175,6 +173,4 @@ def _encodable(value: str, where: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Fault(
-            where, "holds a lone surrogate, which is not UTF-8: leave it out"
-        ) from None
+        raise Fault(where, "holds a lone surrogate, which is not UTF-8: leave it out") from None

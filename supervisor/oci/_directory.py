@@ -49,9 +49,7 @@ def made_directory(path: str | None) -> Iterator[str]:
 def _make(path: str) -> bool:
     """Make the directory at ``path``; returns whether it is new."""
     if os.path.lexists(os.path.join(path, "config.json")):
-        raise InvalidValue(
-            f"path: there is a bundle at {path} already: load it, or remove it"
-        )
+        raise InvalidValue(f"path: there is a bundle at {path} already: load it, or remove it")
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.mkdir(path, MODE)
@@ -91,9 +89,7 @@ def remove_owned(directory: str, owner_pid: int) -> None:
 
 def _mounted_below(directory: str) -> bool:
     prefix = os.path.realpath(directory) + "/"
-    with open(
-        "/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape"
-    ) as file:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = (line.split(" ", 5)[4] for line in file)
         return any(_unescape(point).startswith(prefix) for point in points)
 

@@ -68,18 +68,12 @@ def view_host(*, network: bool, host_root: str = "/") -> HostView:
     if network:
         names += [f"etc/{name}" for name in ETC_NETWORK]
     present = list(_present(names, host_root))
-    links = [
-        (name, os.readlink(path)) for name, path in present if _is_link(name, path)
-    ]
+    links = [(name, os.readlink(path)) for name, path in present if _is_link(name, path)]
     bound = [(name, path) for name, path in present if not _is_link(name, path)]
     return HostView(
         directories=(
             *DIRECTORIES,
-            *(
-                name
-                for name, path in bound
-                if os.path.isdir(path) and name not in DIRECTORIES
-            ),
+            *(name for name, path in bound if os.path.isdir(path) and name not in DIRECTORIES),
         ),
         files=tuple(name for name, path in bound if not os.path.isdir(path)),
         links=(*LINKS, *links),
@@ -98,9 +92,7 @@ def _is_link(name: str, path: str) -> bool:
     """Return whether the link at ``path`` can be repeated: it leads into /usr, which is shown."""
     if not os.path.islink(path):
         return False
-    target = os.path.normpath(
-        os.path.join("/", os.path.dirname(name), os.readlink(path))
-    )
+    target = os.path.normpath(os.path.join("/", os.path.dirname(name), os.readlink(path)))
     return target == "/usr" or target.startswith("/usr/")
 
 
@@ -114,10 +106,6 @@ def build_view(view: HostView, rootfs: str) -> None:
         # Whatever the umask. runc gives a tmpfs the mode of what it covers, over any mode= option.
         os.chmod(path, 0o1777 if name == "tmp" else 0o755)
     for name in view.files:
-        os.close(
-            os.open(
-                os.path.join(rootfs, name), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
-            )
-        )
+        os.close(os.open(os.path.join(rootfs, name), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
     for name, target in view.links:
         os.symlink(target, os.path.join(rootfs, name))

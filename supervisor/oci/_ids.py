@@ -16,7 +16,17 @@ from .._errors import BundleInvalid
 MAX_ID = 2**32 - 2
 """The largest id: the one above it means *no id* to the kernel."""
 
+_MAX_DIGITS = 10
+
 _PROCESS_NAMESPACE = re.compile(r"/proc/([0-9]+|self|thread-self)/ns/user")
+
+
+def parse_id(text: str) -> int | None:
+    """Return the id that ``text`` is, or None if it is none."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        return None
+    value = int(text)
+    return value if value <= MAX_ID else None
 
 
 @attrs.frozen
@@ -56,9 +66,7 @@ def host_id(maps: Iterable[IdMap], container_id: int) -> int | None:
     return None
 
 
-def container_root_ids(
-    spec: Mapping[str, Any], *, path: str = "config.json"
-) -> tuple[int, int]:
+def container_root_ids(spec: Mapping[str, Any], *, path: str = "config.json") -> tuple[int, int]:
     """Return the uid and gid that the container's root has on the host.
 
     Stdio belongs to them. Without a user namespace they are 0 and 0.
@@ -82,9 +90,7 @@ def container_root_ids(
     return uid, gid
 
 
-def _root_id(
-    linux: Mapping[str, Any], kind: str, *, joined: str | None, path: str
-) -> int:
+def _root_id(linux: Mapping[str, Any], kind: str, *, joined: str | None, path: str) -> int:
     """Return the host's id of root; ``kind`` is uid or gid."""
     where = f"linux.{kind}Mappings"
     maps = [

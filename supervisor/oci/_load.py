@@ -47,9 +47,7 @@ def check_spec(spec: dict[str, Any], directory: str) -> None:
         carriable(spec)
         CONFIG(spec, "")
     except Fault as fault:
-        raise BundleInvalid(
-            fault.reason, path=path, where=fault.where or None
-        ) from None
+        raise BundleInvalid(fault.reason, path=path, where=fault.where or None) from None
     if not _joins_user_namespace(spec):
         container_root_ids(spec, path=path)
     _check_root(spec["root"]["path"], directory, path)
@@ -82,9 +80,7 @@ def _parse(data: bytes, path: str) -> Any:
         ) from error
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BundleInvalid(
-            f"is not UTF-8: line {line}, byte {error.start}", path=path
-        ) from error
+        raise BundleInvalid(f"is not UTF-8: line {line}, byte {error.start}", path=path) from error
     except RecursionError as error:
         raise BundleInvalid("is nested too deep", path=path) from error
     except ValueError as error:  # a constant, or an integer of thousands of digits

@@ -32,6 +32,11 @@ def _absolute(instance: Mount, attribute: attrs.Attribute[str], value: str) -> N
         raise InvalidValue(f"{name} must be an absolute path, not {value!r}")
 
 
+def _flag(instance: Mount, attribute: attrs.Attribute[bool], value: bool) -> None:
+    if not isinstance(value, bool):
+        raise InvalidValue(f"{attribute.name} must be True or False, not {type(value).__name__}")
+
+
 @attrs.frozen
 class Mount:
     """A file or directory of the host, shown in the container.
@@ -46,10 +51,10 @@ class Mount:
 
     source: str = attrs.field(converter=_path, validator=_absolute)
     destination: str = attrs.field(converter=_path, validator=_absolute)
-    read_only: bool = attrs.field(default=True, kw_only=True)
+    read_only: bool = attrs.field(default=True, validator=_flag, kw_only=True)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry for config.json's ``mounts``; looks whether the source is a directory."""
+        """Return the entry for config.json's ``mounts``; looks at what the source is."""
         options = READ_ONLY_TREE if os.path.isdir(self.source) else READ_ONLY_FILE
         return {
             "destination": self.destination,
@@ -75,9 +80,7 @@ def is_bind(mount: dict[str, Any]) -> bool:
     return mount.get("type") == "bind" or "bind" in options or "rbind" in options
 
 
-def system_mounts(
-    *, tty_group: bool, own_sysfs: bool, cgroup: bool
-) -> list[dict[str, Any]]:
+def system_mounts(*, tty_group: bool, own_sysfs: bool, cgroup: bool) -> list[dict[str, Any]]:
     """Return the mounts that every Linux program expects.
 
     Args:

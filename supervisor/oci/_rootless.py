@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import attrs
 
 from .._errors import InvalidValue
-from ._ids import IdMap, host_id
+from ._ids import IdMap, host_id, parse_id
 
 CONTROLLERS = {"memory_bytes": "memory", "pids": "pids", "cpus": "cpu"}
 """The cgroup controller that enforces each limit."""
@@ -52,8 +52,9 @@ def user_namespace() -> UserNamespace | None:
         return None
     more_uids: tuple[IdMap, ...] = ()
     more_gids: tuple[IdMap, ...] = ()
-    if shutil.which("newuidmap") and shutil.which("newgidmap"):
-        owners = {str(uid), *_names(uid)}
+    name = _name(uid)
+    if name is not None and shutil.which("newuidmap") and shutil.which("newgidmap"):
+        owners = {str(uid), name}
         more_uids = subordinate(_lines("/etc/subuid"), owners)
         more_gids = subordinate(_lines("/etc/subgid"), owners)
     return UserNamespace(
@@ -67,19 +68,20 @@ def subordinate(lines: Sequence[str], owners: set[str]) -> tuple[IdMap, ...]:
     maps = []
     first = 1
     for line in lines:
-        owner, _, rest = line.strip().partition(":")
-        start, _, size = rest.partition(":")
-        if owner in owners and start.isdecimal() and size.isdecimal() and int(size) > 0:
-            maps.append(IdMap(first, int(start), int(size)))
-            first += int(size)
+        owner, *numbers = line.strip().split(":")
+        start, size = [parse_id(number) for number in numbers] if len(numbers) == 2 else (None, 0)
+        if owner in owners and start is not None and size:
+            maps.append(IdMap(first, start, size))
+            first += size
     return tuple(maps)
 
 
-def _names(uid: int) -> tuple[str, ...]:
+def _name(uid: int) -> str | None:
+    """Return the user's name; newuidmap does nothing for somebody without one."""
     try:
-        return (pwd.getpwuid(uid).pw_name,)
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return ()
+        return None
 
 
 def _lines(path: str) -> list[str]:

@@ -57,9 +57,7 @@ PROCESS: Check = record(
         "env": _ENVIRONMENT,
         "cwd": absolute,
         "capabilities": record(
-            dict.fromkeys(
-                ("bounding", "effective", "inheritable", "permitted", "ambient"), _TEXTS
-            )
+            dict.fromkeys(("bounding", "effective", "inheritable", "permitted", "ambient"), _TEXTS)
         ),
         "rlimits": array(_RLIMIT),
         "noNewPrivileges": boolean,
@@ -67,9 +65,7 @@ PROCESS: Check = record(
         "oomScoreAdj": _INT32,
         "selinuxLabel": text,
         "ioPriority": record({"class": text, "priority": _INT32}),
-        "scheduler": record(
-            {"policy": text, "nice": _INT32, "priority": _INT32, "flags": _TEXTS}
-        ),
+        "scheduler": record({"policy": text, "nice": _INT32, "priority": _INT32, "flags": _TEXTS}),
     },
     required=("args", "cwd"),
 )
@@ -138,20 +134,14 @@ _RESOURCES = record(
         ),
         "memory": record(
             {
-                **dict.fromkeys(
-                    ("limit", "reservation", "swap", "kernel", "kernelTCP"), _INT64
-                ),
+                **dict.fromkeys(("limit", "reservation", "swap", "kernel", "kernelTCP"), _INT64),
                 "swappiness": _UINT64,
-                **dict.fromkeys(
-                    ("disableOOMKiller", "useHierarchy", "checkBeforeUpdate"), boolean
-                ),
+                **dict.fromkeys(("disableOOMKiller", "useHierarchy", "checkBeforeUpdate"), boolean),
             }
         ),
         "cpu": record(
             {
-                **dict.fromkeys(
-                    ("shares", "period", "realtimePeriod", "burst"), _UINT64
-                ),
+                **dict.fromkeys(("shares", "period", "realtimePeriod", "burst"), _UINT64),
                 **dict.fromkeys(("quota", "realtimeRuntime", "idle"), _INT64),
                 "cpus": text,
                 "mems": text,
@@ -263,9 +253,7 @@ _LINUX = record(
 
 CONFIG: Check = record(
     {
-        "ociVersion": pattern(
-            r"[0-9]+\.[0-9]+\.[0-9]+([-+].*)?", 'a version such as "1.0.2"'
-        ),
+        "ociVersion": pattern(r"[0-9]+\.[0-9]+\.[0-9]+([-+].*)?", 'a version such as "1.0.2"'),
         "process": PROCESS,
         "root": record({"path": word, "readonly": boolean}, required=("path",)),
         "hostname": text,

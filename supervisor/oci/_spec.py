@@ -82,9 +82,7 @@ def compose_spec(
         "process": _process(wanted, user=user, init=init is not None),
         "root": {"path": root_path, "readonly": wanted.writable is None},
         "hostname": wanted.hostname,
-        "mounts": _mounts(
-            wanted, host_mounts=host_mounts, namespace=namespace, init=init
-        ),
+        "mounts": _mounts(wanted, host_mounts=host_mounts, namespace=namespace, init=init),
         "linux": linux,
     }
 
@@ -106,15 +104,11 @@ def derive_spec(
         terminal: whether the process gets a terminal.
     """
     derived = copy.deepcopy(dict(spec))
-    derived["root"]["path"] = os.path.normpath(
-        os.path.join(bundle_path, spec["root"]["path"])
-    )
+    derived["root"]["path"] = os.path.normpath(os.path.join(bundle_path, spec["root"]["path"]))
     for mount in derived.get("mounts") or ():
         source = mount.get("source")
         if source and is_bind(mount):
-            mount["source"] = os.path.join(
-                bundle_path, source
-            )  # it may be relative, too
+            mount["source"] = os.path.join(bundle_path, source)  # it may be relative, too
     derived["process"]["terminal"] = terminal
     if cgroup is None:
         derived["linux"].pop("cgroupsPath", None)
@@ -161,9 +155,7 @@ def _mounts(
     )
     # Only the owner of the network namespace may mount its sysfs.
     own_sysfs = namespace is None or wanted.network == "none"
-    system = system_mounts(
-        tty_group=tty_group, own_sysfs=own_sysfs, cgroup=namespace is None
-    )
+    system = system_mounts(tty_group=tty_group, own_sysfs=own_sysfs, cgroup=namespace is None)
     private = (
         []
         if wanted.writable

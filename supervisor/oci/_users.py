@@ -6,11 +6,10 @@ import os
 
 from .._errors import InvalidValue, StateCorrupt
 from ..state._files import read_bytes
+from ._ids import parse_id
 
 
-def find_user(
-    user: tuple[int, int | None] | str | None, rootfs: str
-) -> tuple[int, int]:
+def find_user(user: tuple[int, int | None] | str | None, rootfs: str) -> tuple[int, int]:
     """Return the uid and gid that ``user`` stands for.
 
     A name is looked up in the root filesystem's own ``etc/passwd``, and so is the group of a
@@ -25,9 +24,7 @@ def find_user(
         for name, uid, gid in _accounts(rootfs, user):
             if name == user:
                 return uid, gid
-        raise InvalidValue(
-            f"user: {user!r} is not listed in {os.path.join(rootfs, 'etc/passwd')}"
-        )
+        raise InvalidValue(f"user: {user!r} is not listed in {os.path.join(rootfs, 'etc/passwd')}")
     uid, group = user
     if group is not None:
         return uid, group
@@ -47,9 +44,7 @@ def _accounts(rootfs: str, user: str) -> list[tuple[str, int, int]]:
     real = os.path.realpath(path)
     # The image may be anybody's: a link out of it must not have us read a file of the host.
     if os.path.commonpath([os.path.realpath(rootfs), real]) != os.path.realpath(rootfs):
-        raise InvalidValue(
-            f"user: {user!r} can't be looked up, since {path} leads to {real}"
-        )
+        raise InvalidValue(f"user: {user!r} can't be looked up, since {path} leads to {real}")
     try:
         lines = read_bytes(path).decode(errors="replace").splitlines()
     except StateCorrupt as error:
@@ -63,6 +58,7 @@ def _accounts(rootfs: str, user: str) -> list[tuple[str, int, int]]:
 
 def _account(line: str) -> tuple[str, int, int] | None:
     fields = line.split(":")
-    if len(fields) < 4 or not (fields[2].isdecimal() and fields[3].isdecimal()):
+    if len(fields) < 4:
         return None
-    return fields[0], int(fields[2]), int(fields[3])
+    uid, gid = parse_id(fields[2]), parse_id(fields[3])
+    return None if uid is None or gid is None else (fields[0], uid, gid)

@@ -20,9 +20,7 @@ def find_binary(name: str) -> str:
         ShimNotFound: it is in none of the package's directories, or isn't executable there.
     """
     # An editable install has two directories: the sources', and the one it was built into.
-    directories = [
-        os.path.abspath(entry) for entry in sys.modules[__package__].__path__
-    ]
+    directories = [os.path.abspath(entry) for entry in sys.modules[__package__].__path__]
     candidates = [os.path.join(directory, name) for directory in directories]
     present = [path for path in candidates if os.path.isfile(path)]
     for path in present:
@@ -50,7 +48,5 @@ def check_program(path: str) -> str:
     if not os.path.isfile(absolute):
         raise ShimNotFound(f"there is no shim at {absolute}", path=absolute)
     if not os.access(absolute, os.X_OK):
-        raise ShimNotFound(
-            f"the shim {absolute} is not executable: chmod +x it", path=absolute
-        )
+        raise ShimNotFound(f"the shim {absolute} is not executable: chmod +x it", path=absolute)
     return absolute

@@ -57,18 +57,17 @@ static int code_of(int status) {
     return WIFSIGNALED(status) ? CODE_SIGNALLED + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-/* What a program may expect to start with, whatever we and the runtime did before. */
-static void restore_signals(void) {
+/*
+ * What a program may expect to start with, whatever the runtime was started with. For ourselves
+ * as well: while SIGCHLD is ignored, the kernel reaps our children and tells us nothing.
+ */
+static void restore_dispositions(void) {
     struct sigaction fallback;
     memset(&fallback, 0, sizeof fallback);
     fallback.sa_handler = SIG_DFL;
     for (int number = 1; number <= LAST_SIGNAL; number++) {
         (void)sigaction(number, &fallback, NULL); /* refused where there is nothing to restore */
     }
-    /* Last: a signal that was forwarded meanwhile is delivered here, to its default action. */
-    sigset_t none;
-    sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 /*
@@ -84,7 +83,10 @@ static void take_foreground(void) {
 
 static _Noreturn void run_program(char **program) {
     take_foreground();
-    restore_signals();
+    /* A signal that was forwarded meanwhile arrives here, and does what it does by default. */
+    sigset_t none;
+    sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)execvp(program[0], program);
     int error = errno;
     complain("can't run", program[0], error);
@@ -142,6 +144,7 @@ int main(int argc, char **argv) {
         complain("can't block", "signals", errno);
         return CODE_CANNOT_RUN;
     }
+    restore_dispositions();
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L); /* for when it isn't pid 1 */
     pid_t child = fork();
     if (child < 0) {
