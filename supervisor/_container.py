@@ -216,7 +216,7 @@ class Container:
 
         A program that runs as pid 1 gets only the signals that it has a handler for: ``sleep``
         ignores SIGTERM there, and is killed after ``grace``, unless its bundle has
-        ``init=True``.
+        ``init=True``. One that was started just now is asked, once, when it has its handler.
 
         Args:
             grace: how many seconds it is given.

@@ -40,10 +40,8 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
         if (
             core.state is State.RUNNING
         ):  # one that wasn't started has nothing to be asked
-            with contextlib.suppress(ProcessEnded):
-                core.init.send_signal(ask_with)
-            with trio.move_on_after(grace):
-                return Stopped(await core.init.wait(), escalated=False)
+            with trio.move_on_after(grace), contextlib.suppress(ProcessEnded):
+                return Stopped(await core.init.ask(ask_with), escalated=False)
         return Stopped(await end(core), escalated=True)
     except BaseException:
         core.intend(None)

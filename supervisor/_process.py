@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -24,6 +26,7 @@ from ._errors import (
     scarcity,
 )
 from ._evidence import Finding, Found
+from ._hearing import Identity, hears, program_of
 from ._host import Host, shielded
 from ._pidfd import PidFd
 from ._status import Cause, ExitStatus, Source, unknown
@@ -53,6 +56,9 @@ from .state import (
 from .stdio import InputStream, open_output
 
 logger: Final = logging.getLogger("supervisor")
+
+_HEARING_SECONDS = 0.5
+_HEARING_POLL_SECONDS = 0.002
 
 
 class Process:
@@ -100,6 +106,8 @@ class Process:
         self._shim_gone = trio.Event()
         self._collected = trio.Event()
         self._oom_before = 0
+        self._gate: Identity | None = None
+        self._started_at = -math.inf
         self.container = container
         self.id = layout.id
         self.record = record
@@ -165,6 +173,21 @@ class Process:
             self._process.send_signal(number)
         else:
             send_line(self._layout.control, signal_line(number))
+
+    async def ask(self, number: int) -> ExitStatus:
+        """Send a signal, and wait for the end.
+
+        A pid 1 that was started just now may not have its handler yet, and would lose the
+        signal: then it is sent as soon as it would be heard, or a moment later anyway.
+
+        Raises:
+            ProcessEnded: it has ended.
+        """
+        with trio.move_on_at(self._started_at + _HEARING_SECONDS):
+            while self.pid is not None and not hears(self.pid, number, gate=self._gate):
+                await trio.sleep(_HEARING_POLL_SECONDS)
+        self.send_signal(number)
+        return await self.wait()
 
     def terminate(self) -> None:
         """Send it SIGTERM; as `send_signal`."""
@@ -248,6 +271,7 @@ class Process:
         try:
             self.attach(PidFd.open(made.pid, made.start_time), self._shim)
             self.pid = made.pid  # also when it has ended and was reaped by now
+            self._gate = None if self.record.exec else program_of(made.pid)
             self.open_streams()
         except BaseException:
             self._undo_made()
@@ -344,10 +368,8 @@ class Process:
 
     def open_streams(self) -> None:
         """Open the fifos among its standard streams."""
-
-        def let_go() -> None:
-            send_line(self._layout.control, CLOSE_STDIN)
-
+        # No reference back to us: a stream that nobody keeps is closed at once.
+        let_go = partial(send_line, self._layout.control, CLOSE_STDIN)
         for name in ("stdin", "stdout", "stderr"):
             spec = getattr(self.record, name)
             if spec is None or not spec.startswith("fifo:"):
@@ -438,6 +460,10 @@ class Process:
         """Return when it has ended, somebody knows how, and its output was read."""
         await self._collected.wait()
         await self._shim_gone.wait()
+
+    def mark_started(self) -> None:
+        """Take note of the time: from now on it becomes the user's program."""
+        self._started_at = trio.current_time()
 
     def release(self) -> None:
         """Tell its shim that nobody will read what is left of its output."""

@@ -80,6 +80,7 @@ async def _look_again(core: Core) -> None:
 
 def _started(core: Core) -> None:
     core.mark_started()
+    core.init.mark_started()
     if core.state is State.STARTING:
         core.apply(Event.STARTED)
 

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -112,14 +113,17 @@ static int reap(pid_t program, int *status) {
     }
 }
 
-/* Forward signals and reap until the program has ended; returns its wait status. */
-static int look_after(pid_t program, const sigset_t *all) {
+/* Forward signals and reap until the program has ended; returns its wait status. They are read
+ * from a descriptor: a process in sigwaitinfo() looks, in /proc/PID/status, as if it blocked
+ * nothing, and whoever asks whether it would hear a signal is told the wrong thing. */
+static int look_after(pid_t program, int signals) {
+    struct signalfd_siginfo info;
     int status = 0;
     for (;;) {
-        int number = sigwaitinfo(all, NULL);
-        if (number < 0) {
+        if (read(signals, &info, sizeof info) != (ssize_t)sizeof info) {
             continue; /* EINTR: we were stopped and continued */
         }
+        int number = (int)info.ssi_signo;
         if (number != SIGCHLD) {
             (void)kill(program, number); /* it isn't reaped yet, so the pid is still its own */
         } else if (reap(program, &status)) {
@@ -146,6 +150,11 @@ int main(int argc, char **argv) {
     }
     restore_dispositions();
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L); /* for when it isn't pid 1 */
+    int signals = signalfd(-1, &all, SFD_CLOEXEC);
+    if (signals < 0) {
+        complain("can't read", "signals", errno);
+        return CODE_CANNOT_RUN;
+    }
     pid_t child = fork();
     if (child < 0) {
         complain("can't fork to run", *program, errno);
@@ -154,5 +163,5 @@ int main(int argc, char **argv) {
     if (child == 0) {
         run_program(program);
     }
-    return code_of(look_after(child, &all));
+    return code_of(look_after(child, signals));
 }

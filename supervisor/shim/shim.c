@@ -35,7 +35,7 @@
 #define SYS_close_range 436
 #endif
 
-enum { STATUS_SIZE = 64, LINE_SIZE = 128, MESSAGE_SIZE = 1024, LOG_LIMIT = 64 * 1024 };
+enum { STATUS_SIZE = 64, LINE_SIZE = 128, MESSAGE_SIZE = 1024, LOG_LIMIT = 64 * 1024, LAST_SIGNAL = 64 };
 
 /* The shim's whole state: there is one process, so there is one of these. */
 static struct {
@@ -432,6 +432,13 @@ static void wait_for_events(int also) {
 
 /* ---- step 3: the runtime ----------------------------------------------------------------- */
 
+/* By system call: C libraries refuse to touch the signals they keep for themselves (32 to 34),
+ * and glibc's posix_spawn, which may have launched us, leaves those ignored. */
+static void default_signal(int number) {
+    static const unsigned long nothing[4]; /* the kernel's sigaction: SIG_DFL, no flags, no mask */
+    syscall(SYS_rt_sigaction, number, nothing, NULL, 8UL);
+}
+
 /* Between vfork and exec the child borrows our memory: only system calls here. The runtime hands
  * its signal mask on to the container (runc), so it must be empty. PDEATHSIG is safe from here
  * because we have one thread; if we died before it was armed, getppid() tells. */
@@ -440,7 +447,7 @@ static int run_child(pid_t self) {
     sigemptyset(&none);
     for (int i = 0; i < 3; i++)
         if (dup2(shim.end[i], i) < 0) return errno;
-    for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL);
+    for (int number = 1; number <= LAST_SIGNAL; number++) default_signal(number);
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
     if (getppid() != self) return ECHILD;
     sigprocmask(SIG_SETMASK, &none, NULL);

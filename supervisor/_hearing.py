@@ -1,0 +1,42 @@
+"""Whether a signal would reach a container's init, or be dropped.
+
+A pid 1 gets only signals that it handles (man 7 pid_namespaces); one that is sent too early, to
+a program that is about to install its handler, is lost for good.
+"""
+
+from __future__ import annotations
+
+import os
+
+Identity = tuple[int, int]
+
+
+def program_of(pid: int) -> Identity | None:
+    """Return the identity of the program that a process runs; None if it can't be seen."""
+    try:
+        status = os.stat(f"/proc/{pid}/exe")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def hears(pid: int, number: int, *, gate: Identity | None) -> bool:
+    """Whether a process would act on a signal sent now.
+
+    Args:
+        pid: the process.
+        number: the signal.
+        gate: the runtime's program that it ran at first, waiting to be started: while it
+            still does, the user's program isn't there yet. None if that isn't known.
+    """
+    # The gate first: a status read before the exec would tell the runtime's handlers.
+    waiting = gate is not None and program_of(pid) == gate
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            status = dict(line.rstrip("\n").partition(":\t")[::2] for line in file)
+        if status["NSpid"].split()[-1] != "1":
+            return True
+        prepared = int(status["SigCgt"], 16) | int(status["SigBlk"], 16)
+    except (OSError, KeyError, ValueError, IndexError):
+        return True  # nothing speaks against it
+    return not waiting and bool(prepared >> (number - 1) & 1)
