@@ -1,17 +1,18 @@
 """Run and supervise OCI containers from Trio, without a daemon.
 
-The floors of the house; a module imports only from those above its own line::
+The floors of the house. A module imports only from the lines above its own, and from those that
+stand before it on its line::
 
     _errors _status _lifecycle _deadlines   words: errors, ends, states, deadlines
     state/                                  what is on disk
     _pidfd                                  processes, held by descriptor
-    oci/ shim/ stdio/ cgroups/              runtimes, shims, streams, cgroups
-    _host _evidence _process                one shimmed process and its task
-    _make _dispose _core                    a container's directory, its end, its inside
+    shim/ oci/ stdio/ cgroups/              shims, runtimes and bundles, streams, cgroups
+    _host _evidence _hearing _process       one shimmed process and its task
+    _root _make _dispose _core              a container's directory, its end, its inside
     _start _exec _end _checkpoint _create   the operations on one container
     _container                              a container, as users see it
-    _adopt _leash _root _nursery            recovery, leash, root
-    _supervisor                             the nursery and the registry
+    _adopt _leash _nursery                  recovery, leash, nursery
+    _supervisor                             the supervisor and its registry
 """
 
 from subprocess import DEVNULL, PIPE, STDOUT
@@ -93,6 +94,5 @@ __all__ = [
     "SupervisorError",
     "TooManyFiles",
     "UsageError",
-    "Cause",
     "open_supervisor",
 ]

@@ -165,9 +165,7 @@ def _core(
     )
 
 
-async def _take_over(
-    recovery: Recovery, core: Core, process: Process, found: Found
-) -> None:
+async def _take_over(recovery: Recovery, core: Core, process: Process, found: Found) -> None:
     """Hand a process to a task of ours; one that has ended is settled before this returns."""
     await process.adopt(found)
     if process.id == "init":
@@ -199,9 +197,7 @@ async def _adopt_execs(recovery: Recovery, core: Core) -> None:
         try:
             await _adopt_exec(recovery, core, layout)
         except StateCorrupt as error:
-            logger.warning(
-                "%s: exec %s is set aside: %s", core.record.id, layout.id, error
-            )
+            logger.warning("%s: exec %s is set aside: %s", core.record.id, layout.id, error)
 
 
 async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> None:
@@ -269,8 +265,5 @@ def sweep(root: str) -> None:
             if not entry.name.startswith((".new-", ".deleted-")):
                 continue
             with contextlib.suppress(OSError):
-                if (
-                    time.time() - entry.stat(follow_symlinks=False).st_mtime
-                    > _STALE_SECONDS
-                ):
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
                     shutil.rmtree(entry.path, ignore_errors=True)

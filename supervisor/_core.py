@@ -59,9 +59,7 @@ class Core:
 
     def add_init(self, record: ProcessRecord) -> Process:
         """Give it its init, which isn't launched or watched yet."""
-        self.init = self.new_process(
-            self.layout.init, record, when_ended=self._init_ended
-        )
+        self.init = self.new_process(self.layout.init, record, when_ended=self._init_ended)
         return self.init
 
     def new_process(
@@ -131,9 +129,7 @@ class Core:
             self.record = attrs.evolve(self.record, intent=intent)
             write_whole(self.layout.state, dump(self.record))
 
-    async def call(
-        self, command: Sequence[str], *, seconds: float, log: str | None
-    ) -> bytes:
+    async def call(self, command: Sequence[str], *, seconds: float, log: str | None) -> bytes:
         """Call its runtime; the call holds its lock until it ends."""
         assert self.lock is not None
         return await call(

@@ -66,9 +66,7 @@ def draft(
     cgroup = cgroup_for(cgroup_parent, root, id) if host.hierarchies.usable() else None
     spec = bundle.derive(cgroup=cgroup)
     if "process" not in spec:
-        raise BundleInvalid(
-            "it has no process to run", path=bundle.path, where="process"
-        )
+        raise BundleInvalid("it has no process to run", path=bundle.path, where="process")
     image = None if checkpoint is None else _checkpoint_path(checkpoint)
     uid, gid = container_root_ids(spec)
     record = ContainerRecord(
@@ -121,9 +119,7 @@ async def launch_init(core: Core, drafted: Draft) -> None:
     init = core.add_init(drafted.init)
     command = _command(core, drafted)
     try:
-        await core.nursery.start(
-            init.run, command, drafted.stdio.options, drafted.stdio.fds
-        )
+        await core.nursery.start(init.run, command, drafted.stdio.options, drafted.stdio.fds)
     except RuntimeFailed as error:
         if drafted.init.checkpoint is None:
             raise

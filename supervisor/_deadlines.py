@@ -11,9 +11,7 @@ from ._errors import InvalidValue
 
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     if not isinstance(value, int | float) or math.isnan(value) or value <= 0:
-        raise InvalidValue(
-            f"deadline {attribute.name} must be above 0 seconds, not {value!r}"
-        )
+        raise InvalidValue(f"deadline {attribute.name} must be above 0 seconds, not {value!r}")
 
 
 @attrs.frozen(kw_only=True)

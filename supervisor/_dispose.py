@@ -31,11 +31,13 @@ class Estate:
         layout: its directory.
         record: its ``state.json``.
         lock: held by us; released when its directory is gone.
+        ran: whether its runtime may ever have run; if not, it has nothing to forget.
     """
 
     layout: ContainerLayout
     record: ContainerRecord
     lock: Lock
+    ran: bool = True
 
 
 async def dispose(host: Host, estate: Estate) -> None:
@@ -50,7 +52,8 @@ async def dispose(host: Host, estate: Estate) -> None:
     seconds = host.deadlines.cleanup
     failed: list[str] = []
     with shielded(seconds) as scope:
-        await _forget_in_runtime(host, estate, failed)
+        if estate.ran:
+            await _forget_in_runtime(host, estate, failed)
         await _empty_cgroup(host, estate, failed)
         if not failed:
             await _await_shims(host, estate.layout)
@@ -83,9 +86,7 @@ def remove_directory(path: str) -> None:
 
 async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> None:
     record = estate.record
-    caller = Caller(
-        runtime=record.runtime, root=record.runtime_root, args=record.runtime_args
-    )
+    caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
     log = estate.layout.init.log("delete")
     command = caller.delete(record.id, force=True, log=log if _exists(log) else None)
     for attempt in range(2):
@@ -101,9 +102,7 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
         except (SupervisorError, OSError) as error:
             if attempt == 1:
                 failed.append(str(error))
-        if (
-            record.cgroup is not None
-        ):  # what the runtime couldn't kill keeps it from deleting
+        if record.cgroup is not None:  # what the runtime couldn't kill keeps it from deleting
             host.hierarchies.kill(record.cgroup)
 
 

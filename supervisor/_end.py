@@ -37,9 +37,7 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
         return Stopped(await core.init.wait(), escalated=False)
     core.intend(Intent.STOP)
     try:
-        if (
-            core.state is State.RUNNING
-        ):  # one that wasn't started has nothing to be asked
+        if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
             with trio.move_on_after(grace), contextlib.suppress(ProcessEnded):
                 return Stopped(await core.init.ask(ask_with), escalated=False)
         return Stopped(await end(core), escalated=True)
@@ -88,15 +86,11 @@ async def _delete(core: Core) -> None:
     """The rest of a delete, which is done to its end once it has begun."""
     assert core.lock is not None
     try:
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk must not keep it from being deleted
+        with contextlib.suppress(OSError):  # a full disk must not keep it from being deleted
             core.intend(Intent.DELETE)
         with shielded(core.host.deadlines.cleanup):
             await _end_processes(core)
-        await dispose(
-            core.host, Estate(layout=core.layout, record=core.record, lock=core.lock)
-        )
+        await dispose(core.host, Estate(layout=core.layout, record=core.record, lock=core.lock))
     except CleanupIncomplete as error:
         core.apply(Event.DELETE_FAILED)
         core.gone(core.record.id, error)

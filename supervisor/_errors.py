@@ -109,9 +109,7 @@ class ShimNotFound(ShimError):
         path: where it was looked for.
     """
 
-    def __init__(
-        self, message: str, *, path: str, container: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, path: str, container: str | None = None) -> None:
         super().__init__(message, container=container)
         self.path = path
 
@@ -194,9 +192,7 @@ class DeadlineExpired(InfrastructureError):
         seconds: the deadline that expired.
     """
 
-    def __init__(
-        self, message: str, *, seconds: float, container: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, seconds: float, container: str | None = None) -> None:
         super().__init__(message, container=container)
         self.seconds = seconds
 

@@ -159,13 +159,13 @@ def _process(
 
 
 def _descends(host: Host, record: ContainerRecord, shim: Shim, pid: int) -> bool:
-    """Whether it is its shim's child, while that lives, and is in its container's cgroup.
+    """Whether nothing speaks against its being ours, beyond pid, start time and boot.
 
-    Somebody may have written another process's pid and start time into the files.
+    Somebody may have written another process's pid and start time into the files. While its
+    shim lives, it is that one's child; where its container has a cgroup, it is in there.
     """
-    if shim.pid is not None and shim.alive() and parent_pid(pid) != shim.pid:
+    if shim.alive() and (shim.pid is None or parent_pid(pid) != shim.pid):
         return False
-    cgroup = record.cgroup
-    if cgroup is None or not host.hierarchies.remains(cgroup):
-        return shim.pid is not None and shim.alive()
-    return host.hierarchies.holds(cgroup, pid)
+    if record.cgroup is None or not host.hierarchies.remains(record.cgroup):
+        return True
+    return host.hierarchies.holds(record.cgroup, pid)

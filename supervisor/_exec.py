@@ -10,11 +10,20 @@ import trio
 
 from ._core import Core
 from ._dispose import remove_directory
+from ._errors import StateCorrupt, TooManyFiles
 from ._lifecycle import Event
 from ._make import make_exec
+from ._pidfd import PidFd
 from ._process import Process
 from .oci import exec_process
-from .state import Lock, ProcessRecord, check_exec_id, process_object
+from .state import (
+    Lock,
+    ProcessLayout,
+    ProcessRecord,
+    check_exec_id,
+    process_object,
+    read_pid,
+)
 from .stdio import Stdio, StdioArgument, plan
 
 User = int | str | tuple[int, int] | None
@@ -51,13 +60,33 @@ async def exec(
     try:
         await core.nursery.start(_own, core, process, lock, command, stdio)
     except BaseException:
+        _end_unreported(core, layout)
         remove_directory(layout.path)
         raise
     return process
 
 
+def _end_unreported(core: Core, layout: ProcessLayout) -> None:
+    """Kill the program of an exec that failed, in case its shim was killed before it could.
+
+    The number in the file proves nothing by itself, so only a process that is in the container's
+    own cgroup, and isn't its init, is touched.
+    """
+    with contextlib.suppress(StateCorrupt, TooManyFiles):
+        pid = read_pid(layout.pid)
+        process = None if pid is None else PidFd.open(pid)
+        if process is None:
+            return
+        cgroup = core.record.cgroup
+        if cgroup is not None and process.pid != core.init.pid:
+            if core.host.hierarchies.holds(cgroup, process.pid):
+                process.kill()
+        process.close()
+
+
 def adopt_exec(core: Core, process: Process, lock: Lock | None) -> None:
     """Watch an exec that another supervisor has made."""
+    core.execs[process.id] = process
     core.nursery.start_soon(_watch, core, process, lock)
 
 
@@ -93,9 +122,7 @@ def _kept(core: Core, process: Process, lock: Lock | None) -> Iterator[None]:
             lock.release()
 
 
-async def _forget_when_collected(
-    core: Core, process: Process, lock: Lock | None
-) -> None:
+async def _forget_when_collected(core: Core, process: Process, lock: Lock | None) -> None:
     """Remove its directory when somebody knows how it ended and its output was read."""
     await process.wait_collected()
     if lock is not None:

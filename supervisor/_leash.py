@@ -33,14 +33,10 @@ class Keeper:
         except OSError as error:
             raise scarcity(error) from error
         # A forked child would hold our end after our death, and the others for nothing.
-        self._ends: list[Descriptor] = [
-            close_in_children(fd) for fd in (write_fd, read_fd, pidfd)
-        ]
+        self._ends: list[Descriptor] = [close_in_children(fd) for fd in (write_fd, read_fd, pidfd)]
         self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd)
         try:
-            self._process = launch_keeper(
-                binary, root, self.leash, remove_root=remove_root
-            )
+            self._process = launch_keeper(binary, root, self.leash, remove_root=remove_root)
         except BaseException:
             self._close()
             raise
@@ -65,9 +61,7 @@ def write_cleanup(
     layout: ContainerLayout, record: ContainerRecord, hierarchies: Hierarchies
 ) -> None:
     """Write what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
-    caller = Caller(
-        runtime=record.runtime, root=record.runtime_root, args=record.runtime_args
-    )
+    caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
     steps = [["run", *caller.delete(record.id, force=True)]]
     if record.cgroup is not None:
         steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]

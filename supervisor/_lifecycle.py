@@ -114,12 +114,8 @@ def next_state(state: State, event: Event, *, container: str | None = None) -> S
     following = TRANSITIONS[state].get(event)
     if following is None:
         advice = _ADVICE.get((state, event))
-        message = f"cannot {event.value}: it is {state.value}" + (
-            f"; {advice}" if advice else ""
-        )
-        raise IllegalTransition(
-            message, state=state.value, event=event.value, container=container
-        )
+        message = f"cannot {event.value}: it is {state.value}" + (f"; {advice}" if advice else "")
+        raise IllegalTransition(message, state=state.value, event=event.value, container=container)
     return following
 
 

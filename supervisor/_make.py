@@ -68,18 +68,14 @@ def make_exec(
         DiskFull, TooManyFiles, OSError: it can't be made; nothing is left.
     """
     try:
-        return _make_locked(
-            layout.path, lambda path: _fill_process(path, layout, record, stdio)
-        )
+        return _make_locked(layout.path, lambda path: _fill_process(path, layout, record, stdio))
     except FileExistsError as error:
         raise InvalidValue(
             f"there is a process {layout.id!r} already", container=container
         ) from error
 
 
-def _fill_process(
-    path: str, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio
-) -> None:
+def _fill_process(path: str, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio) -> None:
     """Fill the directory ``path``, which is, or will be renamed to, ``layout.path``."""
     write_whole(ProcessLayout(path).record, dump(record))
     prepare(stdio.moved(layout.path, path), uid=record.root_uid, gid=record.root_gid)

@@ -119,9 +119,7 @@ class Process:
 
     def __repr__(self) -> str:
         end = f"pid {self.pid}" if self._status is None else str(self._status)
-        return (
-            f"<supervisor.Process {self.container}/{self.id} {self.args[0]!r}: {end}>"
-        )
+        return f"<supervisor.Process {self.container}/{self.id} {self.args[0]!r}: {end}>"
 
     # ---- for users ----------------------------------------------------------------------
 
@@ -138,11 +136,7 @@ class Process:
         """
         if self._status is None:
             return None
-        return (
-            -self._status.signal
-            if self._status.signal is not None
-            else int(self._status)
-        )
+        return -self._status.signal if self._status.signal is not None else int(self._status)
 
     async def wait(self) -> ExitStatus:
         """Wait until it has ended, whoever still holds its streams.
@@ -166,9 +160,7 @@ class Process:
             ProcessEnded: it has ended.
         """
         if self._status is not None:
-            raise ProcessEnded(
-                f"its process {self.id} has ended", container=self.container
-            )
+            raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
         if self._process is not None:
             self._process.send_signal(number)
         else:
@@ -313,36 +305,26 @@ class Process:
         with shielded(self._host.deadlines.cleanup):
             await self._shim.give_up(self._host.deadlines.shim)
 
-    def _refusal(
-        self, report: Refused | None, command: Sequence[str]
-    ) -> SupervisorError | OSError:
+    def _refusal(self, report: Refused | None, command: Sequence[str]) -> SupervisorError | OSError:
         if report is None:
             said = last_error(self._layout.shim_log)
             detail = f": {said}" if said else ", and it said nothing"
-            return ShimExited(
-                f"its shim ended before its report{detail}", container=self.container
-            )
+            return ShimExited(f"its shim ended before its report{detail}", container=self.container)
         if report.phase == "runtime":
             reason = last_error(_log_of(command))
             status = -report.signal if report.signal else report.code
             return failure(command, status, reason, container=self.container)
         if report.phase == "launch":
-            return RuntimeNotFound(
-                f"{report.error}: is it an OCI runtime?", name=command[0]
-            )
+            return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=command[0])
         if report.phase == "pid":
             return failure(command, 0, report.error, container=self.container)
         if report.errno:
-            error = scarcity(
-                OSError(report.errno, report.error), container=self.container
-            )
+            error = scarcity(OSError(report.errno, report.error), container=self.container)
             if isinstance(error, SupervisorError):
                 return error
         return ShimError(report.error, container=self.container)
 
-    def attach(
-        self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None
-    ) -> None:
+    def attach(self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None) -> None:
         """Take over the descriptors of a process that runs: the task closes them."""
         self._process, self._shim = process, shim
         self._exit = exit or self._exit
@@ -424,23 +406,17 @@ class Process:
     async def _end_lost(self, lost: ExitStatus | None) -> ExitStatus:
         """End a process whose shim is dead, and ask the kernel how it ended."""
         if not self._owned:
-            return unknown(
-                "its shim was lost; the supervisor that holds it settles how it ended"
-            )
+            return unknown("its shim was lost; the supervisor that holds it settles how it ended")
         if self._process is None:
             if self._cgroup is not None and not self.record.exec:
-                self._host.hierarchies.kill(
-                    self._cgroup
-                )  # whoever it is, it is in there
+                self._host.hierarchies.kill(self._cgroup)  # whoever it is, it is in there
             return lost or unknown("its shim was lost, and its pid can't be verified")
         self._process.kill()
         with trio.move_on_after(self._host.deadlines.kill):
             await self._process.wait_reaped()
         status = self._process.wait_status()
         if status is None:
-            return unknown(
-                "its shim was lost, and the kernel doesn't tell how it ended"
-            )
+            return unknown("its shim was lost, and the kernel doesn't tell how it ended")
         return _from_kernel(status)
 
     def _with_oom(self, status: ExitStatus) -> ExitStatus:
@@ -451,6 +427,10 @@ class Process:
         return attrs.evolve(status, cause=Cause.OUT_OF_MEMORY, oom_killed=True)
 
     # ---- for the container --------------------------------------------------------------
+
+    def watched(self) -> bool:
+        """Whether its shim still watches it, as far as one look at ``exit`` tells."""
+        return self._exit is not None and self._exit.watched()
 
     async def wait_shim_gone(self) -> None:
         """Return when its shim has ended, and nothing of it is left but files."""
@@ -494,9 +474,7 @@ def _from_kernel(status: int) -> ExitStatus:
             signal=os.WTERMSIG(status),
             core_dumped=os.WCOREDUMP(status),
         )
-    return ExitStatus(
-        cause=Cause.EXITED, source=Source.KERNEL, code=os.WEXITSTATUS(status)
-    )
+    return ExitStatus(cause=Cause.EXITED, source=Source.KERNEL, code=os.WEXITSTATUS(status))
 
 
 def _log_of(command: Sequence[str]) -> str | None:

@@ -42,9 +42,7 @@ def open_root(path: str | os.PathLike[str]) -> str:
     real = os.path.realpath(given)
     status = os.stat(real)
     if status.st_uid != os.geteuid():
-        raise InvalidValue(
-            f"the root {given} belongs to uid {status.st_uid}, not to us"
-        )
+        raise InvalidValue(f"the root {given} belongs to uid {status.st_uid}, not to us")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InvalidValue(f"others may write to the root {given}: chmod go-w it")
     return real
@@ -62,7 +60,5 @@ def cgroup_for(parent: str, root: str, id: str) -> str:
     cgroup hierarchy and have the same path.
     """
     status = os.stat(root)
-    identity = f"{root}\0{status.st_dev}\0{status.st_ino}".encode(
-        errors="surrogateescape"
-    )
+    identity = f"{root}\0{status.st_dev}\0{status.st_ino}".encode(errors="surrogateescape")
     return f"{parent}/{hashlib.sha256(identity).hexdigest()[:12]}-{id}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import trio
 from trio_util import move_on_when
 
 from ._core import Core
-from ._errors import OCIRuntimeError, RuntimeTimeout, ShimExited
+from ._errors import InfrastructureError, OCIRuntimeError, RuntimeTimeout, ShimExited
 from ._host import shielded
 from ._lifecycle import Event, State
 from ._status import Source
@@ -18,6 +20,8 @@ Failure = OCIRuntimeError | RuntimeTimeout
 async def start(core: Core) -> None:
     """Let the init of a container run the user's program; see `Container.start`."""
     core.require_own("start")
+    if not core.init.watched():  # its end just hasn't been settled yet
+        await core.init.wait()
     _raise_if_lost(core)
     core.apply(Event.START)
     try:
@@ -63,12 +67,15 @@ async def _look_again(core: Core) -> None:
     if core.state is not State.STARTING:
         return
     assert core.lock is not None
-    told = await ask_status(
-        core.caller,
-        core.record.id,
-        seconds=core.host.deadlines.call,
-        inherit=[core.lock.fd],
-    )
+    told = None
+    with contextlib.suppress(OCIRuntimeError, InfrastructureError):
+        # Without an answer it counts as created: starting it again finds out.
+        told = await ask_status(
+            core.caller,
+            core.record.id,
+            seconds=core.host.deadlines.call,
+            inherit=[core.lock.fd],
+        )
     if told == "stopped" or told is None:
         with trio.move_on_after(core.host.deadlines.shim):
             await core.init.wait()

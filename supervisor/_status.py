@@ -59,11 +59,7 @@ class ExitStatus:
     @property
     def at(self) -> datetime | None:
         """When it ended, in UTC (microseconds; ``at_ns`` has the rest), or None."""
-        return (
-            None
-            if self.at_ns is None
-            else datetime.fromtimestamp(self.at_ns / 1e9, UTC)
-        )
+        return None if self.at_ns is None else datetime.fromtimestamp(self.at_ns / 1e9, UTC)
 
     def __int__(self) -> int:
         """Return the shell's convention: code, 128 + signal, or 255 for unknown."""
@@ -105,6 +101,4 @@ def _check(status: ExitStatus) -> None:
 
 def unknown(why: str, *, at_ns: int | None = None) -> ExitStatus:
     """Return the status of a process whose end nobody recorded."""
-    return ExitStatus(
-        cause=Cause.UNKNOWN, source=Source.INFERENCE, why=why, at_ns=at_ns
-    )
+    return ExitStatus(cause=Cause.UNKNOWN, source=Source.INFERENCE, why=why, at_ns=at_ns)

@@ -24,6 +24,8 @@ from ._errors import (
     ContainerExists,
     ContainerNotFound,
     InvalidValue,
+    RuntimeNotFound,
+    ShimNotFound,
     SupervisorError,
 )
 from ._host import Host, shielded
@@ -166,9 +168,7 @@ class Supervisor(Mapping[str, Container]):
     def _check_free(self, id: str) -> None:
         check_id(id)
         if id in self._containers or id in self._making:
-            raise ContainerExists(
-                f"there is one under {self.root} already", container=id
-            )
+            raise ContainerExists(f"there is one under {self.root} already", container=id)
         if id in self._broken:
             raise ContainerExists(
                 f"there is a broken one at {self._broken[id].path}: {self._broken[id].reason}",
@@ -218,8 +218,9 @@ class Supervisor(Mapping[str, Container]):
             if self._leash is not None:
                 write_cleanup(layout, record, self._host.hierarchies)
             await launch_init(core, drafted)
-        except BaseException:
-            await self._undo(Estate(layout=layout, record=record, lock=lock))
+        except BaseException as error:
+            ran = not isinstance(error, RuntimeNotFound | ShimNotFound)
+            await self._undo(Estate(layout=layout, record=record, lock=lock, ran=ran))
             raise
         return core
 
@@ -243,9 +244,10 @@ class Supervisor(Mapping[str, Container]):
     def _gone(self, id: str, error: CleanupIncomplete | None) -> None:
         """Take note of a container that was deleted, or that couldn't be."""
         self._containers.pop(id, None)
-        self._cores.pop(id, None)
         self._broken.pop(id, None)
-        if error is not None:
+        if error is None:
+            self._cores.pop(id, None)
+        else:  # its core stays, and its lock with it, until it is deleted or we close
             path = self._layout.container(id).path
             self._broken[id] = Broken(id=id, path=path, reason=str(error))
 
@@ -297,8 +299,8 @@ class Supervisor(Mapping[str, Container]):
         return adopted
 
     def _supervised(self, id: str) -> bool:
-        known = self._containers.get(id)
-        return id in self._making or (known is not None and not known.foreign)
+        known = self._cores.get(id)
+        return id in self._making or (known is not None and known.lock is not None)
 
     # ---- closing ------------------------------------------------------------------------
 
@@ -322,9 +324,7 @@ async def _delete_quietly(box: Container) -> None:
 def _check_cgroup(parent: str) -> str:
     parts = parent.split("/")[1:] if parent.startswith("/") else []
     if not parts or any(part in ("", ".", "..") for part in parts) or "\0" in parent:
-        raise InvalidValue(
-            f"the cgroup parent must be an absolute path below /, not {parent!r}"
-        )
+        raise InvalidValue(f"the cgroup parent must be an absolute path below /, not {parent!r}")
     return parent
 
 
@@ -368,9 +368,7 @@ async def open_supervisor(
     keeper removes what they leave.
     """
     host = Host(
-        shim=find_binary("supervisor-shim")
-        if shim is None
-        else check_program(os.fspath(shim)),
+        shim=find_binary("supervisor-shim") if shim is None else check_program(os.fspath(shim)),
         deadlines=deadlines or Deadlines(),
         hierarchies=Hierarchies.discover(),
         boot_id=boot_id(),
@@ -382,9 +380,7 @@ async def open_supervisor(
     keeper = None
     try:
         if leash or (leash is None and ephemeral):
-            keeper = Keeper(
-                find_binary("supervisor-keeper"), real_root, remove_root=ephemeral
-            )
+            keeper = Keeper(find_binary("supervisor-keeper"), real_root, remove_root=ephemeral)
         async with background_nursery() as nursery:
             supervisor = Supervisor(
                 host,
@@ -393,9 +389,7 @@ async def open_supervisor(
                 runtime=chosen,
                 cgroup_parent=cgroup_parent,
                 leash=keeper.leash if keeper else None,
-                creates=trio.CapacityLimiter(
-                    creates_at_once or 2 * (os.cpu_count() or 1)
-                ),
+                creates=trio.CapacityLimiter(creates_at_once or 2 * (os.cpu_count() or 1)),
             )
             try:
                 if not ephemeral:

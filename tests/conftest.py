@@ -34,24 +34,40 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "choice" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("runtimes")
         names = marker.args if marker is not None else REAL
-        metafunc.parametrize("choice", [choose(name) for name in names], ids=list(names), indirect=True)
+        metafunc.parametrize(
+            "choice", [choose(name) for name in names], ids=list(names), indirect=True
+        )
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Iterator[None]:
     outcome: Any = yield
     choice = getattr(item, "callspec", None) and item.callspec.params.get("choice")  # type: ignore[attr-defined]
-    if call.when == "call" and outcome.get_result().passed and isinstance(choice, Choice) and choice.real:
+    if (
+        call.when == "call"
+        and outcome.get_result().passed
+        and isinstance(choice, Choice)
+        and choice.real
+    ):
         item.config.stash[_REAL_RAN].add(choice.name)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail the run if it should have tested a real runtime and none could."""
     wanted = os.environ.get("SUPERVISOR_REQUIRE_RUNTIME", "")
-    if wanted and exitstatus == pytest.ExitCode.OK and not session.config.stash[_REAL_RAN]:
+    if (
+        wanted
+        and exitstatus == pytest.ExitCode.OK
+        and not session.config.stash[_REAL_RAN]
+    ):
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
-            reporter.write_line("no real OCI runtime could run: see the reasons of the skipped tests", red=True)
+            reporter.write_line(
+                "no real OCI runtime could run: see the reasons of the skipped tests",
+                red=True,
+            )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -98,7 +114,9 @@ def cgroup_parent() -> Iterator[str]:
 def supervisor(cgroup_parent: str, choice: Choice) -> OpenSupervisor:
     """`open_supervisor` with the test's runtime and cgroup parent."""
 
-    def opener(root: Path | None = None, **options: Any) -> AbstractAsyncContextManager[Supervisor]:
+    def opener(
+        root: Path | None = None, **options: Any
+    ) -> AbstractAsyncContextManager[Supervisor]:
         options.setdefault("runtime", choice.runtime())
         return open_supervisor(root, cgroup_parent=cgroup_parent, **options)
 
@@ -116,9 +134,23 @@ def rootfs() -> Iterator[Path]:
     for name in ("bin", "proc", "dev", "sys", "tmp", "run", "etc"):
         (path / name).mkdir()
     shutil.copy(busybox, path / "bin/busybox")
-    for name in ("sh", "sleep", "true", "false", "cat", "echo", "kill", "stty", "dd", "ls", "env"):
+    for name in (
+        "sh",
+        "sleep",
+        "true",
+        "false",
+        "cat",
+        "echo",
+        "kill",
+        "stty",
+        "dd",
+        "ls",
+        "env",
+    ):
         (path / "bin" / name).symlink_to("busybox")
-    (path / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
+    (path / "etc/passwd").write_text(
+        "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"
+    )
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -143,7 +175,10 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-    places = (tempfile.gettempdir() + "/ts-", tempfile.gettempdir() + "/trio-supervisor-")
+    places = (
+        tempfile.gettempdir() + "/ts-",
+        tempfile.gettempdir() + "/trio-supervisor-",
+    )
     before = leaks.Snapshot.take(places)
     yield
     found = leaks.check(before, places)

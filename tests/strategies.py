@@ -105,13 +105,20 @@ def process_objects() -> st.SearchStrategy[dict[str, Any]]:
     ids = st.integers(0, _MAX_ID)
     user = st.fixed_dictionaries(
         {"uid": ids, "gid": ids},
-        optional={"umask": st.integers(0, 0o777), "additionalGids": st.lists(ids, max_size=3)},
+        optional={
+            "umask": st.integers(0, 0o777),
+            "additionalGids": st.lists(ids, max_size=3),
+        },
     )
     capabilities = st.lists(st.sampled_from(["CAP_KILL", "CAP_CHOWN", "CAP_NET_RAW"]), unique=True)
     sets = ("bounding", "effective", "inheritable", "permitted", "ambient")
     limits = st.integers(0, 2**64 - 1)
     rlimit = st.fixed_dictionaries(
-        {"type": st.sampled_from(["RLIMIT_NOFILE", "RLIMIT_CORE"]), "soft": limits, "hard": limits}
+        {
+            "type": st.sampled_from(["RLIMIT_NOFILE", "RLIMIT_CORE"]),
+            "soft": limits,
+            "hard": limits,
+        }
     )
     size = st.fixed_dictionaries({"width": st.integers(0, 65535), "height": st.integers(0, 65535)})
     return st.fixed_dictionaries(

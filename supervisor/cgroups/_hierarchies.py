@@ -42,9 +42,7 @@ class Hierarchies:
                 if kind in ("cgroup", "cgroup2"):
                     counts = kind == "cgroup2" or "memory" in options.split(",")
                     memory[_unescape(fields.split(" ")[4])] = counts
-        return cls(
-            tuple(memory), tuple(mount for mount, counts in memory.items() if counts)
-        )
+        return cls(tuple(memory), tuple(mount for mount, counts in memory.items() if counts))
 
     def directories(self, cgroup: str) -> list[str]:
         """Return the directories that ``cgroup`` could have, existing or not."""
@@ -52,9 +50,7 @@ class Hierarchies:
 
     def usable(self) -> bool:
         """Whether we may make cgroups: a root user's supervisor can, an ordinary user's can't."""
-        return bool(self.mounts) and all(
-            os.access(mount, os.W_OK) for mount in self.mounts
-        )
+        return bool(self.mounts) and all(os.access(mount, os.W_OK) for mount in self.mounts)
 
     def oom_kills(self, cgroup: str | None) -> int:
         """Return how many processes the kernel has killed for want of memory in ``cgroup``."""
@@ -150,9 +146,7 @@ def _counter(path: str, key: str) -> int:
 def _processes(directory: str) -> set[int]:
     try:
         with open(os.path.join(directory, "cgroup.procs")) as file:
-            return {int(line) for line in file} - {
-                0
-            }  # 0: a process of another pid namespace
+            return {int(line) for line in file} - {0}  # 0: a process of another pid namespace
     except OSError:
         return set()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -201,18 +200,18 @@ def _limit(value: int | None, name: str) -> int | None:
     return None if value is None else check_int(value, name, least=1, most=2**63 - 1)
 
 
-def _cpus(cpus: float | None) -> float | None:
+def _cpus(cpus: object) -> float | None:
     if cpus is None:
         return None
     if not isinstance(cpus, int | float) or isinstance(cpus, bool):
         raise InvalidValue(f"cpus must be a number, not {type(cpus).__name__}")
     least = MIN_QUOTA_MICROSECONDS / CPU_PERIOD_MICROSECONDS
-    if not math.isfinite(cpus) or not least <= cpus <= MAX_CPUS:
-        raise InvalidValue(f"cpus must be from {least} to {MAX_CPUS}, not {cpus}")
+    if not least <= cpus <= MAX_CPUS:  # neither is NaN
+        raise InvalidValue(f"cpus must be from {least} to {MAX_CPUS}")
     return cpus
 
 
 def _choice(value: str, name: str, choices: Sequence[str]) -> str:
-    if value not in choices:
+    if check_text(value, name) not in choices:
         raise InvalidValue(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
     return value

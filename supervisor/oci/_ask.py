@@ -29,9 +29,7 @@ async def ask_status(
     """
     command = caller.state(container)
     try:
-        answer = await call(
-            command, seconds=seconds, container=container, inherit=inherit
-        )
+        answer = await call(command, seconds=seconds, container=container, inherit=inherit)
         status = json.loads(answer)["status"]
     except (RuntimeFailed, ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -237,7 +237,11 @@ class Bundle:
         return self._removal is not None
 
     def derive(
-        self, *, cgroup: str | None, terminal: bool = False, directory: str | None = None
+        self,
+        *,
+        cgroup: str | None,
+        terminal: bool = False,
+        directory: str | None = None,
     ) -> dict[str, Any]:
         """Return the config.json that is run; see `derive_spec`.
 

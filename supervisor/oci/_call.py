@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from .._errors import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, scarcity
 
 _TAIL_BYTES = 64 * 1024
 _REAP_SECONDS = 5.0
+_UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
 
 
 async def call(
@@ -39,7 +41,7 @@ async def call(
     Raises:
         RuntimeFailed: it ended with an error.
         RuntimeTimeout: it didn't end in time, and was killed.
-        RuntimeNotFound: it isn't there any more.
+        RuntimeNotFound: it isn't there any more, or can't be executed.
         TooManyFiles: no descriptor was left for it.
 
     Cancellation: the runtime is killed and reaped before Cancelled is raised.
@@ -129,9 +131,7 @@ def last_error(log: str | None) -> str:
     return ""
 
 
-async def _run(
-    command: Sequence[str], output: int, errors: int, inherit: Sequence[int]
-) -> int:
+async def _run(command: Sequence[str], output: int, errors: int, inherit: Sequence[int]) -> int:
     try:
         process = await trio.lowlevel.open_process(
             command,
@@ -140,12 +140,13 @@ async def _run(
             stderr=errors,
             pass_fds=inherit,
         )
-    except FileNotFoundError as error:
-        raise RuntimeNotFound(
-            f"the runtime {command[0]} is gone", name=command[0]
-        ) from error
     except OSError as error:
-        raise scarcity(error) from error
+        if error.errno not in _UNRUNNABLE:
+            raise scarcity(error) from error
+        raise RuntimeNotFound(
+            f"cannot run the runtime {command[0]} any more ({error.strerror})",
+            name=command[0],
+        ) from error
     try:
         return await process.wait()
     except BaseException:
@@ -174,8 +175,6 @@ def _content(fd: int) -> bytes:
 
 def _tail(fd: int) -> str:
     size = os.fstat(fd).st_size
-    text = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(
-        errors="replace"
-    )
+    text = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][-1000:] if lines else ""

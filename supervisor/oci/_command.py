@@ -76,9 +76,7 @@ class Caller:
         everyone = ["--all"] if all_processes else []
         return [*self._head("kill", log), *everyone, container, str(int(signal))]
 
-    def delete(
-        self, container: str, *, force: bool = False, log: str | None = None
-    ) -> list[str]:
+    def delete(self, container: str, *, force: bool = False, log: str | None = None) -> list[str]:
         """Forget the container; ``force`` kills it first and accepts one that is not there."""
         return [*self._head("delete", log), *(["--force"] if force else []), container]
 

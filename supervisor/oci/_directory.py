@@ -88,7 +88,7 @@ def remove_owned(directory: str, owner_pid: int) -> None:
 
 
 def _mounted_below(directory: str) -> bool:
-    prefix = os.path.realpath(directory) + "/"
+    prefix = os.path.realpath(directory).rstrip("/") + "/"
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = (line.split(" ", 5)[4] for line in file)
         return any(_unescape(point).startswith(prefix) for point in points)

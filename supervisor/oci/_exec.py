@@ -73,9 +73,7 @@ def _ids(user: int | str | tuple[int, int]) -> tuple[int, int | None]:
     if isinstance(user, str):
         uid, colon, gid = user.partition(":")
         if not uid.isdecimal() or (colon and not gid.isdecimal()):
-            raise InvalidValue(
-                f"user must be 'uid' or 'uid:gid' in an exec, not {user!r}"
-            )
+            raise InvalidValue(f"user must be 'uid' or 'uid:gid' in an exec, not {user!r}")
         return int(uid), int(gid) if colon else None
     if isinstance(user, tuple) and len(user) == 2:
         return user

@@ -69,9 +69,7 @@ def _locate(name: str) -> str:
     if path is not None:
         return os.path.abspath(path)
     if os.path.exists(name):
-        raise RuntimeNotFound(
-            f"the runtime {name} is not executable: chmod +x it", name=name
-        )
+        raise RuntimeNotFound(f"the runtime {name} is not executable: chmod +x it", name=name)
     raise RuntimeNotFound(
         f"there is no runtime {name!r} here: install it (Debian: apt-get install {os.path.basename(name)})"
         " or give its path",

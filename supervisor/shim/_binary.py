@@ -8,6 +8,9 @@ import sys
 from .._errors import ShimNotFound
 
 
+_PACKAGE = __name__.rpartition(".")[0]
+
+
 def find_binary(name: str) -> str:
     """Return the absolute path of one of our native programs.
 
@@ -20,7 +23,7 @@ def find_binary(name: str) -> str:
         ShimNotFound: it is in none of the package's directories, or isn't executable there.
     """
     # An editable install has two directories: the sources', and the one it was built into.
-    directories = [os.path.abspath(entry) for entry in sys.modules[__package__].__path__]
+    directories = [os.path.abspath(entry) for entry in sys.modules[_PACKAGE].__path__]
     candidates = [os.path.join(directory, name) for directory in directories]
     present = [path for path in candidates if os.path.isfile(path)]
     for path in present:

@@ -34,7 +34,12 @@
 #define SYS_close_range 436
 #endif
 
-enum { MAX_WORDS = 256, CLEANUP_SIZE = 64 * 1024, STEP_MS = 5, PATIENCE_MS = 10000 };
+#ifndef PATIENCE_MS /* the tests have less */
+#define PATIENCE_MS 10000
+#endif
+
+enum { MAX_WORDS = 256, FILE_SIZE = 64 * 1024, STEP_MS = 5 };
+enum { LAST_SIGNAL = 64, WALK_DESCRIPTORS = 16 };
 
 static void pause_step(void) {
     struct timespec step = {0, STEP_MS * 1000000L};
@@ -52,83 +57,126 @@ static ssize_t read_file(const char *path, char *buffer, size_t size) {
     return (ssize_t)used;
 }
 
-/* ---- waiting for whoever is still at work ------------------------------------------------ */
-
-/* Takes the lock and keeps it until we end, or gives up: a stuck holder must not keep the rest. */
-static void await_lock(const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    for (int waited = 0; fd >= 0 && waited < PATIENCE_MS; waited += STEP_MS) {
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0) return;
-        pause_step();
-    }
-    if (fd >= 0) close(fd);
+static bool join(char *path, const char *directory, const char *name) {
+    return snprintf(path, PATH_MAX, "%s/%s", directory, name) < PATH_MAX;
 }
 
-static void await_shims(const char *container) {
-    char path[PATH_MAX];
+/* Calls `act` with the path of every entry of a directory. */
+static void for_each(const char *path, void (*act)(const char *path)) {
+    char entry_path[PATH_MAX];
     struct dirent *entry;
-    DIR *directory = opendir(container);
+    DIR *directory = opendir(path);
     if (directory == NULL) return;
-    while ((entry = readdir(directory)) != NULL) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        if (snprintf(path, sizeof path, "%s/%s/shim", container, entry->d_name) < (int)sizeof path) await_lock(path);
-    }
+    while ((entry = readdir(directory)) != NULL)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+            join(entry_path, path, entry->d_name))
+            act(entry_path);
     closedir(directory);
+}
+
+/* ---- waiting for whoever is still at work ------------------------------------------------ */
+
+/* Takes the lock and keeps it, or gives up: there is one patience for all of them, so that stuck
+ * holders don't keep the rest waiting. False too if somebody removed or replaced the file. */
+static bool await_lock(const char *path) {
+    static int patience_ms = PATIENCE_MS;
+    struct stat locked, named;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    for (; flock(fd, LOCK_EX | LOCK_NB) < 0; patience_ms -= STEP_MS) {
+        if (patience_ms <= 0) return false;
+        pause_step();
+    }
+    return fstat(fd, &locked) == 0 && stat(path, &named) == 0 && locked.st_dev == named.st_dev &&
+           locked.st_ino == named.st_ino;
+}
+
+static void await_shim(const char *process) {
+    char path[PATH_MAX];
+    if (join(path, process, "shim")) await_lock(path);
 }
 
 /* ---- the verbs of a cleanup file --------------------------------------------------------- */
 
-static void run_command(char **words) {
-    pid_t child = fork();
-    if (child == 0) {
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-        execv(words[0], words);
-        _exit(127);
-    }
-    for (int waited = 0; child > 0 && waited < PATIENCE_MS; waited += STEP_MS) {
-        if (waitpid(child, NULL, WNOHANG) != 0) return;
-        pause_step();
-    }
-    if (child > 0) kill(child, SIGKILL);
+/* Dispositions go by system call: C libraries leave out signals that they keep for themselves. */
+static void execute(char **words) {
+    static const unsigned long fallback[8]; /* the kernel's sigaction: SIG_DFL, no flags, no mask */
+    sigset_t none;
+    sigemptyset(&none);
+    for (int number = 1; number <= LAST_SIGNAL; number++)
+        syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execv(words[0], words);
+    _exit(127);
 }
 
-static bool listed(const char *procs, pid_t pid) {
-    char text[CLEANUP_SIZE];
-    if (read_file(procs, text, sizeof text) <= 0) return false;
-    char *end;
-    for (char *at = text; *at != '\0'; at = end) {
-        if (strtol(at, &end, 10) == pid) return true;
-        if (end == at) return false;
-        while (*end == '\n') end++;
+static void run_command(char **words) {
+    pid_t child = words[0] == NULL ? -1 : fork();
+    if (child == 0) execute(words);
+    for (int waited = 0; child > 0 && waited < 2 * PATIENCE_MS; waited += STEP_MS) {
+        if (waitpid(child, NULL, WNOHANG) != 0) return;
+        if (waited == PATIENCE_MS) kill(child, SIGKILL);
+        pause_step();
     }
+}
+
+/* The next whole line of a list of pids; -1 at its end. A number without a newline was cut by
+ * our buffer: it is part of another one, and names a stranger. */
+static long next_pid(char **at) {
+    char *end;
+    long pid = strtol(*at, &end, 10);
+    if (end == *at || *end != '\n') return -1;
+    *at = end + 1;
+    return pid;
+}
+
+static bool listed(const char *procs, long pid) {
+    char text[FILE_SIZE], *at = text;
+    if (read_file(procs, text, sizeof text) <= 0) return false;
+    long other;
+    while ((other = next_pid(&at)) >= 0)
+        if (other == pid) return true;
     return false;
 }
 
-/* A pidfd first, then the list once more: a pid that went to a stranger meanwhile isn't listed. */
+/* A pidfd first, then the list once more: a pid that went to a stranger meanwhile isn't listed.
+ * 0 stands for a process of another pid namespace. */
 static void kill_listed(const char *procs) {
-    char text[CLEANUP_SIZE], *end;
+    char text[FILE_SIZE], *at = text;
     if (read_file(procs, text, sizeof text) <= 0) return;
-    for (char *at = text; *at != '\0'; at = end) {
-        pid_t pid = (pid_t)strtol(at, &end, 10);
-        if (end == at || pid <= 0) return;
-        int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-        if (pidfd >= 0 && listed(procs, pid)) syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-        if (pidfd >= 0) close(pidfd);
-        while (*end == '\n') end++;
+    for (long pid = next_pid(&at); pid >= 0; pid = next_pid(&at)) {
+        int pidfd = pid == 0 ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+        if (pidfd < 0) continue;
+        if (listed(procs, pid)) syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        close(pidfd);
     }
 }
 
 static int empty_group(const char *path, const struct stat *status, int type, struct FTW *where) {
     char procs[PATH_MAX];
     (void)status, (void)where;
-    if (type != FTW_DP || snprintf(procs, sizeof procs, "%s/cgroup.procs", path) >= (int)sizeof procs) return 0;
+    if (type != FTW_DP || !join(procs, path, "cgroup.procs")) return 0;
     for (int waited = 0; waited < PATIENCE_MS; waited += STEP_MS) {
         if (rmdir(path) == 0 || errno == ENOENT) return 0;
         kill_listed(procs);
         pause_step();
     }
+    return 0;
+}
+
+static void set_control(const char *group, const char *name, const char *value) {
+    char path[PATH_MAX];
+    int fd = join(path, group, name) ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+    if (fd < 0) return;
+    if (write(fd, value, strlen(value)) < 0) (void)errno; /* then it stays frozen: others follow */
+    close(fd);
+}
+
+static int thaw_group(const char *path, const struct stat *status, int type, struct FTW *where) {
+    (void)status, (void)where;
+    if (type != FTW_D) return 0;
+    set_control(path, "freezer.state", "THAWED");
+    set_control(path, "cgroup.freeze", "0");
     return 0;
 }
 
@@ -141,86 +189,102 @@ static int remove_entry(const char *path, const struct stat *status, int type, s
 /* A shim may just be writing its first file into a directory that we remove: once more, then. */
 static void remove_tree(const char *path) {
     for (int tries = 0; tries < 100; tries++) {
-        nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+        nftw(path, remove_entry, WALK_DESCRIPTORS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
         if (access(path, F_OK) != 0) return;
         pause_step();
     }
 }
 
-static void do_record(char **words) {
+/* On version 1 a frozen process can't even be killed. Its shim, which waits for its end, would
+ * keep us waiting: so this comes before anything else. */
+static void thaw(char **words) {
+    if (strcmp(words[0], "cgroup") == 0 && words[1] != NULL)
+        nftw(words[1], thaw_group, WALK_DESCRIPTORS, FTW_PHYS);
+}
+
+static void clean(char **words) {
     if (strcmp(words[0], "run") == 0) run_command(words + 1);
     else if (words[1] == NULL) return;
-    else if (strcmp(words[0], "cgroup") == 0) nftw(words[1], empty_group, 16, FTW_DEPTH | FTW_PHYS);
+    else if (strcmp(words[0], "cgroup") == 0)
+        nftw(words[1], empty_group, WALK_DESCRIPTORS, FTW_DEPTH | FTW_PHYS);
     else if (strcmp(words[0], "remove") == 0) remove_tree(words[1]);
 }
 
-/* Words end with a NUL, a record with an empty word. */
-static void work_off(char *text, size_t size) {
+/* Words end with a NUL, a record with an empty word. One that is too long or cut is left out:
+ * half a command is another command. */
+static void work_off(char *text, size_t size, void (*act)(char **words)) {
     char *words[MAX_WORDS + 1];
     size_t count = 0;
     for (char *at = text; at < text + size; at += strlen(at) + 1) {
-        if (*at != '\0' && count < MAX_WORDS) {
-            words[count++] = at;
+        if (*at != '\0') {
+            if (count < MAX_WORDS) words[count] = at;
+            count++;
             continue;
         }
-        words[count] = NULL;
-        if (count > 0) do_record(words);
+        if (count > 0 && count <= MAX_WORDS) {
+            words[count] = NULL;
+            act(words);
+        }
         count = 0;
     }
 }
 
 /* ---- the root ---------------------------------------------------------------------------- */
 
-/* Reads the list before it waits, since a clean-up by others may take the file away. */
+static bool root_is_ours; /* nobody else ever opens it: it goes as a whole */
+
+/* Whether nobody else has a say in a container: another supervisor may have adopted it, or another
+ * one's killed clean-up may still be under way. */
+static bool take_container(const char *container) {
+    char path[PATH_MAX];
+    return (join(path, container, "lock") && await_lock(path)) || root_is_ours;
+}
+
+/* All descriptors that are opened here lie above the first free one: they are closed together at
+ * the end, however many there were. */
 static void clean_container(const char *container) {
-    static char text[CLEANUP_SIZE];
+    static char text[FILE_SIZE];
     char path[PATH_MAX];
-    if (snprintf(path, sizeof path, "%s/cleanup", container) >= (int)sizeof path) return;
-    ssize_t size = read_file(path, text, sizeof text);
+    ssize_t size = join(path, container, "cleanup") ? read_file(path, text, sizeof text) : -1;
     if (size <= 0) return;
-    await_shims(container);
-    if (snprintf(path, sizeof path, "%s/lock", container) < (int)sizeof path) await_lock(path);
-    work_off(text, (size_t)size);
-    remove_tree(container);
-}
-
-static void clean_root(const char *root) {
-    char path[PATH_MAX];
-    struct dirent *entry;
-    DIR *directory = opendir(root);
-    if (directory == NULL) return;
-    while ((entry = readdir(directory)) != NULL) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        if (snprintf(path, sizeof path, "%s/%s", root, entry->d_name) < (int)sizeof path) clean_container(path);
+    int first_free = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (take_container(container)) {
+        work_off(text, (size_t)size, thaw);
+        for_each(container, await_shim);
+        work_off(text, (size_t)size, clean);
+        remove_tree(container);
     }
-    closedir(directory);
+    if (first_free >= 0) syscall(SYS_close_range, (unsigned)first_free, ~0U, 0);
 }
 
-static void keep_only(int first, int second) {
-    unsigned low = (unsigned)(first < second ? first : second), high = (unsigned)(first < second ? second : first);
-    if (low > 3) syscall(SYS_close_range, 3, low - 1, 0);
+/* Our own standard streams are /dev/null already. */
+static void keep_only(unsigned first, unsigned second) {
+    unsigned low = first < second ? first : second, high = first < second ? second : first;
+    if (low > STDERR_FILENO + 1) syscall(SYS_close_range, STDERR_FILENO + 1, low - 1, 0);
     if (high > low + 1) syscall(SYS_close_range, low + 1, high - 1, 0);
     syscall(SYS_close_range, high + 1, ~0U, 0);
-    fcntl(first, F_SETFD, FD_CLOEXEC);
-    fcntl(second, F_SETFD, FD_CLOEXEC);
+    fcntl((int)low, F_SETFD, FD_CLOEXEC);
+    fcntl((int)high, F_SETFD, FD_CLOEXEC);
 }
 
 int main(int argc, char **argv) {
     int pipe_fd, pidfd;
-    bool remove_root = argc == 4 && strcmp(argv[3], "remove-root") == 0;
-    if (argc < 3 || (argc == 4 && !remove_root) || sscanf(argv[1], "%d:%d", &pipe_fd, &pidfd) != 2) {
+    root_is_ours = argc == 4 && strcmp(argv[3], "remove-root") == 0;
+    if (argc < 3 || argc > 4 || (argc == 4 && !root_is_ours) ||
+        sscanf(argv[1], "%9d:%9d", &pipe_fd, &pidfd) != 2 || pipe_fd <= STDERR_FILENO ||
+        pidfd <= STDERR_FILENO) {
         fprintf(stderr, "usage: supervisor-keeper PIPE:PIDFD ROOT [remove-root]\n");
         return 2;
     }
     sigset_t all;
-    sigfillset(&all);
+    memset(&all, 0xff, sizeof all); /* also those that sigfillset leaves out */
     signal(SIGCHLD, SIG_DFL);
-    sigprocmask(SIG_SETMASK, &all, NULL); /* a service manager's SIGTERM to all must not end it first */
-    keep_only(pipe_fd, pidfd);
-    if (chdir("/") < 0) return 1; /* it must not keep a file system busy */
+    sigprocmask(SIG_SETMASK, &all, NULL); /* a service manager's SIGTERM to all must not end it */
+    keep_only((unsigned)pipe_fd, (unsigned)pidfd);
     struct pollfd leash[2] = {{.fd = pipe_fd, .events = 0}, {.fd = pidfd, .events = POLLIN}};
+    if (chdir("/") < 0) return 1; /* it must not keep a file system busy */
     while (poll(leash, 2, -1) <= 0) continue;
-    clean_root(argv[2]);
-    if (remove_root) remove_tree(argv[2]);
+    for_each(argv[2], clean_container);
+    if (root_is_ours) remove_tree(argv[2]);
     return 0;
 }

@@ -86,18 +86,12 @@ def _parse(data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     try:
-        tree = json.loads(
-            text, parse_constant=_no_constant, object_pairs_hook=_no_repeats
-        )
+        tree = json.loads(text, object_pairs_hook=_no_repeats)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(tree, dict):
         raise TypeError(f"must be an object, not {_kind(tree)}")
     return tree
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -113,9 +107,7 @@ def _check_version(cls: type[Any], tree: dict[str, Any]) -> None:
         return
     version = tree.get("version")
     if type(version) is int and version > VERSION:
-        raise ValueError(
-            f"version {version} is newer than {VERSION}, the newest known here"
-        )
+        raise ValueError(f"version {version} is newer than {VERSION}, the newest known here")
 
 
 _KINDS = {
@@ -165,9 +157,7 @@ def _member(value: Any, kind: type[enum.Enum]) -> enum.Enum:
         for member in kind:
             if member.value == value:
                 return member
-    raise ValueError(
-        "must be one of " + ", ".join(repr(member.value) for member in kind)
-    )
+    raise ValueError("must be one of " + ", ".join(repr(member.value) for member in kind))
 
 
 def _texts(value: Any, _: Any) -> tuple[Any, ...]:
@@ -182,10 +172,7 @@ def _is_mapping(kind: Any) -> bool:
 
 def _hooks(converter: cattrs.Converter, cls: type[Any]) -> tuple[Any, Any]:
     """Return how ``cls`` is made of an object with the keys of the file, and the reverse."""
-    names = {
-        field.name: override(rename=_KEYS[cls, field.name])
-        for field in attrs.fields(cls)
-    }
+    names = {field.name: override(rename=_KEYS[cls, field.name]) for field in attrs.fields(cls)}
     return (
         make_dict_structure_fn(cls, converter, **names),  # type: ignore[arg-type]
         make_dict_unstructure_fn(cls, converter, **names),  # type: ignore[arg-type]

@@ -51,9 +51,7 @@ class Descriptor:
 
     def __del__(self) -> None:
         if getattr(self, "fd", -1) >= 0:
-            warnings.warn(
-                f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2
-            )
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
 
 

@@ -54,20 +54,14 @@ def optional_cgroup(_: object, field: attrs.Attribute[Any], value: object) -> No
     if value is None:
         return
     path = check_text(value, field.name)
-    if not path.startswith("/") or any(
-        part in ("", ".", "..") for part in path[1:].split("/")
-    ):
-        raise InvalidValue(
-            f"{field.name} must be an absolute path below / without '.' and '..'"
-        )
+    if not path.startswith("/") or any(part in ("", ".", "..") for part in path[1:].split("/")):
+        raise InvalidValue(f"{field.name} must be an absolute path below / without '.' and '..'")
 
 
 def flag(_: object, field: attrs.Attribute[Any], value: object) -> None:
     """Check for a bool."""
     if not isinstance(value, bool):
-        raise InvalidValue(
-            f"{field.name} must be true or false, not {type(value).__name__}"
-        )
+        raise InvalidValue(f"{field.name} must be true or false, not {type(value).__name__}")
 
 
 def integer(*, least: int, most: int) -> Check:
@@ -82,16 +76,12 @@ def integer(*, least: int, most: int) -> Check:
 def texts(_: object, field: attrs.Attribute[Any], value: object) -> None:
     """Check for a tuple of text."""
     if not isinstance(value, tuple):
-        raise InvalidValue(
-            f"{field.name} must be a tuple or list, not {type(value).__name__}"
-        )
+        raise InvalidValue(f"{field.name} must be a tuple or list, not {type(value).__name__}")
     for index, item in enumerate(value):
         check_text(item, f"{field.name}[{index}]")
 
 
-def environment(
-    instance: object, field: attrs.Attribute[Any], value: tuple[str, ...]
-) -> None:
+def environment(instance: object, field: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
     """Check for a tuple of ``NAME=value``."""
     texts(instance, field, value)
     for index, item in enumerate(value):

@@ -16,9 +16,7 @@ TEMPORARY = ".tmp-"
 """How the names of temporary files begin. One that is left over belonged to a killed writer."""
 
 
-def write_whole(
-    path: str, data: bytes, *, mode: int = 0o600, durable: bool = False
-) -> None:
+def write_whole(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
     """Put ``data`` in the file at ``path``, whole or not at all, over whatever was there.
 
     Args:

@@ -57,7 +57,5 @@ def check_exec_id(id: str) -> str:
         InvalidValue: as `check_id` says, or it is one of `RESERVED`.
     """
     if check_id(id, "exec id") in RESERVED:
-        raise InvalidValue(
-            f"exec id {id!r} is a name that the container's directory uses"
-        )
+        raise InvalidValue(f"exec id {id!r} is a name that the container's directory uses")
     return id

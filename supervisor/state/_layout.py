@@ -224,11 +224,7 @@ def _is_process_id(name: str) -> bool:
 def _directories(path: str, wanted: Callable[[str], bool]) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            names = [
-                e.name
-                for e in entries
-                if wanted(e.name) and e.is_dir(follow_symlinks=False)
-            ]
+            names = [e.name for e in entries if wanted(e.name) and e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
     return [join(path, name) for name in sorted(names)]

@@ -93,9 +93,7 @@ def held(path: str) -> bool:
 
 def _open(path: str) -> Descriptor:
     with NO_FORK, scarce():
-        return close_in_children(
-            os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        )
+        return close_in_children(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _lock(fd: int) -> bool:

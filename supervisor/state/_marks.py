@@ -102,9 +102,7 @@ def _exited(path: str, code: int, at_ns: int | None) -> ExitStatus:
     return ExitStatus(cause=Cause.EXITED, source=Source.SHIM, code=code, at_ns=at_ns)
 
 
-def _signalled(
-    path: str, code: int, signal: int, at_ns: int, *, core_dumped: bool
-) -> ExitStatus:
+def _signalled(path: str, code: int, signal: int, at_ns: int, *, core_dumped: bool) -> ExitStatus:
     if signal > 64 or code != 128 + signal:
         raise StateCorrupt(path, "the code is not 128 + the signal")
     return ExitStatus(

@@ -65,16 +65,12 @@ def _container_id(_: object, field: attrs.Attribute[str], value: str) -> None:
 
 def _intent(_: object, field: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, Intent):
-        raise InvalidValue(
-            f"{field.name} must be an Intent or None, not {type(value).__name__}"
-        )
+        raise InvalidValue(f"{field.name} must be an Intent or None, not {type(value).__name__}")
 
 
 def _status(_: object, field: attrs.Attribute[Any], value: object) -> None:
     if not isinstance(value, ExitStatus):
-        raise InvalidValue(
-            f"{field.name} must be an ExitStatus, not {type(value).__name__}"
-        )
+        raise InvalidValue(f"{field.name} must be an ExitStatus, not {type(value).__name__}")
     for name, most in (("code", 255), ("signal", 64), ("at_ns", MAX_NS)):
         if (number := getattr(value, name)) is not None:
             check_int(number, f"status.{name}", least=0, most=most)
@@ -120,9 +116,7 @@ class ContainerRecord:
     root: str = attrs.field(validator=absolute)
     bundle: str = attrs.field(validator=absolute)
     runtime: str = attrs.field(validator=absolute)
-    runtime_args: tuple[str, ...] = attrs.field(
-        default=(), converter=as_tuple, validator=texts
-    )
+    runtime_args: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=texts)
     runtime_root: str = attrs.field(validator=text)
     shim: str = attrs.field(validator=text)
     no_pivot_root: bool = attrs.field(default=False, validator=flag)
@@ -133,9 +127,7 @@ class ContainerRecord:
     cgroup: str | None = attrs.field(validator=optional_cgroup)
     boot_id: str = attrs.field(validator=text)
     labels: Mapping[str, str] = attrs.field(factory=dict, converter=copied_labels)
-    restart: Mapping[str, Any] | None = attrs.field(
-        default=None, converter=copied_restart
-    )
+    restart: Mapping[str, Any] | None = attrs.field(default=None, converter=copied_restart)
     intent: Intent | None = attrs.field(default=None, validator=_intent)
     leash: bool = attrs.field(default=False, validator=flag)
     version: int = attrs.field(default=VERSION, validator=_VERSION)
@@ -172,18 +164,14 @@ class ProcessRecord:
     root_gid: int = attrs.field(validator=_UID, metadata={KEY: "rootGID"})
     checkpoint: str | None = attrs.field(default=None, validator=optional_text)
     no_pivot_root: bool = attrs.field(default=False, validator=flag)
-    runtime_args: tuple[str, ...] = attrs.field(
-        default=(), converter=as_tuple, validator=texts
-    )
+    runtime_args: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=texts)
     root: str | None = attrs.field(default=None, validator=optional_text)
     stdin: str | None = attrs.field(default=None, validator=optional_text)
     stdout: str | None = attrs.field(default=None, validator=optional_text)
     stderr: str | None = attrs.field(default=None, validator=optional_text)
     terminal: bool = attrs.field(default=False, validator=flag)
     args: tuple[str, ...] = attrs.field(converter=as_tuple, validator=texts)
-    env: tuple[str, ...] = attrs.field(
-        default=(), converter=as_tuple, validator=environment
-    )
+    env: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=environment)
     cwd: str = attrs.field(default="/", validator=absolute)
     extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
 
@@ -285,9 +273,7 @@ STATUS_KEYS = {
 
 def known_keys(cls: type[ContainerRecord | ProcessRecord | Result]) -> frozenset[str]:
     """Return the keys of the file that have a field: those that ``extra`` can't hold."""
-    fields = [
-        field for field in attrs.fields(cls) if field.name not in ("extra", "status")
-    ]
+    fields = [field for field in attrs.fields(cls) if field.name not in ("extra", "status")]
     keys = frozenset(map(key_of, fields))
     return keys | frozenset(STATUS_KEYS.values()) if cls is Result else keys
 
@@ -323,7 +309,5 @@ def _check_process_key(key: str, value: object) -> None:
     if meant is None:
         return
     if key != meant:
-        raise InvalidValue(
-            f"extra holds {key!r}, which a runtime may take for {meant!r}"
-        )
+        raise InvalidValue(f"extra holds {key!r}, which a runtime may take for {meant!r}")
     copy_json(value, f"extra.{key}", nul=False)

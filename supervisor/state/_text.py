@@ -30,16 +30,12 @@ def check_text(value: object, name: str, *, nul: bool = False) -> str:
     if not isinstance(value, str):
         raise InvalidValue(f"{name} must be text, not {type(value).__name__}")
     if not nul and "\0" in value:
-        raise InvalidValue(
-            f"{name} holds a NUL, which a path or an argument can't carry"
-        )
+        raise InvalidValue(f"{name} holds a NUL, which a path or an argument can't carry")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InvalidValue(
-                f"{name} holds a lone surrogate, which is not UTF-8"
-            ) from None
+            raise InvalidValue(f"{name} holds a lone surrogate, which is not UTF-8") from None
     return str.__str__(value)  # a plain one: `str` of a text enum's member is its name
 
 
@@ -82,9 +78,7 @@ def copy_json(value: object, name: str, *, nul: bool = True, depth: int = 0) -> 
     raise InvalidValue(f"{name} is no JSON value but {type(value).__name__}")
 
 
-def copy_object(
-    value: object, name: str, *, nul: bool = True, depth: int = 0
-) -> dict[str, Any]:
+def copy_object(value: object, name: str, *, nul: bool = True, depth: int = 0) -> dict[str, Any]:
     """Return a deep copy of ``value``, which must be a mapping; see `copy_json`."""
     if not isinstance(value, Mapping):
         raise InvalidValue(f"{name} must be a mapping, not {type(value).__name__}")

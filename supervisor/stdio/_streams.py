@@ -21,9 +21,7 @@ def open_output(path: str) -> trio.abc.ReceiveStream:
         TooManyFiles: no descriptor was left.
     """
     try:
-        return trio.lowlevel.FdStream(
-            os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        )
+        return trio.lowlevel.FdStream(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
         raise scarcity(error) from error
 
@@ -42,9 +40,7 @@ class InputStream(trio.abc.SendStream):
         try:
             fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            if (
-                error.errno != errno.ENXIO
-            ):  # ENXIO: the process has closed its end already
+            if error.errno != errno.ENXIO:  # ENXIO: the process has closed its end already
                 raise scarcity(error) from error
         else:
             self._stream = trio.lowlevel.FdStream(fd)

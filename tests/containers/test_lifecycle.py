@@ -31,9 +31,7 @@ async def read_all(process: Process) -> bytes:
     return b"".join([chunk async for chunk in process.stdout])
 
 
-async def test_whole_life(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
-) -> None:
+async def test_whole_life(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
     """A container goes from created to running to stopped to deleted, and leaves nothing."""
     async with supervisor(root) as sup:
         box = await sup.create("web-1", bundle("sh", "-c", "exit 7"), labels={"a": "b"})
@@ -57,18 +55,14 @@ async def test_whole_life(
         assert os.listdir(root) == [".runtime"]
 
 
-async def test_three_execs_at_once(
-    supervisor: OpenSupervisor, bundle: MakeBundle
-) -> None:
+async def test_three_execs_at_once(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Three commands run beside each other in one container, each with its own streams and end."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         got: dict[int, tuple[bytes, int | None]] = {}
 
         async def run(n: int) -> None:
-            process = await box.exec(
-                ["sh", "-c", f"echo out-{n}; exit {n}"], stdout=PIPE
-            )
+            process = await box.exec(["sh", "-c", f"echo out-{n}; exit {n}"], stdout=PIPE)
             got[n] = (await read_all(process), (await process.wait()).code)
 
         async with trio.open_nursery() as nursery:
@@ -82,9 +76,7 @@ async def test_streams(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         script = "cat; echo end >&2"
-        process = await box.exec(
-            ["sh", "-c", script], stdin=PIPE, stdout=PIPE, stderr=STDOUT
-        )
+        process = await box.exec(["sh", "-c", script], stdin=PIPE, stdout=PIPE, stderr=STDOUT)
         assert process.stdin is not None
         await process.stdin.send_all(b"hello\n")
         await process.stdin.aclose()
@@ -92,9 +84,7 @@ async def test_streams(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
         assert (await process.wait()).code == 0
 
 
-async def test_init_streams(
-    supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
-) -> None:
+async def test_init_streams(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> None:
     """An init's streams are pipes or files as asked, and close_stdin ends its input."""
     out = workdir / "err.txt"
     spec = bundle("sh", "-c", "cat; echo oops >&2")
@@ -169,9 +159,7 @@ async def test_init_forwards(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
         assert (stopped.escalated, int(stopped.status)) == (False, 143)
 
 
-async def test_stop_before_start(
-    supervisor: OpenSupervisor, bundle: MakeBundle
-) -> None:
+async def test_stop_before_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """One that was never started has nothing to be asked: it is killed at once."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         stopped = await box.stop(grace=60)
@@ -190,9 +178,7 @@ async def test_delete_created(supervisor: OpenSupervisor, bundle: MakeBundle) ->
             box.kill()
 
 
-async def test_delete_running_needs_force(
-    supervisor: OpenSupervisor, bundle: MakeBundle
-) -> None:
+async def test_delete_running_needs_force(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Deleting a running one needs force, and without it changes nothing."""
     async with supervisor() as sup:
         box = await sup.create("a", bundle("sleep", "60"))
@@ -204,9 +190,7 @@ async def test_delete_running_needs_force(
         assert box.status is not None and box.status.signal is signal.SIGKILL
 
 
-async def test_block_deletes(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
-) -> None:
+async def test_block_deletes(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
     """`async with` on a container deletes it at its end, also when the block raises."""
     async with supervisor(root) as sup:
         with pytest.raises(ZeroDivisionError):
@@ -243,9 +227,7 @@ async def test_out_of_memory(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 
 
 @real_only
-async def test_kill_is_not_out_of_memory(
-    supervisor: OpenSupervisor, bundle: MakeBundle
-) -> None:
+async def test_kill_is_not_out_of_memory(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """A process that somebody kills wasn't out of memory."""
     spec = bundle("sleep", "60", memory_bytes=16 << 20)
     async with supervisor() as sup, await sup.create("a", spec) as box:
@@ -301,9 +283,7 @@ async def test_clean_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> No
 
 
 @real_only
-async def test_only_three_descriptors(
-    supervisor: OpenSupervisor, bundle: MakeBundle
-) -> None:
+async def test_only_three_descriptors(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """No descriptor of ours is visible inside, from init or exec, under any kind of stdio."""
     look = ["busybox", "ls", "/proc/self/fd"]
     leak, other = os.pipe()
@@ -311,9 +291,7 @@ async def test_only_three_descriptors(
     try:
         async with (
             supervisor() as sup,
-            await sup.create(
-                "a", bundle(*look), stdin=PIPE, stdout=PIPE, stderr=PIPE
-            ) as box,
+            await sup.create("a", bundle(*look), stdin=PIPE, stdout=PIPE, stderr=PIPE) as box,
         ):
             await box.start()
             # ls itself holds 3, the directory that it reads.
@@ -336,9 +314,7 @@ async def test_from_host_needs_no_image(supervisor: OpenSupervisor) -> None:
             assert (await box.wait()).code == 0
 
 
-async def test_ephemeral_leaves_nothing(
-    supervisor: OpenSupervisor, bundle: MakeBundle
-) -> None:
+async def test_ephemeral_leaves_nothing(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Without a root, containers that were not deleted go with the block, and so does the root."""
     async with supervisor() as sup:
         root = sup.root

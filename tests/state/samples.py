@@ -65,7 +65,11 @@ RESULT = Result(
     extra={"later": "on"},
 )
 
-SAMPLES: tuple[ContainerRecord | ProcessRecord | Result, ...] = (CONTAINER, PROCESS, RESULT)
+SAMPLES: tuple[ContainerRecord | ProcessRecord | Result, ...] = (
+    CONTAINER,
+    PROCESS,
+    RESULT,
+)
 
 
 def container(**changes: Any) -> ContainerRecord:

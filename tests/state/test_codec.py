@@ -178,7 +178,9 @@ def test_an_endless_file_is_corrupt(tmp_path: Path) -> None:
         load(ContainerRecord, str(path))
 
 
-def test_a_record_too_long_to_load_is_not_dumped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_too_long_to_load_is_not_dumped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What `load` would refuse for its length is refused before it is written."""
     size = len(dump(CONTAINER))
     monkeypatch.setattr(codec, "MAX_BYTES", size)

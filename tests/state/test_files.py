@@ -144,7 +144,11 @@ def failing(step: str, error: BaseException) -> Callable[..., Any]:
 @pytest.mark.parametrize(("number", "kind"), ERRORS)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_failure_at_any_step_undoes_itself(
-    path: str, step: str, number: int, kind: type[OSError], monkeypatch: pytest.MonkeyPatch
+    path: str,
+    step: str,
+    number: int,
+    kind: type[OSError],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever fails, the old file stands, nothing is left beside it and no descriptor open."""
     before = os.listdir("/proc/self/fd")
@@ -262,6 +266,23 @@ def test_readers_and_the_writers_death(path: str) -> None:
     left = [name for name in os.listdir(os.path.dirname(path)) if name != "state.json"]
     assert len(left) <= 1
     assert all(name.startswith(TEMPORARY) for name in left)
+
+
+def test_a_writer_within_a_write(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that begins and ends in the middle of another doesn't touch its temporary file."""
+    rename = os.rename
+    inner = [b"inner"]
+
+    def rename_later(source: str, target: str) -> None:
+        if inner:
+            write_whole(path, inner.pop())
+            assert Path(path).read_bytes() == b"inner"
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_later)
+    write_whole(path, b"outer")
+    assert Path(path).read_bytes() == b"outer"
+    assert os.listdir(os.path.dirname(path)) == ["state.json"]
 
 
 def test_two_writers(path: str) -> None:

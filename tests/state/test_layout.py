@@ -31,7 +31,10 @@ def test_the_paths_are_those_of_the_design() -> None:
     assert root.runtime_root == "/r/.runtime"
     assert (box.path, box.id) == ("/r/web-1", "web-1")
     assert (box.lock, box.state) == ("/r/web-1/lock", "/r/web-1/state.json")
-    assert (box.bundle, box.config) == ("/r/web-1/bundle", "/r/web-1/bundle/config.json")
+    assert (box.bundle, box.config) == (
+        "/r/web-1/bundle",
+        "/r/web-1/bundle/config.json",
+    )
     assert (box.logs, box.runs, box.run(3)) == (
         "/r/web-1/logs",
         "/r/web-1/runs",
@@ -74,7 +77,15 @@ def test_an_exec_can_not_be_init() -> None:
 def test_every_name_in_a_container_directory_is_reserved() -> None:
     """A name that the layout uses beside execs can't be missing from the reserved ones."""
     box = ContainerLayout("/r/web-1")
-    used = [box.lock, box.state, box.bundle, box.logs, box.runs, box.cleanup, box.init.path]
+    used = [
+        box.lock,
+        box.state,
+        box.bundle,
+        box.logs,
+        box.runs,
+        box.cleanup,
+        box.init.path,
+    ]
     assert {Path(path).name for path in used} <= RESERVED
 
 
@@ -146,7 +157,13 @@ def test_containers_are_directories_named_by_ids(tmp_path: Path) -> None:
 
 def test_processes_are_init_and_execs(tmp_path: Path) -> None:
     """The container's own directories are no processes."""
-    for name in ("init", "e2", "e1", ".tmp-e3", *sorted(RESERVED - {"init", "lock", "state.json"})):
+    for name in (
+        "init",
+        "e2",
+        "e1",
+        ".tmp-e3",
+        *sorted(RESERVED - {"init", "lock", "state.json"}),
+    ):
         (tmp_path / name).mkdir()
     (tmp_path / "lock").touch()
     (tmp_path / "state.json").touch()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from supervisor._errors import TooManyFiles
-from supervisor.state import Descriptor, Lock, _lock, close_in_children, held
+from supervisor.state import Descriptor, Lock, _lock, close_in_children, held, start_time
 from supervisor.state._descriptors import NO_FORK
 
 from .processes import holder, line, python
@@ -115,25 +118,22 @@ def test_a_child_that_is_not_given_it_does_not_hold_it(path: str) -> None:
 FORK = """
 import os, sys
 from supervisor.state import Lock, close_in_children, held
-path = sys.argv[1]
+path, go = sys.argv[1], int(sys.argv[2])
 lock = Lock.take(path)
-leash, = leashes = [close_in_children(os.open(os.devnull, os.O_RDONLY))]
+leash = close_in_children(os.open(os.devnull, os.O_RDONLY))
 fds = lock.fd, leash.fd
-go, going = os.pipe()
 pid = os.fork()
 if pid == 0:
-    os.close(going)
-    gone = 0
+    closed = 0
     for fd in fds:
         try:
             os.fstat(fd)
         except OSError:
-            gone += 1
-    print(gone, lock.fd, leash.fd, flush=True)
+            closed += 1
+    print(os.getpid(), closed, lock.fd, leash.fd, flush=True)
     lock.release()
     os.read(go, 1)
     os._exit(0)
-os.close(go)
 assert (lock.fd, leash.fd) == fds
 os.fstat(lock.fd), os.fstat(leash.fd)
 assert held(path)
@@ -141,33 +141,50 @@ sys.stdin.readline()
 lock.release()
 print(held(path), flush=True)
 leash.close()
-os.close(going)
 os.waitpid(pid, 0)
 print("end", flush=True)
 """
 
 
+@contextlib.contextmanager
+def forking(path: str) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
+    """Run a process that takes a lock and forks a child that lives on.
+
+    Yields:
+        The process, its child's pid, and a descriptor; when that is closed the child ends.
+    """
+    go, going = os.pipe()
+    with python(FORK, path, str(go), pass_fds=[go]) as process:
+        os.close(go)
+        pid, *seen = line(process.stdout).split()
+        assert seen == ["2", "-1", "-1"]
+        yield process, int(pid), going
+
+
 def test_a_forked_child_closes_it(path: str) -> None:
     """A child of multiprocessing, which doesn't exec, holds neither locks nor leashes; its
     parent's stay as they are, whatever the child does with its own."""
-    with python(FORK, path) as process:
-        assert line(process.stdout) == "2 -1 -1"
+    with forking(path) as (process, _, going):
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
         assert line(process.stdout) == "False"
+        os.close(going)
         assert line(process.stdout) == "end"
 
 
 def test_a_killed_parents_lock_ends_though_its_forked_child_lives(path: str) -> None:
     """A supervisor with a multiprocessing pool that is killed can be followed by another."""
-    with python(FORK, path) as process:
-        assert line(process.stdout) == "2 -1 -1"
+    with forking(path) as (process, pid, going):
         assert held(path)
         process.kill()
         process.wait()
+        assert start_time(pid) is not None
         assert not held(path)
         take(path).release()
+        os.close(going)
+        with contextlib.suppress(ChildProcessError):  # ours only if we are a subreaper
+            os.waitpid(pid, 0)
 
 
 def test_a_fork_waits_for_a_descriptor_half_made(

@@ -18,7 +18,12 @@ from supervisor.state import read_exit_status, read_pid, read_shim, read_startti
 
 from .settings import BRIEF, THOROUGH
 
-READERS: list[Callable[[str], Any]] = [read_exit_status, read_pid, read_shim, read_starttime]
+READERS: list[Callable[[str], Any]] = [
+    read_exit_status,
+    read_pid,
+    read_shim,
+    read_starttime,
+]
 AT_NS = 1_700_000_000_123_456_789
 
 each_reader = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
@@ -59,18 +64,18 @@ def test_a_blank_file_is_not_yet(reader: Callable[[str], Any], file: Path, blank
     assert read(reader, file, blank) is None
 
 
+GARBAGE = [
+    b"x", b"-1", b"+1", b"1.5", b"1e3", b"0x10", b"1_0", b"\xd9\xa1", b"\xb2", b"\0", b"1\0",
+    b"\0" * 64, b"1\t2", b"1,2", b"1\n2", b"1  2", b"9" * 25, b"9" * 5000, b"null", b"\xff",
+    b"1 2 3", b"1 2 3 4 5", b"{}", b'"1"', b"\t1", b"1\r\n",
+]  # fmt: skip
+
+
 @each_reader
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        b"x", b"-1", b"+1", b"1.5", b"1e3", b"0x10", b"1_0", b"\xd9\xa1", b"\xb2", b"\0", b"1\0",
-        b"\0" * 64, b"1\t2", b"1,2", b"1\n2", b"1  2", b"9" * 25, b"9" * 5000, b"null", b"\xff",
-        b"1 2 3", b"1 2 3 4 5", b"{}", b'"1"', b"\t1", b"1\r\n",
-    ],
-)  # fmt: skip
-def test_garbage_is_refused(reader: Callable[[str], Any], file: Path, garbage: bytes) -> None:
+def test_garbage_is_refused(reader: Callable[[str], Any], file: Path) -> None:
     """Anything but plain ASCII digits in their places is refused, with path and reason."""
-    refused(reader, file, garbage)
+    for garbage in GARBAGE:
+        refused(reader, file, garbage)
 
 
 @each_reader
@@ -143,8 +148,8 @@ def test_a_signal_has_its_name(file: Path) -> None:
 def test_every_lone_integer(file: Path) -> None:
     """A lone integer is an exit code, and nothing is made up: neither a signal nor a time."""
     for code in range(256):
-        for text in (f"{code}", f"{code}\n", f" {code} "):
-            status = read(read_exit_status, file, text.encode())
+        for end in ("", "\n") if code % 16 == 0 else ("\n",):
+            status = read(read_exit_status, file, f"{code}{end}".encode())
             assert status == ExitStatus(cause=Cause.EXITED, source=Source.SHIM, code=code)
 
 

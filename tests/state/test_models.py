@@ -30,7 +30,16 @@ from .settings import THOROUGH
 
 OWN: dict[str, Any] = {"exec": False, "root_uid": 0, "root_gid": 0}
 
-CONTAINER_TEXTS = ("id", "root", "bundle", "runtime", "runtime_root", "shim", "cgroup", "boot_id")
+CONTAINER_TEXTS = (
+    "id",
+    "root",
+    "bundle",
+    "runtime",
+    "runtime_root",
+    "shim",
+    "cgroup",
+    "boot_id",
+)
 PROCESS_TEXTS = ("checkpoint", "root", "stdin", "stdout", "stderr", "cwd")
 
 
@@ -197,7 +206,17 @@ def test_extra_is_made_of_plain_values() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [2**2048, -(2**2048), float("nan"), float("-inf"), "\ud800", {"\ud83d": 1}, object(), b"", {1}],
+    [
+        2**2048,
+        -(2**2048),
+        float("nan"),
+        float("-inf"),
+        "\ud800",
+        {"\ud83d": 1},
+        object(),
+        b"",
+        {1},
+    ],
     ids=lambda value: repr(value)[:20],
 )
 def test_extra_holds_json_only(bad: Any) -> None:
@@ -299,7 +318,12 @@ def test_a_key_that_a_runtime_takes_for_another_is_refused(key: str, meant: str)
 
 
 @pytest.mark.parametrize(
-    "value", [{"apparmorProfile": "a\0b"}, {"user": {"username": "a\0"}}, {"rlimits": [{"\0": 1}]}]
+    "value",
+    [
+        {"apparmorProfile": "a\0b"},
+        {"user": {"username": "a\0"}},
+        {"rlimits": [{"\0": 1}]},
+    ],
 )
 def test_a_nul_in_what_the_runtime_reads_is_refused(value: dict[str, Any]) -> None:
     """crun would read the text before it."""

@@ -1,19 +1,51 @@
 #!/usr/bin/python3 -IS
 """An OCI command line that runs processes on the host, and misbehaves when told to.
 
-``--fault NAME`` (or ``NAME:VALUE``), a global argument, says how; without one it behaves. Its
-containers have no namespaces and no cgroup. It is slow and simple on purpose.
+``--fault NAME`` or ``NAME:VALUE``, a global argument, says how; without one it behaves.
+``NAME-while:PATH`` is the same fault for as long as there is a file at PATH. VERB is create,
+start, state, delete, exec, ...; WHEN is nothing (before it has done anything), or one of
+-before-pid and -after-pid (create, restore, exec: the process is there) and -after (start:
+the program runs):
+
+hang-VERBWHEN     never returns
+die-VERBWHEN      is killed by SIGKILL
+fail-VERBWHEN     complains (of VALUE) and exits 1
+noisy-VERBWHEN    writes a megabyte to its stderr
+mute-VERBWHEN     exits 1 and says nothing
+garbage-pid       writes VALUE, or rubbish, in place of the pid
+no-pid            writes no pid file
+criu              checkpoint fails as CRIU does
+
+Its containers have no namespaces and no cgroup. It is slow and simple on purpose.
 """
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 
-FLAGS = {"--force", "--all", "--no-pivot", "--detach", "--tcp-established", "--ext-unix-sk"}
+FLAGS = {
+    "--force",
+    "--all",
+    "--no-pivot",
+    "--detach",
+    "--tcp-established",
+    "--ext-unix-sk",
+}
 FLAGS |= {"--shell-job", "--file-locks", "--leave-running"}
-VERBS = {"create", "start", "state", "kill", "delete", "exec", "pause", "resume", "list"}
+VERBS = {
+    "create",
+    "start",
+    "state",
+    "kill",
+    "delete",
+    "exec",
+    "pause",
+    "resume",
+    "list",
+}
 VERBS |= {"restore", "checkpoint"}
 
 
@@ -37,29 +69,38 @@ def parse(words):
 
 
 def complain(options, message):
+    """Exit as runtimes do: the last line of level error is the one that matters."""
+    entries = [("error", "an earlier error"), ("error", message), ("warning", "a later warning")]
     if "--log" in options:
         with open(options["--log"], "a") as file:
-            file.write(json.dumps({"level": "error", "msg": message, "time": "now"}) + "\n")
+            for level, text in entries:
+                file.write(json.dumps({"level": level, "msg": text, "time": "now"}) + "\n")
+            file.write("not JSON\n")
     sys.stderr.write(message + "\n")
     sys.exit(1)
 
 
-def misbehave(verb, faults, when=""):
-    """Do what a fault says for this verb: ``hang-create``, ``die-start``, ``late-create:0.5``."""
-    suffix = f"{verb}{when}"
-    if f"noisy-{suffix}" in faults:
+def told(faults, name):
+    """Return a fault's value, or None if it isn't to be had now."""
+    path = faults.get(f"{name}-while")
+    return "" if path is not None and os.path.exists(path) else faults.get(name)
+
+
+def misbehave(verb, options, faults, when=""):
+    """Do what the faults say for this verb at this time."""
+    name = f"{verb}{when}"
+    if told(faults, f"noisy-{name}") is not None:
         sys.stderr.write("x" * (1 << 20))
         sys.stderr.flush()
-    if f"late-{suffix}" in faults:
-        time.sleep(float(faults[f"late-{suffix}"]))
-    if f"hang-{suffix}" in faults:
-        while True:
-            time.sleep(3600)
-    if f"die-{suffix}" in faults:
+    while told(faults, f"hang-{name}") is not None:
+        time.sleep(0.002)
+    if told(faults, f"die-{name}") is not None:
         os.kill(os.getpid(), signal.SIGKILL)
-    if f"fail-{suffix}" in faults:
-        return faults[f"fail-{suffix}"] or f"told to fail in {verb}"
-    return None
+    if told(faults, f"mute-{name}") is not None:
+        sys.exit(1)
+    message = told(faults, f"fail-{name}")
+    if message is not None:
+        complain(options, message or f"told to fail in {name}")
 
 
 def run_process(process, gate):
@@ -106,8 +147,9 @@ class Box:
         return os.path.exists(self.file)
 
     def save(self, pid):
-        with open(self.file, "w") as file:
+        with open(self.file + ".new", "w") as file:
             file.write(str(pid))
+        os.rename(self.file + ".new", self.file)
 
     def pid(self):
         with open(self.file) as file:
@@ -119,12 +161,7 @@ class Box:
         return "created" if os.path.exists(self.gate) else "running"
 
     def remove(self):
-        for name in ("gate", "state"):
-            try:
-                os.unlink(os.path.join(self.path, name))
-            except FileNotFoundError:
-                pass
-        os.rmdir(self.path)
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def create(box, options, faults, *, gated=True):
@@ -136,9 +173,9 @@ def create(box, options, faults, *, gated=True):
     box.save(pid)
     if not gated:
         os.unlink(box.gate)
-    misbehave("create", faults, "-before-pid")
+    misbehave("create", options, faults, "-before-pid")
     write_pid(options, pid, faults)
-    misbehave("create", faults, "-after-pid")
+    misbehave("create", options, faults, "-after-pid")
 
 
 def start(box, options, faults):
@@ -147,12 +184,13 @@ def start(box, options, faults):
     fd = os.open(box.gate, os.O_RDWR)
     os.write(fd, b"g")
     os.unlink(box.gate)
-    misbehave("start", faults, "-after")
+    misbehave("start", options, faults, "-after")
 
 
 def delete(box, options, faults):
     if not box.exists():
         if "--force" in options:
+            box.remove()  # a killed create may have come half-way
             return
         complain(options, "no such container")
     if alive(box.pid()):
@@ -170,8 +208,9 @@ def exec_(box, options, faults):
     with open(options["--process"]) as file:
         process = json.load(file)
     pid = run_process(process, None)
-    misbehave("exec", faults, "-before-pid")
+    misbehave("exec", options, faults, "-before-pid")
     write_pid(options, pid, faults)
+    misbehave("exec", options, faults, "-after-pid")
 
 
 def checkpoint(box, options, faults):
@@ -198,16 +237,23 @@ def main():
     verb, options, rest, faults = parse(sys.argv[1:])
     root = options["--root"]
     os.makedirs(root, exist_ok=True)
-    failure = misbehave(verb, faults)
-    if failure is not None:
-        complain(options, failure)
+    misbehave(verb, options, faults)
     box = Box(root, rest[0] if rest else "")
     if verb in ("create", "restore") and box.exists():
         complain(options, "container exists")
     if verb in ("start", "state", "kill", "exec", "checkpoint") and not box.exists():
         complain(options, "container does not exist")
     if verb == "state":
-        print(json.dumps({"ociVersion": "1.0.2", "id": rest[0], "status": box.status(), "pid": box.pid()}))
+        print(
+            json.dumps(
+                {
+                    "ociVersion": "1.0.2",
+                    "id": rest[0],
+                    "status": box.status(),
+                    "pid": box.pid(),
+                }
+            )
+        )
     elif verb == "kill":
         os.kill(box.pid(), int(rest[1]))
     elif verb == "list":

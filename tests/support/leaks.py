@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -12,6 +13,9 @@ import attrs
 from supervisor.cgroups import Hierarchies
 
 PATIENCE_SECONDS = 10.0
+
+STRANGERS: set[int] = set()
+"""Pids that a program which a test killed had launched, and that were left to us."""
 
 
 @attrs.frozen
@@ -38,15 +42,36 @@ def check(before: Snapshot, places: tuple[str, ...]) -> list[str]:
     """Return what has come to stay since ``before``; processes get some time to end."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
+        reap_strangers()
         after = Snapshot.take(places)
         leaks = [
-            *(f"descriptor {fd}: {what}" for fd, what in after.descriptors.items() if before.descriptors.get(fd) != what),
-            *(f"process {pid}: {what}" for pid, what in after.processes.items() if pid not in before.processes),
+            *(
+                f"descriptor {fd}: {what}"
+                for fd, what in after.descriptors.items()
+                if before.descriptors.get(fd) != what
+            ),
+            *(
+                f"process {pid}: {what}"
+                for pid, what in after.processes.items()
+                if pid not in before.processes
+            ),
             *(f"mount {path}" for path in after.mounts - before.mounts),
         ]
         if not leaks or time.monotonic() > deadline:
             return leaks
         time.sleep(0.01)
+
+
+def reap_strangers() -> None:
+    """Reap what was left to us as the subreaper: what init would do elsewhere.
+
+    A shim or keeper that we launched ourselves is never reaped here: the library has to.
+    """
+    for pid in _children(os.getpid()):
+        with contextlib.suppress(OSError):
+            ours = Path(f"/proc/{pid}/comm").read_text().startswith("supervisor-")
+            if not ours or pid in STRANGERS:
+                os.waitpid(pid, os.WNOHANG)
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -94,7 +119,9 @@ def _children(pid: int) -> list[int]:
 
 def _command(pid: int) -> str:
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        words = (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        )
         return words or "zombie " + Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return "gone"

@@ -1,0 +1,159 @@
+"""What the failure tests share: waiting, looking, and making runtimes that go away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from supervisor import Bundle, Deadlines, Process
+from supervisor._pidfd import PidFd
+from supervisor.cgroups import Hierarchies
+from supervisor.state import read_pid, read_shim
+from tests.support import leaks
+from tests.support.runtimes import FAKE, Choice
+
+SOON = Deadlines(create=0.4, start=0.4, call=2.0, cleanup=20.0, kill=10.0, shim=2.0)
+"""For tests in which something hangs for ever; what doesn't hang still has time."""
+
+
+async def until(
+    condition: Callable[[], object],
+    what: str | Callable[[], str],
+    seconds: float = leaks.PATIENCE_SECONDS,
+) -> None:
+    """Return when ``condition`` holds; fail if it doesn't in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited in vain for: {what if isinstance(what, str) else what()}")
+        await trio.sleep(0.002)
+
+
+def left(root: Path) -> list[str]:
+    """Return what is left below a root, that runtimes and supervisors should have removed."""
+    if not root.exists():
+        return []
+    runtimes = root / ".runtime"
+    known = [f".runtime/{name}" for name in os.listdir(runtimes)] if runtimes.exists() else []
+    return known + [name for name in os.listdir(root) if name != ".runtime"]
+
+
+def cgroups_of(parent: str) -> list[str]:
+    """Return the cgroups that exist below a parent."""
+    places = Hierarchies.discover().remains(parent)
+    return [entry.path for place in places for entry in os.scandir(place) if entry.is_dir()]
+
+
+def living(pid: int) -> set[int]:
+    """Return the descendants of a process that haven't ended."""
+    return {child for child in leaks.descendants(pid) if state_of(child) not in ("Z", "")}
+
+
+def state_of(pid: int) -> str:
+    """Return the kernel's letter for the state of a process; "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def commands(pid: int) -> list[str]:
+    """Return the names of the descendants of a process."""
+    found = []
+    for child in leaks.descendants(pid):
+        with contextlib.suppress(OSError):
+            found.append(Path(f"/proc/{child}/comm").read_text().rstrip("\n"))
+    return found
+
+
+def shim_of(directory: Path) -> int:
+    """Return the pid of the shim that works in a process directory."""
+    told = read_shim(str(directory / "shim"))
+    assert told is not None
+    return told[0]
+
+
+def pid_in(directory: Path) -> int:
+    """Return the pid of the process of a process directory."""
+    told = read_pid(str(directory / "pid"))
+    assert told is not None
+    return told
+
+
+async def read_all(process: Process) -> bytes:
+    """Return what a process writes to its standard output until it ends."""
+    assert process.stdout is not None
+    return b"".join([chunk async for chunk in process.stdout])
+
+
+def end(*pids: int) -> None:
+    """Kill children of ours, also such as were left to us, and reap them."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+async def reap(*pids: int) -> None:
+    """Reap what the library couldn't know as a child of ours, when it has ended."""
+    for pid in pids:
+        await until(lambda pid=pid: state_of(pid) in ("Z", ""), f"{pid} has ended")  # type: ignore[misc]
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def lingering(choice: Choice, path: Path, verb: str, gate: Path) -> Path:
+    """Make a runtime that has done its work, and then doesn't return while ``gate`` is there."""
+    found = shutil.which(choice.name)
+    path.write_text(
+        f'#!/bin/sh\n{found} "$@"\nstatus=$?\n'
+        f'case "$*" in *" {verb} "*) while [ -e {gate} ]; do sleep 0.01; done;; esac\n'
+        "exit $status\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+def movable(choice: Choice, path: Path) -> Path:
+    """Put a runtime at ``path``, where a test can take it away."""
+    if choice.real:
+        found = shutil.which(choice.name)
+        assert found is not None
+        path.symlink_to(found)
+    else:
+        path.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {FAKE} "$@"\n')
+        path.chmod(0o755)
+    return path
+
+
+def with_hook(bundle: Bundle, when: str, *args: str) -> Bundle:
+    """Return the same bundle with a hook: how a real runtime is made to fail or to hang."""
+    config = Path(bundle.path) / "config.json"
+    spec = json.loads(config.read_text())
+    program = shutil.which(args[0])
+    spec["hooks"] = {when: [{"path": program, "args": list(args)}]}
+    config.write_text(json.dumps(spec))
+    return Bundle.load(bundle.path)
+
+
+def kernel_tells() -> bool:
+    """Whether this kernel tells how a process ended that isn't our child (Linux 6.15)."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    process = PidFd(pid, os.pidfd_open(pid))
+    try:
+        os.waitpid(pid, 0)
+        return process.wait_status() == 7 << 8
+    finally:
+        process.close()
+
+

@@ -1,0 +1,174 @@
+"""The runtime says that it made a process, and which: wrongly, late or never."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervisor import CreateTimeout, DeadlineExpired, InfrastructureError, RuntimeFailed, State
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.conftest import NothingLeft
+from tests.failures.helpers import SOON, until, with_hook
+from tests.support.runtimes import Choice
+
+pytestmark = pytest.mark.runtimes("fake")
+
+hanging = pytest.mark.parametrize("when", ["", "-before-pid", "-after-pid"])
+rubbish = pytest.mark.parametrize(
+    "text",
+    [
+        "rubbish",
+        "",  # the fake makes bytes with a NUL of it
+        " ",
+        "-5",
+        "0",
+        "1",
+        "+7",
+        "7 8",
+        "4194305",  # above the kernel's limit of pids
+        "2147483648",
+        "9" * 25,
+        "9" * 5000,
+    ],
+)
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with any container; it must outlive the test."""
+    with subprocess.Popen(["sleep", "3600"]) as process:
+        yield process
+        assert process.poll() is None, "a bystander was killed"
+        process.kill()
+
+
+@rubbish
+async def test_rubbish_at_create(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    text: str,
+    nothing_left: NothingLeft,
+) -> None:
+    """A pid file that holds no pid, or nobody's, fails the create and leaves nothing."""
+    async with supervisor(root, runtime=choice.runtime(f"garbage-pid:{text}")) as sup:
+        with pytest.raises(RuntimeFailed, match="pid") as caught:
+            await sup.create("a", bundle("sleep", "60"))
+        assert caught.value.returncode == 0
+        await nothing_left()
+
+
+async def test_no_pid(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    nothing_left: NothingLeft,
+) -> None:
+    """A runtime that succeeds without a pid file has failed; nothing is left."""
+    async with supervisor(root, runtime=choice.runtime("no-pid")) as sup:
+        with pytest.raises(RuntimeFailed, match="no pid file"):
+            await sup.create("a", bundle("sleep", "60"))
+        await nothing_left()
+
+
+async def test_bystander(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    bystander: subprocess.Popen[bytes],
+    nothing_left: NothingLeft,
+) -> None:
+    """A pid file that names a process that isn't the shim's child isn't believed."""
+    async with supervisor(root, runtime=choice.runtime(f"garbage-pid:{bystander.pid}")) as sup:
+        with pytest.raises(RuntimeFailed, match="no child"):
+            await sup.create("a", bundle("sleep", "60"))
+        assert bystander.poll() is None
+
+
+@hanging
+async def test_hanging_create(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    when: str,
+    nothing_left: NothingLeft,
+) -> None:
+    """A create that never returns is ended at its deadline, whatever it had made by then."""
+    runtime = choice.runtime(f"hang-create{when}")
+    async with supervisor(root, runtime=runtime, deadlines=SOON) as sup:
+        with pytest.raises(CreateTimeout) as caught:
+            await sup.create("a", bundle("sleep", "60"))
+        assert (caught.value.seconds, caught.value.container) == (SOON.create, "a")
+        assert isinstance(caught.value, DeadlineExpired) and "0.4 seconds" in str(caught.value)
+        assert isinstance(caught.value, InfrastructureError)
+        await nothing_left()
+
+
+@pytest.mark.runtimes("runc", "crun")
+async def test_hanging_hook(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
+) -> None:
+    """A real create that hangs in a hook is ended at its deadline; cgroup and hook go too."""
+    async with supervisor(root, deadlines=SOON) as sup:
+        with pytest.raises(CreateTimeout):
+            await sup.create("a", with_hook(bundle("true"), "createRuntime", "sleep", "1000"))
+        await nothing_left()
+
+
+@hanging
+async def test_hanging_exec(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, when: str
+) -> None:
+    """An exec that never returns is ended at its deadline, and its container goes on."""
+    runtime = choice.runtime(f"hang-exec{when}")
+    async with (
+        supervisor(root, runtime=runtime, deadlines=SOON) as sup,
+        await sup.create("a", bundle("sleep", "60")) as a,
+    ):
+        await a.start()
+        with pytest.raises(CreateTimeout):
+            await a.exec(["sleep", "61"], id="job")
+        assert not (root / "a/job").exists() and list(a.processes) == ["init"]
+        assert (a.state, a.status) == (State.RUNNING, None)
+
+
+async def test_late_pid(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, workdir: Path
+) -> None:
+    """A pid that is written long after its process was made is waited for, and is the right one."""
+    gate = workdir / "gate"
+    gate.touch()
+    runtime = choice.runtime(
+        f"hang-create-before-pid-while:{gate}", f"hang-exec-before-pid-while:{gate}"
+    )
+    async with supervisor(root, runtime=runtime) as sup:
+
+        async def open_gate(made: Path, pid: Path) -> None:
+            await until(made.exists, f"{made}")
+            await trio.testing.wait_all_tasks_blocked()
+            assert not pid.exists()
+            gate.unlink()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_gate, root / ".runtime/a/state", root / "a/init/pid")
+            a = await sup.create("a", bundle("sleep", "60"))
+        async with a:
+            assert a.pid == int((root / ".runtime/a/state").read_text())
+            await a.start()
+            gate.touch()
+            ran = workdir / "ran"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(open_gate, ran, root / "a/job/pid")
+                job = await a.exec(["sh", "-c", f"echo $$ > {ran}; exec sleep 61"], id="job")
+            assert job.pid == int(ran.read_text())
+            os.kill(job.pid, 9)
+            assert (await job.wait()).signal == 9

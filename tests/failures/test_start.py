@@ -1,0 +1,198 @@
+"""The runtime's start fails, hangs, is cancelled, or loses its shim meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from supervisor import (
+    Deadlines,
+    InfrastructureError,
+    RuntimeFailed,
+    RuntimeTimeout,
+    ShimExited,
+    Source,
+    State,
+)
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.conftest import NothingLeft
+from tests.failures.helpers import SOON, living, shim_of, until
+from tests.support.runtimes import Choice
+
+pytestmark = pytest.mark.runtimes("fake")
+
+ways_to_fail = pytest.mark.parametrize("kind", ["fail", "die", "mute"])
+QUICK = attrs.evolve(SOON, shim=0.1)
+
+
+@ways_to_fail
+async def test_failed_after_it_ran(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, kind: str
+) -> None:
+    """A short-lived program that ran has simply finished, whatever the runtime's start says."""
+    async with supervisor(runtime=choice.runtime(f"{kind}-start-after")) as sup:
+        async with await sup.create("a", bundle("sh", "-c", "exit 3")) as a:
+            await a.start()
+            status = await a.wait()
+            assert (status.code, status.source, a.state) == (3, Source.SHIM, State.STOPPED)
+
+
+@ways_to_fail
+async def test_failed_and_runs(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, kind: str
+) -> None:
+    """A program that runs although the runtime's start failed has been started."""
+    async with supervisor(runtime=choice.runtime(f"{kind}-start-after")) as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            await a.start()
+            assert a.state is State.RUNNING
+            job = await a.exec(["true"])
+            assert (await job.wait()).code == 0
+
+
+async def test_timeout_before(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
+) -> None:
+    """A start that times out before it did anything leaves it created, and can be repeated."""
+    trouble = workdir / "trouble"
+    trouble.touch()
+    runtime = choice.runtime(f"hang-start-while:{trouble}")
+    async with (
+        supervisor(runtime=runtime, deadlines=SOON) as sup,
+        await sup.create("a", bundle("true")) as a,
+    ):
+        before = living(os.getpid())
+        with pytest.raises(RuntimeTimeout, match="start took longer") as caught:
+            await a.start()
+        assert (caught.value.seconds, caught.value.container) == (SOON.start, "a")
+        assert isinstance(caught.value, InfrastructureError)
+        assert (a.state, living(os.getpid())) == (State.CREATED, before)
+        trouble.unlink()
+        await a.start()
+        assert (await a.wait()).code == 0
+
+
+@pytest.mark.parametrize(("program", "code"), [("exec sleep 60", None), ("exit 4", 4)])
+async def test_timeout_after(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, program: str, code: int | None
+) -> None:
+    """A start that times out when the program runs, or has ended, has started it."""
+    async with (
+        supervisor(runtime=choice.runtime("hang-start-after"), deadlines=QUICK) as sup,
+        await sup.create("a", bundle("sh", "-c", program)) as a,
+    ):
+        before = living(os.getpid())
+        await a.start()
+        assert living(os.getpid()) <= before
+        if code is None:
+            assert (a.state, a.status) == (State.RUNNING, None)
+        else:
+            assert (await a.wait()).code == code
+            assert a.state is State.STOPPED
+
+
+@pytest.mark.parametrize(("when", "state"), [("", State.CREATED), ("-after", State.RUNNING)])
+async def test_cancelled(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, when: str, state: State
+) -> None:
+    """A start that is cancelled kills the runtime's, and finds out what the container is now."""
+    async with (
+        supervisor(runtime=choice.runtime(f"hang-start{when}")) as sup,
+        await sup.create("a", bundle("sleep", "60")) as a,
+    ):
+        before = living(os.getpid())
+        gate = Path(sup.root) / ".runtime/a/gate"
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(a.start)
+                await until(lambda: living(os.getpid()) > before, "the runtime's start runs")
+                await until(lambda: not when or not gate.exists(), "the program is let go")
+                assert a.state is State.STARTING
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert (a.state, living(os.getpid())) == (state, before)
+
+
+@pytest.mark.parametrize("silence", ["fail-state", "hang-state", "die-state"])
+async def test_no_answer_either(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path, silence: str
+) -> None:
+    """If the runtime can't say what became of a failed start, it counts as created again."""
+    trouble = workdir / "trouble"
+    trouble.touch()
+    faults = (f"fail-start-while:{trouble}", f"{silence}-while:{trouble}")
+    deadlines = attrs.evolve(QUICK, call=0.3)
+    async with (
+        supervisor(runtime=choice.runtime(*faults), deadlines=deadlines) as sup,
+        await sup.create("a", bundle("true")) as a,
+    ):
+        with pytest.raises(RuntimeFailed):
+            await a.start()
+        assert a.state is State.CREATED
+        trouble.unlink()
+        await a.start()
+        assert (await a.wait()).code == 0
+
+
+async def test_shim_killed_in_a_hanging_start(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    nothing_left: NothingLeft,
+) -> None:
+    """A shim that dies while start hangs ends the start at once, and nothing is left of it."""
+    async with supervisor(root, runtime=choice.runtime("hang-start")) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await _kill_shim_in_start(a.start, root / "a/init")
+        assert a.state is State.STOPPED
+        await a.delete()
+        await nothing_left()
+
+
+@pytest.mark.runtimes("runc")
+async def test_shim_killed_in_a_hanging_real_start(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
+) -> None:
+    """The same with runc, whose start waits for ever for an init that is stopped."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        a.send_signal(signal.SIGSTOP)
+        await _kill_shim_in_start(a.start, root / "a/init")
+        assert a.state is State.STOPPED
+        await a.delete()
+        await nothing_left()
+
+
+async def _kill_shim_in_start(start: Callable[[], Awaitable[None]], init: Path) -> None:
+    """Kill the shim when the runtime's start runs; it must be the end of both, at once."""
+    before = living(os.getpid())
+
+    async def kill_shim() -> None:
+        await until(lambda: _called(before), "the runtime's start runs")
+        os.kill(shim_of(init), signal.SIGKILL)
+
+    with trio.fail_after(Deadlines().start / 2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill_shim)
+            with pytest.raises(ShimExited):
+                await start()
+    assert living(os.getpid()) < before  # no start, and no shim
+
+
+def _called(before: set[int]) -> bool:
+    """Whether a process runs that calls itself a ``start``."""
+
+    def words(pid: int) -> list[bytes]:
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return []
+
+    return any(b"start" in words(pid) for pid in living(os.getpid()) - before)

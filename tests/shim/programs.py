@@ -1,0 +1,94 @@
+"""The programs under test: those that ship, and the same ones under the sanitizers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import attrs
+import pytest
+
+import supervisor.shim
+from supervisor.shim import find_binary
+
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
+SHORT_PATIENCE = ["-DPATIENCE_MS=300"]
+
+
+@attrs.frozen
+class Programs:
+    """A build of the programs.
+
+    Attributes:
+        shim: the path of the shim.
+        keeper: the path of the keeper.
+        keeper_gives_up: whether that keeper's patience is short enough to be waited for.
+        logs: where the sanitizers write to; None for the programs that ship.
+    """
+
+    shim: str
+    keeper: str
+    keeper_gives_up: bool = False
+    logs: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment that they are run in."""
+        if self.logs is None:
+            return dict(os.environ)
+        options = f"log_path={self.logs}/log:exitcode=99"
+        return {
+            **os.environ,
+            "ASAN_OPTIONS": f"{options}:detect_leaks=0:disable_coredump=0",
+            "UBSAN_OPTIONS": f"{options}:print_stacktrace=1",
+        }
+
+    def complaints(self) -> list[str]:
+        """What the sanitizers have said so far, which is forgotten then."""
+        said = []
+        for path in [] if self.logs is None else self.logs.iterdir():
+            said.append(path.read_text(errors="replace"))
+            path.unlink()
+        return said
+
+
+def shipped() -> Programs:
+    """Return the programs that were built into the package."""
+    return Programs(find_binary("supervisor-shim"), find_binary("supervisor-keeper"))
+
+
+def sanitized(directory: Path) -> Programs:
+    """Build the programs with the address and undefined-behaviour sanitizers.
+
+    LeakSanitizer stays off: it stops the program with ptrace, and nothing is allocated anyway.
+    """
+    sources = _sources()
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if sources is None or compiler is None:
+        pytest.skip("the sanitized build needs the sources, and gcc or clang")
+    flags = (sources / "compile_flags.txt").read_text().split()
+    for name in ("shim", "keeper"):
+        output = directory / f"supervisor-{name}"
+        source = str(sources / f"{name}.c")
+        command = [compiler, *flags, *SANITIZE, *SHORT_PATIENCE, "-o", str(output), source]
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        if built.returncode != 0 and "cannot find" in built.stderr:
+            pytest.skip(f"{compiler} has no sanitizers: {built.stderr.strip().splitlines()[-1]}")
+        assert built.returncode == 0, built.stderr
+    logs = directory / "logs"
+    logs.mkdir()
+    return Programs(
+        str(directory / "supervisor-shim"),
+        str(directory / "supervisor-keeper"),
+        keeper_gives_up=True,
+        logs=logs,
+    )
+
+
+def _sources() -> Path | None:
+    for entry in supervisor.shim.__path__:
+        if (Path(entry) / "shim.c").exists():
+            return Path(entry)
+    return None

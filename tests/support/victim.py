@@ -1,0 +1,96 @@
+"""A supervising program that a test kills: ``python -m tests.support.victim JSON``.
+
+It opens a supervisor as it is told, does what it is told, says ``ready`` and waits to be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from supervisor import Bundle, Deadlines, Runtime, Supervisor, open_supervisor
+from tests.support.leaks import STRANGERS, descendants
+
+
+@contextlib.contextmanager
+def victim(
+    runtime: Runtime,
+    cgroup_parent: str,
+    root: Path | None,
+    *,
+    temporary: Path | None = None,
+    **what: Any,
+) -> Iterator[int]:
+    """Run one until it is ready; give its pid; SIGKILL it at the end of the block.
+
+    Args:
+        temporary: the directory for its temporary files.
+        what: ``containers`` ({id: bundle path}), ``started`` (ids), ``execs`` ({id: [args]}),
+            ``say_before`` (say ready before anything is created), ``fork`` (fork a child that
+            lives on).
+    """
+    told = {
+        "runtime": [runtime.path, *runtime.args],
+        "cgroup_parent": cgroup_parent,
+        "root": None if root is None else str(root),
+        **what,
+    }
+    program = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.victim", json.dumps(told)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent.parent,
+        env={**os.environ, **({} if temporary is None else {"TMPDIR": str(temporary)})},
+        text=True,
+    )
+    try:
+        assert program.stdout is not None
+        line = program.stdout.readline().strip()
+        assert line == "ready", f"the victim said {line!r}"
+        yield program.pid
+    finally:
+        program.send_signal(signal.SIGSTOP)  # so that nobody is missed
+        STRANGERS.update(descendants(program.pid))
+        program.kill()
+        program.wait()
+        assert program.stdout is not None
+        program.stdout.close()
+
+
+async def _live(told: dict[str, Any]) -> None:
+    path, *args = told["runtime"]
+    async with open_supervisor(
+        told["root"],
+        runtime=Runtime(path=path, args=tuple(args)),
+        cgroup_parent=told["cgroup_parent"],
+        deadlines=Deadlines(create=60),
+        leash=told.get("leash"),
+    ) as sup:
+        if told.get("say_before"):
+            print("ready", flush=True)
+        await _populate(sup, told)
+        if told.get("fork") and os.fork() == 0:
+            signal.pause()
+        print("ready", flush=True)
+        await trio.sleep_forever()
+
+
+async def _populate(sup: Supervisor, told: dict[str, Any]) -> None:
+    for id, bundle in told.get("containers", {}).items():
+        box = await sup.create(id, Bundle.load(bundle), stdout=told.get("stdout"))
+        if id in told.get("started", ()):
+            await box.start()
+            for name, args in told.get("execs", {}).items():
+                await box.exec(args, id=name)
+
+
+if __name__ == "__main__":
+    trio.run(_live, json.loads(sys.argv[1]))
