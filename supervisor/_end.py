@@ -90,7 +90,11 @@ async def _delete(core: Core) -> None:
             core.intend(Intent.DELETE)
         with shielded(core.host.deadlines.cleanup):
             await _end_processes(core)
+        execs = list(core.execs.values())
         await dispose(core.host, Estate(layout=core.layout, record=core.record, lock=core.lock))
+        with shielded(core.host.deadlines.shim):
+            for process in (core.init, *execs):
+                await process.wait_shim_gone()  # its task reaps it
     except CleanupIncomplete as error:
         core.apply(Event.DELETE_FAILED)
         core.gone(core.record.id, error)
@@ -108,6 +112,8 @@ async def _end_processes(core: Core) -> None:
     if execs and core.record.cgroup is not None:
         core.host.hierarchies.kill(core.record.cgroup)
     for process in execs:
+        with contextlib.suppress(ProcessEnded, BlockingIOError):
+            process.kill()
         await process.wait()
     core.init.close_streams()
     for process in execs:

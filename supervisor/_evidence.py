@@ -110,7 +110,7 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
     with contextlib.suppress(FileNotFoundError):
         exit = ExitFifo(layout.exit)
     same_boot = record.boot_id == host.boot_id
-    shim = _shim(layout) if same_boot else Shim(layout.shim, None)
+    shim = _shim(layout) if same_boot else Shim(layout, None)
     process = _process(host, record, layout, shim) if same_boot else None
     evidence = Evidence(
         settled=status is not None,
@@ -138,7 +138,7 @@ def _shim(layout: ProcessLayout) -> Shim:
     try:
         return Shim.adopt(layout)
     except StateCorrupt:
-        return Shim(layout.shim, None)
+        return Shim(layout, None)
 
 
 def _process(

@@ -7,7 +7,6 @@ import sys
 
 from .._errors import ShimNotFound
 
-
 _PACKAGE = __name__.rpartition(".")[0]
 
 

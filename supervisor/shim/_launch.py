@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 import attrs
 import trio
 
-from .._errors import ShimNotFound, scarcity
+from .._errors import ProcessEnded, ShimNotFound, scarcity
 from .._pidfd import PidFd
 from ..state import ProcessLayout, held, read_shim
+from ._fifos import send_line, signal_line
 from ._report import Made, Refused, parse_report
 
 _REPORT_BYTES = 8192
@@ -49,8 +50,8 @@ class Shim:
     no descriptor: then it can be waited for, but never signalled.
     """
 
-    def __init__(self, lock: str, process: PidFd | None) -> None:
-        self._lock = lock
+    def __init__(self, layout: ProcessLayout, process: PidFd | None) -> None:
+        self._layout = layout
         self._process = process
 
     @classmethod
@@ -69,7 +70,7 @@ class Shim:
         if process is not None and not _works_in(process.pid, layout.path):
             process.close()
             process = None
-        return cls(layout.shim, process)
+        return cls(layout, process)
 
     @property
     def pid(self) -> int | None:
@@ -80,14 +81,17 @@ class Shim:
         """Whether it still runs."""
         if self._process is not None:
             return not self._process.ended()
-        return held(self._lock)
+        return held(self._layout.shim)
 
     async def give_up(self, seconds: float) -> None:
         """Have the shim abandon its create, and end it.
 
         Two signals mean: kill the runtime. It then ends what the runtime had made so far, and
-        itself. After ``seconds`` it is killed.
+        itself. If it has its process already, it passes them on; so it is told to kill that
+        as well, which it obeys no earlier. After ``seconds`` it is killed itself.
         """
+        with contextlib.suppress(ProcessEnded, BlockingIOError):
+            send_line(self._layout.control, signal_line(signal.SIGKILL))
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
@@ -109,7 +113,7 @@ class Shim:
             await self._process.wait_ended()
             self._process.reap()
             return
-        while held(self._lock):
+        while held(self._layout.shim):
             await trio.sleep(_POLL_SECONDS)
 
     def close(self) -> None:
@@ -157,7 +161,7 @@ def launch(
         finally:
             os.close(write_fd)
         undo.pop_all()
-    return Shim(layout.shim, process), report_fd
+    return Shim(layout, process), report_fd
 
 
 async def read_report(fd: int) -> Made | Refused | None:

@@ -209,7 +209,8 @@ static void set_stream(int stream, const char *spec) {
     shim.stdio[stream] = spec;
     shim.end[stream] = -1;
     if (sscanf(spec, "fd:%9d%n", &shim.end[stream], &used) != 1) return;
-    if (spec[used] != '\0' || shim.end[stream] <= STDERR_FILENO) fail(0, "options", "bad %s", spec);
+    if (spec[used] != '\0' || shim.end[stream] <= STDERR_FILENO)
+        fail(0, "options", "bad stdio %s", spec);
 }
 
 static void set_leash(const char *spec) {
@@ -255,7 +256,9 @@ static void close_others(void) {
             fail(errno, "options", "descriptor %u", next);
         from = next + 1;
     } while (next != UINT_MAX);
-    shim.report_fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int report_fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (report_fd < 0) fail(errno, "start", "cannot keep our stdout");
+    shim.report_fd = report_fd;
     int null = open_or_fail("start", "/dev/null", O_RDWR);
     for (int i = 0; i < 3; i++) dup2(null, i);
     if (null > STDERR_FILENO) close(null);
@@ -290,7 +293,7 @@ static void write_identity(void) {
     char text[64];
     pid_t parent;
     unsigned long long start_time;
-    if (!read_stat(getpid(), &parent, &start_time)) fail(0, "start", "cannot read our own stat");
+    if (!read_stat(getpid(), &parent, &start_time)) fail(errno, "start", "cannot read our own stat");
     snprintf(text, sizeof text, "%d %llu\n", (int)getpid(), start_time);
     write_whole("shim", text); /* stays open */
     shim.status_fd = open_or_fail("files", "exitStatus", O_WRONLY | O_CREAT);
@@ -468,7 +471,7 @@ static void find_process(void) {
     int pid = 0, used = 0;
     unsigned long long start_time;
     ssize_t size = read_file("pid", text, sizeof text);
-    if (size < 0) fail(0, "pid", "%s succeeded but wrote no pid file", shim.command[0]);
+    if (size < 0) fail(errno, "pid", "%s succeeded but wrote no pid file", shim.command[0]);
     if (sscanf(text, "%9d %n", &pid, &used) != 1 || used != size || pid < 2)
         fail(0, "pid", "the pid file holds no pid: %s", text);
     if (!read_stat(pid, &parent, &start_time) || parent != getpid())

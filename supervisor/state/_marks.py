@@ -74,9 +74,7 @@ def read_shim(path: str) -> tuple[int, int] | None:
     text = _read(path)
     if not text:
         return None
-    pid, space, ticks = text.partition(b" ")
-    if not space:
-        raise StateCorrupt(path, "not PID STARTTIME")
+    pid, _, ticks = text.partition(b" ")
     return (
         _number(path, pid, least=1, most=MAX_PID),
         _number(path, ticks, least=0, most=MAX_TICKS),

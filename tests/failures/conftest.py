@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.failures.helpers import cgroups_of, left, living, until
 
 NothingLeft = Callable[[], Awaitable[None]]
+
+TEST_SECONDS = 45
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Cancel a test that hangs: unlike a time-out from outside, that lets it clean up."""
+    test = getattr(item, "obj", None)
+    if not inspect.iscoroutinefunction(test):
+        return
+
+    @functools.wraps(test)
+    async def bounded(**fixtures: object) -> None:
+        with trio.fail_after(TEST_SECONDS):
+            await test(**fixtures)
+
+    item.obj = bounded  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -37,8 +37,9 @@ def runtime(*args: Word, before: str = "", after: str = "") -> list[Word]:
         before: shell commands to run before the process is made.
         after: shell commands to run once it is made and its pid written.
     """
-    process = f"/bin/sh -c '{ALONE}; shift; exec \"$@\"' sh $$ \"$@\""
-    script = f"set -m; {before}\n {process} & echo $! >pid; {after}"
+    # It writes its pid itself: before that it is still bash, which ignores SIGQUIT.
+    process = f"/bin/sh -c 'echo $$ >pid; {ALONE}; shift; exec \"$@\"' sh $$ \"$@\""
+    script = f"set -m; {before}\n {process} & until [ -s pid ]; do :; done; {after}"
     return ["/bin/bash", "-c", script, "runtime", *args]
 
 

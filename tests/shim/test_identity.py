@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_it_leads_no_terminal(rig: Rig) -> None:
         process = rig.made()
         assert os.readlink(f"/proc/{process}/fd/1") == name
         for pid in (rig.pid, process):
-            stat = open(f"/proc/{pid}/stat").read()
+            stat = Path(f"/proc/{pid}/stat").read_text()
             assert stat.rpartition(")")[2].split()[7 - 3] == "0"
     finally:
         os.close(ours)

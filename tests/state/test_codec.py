@@ -137,7 +137,7 @@ def test_the_values_in_the_files_are_plain() -> None:
 @each_sample
 def test_keys_with_a_default_may_be_missing(sample: Record) -> None:
     """A file of an earlier version, without what came later, still loads."""
-    needed = NEEDED[type(sample)].split() + ["code", "why"]
+    needed = [*NEEDED[type(sample)].split(), "code", "why"]
     tree = {key: value for key, value in tree_of(sample).items() if key in needed}
     if isinstance(sample, Result):
         tree |= {"cause": "exited", "code": 0}

@@ -174,7 +174,7 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(sample: Record, key: str) 
             continue
         why = reason(type(sample), {**tree, key: value})
         assert key in why or PYTHON_NAMES.get(key, key) in why
-        assert re.search(r"must be|holds a|has either|is \d+ to \d+", why)  # a sentence of ours
+        assert re.search(r"must be|holds a|has either|newer|is \d+ to \d+", why)
 
 
 @each_class

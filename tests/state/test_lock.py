@@ -116,7 +116,7 @@ def test_a_child_that_is_not_given_it_does_not_hold_it(path: str) -> None:
 
 
 FORK = """
-import os, sys
+import os, sys, threading
 from supervisor.state import Lock, close_in_children, held
 path, go = sys.argv[1], int(sys.argv[2])
 lock = Lock.take(path)
@@ -130,8 +130,10 @@ if pid == 0:
             os.fstat(fd)
         except OSError:
             closed += 1
-    print(os.getpid(), closed, lock.fd, leash.fd, flush=True)
-    lock.release()
+    thread = threading.Thread(target=lock.release, daemon=True)
+    thread.start()
+    thread.join(30)
+    print(os.getpid(), closed, lock.fd, leash.fd, thread.is_alive(), flush=True)
     os.read(go, 1)
     os._exit(0)
 assert (lock.fd, leash.fd) == fds
@@ -157,7 +159,7 @@ def forking(path: str) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
     with python(FORK, path, str(go), pass_fds=[go]) as process:
         os.close(go)
         pid, *seen = line(process.stdout).split()
-        assert seen == ["2", "-1", "-1"]
+        assert seen == ["2", "-1", "-1", "False"]
         yield process, int(pid), going
 
 
@@ -298,6 +300,24 @@ def test_a_look_does_not_mislead_a_taker(path: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "sched_yield", lambda: fcntl.flock(other, fcntl.LOCK_UN))
     try:
         take(path).release()
+    finally:
+        os.close(other)
+
+
+def test_a_taker_that_waits_for_a_look_to_end_gives_way(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It doesn't itself hold a shared lock meanwhile, which would stop other takers."""
+    other = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(other, fcntl.LOCK_SH)
+
+    def take_it() -> None:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setattr(os, "sched_yield", take_it)
+    try:
+        assert Lock.take(path) is None
+        assert held(path)
     finally:
         os.close(other)
 

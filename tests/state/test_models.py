@@ -188,7 +188,7 @@ def test_extra_is_a_copy() -> None:
     assert record.extra == {"a": {"b": [1]}}
 
 
-class Colour(str, enum.Enum):
+class Colour(str, enum.Enum):  # noqa: UP042 - a StrEnum is what str() makes no trouble of
     RED = "red"
 
 

@@ -26,7 +26,8 @@ sys.stdin.read()
 """
 
 COMMS = [
-    b"plain", b"two words", b") S 1 2 3 4", b"((()", b")", b") R 7 7", b"a\nb", b"\xff\xfe", b"a)b(c d)e",
+    b"plain", b"two words", b") S 1 2 3 4", b"((()", b")", b") R 7 7", b"a\nb", b"\xff\xfe",
+    b"a)b(c d)e",
 ]  # fmt: skip
 
 

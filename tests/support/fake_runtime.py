@@ -7,6 +7,7 @@ start, state, delete, exec, ...; WHEN is nothing (before it has done anything), 
 -before-pid and -after-pid (create, restore, exec: the process is there) and -after (start:
 the program runs):
 
+late-VERBWHEN     waits for VALUE seconds first
 hang-VERBWHEN     never returns
 die-VERBWHEN      is killed by SIGKILL
 fail-VERBWHEN     complains (of VALUE) and exits 1
@@ -92,6 +93,9 @@ def misbehave(verb, options, faults, when=""):
     if told(faults, f"noisy-{name}") is not None:
         sys.stderr.write("x" * (1 << 20))
         sys.stderr.flush()
+    late = told(faults, f"late-{name}")
+    if late is not None:
+        time.sleep(float(late))
     while told(faults, f"hang-{name}") is not None:
         time.sleep(0.002)
     if told(faults, f"die-{name}") is not None:

@@ -1,0 +1,82 @@
+"""What the documentation shows works as it is printed.
+
+The examples use the default cgroup parent, which others may be using too: it is left there, empty.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from supervisor import Runtime, RuntimeNotFound
+from tests.support.leaks import STRANGERS, descendants
+
+from .blocks import ROOT, Block, examples, fragments
+
+SECONDS = 60
+
+
+@pytest.fixture(autouse=True)
+def a_runtime() -> None:
+    """Skip where no runtime can run: the examples take whichever can."""
+    try:
+        Runtime.find()
+    except RuntimeNotFound as error:
+        pytest.skip(str(error))
+
+
+def run(program: Path, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program as a user would, with the library that is tested."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
+    before = descendants(os.getpid())
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(program)],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    # A supervisor that the demo has killed leaves its ended shims to init; here, to us.
+    STRANGERS.update(descendants(os.getpid()).keys() - before.keys())
+    return done
+
+
+def test_there_are_examples() -> None:
+    """The README has a program; the search for blocks finds it."""
+    assert any(block.page.name == "README.md" for block, _ in examples())
+
+
+@pytest.mark.parametrize(("block", "output"), examples(), ids=str)
+def test_a_program_in_the_documentation_runs_as_printed(
+    block: Block, output: str | None, workdir: Path
+) -> None:
+    """A whole program runs without a warning, prints what stands below it, and leaves nothing."""
+    program = workdir / "example.py"
+    program.write_text(block.text)
+    done = run(program, workdir)
+    assert (done.returncode, done.stderr) == (0, "")
+    if output is not None:
+        assert done.stdout == output
+    assert os.listdir(workdir) == ["example.py"]
+
+
+@pytest.mark.parametrize("block", fragments(), ids=str)
+def test_a_fragment_in_the_documentation_is_python(block: Block) -> None:
+    """A part of a program can at least be compiled, top-level ``await`` included."""
+    compile(block.text, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("program", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_an_example_runs(program: Path, workdir: Path) -> None:
+    """Every program in ``examples`` ends well, in at most 30 lines, and leaves nothing behind."""
+    done = run(program, workdir)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 0 < len(done.stdout.splitlines()) <= 30
+    assert os.listdir(workdir) == []

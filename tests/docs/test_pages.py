@@ -1,0 +1,167 @@
+"""The documentation says what the code says: diagram, names, files, keys, phases."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+import supervisor
+from supervisor._deadlines import Deadlines
+from supervisor._lifecycle import diagram
+from supervisor.state import (
+    ContainerLayout,
+    ContainerRecord,
+    ProcessLayout,
+    ProcessRecord,
+    Result,
+    known_keys,
+)
+
+from .blocks import PAGES, ROOT, blocks
+from .test_floors import PACKAGE, PACKAGES, modules
+
+DOCS = ROOT / "docs"
+_QUOTED = re.compile(r"`([^`]+)`")
+_LINK = re.compile(r"\[[^]]*\]\(([^)#]*)(?:#([^)]*))?\)")
+
+
+def section(page: str, heading: str) -> str:
+    """Return what stands between a heading and the next one, of whatever level."""
+    text = (DOCS / page).read_text()
+    parts = re.split(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))[heading]
+
+
+def first_column(text: str) -> list[str]:
+    """Return what is quoted in the first column of the tables in a text."""
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    return [name for row in rows for name in _QUOTED.findall(row.split("|")[1])]
+
+
+def test_the_lifecycle_is_drawn_from_the_table() -> None:
+    """The diagram in the docs is the one that the transition table gives."""
+    drawn = [
+        block.text for block in blocks(DOCS / "architecture.md") if block.language == "mermaid"
+    ]
+    assert drawn == [diagram()]
+
+
+@pytest.mark.parametrize("name", supervisor.__all__)
+def test_each_public_name_is_documented(name: str) -> None:
+    """Each name in ``__all__`` has a docstring of its own, and a line in the reference."""
+    value = getattr(supervisor, name)
+    if not isinstance(value, int):  # DEVNULL, PIPE, STDOUT
+        assert value.__doc__, f"{name} has no docstring"
+        assert value.__doc__ != object.__doc__
+    assert name in first_column((DOCS / "api.md").read_text())
+
+
+def test_public_names_stand_once() -> None:
+    """``__all__`` names nothing twice, and nothing that isn't there."""
+    assert len(set(supervisor.__all__)) == len(supervisor.__all__)
+
+
+def methods() -> Iterator[tuple[str, object]]:
+    for name in supervisor.__all__:
+        value = getattr(supervisor, name)
+        if inspect.isclass(value) and not issubclass(value, BaseException):
+            for attribute, member in vars(value).items():
+                if not attribute.startswith("_") and (
+                    inspect.isfunction(member) or isinstance(member, property | classmethod)
+                ):
+                    yield f"{name}.{attribute}", member
+
+
+@pytest.mark.parametrize(("name", "member"), list(methods()), ids=str)
+def test_each_public_method_has_a_docstring(name: str, member: object) -> None:
+    """What users call says what it does."""
+    assert inspect.getdoc(member), f"{name} has no docstring"
+
+
+def test_the_deadlines_are_documented() -> None:
+    """The list of deadlines names all of them, with their defaults."""
+    text = section("api.md", "Deadlines")
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
+    told = {_QUOTED.findall(name)[0]: float(value) for name, value in rows}
+    assert told == attrs.asdict(Deadlines())
+
+
+def paths_of(layout: type[ContainerLayout | ProcessLayout]) -> set[str]:
+    """Return the names of the files and directories that a layout knows by name."""
+    made = layout("/x")
+    properties = [name for name, member in vars(layout).items() if isinstance(member, property)]
+    values = [getattr(made, name) for name in properties if name != "id"]
+    paths = {value.path if isinstance(value, ProcessLayout) else value for value in values}
+    if isinstance(made, ProcessLayout):
+        paths.add(made.log("<verb>"))
+    return {path.rpartition("/")[2] for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("heading", "layout"),
+    [("The container directory", ContainerLayout), ("The process directory", ProcessLayout)],
+)
+def test_the_files_on_disk_are_documented(
+    heading: str, layout: type[ContainerLayout | ProcessLayout]
+) -> None:
+    """The page on the state names exactly the files that the layout has."""
+    assert set(first_column(section("state.md", heading))) == paths_of(layout)
+
+
+@pytest.mark.parametrize(
+    ("heading", "record"),
+    [
+        ("state.json", ContainerRecord),
+        ("process.json", ProcessRecord),
+        ("result.json", Result),
+    ],
+)
+def test_the_keys_of_the_records_are_documented(
+    heading: str, record: type[ContainerRecord | ProcessRecord | Result]
+) -> None:
+    """The page on the state names exactly the keys that have a field."""
+    assert sorted(first_column(section("state.md", heading))) == sorted(known_keys(record))
+
+
+def test_the_phases_of_the_report_are_documented() -> None:
+    """The page on the protocol names exactly the phases that the shim can fail in."""
+    source = (PACKAGE / "shim/shim.c").read_text()
+    used = re.findall(r'(?:fail\([^"();]*|open_or_fail\(|fifo\()"([a-z]+)"', source)
+    assert set(first_column(section("shim-protocol.md", "The report"))) == set(used)
+
+
+def test_the_options_of_the_shim_are_documented() -> None:
+    """The page on the protocol names exactly the shim's options."""
+    source = (PACKAGE / "shim/shim.c").read_text()
+    told = " ".join(first_column(section("shim-protocol.md", "Synopsis")))
+    assert set(re.findall(r"--[a-z]+", told)) == set(re.findall(r'option, "(--[a-z]+)"', source))
+
+
+def test_each_module_has_a_line_in_the_architecture() -> None:
+    """Whoever looks for a module's purpose finds it on one page."""
+    told = first_column((DOCS / "architecture.md").read_text())
+    for package in PACKAGES:
+        inside = package.relative_to(PACKAGE).parts
+        for module in modules(package):
+            name = "/".join([*inside, module])
+            wanted = name + "/" if (PACKAGE / name).is_dir() else name
+            assert wanted in told, f"{wanted} isn't in docs/architecture.md"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to another page, and to a heading, has a target."""
+    for target, heading in _LINK.findall(page.read_text()):
+        if target.startswith("https://"):
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), f"{page.name} links to {target}, which isn't there"
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", file.read_text(), flags=re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert heading in anchors, f"{page.name} links to #{heading}, which isn't there"
