@@ -58,6 +58,7 @@ missing_packages() { # prints the Debian names of what is needed and not there
     static_busybox || echo busybox-static
     have newuidmap || echo uidmap
     have musl-gcc || echo musl-tools
+    case $extras in *test*) have runsc || echo runsc ;; esac # tests checkpoints, where there is one
     if ! have cc; then
         printf '%s\n' gcc libc6-dev
     elif ! fresh && ! works cc; then

@@ -217,6 +217,8 @@ class Bundle:
             init=init_path() if wanted.init else None,
         )
         target = None if path is None else _path(path, "path")
+        if view is not None and target is not None and os.path.lexists(f"{target}/{ROOTFS}"):
+            raise InvalidValue(f"path: there is a {ROOTFS} in {target} already")
         with made_directory(target) as directory:
             if view is not None:
                 build_view(view, os.path.join(directory, ROOTFS))

@@ -81,8 +81,12 @@ def remove_owned(directory: str, owner_pid: int) -> None:
     """
     if os.getpid() != owner_pid:
         return
-    if _mounted_below(directory):
-        logger.warning("%s is left behind: something is mounted in it", directory)
+    try:
+        in_use = _mounted_below(directory)
+    except OSError:  # no descriptor is left to look with
+        in_use = True
+    if in_use:
+        logger.warning("%s is left behind: something may be mounted in it", directory)
         return
     shutil.rmtree(directory, ignore_errors=True)
 

@@ -293,7 +293,7 @@ static void write_identity(void) {
     char text[64];
     pid_t parent;
     unsigned long long start_time;
-    if (!read_stat(getpid(), &parent, &start_time)) fail(errno, "start", "cannot read our own stat");
+    if (!read_stat(getpid(), &parent, &start_time)) fail(errno, "start", "cannot read our stat");
     snprintf(text, sizeof text, "%d %llu\n", (int)getpid(), start_time);
     write_whole("shim", text); /* stays open */
     shim.status_fd = open_or_fail("files", "exitStatus", O_WRONLY | O_CREAT);
@@ -356,12 +356,13 @@ static void read_signals(void) {
         if (info.ssi_signo != SIGCHLD) handle_signal((int)info.ssi_signo);
 }
 
-/* A line with a NUL in it is longer than what sscanf has used of it. */
+/* A line is good if we would write these numbers so: what is cut, or has a NUL in it, isn't. */
 static void obey(void) {
-    int verb, first, second, used = 0;
-    if (sscanf(shim.line, "%9d %9d %9d%n", &verb, &first, &second, &used) != 3 ||
-        (size_t)used != shim.line_length)
-        verb = -1;
+    char same[LINE_SIZE];
+    int verb = -1, first = 0, second = 0;
+    sscanf(shim.line, "%9d %9d %9d", &verb, &first, &second);
+    int length = snprintf(same, sizeof same, "%d %d %d", verb, first, second);
+    if ((size_t)length != shim.line_length || strcmp(same, shim.line) != 0) verb = -1;
     if (verb == 0) close_quietly(&shim.holder[STDIN_FILENO]);
     else if (verb == 2 && first > 0 && first <= LAST_SIGNAL) {
         if (shim.process > 0) kill(shim.process, first);

@@ -115,6 +115,20 @@ def test_nothing_is_removed_below_a_mount(make: Maker, monkeypatch: pytest.Monke
     assert not os.path.exists(made.path)
 
 
+def test_nothing_is_removed_unseen(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it can't be told what is mounted inside, a temporary bundle stays."""
+
+    def refuse(directory: str) -> bool:
+        raise OSError(24, "Too many open files")
+
+    made = make()
+    monkeypatch.setattr(_directory, "_mounted_below", refuse)
+    made.close()
+    assert os.path.exists(made.path)
+    monkeypatch.undo()
+    _directory.remove_owned(made.path, os.getpid())
+
+
 def test_mounts_below_are_seen() -> None:
     """What is mounted inside a directory is found, what is mounted on it isn't inside."""
     assert _directory._mounted_below("/")
@@ -128,6 +142,14 @@ def test_a_bundle_is_not_overwritten(make: Maker, tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="path: there is a bundle at"):
         make(path=tmp_path)
     assert (tmp_path / "config.json").read_text() == "mine"
+
+
+def test_a_root_filesystem_is_not_overwritten(tmp_path: Path) -> None:
+    """Where a root filesystem stands, no view of the host is made."""
+    (tmp_path / "rootfs").mkdir()
+    with pytest.raises(InvalidValue, match="path: there is a rootfs in"):
+        Bundle.from_host(["sh"], path=tmp_path)
+    assert os.listdir(tmp_path / "rootfs") == []
 
 
 def test_a_file_in_place_of_the_directory(make: Maker, tmp_path: Path) -> None:

@@ -120,6 +120,15 @@ def test_limits_in_a_delegated_cgroup(delegated: Path) -> None:
         check_limits(["memory_bytes", "cpus"], cgroup_root=str(delegated))
 
 
+def test_limits_in_a_cgroup_of_somebody_elses(
+    delegated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cgroup that we are in but may not divide is no use."""
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(delegated / "mine"))
+    with pytest.raises(InvalidValue, match="pids: can't be enforced, since you aren't root"):
+        check_limits(["pids"], cgroup_root=str(delegated))
+
+
 def test_limits_without_a_pure_version_2(delegated: Path) -> None:
     """In hierarchies of version 1 nothing can be delegated safely, and nothing is assumed."""
     (delegated / "cgroup.controllers").unlink()

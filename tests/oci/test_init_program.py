@@ -116,7 +116,7 @@ def test_the_programs_signals_are_as_at_birth(init: str) -> None:
     done = subprocess.run(
         [init, "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"],
         check=False,
-        preexec_fn=spoil,  # noqa: PLW1509 -- the test has one thread
+        preexec_fn=spoil,
         restore_signals=False,
         capture_output=True,
         text=True,

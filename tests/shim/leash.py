@@ -28,6 +28,10 @@ class Leash:
             os.close(self._write_fd)
             self._write_fd = -1
 
+    def write(self, data: bytes) -> None:
+        """Write to the pipe, as no supervisor does."""
+        os.write(self._write_fd, data)
+
     def kill(self) -> None:
         """SIGKILL the process; the pipe stays open, as if a forked child held it."""
         self._holder.kill()

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +135,10 @@ class Rig:
         pid: int = told["pid"]
         return pid
 
+    def running(self, name: str = "sleep") -> int:
+        """Return the pid of the process when it has become the program ``name``."""
+        return become(self.made(), name)
+
     def refused(self, phase: str) -> dict[str, Any]:
         """Return the shim's report of a failure in ``phase``; it is gone then, as are all."""
         told = self.say()
@@ -179,7 +182,7 @@ class Rig:
 
     def wait_end(self) -> None:
         """Return when ``exit`` says that the end is recorded."""
-        assert read_to_end(self._exit_fd) == b""
+        assert read_some(self._exit_fd) == b""  # a fifo not opened yet isn't at its end for poll
 
     def recorded(self) -> tuple[int, int, int, int]:
         """Return the code, signal, time and core flag in ``exitStatus``."""
@@ -259,6 +262,12 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def become(pid: int, name: str) -> int:
+    """Return the pid when the process runs the program ``name``."""
+    wait_for(lambda: status_of(pid)["Name"] == name, f"a process {name}")
+    return pid
+
+
 def gone(pid: int) -> bool:
     """Whether there is no such process any more, not even a zombie."""
     return not os.path.exists(f"/proc/{pid}")
@@ -293,13 +302,15 @@ def read_some(fd: int) -> bytes:
 def read_to_end(fd: int) -> bytes:
     """Return everything up to the end of file.
 
-    A fifo that nobody has opened for writing yet isn't at its end for poll, as it is for read.
+    It reads before it waits: a fifo opened after its last writer went never wakes anybody.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    os.set_blocking(fd, False)
     data = b""
     while True:
-        chunk = read_some(fd)
+        try:
+            chunk = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            chunk = read_some(fd)
         if not chunk:
             return data
         data += chunk
-        assert time.monotonic() < deadline

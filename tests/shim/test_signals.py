@@ -47,8 +47,7 @@ def test_the_runtime_starts_with_a_clean_slate(rig: Rig, spoil: Callable[[], Non
 def test_the_process_starts_with_a_clean_slate(rig: Rig, spoil: Callable[[], None]) -> None:
     """So has the process, to which runc hands its mask on."""
     rig.launch(runtime(*SLEEP), preexec_fn=spoil, restore_signals=False)
-    pid = rig.made()
-    wait_for(lambda: status_of(pid)["Name"] == "sleep", "the process")
+    pid = rig.running()
     assert [int(status_of(pid)[key], 16) for key in MASKS] == [0, 0, 0]
     os.kill(pid, signal.SIGTERM)
     assert rig.end() == (143, 15)

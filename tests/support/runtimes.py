@@ -14,6 +14,7 @@ from supervisor.oci._runtime import why_not
 
 FAKE = Path(__file__).with_name("fake_runtime.py")
 REAL = ("runc", "crun")
+RUNSC_ARGS = ("--network=none", "--ignore-cgroups=true", "--platform=ptrace")
 
 
 @attrs.frozen
@@ -35,10 +36,11 @@ class Choice:
 
     def runtime(self, *faults: str) -> Runtime:
         """Return it, misbehaving in the given ways (the fake one only)."""
-        if self.real:
-            assert not faults
-            return Runtime.find(self.name)
-        return fake(*faults)
+        if not self.real:
+            return fake(*faults)
+        assert not faults
+        found = Runtime.find(self.name)
+        return attrs.evolve(found, args=RUNSC_ARGS) if self.name == "runsc" else found
 
 
 def fake(*faults: str) -> Runtime:

@@ -1,0 +1,75 @@
+"""What the runtimes read from process.json and config.json is what was put in."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import pytest
+import trio
+
+from supervisor import PIPE, Container, Process
+from tests.conftest import MakeBundle, OpenSupervisor
+
+pytestmark = pytest.mark.runtimes("runc", "crun")
+
+EXAMPLES = 25
+
+plain = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(
+    lambda name: name not in ("PATH", "HOME", "HOSTNAME", "_", "PWD")
+)
+
+
+async def output_of(process: Process) -> bytes:
+    assert process.stdout is not None
+    async with process.stdout as stream:
+        return b"".join([chunk async for chunk in stream])
+
+
+async def seen_by_exec(box: Container, args: list[str], env: dict[str, str]) -> tuple[bytes, bytes]:
+    """Return the command line and environment that an exec of busybox's cat finds in /proc."""
+    async with trio.open_nursery() as nursery:
+        results: dict[str, bytes] = {}
+
+        async def one(name: str) -> None:
+            process = await box.exec(
+                ["cat", f"/proc/self/{name}", "--", *args], env=env, stdout=PIPE
+            )
+            results[name] = await output_of(process)
+            await process.wait()
+
+        nursery.start_soon(one, "cmdline")
+        nursery.start_soon(one, "environ")
+    return results["cmdline"], results["environ"]
+
+
+async def test_exec_reads_what_was_put_in(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Arguments and variables with any text that a runtime can carry arrive unchanged."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as box:
+        await box.start()
+        checked = 0
+
+        async def check(args: list[str], env: dict[str, str]) -> None:
+            cmdline, environ = await seen_by_exec(box, args, env)
+            wanted = b"".join(word.encode() + b"\0" for word in args)
+            assert cmdline.endswith(b"--\0" + wanted)
+            variables = dict(entry.partition(b"=")[::2] for entry in environ.split(b"\0"))
+            for name, value in env.items():
+                assert variables[name.encode()] == value.encode()
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(st.lists(plain, max_size=4), st.dictionaries(names, plain, max_size=4))
+        def examples(args: list[str], env: dict[str, str]) -> None:
+            nonlocal checked
+            trio.from_thread.run(check, args, env)
+            checked += 1
+
+        await trio.to_thread.run_sync(examples)
+        assert checked >= EXAMPLES

@@ -1,0 +1,18 @@
+"""A program that deletes container ``a`` of a root, for a test that kills it meanwhile."""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from supervisor import open_supervisor
+
+
+async def _delete(root: str, cgroup_parent: str, runtime: str) -> None:
+    async with open_supervisor(root, cgroup_parent=cgroup_parent, runtime=runtime) as sup:
+        await sup["a"].delete(force=True)
+
+
+if __name__ == "__main__":
+    trio.run(_delete, *sys.argv[1:])
