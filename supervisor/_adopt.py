@@ -17,7 +17,7 @@ from ._core import Core
 from ._dispose import Estate, dispose, remove_directory
 from ._errors import CleanupIncomplete, StateCorrupt
 from ._evidence import Finding, Found, gather
-from ._exec import adopt_exec
+from ._exec import adopt_exec, end_unreported
 from ._host import Host
 from ._lifecycle import State
 from ._process import Process
@@ -201,22 +201,36 @@ async def _adopt_execs(recovery: Recovery, core: Core) -> None:
 
 
 async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> None:
+    kept = False
+    lock = None
     try:
         lock = Lock.take(layout.lock)
-        record = load(ProcessRecord, layout.record)
+        kept = await _adopt_locked_exec(recovery, core, layout, lock)
     except FileNotFoundError:
-        return  # its maker removes it just now
+        pass  # its maker removes it just now
+    finally:
+        if lock is not None and not kept:
+            lock.release()
+
+
+async def _adopt_locked_exec(
+    recovery: Recovery, core: Core, layout: ProcessLayout, lock: Lock | None
+) -> bool:
+    """Take over an exec; say whether its task has the lock now."""
+    record = load(ProcessRecord, layout.record)
     found = gather(recovery.host, core.record, layout)
     if found.finding is Finding.UNFINISHED:
-        if lock is not None:
+        if lock is None:
+            found.close()
+        else:
             await _give_up(recovery.host, found)
+            end_unreported(core, layout)
             remove_directory(layout.path)
-            lock.release()
-        found.close()
-        return
+        return False
     process = core.new_process(layout, record, owned=lock is not None)
     await process.adopt(found)
     adopt_exec(core, process, lock)
+    return True
 
 
 async def _watch_foreign(

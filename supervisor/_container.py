@@ -34,8 +34,8 @@ class Container:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.id = core.record.id
-        self.init = core.init
+        self.id: str = core.record.id
+        self.init: Process = core.init
 
     def __repr__(self) -> str:
         return f"<supervisor.Container {self.id!r}: {self.state.value}>"

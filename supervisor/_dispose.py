@@ -60,9 +60,10 @@ async def dispose(host: Host, estate: Estate) -> None:
             remove_directory(estate.layout.path)
             estate.lock.release()
             return
+    what = "took too long" if scope.cancelled_caught else "failed"
+    why = "; ".join(failed) or f"it had {seconds:g} seconds"
     raise CleanupIncomplete(
-        f"clean-up {'took too long' if scope.cancelled_caught else 'failed'}: "
-        f"{'; '.join(failed) or f'it had {seconds:g} seconds'}. Left: {', '.join(leftovers(host, estate))}",
+        f"clean-up {what}: {why}. Left: {', '.join(leftovers(host, estate))}",
         seconds=seconds,
         container=estate.record.id,
     )

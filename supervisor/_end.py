@@ -67,7 +67,8 @@ async def end(core: Core) -> ExitStatus:
     with trio.move_on_after(seconds):
         return await core.init.wait()
     raise DeadlineExpired(
-        f"its init didn't end within {seconds:g} seconds after SIGKILL (is it frozen, or stuck in the kernel?)",
+        f"its init didn't end within {seconds:g} seconds after SIGKILL: it may be frozen, or "
+        "stuck in the kernel",
         seconds=seconds,
         container=core.record.id,
     )

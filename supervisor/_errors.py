@@ -156,7 +156,7 @@ class RuntimeFailed(OCIRuntimeError):
         container: str | None = None,
     ) -> None:
         super().__init__(message, container=container)
-        self.command = tuple(command)
+        self.command: tuple[str, ...] = tuple(command)
         self.returncode = returncode
         self.reason = reason
 
@@ -174,7 +174,7 @@ class StateCorrupt(SupervisorError):
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{os.fspath(path)}: {reason}")
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         self.reason = reason
 
 

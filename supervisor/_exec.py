@@ -60,13 +60,13 @@ async def exec(
     try:
         await core.nursery.start(_own, core, process, lock, command, stdio)
     except BaseException:
-        _end_unreported(core, layout)
+        end_unreported(core, layout)
         remove_directory(layout.path)
         raise
     return process
 
 
-def _end_unreported(core: Core, layout: ProcessLayout) -> None:
+def end_unreported(core: Core, layout: ProcessLayout) -> None:
     """Kill the program of an exec that failed, in case its shim was killed before it could.
 
     The number in the file proves nothing by itself, so only a process that is in the container's

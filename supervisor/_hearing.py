@@ -33,7 +33,8 @@ def hears(pid: int, number: int, *, gate: Identity | None) -> bool:
     waiting = gate is not None and program_of(pid) == gate
     try:
         with open(f"/proc/{pid}/status") as file:
-            status = dict(line.rstrip("\n").partition(":\t")[::2] for line in file)
+            lines = [line.rstrip("\n").partition(":\t") for line in file]
+            status = {name: value for name, _, value in lines}
         if status["NSpid"].split()[-1] != "1":
             return True
         prepared = int(status["SigCgt"], 16) | int(status["SigBlk"], 16)

@@ -82,8 +82,7 @@ def _fill_process(path: str, layout: ProcessLayout, record: ProcessRecord, stdio
 
 
 def _make_locked(path: str, fill: Callable[[str], None]) -> Lock:
-    parent, name = os.path.split(path)
-    temporary = os.path.join(parent, f".new-{secrets.token_hex(8)}")
+    temporary = os.path.join(os.path.dirname(path), f".new-{secrets.token_hex(8)}")
     lock = None
     try:
         _make_directory(temporary)

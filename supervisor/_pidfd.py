@@ -32,8 +32,8 @@ class PidFd:
     """
 
     def __init__(self, pid: int, fd: int) -> None:
-        self.pid = pid
-        self.fd = fd
+        self.pid: int = pid
+        self.fd: int = fd
 
     @classmethod
     def open(cls, pid: int, start_time: int | None = None) -> PidFd | None:
@@ -100,7 +100,9 @@ class PidFd:
             self.reap()
 
     def reap(self) -> None:
-        """Reap it, if it is our child and has ended."""
+        """Reap it, if it is our child and has ended; nothing happens once this is closed."""
+        if self.fd < 0:
+            return
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
 

@@ -57,6 +57,8 @@ from .stdio import InputStream, open_output
 
 logger: Final = logging.getLogger("supervisor")
 
+_LAST_MOMENT_SECONDS: Final = 0.1
+
 _HEARING_SECONDS = 0.5
 _HEARING_POLL_SECONDS = 0.002
 
@@ -108,10 +110,10 @@ class Process:
         self._oom_before = 0
         self._gate: Identity | None = None
         self._started_at = -math.inf
-        self.container = container
-        self.id = layout.id
-        self.record = record
-        self.args = record.args
+        self.container: str = container
+        self.id: str = layout.id
+        self.record: ProcessRecord = record
+        self.args: tuple[str, ...] = record.args
         self.pid: int | None = None
         self.stdin: trio.abc.SendStream | None = None
         self.stdout: trio.abc.ReceiveStream | None = None
@@ -238,7 +240,17 @@ class Process:
                 await self._shim.wait_gone()
             self._shim_gone.set()
         finally:
+            await self._await_last_moment()
             self._close()
+
+    async def _await_last_moment(self) -> None:
+        """Reap a shim that is just about to end: later nobody would, and it is our child.
+
+        One that holds unread output stays, so this doesn't wait for long.
+        """
+        if self._status is not None and self._shim is not None:
+            with shielded(_LAST_MOMENT_SECONDS):
+                await self._shim.wait_gone()
 
     async def _launch(
         self, command: Sequence[str], options: Sequence[str], fds: Sequence[int]
@@ -284,8 +296,9 @@ class Process:
             return report
         await self._abandon()
         if scope.cancelled_caught:
+            name = os.path.basename(command[0])
             raise CreateTimeout(
-                f"{os.path.basename(command[0])} made no process within {deadlines.create:g} seconds",
+                f"{name} made no process within {deadlines.create:g} seconds",
                 seconds=deadlines.create,
                 container=self.container,
             )

@@ -40,9 +40,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     outcome: Any = yield
     choice = getattr(item, "callspec", None) and item.callspec.params.get("choice")  # type: ignore[attr-defined]
     if (
@@ -57,11 +55,7 @@ def pytest_runtest_makereport(
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail the run if it should have tested a real runtime and none could."""
     wanted = os.environ.get("SUPERVISOR_REQUIRE_RUNTIME", "")
-    if (
-        wanted
-        and exitstatus == pytest.ExitCode.OK
-        and not session.config.stash[_REAL_RAN]
-    ):
+    if wanted and exitstatus == pytest.ExitCode.OK and not session.config.stash[_REAL_RAN]:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.write_line(
@@ -114,9 +108,7 @@ def cgroup_parent() -> Iterator[str]:
 def supervisor(cgroup_parent: str, choice: Choice) -> OpenSupervisor:
     """`open_supervisor` with the test's runtime and cgroup parent."""
 
-    def opener(
-        root: Path | None = None, **options: Any
-    ) -> AbstractAsyncContextManager[Supervisor]:
+    def opener(root: Path | None = None, **options: Any) -> AbstractAsyncContextManager[Supervisor]:
         options.setdefault("runtime", choice.runtime())
         return open_supervisor(root, cgroup_parent=cgroup_parent, **options)
 
@@ -148,9 +140,7 @@ def rootfs() -> Iterator[Path]:
         "env",
     ):
         (path / "bin" / name).symlink_to("busybox")
-    (path / "etc/passwd").write_text(
-        "root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n"
-    )
+    (path / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

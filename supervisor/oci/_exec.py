@@ -58,7 +58,8 @@ def merge_env(entries: Sequence[str], changes: Mapping[str, str]) -> list[str]:
     for name in changes:
         if not isinstance(name, str) or not name or "=" in name:
             raise InvalidValue(f"env: {name!r} can't be a variable's name")
-    merged = dict(entry.partition("=")[::2] for entry in entries)
+    parts = [entry.partition("=") for entry in entries]
+    merged = {name: value for name, _, value in parts}
     merged.update(changes)
     return [f"{name}={value}" for name, value in merged.items()]
 

@@ -70,9 +70,10 @@ def _locate(name: str) -> str:
         return os.path.abspath(path)
     if os.path.exists(name):
         raise RuntimeNotFound(f"the runtime {name} is not executable: chmod +x it", name=name)
+    package = os.path.basename(name)
     raise RuntimeNotFound(
-        f"there is no runtime {name!r} here: install it (Debian: apt-get install {os.path.basename(name)})"
-        " or give its path",
+        f"there is no runtime {name!r} here: install it (Debian: apt-get install {package}) or "
+        "give its path",
         name=name,
     )
 
@@ -88,13 +89,14 @@ def _first_able() -> str:
             return os.path.abspath(path)
         reasons.append(f"{name}: {obstacle}")
     raise RuntimeNotFound(
-        f"no OCI runtime can run here: {'; '.join(reasons)}. Install one (Debian: apt-get install runc)",
+        f"no OCI runtime can run here: {'; '.join(reasons)}. "
+        "Install one (Debian: apt-get install runc)",
         name=", ".join(CANDIDATES),
     )
 
 
 def why_not(name: str, *, cgroup_root: str = "/sys/fs/cgroup") -> str | None:
-    """Return why the runtime ``name`` can't run on this machine, or None if nothing speaks against it.
+    """Return why the runtime ``name`` can't run on this machine, or None if it can.
 
     crun refuses hybrid cgroups: version 1 hierarchies beside a version 2 one that has
     controllers of its own.

@@ -24,7 +24,7 @@ class Descriptor:
     """
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
+        self.fd: int = fd
         with NO_FORK:
             _OPEN.add(self)
 

@@ -11,6 +11,7 @@ import trio
 
 from supervisor import Deadlines, State
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.runtimes import fake
 
 pytestmark = [pytest.mark.runtimes("runc", "crun", "fake"), pytest.mark.timeout(300)]
 
@@ -180,8 +181,6 @@ async def test_cleanup_deadline(
 ) -> None:
     """If a cancelled create's clean-up has no time either, the container is listed as broken
     with what is left, and the next open removes it."""
-    from tests.support.runtimes import fake
-
     hang = workdir / "hang"
     hang.touch()
     deadlines = Deadlines(cleanup=0.5, call=0.2)

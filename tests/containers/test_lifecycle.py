@@ -113,7 +113,7 @@ async def test_exec_forgotten_when_collected(
         await box.start()
         process = await box.exec(["true"], id="job")
         while process.status is None:
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         assert (root / "a/job/result.json").exists() and "job" in box.processes
         await process.wait()
         with trio.fail_after(10):

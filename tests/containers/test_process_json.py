@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 import pytest
 import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from supervisor import PIPE, Container, Process
 from tests.conftest import MakeBundle, OpenSupervisor

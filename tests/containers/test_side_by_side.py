@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from supervisor import Runtime, State, open_supervisor
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -59,8 +60,6 @@ async def test_same_id_two_runtimes(
 @pytest.mark.runtimes("runc", "crun")
 async def test_burst(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """A burst of a hundred creates at once is steady: all of them run and end as they should."""
-    import trio
-
     spec = bundle("sh", "-c", "exit 3")
     codes: list[int | None] = []
     async with supervisor() as sup:

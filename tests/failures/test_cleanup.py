@@ -25,7 +25,7 @@ from supervisor import (
 from supervisor.cgroups import Hierarchies
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
-from tests.failures.helpers import end, living, shim_of, until, with_hook
+from tests.failures.helpers import end, living, reap, shim_of, until, with_hook
 from tests.support import leaks
 from tests.support.runtimes import Choice
 from tests.support.victim import victim
@@ -127,6 +127,7 @@ async def test_killed_while_it_deletes(
     runtime = choice.runtime(f"hang-delete-while:{trouble}")
     async with supervisor(root, runtime=runtime) as sup:
         await (await sup.create("a", bundle("sleep", "60"))).start()
+        shim = shim_of(root / "a/init")
     with _deleter(root, cgroup_parent) as pid:
         await until(lambda: _deletes(pid), "the runtime's delete runs")
         assert json.loads((root / "a/state.json").read_text())["intent"] == "delete"
@@ -138,6 +139,7 @@ async def test_killed_while_it_deletes(
         with trio.fail_after(10):
             while (root / "a").exists():
                 assert await sup.adopt() in ([], [sup["a"]])
+        await reap(shim)
         await nothing_left()
 
 
@@ -178,6 +180,7 @@ async def test_delete_that_was_begun(
         (root / "a/init/exit").unlink()
     async with supervisor(root) as sup:
         assert (list(sup), dict(sup.broken)) == ([], {})
+        await reap(shim)
         await nothing_left()
 
 
