@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -15,12 +16,20 @@ import trio
 
 from ._core import Core
 from ._dispose import Estate, dispose, remove_directory
-from ._errors import CleanupIncomplete, StateCorrupt
+from ._end import STOP_GRACE_SECONDS, stop
+from ._errors import (
+    CleanupIncomplete,
+    DeadlineExpired,
+    InfrastructureError,
+    OCIRuntimeError,
+    RuntimeTimeout,
+    StateCorrupt,
+    SupervisorError,
+)
 from ._evidence import Finding, Found, gather
 from ._exec import adopt_exec, end_unreported
 from ._host import Host
 from ._lifecycle import State
-from ._process import Process
 from .oci import ask_status
 from .state import (
     ContainerLayout,
@@ -34,6 +43,7 @@ from .state import (
 
 logger: Final = logging.getLogger("supervisor")
 
+_AT_ONCE = 16
 _STALE_SECONDS = 60.0
 
 
@@ -71,6 +81,80 @@ class Recovery:
     delete_unstarted: bool = False
 
 
+@attrs.define
+class Adopted:
+    """What an adoption has come to so far.
+
+    Attributes:
+        cores: the containers that were taken over.
+        broken: those that can't be supervised.
+    """
+
+    cores: list[Core] = attrs.field(factory=list)
+    broken: list[Broken] = attrs.field(factory=list)
+
+    def in_order(self) -> list[Core]:
+        """Return the containers by id."""
+        return sorted(self.cores, key=lambda core: core.record.id)
+
+
+async def adopt_all(
+    recovery: Recovery,
+    layouts: Iterable[ContainerLayout],
+    known: Mapping[str, Core],
+    found: Adopted,
+) -> None:
+    """Take over many containers, some at once, within one deadline for all.
+
+    Args:
+        recovery: what that needs.
+        layouts: the containers.
+        known: those among them that are supervised as foreign ones.
+        found: gets the results; what is in it counts, whatever is raised.
+
+    Raises:
+        InfrastructureError: the machine has no space or descriptor for one of them, or not
+            all were done within ``deadlines.recovery``; the next adoption does the rest.
+    """
+    at_once = trio.CapacityLimiter(_AT_ONCE)
+    scarce: list[InfrastructureError] = []
+
+    async def one(layout: ContainerLayout) -> None:
+        try:
+            async with at_once:
+                await _adopt_into(recovery, layout, known.get(layout.id), found)
+        except InfrastructureError as error:
+            scarce.append(error)
+            nursery.cancel_scope.cancel()
+
+    seconds = recovery.host.deadlines.recovery
+    with trio.move_on_after(seconds) as scope:
+        async with trio.open_nursery() as nursery:
+            for layout in layouts:
+                nursery.start_soon(one, layout)
+    if scarce:
+        raise scarce[0]
+    if scope.cancelled_caught:
+        raise DeadlineExpired(
+            f"{recovery.root}: not all containers were adopted within {seconds:g} seconds",
+            seconds=seconds,
+        )
+
+
+async def _adopt_into(
+    recovery: Recovery, layout: ContainerLayout, core: Core | None, found: Adopted
+) -> None:
+    if core is not None:
+        if await take_over(recovery, core):
+            found.cores.append(core)
+        return
+    made = await adopt(recovery, layout)
+    if isinstance(made, Core):
+        found.cores.append(made)
+    elif isinstance(made, Broken):
+        found.broken.append(made)
+
+
 async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | None:
     """Take over one container.
 
@@ -91,12 +175,57 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
         record = _load_record(recovery, layout)
         core = await _adopt_known(recovery, layout, record, lock)
         return core
-    except (StateCorrupt, CleanupIncomplete) as error:
-        logger.warning("container %s is broken: %s", layout.id, error)
-        return Broken(id=layout.id, path=layout.path, reason=str(error))
+    except InfrastructureError as error:
+        if isinstance(error, CleanupIncomplete):
+            return _broken(layout, error)
+        raise
+    except (SupervisorError, OSError) as error:
+        return _broken(layout, error)
     finally:
         if core is None and lock is not None:
             lock.release()
+
+
+async def take_over(recovery: Recovery, core: Core) -> bool:
+    """Take over a container that was foreign, if its supervisor has let go of it.
+
+    Whoever has it in hand goes on with the same objects.
+
+    Returns:
+        Whether it is ours now.
+
+    Raises: as `adopt`.
+    """
+    try:
+        lock = Lock.take(core.layout.lock)
+    except (FileNotFoundError, NotADirectoryError):
+        core.init.dismiss()
+        recovery.gone(core.record.id, None)  # its supervisor has deleted it
+        return False
+    if lock is None:
+        return False
+    try:
+        core.record = _load_record(recovery, core.layout)
+        if core.record.intent is Intent.DELETE:
+            await _finish_delete(
+                recovery, Estate(layout=core.layout, record=core.record, lock=lock)
+            )
+            core.init.dismiss()
+            recovery.gone(core.record.id, None)
+            return False
+        core.own(lock)
+        await _find_state(recovery, core)
+        await _adopt_execs(recovery, core)
+    except BaseException:
+        core.lock = None
+        lock.release()
+        raise
+    return True
+
+
+def _broken(layout: ContainerLayout, error: Exception) -> Broken:
+    logger.warning("container %s is broken: %s", layout.id, error)
+    return Broken(id=layout.id, path=layout.path, reason=str(error))
 
 
 def _load_record(recovery: Recovery, layout: ContainerLayout) -> ContainerRecord:
@@ -137,14 +266,21 @@ async def _adopt_known(
         return None
     core = _core(recovery, layout, record, lock)
     core.add_init(init)
-    await _take_over(recovery, core, core.init, found)
-    await _find_state(recovery, core)
-    if recovery.delete_unstarted and core.state is State.CREATED:
-        core.init.kill()
-        await core.init.wait()
-        await _finish_delete(recovery, estate)
-        return None
-    await _adopt_execs(recovery, core)
+    await core.init.adopt(found)
+    recovery.nursery.start_soon(core.init.watch)
+    try:
+        await _find_state(recovery, core)
+        if recovery.delete_unstarted and core.state is State.CREATED:
+            core.init.kill()
+            await core.init.wait()
+            await _finish_delete(recovery, estate)
+            return None
+        await _adopt_execs(recovery, core)
+    except BaseException:
+        core.init.dismiss()
+        raise
+    if record.intent is Intent.STOP:
+        recovery.nursery.start_soon(_finish_stop, core)
     return core
 
 
@@ -165,11 +301,12 @@ def _core(
     )
 
 
-async def _take_over(recovery: Recovery, core: Core, process: Process, found: Found) -> None:
-    """Hand a process to a task of ours; one that has ended is settled before this returns."""
-    await process.adopt(found)
-    if process.id == "init":
-        recovery.nursery.start_soon(process.watch)
+async def _finish_stop(core: Core) -> None:
+    """Finish a stop that a killed supervisor had begun."""
+    try:
+        await stop(core, STOP_GRACE_SECONDS, signal.SIGTERM)
+    except (SupervisorError, OSError) as error:
+        logger.warning("container %s: its stop can't be finished: %s", core.record.id, error)
 
 
 async def _find_state(recovery: Recovery, core: Core) -> None:
@@ -177,22 +314,33 @@ async def _find_state(recovery: Recovery, core: Core) -> None:
     if core.state is not State.CREATED:
         return
     if not core.was_started():
-        assert core.lock is not None
-        told = await ask_status(
+        told = await _ask(recovery, core)
+        if told == "created":
+            return
+        if told == "running":
+            core.mark_started()
+    if core.state is State.CREATED:  # it may have ended meanwhile
+        core.state = State.RUNNING
+
+
+async def _ask(recovery: Recovery, core: Core) -> str | None:
+    """Ask the runtime; one that can't answer, or is gone, leaves it at what we see: it lives."""
+    assert core.lock is not None
+    try:
+        return await ask_status(
             core.caller,
             core.record.id,
             seconds=recovery.host.deadlines.call,
             inherit=[core.lock.fd],
         )
-        if told == "created":
-            return
-        core.mark_started()
-    core.state = State.RUNNING
+    except (OCIRuntimeError, RuntimeTimeout) as error:
+        logger.warning("container %s: is it started? %s", core.record.id, error)
+        return None
 
 
 async def _adopt_execs(recovery: Recovery, core: Core) -> None:
     for layout in core.layout.processes():
-        if layout.id == core.init.id:
+        if layout.id == core.init.id or layout.id in core.execs:
             continue
         try:
             await _adopt_exec(recovery, core, layout)
@@ -247,7 +395,8 @@ async def _watch_foreign(
     if found.finding is Finding.UNFINISHED:
         found.close()
         return None
-    await _take_over(recovery, core, core.init, found)
+    await core.init.adopt(found)
+    recovery.nursery.start_soon(core.init.watch)
     core.current()
     await _adopt_execs(recovery, core)
     return core

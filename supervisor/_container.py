@@ -13,13 +13,11 @@ import trio
 from . import _end, _exec, _start
 from ._checkpoint import CheckpointOptions, checkpoint
 from ._core import Core
-from ._end import Stopped
+from ._end import STOP_GRACE_SECONDS, Stopped
 from ._lifecycle import State
 from ._process import Process
 from ._status import ExitStatus
 from .stdio import StdioArgument
-
-STOP_GRACE_SECONDS = 10.0
 
 
 class Container:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -101,8 +102,10 @@ class Core:
         self.state = self.check(event)
 
     def current(self) -> State:
-        """Return its state; a foreign one may have been started meanwhile."""
-        if self.lock is None and self.state is State.CREATED and self.was_started():
+        """Return its state; a foreign one may have been started or deleted meanwhile."""
+        if self.lock is None and not os.path.exists(self.layout.state):
+            self.state = State.DELETED
+        elif self.lock is None and self.state is State.CREATED and self.was_started():
             self.state = State.RUNNING
         return self.state
 
@@ -111,9 +114,19 @@ class Core:
         return os.path.exists(self.layout.init.started)
 
     def mark_started(self) -> None:
-        """Put on record that it was started, so that adoption needs no runtime to know."""
+        """Put on record that it was started, so that adoption needs no runtime to know.
+
+        Where that can't be written (a full disk), the next open asks the runtime.
+        """
         path = self.layout.init.started
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def own(self, lock: Lock) -> None:
+        """Take over one that was foreign, with its lock in hand."""
+        self.lock = lock
+        for process in (self.init, *self.execs.values()):
+            process.own()
 
     def require_own(self, operation: str) -> None:
         """Refuse an operation that only the supervisor that holds the lock may do."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 
 import attrs
@@ -10,11 +11,13 @@ import trio
 
 from ._core import Core
 from ._dispose import Estate, dispose
-from ._errors import CleanupIncomplete, DeadlineExpired, ProcessEnded
+from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded
 from ._host import shielded
 from ._lifecycle import Event, State
 from ._status import ExitStatus
 from .state import Intent
+
+STOP_GRACE_SECONDS = 10.0
 
 
 @attrs.frozen
@@ -32,6 +35,8 @@ class Stopped:
 
 async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
     """Ask, wait, kill; see `Container.stop`."""
+    if not isinstance(grace, int | float) or math.isnan(grace) or grace < 0:
+        raise InvalidValue(f"the grace must be 0 seconds or more, not {grace!r}")
     core.apply(Event.STOP)
     if core.init.status is not None:
         return Stopped(await core.init.wait(), escalated=False)

@@ -50,6 +50,7 @@ from .state import (
     ProcessRecord,
     Result,
     dump,
+    load,
     read_exit_status,
     write_whole,
 )
@@ -58,6 +59,7 @@ from .stdio import InputStream, open_output
 logger: Final = logging.getLogger("supervisor")
 
 _LAST_MOMENT_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.005
 
 _HEARING_SECONDS = 0.5
 _HEARING_POLL_SECONDS = 0.002
@@ -107,6 +109,7 @@ class Process:
         self._ended = trio.Event()
         self._shim_gone = trio.Event()
         self._collected = trio.Event()
+        self._watching = trio.CancelScope()
         self._oom_before = 0
         self._gate: Identity | None = None
         self._started_at = -math.inf
@@ -225,30 +228,42 @@ class Process:
         task_status.started()
         await self.watch()
 
+    def own(self) -> None:
+        """Take over what another supervisor watched: from now on we settle its end."""
+        self._owned = True
+
+    def dismiss(self) -> None:
+        """End the task that watches it; the process goes on."""
+        self._watching.cancel()
+
     async def watch(self) -> None:
         """Wait for its end, settle it, and wait until its shim is gone.
 
         Cancellation: everything goes on running, for another supervisor to adopt.
         """
         try:
-            if self._exit is not None:
-                async with move_on_when(self._exit.wait_end):
-                    await self._end_stuck_shim()
-            if self._status is None:
-                await self._settle()
-            if self._shim is not None:
-                await self._shim.wait_gone()
-            self._shim_gone.set()
+            with self._watching:
+                await self._watch()
         finally:
             await self._await_last_moment()
             self._close()
+
+    async def _watch(self) -> None:
+        if self._exit is not None:
+            async with move_on_when(self._exit.wait_end):
+                await self._end_stuck_shim()
+        if self._status is None:
+            await self._settle()
+        if self._shim is not None:
+            await self._shim.wait_gone()
+        self._shim_gone.set()
 
     async def _await_last_moment(self) -> None:
         """Reap a shim that is just about to end: later nobody would, and it is our child.
 
         One that holds unread output stays, so this doesn't wait for long.
         """
-        if self._status is not None and self._shim is not None:
+        if self._status is not None and self._shim is not None and not self._shim_gone.is_set():
             with shielded(_LAST_MOMENT_SECONDS):
                 await self._shim.wait_gone()
 
@@ -419,7 +434,7 @@ class Process:
     async def _end_lost(self, lost: ExitStatus | None) -> ExitStatus:
         """End a process whose shim is dead, and ask the kernel how it ended."""
         if not self._owned:
-            return unknown("its shim was lost; the supervisor that holds it settles how it ended")
+            return await self._hear_owner()
         if self._process is None:
             if self._cgroup is not None and not self.record.exec:
                 self._host.hierarchies.kill(self._cgroup)  # whoever it is, it is in there
@@ -430,6 +445,18 @@ class Process:
         status = self._process.wait_status()
         if status is None:
             return unknown("its shim was lost, and the kernel doesn't tell how it ended")
+        return _from_kernel(status)
+
+    async def _hear_owner(self) -> ExitStatus:
+        """Return how a foreign process ended, as the supervisor that holds it settles that."""
+        with trio.move_on_after(self._host.deadlines.kill):
+            while os.path.exists(self._layout.path):  # else it has deleted it already
+                with contextlib.suppress(FileNotFoundError, StateCorrupt):
+                    return load(Result, self._layout.result).status
+                await trio.sleep(_POLL_SECONDS)
+        status = None if self._process is None else self._process.wait_status()
+        if status is None:
+            return unknown("the supervisor that holds it doesn't say how it ended")
         return _from_kernel(status)
 
     def _with_oom(self, status: ExitStatus) -> ExitStatus:

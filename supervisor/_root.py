@@ -35,7 +35,7 @@ def open_root(path: str | os.PathLike[str]) -> str:
         raise InvalidValue(f"the root {given!r} is no path")
     try:
         os.makedirs(given, mode=_MODE, exist_ok=True)
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise InvalidValue(f"the root {given} is not a directory") from error
     except OSError as error:
         raise scarcity(error) from error

@@ -86,6 +86,8 @@ async def _look_again(core: Core) -> None:
 
 
 def _started(core: Core) -> None:
+    if core.state not in (State.STARTING, State.STOPPED):
+        core.check(Event.START)  # raises: it was deleted meanwhile
     core.mark_started()
     core.init.mark_started()
     if core.state is State.STARTING:

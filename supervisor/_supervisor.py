@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from ._adopt import Broken, Recovery, adopt, sweep
+from ._adopt import Adopted, Broken, Recovery, adopt_all, sweep
 from ._checkpoint import CheckpointOptions
 from ._container import Container
 from ._core import Core
@@ -43,7 +43,6 @@ logger: Final = logging.getLogger("supervisor")
 
 DEFAULT_CGROUP_PARENT = "/trio-supervisor"
 DESCRIPTORS_PER_CONTAINER = 4
-_ADOPTIONS_AT_ONCE = 16
 
 
 class Supervisor(Mapping[str, Container]):
@@ -235,8 +234,9 @@ class Supervisor(Mapping[str, Container]):
     # ---- the registry -------------------------------------------------------------------
 
     def _register(self, core: Core) -> Container:
-        container = Container(core)
-        self._containers[container.id] = container
+        container = self._containers.get(core.record.id)
+        if container is None or self._cores[core.record.id] is not core:
+            container = self._containers[core.record.id] = Container(core)
         self._cores[container.id] = core
         self._broken.pop(container.id, None)
         return container
@@ -275,32 +275,19 @@ class Supervisor(Mapping[str, Container]):
             gone=self._gone,
             delete_unstarted=delete_unstarted,
         )
-        cores: list[Core] = []
-        at_once = trio.CapacityLimiter(_ADOPTIONS_AT_ONCE)
-
-        async def adopt_one(layout: ContainerLayout) -> None:
-            async with at_once:
-                made = await adopt(recovery, layout)
-            if isinstance(made, Core):
-                cores.append(made)
-            elif isinstance(made, Broken):
-                self._broken[made.id] = made
-
+        found = Adopted()
         sweep(self.root)
         try:
-            with trio.fail_after(self._host.deadlines.recovery):
-                async with trio.open_nursery() as nursery:
-                    for layout in self._layout.containers():
-                        if not self._supervised(layout.id):
-                            nursery.start_soon(adopt_one, layout)
+            await adopt_all(recovery, self._unsupervised(), self._cores, found)
         finally:
-            cores.sort(key=lambda core: core.record.id)
-            adopted = [self._register(core) for core in cores]
+            self._broken.update({one.id: one for one in found.broken})
+            adopted = [self._register(core) for core in found.in_order()]
         return adopted
 
-    def _supervised(self, id: str) -> bool:
-        known = self._cores.get(id)
-        return id in self._making or (known is not None and known.lock is not None)
+    def _unsupervised(self) -> list[ContainerLayout]:
+        """Return the containers on disk that aren't ours, or being made by us."""
+        ours = {id for id, core in self._cores.items() if core.lock is not None} | self._making
+        return [layout for layout in self._layout.containers() if layout.id not in ours]
 
     # ---- closing ------------------------------------------------------------------------
 
@@ -375,6 +362,8 @@ async def open_supervisor(
     )
     chosen = Runtime.find(runtime)
     _check_cgroup(cgroup_parent)
+    if creates_at_once is not None and creates_at_once < 1:
+        raise InvalidValue(f"creates_at_once must be at least 1, not {creates_at_once!r}")
     ephemeral = root is None
     real_root = make_ephemeral_root() if root is None else open_root(root)
     keeper = None

@@ -8,6 +8,9 @@ from typing import Any
 
 from .._errors import InvalidValue
 
+MAX_ID = 2**32 - 2
+"""The kernel's highest uid and gid; the next one means *unchanged*."""
+
 User = int | str | tuple[int, int] | None
 
 
@@ -55,9 +58,11 @@ def exec_process(
 
 def merge_env(entries: Sequence[str], changes: Mapping[str, str]) -> list[str]:
     """Return ``NAME=value`` entries with ``changes`` set in them, in a stable order."""
-    for name in changes:
+    for name, value in changes.items():
         if not isinstance(name, str) or not name or "=" in name:
             raise InvalidValue(f"env: {name!r} can't be a variable's name")
+        if not isinstance(value, str):
+            raise InvalidValue(f"env: {name} must be str, not {value!r}")
     parts = [entry.partition("=") for entry in entries]
     merged = {name: value for name, _, value in parts}
     merged.update(changes)
@@ -75,9 +80,15 @@ def _ids(user: int | str | tuple[int, int]) -> tuple[int, int | None]:
         uid, colon, gid = user.partition(":")
         if not uid.isdecimal() or (colon and not gid.isdecimal()):
             raise InvalidValue(f"user must be 'uid' or 'uid:gid' in an exec, not {user!r}")
-        return int(uid), int(gid) if colon else None
+        return _id(int(uid)), _id(int(gid)) if colon else None
     if isinstance(user, tuple) and len(user) == 2:
-        return user
-    if isinstance(user, int) and not isinstance(user, bool) and user >= 0:
-        return user, None
+        return _id(user[0]), _id(user[1])
+    if isinstance(user, int):
+        return _id(user), None
     raise InvalidValue(f"user must be uid, (uid, gid) or 'uid:gid', not {user!r}")
+
+
+def _id(value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_ID:
+        raise InvalidValue(f"user: {value!r} is no uid or gid")
+    return value

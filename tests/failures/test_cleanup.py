@@ -132,13 +132,14 @@ async def test_killed_while_it_deletes(
         await until(lambda: _deletes(pid), "the runtime's delete runs")
         assert json.loads((root / "a/state.json").read_text())["intent"] == "delete"
     async with supervisor(root) as sup:
-        assert sup["a"].foreign
+        box = sup["a"]
+        assert box.foreign
         with pytest.raises(ContainerLocked):
-            await sup["a"].delete(force=True)
+            await box.delete(force=True)
         trouble.unlink()
         with trio.fail_after(10):
             while (root / "a").exists():
-                assert await sup.adopt() in ([], [sup["a"]])
+                assert await sup.adopt() in ([], [box])
         await reap(shim)
         await nothing_left()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,15 +52,25 @@ def init(request: pytest.FixtureRequest) -> str:
     return path
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+@contextlib.contextmanager
+def started(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a session of processes, and end them all: the init's death doesn't end its program."""
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **options}
+    process = subprocess.Popen(command, text=True, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        for entry in os.listdir("/proc"):
+            with contextlib.suppress(ValueError, ProcessLookupError):
+                if os.getsid(int(entry)) == process.pid:
+                    os.kill(int(entry), signal.SIGKILL)
+        process.communicate()
+
+
+def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    with started(*command, stderr=subprocess.PIPE, **options) as process:
+        out, err = process.communicate(timeout=SECONDS)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def test_every_exit_code() -> None:
@@ -113,15 +125,8 @@ def test_the_programs_signals_are_as_at_birth(init: str) -> None:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
-    done = subprocess.run(
-        [init, "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"],
-        check=False,
-        preexec_fn=spoil,
-        restore_signals=False,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+    command = [init, "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]
+    done = run(*command, preexec_fn=spoil, restore_signals=False)
     masks = [int(line.split()[1], 16) for line in done.stdout.splitlines()]
     assert done.returncode == 0
     # One signal is between the libraries: musl keeps 34 for itself, and won't restore it.
@@ -140,16 +145,10 @@ while (number := signal.sigwait(signal.valid_signals())) != signal.SIGTERM:
 @pytest.fixture
 def listening(init: str) -> Iterator[subprocess.Popen[str]]:
     """The init, with a program that prints the signals it gets, until SIGTERM."""
-    process = subprocess.Popen(
-        [init, sys.executable, "-S", "-c", LISTEN], stdout=subprocess.PIPE, text=True
-    )
-    try:
+    with started(init, sys.executable, "-S", "-c", LISTEN) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_every_signal_is_forwarded(listening: subprocess.Popen[str]) -> None:
@@ -177,14 +176,17 @@ def test_a_stopped_program_has_not_ended(listening: subprocess.Popen[str]) -> No
 
 
 def test_orphans_are_reaped(init: str) -> None:
-    """It adopts orphans and reaps them while the program runs."""
+    """It adopts orphans and reaps them, and doesn't take their end for the program's."""
     script = """
-        orphan=$(sh -c 'sleep 0 > /dev/null & echo $!')
+        orphan=$(sh -c 'sleep 1000 > /dev/null & echo $!')
+        until grep -q "^PPid:.$PPID$" /proc/$orphan/status; do :; done
+        kill $orphan
         while [ -d /proc/$orphan ]; do :; done
         echo reaped
+        exit 3
     """
     done = run(init, "sh", "-c", script)
-    assert (done.returncode, done.stdout) == (0, "reaped\n")
+    assert (done.returncode, done.stdout) == (3, "reaped\n")
 
 
 def test_the_program_has_the_terminal(init: str) -> None:
@@ -196,15 +198,8 @@ def test_the_program_has_the_terminal(init: str) -> None:
 
     script = "set -- $(cat /proc/$$/stat); echo $$ $5 $8; exit 3"
     try:
-        process = subprocess.Popen(
-            [init, "sh", "-c", script],
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=take_terminal,  # noqa: PLW1509 -- the test has one thread
-        )
-        out, _ = process.communicate(timeout=SECONDS)
+        with started(init, "sh", "-c", script, stdin=theirs, preexec_fn=take_terminal) as process:
+            out, _ = process.communicate(timeout=SECONDS)
     finally:
         os.close(ours)
         os.close(theirs)

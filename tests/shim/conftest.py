@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from .keeper import KeeperRig
 from .leash import Leash
 from .programs import Programs, sanitized, shipped
 from .rig import Rig
@@ -17,22 +18,18 @@ from .rig import Rig
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Programs]:
     """Return a build by its name; each is made once."""
-    made: dict[str, Programs] = {}
 
+    @functools.cache
     def get(name: str) -> Programs:
-        if name not in made:
-            make = {
-                "release": shipped,
-                "sanitized": lambda: sanitized(tmp_path_factory.mktemp("sanitized")),
-            }
-            made[name] = make[name]()
-        return made[name]
+        return shipped() if name == "release" else sanitized(tmp_path_factory.mktemp(name))
 
     return get
 
 
 @pytest.fixture(params=["release", "sanitized"])
-def programs(request: pytest.FixtureRequest, builds: Callable[[str], Programs]) -> Iterator[Programs]:
+def programs(
+    request: pytest.FixtureRequest, builds: Callable[[str], Programs]
+) -> Iterator[Programs]:
     """The programs: tests run with both builds, unless they name one."""
     chosen = builds(request.param)
     yield chosen
@@ -61,15 +58,13 @@ def leash() -> Iterator[Leash]:
 
 
 @pytest.fixture
-def unblocked() -> Iterator[None]:
-    """Give our own dispositions and mask back after a test that changed them."""
-    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    yield
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    for number, handler in before.items():
-        if handler is not None and signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
+def keeper(programs: Programs, tmp_path: Path, leash: Leash) -> Iterator[KeeperRig]:
+    """A root with a keeper to be launched for it."""
+    keeper = KeeperRig(programs, tmp_path / "root", leash)
+    try:
+        yield keeper
+    finally:
+        keeper.close()
 
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and make cgroups")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
+
+import pytest
 
 
 class Leash:
@@ -43,3 +46,10 @@ class Leash:
         self.kill()
         os.close(self._read_fd)
         os.close(self._pidfd)
+
+
+Break = Callable[[Leash], None]
+
+breaks = pytest.mark.parametrize(
+    "end", [Leash.let_go, Leash.kill], ids=["the pipe is closed", "the supervisor is killed"]
+)

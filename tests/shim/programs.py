@@ -24,13 +24,11 @@ class Programs:
     Attributes:
         shim: the path of the shim.
         keeper: the path of the keeper.
-        keeper_gives_up: whether that keeper's patience is short enough to be waited for.
         logs: where the sanitizers write to; None for the programs that ship.
     """
 
     shim: str
     keeper: str
-    keeper_gives_up: bool = False
     logs: Path | None = None
 
     @property
@@ -82,7 +80,6 @@ def sanitized(directory: Path) -> Programs:
     return Programs(
         str(directory / "supervisor-shim"),
         str(directory / "supervisor-keeper"),
-        keeper_gives_up=True,
         logs=logs,
     )
 

@@ -37,7 +37,7 @@ def runtime(*args: Word, before: str = "", after: str = "") -> list[Word]:
         after: shell commands to run once it is made and its pid written.
     """
     # It writes its pid itself: before that it is still bash, which ignores SIGQUIT.
-    process = f"/bin/sh -c 'echo $$ >pid; {ALONE}; shift; exec \"$@\"' sh $$ \"$@\""
+    process = f'/bin/sh -c \'echo $$ >pid; {ALONE}; shift; exec "$@"\' sh $$ "$@"'
     script = f"set -m; {before}\n {process} & until [ -s pid ]; do :; done; {after}"
     return ["/bin/bash", "-c", script, "runtime", *args]
 
@@ -271,6 +271,14 @@ def become(pid: int, name: str) -> int:
 def gone(pid: int) -> bool:
     """Whether there is no such process any more, not even a zombie."""
     return not os.path.exists(f"/proc/{pid}")
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    try:
+        return status_of(pid)["State"].startswith(("Z", "X"))
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def status_of(pid: int) -> dict[str, str]:

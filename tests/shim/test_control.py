@@ -180,14 +180,30 @@ def test_a_line_without_end(rig: Rig) -> None:
     assert len(rig.log()) == 1
 
 
-ALPHABET = [b"0", b"1", b"2", b"3", b"9", b"64", b" ", b" ", b" ", b"-", b"+", b"\t", b"\0", b"x", b"\xff"]
+ALPHABET = [
+    b"0",
+    b"1",
+    b"2",
+    b"3",
+    b"9",
+    b"64",
+    b" ",
+    b" ",
+    b" ",
+    b"-",
+    b"+",
+    b"\t",
+    b"\0",
+    b"x",
+    b"\xff",
+]
 EFFECTIVE = re.compile(rb"[023] (0|-?[1-9]\d*) (0|-?[1-9]\d*)")
 
 
 def test_fuzz(rig: Rig) -> None:
     """20,000 random lines, cut into random pieces, neither break the shim nor touch the process."""
     chance = random.Random(SEED)
-    lines = []
+    lines: list[bytes] = []
     while len(lines) < 20_000:
         line = b"".join(chance.choices(ALPHABET, k=chance.randrange(12) ** 2 // 4))
         if not EFFECTIVE.fullmatch(line):
@@ -210,7 +226,14 @@ def test_fuzz(rig: Rig) -> None:
 
 def test_all_lines_are_read_before_the_shim_waits(rig: Rig) -> None:
     """A burst of lines needs no further event to be read to its end."""
-    rig.launch(runtime(*shell("trap 'echo got >&1' USR1; echo ready; while :; do read x <>never; done"), before="mkfifo never;"), "--stdout", rig.fifo("out"))
+    rig.launch(
+        runtime(
+            *shell("trap 'echo got >&1' USR1; echo ready; while :; do read x <>never; done"),
+            before="mkfifo never;",
+        ),
+        "--stdout",
+        rig.fifo("out"),
+    )
     rig.made()
     fd = rig.open("out", os.O_RDONLY | os.O_NONBLOCK)
     assert read_some(fd) == b"ready\n"

@@ -142,7 +142,14 @@ def test_given_descriptors_become_streams(rig: Rig, tmp_path: Path) -> None:
     source = os.open(tmp_path / "in", os.O_RDWR | os.O_CREAT)
     os.write(source, b"words\n")
     os.lseek(source, 0, os.SEEK_SET)
-    streams = ["--stdin", f"fd:{source}", "--stdout", f"fd:{write_fd}", "--stderr", f"fd:{write_fd}"]
+    streams = [
+        "--stdin",
+        f"fd:{source}",
+        "--stdout",
+        f"fd:{write_fd}",
+        "--stderr",
+        f"fd:{write_fd}",
+    ]
     rig.launch(runtime(*shell("cat; echo more >&2")), *streams, pass_fds=[source, write_fd])
     os.close(source)
     os.close(write_fd)

@@ -68,7 +68,7 @@ def allow_core() -> None:
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM])
 def test_core_flag(rig: Rig, number: int) -> None:
     """The core flag is the kernel's: as a plain child's, dumped on SIGQUIT and not on SIGTERM."""
-    child = subprocess.Popen(SLEEP, cwd=rig.path, preexec_fn=allow_core)
+    child = subprocess.Popen(SLEEP, cwd=rig.path, preexec_fn=allow_core)  # noqa: PLW1509
     os.kill(child.pid, number)
     status = os.waitpid(child.pid, 0)[1]
     child.returncode = 0

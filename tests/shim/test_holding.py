@@ -12,11 +12,23 @@ import pytest
 from tests.support.leaks import wait_for
 
 from .leash import Leash
-from .rig import SLEEP, Rig, become, children, gone, read_some, read_to_end, runtime, shell, status_of
+from .rig import (
+    SLEEP,
+    Rig,
+    become,
+    children,
+    ended,
+    gone,
+    read_some,
+    read_to_end,
+    runtime,
+    shell,
+    status_of,
+)
 
 
 def hold(rig: Rig, *options: str, stream: str = "stdout", size: int = 10, **popen: object) -> None:
-    """Launch a process that ends and leaves ``size`` bytes unread; return when the shim holds them."""
+    """Return when a process has ended that left ``size`` bytes unread, which its shim holds."""
     redirect = ">&2" if stream == "stderr" else ""
     script = f"head -c {size} /dev/zero {redirect}; exit 3"
     rig.launch(runtime(*shell(script)), f"--{stream}", rig.fifo(stream), *options, **popen)
@@ -82,7 +94,7 @@ def test_released_before_the_end(rig: Rig) -> None:
     pid = become(rig.made(), "sleep")
     rig.control("3 0 0\n")
     rig.wait_idle()
-    assert status_of(pid)["State"].startswith("S")
+    assert not ended(pid)
     os.kill(pid, signal.SIGTERM)
     assert rig.end() == (143, 15)
 

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-
-import pytest
 
 from tests.support.leaks import wait_for
 
-from .leash import Leash
-from .rig import SLEEP, Gate, Rig, children, exiting, gone, runtime, shell, status_of
-
-BREAKS: list[Callable[[Leash], None]] = [Leash.let_go, Leash.kill]
-breaks = pytest.mark.parametrize("end", BREAKS, ids=["the pipe is closed", "the supervisor is killed"])
+from .leash import Break, Leash, breaks
+from .rig import SLEEP, Gate, Rig, children, ended, exiting, gone, runtime, shell, status_of
 
 
 @breaks
-def test_the_process_ends(rig: Rig, leash: Leash, end: Callable[[Leash], None]) -> None:
+def test_the_process_ends(rig: Rig, leash: Leash, end: Break) -> None:
     """Either way the process is killed, its end recorded, and the shim gone.
 
     The pipe alone wouldn't do: a forked child of a killed supervisor may hold it.
@@ -31,7 +25,7 @@ def test_the_process_ends(rig: Rig, leash: Leash, end: Callable[[Leash], None]) 
 
 
 @breaks
-def test_while_the_runtime_works(rig: Rig, leash: Leash, end: Callable[[Leash], None]) -> None:
+def test_while_the_runtime_works(rig: Rig, leash: Leash, end: Break) -> None:
     """Before there is a process the runtime and all that it has started end; nothing is left."""
     gate = Gate(rig)
     rig.launch(
@@ -48,7 +42,7 @@ def test_while_the_runtime_works(rig: Rig, leash: Leash, end: Callable[[Leash], 
 
 
 @breaks
-def test_before_the_runtime(rig: Rig, leash: Leash, end: Callable[[Leash], None]) -> None:
+def test_before_the_runtime(rig: Rig, leash: Leash, end: Break) -> None:
     """A leash that is broken from the start: the runtime isn't even run."""
     end(leash)
     rig.launch(["/bin/touch", "ran"], "--leash", str(leash), pass_fds=leash.fds)
@@ -64,7 +58,7 @@ def test_when_the_runtime_has_just_succeeded(rig: Rig, leash: Leash) -> None:
     [bash] = [pid for pid in children(rig.pid) if status_of(pid)["Name"] == "bash"]
     os.kill(rig.pid, signal.SIGSTOP)
     gate.open()
-    wait_for(lambda: status_of(bash)["State"].startswith("Z"), "the runtime's end")
+    wait_for(lambda: ended(bash), "the runtime's end")
     leash.let_go()
     os.kill(rig.pid, signal.SIGCONT)
     rig.refused("leash")
@@ -87,7 +81,7 @@ def test_an_exit_before_the_break_stands(rig: Rig, leash: Leash) -> None:
     pid = rig.made()
     os.kill(rig.pid, signal.SIGSTOP)
     try:
-        wait_for(lambda: gone(pid) or status_of(pid)["State"].startswith("Z"), "its end")
+        wait_for(lambda: ended(pid), "its end")
         leash.let_go()
     finally:
         os.kill(rig.pid, signal.SIGCONT)
@@ -100,7 +94,7 @@ def test_data_in_the_pipe_breaks_nothing(rig: Rig, leash: Leash) -> None:
     pid = rig.made()
     leash.write(b"words")
     wait_for(rig.idle, "an idle shim")
-    assert not status_of(pid)["State"].startswith("Z")
+    assert not ended(pid)
     leash.let_go()
     assert rig.end() == (137, 9)
 

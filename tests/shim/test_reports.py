@@ -65,14 +65,24 @@ def test_bad_options_are_not_logged_where_it_happens_to_be(rig: Rig) -> None:
 
 def test_without_a_pipe_to_report_to(rig: Rig) -> None:
     """A launcher that closed the shim's stdout wants nothing to be made."""
-    command = [rig.programs.shim, "--directory", str(rig.path), "--", "/bin/touch", str(rig / "ran")]
-    assert subprocess.run(["/bin/sh", "-c", 'exec "$@" >&-', "sh", *command], check=False).returncode == 1
+    command = [
+        rig.programs.shim,
+        "--directory",
+        str(rig.path),
+        "--",
+        "/bin/touch",
+        str(rig / "ran"),
+    ]
+    assert (
+        subprocess.run(["/bin/sh", "-c", 'exec "$@" >&-', "sh", *command], check=False).returncode
+        == 1
+    )
     assert not (rig / "ran").exists()
 
 
 def test_missing_files(rig: Rig) -> None:
     """A process directory that it can't write to: the file and the reason are named."""
-    (rig / f"shim").mkdir()
+    (rig / "shim").mkdir()
     rig.launch(exiting(0))
     told = rig.refused("files")
     assert told["error"] == "cannot write shim: Is a directory"
@@ -104,7 +114,10 @@ def test_a_full_disk(rig: Rig, small: Path, pages: int, name: str) -> None:
     small.write_bytes(b"x" * (5 - pages) * resource.getpagesize())
     rig.launch(runtime(*SLEEP))
     told = rig.refused("files")
-    assert (told["error"], told["errno"]) == (f"cannot write {name}: No space left on device", errno.ENOSPC)
+    assert (told["error"], told["errno"]) == (
+        f"cannot write {name}: No space left on device",
+        errno.ENOSPC,
+    )
     if (rig / "pid").exists():
         assert gone(int((rig / "pid").read_text()))
 
@@ -168,7 +181,11 @@ def test_own_fifos_that_are_none(rig: Rig, name: str, kind: str) -> None:
         (rig / name).touch()
     rig.launch(["/bin/touch", "ran"])
     error = rig.refused("fifos")["error"]
-    assert error == (f"{name} is not a fifo" if kind == "file" else f"cannot open {name}: No such file or directory")
+    assert error == (
+        f"{name} is not a fifo"
+        if kind == "file"
+        else f"cannot open {name}: No such file or directory"
+    )
     assert not (rig / "ran").exists()
 
 
@@ -191,7 +208,7 @@ def test_stdio_that_is_missing(rig: Rig, spec: str) -> None:
 
 
 def test_a_file_that_is_a_fifo_without_a_reader(rig: Rig) -> None:
-    """A user's fifo that nobody reads is an error: opening it kept the shim waiting, deaf to all."""
+    """A user's fifo that nobody reads is an error: opening it made the shim wait, deaf to all."""
     rig.fifo("users")
     rig.launch(["/bin/touch", "ran"], "--stdout", "file:users")
     told = rig.refused("stdio")
@@ -200,7 +217,12 @@ def test_a_file_that_is_a_fifo_without_a_reader(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("program", "number"),
-    [("/no/such/runtime", errno.ENOENT), ("/etc/passwd", errno.EACCES), ("/", errno.EACCES), ("", errno.ENOENT)],
+    [
+        ("/no/such/runtime", errno.ENOENT),
+        ("/etc/passwd", errno.EACCES),
+        ("/", errno.EACCES),
+        ("", errno.ENOENT),
+    ],
 )
 def test_a_runtime_that_cannot_be_run(rig: Rig, program: str, number: int) -> None:
     """A runtime that is missing or no program is told from one that fails."""
@@ -296,7 +318,10 @@ def test_a_pid_of_somebody_else(rig: Rig, whose: str) -> None:
     try:
         pid = stranger.pid if whose == "ours" else 2**22 + 1
         rig.launch(shell(f"echo {pid} >pid"))
-        assert rig.refused("pid")["error"] == f"the pid file names {pid}, which is no child of the shim"
+        assert (
+            rig.refused("pid")["error"]
+            == f"the pid file names {pid}, which is no child of the shim"
+        )
         assert stranger.poll() is None
     finally:
         stranger.kill()
@@ -323,7 +348,7 @@ STRANGE = [
 
 @pytest.mark.parametrize("path", STRANGE, ids=range(len(STRANGE)))
 def test_strange_strings(rig: Rig, path: bytes) -> None:
-    """Any bytes in a path make one line of JSON, here and in the log; each byte is one character."""
+    """Any bytes in a path make one line of JSON, each of them one character, and so in the log."""
     rig.launch([path])
     error = rig.refused("launch")["error"]
     expected = b"cannot run " + path

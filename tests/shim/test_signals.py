@@ -10,10 +10,23 @@ import pytest
 
 from tests.support.leaks import wait_for
 
-from .rig import SLEEP, Gate, Rig, children, exiting, gone, read_some, runtime, shell, status_of
+from .rig import (
+    SLEEP,
+    Gate,
+    Rig,
+    children,
+    ended,
+    exiting,
+    gone,
+    read_some,
+    runtime,
+    shell,
+    status_of,
+)
 
 STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 MASKS = ("SigBlk", "SigIgn", "SigCgt")
+
 
 def ignore_all() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -35,9 +48,23 @@ def nothing() -> None:
 
 @pytest.mark.parametrize("spoil", [nothing, ignore_all, block_all, spoil_all])
 def test_the_runtime_starts_with_a_clean_slate(rig: Rig, spoil: Callable[[], None]) -> None:
-    """Whatever the launcher ignores or blocks, the runtime has an empty mask and no ignored signal."""
+    """Whatever the launcher ignores or blocks, the runtime blocks and ignores nothing."""
     rig.launch(["/bin/cp", "/proc/self/status", "status"], preexec_fn=spoil, restore_signals=False)
     rig.refused("pid")
+    lines = (rig / "status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    assert [int(status[key], 16) for key in MASKS] == [0, 0, 0]
+
+
+def test_launched_by_posix_spawn(rig: Rig) -> None:
+    """So it is when the launcher uses posix_spawn: glibc's leaves signals 32 and 33 ignored."""
+    command = ["/bin/cp", "/proc/self/status", str(rig / "status")]
+    words = [rig.programs.shim, "--directory", str(rig.path), "--", *command]
+    null = (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)
+    pid = os.posix_spawn(
+        words[0], words, rig.programs.environment, file_actions=[null], setsid=True
+    )
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     lines = (rig / "status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines)
     assert [int(status[key], 16) for key in MASKS] == [0, 0, 0]
@@ -55,7 +82,9 @@ def test_the_process_starts_with_a_clean_slate(rig: Rig, spoil: Callable[[], Non
 
 @pytest.mark.parametrize("spoil", [nothing, ignore_all, block_all])
 @pytest.mark.parametrize("number", STOPPING)
-def test_stop_signals_go_on_to_the_process(rig: Rig, number: int, spoil: Callable[[], None]) -> None:
+def test_stop_signals_go_on_to_the_process(
+    rig: Rig, number: int, spoil: Callable[[], None]
+) -> None:
     """SIGTERM, SIGINT and SIGHUP to the shim reach its process, under nohup, too."""
     rig.launch(runtime(*SLEEP), preexec_fn=spoil)
     rig.made()
@@ -87,7 +116,9 @@ def next_line(fd: int) -> bytes:
     return line.strip()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGQUIT, signal.SIGPIPE, signal.SIGALRM, 34, 64])
+@pytest.mark.parametrize(
+    "number", [signal.SIGUSR1, signal.SIGQUIT, signal.SIGPIPE, signal.SIGALRM, 34, 64]
+)
 def test_other_signals_do_nothing(rig: Rig, number: int) -> None:
     """No other signal ends the shim, real-time ones of any C library included."""
     rig.launch(runtime(*SLEEP))
@@ -152,7 +183,7 @@ def test_given_up_though_the_runtime_has_just_succeeded(rig: Rig) -> None:
     [bash] = [pid for pid in children(rig.pid) if status_of(pid)["Name"] == "bash"]
     os.kill(rig.pid, signal.SIGSTOP)
     gate.open()
-    wait_for(lambda: status_of(bash)["State"].startswith("Z"), "the runtime's end")
+    wait_for(lambda: ended(bash), "the runtime's end")
     os.kill(rig.pid, signal.SIGTERM)
     os.kill(rig.pid, signal.SIGINT)
     os.kill(rig.pid, signal.SIGCONT)
@@ -167,7 +198,7 @@ def test_stopped_and_continued(rig: Rig) -> None:
     pid = rig.made()
     os.kill(rig.pid, signal.SIGSTOP)
     os.kill(pid, signal.SIGTERM)
-    wait_for(lambda: status_of(pid)["State"].startswith("Z"), "a zombie")
+    wait_for(lambda: ended(pid), "a zombie")
     os.kill(rig.pid, signal.SIGCONT)
     assert rig.end() == (143, 15)
 
@@ -180,7 +211,7 @@ def test_a_killed_shim_takes_the_runtime_with_it(rig: Rig) -> None:
     pid = int((rig / "runtime-pid").read_text())
     os.kill(rig.pid, signal.SIGKILL)
     assert rig.wait_gone() == -signal.SIGKILL
-    wait_for(lambda: gone(pid) or status_of(pid)["State"].startswith("Z"), "the runtime's end")
+    wait_for(lambda: ended(pid), "the runtime's end")
 
 
 def test_a_killed_shim_leaves_the_process(rig: Rig) -> None:
@@ -197,7 +228,9 @@ def test_a_killed_shim_leaves_the_process(rig: Rig) -> None:
 
 def test_ignored_children(rig: Rig) -> None:
     """A launcher that ignores SIGCHLD doesn't have the kernel reap the process behind our back."""
-    rig.launch(exiting(42), preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN) and None)
+    rig.launch(
+        exiting(42), preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN) and None
+    )
     rig.made()
     assert rig.end() == (42, 0)
 
@@ -220,7 +253,7 @@ def test_the_launcher_dies(rig: Rig, when: str) -> None:
     rig.drop_exit()
     if when == "before the report":
         gate.open()
-    wait_for(lambda: (rig / "starttime").exists(), "a process")
+    wait_for((rig / "starttime").exists, "a process")
     wait_for(rig.idle, "a watching shim")
     os.kill(int((rig / "pid").read_text()), signal.SIGTERM)
     assert rig.wait_gone() == 0

@@ -46,7 +46,7 @@ def test_files_are_open_one_way_and_blocking(rig: Rig) -> None:
 
 
 def test_files(rig: Rig) -> None:
-    """A file is read from its beginning, and written to behind what it has; new ones are private."""
+    """A file is read from its beginning and written to at its end; a new one is private."""
     (rig / "in").write_text("words\n")
     (rig / "out").write_text("before\n")
     rig.launch(
@@ -63,8 +63,11 @@ def test_files(rig: Rig) -> None:
 @pytest.mark.parametrize("stdout", ["fifo", "file", "null"])
 def test_stderr_may_be_stdout(rig: Rig, stdout: str) -> None:
     """With `stdout`, what is written to both arrives in one place, in its order."""
-    spec = {"fifo": lambda: rig.fifo("out"), "file": lambda: "file:out", "null": lambda: "null"}[stdout]()
-    rig.launch(runtime(*shell("echo 1; echo 2 >&2; echo 3")), "--stderr", "stdout", "--stdout", spec)
+    spec = {"fifo": f"fifo:{rig / 'out'}", "file": "file:out", "null": "null"}[stdout]
+    if stdout == "fifo":
+        rig.fifo("out")
+    command = runtime(*shell("echo 1; echo 2 >&2; echo 3"))
+    rig.launch(command, "--stderr", "stdout", "--stdout", spec)
     rig.made()
     if stdout == "fifo":
         assert read_to_end(rig.open("out", os.O_RDONLY | os.O_NONBLOCK)) == b"1\n2\n3\n"
@@ -115,7 +118,11 @@ def test_readers_come_and_go(rig: Rig) -> None:
 def test_a_full_fifo_blocks_the_writer(rig: Rig) -> None:
     """More output than a fifo holds waits for a reader, and none of it is lost."""
     size = 300_000
-    rig.launch(runtime(*shell(f"head -c {size} /dev/zero; echo done >err-done")), "--stdout", rig.fifo("out"))
+    rig.launch(
+        runtime(*shell(f"head -c {size} /dev/zero; echo done >err-done")),
+        "--stdout",
+        rig.fifo("out"),
+    )
     rig.made()
     wait_for(rig.idle, "an idle shim")
     assert not (rig / "err-done").exists()

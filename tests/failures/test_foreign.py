@@ -1,0 +1,197 @@
+"""A container that another living supervisor holds: looking and ending work, the rest doesn't."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from supervisor import (
+    PIPE,
+    Cause,
+    Container,
+    ContainerExists,
+    ContainerLocked,
+    Deadlines,
+    Source,
+    State,
+    Supervisor,
+    UsageError,
+)
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.conftest import NothingLeft
+from tests.failures.helpers import read_all, shim_of
+
+pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
+
+
+@attrs.frozen
+class Pair:
+    """One container, as its owner and as another supervisor see it."""
+
+    owner: Container
+    other: Container
+
+
+@pytest.fixture
+async def pair(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
+) -> AsyncIterator[Pair]:
+    """A container that runs, opened twice."""
+    async with supervisor(root, deadlines=Deadlines(shim=0.1)) as first:
+        owner = await first.create("a", bundle("sleep", "60"), labels={"k": "v"})
+        async with supervisor(root) as second:
+            yield Pair(owner, second["a"])
+        await owner.delete(force=True)
+        await nothing_left()
+
+
+async def test_looking(pair: Pair) -> None:
+    """What it is can be seen from both sides, also when its owner starts it."""
+    owner, other = pair.owner, pair.other
+    assert (owner.foreign, other.foreign) == (False, True)
+    assert (other.state, other.status, dict(other.labels)) == (State.CREATED, None, {"k": "v"})
+    await owner.start()
+    assert (other.state, other.pid, other.returncode) == (State.RUNNING, owner.pid, None)
+
+
+@pytest.mark.runtimes("fake")
+async def test_locked(pair: Pair, tmp_path: Path, root: Path) -> None:
+    """Start, delete and checkpoint are refused, at once, and change nothing."""
+    owner, other = pair.owner, pair.other
+    before = (root / "a/state.json").read_bytes()
+    with pytest.raises(ContainerLocked, match="cannot start: another supervisor"):
+        await other.start()
+    for force in (False, True):
+        with pytest.raises(ContainerLocked, match="cannot delete") as caught:
+            await other.delete(force=force)
+    assert caught.value.container == "a" and isinstance(caught.value, UsageError)
+    assert (owner.state, other.state) == (State.CREATED, State.CREATED)
+    await owner.start()
+    with pytest.raises(ContainerLocked):
+        await other.checkpoint(tmp_path / "image")
+    with pytest.raises(ContainerLocked):
+        await other.start()
+    assert not (tmp_path / "image").exists()
+    assert (root / "a/state.json").read_bytes() == before
+    assert (owner.state, owner.status) == (State.RUNNING, None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, None])
+async def test_same_end(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, number: int | None
+) -> None:
+    """However it ends, and whoever ended it, both sides see the same status."""
+    script = "trap 'exit 44' INT; echo ready; read x; exit 43"
+    async with supervisor(root) as first, supervisor(root) as second:
+        owner = await first.create("a", bundle("sh", "-c", script), stdin=PIPE, stdout=PIPE)
+        assert owner.stdin is not None and owner.stdout is not None
+        assert len(await second.adopt()) == 1
+        other = second["a"]
+        async with owner:
+            await owner.start()
+            assert await owner.stdout.receive_some() == b"ready\n"
+            if number is None:
+                await owner.stdin.send_all(b"\n")
+            else:
+                other.send_signal(number)
+                await owner.stdin.aclose()  # a shell may wait for its read to end
+            told = []
+            async with trio.open_nursery() as nursery:
+
+                async def wait(box: Container) -> None:
+                    told.append(await box.wait())
+
+                nursery.start_soon(wait, owner)
+                nursery.start_soon(wait, other)
+            assert told[0] == told[1] and told[0].source is Source.SHIM
+            expected = {None: 43, signal.SIGKILL: 137, signal.SIGINT: 44}[number]
+            assert int(told[0]) == expected
+            assert other.state is State.STOPPED
+
+
+async def test_same_end_without_a_shim(pair: Pair, root: Path) -> None:
+    """Both sides see the same also when the shim was killed and the kernel had to be asked."""
+    await pair.owner.start()
+    os.kill(shim_of(root / "a/init"), signal.SIGKILL)
+    with trio.fail_after(10):
+        first = await pair.owner.wait()
+        assert await pair.other.wait() == first
+    assert first.source is not Source.SHIM
+
+
+async def test_stop(pair: Pair, root: Path) -> None:
+    """It can be stopped from the other side; what its owner has on record isn't touched."""
+    await pair.owner.start()
+    before = (root / "a/state.json").read_bytes()
+    stopped = await pair.other.stop(grace=0.05)
+    assert stopped.status == await pair.owner.wait()
+    assert (await pair.owner.stop()).escalated is False
+    assert (root / "a/state.json").read_bytes() == before
+
+
+async def test_exec(pair: Pair, root: Path) -> None:
+    """A program can be run from the other side; it is that one's, streams and end and all."""
+    await pair.owner.start()
+    job = await pair.other.exec(["sh", "-c", "echo hi; exit 9"], id="job", stdout=PIPE)
+    assert list(pair.owner.processes) == ["init"]
+    assert await read_all(job) == b"hi\n"
+    assert (await job.wait()).code == 9
+    with trio.fail_after(10):
+        while (root / "a/job").exists():
+            await trio.sleep(0.001)
+
+
+@pytest.mark.runtimes("runc", "crun")
+async def test_exec_of_a_container_that_its_owner_deletes(pair: Pair) -> None:
+    """An exec from the other side ends with its container, and says how."""
+    await pair.owner.start()
+    job = await pair.other.exec(["sleep", "61"], id="job")
+    with trio.fail_after(10):
+        await pair.owner.delete(force=True)
+        status = await job.wait()
+    assert status.signal == signal.SIGKILL or status.cause is Cause.UNKNOWN
+
+
+async def test_owner_lets_go(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
+) -> None:
+    """When its owner closes, it can be taken over by the other, which then may do everything."""
+    async with supervisor(root) as second:
+        async with supervisor(root) as first:
+            await first.create("a", bundle("sleep", "60"))
+            assert [box.foreign for box in await second.adopt()] == [True]
+            with pytest.raises(ContainerExists):
+                await second.create("a", bundle("true"))
+        assert [box.foreign for box in await second.adopt()] == [False]
+        await second["a"].start()
+        await second["a"].delete(force=True)
+        await nothing_left()
+
+
+@pytest.mark.runtimes("fake")
+async def test_same_id_at_the_same_time(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Two supervisors that create the same id at once: one gets it, the other is told so."""
+    told: list[str] = []
+    async with supervisor(root) as first, supervisor(root) as second:
+
+        async def create(sup: Supervisor) -> None:
+            try:
+                await sup.create("a", bundle("true"))
+                told.append("made")
+            except ContainerExists:
+                told.append("exists")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(create, first)
+            nursery.start_soon(create, second)
+        assert sorted(told) == ["exists", "made"]
+        for box in (*first.values(), *second.values()):
+            await box.delete()

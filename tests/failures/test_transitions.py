@@ -1,0 +1,177 @@
+"""Operations that a container's state doesn't admit: refused, with advice, and nothing changes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervisor import Container, Deadlines, IllegalTransition, ProcessEnded, State, UsageError
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.runtimes import Choice
+
+pytestmark = pytest.mark.runtimes("fake")
+
+Operation = Callable[[Container, Path], Awaitable[object]]
+
+operations: dict[str, Operation] = {
+    "start": lambda box, path: box.start(),
+    "exec": lambda box, path: box.exec(["true"], id="job"),
+    "checkpoint": lambda box, path: box.checkpoint(path / "image"),
+    "delete": lambda box, path: box.delete(),
+}
+
+illegal = [
+    (State.CREATED, "exec", "start it first"),
+    (State.CREATED, "checkpoint", "created"),
+    (State.RUNNING, "start", "it runs already"),
+    (State.RUNNING, "delete", "stop it first, or delete(force=True)"),
+    (State.STOPPED, "start", "delete it and create it again"),
+    (State.STOPPED, "exec", "its process has ended"),
+    (State.STOPPED, "checkpoint", "stopped"),
+    (State.DELETED, "start", "deleted"),
+    (State.DELETED, "exec", "deleted"),
+    (State.DELETED, "checkpoint", "deleted"),
+]
+
+
+async def _bring(box: Container, state: State) -> None:
+    if state is not State.CREATED:
+        await box.start()
+    if state in (State.STOPPED, State.DELETED):
+        await box.stop(grace=0)
+    if state is State.DELETED:
+        await box.delete()
+    assert box.state is state
+
+
+@pytest.mark.parametrize("state", sorted({state for state, _, _ in illegal}, key=str))
+@pytest.mark.runtimes("fake", "runc", "crun")
+async def test_illegal(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, state: State
+) -> None:
+    """Each operation that the state doesn't admit is refused; state, files and process stay."""
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await _bring(box, state)
+        files = sorted(root.rglob("*"))
+        ended = box.status
+        for at, name, advice in illegal:
+            if at is not state:
+                continue
+            with pytest.raises(IllegalTransition) as caught:
+                await operations[name](box, workdir)
+            assert (caught.value.state, caught.value.container) == (state.value, "a")
+            assert caught.value.event == name and isinstance(caught.value, UsageError)
+            assert advice in str(caught.value), str(caught.value)
+            assert box.state is state and box.status is ended
+            assert sorted(root.rglob("*")) == files
+        assert not (workdir / "image").exists()
+        if state is State.CREATED:
+            await box.start()
+        if state in (State.CREATED, State.RUNNING):
+            job = await box.exec(["true"])
+            assert (await job.wait()).code == 0
+
+
+async def test_while_starting(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
+) -> None:
+    """While it is being started it can't be started, entered or deleted, but it can be stopped."""
+    gate = workdir / "gate"
+    gate.touch()
+    runtime = choice.runtime(f"hang-start-while:{gate}")
+    async with supervisor(runtime=runtime) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.start)
+            await trio.testing.wait_all_tasks_blocked()
+            assert a.state is State.STARTING
+            for name in ("start", "exec", "delete", "checkpoint"):
+                with pytest.raises(IllegalTransition):
+                    await operations[name](a, workdir)
+            assert a.state is State.STARTING
+            gate.unlink()
+        assert a.state is State.RUNNING
+        await a.stop(grace=0)
+
+
+async def test_deleted_while_starting(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
+) -> None:
+    """A delete by force ends a start that hangs; the start says that nothing was started."""
+    runtime = choice.runtime("hang-start")
+    async with supervisor(root, runtime=runtime, deadlines=Deadlines(shim=0.1)) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+
+                async def start() -> None:
+                    with pytest.raises(IllegalTransition, match="it is deleted"):
+                        await a.start()
+
+                nursery.start_soon(start)
+                await trio.testing.wait_all_tasks_blocked()
+                await a.delete(force=True)
+        assert a.state is State.DELETED and not (root / "a").exists()
+
+
+@pytest.mark.runtimes("fake", "runc", "crun")
+async def test_repeated(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """Stopping and deleting may be repeated, in any order that makes sense, and one at a time."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        first = await a.stop(grace=0)
+        for _ in range(2):
+            again = await a.stop()
+            assert (again.escalated, again.status) == (False, first.status)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(a.delete)
+        await a.delete(force=True)
+        assert (await a.stop()).status is first.status
+        assert (a.state, len(sup)) == (State.DELETED, 0)
+
+
+@pytest.mark.runtimes("fake", "runc", "crun")
+async def test_signals_after_the_end(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Every signal after the end is refused as to a process that isn't there, init or exec."""
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        job = await a.exec(["true"])
+        await job.wait()
+        for end in (job.terminate, job.kill, lambda: job.send_signal(signal.SIGUSR1)):
+            with pytest.raises(ProcessEnded) as caught:
+                end()
+            assert isinstance(caught.value, ProcessLookupError)
+            assert caught.value.container == "a"
+        assert a.state is State.RUNNING
+        a.kill()
+        await a.wait()
+        box = (a.terminate, a.kill, lambda: a.send_signal(signal.SIGUSR1))
+        init = (a.init.terminate, a.init.kill, lambda: a.init.send_signal(signal.SIGUSR1))
+        for end in (*box, *init):
+            with pytest.raises(ProcessEnded):
+                end()
+        await trio.sleep(0)
+        assert (await a.stop()).escalated is False
+
+
+async def test_signal_between_death_and_record(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """A signal to a process that is dead, before we have noticed, isn't an error or is ProcessEnded."""
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        a.kill()
+        while a.status is None:
+            try:
+                a.kill()
+            except ProcessEnded:
+                break
+            await trio.sleep(0)
+        assert (await a.wait()).signal == signal.SIGKILL

@@ -1,0 +1,147 @@
+"""The list of what the keeper has to do for a container."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import root_only
+from .keeper import KeeperRig, impatient
+from .rig import SLEEP
+
+
+def test_words_as_they_are(keeper: KeeperRig, tmp_path: Path) -> None:
+    """A command's words arrive whole, whatever is in them."""
+    words = [b"a b", b"line\nbreak", b'"quoted"', b"\xff\xfe", b"$HOME", "Löffel".encode()]
+    script = f'printf "%s\\0" "$@" >{tmp_path}/words'
+    keeper.container("box", ["run", "/bin/sh", "-c", script, "sh", *words])
+    keeper.clean()
+    assert (tmp_path / "words").read_bytes().split(b"\0")[:-1] == words
+
+
+def test_records_in_their_order(keeper: KeeperRig, tmp_path: Path) -> None:
+    """Records are worked off one after the other; what fails or isn't understood is passed over."""
+    log = tmp_path / "log"
+    say = [["run", "/bin/sh", "-c", f"echo {i} >>{log}"] for i in range(3)]
+    nonsense = [
+        ["run", "/no/such/program"],
+        ["run"],
+        ["remove"],
+        ["cgroup"],
+        ["sing", "a song"],
+        ["run", "/bin/false"],
+    ]
+    keeper.container(
+        "box",
+        say[0],
+        *nonsense,
+        say[1],
+        ["remove", "/no/such/file"],
+        ["cgroup", "/no/such/group"],
+        say[2],
+    )
+    keeper.clean()
+    assert log.read_text() == "0\n1\n2\n"
+
+
+@pytest.mark.parametrize("size", [256, 257, 600])
+def test_a_long_record(keeper: KeeperRig, tmp_path: Path, size: int) -> None:
+    """A record of more than 256 words is left out as a whole: half a command is another one."""
+    precious = tmp_path / "precious"
+    precious.touch()
+    words = ["run", "/bin/touch", str(tmp_path / "ran")]
+    words += [str(tmp_path / "other")] * (size - len(words))
+    if size > 256:  # were it cut, the rest would begin with a verb
+        words[257:259] = ["remove", str(precious)]
+        words[256] = "x"
+    box = keeper.container("box", words, ["run", "/bin/touch", str(tmp_path / "last")])
+    keeper.clean()
+    assert (tmp_path / "ran").exists() == (size <= 256)
+    assert precious.exists()
+    assert (tmp_path / "last").exists()
+    assert not box.exists()
+
+
+def test_a_list_that_was_cut(keeper: KeeperRig, tmp_path: Path) -> None:
+    """A record without its end isn't run: only the first 64 KiB of a list are read."""
+    filler = ["run", "/bin/true", "x" * 65_000]
+    keeper.container(
+        "box",
+        ["run", "/bin/touch", str(tmp_path / "first")],
+        filler,
+        ["run", "/bin/touch", str(tmp_path / "last"), "y" * 1000],
+    )
+    keeper.clean()
+    assert (tmp_path / "first").exists()
+    assert not (tmp_path / "last").exists()
+
+
+def test_commands_start_with_a_clean_slate(keeper: KeeperRig, tmp_path: Path) -> None:
+    """What it runs has an empty signal mask, ignores nothing, and inherits no descriptor."""
+    script = f"cp /proc/self/status {tmp_path}/status; ls /proc/self/fd >{tmp_path}/fds"
+    keeper.container("box", ["run", "/bin/sh", "-c", script])
+
+    def spoil() -> None:
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_IGN)
+
+    keeper.launch(preexec_fn=spoil, restore_signals=False)
+    keeper.leash.let_go()
+    assert keeper.wait_gone() == 0
+    status = dict(line.split(":\t", 1) for line in (tmp_path / "status").read_text().splitlines())
+    assert [int(status[key], 16) for key in ("SigBlk", "SigIgn")] == [0, 0]
+    assert (tmp_path / "fds").read_text().split() == ["0", "1", "2", "3"]  # 3: what ls reads
+
+
+@impatient
+def test_a_command_that_hangs(keeper: KeeperRig, tmp_path: Path) -> None:
+    """A command that doesn't end is killed after a while, and the rest is done."""
+    box = keeper.container(
+        "box", ["run", *map(str, SLEEP)], ["run", "/bin/touch", str(tmp_path / "ran")]
+    )
+    keeper.clean()
+    assert (tmp_path / "ran").exists()
+    assert not box.exists()
+
+
+# ---- removing ------------------------------------------------------------------------------
+
+
+def test_remove(keeper: KeeperRig, tmp_path: Path) -> None:
+    """A tree goes with all that is in it; what its links point to stays."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").touch()
+    tree = tmp_path / "tree"
+    (tree / "deep/er").mkdir(parents=True)
+    (tree / "deep/er/file").touch()
+    (tree / "link").symlink_to(outside)
+    (tree / "dangling").symlink_to("nowhere")
+    (tree / "\xff\n").touch()
+    os.mkfifo(tree / "fifo")
+    link = tmp_path / "link"
+    link.symlink_to(outside)
+    keeper.container("box", ["remove", str(tree)], ["remove", str(link)])
+    keeper.clean()
+    assert not tree.exists()
+    assert not link.is_symlink()
+    assert (outside / "file").exists()
+
+
+@root_only
+def test_remove_stays_on_its_file_system(keeper: KeeperRig, tmp_path: Path) -> None:
+    """What is mounted in a tree isn't emptied."""
+    tree = tmp_path / "tree"
+    (tree / "mount").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree / "mount"], check=True)
+    try:
+        (tree / "mount/file").touch()
+        keeper.container("box", ["remove", str(tree)])
+        keeper.clean()
+        assert (tree / "mount/file").exists()
+    finally:
+        subprocess.run(["umount", tree / "mount"], check=True)
