@@ -10,7 +10,7 @@ import trio
 from ._core import Core
 from ._errors import InvalidValue, RuntimeFailed
 from ._lifecycle import Event
-from .oci import checkpoint_options, criu_said
+from .oci import checkpoint_options, criu_said, fresh_log
 
 
 @attrs.frozen(kw_only=True)
@@ -48,7 +48,7 @@ async def checkpoint(
     if os.path.isdir(image) and os.listdir(image):
         raise InvalidValue(f"the checkpoint's directory {image} is not empty")
     os.makedirs(image, mode=0o700, exist_ok=True)
-    log = core.layout.init.log("checkpoint")
+    log = fresh_log(core.layout.init.log("checkpoint"))
     command = core.caller.checkpoint(
         core.record.id,
         image=image,

@@ -18,7 +18,7 @@ import trio
 
 from ._errors import CleanupIncomplete, ProcessEnded, SupervisorError
 from ._host import Host, shielded
-from .oci import Caller, call
+from .oci import Caller, call, fresh_log
 from .shim import RELEASE, Shim, send_line
 from .state import ContainerLayout, ContainerRecord, Lock, held
 
@@ -88,8 +88,8 @@ def remove_directory(path: str) -> None:
 async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> None:
     record = estate.record
     caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
-    log = estate.layout.init.log("delete")
-    command = caller.delete(record.id, force=True, log=log if _exists(log) else None)
+    log = fresh_log(estate.layout.init.log("delete"))
+    command = caller.delete(record.id, force=True, log=log)
     for attempt in range(2):
         try:
             await call(
@@ -132,7 +132,3 @@ async def _await_shims(host: Host, layout: ContainerLayout) -> None:
             await shim.wait_gone()
         finally:
             shim.close()
-
-
-def _exists(log: str) -> bool:
-    return os.path.isdir(os.path.dirname(log))

@@ -40,14 +40,16 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
     core.apply(Event.STOP)
     if core.init.status is not None:
         return Stopped(await core.init.wait(), escalated=False)
-    core.intend(Intent.STOP)
+    with contextlib.suppress(OSError):  # a full disk must not keep it from being stopped
+        core.intend(Intent.STOP)
     try:
         if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
             with trio.move_on_after(grace), contextlib.suppress(ProcessEnded):
                 return Stopped(await core.init.ask(ask_with), escalated=False)
         return Stopped(await end(core), escalated=True)
     except BaseException:
-        core.intend(None)
+        with contextlib.suppress(OSError):
+            core.intend(None)
         raise
 
 

@@ -78,9 +78,9 @@ def end_unreported(core: Core, layout: ProcessLayout) -> None:
         if process is None:
             return
         cgroup = core.record.cgroup
-        if cgroup is not None and process.pid != core.init.pid:
-            if core.host.hierarchies.holds(cgroup, process.pid):
-                process.kill()
+        strange = cgroup is None or not core.host.hierarchies.holds(cgroup, process.pid)
+        if not strange and process.pid != core.init.pid:
+            process.kill()
         process.close()
 
 

@@ -53,8 +53,15 @@ def make_container(root: str, record: ContainerRecord, spec: Mapping[str, Any]) 
 
 
 def make_init(layout: ProcessLayout, record: ProcessRecord, stdio: Stdio) -> None:
-    """Make the directory of a container's init; the container's lock covers it."""
-    _make_directory(layout.path)
+    """Make the directory of a container's init; the container's lock covers it.
+
+    Raises:
+        DiskFull, TooManyFiles, OSError: it can't be made.
+    """
+    try:
+        _make_directory(layout.path)
+    except OSError as error:
+        raise scarcity(error) from error
     _fill_process(layout.path, layout, record, stdio)
 
 

@@ -16,32 +16,22 @@ import trio
 from trio_util import move_on_when
 
 from ._errors import (
-    CreateTimeout,
     ProcessEnded,
-    RuntimeNotFound,
-    ShimError,
-    ShimExited,
-    StateCorrupt,
-    SupervisorError,
     scarcity,
 )
 from ._evidence import Finding, Found
 from ._hearing import Identity, hears, program_of
 from ._host import Host, shielded
+from ._launch import launch_process
 from ._pidfd import PidFd
-from ._status import Cause, ExitStatus, Source, unknown
-from .oci import failure, last_error
+from ._status import Cause, ExitStatus
+from ._verdict import Remains
 from .shim import (
     CLOSE_STDIN,
-    RELEASE,
     ExitFifo,
     Leash,
-    Made,
-    Refused,
     Shim,
-    launch,
     make_fifos,
-    read_report,
     send_line,
     signal_line,
 )
@@ -50,8 +40,6 @@ from .state import (
     ProcessRecord,
     Result,
     dump,
-    load,
-    read_exit_status,
     write_whole,
 )
 from .stdio import InputStream, open_output
@@ -276,15 +264,15 @@ class Process:
             self._oom_before = self._host.hierarchies.oom_kills(self._cgroup)
             reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._shim, report_fd = launch(
-                self._host.shim,
+            self._shim, made = await launch_process(
+                self._host,
+                self._layout,
                 command,
-                layout=self._layout,
                 options=options,
                 fds=fds,
                 leash=self._leash,
+                container=self.container,
             )
-            made = await self._hear(report_fd, command)
         finally:
             os.close(reserve)  # so that there is a descriptor for the pidfd
         try:
@@ -296,29 +284,6 @@ class Process:
             self._undo_made()
             raise
 
-    async def _hear(self, report_fd: int, command: Sequence[str]) -> Made:
-        """Return the shim's report of a process; else see to it that the shim is gone."""
-        assert self._shim is not None
-        deadlines = self._host.deadlines
-        report = None
-        try:
-            with trio.move_on_after(deadlines.create) as scope:
-                report = await read_report(report_fd)
-        except BaseException:
-            await self._abandon()
-            raise
-        if isinstance(report, Made):
-            return report
-        await self._abandon()
-        if scope.cancelled_caught:
-            name = os.path.basename(command[0])
-            raise CreateTimeout(
-                f"{name} made no process within {deadlines.create:g} seconds",
-                seconds=deadlines.create,
-                container=self.container,
-            )
-        raise self._refusal(report, command)
-
     def _undo_made(self) -> None:
         """End a process that was made, but that we have no descriptors left to supervise."""
         self.close_streams()
@@ -327,30 +292,6 @@ class Process:
         else:
             with contextlib.suppress(ProcessEnded, BlockingIOError):
                 send_line(self._layout.control, signal_line(signal.SIGKILL))
-
-    async def _abandon(self) -> None:
-        assert self._shim is not None
-        with shielded(self._host.deadlines.cleanup):
-            await self._shim.give_up(self._host.deadlines.shim)
-
-    def _refusal(self, report: Refused | None, command: Sequence[str]) -> SupervisorError | OSError:
-        if report is None:
-            said = last_error(self._layout.shim_log)
-            detail = f": {said}" if said else ", and it said nothing"
-            return ShimExited(f"its shim ended before its report{detail}", container=self.container)
-        if report.phase == "runtime":
-            reason = last_error(_log_of(command))
-            status = -report.signal if report.signal else report.code
-            return failure(command, status, reason, container=self.container)
-        if report.phase == "launch":
-            return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=command[0])
-        if report.phase == "pid":
-            return failure(command, 0, report.error, container=self.container)
-        if report.errno:
-            error = scarcity(OSError(report.errno, report.error), container=self.container)
-            if isinstance(error, SupervisorError):
-                return error
-        return ShimError(report.error, container=self.container)
 
     def attach(self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None) -> None:
         """Take over the descriptors of a process that runs: the task closes them."""
@@ -411,12 +352,14 @@ class Process:
 
         ``lost`` is the status if its shim recorded nothing and the process can't be found.
         """
-        try:
-            status = read_exit_status(self._layout.exit_status)
-        except StateCorrupt as error:
-            status = unknown(f"the shim's record can't be read: {error.reason}")
-        if status is None:
-            status = await self._end_lost(lost)
+        remains = Remains(
+            host=self._host,
+            layout=self._layout,
+            process=self._process,
+            cgroup=None if self.record.exec else self._cgroup,
+            lost=lost,
+        )
+        status = await (remains.verdict() if self._owned else remains.foreign_verdict())
         status = self._with_oom(status)
         if self._owned:
             try:
@@ -430,34 +373,6 @@ class Process:
         self._status = status
         self._when_ended(status)
         self._ended.set()
-
-    async def _end_lost(self, lost: ExitStatus | None) -> ExitStatus:
-        """End a process whose shim is dead, and ask the kernel how it ended."""
-        if not self._owned:
-            return await self._hear_owner()
-        if self._process is None:
-            if self._cgroup is not None and not self.record.exec:
-                self._host.hierarchies.kill(self._cgroup)  # whoever it is, it is in there
-            return lost or unknown("its shim was lost, and its pid can't be verified")
-        self._process.kill()
-        with trio.move_on_after(self._host.deadlines.kill):
-            await self._process.wait_reaped()
-        status = self._process.wait_status()
-        if status is None:
-            return unknown("its shim was lost, and the kernel doesn't tell how it ended")
-        return _from_kernel(status)
-
-    async def _hear_owner(self) -> ExitStatus:
-        """Return how a foreign process ended, as the supervisor that holds it settles that."""
-        with trio.move_on_after(self._host.deadlines.kill):
-            while os.path.exists(self._layout.path):  # else it has deleted it already
-                with contextlib.suppress(FileNotFoundError, StateCorrupt):
-                    return load(Result, self._layout.result).status
-                await trio.sleep(_POLL_SECONDS)
-        status = None if self._process is None else self._process.wait_status()
-        if status is None:
-            return unknown("the supervisor that holds it doesn't say how it ended")
-        return _from_kernel(status)
 
     def _with_oom(self, status: ExitStatus) -> ExitStatus:
         if status.signal != signal.SIGKILL:
@@ -485,11 +400,6 @@ class Process:
         """Take note of the time: from now on it becomes the user's program."""
         self._started_at = trio.current_time()
 
-    def release(self) -> None:
-        """Tell its shim that nobody will read what is left of its output."""
-        with contextlib.suppress(ProcessEnded, BlockingIOError):
-            send_line(self._layout.control, RELEASE)
-
     def close_streams(self) -> None:
         """Close our ends of its fifos; the process isn't told."""
         for stream in (self.stdin, self.stdout, self.stderr):
@@ -503,22 +413,6 @@ class Process:
             if part is not None:
                 part.close()
         self._exit = self._shim = self._process = None
-
-
-def _from_kernel(status: int) -> ExitStatus:
-    """Return the exit status for a wait status (man 2 wait)."""
-    if os.WIFSIGNALED(status):
-        return ExitStatus(
-            cause=Cause.SIGNALLED,
-            source=Source.KERNEL,
-            signal=os.WTERMSIG(status),
-            core_dumped=os.WCOREDUMP(status),
-        )
-    return ExitStatus(cause=Cause.EXITED, source=Source.KERNEL, code=os.WEXITSTATUS(status))
-
-
-def _log_of(command: Sequence[str]) -> str | None:
-    return command[command.index("--log") + 1] if "--log" in command else None
 
 
 @contextlib.contextmanager

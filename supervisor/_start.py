@@ -8,13 +8,13 @@ import trio
 from trio_util import move_on_when
 
 from ._core import Core
-from ._errors import InfrastructureError, OCIRuntimeError, RuntimeTimeout, ShimExited
+from ._errors import InfrastructureError, OCIRuntimeError, ShimExited
 from ._host import shielded
 from ._lifecycle import Event, State
 from ._status import Source
-from .oci import ask_status
+from .oci import ask_status, fresh_log
 
-Failure = OCIRuntimeError | RuntimeTimeout
+Failure = OCIRuntimeError | InfrastructureError | OSError
 
 
 async def start(core: Core) -> None:
@@ -41,12 +41,12 @@ async def start(core: Core) -> None:
 
 async def _call_start(core: Core) -> Failure | None:
     """Call the runtime's start until it ends, or until there is nothing to start any more."""
-    log = core.layout.init.log("start")
+    log = fresh_log(core.layout.init.log("start"))
     command = core.caller.start(core.record.id, log=log)
     async with move_on_when(_wait_hopeless, core):
         try:
             await core.call(command, seconds=core.host.deadlines.start, log=log)
-        except (OCIRuntimeError, RuntimeTimeout) as error:
+        except (OCIRuntimeError, InfrastructureError, OSError) as error:
             return error
     return None
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from ._adopt import Adopted, Broken, Recovery, adopt_all, sweep
+from ._adopt import Broken, Recovery
 from ._checkpoint import CheckpointOptions
 from ._container import Container
 from ._core import Core
@@ -32,6 +32,7 @@ from ._host import Host, shielded
 from ._leash import Keeper, write_cleanup
 from ._make import make_container
 from ._nursery import background_nursery
+from ._recovery import Adopted, adopt_all, sweep
 from ._root import make_ephemeral_root, open_root, remove_root
 from .cgroups import Hierarchies
 from .oci import Bundle, Runtime

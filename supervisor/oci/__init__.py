@@ -27,7 +27,7 @@ Layers of the runtime half::
 
 from ._ask import ask_status, criu_said
 from ._bundle import Bundle
-from ._call import call, failure, last_error
+from ._call import call, failure, fresh_log, last_error
 from ._command import Caller, checkpoint_options
 from ._exec import exec_process
 from ._ids import container_root_ids
@@ -48,5 +48,6 @@ __all__ = [
     "derive_spec",
     "exec_process",
     "failure",
+    "fresh_log",
     "last_error",
 ]

@@ -35,7 +35,7 @@ async def call(
         command: the whole command line.
         seconds: its deadline.
         container: the id, for errors.
-        log: the file named by ``--log`` in the command; emptied first, quoted on failure.
+        log: the file named by ``--log`` in the command (see `fresh_log`); quoted on failure.
         inherit: descriptors that the runtime holds until it ends (the container's lock).
 
     Raises:
@@ -46,9 +46,6 @@ async def call(
 
     Cancellation: the runtime is killed and reaped before Cancelled is raised.
     """
-    if log is not None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(log)
     with _memory_file() as output, _memory_file() as errors:
         status = None
         with trio.move_on_after(seconds):
@@ -63,6 +60,20 @@ async def call(
             reason = last_error(log) or _tail(errors)
             raise failure(command, status, reason, container=container)
         return _content(output)
+
+
+def fresh_log(path: str) -> str | None:
+    """Make the empty file for a call's ``--log``, and return its path.
+
+    Returns:
+        None if it can't be made: on a full disk, runtimes refuse to work with it, and a start
+        or a delete had better go without.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return None
+    return path
 
 
 def failure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ def exec_process(
     cwd: str | None = None,
     user: User = None,
 ) -> dict[str, Any]:
-    """Return init's process object with only what the caller gives replaced.
+    """Return init's process object with only what the caller gives replaced; it shares the rest.
 
     A bare one would lose PATH, limits and no-new-privileges.
 
@@ -37,7 +36,7 @@ def exec_process(
     Raises:
         InvalidValue: an argument can't work.
     """
-    process = copy.deepcopy(dict(init))
+    process = dict(init)
     process["args"] = _arguments(args)
     process["terminal"] = False
     process.pop("consoleSize", None)

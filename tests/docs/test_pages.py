@@ -142,6 +142,13 @@ def test_the_options_of_the_shim_are_documented() -> None:
     assert set(re.findall(r"--[a-z]+", told)) == set(re.findall(r'option, "(--[a-z]+)"', source))
 
 
+def test_the_floors_in_the_architecture_are_those_of_the_code() -> None:
+    """The map of the floors is copied, not told anew."""
+    printed = [block.text for block in blocks(DOCS / "architecture.md")]
+    lines = (supervisor.__doc__ or "").splitlines(keepends=True)
+    assert "".join(line[4:] for line in lines if line.startswith("    ")) in printed
+
+
 def test_each_module_has_a_line_in_the_architecture() -> None:
     """Whoever looks for a module's purpose finds it on one page."""
     told = first_column((DOCS / "architecture.md").read_text())

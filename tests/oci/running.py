@@ -128,8 +128,14 @@ class Runner:
         finally:
             self.remove(name, process)
 
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Call the runtime for something other than running a bundle."""
+        with self.popen(self.command(*words)) as process:
+            out, err = process.communicate(timeout=SECONDS)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
     def kill(self, name: str, signal: str) -> None:
-        self.popen(self.command("kill", name, signal)).communicate(timeout=SECONDS)
+        self.call("kill", name, signal)
 
     def remove(self, name: str, process: subprocess.Popen[str]) -> None:
         """End a container, however far it came."""
@@ -140,7 +146,7 @@ class Runner:
                     process.wait(timeout=SECONDS)
                 process.kill()
         process.communicate()
-        self.popen(self.command("delete", "--force", name)).communicate(timeout=SECONDS)
+        self.call("delete", "--force", name)
 
     def remove_cgroups(self) -> None:
         """Remove what is left of our cgroups, in every hierarchy."""

@@ -319,9 +319,9 @@ def test_a_container_outlives_its_temporary_bundle(runner: Runner) -> None:
     ):
         bundle.close()
         assert not os.path.exists(bundle.path)
-        touch = runner.popen(runner.command("exec", name, "touch", "/tmp/go"))
-        assert touch.wait(timeout=SECONDS) == 0
-        touch.communicate()
+        went = runner.call("exec", name, "touch", "/tmp/go")
+        # The program may end, and all of its namespace with it, before touch has.
+        assert went.returncode in (0, 128 + 9), went
         out, _ = process.communicate(timeout=SECONDS)
         assert out == "whole\n"
 

@@ -163,6 +163,15 @@ class Rig:
             while rest:
                 rest = rest[file.write(rest) :]
 
+    def stop(self) -> None:
+        """Stop the shim where it waits: it runs no further until SIGCONT.
+
+        It must be seen to have stopped: a poll that is woken by SIGSTOP looks at its descriptors
+        once more, and what comes until then is told without what comes later.
+        """
+        os.kill(self.pid, signal.SIGSTOP)
+        wait_for(lambda: status_of(self.pid)["State"].startswith("T"), "a stopped shim")
+
     def idle(self) -> bool:
         """Whether the shim waits for something to happen, without a time limit.
 
@@ -226,7 +235,7 @@ class Rig:
 
     def _kill_children(self) -> None:
         # Stopped, it reaps nothing: until it is killed its children's pids are their own.
-        os.kill(self.pid, signal.SIGSTOP)
+        self.stop()
         for child in children(self.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)

@@ -56,7 +56,7 @@ def test_when_the_runtime_has_just_succeeded(rig: Rig, leash: Leash) -> None:
     rig.launch(runtime(*SLEEP, after=gate.wait), "--leash", str(leash), pass_fds=leash.fds)
     gate.wait_reached()
     [bash] = [pid for pid in children(rig.pid) if status_of(pid)["Name"] == "bash"]
-    os.kill(rig.pid, signal.SIGSTOP)
+    rig.stop()
     gate.open()
     wait_for(lambda: ended(bash), "the runtime's end")
     leash.let_go()
@@ -79,7 +79,7 @@ def test_an_exit_before_the_break_stands(rig: Rig, leash: Leash) -> None:
     """A process that has ended by itself is recorded so, although the leash breaks right then."""
     rig.launch(runtime("/bin/sh", "-c", "exit 5"), "--leash", str(leash), pass_fds=leash.fds)
     pid = rig.made()
-    os.kill(rig.pid, signal.SIGSTOP)
+    rig.stop()
     try:
         wait_for(lambda: ended(pid), "its end")
         leash.let_go()

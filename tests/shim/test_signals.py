@@ -181,7 +181,7 @@ def test_given_up_though_the_runtime_has_just_succeeded(rig: Rig) -> None:
     rig.launch(runtime(*SLEEP, after=gate.wait))
     gate.wait_reached()
     [bash] = [pid for pid in children(rig.pid) if status_of(pid)["Name"] == "bash"]
-    os.kill(rig.pid, signal.SIGSTOP)
+    rig.stop()
     gate.open()
     wait_for(lambda: ended(bash), "the runtime's end")
     os.kill(rig.pid, signal.SIGTERM)
@@ -196,7 +196,7 @@ def test_stopped_and_continued(rig: Rig) -> None:
     """A shim that was stopped while its process ended records the end when it goes on."""
     rig.launch(runtime(*SLEEP))
     pid = rig.made()
-    os.kill(rig.pid, signal.SIGSTOP)
+    rig.stop()
     os.kill(pid, signal.SIGTERM)
     wait_for(lambda: ended(pid), "a zombie")
     os.kill(rig.pid, signal.SIGCONT)

@@ -1,0 +1,92 @@
+"""Launch a process: its shim, the shim's report, and what is said when there is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import trio
+
+from ._errors import (
+    CreateTimeout,
+    RuntimeNotFound,
+    ShimError,
+    ShimExited,
+    SupervisorError,
+    scarcity,
+)
+from ._host import Host, shielded
+from .oci import failure, last_error
+from .shim import Leash, Made, Refused, Shim, launch, read_report
+from .state import ProcessLayout
+
+
+async def launch_process(
+    host: Host,
+    layout: ProcessLayout,
+    command: Sequence[str],
+    *,
+    options: Sequence[str],
+    fds: Sequence[int],
+    leash: Leash | None,
+    container: str,
+) -> tuple[Shim, Made]:
+    """Launch a shim, and return it with the process that the runtime made under it.
+
+    Raises:
+        CreateTimeout: there was no report within ``deadlines.create``.
+        RuntimeFailed, RuntimeNotFound, ShimExited, ShimError, ShimNotFound, DiskFull,
+            TooManyFiles: what the report says, or that there was none.
+
+    Cancellation: as after an error, the shim has ended what it had made, and itself.
+    """
+    shim, report_fd = launch(
+        host.shim, command, layout=layout, options=options, fds=fds, leash=leash
+    )
+    seconds = host.deadlines.create
+    report = None
+    try:
+        with trio.move_on_after(seconds) as scope:
+            report = await read_report(report_fd)
+        if isinstance(report, Made):
+            return shim, report
+        if scope.cancelled_caught:
+            name = os.path.basename(command[0])
+            raise CreateTimeout(
+                f"{name} made no process within {seconds:g} seconds",
+                seconds=seconds,
+                container=container,
+            )
+        raise _refusal(report, layout, command, container=container)
+    except BaseException:
+        with shielded(host.deadlines.cleanup):
+            await shim.give_up(host.deadlines.shim)
+        shim.close()
+        raise
+
+
+def _refusal(
+    report: Refused | None, layout: ProcessLayout, command: Sequence[str], *, container: str
+) -> SupervisorError | OSError:
+    """Return the error for a report of no process, or for none at all."""
+    if report is None:
+        said = last_error(layout.shim_log)
+        detail = f": {said}" if said else ", and it said nothing"
+        return ShimExited(f"its shim ended before its report{detail}", container=container)
+    if report.phase == "runtime":
+        reason = last_error(_log_of(command))
+        status = -report.signal if report.signal else report.code
+        return failure(command, status, reason, container=container)
+    if report.phase == "launch":
+        return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=command[0])
+    if report.phase == "pid":
+        return failure(command, 0, report.error, container=container)
+    if report.errno:
+        error = scarcity(OSError(report.errno, report.error), container=container)
+        if isinstance(error, SupervisorError):
+            return error
+    return ShimError(report.error, container=container)
+
+
+def _log_of(command: Sequence[str]) -> str | None:
+    return command[command.index("--log") + 1] if "--log" in command else None

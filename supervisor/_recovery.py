@@ -1,0 +1,108 @@
+"""Recovery: adopt all that earlier supervisors left below a root, within one deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+
+import attrs
+import trio
+
+from ._adopt import Broken, Recovery, adopt, take_over
+from ._core import Core
+from ._errors import DeadlineExpired, InfrastructureError
+from .state import ContainerLayout
+
+_AT_ONCE = 16
+_STALE_SECONDS = 60.0
+
+
+@attrs.define
+class Adopted:
+    """What an adoption has come to so far.
+
+    Attributes:
+        cores: the containers that were taken over.
+        broken: those that can't be supervised.
+    """
+
+    cores: list[Core] = attrs.field(factory=list)
+    broken: list[Broken] = attrs.field(factory=list)
+
+    def in_order(self) -> list[Core]:
+        """Return the containers by id."""
+        return sorted(self.cores, key=lambda core: core.record.id)
+
+
+async def adopt_all(
+    recovery: Recovery,
+    layouts: Iterable[ContainerLayout],
+    known: Mapping[str, Core],
+    found: Adopted,
+) -> None:
+    """Take over many containers, some at once, within one deadline for all.
+
+    Args:
+        recovery: what that needs.
+        layouts: the containers.
+        known: those among them that are supervised as foreign ones.
+        found: gets the results; what is in it counts, whatever is raised.
+
+    Raises:
+        InfrastructureError: the machine has no space or descriptor for one of them, or not
+            all were done within ``deadlines.recovery``; the next adoption does the rest.
+    """
+    at_once = trio.CapacityLimiter(_AT_ONCE)
+    scarce: list[InfrastructureError] = []
+
+    async def one(layout: ContainerLayout) -> None:
+        try:
+            async with at_once:
+                await _adopt_into(recovery, layout, known.get(layout.id), found)
+        except InfrastructureError as error:
+            scarce.append(error)
+            nursery.cancel_scope.cancel()
+
+    seconds = recovery.host.deadlines.recovery
+    with trio.move_on_after(seconds) as scope:
+        async with trio.open_nursery() as nursery:
+            for layout in layouts:
+                nursery.start_soon(one, layout)
+    if scarce:
+        raise scarce[0]
+    if scope.cancelled_caught:
+        raise DeadlineExpired(
+            f"{recovery.root}: not all containers were adopted within {seconds:g} seconds",
+            seconds=seconds,
+        )
+
+
+async def _adopt_into(
+    recovery: Recovery, layout: ContainerLayout, core: Core | None, found: Adopted
+) -> None:
+    if core is not None:
+        if await take_over(recovery, core):
+            found.cores.append(core)
+        return
+    made = await adopt(recovery, layout)
+    if isinstance(made, Core):
+        found.cores.append(made)
+    elif isinstance(made, Broken):
+        found.broken.append(made)
+
+
+def sweep(root: str) -> None:
+    """Remove the temporary directories that killed supervisors left in a root.
+
+    A young one may be somebody's who is just making or removing it.
+    """
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if not entry.name.startswith((".new-", ".deleted-")):
+                continue
+            with contextlib.suppress(OSError):
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(entry.path, ignore_errors=True)

@@ -1,0 +1,84 @@
+"""How a process ended: from its shim's record, the kernel, or the supervisor that holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import attrs
+import trio
+
+from ._errors import StateCorrupt
+from ._host import Host
+from ._pidfd import PidFd
+from ._status import Cause, ExitStatus, Source, unknown
+from .state import ProcessLayout, Result, load, read_exit_status
+
+_POLL_SECONDS = 0.005
+
+
+@attrs.frozen(kw_only=True)
+class Remains:
+    """What there is of a process that no shim watches any more.
+
+    Attributes:
+        host: what its supervisor's parts share.
+        layout: its directory.
+        process: itself, if it is certain.
+        cgroup: its container's, if everything in there may be killed with it: an init's.
+        lost: the status if nothing is recorded and it can't be found.
+    """
+
+    host: Host
+    layout: ProcessLayout
+    process: PidFd | None
+    cgroup: str | None
+    lost: ExitStatus | None
+
+    async def verdict(self) -> ExitStatus:
+        """Return how it ended; one that is alive, its shim being dead, is killed."""
+        return self._recorded() or await self._end_lost()
+
+    async def foreign_verdict(self) -> ExitStatus:
+        """Return how it ended, as the supervisor that holds it settles that."""
+        status = self._recorded()
+        with trio.move_on_after(self.host.deadlines.kill):
+            while status is None and os.path.exists(self.layout.path):  # else it is deleted
+                with contextlib.suppress(FileNotFoundError, StateCorrupt):
+                    status = load(Result, self.layout.result).status
+                await trio.sleep(_POLL_SECONDS)
+        if status is not None:
+            return status
+        return self._told_by_kernel("the supervisor that holds it doesn't say how it ended")
+
+    def _recorded(self) -> ExitStatus | None:
+        try:
+            return read_exit_status(self.layout.exit_status)
+        except StateCorrupt as error:
+            return unknown(f"the shim's record can't be read: {error.reason}")
+
+    async def _end_lost(self) -> ExitStatus:
+        if self.process is None:
+            if self.cgroup is not None:
+                self.host.hierarchies.kill(self.cgroup)  # whoever it is, it is in there
+            return self.lost or unknown("its shim was lost, and its pid can't be verified")
+        self.process.kill()
+        with trio.move_on_after(self.host.deadlines.kill):
+            await self.process.wait_reaped()
+        return self._told_by_kernel("its shim was lost, and the kernel doesn't tell how it ended")
+
+    def _told_by_kernel(self, otherwise: str) -> ExitStatus:
+        status = None if self.process is None else self.process.wait_status()
+        return unknown(otherwise) if status is None else _from_kernel(status)
+
+
+def _from_kernel(status: int) -> ExitStatus:
+    """Return the exit status for a wait status (man 2 wait)."""
+    if os.WIFSIGNALED(status):
+        return ExitStatus(
+            cause=Cause.SIGNALLED,
+            source=Source.KERNEL,
+            signal=os.WTERMSIG(status),
+            core_dumped=os.WCOREDUMP(status),
+        )
+    return ExitStatus(cause=Cause.EXITED, source=Source.KERNEL, code=os.WEXITSTATUS(status))

@@ -1,0 +1,222 @@
+"""Too many open files: the operation undoes itself, and no exit is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervisor import (
+    PIPE,
+    InfrastructureError,
+    Source,
+    State,
+    TooManyFiles,
+    open_supervisor,
+)
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.conftest import NothingLeft
+from tests.failures.helpers import left, read_all
+from tests.support.runtimes import Choice
+
+pytestmark = pytest.mark.runtimes("fake", "runc")
+
+_MOST = 40
+
+
+@contextlib.contextmanager
+def only(free: int) -> Iterator[None]:
+    """Leave us so many descriptors, and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir("/proc/self/fd")}
+    limit = 0
+    while free > 0 or limit in taken:
+        free -= limit not in taken
+        limit += 1
+    # Descriptors above the limit stay open.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _at_every_limit(attempt: Callable[[int], Awaitable[None]]) -> int:
+    """Call ``attempt`` with more and more descriptors; return how many it took."""
+    for free in range(_MOST):
+        try:
+            await attempt(free)
+        except TooManyFiles as error:
+            assert isinstance(error, InfrastructureError) and isinstance(error, OSError)
+            continue
+        return free
+    raise AssertionError("it never succeeded")
+
+
+async def test_create(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    nothing_left: NothingLeft,
+) -> None:
+    """With however few descriptors, create either works or leaves nothing: not even a broken one."""
+    async with supervisor(root) as sup:
+        spec = bundle("sleep", "60")
+
+        async def attempt(free: int) -> None:
+            try:
+                with only(free):
+                    a = await sup.create("a", spec, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+            except BaseException:
+                assert (dict(sup.broken), list(sup)) == ({}, []), free
+                assert left(root) == [], free
+                raise
+            await a.start()
+            await a.delete(force=True)
+
+        assert await _at_every_limit(attempt) > 4
+        await nothing_left()
+
+
+async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """With however few descriptors, exec either works or leaves nothing, and the container runs."""
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        before = sorted(os.listdir(root / "a"))
+
+        async def attempt(free: int) -> None:
+            try:
+                with only(free):
+                    job = await a.exec(["sh", "-c", "echo x; exit 9"], id="job", stdout=PIPE)
+            except BaseException:
+                assert list(a.processes) == ["init"], free
+                assert sorted(os.listdir(root / "a")) == before, free
+                raise
+            assert job.stdout is not None
+            async with job.stdout:
+                assert await read_all(job) == b"x\n"
+            assert (await job.wait()).code == 9
+
+        assert await _at_every_limit(attempt) > 4
+        assert (a.state, a.status) == (State.RUNNING, None)
+
+
+async def test_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """With however few descriptors, start either works or leaves it created."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+
+        async def attempt(free: int) -> None:
+            try:
+                with only(free):
+                    await a.start()
+            except BaseException:
+                assert (a.state, a.status) == (State.CREATED, None), free
+                raise
+
+        assert await _at_every_limit(attempt) > 0
+        assert a.state is State.RUNNING
+
+
+async def test_exit(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """An exit when there isn't a single descriptor left is seen, and stays on record."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sh", "-c", "read x; exit 23"), stdin=PIPE)
+        await a.start()
+        assert a.stdin is not None
+        with only(0):
+            await a.stdin.send_all(b"\n")
+            status = await a.wait()
+        assert (status.code, status.source) == (23, Source.SHIM)
+    async with supervisor(root) as sup:
+        assert (await sup["a"].wait()).code == 23
+        await sup["a"].delete()
+
+
+async def test_kill(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A container can be killed when there isn't a single descriptor left."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        with only(0):
+            a.kill()
+            assert (await a.wait()).signal == 9
+
+
+async def test_delete(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
+) -> None:
+    """A delete that hasn't the descriptors to be finished says so, and can be repeated."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        for free in range(_MOST):
+            with only(free):
+                try:
+                    await a.delete(force=True)
+                except InfrastructureError:
+                    assert a.state is State.BROKEN and list(sup.broken) == ["a"], free
+                else:
+                    break
+        assert a.state is State.DELETED and dict(sup.broken) == {}
+        await nothing_left()
+
+
+async def test_open(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
+) -> None:
+    """With however few descriptors, opening a root with a container and an exec fails or adopts both.
+
+    What is running goes on meanwhile.
+    """
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        await a.exec(["sleep", "61"], id="job")
+
+    async def attempt(free: int) -> None:
+        with only(free):
+            async with supervisor(root) as sup:
+                assert dict(sup.broken) == {}
+                assert list(sup["a"].processes) == ["init", "job"]
+                assert sup["a"].state is State.RUNNING
+
+    assert await _at_every_limit(attempt) > 4
+    async with supervisor(root) as sup:
+        sup["a"].processes["job"].kill()
+        await sup["a"].processes["job"].wait()
+        await sup["a"].delete(force=True)
+        await nothing_left()
+
+
+async def test_ephemeral(bundle: MakeBundle, choice: Choice, cgroup_parent: str) -> None:
+    """With however few descriptors, an ephemeral supervisor opens or leaves nothing."""
+    runtime = choice.runtime()
+
+    async def attempt(free: int) -> None:
+        with only(free):
+            async with open_supervisor(runtime=runtime, cgroup_parent=cgroup_parent) as sup:
+                assert os.path.isdir(sup.root)
+        assert not os.path.exists(sup.root)
+
+    assert await _at_every_limit(attempt) > 2
+    await trio.sleep(0)
+
+
+async def test_capacity(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """The capacity that is told is never more than what can be created."""
+    async with supervisor(root) as sup:
+        spec = bundle("sleep", "60")
+        made = []
+        with only(30):
+            promised = sup.capacity
+            assert promised > 0
+            with contextlib.suppress(TooManyFiles):
+                for n in range(_MOST):
+                    made.append(await sup.create(f"a{n}", spec))
+        assert len(made) >= promised - 5  # a create needs a few more for a moment
+        for box in made:
+            await box.delete()
