@@ -20,6 +20,7 @@ from .oci import Bundle, Runtime, container_root_ids
 from .state import (
     ContainerRecord,
     ProcessRecord,
+    RootLayout,
 )
 from .stdio import Stdio
 
@@ -30,6 +31,7 @@ class Draft:
 
     Attributes:
         record: its ``state.json``.
+        bundle: the user's.
         init: its init's ``process.json``.
         spec: the spec that will be run.
         stdio: its init's standard streams.
@@ -37,6 +39,7 @@ class Draft:
     """
 
     record: ContainerRecord
+    bundle: Bundle
     init: ProcessRecord
     spec: Mapping[str, Any]
     stdio: Stdio
@@ -64,7 +67,7 @@ def draft(
         InvalidValue, BundleInvalid: something can't work.
     """
     cgroup = cgroup_for(cgroup_parent, root, id) if host.hierarchies.usable() else None
-    spec = bundle.derive(cgroup=cgroup)
+    spec = bundle.derive(cgroup=cgroup, directory=RootLayout(root).container(id).bundle)
     if "process" not in spec:
         raise BundleInvalid("it has no process to run", path=bundle.path, where="process")
     image = None if checkpoint is None else _checkpoint_path(checkpoint)
@@ -101,6 +104,7 @@ def draft(
     )
     return Draft(
         record=record,
+        bundle=bundle,
         init=init,
         spec=spec,
         stdio=stdio,

@@ -106,12 +106,16 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
     status = None
     with contextlib.suppress(FileNotFoundError):
         status = load(Result, layout.result).status
-    exit = None
-    with contextlib.suppress(FileNotFoundError):
-        exit = ExitFifo(layout.exit)
     same_boot = record.boot_id == host.boot_id
-    shim = _shim(layout) if same_boot else Shim(layout, None)
-    process = _process(host, record, layout, shim) if same_boot else None
+    with contextlib.ExitStack() as undo:
+        exit = None
+        with contextlib.suppress(FileNotFoundError):
+            exit = ExitFifo(layout.exit)
+            undo.callback(exit.close)
+        shim = _shim(layout) if same_boot else Shim(layout, None)
+        undo.callback(shim.close)
+        process = _process(host, record, layout, shim) if same_boot else None
+        undo.pop_all()
     evidence = Evidence(
         settled=status is not None,
         watched=exit is not None and exit.watched(),
@@ -152,9 +156,13 @@ def _process(
     if pid is None or start_time is None:
         return None
     process = PidFd.open(pid, start_time)
-    if process is not None and not _descends(host, record, shim, pid):
-        process.close()
+    if process is None:
         return None
+    with contextlib.ExitStack() as undo:
+        undo.callback(process.close)
+        if not _descends(host, record, shim, pid):
+            return None
+        undo.pop_all()
     return process
 
 

@@ -7,7 +7,7 @@ import os
 from ._errors import scarcity
 from ._host import shielded
 from .cgroups import Hierarchies
-from .oci import Caller
+from .oci import Bundle, Caller
 from .shim import Leash, find_binary, launch_keeper
 from .state import (
     ContainerLayout,
@@ -29,7 +29,11 @@ class Keeper:
     def __init__(self, binary: str, root: str, *, remove_root: bool) -> None:
         try:
             pidfd = os.pidfd_open(os.getpid())
-            read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+            try:
+                read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+            except BaseException:
+                os.close(pidfd)
+                raise
         except OSError as error:
             raise scarcity(error) from error
         # A forked child would hold our end after our death, and the others for nothing.
@@ -58,13 +62,15 @@ class Keeper:
 
 
 def write_cleanup(
-    layout: ContainerLayout, record: ContainerRecord, hierarchies: Hierarchies
+    layout: ContainerLayout, record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle
 ) -> None:
     """Write what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
     caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
     steps = [["run", *caller.delete(record.id, force=True)]]
     if record.cgroup is not None:
         steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
+    if bundle.temporary:  # it goes with the program that made it
+        steps.append(["remove", bundle.path])
     text = "".join("".join(f"{word}\0" for word in step) + "\0" for step in steps)
     write_whole(layout.cleanup, os.fsencode(text))
 

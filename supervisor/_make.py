@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._errors import ContainerExists, InfrastructureError, InvalidValue, scarcity
+from ._reserve import Reserve
 from .state import (
     ContainerLayout,
     ContainerRecord,
@@ -26,11 +27,23 @@ from .state import (
 )
 from .stdio import Stdio, prepare
 
+_TO_REMOVE = 3  # descriptors that rmtree needs for two levels
 _DIRECTORY_MODE = 0o711  # a user namespace's root must be able to pass through
 
 
-def make_container(root: str, record: ContainerRecord, spec: Mapping[str, Any]) -> Lock:
+def make_container(
+    root: str,
+    record: ContainerRecord,
+    spec: Mapping[str, Any],
+    build_rootfs: Callable[[str], None],
+) -> Lock:
     """Make a container's directory, with its state and its bundle.
+
+    Args:
+        root: the supervisor's.
+        record: its ``state.json``.
+        spec: the spec that is run.
+        build_rootfs: makes in the bundle's directory what the spec needs there.
 
     Raises:
         ContainerExists: there is something of that id.
@@ -42,6 +55,7 @@ def make_container(root: str, record: ContainerRecord, spec: Mapping[str, Any]) 
         temporary = ContainerLayout(path)
         write_whole(temporary.state, dump(record))
         _make_directory(temporary.bundle)
+        build_rootfs(temporary.bundle)
         write_whole(temporary.config, json.dumps(spec).encode())
 
     try:
@@ -90,6 +104,7 @@ def _fill_process(path: str, layout: ProcessLayout, record: ProcessRecord, stdio
 
 def _make_locked(path: str, fill: Callable[[str], None]) -> Lock:
     temporary = os.path.join(os.path.dirname(path), f".new-{secrets.token_hex(8)}")
+    reserve = Reserve.take(_TO_REMOVE)
     lock = None
     try:
         _make_directory(temporary)
@@ -98,12 +113,14 @@ def _make_locked(path: str, fill: Callable[[str], None]) -> Lock:
         fill(temporary)
         _rename_new(temporary, path)
     except BaseException as error:
+        reserve.release()
         shutil.rmtree(temporary, ignore_errors=True)
         if lock is not None:
             lock.release()
         if isinstance(error, OSError) and not isinstance(error, InfrastructureError):
             raise scarcity(error) from error
         raise
+    reserve.release()
     return lock
 
 

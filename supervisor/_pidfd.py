@@ -55,7 +55,12 @@ class PidFd:
         except OSError as error:
             raise scarcity(error) from error
         process = cls(pid, fd)
-        if start_time is not None and read_start_time(pid) != start_time:
+        try:
+            same = start_time is None or read_start_time(pid) == start_time
+        except BaseException:
+            process.close()
+            raise
+        if not same:
             process.close()
             return None
         return process

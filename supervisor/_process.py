@@ -281,17 +281,17 @@ class Process:
             self._gate = None if self.record.exec else program_of(made.pid)
             self.open_streams()
         except BaseException:
-            self._undo_made()
+            await self._undo_made()
             raise
 
-    def _undo_made(self) -> None:
+    async def _undo_made(self) -> None:
         """End a process that was made, but that we have no descriptors left to supervise."""
         self.close_streams()
         if self._process is not None:
             self._process.kill()
-        else:
-            with contextlib.suppress(ProcessEnded, BlockingIOError):
-                send_line(self._layout.control, signal_line(signal.SIGKILL))
+        if self._shim is not None:
+            with shielded(self._host.deadlines.cleanup):
+                await self._shim.give_up(self._host.deadlines.shim)
 
     def attach(self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None) -> None:
         """Take over the descriptors of a process that runs: the task closes them."""

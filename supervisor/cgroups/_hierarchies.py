@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import attrs
 import trio
 
+from .._errors import scarcity
+
 _RETRY_SECONDS = 0.002
 
 
@@ -76,8 +78,10 @@ class Hierarchies:
         try:
             with open(f"/proc/{pid}/cgroup") as file:
                 paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
+        except OSError as error:
+            raise scarcity(error) from error
         return any(path == cgroup or path.startswith(cgroup + "/") for path in paths)
 
     def kill(self, cgroup: str) -> None:
@@ -111,7 +115,7 @@ class Hierarchies:
     def _remove_once(self, cgroup: str) -> bool:
         busy = False
         for directory in self.directories(cgroup):
-            for path, _, _ in os.walk(directory, topdown=False):
+            for path, _, _ in os.walk(directory, topdown=False, onerror=_unless_gone):
                 try:
                     os.rmdir(path)
                 except FileNotFoundError:
@@ -121,6 +125,12 @@ class Hierarchies:
                         raise
                     busy = True
         return busy
+
+
+def _unless_gone(error: OSError) -> None:
+    """Raise what keeps os.walk from looking into a directory that is there."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _unescape(path: str) -> str:

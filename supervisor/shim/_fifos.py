@@ -10,7 +10,7 @@ import os
 
 import trio
 
-from .._errors import ProcessEnded
+from .._errors import ProcessEnded, scarcity
 
 
 def make_fifos(*paths: str) -> None:
@@ -26,7 +26,11 @@ class ExitFifo:
     """
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = -1
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise scarcity(error) from error
 
     def watched(self) -> bool:
         """Whether a shim watches the process now: False also means *not yet opened*."""

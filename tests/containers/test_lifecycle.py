@@ -322,3 +322,19 @@ async def test_ephemeral_leaves_nothing(supervisor: OpenSupervisor, bundle: Make
             await (await sup.create(f"a{n}", bundle("sleep", "60"))).start()
         assert len(os.listdir(root)) >= 3
     assert not os.path.exists(root)
+
+
+@real_only
+async def test_bundle_may_go(supervisor: OpenSupervisor) -> None:
+    """A container isn't hurt when the temporary bundle that it was made from is removed.
+
+    The kernel takes a mount away where its mount point is removed: the container once lost its
+    /usr as soon as the caller's Bundle was garbage.
+    """
+    async with supervisor() as sup:
+        spec = Bundle.from_host(["sleep", "600"])
+        async with await sup.create("a", spec) as box:
+            await box.start()
+            spec.close()
+            process = await box.exec(["sh", "-c", "ls /usr/bin/env && exit 6"])
+            assert (await process.wait()).code == 6

@@ -13,6 +13,7 @@ import trio
 
 from supervisor import (
     PIPE,
+    Deadlines,
     InfrastructureError,
     Source,
     State,
@@ -33,7 +34,7 @@ _MOST = 40
 def only(free: int) -> Iterator[None]:
     """Leave us so many descriptors, and no more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = {int(name) for name in os.listdir("/proc/self/fd")}
+    taken = {int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name))}
     limit = 0
     while free > 0 or limit in taken:
         free -= limit not in taken
@@ -44,6 +45,14 @@ def only(free: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 async def _at_every_limit(attempt: Callable[[int], Awaitable[None]]) -> int:
@@ -108,7 +117,10 @@ async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) 
 
 async def test_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """With however few descriptors, start either works or leaves it created."""
-    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+    async with (
+        supervisor(deadlines=Deadlines(shim=0.02)) as sup,
+        await sup.create("a", bundle("sleep", "60")) as a,
+    ):
 
         async def attempt(free: int) -> None:
             try:

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,22 @@ def runtime(*args: Word, before: str = "", after: str = "") -> list[Word]:
     process = f'/bin/sh -c \'echo $$ >pid; {ALONE}; shift; exec "$@"\' sh $$ "$@"'
     script = f"set -m; {before}\n {process} & until [ -s pid ]; do :; done; {after}"
     return ["/bin/bash", "-c", script, "runtime", *args]
+
+
+def echoing(*numbers: int) -> list[Word]:
+    """Return a process that says ``ready``, and then the number of each of these signals.
+
+    Not a shell: one that gets a signal just before it reads runs its trap after the read.
+    """
+    script = """
+import signal, sys
+numbers = [int(word) for word in sys.argv[1:]]
+signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+print("ready", flush=True)
+while True:
+    print(signal.sigwait(numbers), flush=True)
+"""
+    return [sys.executable, "-ISc", script, *(str(int(number)) for number in numbers)]
 
 
 def exiting(code: int) -> list[Word]:
@@ -170,7 +187,7 @@ class Rig:
         once more, and what comes until then is told without what comes later.
         """
         os.kill(self.pid, signal.SIGSTOP)
-        wait_for(lambda: status_of(self.pid)["State"].startswith("T"), "a stopped shim")
+        wait_for(lambda: status_of(self.pid)["State"].startswith(("T", "Z")), "a stopped shim")
 
     def idle(self) -> bool:
         """Whether the shim waits for something to happen, without a time limit.

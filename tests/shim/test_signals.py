@@ -15,12 +15,12 @@ from .rig import (
     Gate,
     Rig,
     children,
+    echoing,
     ended,
     exiting,
     gone,
     read_some,
     runtime,
-    shell,
     status_of,
 )
 
@@ -94,26 +94,15 @@ def test_stop_signals_go_on_to_the_process(
 
 def test_every_stop_signal_goes_on(rig: Rig) -> None:
     """A process that handles them gets each one, and as often as they come."""
-    traps = "".join(f"trap 'echo {number}' {number}; " for number in map(int, STOPPING))
-    loop = "echo ready; while :; do read line <>never; done"
-    out = rig.fifo("out")
-    os.mkfifo(rig / "never")
-    rig.launch(runtime(*shell(traps + loop)), "--stdout", out)
+    rig.launch(runtime(*echoing(*STOPPING)), "--stdout", rig.fifo("out"))
     pid = rig.made()
     fd = rig.open("out", os.O_RDONLY | os.O_NONBLOCK)
-    assert next_line(fd) == b"ready"
+    assert read_some(fd) == b"ready\n"
     for number in [*STOPPING, *STOPPING]:
         os.kill(rig.pid, number)
-        assert next_line(fd) == str(int(number)).encode()
+        assert read_some(fd) == f"{int(number)}\n".encode()
     os.kill(pid, signal.SIGKILL)
     assert rig.end() == (137, 9)
-
-
-def next_line(fd: int) -> bytes:
-    """Return what a process says next, a line at a time."""
-    line = read_some(fd)
-    assert line.endswith(b"\n")
-    return line.strip()
 
 
 @pytest.mark.parametrize(
