@@ -103,7 +103,8 @@ async def compare(
         place = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-", dir=directory))
         )
-        bundle = stack.enter_context(Bundle.from_host(["true"]))
+        Bundle.from_host(["true"], path=place / "bundle-of-both")
+        bundle = Bundle.load(place / "bundle-of-both")  # both run it where it is
         bare = Bare(runtime, bundle.derive(cgroup=f"{CGROUP_PARENT}/bare"), place)
         supervisor = await stack.enter_async_context(
             open_supervisor(place / "root", runtime=runtime, cgroup_parent=CGROUP_PARENT)

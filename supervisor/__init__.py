@@ -9,7 +9,7 @@ stand before it on its line::
     shim/ oci/ stdio/ cgroups/              shims, runtimes and bundles, streams, cgroups
     _host _evidence _hearing _verdict       what is known of a process, and how it ended
     _launch _process                        one shimmed process and its task
-    _root _make _dispose _core              a container's directory, its end, its inside
+    _reserve _root _make _dispose _core     a container's directory, its end, its inside
     _start _exec _end _checkpoint _create   the operations on one container
     _container                              a container, as users see it
     _adopt _recovery _leash _nursery        recovery, leash, nursery

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from ._errors import CleanupIncomplete, ProcessEnded, SupervisorError
+from ._errors import CleanupIncomplete, SupervisorError
 from ._host import Host, shielded
 from .oci import Caller, call, fresh_log
 from .shim import RELEASE, Shim, send_line
@@ -121,7 +121,7 @@ async def _await_shims(host: Host, layout: ContainerLayout) -> None:
     for process in layout.processes():
         if not held(process.shim):
             continue
-        with contextlib.suppress(ProcessEnded, BlockingIOError):
+        with contextlib.suppress(OSError):
             send_line(process.control, RELEASE)  # nobody will read its output
         shim = Shim.adopt(process)
         try:

@@ -120,7 +120,7 @@ async def _end_processes(core: Core) -> None:
     if execs and core.record.cgroup is not None:
         core.host.hierarchies.kill(core.record.cgroup)
     for process in execs:
-        with contextlib.suppress(ProcessEnded, BlockingIOError):
+        with contextlib.suppress(OSError):
             process.kill()
         await process.wait()
     core.init.close_streams()

@@ -17,6 +17,7 @@ from trio_util import move_on_when
 
 from ._errors import (
     ProcessEnded,
+    TooManyFiles,
     scarcity,
 )
 from ._evidence import Finding, Found
@@ -47,6 +48,7 @@ from .stdio import InputStream, open_output
 logger: Final = logging.getLogger("supervisor")
 
 _LAST_MOMENT_SECONDS: Final = 0.1
+_SCARCITY_SECONDS: Final = 0.05
 _POLL_SECONDS: Final = 0.005
 
 _HEARING_SECONDS = 0.5
@@ -240,8 +242,14 @@ class Process:
         if self._exit is not None:
             async with move_on_when(self._exit.wait_end):
                 await self._end_stuck_shim()
-        if self._status is None:
-            await self._settle()
+            self._exit.close()  # from here on there is one descriptor at least
+            self._exit = None
+        while self._status is None:
+            try:
+                await self._settle()
+            except TooManyFiles:
+                # Raised from here it would end everybody's tasks; what is on disk can wait.
+                await trio.sleep(_SCARCITY_SECONDS)
         if self._shim is not None:
             await self._shim.wait_gone()
         self._shim_gone.set()

@@ -8,7 +8,7 @@ import os
 import attrs
 import trio
 
-from ._errors import StateCorrupt
+from ._errors import StateCorrupt, TooManyFiles
 from ._host import Host
 from ._pidfd import PidFd
 from ._status import Cause, ExitStatus, Source, unknown
@@ -56,6 +56,10 @@ class Remains:
             return read_exit_status(self.layout.exit_status)
         except StateCorrupt as error:
             return unknown(f"the shim's record can't be read: {error.reason}")
+        except TooManyFiles:
+            raise
+        except OSError as error:
+            return unknown(f"the shim's record can't be read: {error}")
 
     async def _end_lost(self) -> ExitStatus:
         if self.process is None:

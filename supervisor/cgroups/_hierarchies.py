@@ -35,15 +35,23 @@ class Hierarchies:
 
     @classmethod
     def discover(cls, mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
-        """Read them from the mount table (man 5 proc_pid_mountinfo)."""
+        """Read them from the mount table (man 5 proc_pid_mountinfo).
+
+        Raises:
+            TooManyFiles: no descriptor was left.
+        """
         memory: dict[str, bool] = {}
-        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                fields, _, rest = line.partition(" - ")
-                kind, _, options = rest.strip().split(" ", 2)
-                if kind in ("cgroup", "cgroup2"):
-                    counts = kind == "cgroup2" or "memory" in options.split(",")
-                    memory[_unescape(fields.split(" ")[4])] = counts
+        try:
+            with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+                lines = file.readlines()
+        except OSError as error:
+            raise scarcity(error) from error
+        for line in lines:
+            fields, _, rest = line.partition(" - ")
+            kind, _, options = rest.strip().split(" ", 2)
+            if kind in ("cgroup", "cgroup2"):
+                counts = kind == "cgroup2" or "memory" in options.split(",")
+                memory[_unescape(fields.split(" ")[4])] = counts
         return cls(tuple(memory), tuple(mount for mount, counts in memory.items() if counts))
 
     def directories(self, cgroup: str) -> list[str]:

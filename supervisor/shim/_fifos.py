@@ -5,7 +5,6 @@ Source: man 7 fifo; the facts about non-blocking reads are in docs/shim-protocol
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 import trio
@@ -60,13 +59,22 @@ def send_line(control: str, line: str) -> None:
 
     Raises:
         ProcessEnded: no shim reads it any more.
+        BlockingIOError: the fifo is full.
+        TooManyFiles: no descriptor was left.
     """
     try:
         fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, OSError) as error:
+        try:
+            os.write(fd, f"{line}\n".encode())  # below PIPE_BUF: whole or not at all
+        finally:
+            os.close(fd)
+    except BlockingIOError:
+        raise
+    except OSError as error:  # it may also have gone since we opened the fifo: EPIPE
+        scarce = scarcity(error)
+        if scarce is not error:
+            raise scarce from error
         raise ProcessEnded(f"its shim is gone ({error.strerror})") from error
-    with contextlib.closing(os.fdopen(fd, "wb", buffering=0)) as fifo:
-        fifo.write(f"{line}\n".encode())  # below PIPE_BUF: whole, or BlockingIOError
 
 
 CLOSE_STDIN = "0 0 0"

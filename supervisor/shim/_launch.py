@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 import trio
 
-from .._errors import ProcessEnded, ShimNotFound, scarcity
+from .._errors import ShimNotFound, scarcity
 from .._pidfd import PidFd
 from ..state import ProcessLayout, held, read_shim
 from ._fifos import send_line, signal_line
@@ -90,7 +90,7 @@ class Shim:
         itself. If it has its process already, it passes them on; so it is told to kill that
         as well, which it obeys no earlier. After ``seconds`` it is killed itself.
         """
-        with contextlib.suppress(ProcessEnded, BlockingIOError):
+        with contextlib.suppress(OSError):
             send_line(self._layout.control, signal_line(signal.SIGKILL))
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -196,6 +196,7 @@ def _spawn(command: Sequence[str], *, output: int | None, fds: Sequence[int]) ->
     out = (os.POSIX_SPAWN_DUP2, 0 if output is None else output, 1)
     actions = [null, out, (os.POSIX_SPAWN_DUP2, 0, 2)]
     actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds]  # clears close-on-exec
+    spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # for the pidfd: no launch without
     try:
         pid = os.posix_spawn(
             command[0], list(command), os.environ, file_actions=actions, setsid=True
@@ -207,6 +208,8 @@ def _spawn(command: Sequence[str], *, output: int | None, fds: Sequence[int]) ->
             f"cannot run {command[0]} ({error.strerror}): reinstall trio-supervisor",
             path=command[0],
         ) from error
+    finally:
+        os.close(spare)
     try:
         return PidFd(pid, os.pidfd_open(pid))
     except OSError:

@@ -15,4 +15,5 @@ async def _delete(root: str, cgroup_parent: str, runtime: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(_delete, *sys.argv[1:])
+    root, cgroup_parent, runtime = sys.argv[1:]
+    trio.run(_delete, root, cgroup_parent, runtime)

@@ -155,5 +155,3 @@ def kernel_tells() -> bool:
         return process.wait_status() == 7 << 8
     finally:
         process.close()
-
-

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from supervisor import STDOUT, BundleInvalid, Deadlines, InvalidValue, State
+from supervisor import (
+    STDOUT,
+    BundleInvalid,
+    Deadlines,
+    InvalidValue,
+    State,
+    open_supervisor,
+)
 from tests.conftest import MakeBundle, OpenSupervisor
 
 pytestmark = pytest.mark.runtimes("fake")
@@ -103,7 +110,9 @@ async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) 
 
 
 @pytest.mark.parametrize("grace", [-1, math.nan, -math.inf])
-async def test_stop(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, grace: float) -> None:
+async def test_stop(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, grace: float
+) -> None:
     """A grace that is no time is refused by stop before anything is sent or written."""
     async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
@@ -125,8 +134,6 @@ async def test_stop(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, 
 )
 async def test_open(root: Path, choice: Any, options: Mapping[str, Any]) -> None:
     """What open_supervisor can't work with is refused before the root is made."""
-    from supervisor import open_supervisor
-
     with pytest.raises(InvalidValue):
         async with open_supervisor(root, **{"runtime": choice.runtime(), **options}):
             raise AssertionError("it was opened")

@@ -64,7 +64,9 @@ async def _leave_two(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path)
             await (await sup.create(name, bundle("sleep", "60"))).start()
 
 
-async def _check_aside(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, word: str) -> None:
+async def _check_aside(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, word: str
+) -> None:
     """Check that ``a`` is set aside, untouched, and that ``b`` is as if nothing had been."""
     process, shim = pid_in(root / "a/init"), shim_of(root / "a/init")
     async with supervisor(root) as sup:
@@ -118,10 +120,14 @@ async def test_no_state_file(
     await _leave_two(supervisor, bundle, root)
     path = root / "a/state.json"
     path.rename(root / "kept")
-    {"missing": str, "directory": os.mkdir, "fifo": os.mkfifo}[kind](path)
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
     await _check_aside(supervisor, bundle, root, "state.json")
-    {"missing": str, "directory": os.rmdir, "fifo": os.unlink}[kind](path)
-    (root / "kept").rename(path)
+    if kind == "directory":
+        path.rmdir()
+    (root / "kept").rename(path)  # over the fifo
     await _delete_all(supervisor, root)
 
 
@@ -239,5 +245,3 @@ async def test_strangers_in_the_root(
         async with await sup.create("a", bundle("true")) as a:
             await a.start()
     assert (root / "notes.txt").read_text() == "mine" and (root / ".hidden").is_dir()
-
-

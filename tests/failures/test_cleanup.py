@@ -206,7 +206,7 @@ async def test_killed_while_it_creates(
     shim: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A create whose supervisor was killed, and perhaps its shim too, is removed by the next open."""
+    """A create whose supervisor was killed, perhaps with its shim, is removed by the next open."""
     runtime = choice.runtime(f"hang-create{when}")
     boxes = {"a": bundle("sleep", "60").path}
     with victim(runtime, cgroup_parent, root, containers=boxes, say_before=True):

@@ -260,8 +260,7 @@ async def test_exit(
             await a.stdin.send_all(b"\n")
             await check(a)
     if not watched:
-        with open(root / "a/init/stdin", "wb", buffering=0) as stdin:
-            stdin.write(b"\n")
+        (root / "a/init/stdin").write_bytes(b"\n")
         await reap(shim)
     async with supervisor(root) as sup:  # it opens on a full disk
         await check(sup["a"])
@@ -321,5 +320,3 @@ async def test_ephemeral(
                 await sup.create("a", bundle("true"))
             assert left(Path(sup.root)) == []
             disk.free()
-
-

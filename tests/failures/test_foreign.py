@@ -84,7 +84,7 @@ async def test_locked(pair: Pair, tmp_path: Path, root: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, None])
 async def test_same_end(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, number: int | None
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, number: signal.Signals | None
 ) -> None:
     """However it ends, and whoever ended it, both sides see the same status."""
     script = "trap 'exit 44' INT; echo ready; read x; exit 43"
@@ -110,7 +110,7 @@ async def test_same_end(
                 nursery.start_soon(wait, owner)
                 nursery.start_soon(wait, other)
             assert told[0] == told[1] and told[0].source is Source.SHIM
-            expected = {None: 43, signal.SIGKILL: 137, signal.SIGINT: 44}[number]
+            expected = 43 if number is None else {signal.SIGKILL: 137, signal.SIGINT: 44}[number]
             assert int(told[0]) == expected
             assert other.state is State.STOPPED
 

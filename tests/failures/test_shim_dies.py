@@ -363,9 +363,7 @@ async def test_stopped_shims_and_delete(running: Container, root: Path) -> None:
 # ---- while nobody looks -------------------------------------------------------------------
 
 
-async def _leave_running(
-    supervisor: OpenSupervisor, spec: Bundle, root: Path
-) -> tuple[int, int]:
+async def _leave_running(supervisor: OpenSupervisor, spec: Bundle, root: Path) -> tuple[int, int]:
     """Start a container and leave it; return the pids of its shim and its process."""
     async with supervisor(root) as sup:
         a = await sup.create("a", spec)

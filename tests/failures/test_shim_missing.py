@@ -46,9 +46,7 @@ def shim(workdir: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", [_remove, _forbid, _replace_by_directory])
-async def test_at_open(
-    supervisor: OpenSupervisor, shim: Path, root: Path, damage: Damage
-) -> None:
+async def test_at_open(supervisor: OpenSupervisor, shim: Path, root: Path, damage: Damage) -> None:
     """A shim that is missing or can't be executed is named, and not even the root is made."""
     damage(shim)
     with pytest.raises(ShimNotFound) as caught:

@@ -104,9 +104,7 @@ tamperings = pytest.mark.parametrize("tamper", of_process + of_shim)
 
 
 @pytest.fixture
-def leave(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
-) -> Leave:
+def leave(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> Leave:
     """Start a container ``a``, and close its supervisor while it runs."""
 
     async def run(*args: str) -> tuple[int, int]:
@@ -128,7 +126,7 @@ async def test_shim_alive(
     tamper: Tampering,
     nothing_left: NothingLeft,
 ) -> None:
-    """While its shim watches, no other file has to be believed: signals and the true end get through."""
+    """While its shim watches, no other file is believed: signals and the true end get through."""
     shim, _ = await leave("sleep", "60")
     tamper(root / "a/init", bystander)
     async with supervisor(root) as sup:
@@ -172,7 +170,7 @@ async def test_shim_dead(
     tamper: Tampering,
     nothing_left: NothingLeft,
 ) -> None:
-    """Without its shim, a process that isn't certain is ended by its cgroup: unknown, and why."""
+    """Without its shim, one that isn't certain is ended by its cgroup: unknown, and why."""
     shim, pid = await leave("sleep", "60")
     end(shim)
     tamper(root / "a/init", bystander)
@@ -201,7 +199,7 @@ async def test_both_dead(
     tamper: Tampering,
     nothing_left: NothingLeft,
 ) -> None:
-    """When shim and process are gone, the pids in the files may be anybody's: nobody is touched."""
+    """When shim and process are gone, the pids may be anybody's: nobody is touched."""
     end(*await leave("sleep", "60"))
     tamper(root / "a/init", bystander)
     async with supervisor(root) as sup:
@@ -220,7 +218,7 @@ async def test_recorded(
     bystander: subprocess.Popen[bytes],
     tamper: Tampering,
 ) -> None:
-    """An end that the shim recorded while nobody was there holds, whatever the other files say."""
+    """An end that the shim recorded while nobody was there holds, whatever else was written."""
     shim, _ = await leave("sh", "-c", "exit 6")
     await reap(shim)
     tamper(root / "a/init", bystander)

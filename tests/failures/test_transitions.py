@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.lowlevel
 
 from supervisor import Container, Deadlines, IllegalTransition, ProcessEnded, State, UsageError
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -83,17 +84,21 @@ async def test_while_starting(
     gate = workdir / "gate"
     gate.touch()
     runtime = choice.runtime(f"hang-start-while:{gate}")
-    async with supervisor(runtime=runtime) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+    async with (
+        supervisor(runtime=runtime) as sup,
+        await sup.create("a", bundle("sleep", "60")) as a,
+    ):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(a.start)
             await trio.testing.wait_all_tasks_blocked()
-            assert a.state is State.STARTING
+            starting = a.state
+            assert starting is State.STARTING
             for name in ("start", "exec", "delete", "checkpoint"):
                 with pytest.raises(IllegalTransition):
                     await operations[name](a, workdir)
-            assert a.state is State.STARTING
+                assert a.state is starting
             gate.unlink()
-        assert a.state is State.RUNNING
+        assert str(a.state) == str(State.RUNNING)
         await a.stop(grace=0)
 
 
@@ -157,14 +162,14 @@ async def test_signals_after_the_end(
         for end in (*box, *init):
             with pytest.raises(ProcessEnded):
                 end()
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         assert (await a.stop()).escalated is False
 
 
 async def test_signal_between_death_and_record(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A signal to a process that is dead, before we have noticed, isn't an error or is ProcessEnded."""
+    """A signal to one that is dead, before we have noticed, is no error, or ProcessEnded."""
     async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         a.kill()
@@ -173,5 +178,5 @@ async def test_signal_between_death_and_record(
                 a.kill()
             except ProcessEnded:
                 break
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         assert (await a.wait()).signal == signal.SIGKILL
