@@ -11,6 +11,8 @@ import os
 import select
 import signal
 import struct
+from collections.abc import Sequence
+from typing import Any
 
 import trio
 
@@ -65,6 +67,54 @@ class PidFd:
             return None
         return process
 
+    @classmethod
+    def spawn(
+        cls,
+        command: Sequence[str],
+        *,
+        output: int | None = None,
+        errors: int | None = None,
+        inherit: Sequence[int] = (),
+    ) -> PidFd:
+        """Start a child of ours, in a session of its own, with nothing blocked or ignored.
+
+        Not through `subprocess`, whose objects insist on being waited for: a shim is meant to
+        outlive us. It takes a third of a millisecond, less than the way to a thread and back.
+        Descriptors of ours that aren't close-on-exec are for the child to close.
+
+        Args:
+            command: an absolute path and its arguments.
+            output: its standard output, or None for nowhere.
+            errors: its standard error, or None for nowhere.
+            inherit: further descriptors that it gets.
+
+        Raises:
+            OSError: it can't be started.
+        """
+        actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, 0 if output is None else output, 1)]
+        actions += [(os.POSIX_SPAWN_DUP2, 0 if errors is None else errors, 2)]
+        actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherit]  # clears close-on-exec
+        spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # for the pidfd
+        try:
+            pid = os.posix_spawn(
+                command[0],
+                list(command),
+                os.environ,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores them
+            )
+        finally:
+            os.close(spare)
+        try:
+            return cls(pid, os.pidfd_open(pid))
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # our own unreaped child: the pid is its own
+            os.waitpid(pid, 0)
+            raise
+
     def send_signal(self, number: int) -> None:
         """Send a signal.
 
@@ -104,12 +154,19 @@ class PidFd:
             await trio.sleep(_REAP_POLL_SECONDS)
             self.reap()
 
-    def reap(self) -> None:
-        """Reap it, if it is our child and has ended; nothing happens once this is closed."""
+    def reap(self) -> int | None:
+        """Reap it, if it is our child and has ended; nothing happens once this is closed.
+
+        Returns:
+            Its exit code, or -N for signal N; None if it wasn't reaped now.
+        """
         if self.fd < 0:
-            return
+            return None
         with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+            told = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+            if told is not None:
+                return told.si_status if told.si_code == os.CLD_EXITED else -told.si_status
+        return None
 
     def wait_status(self) -> int | None:
         """Return the wait status of a process that has been reaped, ours or not.

@@ -6,12 +6,12 @@ import contextlib
 import errno
 import json
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 
 import trio
 
 from .._errors import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, scarcity
+from .._pidfd import PidFd
 
 _TAIL_BYTES = 64 * 1024
 _REAP_SECONDS = 5.0
@@ -48,9 +48,9 @@ async def call(
     """
     with _memory_file() as output, _memory_file() as errors:
         status = None
-        with trio.move_on_after(seconds):
+        with trio.move_on_after(seconds) as scope:
             status = await _run(command, output, errors, inherit)
-        if status is None:
+        if scope.cancelled_caught:
             raise RuntimeTimeout(
                 f"{verb(command)} took longer than {seconds:g} seconds and was killed",
                 seconds=seconds,
@@ -84,11 +84,10 @@ def failure(
     container: str | None = None,
 ) -> RuntimeFailed:
     """Return the error for a runtime's call that ended with ``status`` (-N: signal N)."""
-    how = (
-        f"was killed by signal {-status}"
-        if status is not None and status < 0
-        else f"exited with status {status}"
-    )
+    if status is None:
+        how = "ended, and nobody knows how (is SIGCHLD ignored?)"
+    else:
+        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
     said = f": {reason}" if reason else " and said nothing"
     return RuntimeFailed(
         f"{verb(command)} {how}{said}",
@@ -142,15 +141,12 @@ def last_error(log: str | None) -> str:
     return ""
 
 
-async def _run(command: Sequence[str], output: int, errors: int, inherit: Sequence[int]) -> int:
+async def _run(
+    command: Sequence[str], output: int, errors: int, inherit: Sequence[int]
+) -> int | None:
+    await trio.lowlevel.checkpoint_if_cancelled()
     try:
-        process = await trio.lowlevel.open_process(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            pass_fds=inherit,
-        )
+        process = PidFd.spawn(command, output=output, errors=errors, inherit=inherit)
     except OSError as error:
         if error.errno not in _UNRUNNABLE:
             raise scarcity(error) from error
@@ -159,13 +155,21 @@ async def _run(command: Sequence[str], output: int, errors: int, inherit: Sequen
             name=command[0],
         ) from error
     try:
-        return await process.wait()
+        await process.wait_ended()
+        status = process.reap()
+        if status is None:  # somebody else has reaped it, or ignores SIGCHLD
+            told = process.wait_status()
+            status = None if told is None else os.waitstatus_to_exitcode(told)
+        return status
     except BaseException:
         process.kill()
         # A SIGKILLed child ends, unless the kernel holds it: then it isn't ours to wait for.
         with trio.move_on_after(_REAP_SECONDS, shield=True):
-            await process.wait()
+            await process.wait_ended()
+        process.reap()
         raise
+    finally:
+        process.close()
 
 
 @contextlib.contextmanager

@@ -187,20 +187,9 @@ def launch_keeper(binary: str, root: str, leash: Leash, *, remove_root: bool) ->
 
 
 def _spawn(command: Sequence[str], *, output: int | None, fds: Sequence[int]) -> PidFd:
-    """Start a child of ours in a session of its own.
-
-    Not through `subprocess`, whose objects insist on being waited for: a shim is meant to
-    outlive us. Descriptors that aren't close-on-exec are closed by the shim itself.
-    """
-    null = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0)
-    out = (os.POSIX_SPAWN_DUP2, 0 if output is None else output, 1)
-    actions = [null, out, (os.POSIX_SPAWN_DUP2, 0, 2)]
-    actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds]  # clears close-on-exec
-    spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # for the pidfd: no launch without
+    """Start a program of ours; it closes the descriptors that it wasn't given."""
     try:
-        pid = os.posix_spawn(
-            command[0], list(command), os.environ, file_actions=actions, setsid=True
-        )
+        return PidFd.spawn(command, output=output, inherit=fds)
     except OSError as error:
         if error.errno not in _UNRUNNABLE:
             raise
@@ -208,14 +197,6 @@ def _spawn(command: Sequence[str], *, output: int | None, fds: Sequence[int]) ->
             f"cannot run {command[0]} ({error.strerror}): reinstall trio-supervisor",
             path=command[0],
         ) from error
-    finally:
-        os.close(spare)
-    try:
-        return PidFd(pid, os.pidfd_open(pid))
-    except OSError:
-        os.kill(pid, signal.SIGKILL)  # our own unreaped child: the pid is its own
-        os.waitpid(pid, 0)
-        raise
 
 
 def _works_in(pid: int, directory: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import CleanupIncomplete, Runtime, RuntimeNotFound, State
+from supervisor import CleanupIncomplete, Deadlines, Runtime, RuntimeNotFound, State
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import movable
@@ -92,7 +92,10 @@ async def test_gone_at_start_and_exec(
     damage: Damage,
 ) -> None:
     """A runtime that is gone at start or exec is named, and the container stays what it was."""
-    async with supervisor(root, runtime=program) as sup, await sup.create("a", bundle("cat")) as a:
+    async with (
+        supervisor(root, runtime=program, deadlines=Deadlines(shim=0.1)) as sup,
+        await sup.create("a", bundle("sleep", "60")) as a,
+    ):
         damage(program)
         with pytest.raises(RuntimeNotFound):
             await a.start()
