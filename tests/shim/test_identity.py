@@ -68,9 +68,9 @@ def test_it_leads_no_terminal(rig: Rig) -> None:
     ours, theirs = os.openpty()
     try:
         name = os.ttyname(theirs)
-        rig.launch(runtime(*SLEEP), "--stdout", f"file:{name}")
-        process = rig.made()
-        assert os.readlink(f"/proc/{process}/fd/1") == name
+        rig.launch(runtime(*SLEEP), "--stdin", f"file:{name}", "--stdout", f"file:{name}")
+        process = rig.running()
+        assert [os.readlink(f"/proc/{process}/fd/{fd}") for fd in (0, 1)] == [name, name]
         for pid in (rig.pid, process):
             stat = Path(f"/proc/{pid}/stat").read_text()
             assert stat.rpartition(")")[2].split()[7 - 3] == "0"
