@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from supervisor import Cause, ContainerExists, ContainerNotFound, Source, State
+from supervisor import Cause, ContainerExists, ContainerNotFound, Source, State, Supervisor
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import end, pid_in, shim_of, state_of
@@ -41,6 +43,7 @@ def _constant(text: bytes) -> Callable[[bytes], bytes]:
 
 
 Damage = Callable[[bytes], bytes]
+_OF_ANY = ("JSON", "UTF-8", "object", "")  # what may be wrong with any record
 damages = {
     "truncated": (_truncated, "JSON"),
     "empty": (_constant(b""), "JSON"),
@@ -58,92 +61,83 @@ damages = {
 }
 
 
-async def _leave_two(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    async with supervisor(root) as sup:
-        for name in ("a", "b"):
-            await (await sup.create(name, bundle("sleep", "60"))).start()
+async def _leave(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, names: Sequence[str]
+) -> None:
+    """Leave running containers of these names."""
+
+    async def run(sup: Supervisor, name: str) -> None:
+        await (await sup.create(name, bundle("sleep", "60"))).start()
+
+    async with supervisor(root) as sup, trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(run, sup, name)
 
 
 async def _check_aside(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, word: str
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, words: Mapping[str, str]
 ) -> None:
-    """Check that ``a`` is set aside, untouched, and that ``b`` is as if nothing had been."""
-    process, shim = pid_in(root / "a/init"), shim_of(root / "a/init")
+    """Check that all but ``good`` are set aside, untouched, and that it is as if nothing was."""
+    pids = [find(root / name / "init") for name in words for find in (pid_in, shim_of)]
     async with supervisor(root) as sup:
-        assert (list(sup), list(sup.broken)) == (["b"], ["a"])
-        broken = sup.broken["a"]
-        assert (broken.id, broken.path) == ("a", str(root / "a")) and word in broken.reason
-        with pytest.raises(ContainerNotFound, match="broken"):
-            sup["a"]
-        with pytest.raises(ContainerExists, match="broken") as caught:
-            await sup.create("a", bundle("true"))
-        assert broken.reason in str(caught.value)
-        job = await sup["b"].exec(["true"])
+        assert (list(sup), sorted(sup.broken)) == (["good"], sorted(words))
+        for name, word in words.items():
+            broken = sup.broken[name]
+            assert (broken.id, broken.path) == (name, str(root / name))
+            assert word in broken.reason, broken
+            with pytest.raises(ContainerNotFound, match="broken"):
+                sup[name]
+            with pytest.raises(ContainerExists, match="broken") as caught:
+                await sup.create(name, bundle("true"))
+            assert broken.reason in str(caught.value)
+        job = await sup["good"].exec(["true"])
         assert (await job.wait()).code == 0
-    assert [state_of(pid) in ("S", "R") for pid in (process, shim)] == [True, True]
+    assert {state_of(pid) for pid in pids} <= {"S", "R"}
 
 
-async def _delete_all(supervisor: OpenSupervisor, root: Path) -> None:
-    async with supervisor(root) as sup:
-        assert (list(sup), dict(sup.broken)) == (["a", "b"], {})
+async def _delete_all(supervisor: OpenSupervisor, root: Path, count: int) -> None:
+    async with supervisor(root) as sup, trio.open_nursery() as nursery:
+        assert (len(sup), dict(sup.broken)) == (count, {})
         for box in sup.values():
-            await box.delete(force=True)
+            nursery.start_soon(partial(box.delete, force=True))
 
 
-@pytest.mark.parametrize("name", damages)
+@pytest.mark.parametrize("file", ["state.json", "init/process.json"])
 async def test_state(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
     root: Path,
-    name: str,
+    file: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A state.json that can't be understood sets its container aside, with the reason."""
-    damage, word = damages[name]
-    await _leave_two(supervisor, bundle, root)
-    path = root / "a/state.json"
-    sound = path.read_bytes()
-    damaged = damage(sound)
-    path.write_bytes(damaged)
-    await _check_aside(supervisor, bundle, root, word)
-    assert path.read_bytes() == damaged
-    path.write_bytes(sound)
-    await _delete_all(supervisor, root)
+    """Records that can't be understood, each in its own way, set aside no others."""
+    known = [name for name in damages if file == "state.json" or damages[name][1] in _OF_ANY]
+    names = {f"a{n}": damages[name] for n, name in enumerate(known)}
+    await _leave(supervisor, bundle, root, [*names, "good"])
+    sound = {name: (root / name / file).read_bytes() for name in names}
+    for name, (damage, _) in names.items():
+        (root / name / file).write_bytes(damage(sound[name]))
+    await _check_aside(supervisor, bundle, root, {name: word for name, (_, word) in names.items()})
+    for name, (damage, _) in names.items():
+        assert (root / name / file).read_bytes() == damage(sound[name])
+        (root / name / file).write_bytes(sound[name])
+    await _delete_all(supervisor, root, len(names) + 1)
     await nothing_left()
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory", "fifo"])
-async def test_no_state_file(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, kind: str
-) -> None:
+async def test_no_state_file(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
     """A state.json that isn't there, or is no file, sets its container aside too."""
-    await _leave_two(supervisor, bundle, root)
-    path = root / "a/state.json"
-    path.rename(root / "kept")
-    if kind == "directory":
-        path.mkdir()
-    elif kind == "fifo":
-        os.mkfifo(path)
-    await _check_aside(supervisor, bundle, root, "state.json")
-    if kind == "directory":
-        path.rmdir()
-    (root / "kept").rename(path)  # over the fifo
-    await _delete_all(supervisor, root)
-
-
-@pytest.mark.parametrize("name", ["truncated", "zeros", "a list"])
-async def test_process_record(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, name: str
-) -> None:
-    """The same for the process.json of an init."""
-    damage, _ = damages[name]
-    await _leave_two(supervisor, bundle, root)
-    path = root / "a/init/process.json"
-    sound = path.read_bytes()
-    path.write_bytes(damage(sound))
-    await _check_aside(supervisor, bundle, root, "process.json")
-    path.write_bytes(sound)
-    await _delete_all(supervisor, root)
+    names = ("missing", "directory", "fifo")
+    await _leave(supervisor, bundle, root, [*names, "good"])
+    for name in names:
+        (root / name / "state.json").rename(root / f".{name}")
+    (root / "directory/state.json").mkdir()
+    os.mkfifo(root / "fifo/state.json")
+    await _check_aside(supervisor, bundle, root, dict.fromkeys(names, "state.json"))
+    (root / "directory/state.json").rmdir()
+    for name in names:
+        (root / f".{name}").rename(root / name / "state.json")  # over the fifo
+    await _delete_all(supervisor, root, 4)
 
 
 @pytest.mark.parametrize("damage", [_truncated, _constant(b""), _with(version=99)])
@@ -183,52 +177,46 @@ async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, 
         assert not (root / "a").exists()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+async def test_exit_status(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """An exitStatus that can't be understood is an unknown end that says so, and stays one."""
+    texts = [
         b"rubbish",
         b"0 0",
         b"300 0 1 0",
         b"137 8 1 0",
         b"0 0 1 7",
         b"-1 0 1 0",
-        b"\0" * 64,
+        bytes(64),
         b"0 0 1 0\n1 0 1 0\n",
         b"9" * 5000,
-    ],
-)
-async def test_exit_status(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, text: bytes
-) -> None:
-    """An exitStatus that can't be understood is an unknown end that says so, and stays one."""
-    await _leave_one(supervisor, bundle, root)
-    (root / "a/init/exitStatus").write_bytes(text)
+    ]
+    await _leave_dead(supervisor, bundle, root, texts)
     for _ in range(2):
         async with supervisor(root) as sup:
-            status = await sup["a"].wait()
-            assert (status.cause, status.source) == (Cause.UNKNOWN, Source.INFERENCE)
-            assert status.why is not None and "can't be read" in status.why
-    async with supervisor(root) as sup:
-        await sup["a"].delete()
+            for box in sup.values():
+                status = await box.wait()
+                assert (status.cause, status.source) == (Cause.UNKNOWN, Source.INFERENCE)
+                assert status.why is not None and "can't be read" in status.why
+    await _delete_all(supervisor, root, len(texts))
 
 
-@pytest.mark.parametrize(("text", "code"), [(b"7", 7), (b"143\n", 143), (b" 0 \n", 0)])
-async def test_lone_integer(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, text: bytes, code: int
-) -> None:
+async def test_lone_integer(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
     """A lone integer in exitStatus is taken as an exit code."""
-    await _leave_one(supervisor, bundle, root)
-    (root / "a/init/exitStatus").write_bytes(text)
+    await _leave_dead(supervisor, bundle, root, [b"7", b"143\n", b" 0 \n"])
     async with supervisor(root) as sup:
-        assert (await sup["a"].wait()).code == code
-        await sup["a"].delete()
+        assert [(await box.wait()).code for box in sup.values()] == [7, 143, 0]
+    await _delete_all(supervisor, root, 3)
 
 
-async def _leave_one(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """Leave a container ``a``, whose shim and process die with nobody there."""
-    async with supervisor(root) as sup:
-        await (await sup.create("a", bundle("sleep", "60"))).start()
-    end(shim_of(root / "a/init"), pid_in(root / "a/init"))
+async def _leave_dead(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, texts: Sequence[bytes]
+) -> None:
+    """Leave containers whose shim and process died with nobody there, and such an exitStatus."""
+    names = [f"a{n}" for n in range(len(texts))]
+    await _leave(supervisor, bundle, root, names)
+    for name, text in zip(names, texts, strict=True):
+        end(shim_of(root / name / "init"), pid_in(root / name / "init"))
+        (root / name / "init/exitStatus").write_bytes(text)
 
 
 async def test_strangers_in_the_root(

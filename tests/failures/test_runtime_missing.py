@@ -150,3 +150,29 @@ async def test_relative_path(
     async with supervisor(runtime=runtime) as sup, await sup.create("a", bundle("true")) as a:
         await a.start()
         assert (await a.wait()).code == 0
+
+
+@pytest.mark.parametrize("trouble", ["gone", "mute-state", "hang-state"])
+async def test_silent_at_open(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    choice: Choice,
+    program: Path,
+    trouble: str,
+) -> None:
+    """A container whose runtime can't say whether it was started is adopted, and so are others."""
+    runtime = Runtime.find(program) if trouble == "gone" else choice.runtime(trouble)
+    async with supervisor(root, runtime=runtime) as sup:
+        await sup.create("a", bundle("sleep", "60"))
+        sup.runtime = choice.runtime()
+        await sup.create("b", bundle("sleep", "60"))
+    if trouble == "gone":
+        program.unlink()
+    async with supervisor(root, deadlines=Deadlines(call=0.3, kill=5)) as sup:
+        assert list(sup) == ["a", "b"]
+        assert (sup["a"].status, sup["b"].state) == (None, State.CREATED)
+        if trouble == "gone":
+            movable(choice, program)
+        for box in sup.values():
+            await box.delete(force=True)
