@@ -69,7 +69,7 @@ class Core:
         record: ProcessRecord,
         *,
         owned: bool | None = None,
-        when_ended: Callable[[ExitStatus], None] = lambda status: None,
+        when_ended: Callable[[ExitStatus], None] | None = None,
     ) -> Process:
         """Return a process of it that isn't launched or watched yet."""
         return Process(
@@ -80,7 +80,7 @@ class Core:
             cgroup=self.record.cgroup,
             leash=self.leash,
             owned=self.lock is not None if owned is None else owned,
-            when_ended=when_ended,
+            when_ended=when_ended or self._exec_ended,
         )
 
     @property
@@ -159,6 +159,10 @@ class Core:
             process.close_streams()
         if self.lock is not None:
             self.lock.release()
+
+    def _exec_ended(self, status: ExitStatus) -> None:
+        if status.oom_killed:
+            self.init.explain_oom()
 
     def _init_ended(self, status: ExitStatus) -> None:
         if self.state not in (State.STOPPED, State.DELETED):

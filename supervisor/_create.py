@@ -66,7 +66,7 @@ def draft(
     Raises:
         InvalidValue, BundleInvalid: something can't work.
     """
-    cgroup = cgroup_for(cgroup_parent, root, id) if host.hierarchies.usable() else None
+    cgroup = cgroup_for(cgroup_parent, root, id) if host.hierarchies.usable else None
     spec = bundle.derive(cgroup=cgroup, directory=RootLayout(root).container(id).bundle)
     if "process" not in spec:
         raise BundleInvalid("it has no process to run", path=bundle.path, where="process")

@@ -23,6 +23,7 @@ from .state import (
     ProcessRecord,
     RootLayout,
     dump,
+    write_new,
     write_whole,
 )
 from .stdio import Stdio, prepare
@@ -53,10 +54,10 @@ def make_container(
 
     def fill(path: str) -> None:
         temporary = ContainerLayout(path)
-        write_whole(temporary.state, dump(record))
+        write_new(temporary.state, dump(record))
         _make_directory(temporary.bundle)
         build_rootfs(temporary.bundle)
-        write_whole(temporary.config, json.dumps(spec).encode())
+        write_new(temporary.config, json.dumps(spec).encode())
 
     try:
         return _make_locked(layout.path, fill)

@@ -100,6 +100,7 @@ class Process:
         self._shim_gone = trio.Event()
         self._collected = trio.Event()
         self._watching = trio.CancelScope()
+        self._killed = False
         self._oom_before = 0
         self._gate: Identity | None = None
         self._started_at = -math.inf
@@ -156,6 +157,7 @@ class Process:
         """
         if self._status is not None:
             raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
+        self._killed = self._killed or number == signal.SIGKILL
         if self._process is not None:
             self._process.send_signal(number)
         else:
@@ -218,6 +220,10 @@ class Process:
         task_status.started()
         await self.watch()
 
+    def explain_oom(self) -> None:
+        """Take note that one of its cgroup's out-of-memory kills was of another process."""
+        self._oom_before += 1
+
     def own(self) -> None:
         """Take over what another supervisor watched: from now on we settle its end."""
         self._owned = True
@@ -269,7 +275,8 @@ class Process:
         with _scarce(self.container):
             make_fifos(self._layout.exit, self._layout.control)
             self._exit = ExitFifo(self._layout.exit)
-            self._oom_before = self._host.hierarchies.oom_kills(self._cgroup)
+            if self.record.exec:  # an init's cgroup is new
+                self._oom_before = self._host.hierarchies.oom_kills(self._cgroup)
             reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._shim, made = await launch_process(
@@ -383,8 +390,8 @@ class Process:
         self._ended.set()
 
     def _with_oom(self, status: ExitStatus) -> ExitStatus:
-        if status.signal != signal.SIGKILL:
-            return status
+        if status.signal != signal.SIGKILL or self._killed:
+            return status  # a SIGKILL of ours explains itself
         if self._host.hierarchies.oom_kills(self._cgroup) <= self._oom_before:
             return status
         return attrs.evolve(status, cause=Cause.OUT_OF_MEMORY, oom_killed=True)

@@ -28,10 +28,12 @@ class Hierarchies:
     Attributes:
         mounts: their mount points, each once.
         memory_mounts: those that count memory.
+        usable: whether we may make cgroups: root may, an ordinary user mostly may not.
     """
 
     mounts: tuple[str, ...]
     memory_mounts: tuple[str, ...]
+    usable: bool
 
     @classmethod
     def discover(cls, mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
@@ -52,15 +54,13 @@ class Hierarchies:
             if kind in ("cgroup", "cgroup2"):
                 counts = kind == "cgroup2" or "memory" in options.split(",")
                 memory[_unescape(fields.split(" ")[4])] = counts
-        return cls(tuple(memory), tuple(mount for mount, counts in memory.items() if counts))
+        usable = bool(memory) and all(os.access(mount, os.W_OK) for mount in memory)
+        counting = tuple(mount for mount, counts in memory.items() if counts)
+        return cls(tuple(memory), counting, usable)
 
     def directories(self, cgroup: str) -> list[str]:
         """Return the directories that ``cgroup`` could have, existing or not."""
         return [mount + cgroup for mount in self.mounts]
-
-    def usable(self) -> bool:
-        """Whether we may make cgroups: a root user's supervisor can, an ordinary user's can't."""
-        return bool(self.mounts) and all(os.access(mount, os.W_OK) for mount in self.mounts)
 
     def oom_kills(self, cgroup: str | None) -> int:
         """Return how many processes the kernel has killed for want of memory in ``cgroup``."""
@@ -121,24 +121,29 @@ class Hierarchies:
         return [path for path in self.directories(cgroup) if os.path.isdir(path)]
 
     def _remove_once(self, cgroup: str) -> bool:
-        busy = False
-        for directory in self.directories(cgroup):
-            for path, _, _ in os.walk(directory, topdown=False, onerror=_unless_gone):
-                try:
-                    os.rmdir(path)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-                        raise
-                    busy = True
-        return busy
+        """Remove what can be removed; say whether something is left."""
+        busy = [directory for directory in self.directories(cgroup) if _busy(directory)]
+        return bool(busy)
 
 
-def _unless_gone(error: OSError) -> None:
-    """Raise what keeps os.walk from looking into a directory that is there."""
-    if not isinstance(error, FileNotFoundError):
-        raise error
+def _busy(directory: str) -> bool:
+    """Remove a cgroup directory and those below it; say whether one is in use."""
+    if _try_rmdir(directory):  # the runtime has mostly done that, and then there is no more to do
+        return False
+    left = [path for path, _, _ in os.walk(directory, topdown=False) if not _try_rmdir(path)]
+    return bool(left)
+
+
+def _try_rmdir(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+        return False
+    return True
 
 
 def _unescape(path: str) -> str:

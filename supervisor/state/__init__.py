@@ -21,7 +21,7 @@ read again.
 
 from ._codec import dump, load, loads
 from ._descriptors import Descriptor, close_in_children
-from ._files import write_whole
+from ._files import write_new, write_whole
 from ._ids import RESERVED, check_exec_id, check_id
 from ._layout import ContainerLayout, ProcessLayout, RootLayout
 from ._lock import Lock, held
@@ -65,5 +65,6 @@ __all__ = [
     "read_shim",
     "read_starttime",
     "start_time",
+    "write_new",
     "write_whole",
 ]

@@ -27,6 +27,8 @@ from ._models import (
 Record = ContainerRecord | ProcessRecord | Result
 R = TypeVar("R", bound=Record)
 
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=True, allow_nan=False)
+
 
 def dump(record: Record) -> bytes:
     """Return ``record`` as JSON: ASCII, one line, keys sorted, so equal records give equal bytes.
@@ -35,7 +37,7 @@ def dump(record: Record) -> bytes:
         InvalidValue: it is longer than `load` would read.
     """
     data = _CONVERTER.unstructure(record)
-    text = json.dumps(data, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    text = _ENCODER.encode(data)
     if len(text) >= MAX_BYTES:
         raise InvalidValue(f"the record takes more than {MAX_BYTES} bytes")
     return text.encode("ascii") + b"\n"

@@ -47,6 +47,17 @@ def write_whole(path: str, data: bytes, *, mode: int = 0o600, durable: bool = Fa
             _sync_directory(directory)
 
 
+def write_new(path: str, data: bytes) -> None:
+    """Write a file in a directory that nobody else sees yet; its rename makes it whole.
+
+    Raises:
+        FileExistsError: there is one.
+        DiskFull, TooManyFiles, OSError: as `write_whole`.
+    """
+    with scarce():
+        _write_new(path, data, mode=0o600, durable=False)
+
+
 def read_bytes(path: str) -> bytes:
     """Return the whole content of a regular file.
 

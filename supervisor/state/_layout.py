@@ -103,7 +103,7 @@ class ContainerLayout:
 
     @property
     def cleanup(self) -> str:
-        """The clean-up list that a leashed shim works off."""
+        """What the keeper has to do, should a leashed container's supervisor die."""
         return join(self.path, "cleanup")
 
     @property

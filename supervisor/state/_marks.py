@@ -1,6 +1,7 @@
 """The small text files that the shim and the runtime leave in a process directory.
 
-They aren't written by a rename but in place, so a blank one means *not yet*.
+``exitStatus`` is made blank and written in place, ``pid`` by the runtime in whatever way it
+likes: so a blank one means *not yet*.
 """
 
 from __future__ import annotations

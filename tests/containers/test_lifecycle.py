@@ -238,6 +238,22 @@ async def test_kill_is_not_out_of_memory(supervisor: OpenSupervisor, bundle: Mak
 
 
 @real_only
+async def test_out_of_memory_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """An exec that is killed for want of memory says so, and its init's end isn't blamed on it.
+
+    Once an init that was killed after that was called out of memory as well.
+    """
+    spec = bundle("sleep", "600", memory_bytes=16 << 20)
+    async with supervisor() as sup, await sup.create("a", spec) as box:
+        await box.start()
+        greedy = await box.exec(["sh", "-c", "x=a; while :; do x=$x$x; done"])
+        assert (await greedy.wait()).oom_killed
+        assert box.pid is not None
+        os.kill(box.pid, signal.SIGKILL)
+        assert not (await box.wait()).oom_killed
+
+
+@real_only
 async def test_exec_inherits(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """An exec has init's process object, with only what was given replaced."""
     spec = bundle("sleep", "60", env={"A": "1", "B": "2"}, user="1000:1000")

@@ -22,7 +22,7 @@ from .rig import SLEEP
 def cgroup() -> Iterator[list[Path]]:
     """The directories of a cgroup of ours in every hierarchy, with a nested one in each."""
     hierarchies = Hierarchies.discover()
-    if not hierarchies.usable():
+    if not hierarchies.usable:
         pytest.skip("cgroups can't be made here")
     name = f"/ts-test-{os.getpid()}-{secrets.token_hex(4)}"
     directories = [Path(path) for path in hierarchies.directories(name)]
