@@ -6,7 +6,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
-cd "$root"
+cd "$root" || exit
 
 # Whoever closed our input: the next file that is opened must not become it.
 if ! { true <&0; } 2>/dev/null; then
@@ -130,7 +130,7 @@ set_up_system() {
     if [ -n "$missing" ]; then
         say "missing: $missing"
         say "to install by hand, as root: apt-get update && apt-get install $missing"
-        say 'going on with what is there'
+        say 'going on with what is there (rm -r .venv has them tried again)'
     fi
 }
 

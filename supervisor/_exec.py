@@ -15,7 +15,6 @@ from ._lifecycle import Event
 from ._make import make_exec
 from ._pidfd import PidFd
 from ._process import Process
-from ._reserve import Reserve
 from .oci import exec_process
 from .state import (
     Lock,
@@ -26,8 +25,6 @@ from .state import (
     read_pid,
 )
 from .stdio import Stdio, StdioArgument, plan
-
-_TO_UNDO = 4  # descriptors that the removal needs
 
 User = int | str | tuple[int, int] | None
 
@@ -52,13 +49,6 @@ async def exec(
     stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr)
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
     await trio.lowlevel.checkpoint_if_cancelled()
-    with Reserve.take(_TO_UNDO, container=core.record.id) as reserve:
-        return await _make_or_undo(core, layout, record, stdio, reserve)
-
-
-async def _make_or_undo(
-    core: Core, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio, reserve: Reserve
-) -> Process:
     lock = make_exec(layout, record, stdio, container=core.record.id)
     process = core.new_process(layout, record, owned=True)
     command = core.caller.exec(
@@ -70,7 +60,6 @@ async def _make_or_undo(
     try:
         await core.nursery.start(_own, core, process, lock, command, stdio)
     except BaseException:
-        reserve.release()
         end_unreported(core, layout)
         remove_directory(layout.path)
         raise

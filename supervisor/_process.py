@@ -13,7 +13,6 @@ from typing import Final
 
 import attrs
 import trio
-from trio_util import move_on_when
 
 from ._errors import (
     ProcessEnded,
@@ -246,8 +245,12 @@ class Process:
 
     async def _watch(self) -> None:
         if self._exit is not None:
-            async with move_on_when(self._exit.wait_end):
-                await self._end_stuck_shim()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_stuck_shim)
+                await self._exit.wait_end()
+                with contextlib.suppress(TooManyFiles):
+                    self._settle_recorded()  # mostly, and then nobody waits for the rest
+                nursery.cancel_scope.cancel()
             self._exit.close()  # from here on there is one descriptor at least
             self._exit = None
         while self._status is None:
@@ -367,14 +370,25 @@ class Process:
 
         ``lost`` is the status if its shim recorded nothing and the process can't be found.
         """
-        remains = Remains(
+        remains = self._remains(lost)
+        self._record(await (remains.verdict() if self._owned else remains.foreign_verdict()))
+
+    def _settle_recorded(self) -> None:
+        """Do that at once if its shim has recorded the end, as it nearly always has."""
+        status = self._remains(None).recorded()
+        if status is not None:
+            self._record(status)
+
+    def _remains(self, lost: ExitStatus | None) -> Remains:
+        return Remains(
             host=self._host,
             layout=self._layout,
             process=self._process,
             cgroup=None if self.record.exec else self._cgroup,
             lost=lost,
         )
-        status = await (remains.verdict() if self._owned else remains.foreign_verdict())
+
+    def _record(self, status: ExitStatus) -> None:
         status = self._with_oom(status)
         if self._owned:
             try:

@@ -33,7 +33,6 @@ from ._leash import Keeper, write_cleanup
 from ._make import make_container
 from ._nursery import background_nursery
 from ._recovery import Adopted, adopt_all, sweep
-from ._reserve import Reserve
 from ._root import make_ephemeral_root, open_root, remove_root
 from .cgroups import Hierarchies
 from .oci import Bundle, Runtime
@@ -45,7 +44,6 @@ logger: Final = logging.getLogger("supervisor")
 
 DEFAULT_CGROUP_PARENT = "/trio-supervisor"
 DESCRIPTORS_PER_CONTAINER = 4
-_TO_UNDO = 10  # descriptors that the runtime's delete and the removal need
 
 
 class Supervisor(Mapping[str, Container]):
@@ -204,10 +202,6 @@ class Supervisor(Mapping[str, Container]):
         )
 
     async def _make(self, drafted: Draft) -> Core:
-        with Reserve.take(_TO_UNDO, container=drafted.record.id) as reserve:
-            return await self._make_or_undo(drafted, reserve)
-
-    async def _make_or_undo(self, drafted: Draft, reserve: Reserve) -> Core:
         record = drafted.record
         layout = self._layout.container(record.id)
         lock = make_container(self.root, record, drafted.spec, drafted.bundle.build_rootfs)
@@ -225,7 +219,6 @@ class Supervisor(Mapping[str, Container]):
                 write_cleanup(layout, record, self._host.hierarchies, drafted.bundle)
             await launch_init(core, drafted)
         except BaseException as error:
-            reserve.release()
             ran = not isinstance(error, RuntimeNotFound | ShimNotFound)
             await self._undo(Estate(layout=layout, record=record, lock=lock, ran=ran))
             raise

@@ -37,11 +37,11 @@ class Remains:
 
     async def verdict(self) -> ExitStatus:
         """Return how it ended; one that is alive, its shim being dead, is killed."""
-        return self._recorded() or await self._end_lost()
+        return self.recorded() or await self._end_lost()
 
     async def foreign_verdict(self) -> ExitStatus:
         """Return how it ended, as the supervisor that holds it settles that."""
-        status = self._recorded()
+        status = self.recorded()
         with trio.move_on_after(self.host.deadlines.kill):
             while status is None and os.path.exists(self.layout.path):  # else it is deleted
                 with contextlib.suppress(FileNotFoundError, StateCorrupt):
@@ -51,7 +51,8 @@ class Remains:
             return status
         return self._told_by_kernel("the supervisor that holds it doesn't say how it ended")
 
-    def _recorded(self) -> ExitStatus | None:
+    def recorded(self) -> ExitStatus | None:
+        """Return what its shim has recorded; None if that is nothing."""
         try:
             return read_exit_status(self.layout.exit_status)
         except StateCorrupt as error:

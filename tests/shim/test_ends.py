@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from tests.support.leaks import wait_for
 
 from .programs import Programs
-from .rig import SLEEP, Rig, exiting, gone, runtime, shell
+from .rig import SLEEP, Gate, Rig, ended, exiting, gone, runtime, shell
 
 release_only = pytest.mark.parametrize("programs", ["release"], indirect=True)
 
@@ -146,6 +147,42 @@ open("pid", "w").write(str(pid))
 def test_a_process_that_ended_before_it_was_reported(rig: Rig) -> None:
     """A process that is a zombie when its pid becomes known is reported, and its end recorded."""
     rig.launch([sys.executable, "-ISc", ZOMBIE])
+    rig.made()
+    assert rig.end() == (5, 0)
+
+
+ORPHAN = """
+import os, signal, sys
+ready, told = os.pipe()
+middle = os.fork()
+if middle == 0:
+    os.close(ready)
+    pid = os.fork()
+    if pid == 0:
+        while os.getppid() != int(sys.argv[1]):
+            pass
+        os.write(told, b".")
+        os._exit(5)
+    open("pid", "w").write(str(pid))
+    os._exit(0)
+os.waitpid(middle, 0)
+os.close(told)
+os.read(ready, 1)
+os.read(ready, 1)  # its end of file: the process has ended
+"""
+
+
+def test_a_process_that_ended_while_the_runtime_worked(rig: Rig) -> None:
+    """A process that was left to the shim and ends before the runtime isn't reaped unrecorded."""
+    gate = Gate(rig)
+    python = f"{shlex.quote(sys.executable)} -ISc {shlex.quote(ORPHAN)} $PPID"
+    rig.launch(shell(f"{python}; {gate.wait}"))
+    gate.wait_reached()
+    pid = int((rig / "pid").read_text())
+    wait_for(lambda: ended(pid), "its end")
+    rig.wait_idle()
+    assert not gone(pid)
+    gate.open()
     rig.made()
     assert rig.end() == (5, 0)
 
