@@ -28,7 +28,7 @@ from .state import (
 )
 from .stdio import Stdio, prepare
 
-_TO_REMOVE = 3  # descriptors that rmtree needs for two levels
+_TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one more
 _DIRECTORY_MODE = 0o711  # a user namespace's root must be able to pass through
 
 

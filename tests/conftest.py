@@ -34,8 +34,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "choice" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("runtimes")
         names = marker.args if marker is not None else REAL
+        rootless = metafunc.module.__name__.startswith(("tests.containers.", "tests.oci."))
         metafunc.parametrize(
-            "choice", [choose(name) for name in names], ids=list(names), indirect=True
+            "choice",
+            [choose(name, rootless=rootless) for name in names],
+            ids=list(names),
+            indirect=True,
         )
 
 

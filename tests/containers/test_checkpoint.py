@@ -9,7 +9,7 @@ import pytest
 
 from supervisor import CheckpointOptions, IllegalTransition, InvalidValue, RuntimeFailed, State
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.support.runtimes import fake
+from tests.support.runtimes import fake, needs_root
 
 pytestmark = pytest.mark.runtimes("fake")
 
@@ -116,6 +116,7 @@ async def test_real_one_says_why_not(
             assert box.state is State.STOPPED and os.listdir(image)
 
 
+@needs_root
 @pytest.mark.runtimes("runsc")
 async def test_real_there_and_back(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path

@@ -13,6 +13,7 @@ import trio
 
 from supervisor import Bundle, Cause, Container, ExitStatus, Supervisor
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.runtimes import needs_root
 
 pytestmark = pytest.mark.runtimes("runc", "crun")
 
@@ -122,6 +123,7 @@ async def test_fatal_signals_from_exec(supervisor: OpenSupervisor, bundle: MakeB
     assert all(int(status) == 128 + n and status.code is None for n, status in got.items())
 
 
+@needs_root
 @pytest.mark.usefixtures("die")
 async def test_fatal_signals_from_host_pid_init(
     supervisor: OpenSupervisor, bundle: MakeBundle
@@ -147,6 +149,7 @@ async def test_killed_and_faulting_pid_1(supervisor: OpenSupervisor, bundle: Mak
             assert (status.signal, status.cause) == (signal.SIGKILL, Cause.SIGNALLED)
 
 
+@needs_root
 async def test_processes_that_init_leaves(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """In the host's pid namespace, what init leaves running goes with the container."""
     spec = shares_host_pids(bundle("sh", "-c", "sleep 600 & exit 3"))

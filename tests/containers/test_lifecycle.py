@@ -21,6 +21,7 @@ from supervisor import (
     State,
 )
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.runtimes import needs_root
 
 pytestmark = pytest.mark.runtimes("runc", "crun", "fake")
 real_only = pytest.mark.runtimes("runc", "crun")
@@ -28,7 +29,8 @@ real_only = pytest.mark.runtimes("runc", "crun")
 
 async def read_all(process: Process) -> bytes:
     assert process.stdout is not None
-    return b"".join([chunk async for chunk in process.stdout])
+    async with process.stdout as stream:
+        return b"".join([chunk async for chunk in stream])
 
 
 async def test_whole_life(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
@@ -84,6 +86,7 @@ async def test_streams(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
         assert (await process.wait()).code == 0
 
 
+@needs_root
 async def test_init_streams(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> None:
     """An init's streams are pipes or files as asked, and close_stdin ends its input."""
     out = workdir / "err.txt"
@@ -210,6 +213,7 @@ async def test_short_program(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
                 assert (await box.wait()).code == 0
 
 
+@needs_root
 @real_only
 async def test_out_of_memory(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """A process that the kernel kills for want of memory is told apart from a killed one."""
@@ -226,6 +230,7 @@ async def test_out_of_memory(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
         assert str(status) == "killed by SIGKILL, out of memory"
 
 
+@needs_root
 @real_only
 async def test_kill_is_not_out_of_memory(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """A process that somebody kills wasn't out of memory."""
@@ -237,6 +242,7 @@ async def test_kill_is_not_out_of_memory(supervisor: OpenSupervisor, bundle: Mak
         assert (status.oom_killed, status.cause) == (False, Cause.SIGNALLED)
 
 
+@needs_root
 @real_only
 async def test_out_of_memory_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """An exec that is killed for want of memory says so, and its init's end isn't blamed on it.
@@ -253,6 +259,7 @@ async def test_out_of_memory_exec(supervisor: OpenSupervisor, bundle: MakeBundle
         assert not (await box.wait()).oom_killed
 
 
+@needs_root
 @real_only
 async def test_exec_inherits(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """An exec has init's process object, with only what was given replaced."""

@@ -14,6 +14,7 @@ import pytest
 from supervisor import (
     STDOUT,
     BundleInvalid,
+    ContainerExists,
     Deadlines,
     InvalidValue,
     State,
@@ -68,6 +69,23 @@ async def test_create(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
         assert os.listdir(root) == []
         async with await sup.create("a", bundle("true")) as a:  # the name is free
             await a.start()
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "link"])
+async def test_taken(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, kind: str) -> None:
+    """An id whose name in the root is taken, be it by an empty directory, is refused."""
+    async with supervisor(root) as sup:
+        path = root / "a"
+        if kind == "directory":
+            path.mkdir()
+        elif kind == "file":
+            path.write_text("mine")
+        else:
+            path.symlink_to("nowhere")
+        before = path.lstat()
+        with pytest.raises(ContainerExists):
+            await sup.create("a", bundle("true"))
+        assert path.lstat() == before and os.listdir(root) == ["a"]
 
 
 async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:

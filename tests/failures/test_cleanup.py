@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,7 +162,7 @@ def _deletes(pid: int) -> bool:
     return any(" delete " in f" {words} " for words in leaks.descendants(pid).values())
 
 
-@pytest.mark.parametrize("stage", ["intent", "directory gone half-way"])
+@pytest.mark.parametrize("stage", ["intent", "directory gone half-way", "shim stopped"])
 async def test_delete_that_was_begun(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
@@ -175,11 +176,13 @@ async def test_delete_that_was_begun(
         shim = shim_of(root / "a/init")
     state = root / "a/state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "intent": "delete"}))
-    if stage != "intent":
+    if stage == "shim stopped":
+        os.kill(shim, signal.SIGSTOP)
+    elif stage != "intent":
         end(shim)
         (root / "a/init/process.json").unlink()
         (root / "a/init/exit").unlink()
-    async with supervisor(root) as sup:
+    async with supervisor(root, deadlines=BRIEF) as sup:
         assert (list(sup), dict(sup.broken)) == ([], {})
         await reap(shim)
         await nothing_left()

@@ -15,12 +15,14 @@ import trio.lowlevel
 from supervisor import (
     PIPE,
     Deadlines,
+    ExitStatus,
     InfrastructureError,
     Source,
     State,
     TooManyFiles,
     open_supervisor,
 )
+from supervisor.state import read_exit_status
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import left, read_all
@@ -149,6 +151,26 @@ async def test_exit(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) 
     async with supervisor(root) as sup:
         assert (await sup["a"].wait()).code == 23
         await sup["a"].delete()
+
+
+async def test_exit_that_cannot_be_read_yet(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If somebody else is quicker to take the last descriptor, the exit is settled later."""
+    refusals = 3
+
+    def read_later(path: str) -> ExitStatus | None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            raise TooManyFiles("not one left")
+        return read_exit_status(path)
+
+    async with supervisor() as sup, await sup.create("a", bundle("sh", "-c", "exit 23")) as a:
+        monkeypatch.setattr("supervisor._verdict.read_exit_status", read_later)
+        await a.start()
+        assert (await a.wait()).code == 23
+        assert refusals == -1
 
 
 async def test_kill(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:

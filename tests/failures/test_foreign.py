@@ -23,9 +23,10 @@ from supervisor import (
     Supervisor,
     UsageError,
 )
+from supervisor.state import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
-from tests.failures.helpers import read_all, shim_of
+from tests.failures.helpers import end, pid_in, read_all, shim_of, state_of
 
 pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
 
@@ -171,6 +172,28 @@ async def test_owner_lets_go(
         assert [box.foreign for box in await second.adopt()] == [False]
         await second["a"].start()
         await second["a"].delete(force=True)
+        await nothing_left()
+
+
+@pytest.mark.runtimes("runc", "crun")
+async def test_left_alone(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
+) -> None:
+    """A foreign process whose shim dies isn't killed from here: that is for its supervisor."""
+    async with supervisor(root) as sup:
+        await (await sup.create("a", bundle("sleep", "60"))).start()
+    lock = Lock.take(str(root / "a/lock"))
+    assert lock is not None
+    with lock:  # a supervisor that has more urgent things to do
+        async with supervisor(root, deadlines=Deadlines(kill=0.2)) as sup:
+            end(shim_of(root / "a/init"))
+            status = await sup["a"].wait()
+            assert (status.cause, status.source) == (Cause.UNKNOWN, Source.INFERENCE)
+            assert status.why is not None and "supervisor that holds it" in status.why
+            assert state_of(pid_in(root / "a/init")) == "S"
+            assert not (root / "a/init/result.json").exists()
+    async with supervisor(root) as sup:
+        await sup["a"].delete(force=True)
         await nothing_left()
 
 

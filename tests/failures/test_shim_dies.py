@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -16,12 +17,14 @@ from supervisor import (
     Container,
     Deadlines,
     ExitStatus,
+    ProcessEnded,
     RuntimeFailed,
     ShimExited,
     Source,
     State,
 )
 from supervisor._pidfd import PidFd
+from supervisor.shim import send_line
 from supervisor.state import read_pid
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
@@ -224,7 +227,7 @@ async def test_before_start(
 async def test_before_start_unseen(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """The same when start is called before we have had a chance to notice anything."""
+    """The same when start is called before we could notice: the runtime isn't even called."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         shim = shim_of(root / "a/init")
@@ -232,7 +235,7 @@ async def test_before_start_unseen(
         wait_for(lambda: state_of(shim) == "Z", "the shim is dead")  # nothing else runs meanwhile
         with pytest.raises(ShimExited):
             await a.start()
-        assert a.state is State.STOPPED
+        assert a.state is State.STOPPED and not (root / "a/init/log-start.json").exists()
         await a.delete()
         await nothing_left()
 
@@ -401,3 +404,23 @@ async def test_both_gone(
     async with supervisor(root) as sup:
         await sup["a"].delete()
         await nothing_left()
+
+
+def test_gone_between_open_and_write(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shim that ends just when a line is being sent to it has ended: ProcessEnded.
+
+    It was BrokenPipeError, which nobody expected: a create that was being undone raised it.
+    """
+    control = str(workdir / "control")
+    os.mkfifo(control)
+    reader = os.open(control, os.O_RDONLY | os.O_NONBLOCK)
+    opened = os.open
+
+    def open_and_lose(*arguments: Any) -> int:
+        fd = opened(*arguments)
+        os.close(reader)
+        return fd
+
+    monkeypatch.setattr(os, "open", open_and_lose)
+    with pytest.raises(ProcessEnded):
+        send_line(control, "2 9 0")

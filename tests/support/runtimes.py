@@ -8,12 +8,19 @@ import sys
 from pathlib import Path
 
 import attrs
+import pytest
 
 from supervisor import Runtime
 from supervisor.oci._runtime import why_not
 
 FAKE = Path(__file__).with_name("fake_runtime.py")
 REAL = ("runc", "crun")
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: limits, other users, or the host's pids"
+)
+"""For tests of what an ordinary user's containers can't have. All others run rootless too."""
+
 RUNSC_ARGS = ("--network=none", "--ignore-cgroups=true", "--platform=ptrace")
 
 
@@ -49,12 +56,17 @@ def fake(*faults: str) -> Runtime:
     return Runtime(path=sys.executable, args=("-IS", str(FAKE), *words))
 
 
-def choose(name: str) -> Choice:
-    """Return the runtime of that name, and whether it can be used here."""
+def choose(name: str, *, rootless: bool = True) -> Choice:
+    """Return the runtime of that name, and whether it can be used here.
+
+    Args:
+        name: runc, crun, runsc or fake.
+        rootless: whether the tests are known to run as an ordinary user.
+    """
     if name == "fake":
         return Choice(name, None)
     if shutil.which(name) is None:
         return Choice(name, f"{name} is not installed (apt-get install {name})")
-    if os.geteuid() != 0:
-        return Choice(name, f"{name}: these tests need root; rootless ones are in tests/rootless")
+    if os.geteuid() != 0 and not rootless:
+        return Choice(name, f"{name}: needs root here; tests/containers and tests/oci run rootless")
     return Choice(name, why_not(name))
