@@ -77,6 +77,22 @@ async def test_delete(
         await nothing_left()
 
 
+async def test_second_try(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    trouble: Path,
+    nothing_left: NothingLeft,
+) -> None:
+    """A runtime that fails to delete is asked once more, after all that is in the cgroup died."""
+    async with supervisor(root, runtime=choice.runtime(f"fail-delete-once:{trouble}")) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.delete()
+        assert not trouble.exists() and a.state is State.DELETED
+        await nothing_left()
+
+
 @pytest.mark.parametrize("fault", ["hang", "fail"])
 async def test_undoing_a_create(
     supervisor: OpenSupervisor,

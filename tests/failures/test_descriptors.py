@@ -25,7 +25,7 @@ from supervisor import (
 from supervisor.state import read_exit_status
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
-from tests.failures.helpers import left, read_all
+from tests.failures.helpers import left, read_all, until
 from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.runtimes("fake", "runc")
@@ -94,6 +94,36 @@ async def test_create(
 
         assert await _at_every_limit(attempt) > 4
         await nothing_left()
+
+
+@pytest.mark.runtimes("fake")
+async def test_create_while_others_take_the_rest(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, workdir: Path
+) -> None:
+    """A create that waits for its runtime has what it needs then, whoever takes all the rest."""
+    gate = workdir / "gate"
+    gate.touch()
+    runtime = choice.runtime(f"hang-create-before-pid-while:{gate}")
+    taken: list[int] = []
+
+    async def take_the_rest() -> None:
+        await until((root / ".runtime/a/state").exists, "the runtime is at work")
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        gate.unlink()
+
+    async with supervisor(root, runtime=runtime) as sup:
+        try:
+            with only(30):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(take_the_rest)
+                    a = await sup.create("a", bundle("sleep", "60"))
+                assert taken and a.pid is not None
+        finally:
+            for fd in taken:
+                os.close(fd)
+        await a.delete()
 
 
 async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:

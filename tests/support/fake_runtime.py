@@ -2,7 +2,8 @@
 """An OCI command line that runs processes on the host, and misbehaves when told to.
 
 ``--fault NAME`` or ``NAME:VALUE``, a global argument, says how; without one it behaves.
-``NAME-while:PATH`` is the same fault for as long as there is a file at PATH. VERB is create,
+``NAME-while:PATH`` is the same fault for as long as there is a file at PATH, and
+``NAME-once:PATH`` is so once, and removes it. VERB is create,
 start, state, delete, exec, ...; WHEN is nothing (before it has done anything), or one of
 -before-pid and -after-pid (create, restore, exec: the process is there) and -after (start:
 the program runs):
@@ -84,7 +85,13 @@ def complain(options, message):
 def told(faults, name):
     """Return a fault's value, or None if it isn't to be had now."""
     path = faults.get(f"{name}-while")
-    return "" if path is not None and os.path.exists(path) else faults.get(name)
+    if path is not None and os.path.exists(path):
+        return ""
+    path = faults.get(f"{name}-once")
+    if path is not None and os.path.exists(path):
+        os.unlink(path)
+        return ""
+    return faults.get(name)
 
 
 def misbehave(verb, options, faults, when=""):
