@@ -167,13 +167,17 @@ def _process(
 
 
 def _descends(host: Host, record: ContainerRecord, shim: Shim, pid: int) -> bool:
-    """Whether nothing speaks against its being ours, beyond pid, start time and boot.
+    """Whether it is ours, beyond pid, start time and boot.
 
-    Somebody may have written another process's pid and start time into the files. While its
-    shim lives, it is that one's child; where its container has a cgroup, it is in there.
+    Somebody may have written another process's pid and start time into the files, or our own.
+    While its shim lives, it is that one's child; and it is in its container's cgroup, if that
+    has one. Without either proof it is a stranger.
     """
-    if shim.alive() and (shim.pid is None or parent_pid(pid) != shim.pid):
+    if pid == os.getpid():
         return False
-    if record.cgroup is None or not host.hierarchies.remains(record.cgroup):
+    alive = shim.alive()
+    if alive and (shim.pid is None or parent_pid(pid) != shim.pid):
+        return False
+    if record.cgroup is None or (alive and not host.hierarchies.remains(record.cgroup)):
         return True
     return host.hierarchies.holds(record.cgroup, pid)

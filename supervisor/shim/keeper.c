@@ -278,7 +278,7 @@ int main(int argc, char **argv) {
     }
     sigset_t all;
     memset(&all, 0xff, sizeof all); /* also those that sigfillset leaves out */
-    signal(SIGCHLD, SIG_DFL);
+    signal(SIGCHLD, SIG_DFL); /* inherited as ignored, a child's pid could pass to a stranger */
     sigprocmask(SIG_SETMASK, &all, NULL); /* a service manager's SIGTERM to all must not end it */
     keep_only((unsigned)pipe_fd, (unsigned)pidfd);
     struct pollfd leash[2] = {{.fd = pipe_fd, .events = 0}, {.fd = pidfd, .events = POLLIN}};

@@ -177,6 +177,7 @@ async def test_created_is_deleted_by_policy(
     assert os.listdir(root) == [".runtime"]
 
 
+@pytest.mark.runtimes("runc", "crun")
 @pytest.mark.parametrize("ended", [False, True])
 async def test_shim_died_too(
     supervisor: OpenSupervisor,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from supervisor import Bundle, Deadlines, Process
+from supervisor import Bundle, Cause, Deadlines, ExitStatus, Process, Source
 from supervisor._pidfd import PidFd
 from supervisor.cgroups import Hierarchies
 from supervisor.state import read_pid, read_shim
@@ -87,6 +87,15 @@ def pid_in(directory: Path) -> int:
     told = read_pid(str(directory / "pid"))
     assert told is not None
     return told
+
+
+def assert_lost(status: ExitStatus, *, signal: int | None = None, code: int | None = None) -> None:
+    """Check that an end that no shim recorded is the kernel's true word, or unknown."""
+    if kernel_tells():
+        assert (status.source, status.signal, status.code) == (Source.KERNEL, signal, code)
+    else:
+        assert (status.source, status.cause) == (Source.INFERENCE, Cause.UNKNOWN)
+        assert status.why is not None and "kernel" in status.why
 
 
 async def read_all(process: Process) -> bytes:

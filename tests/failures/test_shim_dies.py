@@ -12,11 +12,9 @@ import pytest
 import trio
 
 from supervisor import (
-    Bundle,
     Cause,
     Container,
     Deadlines,
-    ExitStatus,
     ProcessEnded,
     RuntimeFailed,
     ShimExited,
@@ -29,9 +27,8 @@ from supervisor.state import read_pid
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import (
+    assert_lost,
     commands,
-    end,
-    kernel_tells,
     left,
     lingering,
     pid_in,
@@ -48,15 +45,6 @@ fake_only = pytest.mark.runtimes("fake")
 real_only = pytest.mark.runtimes("runc", "crun")
 
 IMPATIENT = Deadlines(shim=0.05)
-
-
-def assert_lost(status: ExitStatus, *, signal: int | None = None, code: int | None = None) -> None:
-    """Check that an end that no shim recorded is the kernel's true word, or unknown."""
-    if kernel_tells():
-        assert (status.source, status.signal, status.code) == (Source.KERNEL, signal, code)
-    else:
-        assert (status.source, status.cause) == (Source.INFERENCE, Cause.UNKNOWN)
-        assert status.why is not None and "kernel" in status.why
 
 
 @pytest.fixture
@@ -361,49 +349,6 @@ async def test_stopped_shims_and_delete(running: Container, root: Path) -> None:
     with trio.fail_after(10):
         await running.delete(force=True)
     assert left(root) == [] and [state_of(shim) for shim in shims] == ["", ""]
-
-
-# ---- while nobody looks -------------------------------------------------------------------
-
-
-async def _leave_running(supervisor: OpenSupervisor, spec: Bundle, root: Path) -> tuple[int, int]:
-    """Start a container and leave it; return the pids of its shim and its process."""
-    async with supervisor(root) as sup:
-        a = await sup.create("a", spec)
-        await a.start()
-        return shim_of(root / "a/init"), pid_in(root / "a/init")
-
-
-@real_only
-async def test_orphan(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
-) -> None:
-    """A process that outlived its shim is ended at adoption, with the kernel's true word."""
-    shim, pid = await _leave_running(supervisor, bundle("sleep", "60"), root)
-    end(shim)
-    assert state_of(pid) not in ("Z", "")
-    async with supervisor(root) as sup:
-        assert_lost(await sup["a"].wait(), signal=signal.SIGKILL)
-        assert sup["a"].state is State.STOPPED
-        await sup["a"].delete()
-        await nothing_left()
-
-
-async def test_both_gone(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
-) -> None:
-    """When shim and process are both gone, unrecorded, how it ended is unknown, and says why."""
-    shim, pid = await _leave_running(supervisor, bundle("sleep", "60"), root)
-    end(shim, pid)
-    for _ in range(2):  # a settled end stays what it is
-        async with supervisor(root) as sup:
-            status = await sup["a"].wait()
-            assert (status.cause, status.source) == (Cause.UNKNOWN, Source.INFERENCE)
-            assert status.why == "its shim and its process are gone, and no exit was recorded"
-            assert int(status) == 255 and str(status).startswith("unknown: its shim")
-    async with supervisor(root) as sup:
-        await sup["a"].delete()
-        await nothing_left()
 
 
 def test_gone_between_open_and_write(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,13 +190,17 @@ class Rig:
         wait_for(lambda: status_of(self.pid)["State"].startswith(("T", "Z")), "a stopped shim")
 
     def idle(self) -> bool:
-        """Whether the shim waits for something to happen, without a time limit.
+        """Whether the shim waits for something to happen, without a time limit."""
+        return self._wait_limit() in {"0x0", "0xffffffff", "0xffffffffffffffff"}
 
-        Source: man 5 proc_pid_syscall; poll's timeout is its third argument, ppoll's too.
-        """
+    def waiting(self) -> bool:
+        """Whether the shim waits for something to happen, with a time limit or without."""
+        return self._wait_limit() is not None
+
+    def _wait_limit(self) -> str | None:
+        """Return poll's timeout or ppoll's, the third argument of both (man 5 proc_pid_syscall)."""
         words = (Path(f"/proc/{self.pid}/syscall")).read_text().split()
-        waits = words[0] in {"7", "73"}  # poll on x86-64, ppoll on arm64
-        return waits and int(words[3], 16) in {0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF}
+        return words[3] if words[0] in {"7", "73"} else None  # poll on x86-64, ppoll on arm64
 
     def wait_idle(self) -> None:
         """Return when the shim has read all control lines and waits for something else."""

@@ -173,8 +173,9 @@ def test_without_inotify(rig: Rig) -> None:
     resource.prlimit(rig.pid, resource.RLIMIT_NOFILE, (3, 3))
     os.kill(pid, signal.SIGTERM)
     rig.wait_end()
-    fd = reader(rig)
-    assert read_to_end(fd) == b"words\n"
+    wait_for(rig.waiting, "a shim that holds the output")
+    assert not rig.idle()
+    assert read_to_end(reader(rig)) == b"words\n"
     assert rig.wait_gone() == 0
 
 

@@ -137,13 +137,13 @@ def test_a_stuck_shim_does_not_keep_the_rest(keeper: KeeperRig, tmp_path: Path) 
     """It waits for stuck shims for a while, all of them together, and then goes on."""
     boxes = [
         keeper.container(f"box-{i}", ["run", "/bin/touch", str(tmp_path / f"ran-{i}")])
-        for i in range(20)
+        for i in range(100)
     ]
     with contextlib.ExitStack() as stack:
         for box in boxes:
             stack.enter_context(locked(box / "init/shim"))
         keeper.clean()
-    assert all((tmp_path / f"ran-{i}").exists() for i in range(20))
+    assert all((tmp_path / f"ran-{i}").exists() for i in range(100))
     assert os.listdir(keeper.root) == []
 
 

@@ -82,8 +82,10 @@ def test_a_list_that_was_cut(keeper: KeeperRig, tmp_path: Path) -> None:
 
 def test_commands_start_with_a_clean_slate(keeper: KeeperRig, tmp_path: Path) -> None:
     """What it runs has an empty signal mask, ignores nothing, and inherits no descriptor."""
-    script = f"cp /proc/self/status {tmp_path}/status; ls /proc/self/fd >{tmp_path}/fds"
-    keeper.container("box", ["run", "/bin/sh", "-c", script])
+    # No shell in between: dash has its own way with signal masks.
+    copy = ["run", "/bin/cp", "/proc/self/status", str(tmp_path / "status")]
+    listing = ["run", "/bin/sh", "-c", f"ls /proc/self/fd >{tmp_path}/fds"]
+    keeper.container("box", copy, listing)
 
     def spoil() -> None:
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
