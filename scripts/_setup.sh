@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What scripts/demo and scripts/test have in common. Sourced, with `set -euo pipefail`.
+# What the other scripts have in common. Sourced, with `set -euo pipefail`.
 #
 #   set_up EXTRAS   system packages, .venv, and the project installed into it; cheap when done before
 #   view            array: a command prefix under which every installed runtime can run
@@ -143,7 +143,7 @@ fingerprint() {
         printf '%s\n' "$root"
         printf '%s\n' "${CC:-}"
         command -v musl-gcc cc || true
-        for file in pyproject.toml CMakeLists.txt supervisor/shim/*.c supervisor/shim/*.txt; do
+        for file in pyproject.toml CMakeLists.txt supervisor/shim/*.[ch] supervisor/shim/*.txt; do
             printf '%s\n' "$file"
             cat "$file"
         done

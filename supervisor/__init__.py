@@ -3,97 +3,26 @@
 The floors of the house. A module imports only from the lines above its own, and from those that
 stand before it on its line::
 
-    _errors _status _lifecycle _deadlines   words: errors, ends, states, deadlines
+    _status _errors _lifecycle _deadlines _backoff   words: errors, ends, states, deadlines
+    _witness                                who looks on: a test's example
     state/                                  what is on disk
-    _pidfd                                  processes, held by descriptor
+    _nursery _points _pidfd _patrol _inotify   processes, by descriptor; directories
     shim/ oci/ stdio/ cgroups/              shims, runtimes and bundles, streams, cgroups
     _host _evidence _hearing _verdict       what is known of a process, and how it ended
-    _launch _process                        one shimmed process and its task
+    _launch _task _logs _process _collect   one shimmed process and its task
     _reserve _root _make _dispose _core     a container's directory, its end, its inside
     _start _exec _end _checkpoint _create   the operations on one container
     _container                              a container, as users see it
-    _adopt _recovery _leash _nursery        recovery, leash, nursery
+    _adopt _recovery _leash                 recovery, leash
     _supervisor                             the supervisor and its registry
+    _run                                    a container for one run
+    _entry _stock _pool                     containers made ahead, for one run each
+    testing/                                for tests of programs that run containers
+
+The public names stand in ``__init__.pyi``. Each is loaded when it is first used: a program that
+only imports this package, or pytest with a plugin of it, doesn't wait for what it may never need.
 """
 
-from subprocess import DEVNULL, PIPE, STDOUT
+import lazy_loader
 
-from ._adopt import Broken
-from ._checkpoint import CheckpointOptions
-from ._container import Container
-from ._deadlines import Deadlines
-from ._end import Stopped
-from ._errors import (
-    BundleInvalid,
-    CleanupIncomplete,
-    ContainerExists,
-    ContainerLocked,
-    ContainerNotFound,
-    CreateTimeout,
-    DeadlineExpired,
-    DiskFull,
-    IllegalTransition,
-    InfrastructureError,
-    InvalidValue,
-    OCIRuntimeError,
-    ProcessEnded,
-    RuntimeFailed,
-    RuntimeNotFound,
-    RuntimeTimeout,
-    ShimError,
-    ShimExited,
-    ShimNotFound,
-    StateCorrupt,
-    SupervisorError,
-    TooManyFiles,
-    UsageError,
-)
-from ._lifecycle import State
-from ._process import Process
-from ._status import Cause, ExitStatus, Source
-from ._supervisor import Supervisor, open_supervisor
-from .oci import Bundle, Mount, Runtime
-
-__all__ = [
-    "DEVNULL",
-    "PIPE",
-    "STDOUT",
-    "Broken",
-    "Bundle",
-    "BundleInvalid",
-    "Cause",
-    "CheckpointOptions",
-    "CleanupIncomplete",
-    "Container",
-    "ContainerExists",
-    "ContainerLocked",
-    "ContainerNotFound",
-    "CreateTimeout",
-    "DeadlineExpired",
-    "Deadlines",
-    "DiskFull",
-    "ExitStatus",
-    "IllegalTransition",
-    "InfrastructureError",
-    "InvalidValue",
-    "Mount",
-    "OCIRuntimeError",
-    "Process",
-    "ProcessEnded",
-    "Runtime",
-    "RuntimeFailed",
-    "RuntimeNotFound",
-    "RuntimeTimeout",
-    "ShimError",
-    "ShimExited",
-    "ShimNotFound",
-    "Source",
-    "State",
-    "StateCorrupt",
-    "Stopped",
-    "Supervisor",
-    "SupervisorError",
-    "TooManyFiles",
-    "UsageError",
-    "open_supervisor",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from ._core import Core
-from ._dispose import Estate, dispose, remove_directory
+from ._dispose import Estate, dispose, remove_directory, sweep
 from ._end import STOP_GRACE_SECONDS, stop
 from ._errors import (
     CleanupIncomplete,
@@ -25,6 +25,7 @@ from ._evidence import Finding, Found, gather
 from ._exec import adopt_exec, end_unreported
 from ._host import Host
 from ._lifecycle import State
+from ._points import Point
 from .oci import ask_status
 from .state import (
     ContainerLayout,
@@ -116,9 +117,8 @@ async def take_over(recovery: Recovery, core: Core) -> bool:
     """
     try:
         lock = Lock.take(core.layout.lock)
-    except (FileNotFoundError, NotADirectoryError):
-        core.init.dismiss()
-        recovery.gone(core.record.id, None)  # its supervisor has deleted it
+    except (FileNotFoundError, NotADirectoryError):  # its supervisor has deleted it
+        forget(recovery, core)
         return False
     if lock is None:
         return False
@@ -128,8 +128,7 @@ async def take_over(recovery: Recovery, core: Core) -> bool:
             await _finish_delete(
                 recovery, Estate(layout=core.layout, record=core.record, lock=lock)
             )
-            core.init.dismiss()
-            recovery.gone(core.record.id, None)
+            forget(recovery, core)
             return False
         core.own(lock)
         await _find_state(recovery, core)
@@ -139,6 +138,12 @@ async def take_over(recovery: Recovery, core: Core) -> bool:
         lock.release()
         raise
     return True
+
+
+def forget(recovery: Recovery, core: Core) -> None:
+    """Drop a container that is no more, with all that we hold of it."""
+    core.dismiss()
+    recovery.gone(core.record.id, None)
 
 
 def _broken(layout: ContainerLayout, error: Exception) -> Broken:
@@ -168,6 +173,8 @@ async def _adopt_known(
 ) -> Core | None:
     if lock is None:
         return await _watch_foreign(recovery, layout, record)
+    recovery.host.reach(Point.ADOPTING)
+    sweep(layout.path)
     estate = Estate(layout=layout, record=record, lock=lock)
     if record.intent is Intent.DELETE:
         await _finish_delete(recovery, estate)
@@ -178,6 +185,7 @@ async def _adopt_known(
         await _finish_delete(recovery, estate)
         return None
     found = gather(recovery.host, record, layout.init)
+    recovery.host.reach(Point.GATHERED)
     if found.finding is Finding.UNFINISHED:
         await _give_up(recovery.host, found)
         await _finish_delete(recovery, estate)
@@ -186,14 +194,17 @@ async def _adopt_known(
     core.add_init(init)
     await core.init.adopt(found)
     recovery.nursery.start_soon(core.init.watch)
+    recovery.host.reach(Point.ADOPTED)
     try:
         await _find_state(recovery, core)
+        core.note("adopted")
         if recovery.delete_unstarted and core.state is State.CREATED:
             core.init.kill()
             await core.init.wait()
             await _finish_delete(recovery, estate)
             return None
         await _adopt_execs(recovery, core)
+        recovery.host.reach(Point.EXECS_ADOPTED)
     except BaseException:
         core.init.dismiss()
         raise

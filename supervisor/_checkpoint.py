@@ -10,7 +10,7 @@ import trio
 from ._core import Core
 from ._errors import InvalidValue, RuntimeFailed
 from ._lifecycle import Event
-from .oci import checkpoint_options, criu_said, fresh_log
+from .oci import checkpoint_options, criu_said, fresh_log, read_config, wants_layer
 
 
 @attrs.frozen(kw_only=True)
@@ -44,6 +44,12 @@ async def checkpoint(
     """Write a checkpoint; see `Container.checkpoint`."""
     core.require_own("checkpoint")
     core.check(Event.CHECKPOINT)
+    if wants_layer(read_config(core.layout.bundle)):
+        raise InvalidValue(
+            'a checkpoint doesn\'t hold the layer of a bundle with writable="overlay": use '
+            '"direct" for what is to be checkpointed',
+            container=core.record.id,
+        )
     image = os.path.abspath(path)
     if os.path.isdir(image) and os.listdir(image):
         raise InvalidValue(f"the checkpoint's directory {image} is not empty")

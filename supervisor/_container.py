@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -12,18 +12,22 @@ import trio
 
 from . import _end, _exec, _start
 from ._checkpoint import CheckpointOptions, checkpoint
+from ._collect import Completed, Input, end_process, stay, wishes
 from ._core import Core
 from ._end import STOP_GRACE_SECONDS, Stopped
 from ._lifecycle import State
+from ._logs import Logs, Since
 from ._process import Process
 from ._status import ExitStatus
-from .stdio import StdioArgument
+from ._witness import Change
+from .stdio import StdioArgument, TerminalArgument, TerminalStream
 
 
 class Container:
     """A container, made by `Supervisor.create` or adopted when a supervisor opens.
 
-    ``async with container:`` deletes it, by force, at the end of the block.
+    ``async with container:`` deletes it, by force, at the end of the block, also when that was
+    cancelled.
 
     Attributes:
         id: its id.
@@ -47,7 +51,8 @@ class Container:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.delete(force=True)
+        with trio.CancelScope(shield=True):  # a delete has deadlines of its own
+            await self.delete(force=True)
 
     # ---- what it is ---------------------------------------------------------------------
 
@@ -55,6 +60,11 @@ class Container:
     def state(self) -> State:
         """Where it stands in its lifecycle."""
         return self._core.current()
+
+    @property
+    def history(self) -> Sequence[Change]:
+        """How it came to that: its last changes of state that were seen from here, oldest first."""
+        return self._core.history
 
     @property
     def foreign(self) -> bool:
@@ -91,7 +101,10 @@ class Container:
 
     @property
     def processes(self) -> Mapping[str, Process]:
-        """Its processes by id: ``"init"``, and the execs whose end nobody has waited for yet."""
+        """Its processes by id: ``"init"``, and the execs that aren't done with.
+
+        An exec is, when somebody has waited for its end and its output was read.
+        """
         return MappingProxyType({self.init.id: self.init, **self._core.execs})
 
     @property
@@ -120,6 +133,7 @@ class Container:
             IllegalTransition: it isn't created and waiting.
             ShimExited: its shim died first; the runtime's start was killed.
             RuntimeFailed, RuntimeTimeout: the runtime couldn't, and it is still created.
+            RuntimeNotFound, DiskFull, TooManyFiles: as they say; it is still created.
             ContainerLocked: another supervisor supervises it.
 
         Cancellation: the runtime's start is killed; the container is then what the runtime
@@ -138,6 +152,7 @@ class Container:
         stdin: StdioArgument = None,
         stdout: StdioArgument = None,
         stderr: StdioArgument = None,
+        terminal: TerminalArgument = False,
     ) -> Process:
         """Run a further program in it, beside its init.
 
@@ -150,12 +165,11 @@ class Container:
             env: variables that are set besides init's, or in their place.
             cwd: its working directory, absolute, inside.
             user: ``uid``, ``(uid, gid)`` or ``"uid:gid"``.
-            stdin, stdout, stderr: DEVNULL (the default), PIPE, a path, an open file; for
-                stderr also STDOUT.
+            stdin, stdout, stderr, terminal: as for `Supervisor.create`.
 
         Returns:
             The process, which runs. It is kept in ``processes``, and its directory on disk,
-            until somebody has waited for its end.
+            until somebody has waited for its end and its output was read.
 
         Raises:
             IllegalTransition: the container doesn't run.
@@ -176,6 +190,71 @@ class Container:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            terminal=terminal,
+        )
+
+    async def run(
+        self,
+        args: Sequence[str],
+        *,
+        id: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: int | str | tuple[int, int] | None = None,
+        stdin: Input = b"",
+        stdout: StdioArgument = None,
+        stderr: StdioArgument = None,
+        capture_stdout: bool = False,
+        capture_stderr: bool = False,
+        check: bool = True,
+        deadline: float | None = None,
+        deliver_cancel: Callable[[Process], Awaitable[None]] | None = None,
+        task_status: trio.TaskStatus[Process] = trio.TASK_STATUS_IGNORED,
+    ) -> Completed:
+        """Run a further program in it to its end; to `exec` as `run_container` is to create.
+
+        Args:
+            args, id, env, cwd, user: as for `exec`.
+            stdin, stdout, stderr, capture_stdout, capture_stderr, check, deadline: as for
+                `run_container`.
+            deliver_cancel: what is done in place of SIGTERM when it is cancelled; it is killed
+                if it still runs 5 seconds later.
+
+        Returns:
+            How it ended, and what was captured.
+
+        Raises:
+            ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
+            DeadlineExpired: it ran longer than ``deadline``.
+            All that `exec` raises.
+
+        Cancellation: SIGTERM, 5 seconds, SIGKILL, all shielded, each with a deadline.
+        """
+        wanted = wishes(
+            deadline=deadline,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            capture_stdout=capture_stdout,
+            capture_stderr=capture_stderr,
+        )
+        process = await self.exec(
+            args,
+            id=id,
+            env=env,
+            cwd=cwd,
+            user=user,
+            stdin=wanted.stdin,
+            stdout=wanted.stdout,
+            stderr=wanted.stderr,
+        )
+        task_status.started(process)
+        return await stay(
+            process,
+            wanted,
+            check=check,
+            deadline=deadline,
+            end=lambda: end_process(process, deliver_cancel),
         )
 
     # ---- signals and the end ------------------------------------------------------------
@@ -224,6 +303,8 @@ class Container:
             How it ended, and whether it had to be killed.
 
         Raises:
+            IllegalTransition: it is being made or deleted, or is broken.
+            InvalidValue: ``grace`` is no number of seconds.
             DeadlineExpired: it didn't even end after SIGKILL, within ``deadlines.kill``.
 
         Cancellation: it goes on if it hasn't ended yet.
@@ -248,6 +329,20 @@ class Container:
         """
         await _end.delete(self._core, force=force)
 
+    # ---- its terminal and its log ----------------------------------------------------------
+
+    async def attach(self) -> TerminalStream:
+        """Attach to its init's terminal; as `Process.attach`."""
+        return await self.init.attach()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size of its init's terminal; as `Process.resize`."""
+        self.init.resize(columns, rows)
+
+    def logs(self, *, follow: bool = False, since: Since = None, tail: int | None = None) -> Logs:
+        """Read its init's log; as `Process.logs`."""
+        return self.init.logs(follow=follow, since=since, tail=tail)
+
     # ---- checkpoints --------------------------------------------------------------------
 
     async def checkpoint(
@@ -266,7 +361,8 @@ class Container:
 
         Raises:
             IllegalTransition: it doesn't run.
-            InvalidValue: the directory isn't empty.
+            InvalidValue: the directory isn't empty, or the container has a layer.
+            RuntimeTimeout: it took longer than ``deadlines.create``.
             RuntimeFailed: the runtime or CRIU can't; says what CRIU said.
             ContainerLocked: another supervisor supervises it.
 
@@ -278,3 +374,8 @@ class Container:
             options or CheckpointOptions(),
             leave_running=leave_running,
         )
+
+
+def show(container: Container) -> None:
+    """Let the witness of this task know of a container that was made without it."""
+    container._core.show()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -14,6 +15,8 @@ from ._host import Host
 from ._lifecycle import Event, State, next_state
 from ._process import Process
 from ._status import ExitStatus
+from ._task import Listener
+from ._witness import HISTORY_LENGTH, Change, Sight, witness
 from .oci import Caller, call
 from .shim import Leash
 from .state import (
@@ -23,6 +26,7 @@ from .state import (
     Lock,
     ProcessLayout,
     ProcessRecord,
+    ShimLost,
     dump,
     write_whole,
 )
@@ -41,6 +45,8 @@ class Core:
         leash: what its shims watch, or None.
         gone: called when it was deleted, or with the error when it couldn't be.
         state: where it stands in its lifecycle.
+        history: how it came to that, the last changes only. It is replaced, not changed: other
+            threads read it.
         init: its first process.
         execs: its other processes, by id.
         deleting: held by the one task that deletes it.
@@ -54,6 +60,7 @@ class Core:
     leash: Leash | None = None
     gone: Callable[[str, CleanupIncomplete | None], None]
     state: State = State.CREATING
+    history: tuple[Change, ...] = attrs.field(init=False, default=())
     init: Process = attrs.field(init=False)
     execs: dict[str, Process] = attrs.field(init=False, factory=dict)
     deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
@@ -69,7 +76,7 @@ class Core:
         record: ProcessRecord,
         *,
         owned: bool | None = None,
-        when_ended: Callable[[ExitStatus], None] | None = None,
+        when_ended: Listener | None = None,
     ) -> Process:
         """Return a process of it that isn't launched or watched yet."""
         return Process(
@@ -79,6 +86,7 @@ class Core:
             container=self.record.id,
             cgroup=self.record.cgroup,
             leash=self.leash,
+            keep=self.record.on_shim_lost is ShimLost.KEEP,
             owned=self.lock is not None if owned is None else owned,
             when_ended=when_ended or self._exec_ended,
         )
@@ -100,6 +108,30 @@ class Core:
     def apply(self, event: Event) -> None:
         """Go to the state that ``event`` leads to."""
         self.state = self.check(event)
+        self.note(event.value)
+
+    def note(self, event: str) -> None:
+        """Put on record what has led to its state."""
+        change = Change(time.time_ns(), event, self.state)
+        self.history = (*self.history, change)[-HISTORY_LENGTH:]
+
+    def show(self) -> None:
+        """Let whoever looks on, if anybody does, take note of it."""
+        looking = witness.get()
+        if looking is None:
+            return
+        spec = b""
+        with contextlib.suppress(OSError), open(self.layout.config, "rb") as file:
+            spec = file.read()
+        looking.saw(
+            Sight(
+                id=self.record.id,
+                args=self.init.args,
+                spec=spec,
+                history=lambda: self.history,
+                status=lambda: self.init.status,
+            )
+        )
 
     def current(self) -> State:
         """Return its state; a foreign one may have been started or deleted meanwhile."""
@@ -128,6 +160,12 @@ class Core:
         for process in (self.init, *self.execs.values()):
             process.own()
 
+    def dismiss(self) -> None:
+        """End the tasks that watch its processes, and close our ends of its streams."""
+        for process in (self.init, *self.execs.values()):
+            process.close_streams()
+            process.dismiss()
+
     def require_own(self, operation: str) -> None:
         """Refuse an operation that only the supervisor that holds the lock may do."""
         if self.lock is None:
@@ -151,6 +189,7 @@ class Core:
             container=self.record.id,
             log=log,
             inherit=[self.lock.fd],
+            program=self.host.programs.open(command[0]),
         )
 
     def let_go(self) -> None:

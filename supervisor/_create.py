@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -14,15 +14,60 @@ from ._core import Core
 from ._errors import BundleInvalid, InvalidValue, RuntimeFailed
 from ._host import Host
 from ._lifecycle import Event, State
-from ._make import make_init
+from ._make import make_init, shim_lost
+from ._points import Point
 from ._root import cgroup_for
-from .oci import Bundle, Runtime, container_root_ids
+from .oci import (
+    Bundle,
+    Gate,
+    Layer,
+    Runtime,
+    container_root_ids,
+    init_process,
+    with_gate,
+)
 from .state import (
     ContainerRecord,
     ProcessRecord,
     RootLayout,
 )
-from .stdio import Stdio
+from .stdio import Stdio, console
+
+
+@attrs.frozen(kw_only=True)
+class Site:
+    """Where a container is to be made, and with what.
+
+    Attributes:
+        id: its id.
+        root: the supervisor's root.
+        runtime: makes it.
+        runtime_root: the runtime's ``--root``, unless the runtime has one of its own.
+        cgroup_parent: the cgroup that its own is made in.
+        leash: whether it dies with its supervisor.
+    """
+
+    id: str
+    root: str
+    runtime: Runtime
+    runtime_root: str
+    cgroup_parent: str
+    leash: bool
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """What a caller of `Supervisor.create` wants to have made of a bundle, in its words."""
+
+    stdio: Stdio
+    args: Sequence[str] | None
+    env: Mapping[str, str] | None
+    cwd: str | None
+    labels: Mapping[str, str] | None
+    on_shim_lost: str
+    checkpoint: str | os.PathLike[str] | None
+    options: CheckpointOptions | None
+    gate: Gate | None
 
 
 @attrs.frozen(kw_only=True)
@@ -34,6 +79,7 @@ class Draft:
         bundle: the user's.
         init: its init's ``process.json``.
         spec: the spec that will be run.
+        layer: the writable layer that it needs, or None.
         stdio: its init's standard streams.
         options: what CRIU has to be told, if it is restored.
     """
@@ -42,73 +88,95 @@ class Draft:
     bundle: Bundle
     init: ProcessRecord
     spec: Mapping[str, Any]
+    layer: Layer | None
     stdio: Stdio
     options: CheckpointOptions
 
 
-def draft(
-    host: Host,
-    bundle: Bundle,
-    *,
-    id: str,
-    root: str,
-    runtime: Runtime,
-    runtime_root: str,
-    cgroup_parent: str,
-    stdio: Stdio,
-    leash: bool,
-    labels: Mapping[str, str] | None,
-    checkpoint: str | os.PathLike[str] | None,
-    options: CheckpointOptions | None,
-) -> Draft:
+def draft(host: Host, site: Site, bundle: Bundle, order: Order) -> Draft:
     """Check everything, and return what would be made; nothing is touched.
 
     Raises:
         InvalidValue, BundleInvalid: something can't work.
     """
-    cgroup = cgroup_for(cgroup_parent, root, id) if host.hierarchies.usable else None
-    spec = bundle.derive(cgroup=cgroup, directory=RootLayout(root).container(id).bundle)
+    usable = host.hierarchies.usable
+    cgroup = cgroup_for(site.cgroup_parent, site.root, site.id) if usable else None
+    directory = RootLayout(site.root).container(site.id).bundle
+    spec = _spec(bundle, order, cgroup=cgroup, directory=directory)
+    layer = bundle.layer(directory)
+    record = _container_record(host, site, bundle, order, cgroup=cgroup)
+    image = None if order.checkpoint is None else _checkpoint_path(order.checkpoint, layer)
+    given = None if order.gate is None else order.gate.report_fd
+    return Draft(
+        record=record,
+        bundle=bundle,
+        init=_process_record(record, bundle, spec["process"], order.stdio, image=image),
+        spec=spec,
+        layer=layer,
+        stdio=attrs.evolve(order.stdio, given=given),
+        options=order.options or CheckpointOptions(),
+    )
+
+
+def _spec(bundle: Bundle, order: Order, *, cgroup: str | None, directory: str) -> dict[str, Any]:
+    spec = bundle.derive(cgroup=cgroup, directory=directory)
     if "process" not in spec:
         raise BundleInvalid("it has no process to run", path=bundle.path, where="process")
-    image = None if checkpoint is None else _checkpoint_path(checkpoint)
-    uid, gid = container_root_ids(spec)
-    record = ContainerRecord(
-        id=id,
-        root=root,
+    size = order.stdio.terminal
+    spec["process"] = init_process(
+        spec["process"],
+        args=order.args,
+        env=order.env,
+        cwd=order.cwd,
+        terminal=None if size is None else (size.columns, size.rows),
+    )
+    return spec if order.gate is None else with_gate(spec, order.gate)
+
+
+def _container_record(
+    host: Host, site: Site, bundle: Bundle, order: Order, *, cgroup: str | None
+) -> ContainerRecord:
+    return ContainerRecord(
+        id=site.id,
+        root=site.root,
         bundle=bundle.path,
-        runtime=runtime.path,
-        runtime_args=runtime.args,
-        runtime_root=runtime.root or runtime_root,
+        runtime=site.runtime.path,
+        runtime_args=site.runtime.args,
+        runtime_root=site.runtime.root or site.runtime_root,
         shim=host.shim,
-        no_pivot_root=runtime.no_pivot,
+        no_pivot_root=site.runtime.no_pivot,
         timeout_ns=int(host.deadlines.create * 1e9),
         created_ns=time.time_ns(),
         cgroup=cgroup,
         boot_id=host.boot_id,
-        labels=dict(labels or {}),
-        leash=leash,
+        labels=dict(order.labels or {}),
+        leash=site.leash,
+        on_shim_lost=shim_lost(order.on_shim_lost, order.stdio),
     )
+
+
+def _process_record(
+    record: ContainerRecord,
+    bundle: Bundle,
+    process: Mapping[str, Any],
+    stdio: Stdio,
+    *,
+    image: str | None,
+) -> ProcessRecord:
+    uid, gid = container_root_ids(bundle.spec)
     stdin, stdout, stderr = stdio.specs
-    init = ProcessRecord.from_process(
-        spec["process"],
+    return ProcessRecord.from_process(
+        process,
         exec=False,
         root_uid=uid,
         root_gid=gid,
         checkpoint=image,
-        no_pivot_root=runtime.no_pivot,
-        runtime_args=runtime.args,
+        no_pivot_root=record.no_pivot_root,
+        runtime_args=record.runtime_args,
         root=record.runtime_root,
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-    )
-    return Draft(
-        record=record,
-        bundle=bundle,
-        init=init,
-        spec=spec,
-        stdio=stdio,
-        options=options or CheckpointOptions(),
     )
 
 
@@ -120,10 +188,14 @@ async def launch_init(core: Core, drafted: Draft) -> None:
     Cancellation: the shim is ended; the directory is the caller's to remove.
     """
     make_init(core.layout.init, drafted.init, drafted.stdio)
+    core.host.reach(Point.PROCESS_MADE)
     init = core.add_init(drafted.init)
-    command = _command(core, drafted)
+    core.show()
     try:
-        await core.nursery.start(init.run, command, drafted.stdio.options, drafted.stdio.fds)
+        with console(core.layout.init, drafted.stdio) as listening:
+            command = _command(core, drafted, None if listening is None else listening.path)
+            options = [] if drafted.layer is None else drafted.layer.options
+            await core.nursery.start(init.run, command, drafted.stdio, listening, options)
     except RuntimeFailed as error:
         if drafted.init.checkpoint is None:
             raise
@@ -134,13 +206,15 @@ async def launch_init(core: Core, drafted: Draft) -> None:
         core.apply(Event.CREATED if drafted.init.checkpoint is None else Event.RESTORED)
 
 
-def _command(core: Core, drafted: Draft) -> list[str]:
+def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str]:
     init = core.layout.init
     if drafted.init.checkpoint is None:
         return core.caller.create(
             core.record.id,
             bundle=core.layout.bundle,
             pid_file=init.pid,
+            console_socket=console_socket,
+            preserve_fds=0 if drafted.stdio.given is None else 1,
             log=init.log("create"),
         )
     return core.caller.restore(
@@ -150,12 +224,15 @@ def _command(core: Core, drafted: Draft) -> list[str]:
         image=drafted.init.checkpoint,
         work=init.path,
         options=drafted.options.words(),
+        console_socket=console_socket,
         log=init.log("restore"),
     )
 
 
-def _checkpoint_path(path: str | os.PathLike[str]) -> str:
+def _checkpoint_path(path: str | os.PathLike[str], layer: Layer | None) -> str:
     image = os.path.abspath(os.fspath(path))
+    if layer is not None:
+        raise InvalidValue("a checkpoint doesn't hold the layer that its files were in")
     if not os.path.isdir(image):
         raise InvalidValue(f"there is no checkpoint at {image}")
     return image

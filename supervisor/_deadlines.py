@@ -19,14 +19,16 @@ class Deadlines:
     """How long each operation may take, in seconds.
 
     Attributes:
-        create: the runtime's create, exec or restore, until the shim's report.
+        create: the runtime's create, exec or restore, until the shim's report; its checkpoint.
         start: the runtime's start.
-        call: any other call of the runtime (state, delete, checkpoint).
-        cleanup: everything a failed or cancelled operation does to undo itself, and the
-            whole of a delete.
+        call: any other call of the runtime (state, delete).
+        cleanup: everything a failed or cancelled operation does to undo itself, and each half of
+            a delete: ending the processes, and removing what is left.
         kill: from SIGKILL until the end is recorded.
         shim: from the recorded end until the shim itself is gone, and from the order to a
             shim to give up until it is killed.
+        drain: from the end of a process until its output is given up, if somebody else
+            still holds it open.
         recovery: all of the adoption at open.
     """
 
@@ -36,4 +38,5 @@ class Deadlines:
     cleanup: float = attrs.field(default=30.0, validator=_positive)
     kill: float = attrs.field(default=10.0, validator=_positive)
     shim: float = attrs.field(default=2.0, validator=_positive)
+    drain: float = attrs.field(default=1.0, validator=_positive)
     recovery: float = attrs.field(default=120.0, validator=_positive)

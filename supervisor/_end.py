@@ -14,7 +14,10 @@ from ._dispose import Estate, dispose
 from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded
 from ._host import shielded
 from ._lifecycle import Event, State
+from ._logs import log_tail
+from ._points import Point
 from ._status import ExitStatus
+from ._witness import hear, waiting, witness
 from .state import Intent
 
 STOP_GRACE_SECONDS = 10.0
@@ -42,6 +45,7 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
         return Stopped(await core.init.wait(), escalated=False)
     with contextlib.suppress(OSError):  # a full disk must not keep it from being stopped
         core.intend(Intent.STOP)
+        core.host.reach(Point.STOP_INTENDED)
     try:
         if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
             with trio.move_on_after(grace), contextlib.suppress(ProcessEnded):
@@ -60,6 +64,7 @@ def kill(core: Core) -> None:
     finally:
         if core.record.cgroup is not None:
             core.host.hierarchies.kill(core.record.cgroup)
+        core.host.reach(Point.KILLED)
 
 
 async def end(core: Core) -> ExitStatus:
@@ -84,10 +89,18 @@ async def end(core: Core) -> ExitStatus:
 async def delete(core: Core, *, force: bool) -> None:
     """Remove a container and everything that belongs to it; see `Container.delete`."""
     core.require_own("delete")
-    async with core.deleting:
-        if core.state is not State.DELETED:
-            core.apply(Event.FORCE_DELETE if force else Event.DELETE)
-            await _delete(core)
+    with waiting():
+        async with core.deleting:
+            _show_log(core)
+            if core.state is not State.DELETED:
+                core.apply(Event.FORCE_DELETE if force else Event.DELETE)
+                await _delete(core)
+
+
+def _show_log(core: Core) -> None:
+    """Let whoever looks on know how its log ends: it is removed with it."""
+    if witness.get() is not None:
+        hear(core.record.id, log_tail(core.layout.init.output_log()))
 
 
 async def _delete(core: Core) -> None:
@@ -96,8 +109,10 @@ async def _delete(core: Core) -> None:
     try:
         with contextlib.suppress(OSError):  # a full disk must not keep it from being deleted
             core.intend(Intent.DELETE)
+            core.host.reach(Point.DELETE_INTENDED)
         with shielded(core.host.deadlines.cleanup):
             await _end_processes(core)
+        core.host.reach(Point.PROCESSES_ENDED)
         execs = list(core.execs.values())
         await dispose(core.host, Estate(layout=core.layout, record=core.record, lock=core.lock))
         with shielded(core.host.deadlines.shim):
@@ -108,6 +123,8 @@ async def _delete(core: Core) -> None:
         core.gone(core.record.id, error)
         raise
     core.apply(Event.DELETED)
+    for process in core.execs.values():  # also one that was launched meanwhile
+        process.abandon()
     core.gone(core.record.id, None)
 
 
@@ -117,12 +134,11 @@ async def _end_processes(core: Core) -> None:
         if core.init.status is None:
             await end(core)
     execs = list(core.execs.values())
-    if execs and core.record.cgroup is not None:
-        core.host.hierarchies.kill(core.record.cgroup)
     for process in execs:
+        process.give_up()
         with contextlib.suppress(OSError):
             process.kill()
-        await process.wait()
+        await process.wait_over()
     core.init.close_streams()
     for process in execs:
         process.close_streams()

@@ -1,9 +1,11 @@
 """The tree of exceptions, grouped by who is at fault.
 
-``SupervisorError`` is the root. Below it stand five groups: the caller
-(`UsageError`), the shim (`ShimError`), the OCI runtime (`OCIRuntimeError`), what is on
-disk (`StateCorrupt`) and the machine (`InfrastructureError`: time, space, descriptors).
-A container's exit is never an exception; it is an `ExitStatus`.
+``SupervisorError`` is the root. Below it stand seven groups: the caller (`UsageError`), the
+program that was run (`ProcessFailed`), what a pool was told to run (`GateFailed`), the shim
+(`ShimError`), the OCI runtime (`OCIRuntimeError`), what is on disk (`StateCorrupt`) and the
+machine (`InfrastructureError`: time, space, descriptors).
+A container's exit is an exception only for who has asked for that, with ``check=True``; else it
+is an `ExitStatus`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+
+from ._status import ExitStatus
 
 
 class SupervisorError(Exception):
@@ -40,6 +44,18 @@ class UsageError(SupervisorError):
 
 class InvalidValue(UsageError, ValueError):
     """An argument has a value that can't work. Not raised for a wrong bundle."""
+
+
+class NotFifo(InvalidValue):
+    """A path that was named as a fifo isn't one.
+
+    Attributes:
+        path: the path.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class BundleInvalid(UsageError, ValueError):
@@ -93,6 +109,64 @@ class ProcessEnded(UsageError, ProcessLookupError):
 
     It says nothing about how it ended: ``await process.wait()`` does.
     """
+
+
+class AlreadyAttached(UsageError):
+    """Somebody else is attached to the terminal: one at a time."""
+
+
+# ---- the program in the container ---------------------------------------------------
+
+
+class ProcessFailed(SupervisorError):
+    """A program that was run with ``check=True`` didn't exit with 0.
+
+    Attributes:
+        command: the program and its arguments.
+        status: how it ended.
+        returncode: its exit code, -N for signal N, 255 if nobody knows.
+        stdout: all of its captured output, or None.
+        stderr: all of its captured errors, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        command: Sequence[str],
+        status: ExitStatus,
+        stdout: bytes | None,
+        stderr: bytes | None,
+        container: str | None = None,
+    ) -> None:
+        super().__init__(message, container=container)
+        self.command: tuple[str, ...] = tuple(command)
+        self.status: ExitStatus = status
+        self.returncode: int = status.returncode
+        self.stdout: bytes | None = stdout
+        self.stderr: bytes | None = stderr
+
+
+class GateFailed(SupervisorError):
+    """A pooled container couldn't be made to run the program that its taker asked for.
+
+    The program hasn't run: an exit of its own is never this error.
+
+    Attributes:
+        what: ``"program"``, ``"cwd"`` or ``"file"``: what of the taker's wishes couldn't be
+            had; ``"frame"``: they didn't arrive whole; ``"killed"``: somebody or something,
+            such as a memory limit, killed the container meanwhile.
+        errno: the system's error number inside the container, or 0.
+        name: the program, directory or file; "" where there is none.
+    """
+
+    def __init__(
+        self, message: str, *, what: str, errno: int, name: str, container: str | None = None
+    ) -> None:
+        super().__init__(message, container=container)
+        self.what = what
+        self.errno = errno
+        self.name = name
 
 
 # ---- the shim ---------------------------------------------------------------------

@@ -21,7 +21,7 @@ from .state import (
     ProcessLayout,
     Result,
     load,
-    parent_pid,
+    look_at,
     read_pid,
     read_starttime,
 )
@@ -171,13 +171,16 @@ def _descends(host: Host, record: ContainerRecord, shim: Shim, pid: int) -> bool
 
     Somebody may have written another process's pid and start time into the files, or our own.
     While its shim lives, it is that one's child; and it is in its container's cgroup, if that
-    has one. Without either proof it is a stranger.
+    has one. Where neither is there, the others must do.
     """
     if pid == os.getpid():
         return False
     alive = shim.alive()
-    if alive and (shim.pid is None or parent_pid(pid) != shim.pid):
+    now = look_at(pid)
+    if alive and (now is None or shim.pid is None or now.parent_pid != shim.pid):
         return False
-    if record.cgroup is None or (alive and not host.hierarchies.remains(record.cgroup)):
+    if alive and now is not None and now.zombie:
+        return True  # it is in no cgroup any more, and nothing can happen to it
+    if record.cgroup is None or (alive and not host.hierarchies.exists(record.cgroup)):
         return True
     return host.hierarchies.holds(record.cgroup, pid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 
 import trio
@@ -12,9 +11,10 @@ from ._core import Core
 from ._dispose import remove_directory
 from ._errors import StateCorrupt, TooManyFiles
 from ._lifecycle import Event
-from ._make import make_exec
+from ._make import make_exec, shim_lost
 from ._pidfd import PidFd
 from ._process import Process
+from ._witness import ending
 from .oci import exec_process
 from .state import (
     Lock,
@@ -24,7 +24,7 @@ from .state import (
     process_object,
     read_pid,
 )
-from .stdio import Stdio, StdioArgument, plan
+from .stdio import Console, Stdio, StdioArgument, TerminalArgument, console, plan
 
 User = int | str | tuple[int, int] | None
 
@@ -40,25 +40,26 @@ async def exec(
     stdin: StdioArgument,
     stdout: StdioArgument,
     stderr: StdioArgument,
+    terminal: TerminalArgument,
 ) -> Process:
     """Run a further program; see `Container.exec`."""
     core.check(Event.EXEC)
-    layout = core.layout.process(
-        f"exec-{secrets.token_hex(4)}" if id is None else check_exec_id(id)
-    )
-    stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr)
+    layout = core.layout.process(f"exec-{ending()}" if id is None else check_exec_id(id))
+    stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
+    shim_lost(core.record.on_shim_lost.value, stdio)
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
-    await trio.lowlevel.checkpoint_if_cancelled()
-    lock = make_exec(layout, record, stdio, container=core.record.id)
+    lock = make_exec(layout, record, stdio, container=core.record.id, reach=core.host.reach)
     process = core.new_process(layout, record, owned=True)
-    command = core.caller.exec(
-        core.record.id,
-        process=layout.record,
-        pid_file=layout.pid,
-        log=layout.log("exec"),
-    )
     try:
-        await core.nursery.start(_own, core, process, lock, command, stdio)
+        with console(layout, stdio) as listening:
+            command = core.caller.exec(
+                core.record.id,
+                process=layout.record,
+                pid_file=layout.pid,
+                console_socket=None if listening is None else listening.path,
+                log=layout.log("exec"),
+            )
+            await core.nursery.start(_own, core, process, lock, command, stdio, listening)
     except BaseException:
         end_unreported(core, layout)
         remove_directory(layout.path)
@@ -96,11 +97,12 @@ async def _own(
     lock: Lock,
     command: Sequence[str],
     stdio: Stdio,
+    listening: Console | None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with _kept(core, process, lock):
-        await process.run(command, stdio.options, stdio.fds, task_status=task_status)
+        await process.run(command, stdio, listening, task_status=task_status)
         await _forget_when_collected(core, process, lock)
 
 
@@ -125,8 +127,15 @@ def _kept(core: Core, process: Process, lock: Lock | None) -> Iterator[None]:
 async def _forget_when_collected(core: Core, process: Process, lock: Lock | None) -> None:
     """Remove its directory when somebody knows how it ended and its output was read."""
     await process.wait_collected()
+    layout = core.layout.process(process.id)
     if lock is not None:
-        remove_directory(core.layout.process(process.id).path)
+        remove_directory(layout.path)
+    elif core.lock is not None:  # it was another supervisor's when we found it
+        with contextlib.suppress(FileNotFoundError):
+            freed = Lock.take(layout.lock)
+            if freed is not None:
+                with freed:
+                    remove_directory(layout.path)
 
 
 def _record(
@@ -139,7 +148,15 @@ def _record(
     user: User,
 ) -> ProcessRecord:
     init = core.init.record
-    process = exec_process(process_object(init), args=args, env=env, cwd=cwd, user=user)
+    size = stdio.terminal
+    process = exec_process(
+        process_object(init),
+        args=args,
+        env=env,
+        cwd=cwd,
+        user=user,
+        terminal=None if size is None else (size.columns, size.rows),
+    )
     stdin, stdout, stderr = stdio.specs
     return ProcessRecord.from_process(
         process,

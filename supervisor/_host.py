@@ -9,7 +9,10 @@ import attrs
 import trio
 
 from ._deadlines import Deadlines
+from ._patrol import Patrol
+from ._points import Reach, pass_by
 from .cgroups import Hierarchies
+from .oci import SealedPrograms
 from .shim import Leash
 
 
@@ -22,6 +25,9 @@ class Host:
         deadlines: how long each operation may take.
         hierarchies: the mounted cgroups.
         boot_id: of this boot of the kernel.
+        patrol: watches that shims record the ends of their processes.
+        programs: sealed copies of the runtimes.
+        reach: called at each `Point`.
         leash: what leashed shims watch, or None.
     """
 
@@ -29,6 +35,9 @@ class Host:
     deadlines: Deadlines
     hierarchies: Hierarchies
     boot_id: str
+    patrol: Patrol
+    programs: SealedPrograms
+    reach: Reach = pass_by
     leash: Leash | None = None
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
@@ -16,9 +18,17 @@ from ._errors import (
     scarcity,
 )
 from ._host import Host, shielded
+from ._points import Point
 from .oci import failure, last_error
 from .shim import Leash, Made, Refused, Shim, launch, read_report
 from .state import ProcessLayout
+
+_NO_LAYER: Final = {
+    errno.ENODEV: "this kernel has no overlay file system (modprobe overlay)",
+    errno.EPERM: "only root may mount, and whoever may make user namespaces",
+    errno.EINVAL: "not every file system can be under an overlay, nor an overlay of an overlay",
+}
+"""What the shim's errors at a writable layer mean, where the number alone doesn't say it."""
 
 
 async def launch_process(
@@ -41,14 +51,22 @@ async def launch_process(
     Cancellation: as after an error, the shim has ended what it had made, and itself.
     """
     shim, report_fd = launch(
-        host.shim, command, layout=layout, options=options, fds=fds, leash=leash
+        host.shim,
+        command,
+        layout=layout,
+        options=options,
+        fds=fds,
+        leash=leash,
+        program=host.programs.open(command[0]),
     )
+    host.reach(Point.LAUNCHED)
     seconds = host.deadlines.create
     report = None
     try:
         with trio.move_on_after(seconds) as scope:
             report = await read_report(report_fd)
         if isinstance(report, Made):
+            host.reach(Point.REPORTED)
             return shim, report
         if scope.cancelled_caught:
             name = os.path.basename(command[0])
@@ -79,13 +97,14 @@ def _refusal(
         return failure(command, status, reason, container=container)
     if report.phase == "launch":
         return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=command[0])
-    if report.phase == "pid":
-        return failure(command, 0, report.error, container=container)
     if report.errno:
         error = scarcity(OSError(report.errno, report.error), container=container)
         if isinstance(error, SupervisorError):
             return error
-    return ShimError(report.error, container=container)
+    if report.phase in ("pid", "console"):  # what it should have sent
+        return failure(command, 0, report.error, container=container)
+    advice = _NO_LAYER.get(report.errno) if report.phase == "layer" else None
+    return ShimError(f"{report.error}{f': {advice}' if advice else ''}", container=container)
 
 
 def _log_of(command: Sequence[str]) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import AsyncIterator
 
 from ._errors import scarcity
 from ._host import shielded
@@ -10,14 +12,28 @@ from .cgroups import Hierarchies
 from .oci import Bundle, Caller
 from .shim import Leash, find_binary, launch_keeper
 from .state import (
-    ContainerLayout,
     ContainerRecord,
     Descriptor,
     close_in_children,
-    write_whole,
 )
 
 _KEEPER_SECONDS = 15.0
+
+
+@contextlib.asynccontextmanager
+async def held_leash(root: str, *, remove_root: bool) -> AsyncIterator[Leash]:
+    """Hold a leash for what is below ``root``, with a keeper at its other end.
+
+    At the end of the block it is let go, and the keeper has removed what is left.
+
+    Raises:
+        ShimNotFound, TooManyFiles: there is no keeper, or no descriptor for it.
+    """
+    keeper = Keeper(find_binary("supervisor-keeper"), root, remove_root=remove_root)
+    try:
+        yield keeper.leash
+    finally:
+        await keeper.let_go()
 
 
 class Keeper:
@@ -61,10 +77,8 @@ class Keeper:
             end.close()
 
 
-def write_cleanup(
-    layout: ContainerLayout, record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle
-) -> None:
-    """Write what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
+def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
+    """Return what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
     caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
     steps = [["run", *caller.delete(record.id, force=True)]]
     if record.cgroup is not None:
@@ -72,12 +86,4 @@ def write_cleanup(
     if bundle.temporary:  # it goes with the program that made it
         steps.append(["remove", bundle.path])
     text = "".join("".join(f"{word}\0" for word in step) + "\0" for step in steps)
-    write_whole(layout.cleanup, os.fsencode(text))
-
-
-def keeper_binary() -> str:
-    """Return the path of the keeper's program."""
-    return find_binary("supervisor-keeper")
-
-
-__all__ = ["Keeper", "keeper_binary", "write_cleanup"]
+    return os.fsencode(text)

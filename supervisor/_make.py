@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._errors import ContainerExists, InfrastructureError, InvalidValue, scarcity
+from ._points import Point, Reach, pass_by
 from ._reserve import Reserve
 from .state import (
     ContainerLayout,
@@ -22,14 +23,35 @@ from .state import (
     ProcessLayout,
     ProcessRecord,
     RootLayout,
+    ShimLost,
     dump,
     write_new,
     write_whole,
 )
 from .stdio import Stdio, prepare
 
+NEW = ".new-"
+_TRIES = 3
 _TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one more
 _DIRECTORY_MODE = 0o711  # a user namespace's root must be able to pass through
+
+
+def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
+    """Return what is done if a shim is lost.
+
+    Raises:
+        InvalidValue: it is something else, or these streams can't outlive their shim.
+    """
+    try:
+        policy = ShimLost(wanted)
+    except ValueError:
+        raise InvalidValue(f"on_shim_lost must be 'kill' or 'keep', not {wanted!r}") from None
+    if policy is ShimLost.KEEP and (stdio.terminal is not None or stdio.log is not None):
+        raise InvalidValue(
+            "a terminal and a log are in the shim and can't outlive it: not with "
+            "on_shim_lost='keep'"
+        )
+    return policy
 
 
 def make_container(
@@ -37,6 +59,9 @@ def make_container(
     record: ContainerRecord,
     spec: Mapping[str, Any],
     build_rootfs: Callable[[str], None],
+    *,
+    cleanup: bytes | None = None,
+    reach: Reach = pass_by,
 ) -> Lock:
     """Make a container's directory, with its state and its bundle.
 
@@ -45,6 +70,8 @@ def make_container(
         record: its ``state.json``.
         spec: the spec that is run.
         build_rootfs: makes in the bundle's directory what the spec needs there.
+        cleanup: what the keeper has to do for it, on a leash.
+        reach: called at each `Point`.
 
     Raises:
         ContainerExists: there is something of that id.
@@ -55,12 +82,14 @@ def make_container(
     def fill(path: str) -> None:
         temporary = ContainerLayout(path)
         write_new(temporary.state, dump(record))
+        if cleanup is not None:
+            write_new(temporary.cleanup, cleanup)
         _make_directory(temporary.bundle)
         build_rootfs(temporary.bundle)
         write_new(temporary.config, json.dumps(spec).encode())
 
     try:
-        return _make_locked(layout.path, fill)
+        return _make_locked(layout.path, fill, reach)
     except FileExistsError as error:
         raise ContainerExists(
             f"there is one of that id under {root} already", container=record.id
@@ -77,11 +106,16 @@ def make_init(layout: ProcessLayout, record: ProcessRecord, stdio: Stdio) -> Non
         _make_directory(layout.path)
     except OSError as error:
         raise scarcity(error) from error
-    _fill_process(layout.path, layout, record, stdio)
+    _fill_process(layout.path, record, stdio)
 
 
 def make_exec(
-    layout: ProcessLayout, record: ProcessRecord, stdio: Stdio, *, container: str
+    layout: ProcessLayout,
+    record: ProcessRecord,
+    stdio: Stdio,
+    *,
+    container: str,
+    reach: Reach = pass_by,
 ) -> Lock:
     """Make the directory of an exec, with a lock of its own.
 
@@ -90,29 +124,29 @@ def make_exec(
         DiskFull, TooManyFiles, OSError: it can't be made; nothing is left.
     """
     try:
-        return _make_locked(layout.path, lambda path: _fill_process(path, layout, record, stdio))
+        return _make_locked(layout.path, lambda path: _fill_process(path, record, stdio), reach)
     except FileExistsError as error:
         raise InvalidValue(
             f"there is a process {layout.id!r} already", container=container
         ) from error
 
 
-def _fill_process(path: str, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio) -> None:
-    """Fill the directory ``path``, which is, or will be renamed to, ``layout.path``."""
+def _fill_process(path: str, record: ProcessRecord, stdio: Stdio) -> None:
+    """Fill the process directory ``path``, which may still have a temporary name."""
     write_whole(ProcessLayout(path).record, dump(record))
-    prepare(stdio.moved(layout.path, path), uid=record.root_uid, gid=record.root_gid)
+    prepare(stdio.moved(path), uid=record.root_uid, gid=record.root_gid)
 
 
-def _make_locked(path: str, fill: Callable[[str], None]) -> Lock:
-    temporary = os.path.join(os.path.dirname(path), f".new-{secrets.token_hex(8)}")
+def _make_locked(path: str, fill: Callable[[str], None], reach: Reach) -> Lock:
+    temporary = os.path.join(os.path.dirname(path), f"{NEW}{secrets.token_hex(8)}")
     reserve = Reserve.take(_TO_REMOVE)
     lock = None
     try:
-        _make_directory(temporary)
-        lock = Lock.take(os.path.join(temporary, "lock"))
-        assert lock is not None  # nobody else knows the name
+        lock = _make_temporary(temporary, reach)
         fill(temporary)
+        reach(Point.FILLED)
         _rename_new(temporary, path)
+        reach(Point.DIRECTORY_MADE)
     except BaseException as error:
         reserve.release()
         shutil.rmtree(temporary, ignore_errors=True)
@@ -123,6 +157,23 @@ def _make_locked(path: str, fill: Callable[[str], None]) -> Lock:
         raise
     reserve.release()
     return lock
+
+
+def _make_temporary(path: str, reach: Reach) -> Lock:
+    """Make a directory with its lock held. Whoever sweeps up may take it for an abandoned one."""
+    for attempt in range(_TRIES):
+        _make_directory(path)
+        reach(Point.TEMPORARY_MADE)
+        try:
+            lock = Lock.take(os.path.join(path, "lock"))
+        except FileNotFoundError:
+            if attempt == _TRIES - 1:
+                raise
+            continue
+        if lock is not None:
+            reach(Point.LOCKED)
+            return lock
+    raise FileExistsError(path)  # nobody else knows the name
 
 
 def _rename_new(temporary: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""A nursery whose block's exception comes out as it is, not in a group."""
+"""Nurseries for tasks of our own: what their blocks raise comes out as it is, not in a group."""
 
 from __future__ import annotations
 
@@ -34,6 +34,35 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
         finally:
             raised.__context__ = context
             del raised
+
+
+@contextlib.asynccontextmanager
+async def lasting_nursery() -> AsyncIterator[trio.Nursery]:
+    """Open such a nursery whose tasks go on when the block is cancelled, until it has ended.
+
+    A clean-up at the block's end, shielded, waits for what they find out.
+    """
+    opened: list[trio.Nursery] = []
+    ready = trio.Event()
+    scope = trio.CancelScope(shield=True)
+    async with background_nursery() as outer:
+        outer.start_soon(_hold_open, scope, opened, ready)
+        with trio.CancelScope(shield=True):  # it takes one step, also if we are cancelled
+            await ready.wait()
+        try:
+            yield opened[0]
+        finally:
+            scope.cancel()
+
+
+async def _hold_open(
+    scope: trio.CancelScope, opened: list[trio.Nursery], ready: trio.Event
+) -> None:
+    with scope:
+        async with trio.open_nursery() as nursery:
+            opened.append(nursery)
+            ready.set()
+            await trio.sleep_forever()
 
 
 def _is(error: BaseException, raised: BaseException) -> bool:

@@ -24,6 +24,16 @@ _INFO_EXIT = 1 << 3
 _INFO_FORMAT = struct.Struct("=Q52xi")  # the mask; at offset 60 the wait status
 _REAP_POLL_SECONDS = 0.001
 
+# Where runtimes look for programs, directories, libraries and systemd.
+_ENVIRONMENT = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "LD_LIBRARY_PATH",
+)
+
 
 class PidFd:
     """One process, ours or not, for as long as this is open.
@@ -75,8 +85,12 @@ class PidFd:
         output: int | None = None,
         errors: int | None = None,
         inherit: Sequence[int] = (),
+        program: int | None = None,
     ) -> PidFd:
         """Start a child of ours, in a session of its own, with nothing blocked or ignored.
+
+        Of our environment it gets what runtimes need, and nothing else: what a service manager
+        or a shell has put into ours (``NOTIFY_SOCKET``, ``LISTEN_FDS``) isn't meant for it.
 
         Not through `subprocess`, whose objects insist on being waited for: a shim is meant to
         outlive us. It takes a third of a millisecond, less than the way to a thread and back.
@@ -87,6 +101,7 @@ class PidFd:
             output: its standard output, or None for nowhere.
             errors: its standard error, or None for nowhere.
             inherit: further descriptors that it gets.
+            program: a descriptor of the program, where it isn't run from its path.
 
         Raises:
             OSError: it can't be started.
@@ -95,17 +110,12 @@ class PidFd:
         actions += [(os.POSIX_SPAWN_DUP2, 0 if output is None else output, 1)]
         actions += [(os.POSIX_SPAWN_DUP2, 0 if errors is None else errors, 2)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherit]  # clears close-on-exec
+        paths = [command[0]]
+        if program is not None:
+            paths.insert(0, f"/proc/self/fd/{program}")
         spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # for the pidfd
         try:
-            pid = os.posix_spawn(
-                command[0],
-                list(command),
-                os.environ,
-                file_actions=actions,
-                setsid=True,
-                setsigmask=[],
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores them
-            )
+            pid = _spawn_first(paths, command, actions)
         finally:
             os.close(spare)
         try:
@@ -195,3 +205,30 @@ class PidFd:
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         return next((events for _, events in poll.poll(0)), 0)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name in _ENVIRONMENT if (value := os.environ.get(name)) is not None}
+
+
+def _spawn_first(
+    paths: Sequence[str], command: Sequence[str], actions: Sequence[tuple[Any, ...]]
+) -> int:
+    """Spawn the first of the programs that may be run; return its pid."""
+    *preferred, last = paths
+    for path in preferred:
+        with contextlib.suppress(PermissionError):
+            return _spawn(path, command, actions)
+    return _spawn(last, command, actions)
+
+
+def _spawn(path: str, command: Sequence[str], actions: Sequence[tuple[Any, ...]]) -> int:
+    return os.posix_spawn(
+        path,
+        list(command),
+        _environment(),
+        file_actions=actions,
+        setsid=True,
+        setsigmask=[],
+        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores them
+    )

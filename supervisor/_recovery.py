@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import time
 from collections.abc import Iterable, Mapping
 
 import attrs
 import trio
 
-from ._adopt import Broken, Recovery, adopt, take_over
+from ._adopt import Broken, Recovery, adopt, forget, take_over
 from ._core import Core
-from ._errors import DeadlineExpired, InfrastructureError
-from .state import ContainerLayout
+from ._errors import DeadlineExpired, InfrastructureError, StateCorrupt
+from .state import ContainerLayout, ContainerRecord, load
 
 _AT_ONCE = 16
-_STALE_SECONDS = 60.0
 
 
 @attrs.define
@@ -83,6 +78,9 @@ async def adopt_all(
 async def _adopt_into(
     recovery: Recovery, layout: ContainerLayout, core: Core | None, found: Adopted
 ) -> None:
+    if core is not None and replaced(core):
+        forget(recovery, core)
+        core = None
     if core is not None:
         if await take_over(recovery, core):
             found.cores.append(core)
@@ -94,15 +92,12 @@ async def _adopt_into(
         found.broken.append(made)
 
 
-def sweep(root: str) -> None:
-    """Remove the temporary directories that killed supervisors left in a root.
-
-    A young one may be somebody's who is just making or removing it.
-    """
-    with os.scandir(root) as entries:
-        for entry in entries:
-            if not entry.name.startswith((".new-", ".deleted-")):
-                continue
-            with contextlib.suppress(OSError):
-                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_SECONDS:
-                    shutil.rmtree(entry.path, ignore_errors=True)
+def replaced(core: Core) -> bool:
+    """Whether a foreign container was deleted, and perhaps another made under its id."""
+    try:
+        now = load(ContainerRecord, core.layout.state)
+    except FileNotFoundError:
+        return True
+    except StateCorrupt:
+        return False  # whoever takes it over says what is wrong with it
+    return now.created_ns != core.record.created_ns

@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import stat
-import tempfile
+from collections.abc import Iterator
 
 from ._errors import InvalidValue, scarcity
+from ._witness import temporary_path
 
 _MODE = 0o711  # a user namespace's root must be able to pass through
 
 
-def make_ephemeral_root() -> str:
-    """Make a root that is removed with its supervisor."""
+@contextlib.contextmanager
+def opened_root(path: str | os.PathLike[str] | None) -> Iterator[str]:
+    """Open a durable root, or for None name one that is removed at the end of the block.
+
+    Its keeper comes first, and then `make_ephemeral`.
+
+    Yields:
+        Its real path.
+
+    Raises:
+        InvalidValue: as `_open_durable`.
+    """
+    if path is not None:
+        yield _open_durable(path)
+        return
+    root = os.path.realpath(temporary_path())
     try:
-        path = tempfile.mkdtemp(prefix="trio-supervisor-")
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def make_ephemeral(path: str) -> None:
+    """Make a root that was named by `opened_root`.
+
+    Raises:
+        DiskFull, OSError: it can't be made.
+    """
+    try:
+        os.mkdir(path, 0o700)  # never somebody else's
         os.chmod(path, _MODE)
     except OSError as error:
         raise scarcity(error) from error
-    return os.path.realpath(path)
 
 
-def open_root(path: str | os.PathLike[str]) -> str:
+def _open_durable(path: str | os.PathLike[str]) -> str:
     """Return the real path of a durable root, made if it isn't there.
 
     Raises:
@@ -33,6 +60,10 @@ def open_root(path: str | os.PathLike[str]) -> str:
     given = os.fspath(path)
     if not isinstance(given, str) or not given or "\0" in given or "\n" in given:
         raise InvalidValue(f"the root {given!r} is no path")
+    try:
+        os.fsencode(given)
+    except UnicodeEncodeError as error:
+        raise InvalidValue(f"the root {given!r} is no path") from error
     try:
         os.makedirs(given, mode=_MODE, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -46,11 +77,6 @@ def open_root(path: str | os.PathLike[str]) -> str:
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InvalidValue(f"others may write to the root {given}: chmod go-w it")
     return real
-
-
-def remove_root(path: str) -> None:
-    """Remove an ephemeral root and all that is in it."""
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def cgroup_for(parent: str, root: str, id: str) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 
 import trio
-from trio_util import move_on_when
 
 from ._core import Core
 from ._errors import InfrastructureError, OCIRuntimeError, ShimExited
 from ._host import shielded
 from ._lifecycle import Event, State
-from ._status import Source
+from ._points import Point
+from ._status import ExitStatus, Source
 from .oci import ask_status, fresh_log
+
+_GATE_SECONDS = 0.05
 
 Failure = OCIRuntimeError | InfrastructureError | OSError
 
@@ -43,23 +45,21 @@ async def _call_start(core: Core) -> Failure | None:
     """Call the runtime's start until it ends, or until there is nothing to start any more."""
     log = fresh_log(core.layout.init.log("start"))
     command = core.caller.start(core.record.id, log=log)
-    async with move_on_when(_wait_hopeless, core):
-        try:
-            await core.call(command, seconds=core.host.deadlines.start, log=log)
-        except (OCIRuntimeError, InfrastructureError, OSError) as error:
-            return error
+    core.host.reach(Point.STARTING)
+    with trio.CancelScope() as attempt:
+
+        def give_up_soon(status: ExitStatus) -> None:
+            # If the end was recorded, the program may just have been quick: the runtime gets
+            # some time to finish. If the shim was lost, it would wait for what we have killed.
+            quick = status.source is Source.SHIM
+            attempt.deadline = trio.current_time() + (core.host.deadlines.shim if quick else 0)
+
+        with core.init.when_ended(give_up_soon):
+            try:
+                await core.call(command, seconds=core.host.deadlines.start, log=log)
+            except (OCIRuntimeError, InfrastructureError, OSError) as error:
+                return error
     return None
-
-
-async def _wait_hopeless(core: Core) -> None:
-    """Return when the runtime's start can't come to anything any more.
-
-    If the end was recorded, the program may just have been quick: the runtime gets some time
-    to finish. If the shim was lost, start would wait for a process that we have killed.
-    """
-    status = await core.init.wait()
-    if status.source is Source.SHIM:
-        await trio.sleep(core.host.deadlines.shim)
 
 
 async def _look_again(core: Core) -> None:
@@ -76,6 +76,8 @@ async def _look_again(core: Core) -> None:
             seconds=core.host.deadlines.call,
             inherit=[core.lock.fd],
         )
+    if told == "created" and await core.init.has_begun(_GATE_SECONDS):
+        told = "running"  # a start that was killed between two steps has opened the gate already
     if told == "stopped" or told is None:
         with trio.move_on_after(core.host.deadlines.shim):
             await core.init.wait()
@@ -88,7 +90,9 @@ async def _look_again(core: Core) -> None:
 def _started(core: Core) -> None:
     if core.state not in (State.STARTING, State.STOPPED):
         core.check(Event.START)  # raises: it was deleted meanwhile
+    core.host.reach(Point.START_RETURNED)
     core.mark_started()
+    core.host.reach(Point.STARTED)
     core.init.mark_started()
     if core.state is State.STARTING:
         core.apply(Event.STARTED)

@@ -61,6 +61,11 @@ class ExitStatus:
         """When it ended, in UTC (microseconds; ``at_ns`` has the rest), or None."""
         return None if self.at_ns is None else datetime.fromtimestamp(self.at_ns / 1e9, UTC)
 
+    @property
+    def returncode(self) -> int:
+        """As `subprocess.Popen.returncode`: the code, -N for signal N; 255 if unknown."""
+        return int(self) if self.signal is None else -self.signal
+
     def __int__(self) -> int:
         """Return the shell's convention: code, 128 + signal, or 255 for unknown."""
         if self.code is not None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import resource
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -16,9 +16,9 @@ from ._adopt import Broken, Recovery
 from ._checkpoint import CheckpointOptions
 from ._container import Container
 from ._core import Core
-from ._create import Draft, draft, launch_init
+from ._create import Draft, Order, Site, draft, launch_init
 from ._deadlines import Deadlines
-from ._dispose import Estate, dispose
+from ._dispose import Estate, dispose, sweep
 from ._errors import (
     CleanupIncomplete,
     ContainerExists,
@@ -29,16 +29,20 @@ from ._errors import (
     SupervisorError,
 )
 from ._host import Host, shielded
-from ._leash import Keeper, write_cleanup
+from ._leash import cleanup_list, held_leash
+from ._lifecycle import State
 from ._make import make_container
-from ._nursery import background_nursery
-from ._recovery import Adopted, adopt_all, sweep
-from ._root import make_ephemeral_root, open_root, remove_root
+from ._nursery import lasting_nursery
+from ._patrol import Patrol
+from ._points import Reach, pass_by
+from ._recovery import Adopted, adopt_all
+from ._root import make_ephemeral, opened_root
+from ._witness import waiting
 from .cgroups import Hierarchies
-from .oci import Bundle, Runtime
+from .oci import Bundle, Gate, Runtime, SealedPrograms
 from .shim import Leash, check_program, find_binary
 from .state import ContainerLayout, RootLayout, boot_id, check_id
-from .stdio import StdioArgument, plan
+from .stdio import StdioArgument, TerminalArgument, plan
 
 logger: Final = logging.getLogger("supervisor")
 
@@ -119,9 +123,15 @@ class Supervisor(Mapping[str, Container]):
         stdin: StdioArgument = None,
         stdout: StdioArgument = None,
         stderr: StdioArgument = None,
+        terminal: TerminalArgument = False,
+        args: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
         labels: Mapping[str, str] | None = None,
+        on_shim_lost: str = "kill",
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_options: CheckpointOptions | None = None,
+        gate: Gate | None = None,
     ) -> Container:
         """Make a container, whose init waits to be started.
 
@@ -129,11 +139,22 @@ class Supervisor(Mapping[str, Container]):
             id: 1 to 128 of ``A-Z a-z 0-9 _ . + -``, unique under this root.
             bundle: a `Bundle`, or the path of one. It is read now and never written;
                 changing it later changes nothing for this container.
-            stdin, stdout, stderr: DEVNULL (the default), PIPE, a path, an open file; for
-                stderr also STDOUT. Paths are opened by the shim, output being appended.
+            stdin, stdout, stderr: DEVNULL (the default), PIPE, a path, an open file, a `Fifo`;
+                for output also LOG or a `LogFile`, for stderr also STDOUT. Paths are opened by
+                the shim, output being appended.
+            terminal: whether these three are a terminal instead: True, or its initial
+                ``(columns, rows)``.
+            args: the program and its arguments, in place of the bundle's; the init of a bundle
+                with ``init=True`` stays in front of them.
+            env: variables that are set besides the bundle's, or in their place.
+            cwd: the working directory, absolute, inside; in place of the bundle's.
             labels: kept with it, for the user.
+            on_shim_lost: what is done if a shim of it is killed: ``"kill"`` its process too, or
+                ``"keep"`` it, watched by its pidfd. The supervisor then holds its fifos open
+                beside the shim. Not with a terminal or a log.
             checkpoint: the directory of a checkpoint to restore it from: then it runs at once.
             checkpoint_options: what CRIU has to be told, the same as at the checkpoint.
+            gate: what stands before its program: for a `ContainerPool`, which creates with it.
 
         Raises:
             InvalidValue, BundleInvalid: an argument can't work; nothing was touched.
@@ -149,21 +170,38 @@ class Supervisor(Mapping[str, Container]):
         Crash: the next open finds it, created; or removes what was begun.
         """
         self._check_free(id)
-        drafted = self._draft(
-            id,
-            bundle if isinstance(bundle, Bundle) else Bundle.load(bundle),
-            (stdin, stdout, stderr),
-            labels,
-            checkpoint,
-            checkpoint_options,
+        init = self._layout.container(id).init
+        order = Order(
+            stdio=plan(init, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal),
+            args=args,
+            env=env,
+            cwd=cwd,
+            labels=labels,
+            on_shim_lost=on_shim_lost,
+            checkpoint=checkpoint,
+            options=checkpoint_options,
+            gate=gate,
         )
+        loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        drafted = draft(self._host, self._site(id), loaded, order)
         self._making.add(id)
         try:
-            async with self._creates:
-                core = await self._make(drafted)
+            with waiting():
+                async with self._creates:
+                    core = await self._make(drafted)
         finally:
             self._making.discard(id)
         return self._register(core)
+
+    def _site(self, id: str) -> Site:
+        return Site(
+            id=id,
+            root=self.root,
+            runtime=self.runtime,
+            runtime_root=self._layout.runtime_root,
+            cgroup_parent=self._cgroup_parent,
+            leash=self._leash is not None,
+        )
 
     def _check_free(self, id: str) -> None:
         check_id(id)
@@ -175,36 +213,20 @@ class Supervisor(Mapping[str, Container]):
                 container=id,
             )
 
-    def _draft(
-        self,
-        id: str,
-        bundle: Bundle,
-        streams: tuple[StdioArgument, StdioArgument, StdioArgument],
-        labels: Mapping[str, str] | None,
-        checkpoint: str | os.PathLike[str] | None,
-        options: CheckpointOptions | None,
-    ) -> Draft:
-        stdin, stdout, stderr = streams
-        init = self._layout.container(id).init
-        return draft(
-            self._host,
-            bundle,
-            id=id,
-            root=self.root,
-            runtime=self.runtime,
-            runtime_root=self._layout.runtime_root,
-            cgroup_parent=self._cgroup_parent,
-            stdio=plan(init, stdin=stdin, stdout=stdout, stderr=stderr),
-            leash=self._leash is not None,
-            labels=labels,
-            checkpoint=checkpoint,
-            options=options,
-        )
-
     async def _make(self, drafted: Draft) -> Core:
         record = drafted.record
         layout = self._layout.container(record.id)
-        lock = make_container(self.root, record, drafted.spec, drafted.bundle.build_rootfs)
+        cleanup = None
+        if self._leash is not None:
+            cleanup = cleanup_list(record, self._host.hierarchies, drafted.bundle)
+        lock = make_container(
+            self.root,
+            record,
+            drafted.spec,
+            drafted.bundle.build_rootfs,
+            cleanup=cleanup,
+            reach=self._host.reach,
+        )
         core = Core(
             host=self._host,
             nursery=self._nursery,
@@ -214,9 +236,8 @@ class Supervisor(Mapping[str, Container]):
             leash=self._leash,
             gone=self._gone,
         )
+        core.note("create")
         try:
-            if self._leash is not None:
-                write_cleanup(layout, record, self._host.hierarchies, drafted.bundle)
             await launch_init(core, drafted)
         except BaseException as error:
             ran = not isinstance(error, RuntimeNotFound | ShimNotFound)
@@ -236,7 +257,7 @@ class Supervisor(Mapping[str, Container]):
 
     def _register(self, core: Core) -> Container:
         container = self._containers.get(core.record.id)
-        if container is None or self._cores[core.record.id] is not core:
+        if container is None:
             container = self._containers[core.record.id] = Container(core)
         self._cores[container.id] = core
         self._broken.pop(container.id, None)
@@ -266,6 +287,7 @@ class Supervisor(Mapping[str, Container]):
 
         Raises:
             DiskFull, TooManyFiles: the machine can't take them over just now.
+            DeadlineExpired: it took longer than ``deadlines.recovery``.
 
         Cancellation: those that were taken over stay; the others are left as they were.
         """
@@ -278,12 +300,20 @@ class Supervisor(Mapping[str, Container]):
         )
         found = Adopted()
         sweep(self.root)
+        self._forget_deleted()
         try:
             await adopt_all(recovery, self._unsupervised(), self._cores, found)
         finally:
             self._broken.update({one.id: one for one in found.broken})
             adopted = [self._register(core) for core in found.in_order()]
         return adopted
+
+    def _forget_deleted(self) -> None:
+        """Drop the foreign containers that the supervisors which hold them have deleted."""
+        for id, core in tuple(self._cores.items()):
+            if core.lock is None and core.current() is State.DELETED:
+                core.dismiss()
+                self._gone(id, None)
 
     def _unsupervised(self) -> list[ContainerLayout]:
         """Return the containers on disk that aren't ours, or being made by us."""
@@ -327,6 +357,7 @@ async def open_supervisor(
     leash: bool | None = None,
     creates_at_once: int | None = None,
     delete_unstarted: bool = False,
+    reach: Reach = pass_by,
 ) -> AsyncIterator[Supervisor]:
     """Open a supervisor: ``async with open_supervisor(root) as sup:``.
 
@@ -344,52 +375,64 @@ async def open_supervisor(
         leash: whether its containers die with it; by default only an ephemeral one's do.
         creates_at_once: how many creates may be under way; by default twice the processors.
         delete_unstarted: whether adopted containers that were never started are deleted.
+        reach: called at each `Point` that an operation reaches: for tests that kill the program
+            there.
 
     Raises:
         InvalidValue, RuntimeNotFound, ShimNotFound: nothing was touched.
+        DiskFull, TooManyFiles, DeadlineExpired: the machine can't have it just now; the containers
+            are as they were.
         What the block raises comes out as it is, not in a group.
 
     Cancellation: as leaving the block. Ephemeral and leashed containers are killed and
-    deleted, shielded, within ``deadlines.cleanup`` and ``deadlines.kill``.
+    deleted, shielded, each within the deadlines of `Container.delete`.
 
     Crash: shims and containers go on; those on a leash are ended by their shims, and the
     keeper removes what they leave.
     """
-    host = Host(
-        shim=find_binary("supervisor-shim") if shim is None else check_program(os.fspath(shim)),
-        deadlines=deadlines or Deadlines(),
-        hierarchies=Hierarchies.discover(),
-        boot_id=boot_id(),
-    )
+    deadlines = deadlines or Deadlines()
+    shim = find_binary("supervisor-shim") if shim is None else check_program(os.fspath(shim))
     chosen = Runtime.find(runtime)
     _check_cgroup(cgroup_parent)
     if creates_at_once is not None and creates_at_once < 1:
         raise InvalidValue(f"creates_at_once must be at least 1, not {creates_at_once!r}")
-    ephemeral = root is None
-    real_root = make_ephemeral_root() if root is None else open_root(root)
-    keeper = None
-    try:
-        if leash or (leash is None and ephemeral):
-            keeper = Keeper(find_binary("supervisor-keeper"), real_root, remove_root=ephemeral)
-        async with background_nursery() as nursery:
-            supervisor = Supervisor(
-                host,
-                nursery,
-                root=real_root,
-                runtime=chosen,
-                cgroup_parent=cgroup_parent,
-                leash=keeper.leash if keeper else None,
-                creates=trio.CapacityLimiter(creates_at_once or 2 * (os.cpu_count() or 1)),
-            )
-            try:
-                if not ephemeral:
-                    await supervisor.adopt(delete_unstarted=delete_unstarted)
-                yield supervisor
-            finally:
-                with shielded(host.deadlines.cleanup + host.deadlines.kill):
-                    await supervisor._close()
-    finally:
-        if keeper is not None:
-            await keeper.let_go()
-        if ephemeral:
-            remove_root(real_root)
+    async with contextlib.AsyncExitStack() as stack:
+        busy = stack.enter_context(contextlib.ExitStack())
+        busy.enter_context(waiting())
+        patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
+        programs = stack.enter_context(contextlib.closing(SealedPrograms()))
+        real_root = stack.enter_context(opened_root(root))
+        held = None
+        if leash or (leash is None and root is None):
+            held = await stack.enter_async_context(held_leash(real_root, remove_root=root is None))
+        if root is None:
+            make_ephemeral(real_root)
+        nursery = await stack.enter_async_context(lasting_nursery())
+        nursery.start_soon(patrol.run)
+        host = Host(
+            shim=shim,
+            deadlines=deadlines,
+            hierarchies=Hierarchies.discover(),
+            boot_id=boot_id(),
+            patrol=patrol,
+            programs=programs,
+            reach=reach,
+        )
+        supervisor = Supervisor(
+            host,
+            nursery,
+            root=real_root,
+            runtime=chosen,
+            cgroup_parent=cgroup_parent,
+            leash=held,
+            creates=trio.CapacityLimiter(creates_at_once or 2 * (os.cpu_count() or 1)),
+        )
+        try:
+            if root is not None:
+                await supervisor.adopt(delete_unstarted=delete_unstarted)
+            busy.close()
+            yield supervisor
+        finally:
+            busy.enter_context(waiting())  # until everything else on the stack is closed
+            with shielded(deadlines.cleanup + deadlines.kill):
+                await supervisor._close()

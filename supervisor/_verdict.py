@@ -27,6 +27,7 @@ class Remains:
         process: itself, if it is certain.
         cgroup: its container's, if everything in there may be killed with it: an init's.
         lost: the status if nothing is recorded and it can't be found.
+        keep: whether it is waited for, and not killed, though its shim was lost.
     """
 
     host: Host
@@ -34,14 +35,17 @@ class Remains:
     process: PidFd | None
     cgroup: str | None
     lost: ExitStatus | None
+    keep: bool
 
     async def verdict(self) -> ExitStatus:
-        """Return how it ended; one that is alive, its shim being dead, is killed."""
+        """Return how it ended; one that is alive, its shim being dead, is killed, or waited for."""
         return self.recorded() or await self._end_lost()
 
     async def foreign_verdict(self) -> ExitStatus:
         """Return how it ended, as the supervisor that holds it settles that."""
         status = self.recorded()
+        if status is None and self.keep and self.process is not None:
+            await self.process.wait_ended()
         with trio.move_on_after(self.host.deadlines.kill):
             while status is None and os.path.exists(self.layout.path):  # else it is deleted
                 with contextlib.suppress(FileNotFoundError, StateCorrupt):
@@ -67,6 +71,8 @@ class Remains:
             if self.cgroup is not None:
                 self.host.hierarchies.kill(self.cgroup)  # whoever it is, it is in there
             return self.lost or unknown("its shim was lost, and its pid can't be verified")
+        if self.keep:
+            await self.process.wait_ended()
         self.process.kill()
         with trio.move_on_after(self.host.deadlines.kill):
             await self.process.wait_reaped()

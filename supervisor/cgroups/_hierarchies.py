@@ -120,6 +120,10 @@ class Hierarchies:
         """Return the directories of ``cgroup`` that exist."""
         return [path for path in self.directories(cgroup) if os.path.isdir(path)]
 
+    def exists(self, cgroup: str) -> bool:
+        """Whether ``cgroup`` has a directory in some hierarchy."""
+        return any(os.path.isdir(path) for path in self.directories(cgroup))
+
     def _remove_once(self, cgroup: str) -> bool:
         """Remove what can be removed; say whether something is left."""
         busy = [directory for directory in self.directories(cgroup) if _busy(directory)]

@@ -6,12 +6,14 @@ Layers of the bundle half, each importing only from those above it::
     _ids          user-namespace ids
     _schema       what a config.json must look like
     _mounts       Mount, and the mounts that every container gets
-    _arguments    the arguments of from_rootfs and from_host
     _init         the static init for ``init=True``
     _rootless     user namespaces, for those who aren't root
+    _layer        a writable layer for each container
+    _arguments    the arguments of from_rootfs and from_host
     _users        names of users, in a root filesystem
     _host         the host's programs as a root filesystem
     _spec         compose config.json
+    _gate         the gate of a pooled container, and what it is told
     _load         read and check config.json
     _directory    where a bundle is written
     _bundle       Bundle
@@ -19,35 +21,54 @@ Layers of the bundle half, each importing only from those above it::
 Layers of the runtime half::
 
     _runtime      Runtime: which one
+    _sealed       copies of runtimes that needn't copy themselves
     _command      its command lines
     _call         call it, with a deadline
     _ask          ask it for a state; what CRIU said
     _exec         the process object of an exec
 """
 
+from ._arguments import check_absolute, check_args, check_env
 from ._ask import ask_status, criu_said
 from ._bundle import Bundle
 from ._call import call, failure, fresh_log, last_error
 from ._command import Caller, checkpoint_options
-from ._exec import exec_process
+from ._exec import exec_process, init_process
+from ._gate import FileContent, Gate, frame, gate_path, with_gate
 from ._ids import container_root_ids
+from ._layer import Layer, wants_layer
+from ._load import read_config
 from ._mounts import Mount
 from ._runtime import Runtime
+from ._sealed import SealedPrograms
 from ._spec import derive_spec
 
 __all__ = [
     "Bundle",
     "Caller",
+    "FileContent",
+    "Gate",
+    "Layer",
     "Mount",
     "Runtime",
+    "SealedPrograms",
     "ask_status",
     "call",
+    "check_absolute",
+    "check_args",
+    "check_env",
     "checkpoint_options",
     "container_root_ids",
     "criu_said",
     "derive_spec",
     "exec_process",
     "failure",
+    "frame",
     "fresh_log",
+    "gate_path",
+    "init_process",
     "last_error",
+    "read_config",
+    "wants_layer",
+    "with_gate",
 ]

@@ -12,6 +12,7 @@ from .._errors import InvalidValue
 from ..state._text import check_int, check_text, copy_object
 from ._check import Fault
 from ._ids import MAX_ID, parse_id
+from ._layer import MAX_BYTES, OVERLAY
 from ._mounts import Mount, is_bind
 from ._schema import MOUNT
 
@@ -42,6 +43,7 @@ class Arguments:
     hostname: str
     mounts: tuple[dict[str, Any], ...]
     writable: str | None
+    layer_bytes: int | None
     init: bool
     memory_bytes: int | None
     pids: int | None
@@ -65,6 +67,7 @@ def check_arguments(
     hostname: str | None,
     mounts: Iterable[Mapping[str, Any] | Mount],
     writable: str | None,
+    layer_bytes: int | None,
     init: bool,
     memory_bytes: int | None,
     pids: int | None,
@@ -77,13 +80,14 @@ def check_arguments(
         InvalidValue: one of them can't work; named.
     """
     return Arguments(
-        args=_args(args),
-        env=_env(env),
-        cwd=_absolute(cwd, "cwd"),
+        args=check_args(args),
+        env={"PATH": DEFAULT_PATH, **check_env(env)},
+        cwd=check_absolute(cwd, "cwd"),
         user=_user(user),
         hostname=_hostname(hostname),
         mounts=tuple(_mount(mount, f"mounts[{n}]") for n, mount in enumerate(_each(mounts))),
         writable=_writable(writable),
+        layer_bytes=_layer_bytes(layer_bytes, writable),
         init=_flag(init, "init"),
         memory_bytes=_limit(memory_bytes, "memory_bytes"),
         pids=_limit(pids, "pids"),
@@ -92,7 +96,12 @@ def check_arguments(
     )
 
 
-def _args(args: Sequence[str]) -> tuple[str, ...]:
+def check_args(args: Sequence[str]) -> tuple[str, ...]:
+    """Return a program and its arguments.
+
+    Raises:
+        InvalidValue: they can't be such; says which one.
+    """
     # A str is a sequence of str too, and never what was meant.
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
         raise InvalidValue(f"args must be a sequence of text, not {type(args).__name__}")
@@ -102,21 +111,31 @@ def _args(args: Sequence[str]) -> tuple[str, ...]:
     return checked
 
 
-def _env(env: Mapping[str, str] | None) -> Mapping[str, str]:
-    merged = {"PATH": DEFAULT_PATH}
+def check_env(env: Mapping[str, str] | None) -> dict[str, str]:
+    """Return variables of an environment; none for None.
+
+    Raises:
+        InvalidValue: they can't be such; says which one.
+    """
+    checked: dict[str, str] = {}
     if env is None:
-        return merged
+        return checked
     if not isinstance(env, Mapping):
         raise InvalidValue(f"env must be a mapping of names to values, not {type(env).__name__}")
     for key, value in env.items():
         name = check_text(key, "a name in env")
         if not name or "=" in name:
             raise InvalidValue(f"env: {name!r} can't be a variable's name")
-        merged[name] = check_text(value, f"env[{name!r}]")
-    return merged
+        checked[name] = check_text(value, f"env[{name!r}]")
+    return checked
 
 
-def _absolute(path: str | os.PathLike[str], name: str) -> str:
+def check_absolute(path: str | os.PathLike[str], name: str) -> str:
+    """Return an absolute path in the container.
+
+    Raises:
+        InvalidValue: it isn't one.
+    """
     checked = check_text(os.fspath(path) if isinstance(path, os.PathLike) else path, name)
     if not checked.startswith("/"):
         raise InvalidValue(f"{name} must be an absolute path in the container, not {checked!r}")
@@ -185,9 +204,15 @@ def _mount(mount: Mapping[str, Any] | Mount, name: str) -> dict[str, Any]:
 
 
 def _writable(writable: str | None) -> str | None:
-    if writable == "overlay":
-        raise InvalidValue('writable="overlay" is not there yet: use "direct", or None and mounts')
-    return None if writable is None else _choice(writable, "writable", ("direct", "overlay"))
+    return None if writable is None else _choice(writable, "writable", ("direct", OVERLAY))
+
+
+def _layer_bytes(size: int | None, writable: str | None) -> int | None:
+    if size is None:
+        return None
+    if writable != OVERLAY:
+        raise InvalidValue(f"layer_bytes: there is a layer only with writable={OVERLAY!r}")
+    return check_int(size, "layer_bytes", least=1, most=MAX_BYTES)
 
 
 def _flag(value: bool, name: str) -> bool:

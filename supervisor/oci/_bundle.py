@@ -18,9 +18,10 @@ from ..state._files import write_whole
 from ..state._scarcity import scarce
 from ..state._text import check_text
 from ._arguments import Arguments, check_arguments
-from ._directory import made_directory, remove_owned
+from ._directory import MODE, made_directory, remove_owned
 from ._host import HostView, build_view, view_host
 from ._init import init_path
+from ._layer import OVERLAY, Layer, inside, layer_size, surrounding_namespace, wants_layer
 from ._load import check_spec, read_config
 from ._mounts import Mount
 from ._rootless import check_limits, user_namespace
@@ -80,6 +81,7 @@ class Bundle:
         hostname: str | None = None,
         mounts: Iterable[Mapping[str, Any] | Mount] = (),
         writable: str | None = None,
+        layer_bytes: int | None = None,
         init: bool = False,
         memory_bytes: int | None = None,
         pids: int | None = None,
@@ -104,7 +106,13 @@ class Bundle:
             hostname: default ``"container"``.
             mounts: what else to mount: `Mount` values or entries of config.json.
             writable: None for a read-only root with private, empty /tmp and /run (half of the
-                memory at most, counted in ``memory_bytes``); ``"direct"`` to write in ``rootfs``.
+                memory at most, counted in ``memory_bytes``); ``"direct"`` to write in ``rootfs``;
+                ``"overlay"`` for a fresh layer over ``rootfs`` for each container, in memory,
+                that goes with its last process. Don't change ``rootfs`` meanwhile. What is
+                mounted inside of ``rootfs`` isn't seen through a layer.
+            layer_bytes: how much each container may write in its layer before it gets *no space
+                left*; default, half of the machine's memory. What it writes there is counted in
+                ``memory_bytes``.
             init: whether a tiny init is pid 1, forwards signals to the program and reaps. A
                 program that is pid 1 itself ignores every signal that it has no handler for.
             memory_bytes: how much memory it may use, without swap.
@@ -128,6 +136,7 @@ class Bundle:
             hostname=hostname,
             mounts=mounts,
             writable=writable,
+            layer_bytes=layer_bytes,
             init=init,
             memory_bytes=memory_bytes,
             pids=pids,
@@ -148,6 +157,7 @@ class Bundle:
         hostname: str | None = None,
         mounts: Iterable[Mapping[str, Any] | Mount] = (),
         writable: str | None = None,
+        layer_bytes: int | None = None,
         init: bool = False,
         memory_bytes: int | None = None,
         pids: int | None = None,
@@ -162,8 +172,9 @@ class Bundle:
 
         Args:
             args: see `from_rootfs`, as for all others.
-            writable: only None: a private, empty /tmp and /run. There is no root filesystem to
-                write in.
+            writable: None for a private, empty /tmp and /run; ``"overlay"`` for a layer in which
+                all but the host's own directories and files can be written. Not ``"direct"``:
+                there is no root filesystem to write in.
             network: ``"host"`` also shows /etc/resolv.conf and /etc/hosts.
 
         Raises:
@@ -179,16 +190,17 @@ class Bundle:
             hostname=hostname,
             mounts=mounts,
             writable=writable,
+            layer_bytes=layer_bytes,
             init=init,
             memory_bytes=memory_bytes,
             pids=pids,
             cpus=cpus,
             network=network,
         )
-        if wanted.writable is not None:
+        if wanted.writable not in (None, OVERLAY):
             raise InvalidValue(
-                f"writable={writable!r}: the host's programs are shown read-only; use mounts for "
-                "what is written"
+                f"writable={writable!r}: the host's programs are shown read-only; use "
+                f"{OVERLAY!r}, or mounts, for what is written"
             )
         view = view_host(network=wanted.network == "host")
         return cls._make(wanted, path=path, root="/", view=view)
@@ -254,17 +266,42 @@ class Bundle:
                 `build_rootfs` is called as well; None to run it on this bundle's directory.
         """
         spec = derive_spec(self.spec, self.path, cgroup=cgroup, terminal=terminal)
-        if directory is not None and self._view is not None:
+        if directory is None:
+            return spec
+        if self._view is not None or wants_layer(spec):
             spec["root"]["path"] = os.path.join(directory, ROOTFS)
+        layer = self.layer(directory)
+        if layer is not None:
+            spec["root"]["readonly"] = False
+            if layer.namespace is not None:
+                spec["linux"] |= inside(layer.namespace)
         return spec
+
+    def layer(self, directory: str) -> Layer | None:
+        """Return the layer that a config.json derived for ``directory`` needs, or None.
+
+        Raises:
+            InvalidValue: you aren't root, and the bundle can't have one then.
+        """
+        if not wants_layer(self.spec):
+            return None
+        target = os.path.join(directory, ROOTFS)
+        own = os.path.normpath(os.path.join(self.path, self.spec["root"]["path"]))
+        lower = own if self._view is None else target
+        return Layer(
+            lower=lower,
+            target=target,
+            size_bytes=layer_size(self.spec),
+            namespace=surrounding_namespace(self.spec, uid=os.geteuid()),
+        )
 
     def build_rootfs(self, directory: str) -> None:
         """Make in ``directory`` what a config.json derived for it needs.
 
-        That is a root filesystem of its own, if this bundle was made by `from_host`; otherwise
-        nothing. A container can outlive a temporary bundle, and removing a directory on which
-        something is mounted in another mount namespace unmounts it there: the container would
-        lose its /usr.
+        That is a root filesystem of its own, if this bundle was made by `from_host`; an empty
+        directory, where its layer is seen, if it has one; otherwise nothing. A container can
+        outlive a temporary bundle, and removing a directory on which something is mounted in
+        another mount namespace unmounts it there: the container would lose its /usr.
 
         Args:
             directory: an existing directory, which stays for as long as the container. It may
@@ -274,9 +311,12 @@ class Bundle:
             DiskFull: no space; something may be left in ``directory``.
             OSError: it can't be written.
         """
-        if self._view is not None:
-            with scarce():
-                build_view(self._view, os.path.join(directory, ROOTFS))
+        rootfs = os.path.join(directory, ROOTFS)
+        with scarce():
+            if self._view is not None:
+                build_view(self._view, rootfs)
+            elif wants_layer(self.spec):
+                os.mkdir(rootfs, MODE)
 
     def close(self) -> None:
         """Remove its directory if it is temporary. Idempotent."""

@@ -25,11 +25,13 @@ async def call(
     container: str | None = None,
     log: str | None = None,
     inherit: Sequence[int] = (),
+    program: int | None = None,
 ) -> bytes:
     """Run a runtime's command that makes no container process, and return its standard output.
 
-    Its output goes to memory files, not pipes: a hook that the runtime leaves behind may hold
-    them for ever, and nobody has to drain them.
+    What it prints goes to files, not pipes: a hook that the runtime leaves behind may hold them
+    for ever, and nobody has to drain them. With a log, errors are appended to that and there is
+    no output; else both are kept in memory.
 
     Args:
         command: the whole command line.
@@ -37,6 +39,7 @@ async def call(
         container: the id, for errors.
         log: the file named by ``--log`` in the command (see `fresh_log`); quoted on failure.
         inherit: descriptors that the runtime holds until it ends (the container's lock).
+        program: a descriptor of the runtime's program (see `SealedPrograms`); None for the file.
 
     Raises:
         RuntimeFailed: it ended with an error.
@@ -46,10 +49,12 @@ async def call(
 
     Cancellation: the runtime is killed and reaped before Cancelled is raised.
     """
-    with _memory_file() as output, _memory_file() as errors:
+    with contextlib.ExitStack() as files:
+        output = None if log else files.enter_context(_memory_file())
+        errors = files.enter_context(_appending(log) if log else _memory_file())
         status = None
         with trio.move_on_after(seconds) as scope:
-            status = await _run(command, output, errors, inherit)
+            status = await _run(command, output, errors, inherit, program)
         if scope.cancelled_caught:
             raise RuntimeTimeout(
                 f"{verb(command)} took longer than {seconds:g} seconds and was killed",
@@ -57,9 +62,9 @@ async def call(
                 container=container,
             )
         if status != 0:
-            reason = last_error(log) or _tail(errors)
+            reason = last_error(log) if log else _last_line(_content(errors))
             raise failure(command, status, reason, container=container)
-        return _content(output)
+        return b"" if output is None else _content(output)
 
 
 def fresh_log(path: str) -> str | None:
@@ -118,19 +123,25 @@ def verb(command: Sequence[str]) -> str:
 
 
 def last_error(log: str | None) -> str:
-    """Return the last message of level error or worse in a runtime's JSON log, or ""."""
+    """Return the last message of level error or worse in a runtime's JSON log.
+
+    Returns:
+        If there is none, the last line that isn't JSON: what it printed itself. Else "".
+    """
     if log is None:
         return ""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            lines = file.read(_TAIL_BYTES).splitlines()
+            text = file.read(_TAIL_BYTES)
     except OSError:
         return ""
-    for line in reversed(lines):
+    printed = []
+    for line in reversed(text.splitlines()):
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
+            printed.append(line)
             continue
         if isinstance(entry, dict) and entry.get("level") in (
             "error",
@@ -138,15 +149,21 @@ def last_error(log: str | None) -> str:
             "panic",
         ):
             return str(entry.get("msg", "")).strip()
-    return ""
+    return _last_line(b"\n".join(reversed(printed)))
 
 
 async def _run(
-    command: Sequence[str], output: int, errors: int, inherit: Sequence[int]
+    command: Sequence[str],
+    output: int | None,
+    errors: int,
+    inherit: Sequence[int],
+    program: int | None,
 ) -> int | None:
     await trio.lowlevel.checkpoint_if_cancelled()
     try:
-        process = PidFd.spawn(command, output=output, errors=errors, inherit=inherit)
+        process = PidFd.spawn(
+            command, output=output, errors=errors, inherit=inherit, program=program
+        )
     except OSError as error:
         if error.errno not in _UNRUNNABLE:
             raise scarcity(error) from error
@@ -184,12 +201,22 @@ def _memory_file() -> Iterator[int]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def _appending(path: str) -> Iterator[int]:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError as error:
+        raise scarcity(error) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _content(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
-def _tail(fd: int) -> str:
-    size = os.fstat(fd).st_size
-    text = os.pread(fd, _TAIL_BYTES, max(0, size - _TAIL_BYTES)).decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][-1000:] if lines else ""
+def _last_line(text: bytes) -> str:
+    lines = text.decode(errors="replace").split("\n")
+    return next((line.strip()[-1000:] for line in reversed(lines) if line.strip()), "")

@@ -41,9 +41,14 @@ class Caller:
         bundle: str,
         pid_file: str,
         console_socket: str | None = None,
+        preserve_fds: int = 0,
         log: str | None = None,
     ) -> list[str]:
-        """Make the container and its init, which waits to be started."""
+        """Make the container and its init, which waits to be started.
+
+        Its init gets ``preserve_fds`` descriptors of the runtime's, from 3 on.
+        """
+        preserved = ["--preserve-fds", str(preserve_fds)] if preserve_fds else []
         console = [] if console_socket is None else ["--console-socket", console_socket]
         return [
             *self._head("create", log),
@@ -52,6 +57,7 @@ class Caller:
             "--pid-file",
             pid_file,
             *console,
+            *preserved,
             *self._pivot(),
             container,
         ]

@@ -6,10 +6,10 @@ import contextlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 
 from .._errors import InvalidValue
+from .._witness import temporary_path
 from ..state._scarcity import scarce
 
 MODE = 0o711
@@ -33,7 +33,7 @@ def made_directory(path: str | None) -> Iterator[str]:
     """
     with scarce():
         if path is None:
-            directory, ours = tempfile.mkdtemp(prefix="trio-supervisor-"), True
+            directory, ours = _make_temporary(), True
         else:
             directory, ours = path, _make(path)
         before = set() if ours else set(os.listdir(directory))
@@ -44,6 +44,12 @@ def made_directory(path: str | None) -> Iterator[str]:
         except BaseException:
             _undo(directory, ours=ours, before=before)
             raise
+
+
+def _make_temporary() -> str:
+    path = temporary_path()
+    os.mkdir(path, 0o700)  # never somebody else's
+    return path
 
 
 def _make(path: str) -> bool:

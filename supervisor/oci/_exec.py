@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._errors import InvalidValue
+from ._init import INIT_ARGS
 
 MAX_ID = 2**32 - 2
 """The kernel's highest uid and gid; the next one means *unchanged*."""
@@ -16,10 +17,11 @@ User = int | str | tuple[int, int] | None
 def exec_process(
     init: Mapping[str, Any],
     *,
-    args: Sequence[str],
+    args: Sequence[str] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     user: User = None,
+    terminal: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Return init's process object with only what the caller gives replaced; it shares the rest.
 
@@ -32,14 +34,18 @@ def exec_process(
         cwd: absolute working directory.
         user: ``uid``, ``(uid, gid)``, ``"uid"`` or ``"uid:gid"``; a gid that isn't given is
             init's.
+        terminal: the columns and rows of its terminal; None for no terminal, whatever init has.
 
     Raises:
         InvalidValue: an argument can't work.
     """
     process = dict(init)
-    process["args"] = _arguments(args)
-    process["terminal"] = False
+    if args is not None:
+        process["args"] = _arguments(args)
+    process["terminal"] = terminal is not None
     process.pop("consoleSize", None)
+    if terminal is not None:
+        process["consoleSize"] = {"width": terminal[0], "height": terminal[1]}
     if env is not None:
         process["env"] = merge_env(process.get("env", ()), env)
     if cwd is not None:
@@ -53,6 +59,26 @@ def exec_process(
             "gid": old.get("gid", 0) if gid is None else gid,
         }
     return process
+
+
+def init_process(
+    process: Mapping[str, Any],
+    *,
+    args: Sequence[str] | None,
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    terminal: tuple[int, int] | None,
+) -> dict[str, Any]:
+    """Return a bundle's process object with what the caller of create gives in place of its own.
+
+    A bundle with ``init=True`` keeps its init in front of other arguments.
+
+    Raises:
+        InvalidValue: an argument can't work.
+    """
+    if args is not None and tuple(process["args"][:2]) == INIT_ARGS:
+        args = [*INIT_ARGS, *_arguments(args)]
+    return exec_process(process, args=args, env=env, cwd=cwd, terminal=terminal)
 
 
 def merge_env(entries: Sequence[str], changes: Mapping[str, str]) -> list[str]:

@@ -8,6 +8,7 @@ from .._errors import ShimNotFound
 from ..shim._binary import find_binary
 
 INIT_DESTINATION = "/dev/init"
+INIT_ARGS = (INIT_DESTINATION, "--")  # in front of the program's own
 """Where it stands in the container: in the tmpfs on /dev, so that no root filesystem is written."""
 
 _INTERPRETER = 3
@@ -20,7 +21,16 @@ def init_path() -> str:
         ShimNotFound: it isn't there, isn't executable, or isn't static: it would look for its
             libraries inside the container, where they needn't be.
     """
-    path = find_binary("supervisor-init")
+    return static_path("supervisor-init")
+
+
+def static_path(name: str) -> str:
+    """Return the absolute path of a program of ours that runs as a container's first one.
+
+    Raises:
+        ShimNotFound: as `init_path`.
+    """
+    path = find_binary(name)
     if not is_static(path):
         raise ShimNotFound(
             f"{path} is not a static program, so it can't run as a container's init: install "

@@ -11,6 +11,7 @@ from .._errors import BundleInvalid, InfrastructureError, StateCorrupt
 from ..state._files import read_bytes
 from ._check import Fault, carriable, kind
 from ._ids import container_root_ids
+from ._layer import check_layer
 from ._schema import CONFIG
 
 
@@ -50,6 +51,7 @@ def check_spec(spec: dict[str, Any], directory: str) -> None:
         raise BundleInvalid(fault.reason, path=path, where=fault.where or None) from None
     if not _joins_user_namespace(spec):
         container_root_ids(spec, path=path)
+    check_layer(spec, path)
     _check_root(spec["root"]["path"], directory, path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Iterable
 
 import attrs
 
@@ -13,6 +14,10 @@ from .._errors import InvalidValue, RuntimeNotFound
 logger = logging.getLogger("supervisor")
 
 CANDIDATES = ("crun", "runc", "youki")
+
+
+def _tuple(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(items)  # the bare `tuple` as a converter leaves mypy no type for the argument
 
 
 def _strings(
@@ -31,11 +36,11 @@ class Runtime:
         path: absolute path of the program.
         args: extra global arguments, put before ``--root``.
         root: its ``--root`` directory; None for ``<supervisor's root>/.runtime``.
-        no_pivot: whether create, exec and restore get ``--no-pivot``.
+        no_pivot: whether create and restore get ``--no-pivot``.
     """
 
     path: str
-    args: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_strings)
+    args: tuple[str, ...] = attrs.field(default=(), converter=_tuple, validator=_strings)
     root: str | None = None
     no_pivot: bool = False
 

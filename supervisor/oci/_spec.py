@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._arguments import CPU_PERIOD_MICROSECONDS, Arguments
-from ._init import INIT_DESTINATION
+from ._init import INIT_ARGS, INIT_DESTINATION
+from ._layer import OVERLAY, layer_annotations
 from ._mounts import Mount, is_bind, system_mounts, tmpfs
 from ._rootless import UserNamespace
 
@@ -76,10 +77,13 @@ def compose_spec(
     resources = _resources(wanted, devices=namespace is None)
     if resources:
         linux["resources"] = resources
+    layered = wanted.writable == OVERLAY
+    annotated = {"annotations": layer_annotations(wanted.layer_bytes)} if layered else {}
     return {
         "ociVersion": OCI_VERSION,
+        **annotated,
         "process": _process(wanted, user=user, init=init is not None),
-        "root": {"path": root_path, "readonly": wanted.writable is None},
+        "root": {"path": root_path, "readonly": wanted.writable != "direct"},
         "hostname": wanted.hostname,
         "mounts": _mounts(wanted, host_mounts=host_mounts, namespace=namespace, init=init),
         "linux": linux,
@@ -141,7 +145,7 @@ def _process(wanted: Arguments, *, user: tuple[int, int], init: bool) -> dict[st
     return {
         "terminal": False,
         "user": {"uid": user[0], "gid": user[1]},
-        "args": [*([INIT_DESTINATION, "--"] if init else []), *wanted.args],
+        "args": [*(INIT_ARGS if init else ()), *wanted.args],
         "env": [f"{name}={value}" for name, value in wanted.env.items()],
         "cwd": wanted.cwd,
         "capabilities": {

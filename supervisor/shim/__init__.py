@@ -2,7 +2,7 @@
 
 ::
 
-    shim.c keeper.c init.c   the programs
+    *.c                      the programs: shim (and its parts), keeper, init, gate
     _binary                  where they are
     _report                  what the shim says, once
     _fifos                   exit and control
@@ -10,7 +10,15 @@
 """
 
 from ._binary import check_program, find_binary
-from ._fifos import CLOSE_STDIN, RELEASE, ExitFifo, make_fifos, send_line, signal_line
+from ._fifos import (
+    CLOSE_STDIN,
+    RELEASE,
+    ExitFifo,
+    make_fifos,
+    resize_line,
+    send_line,
+    signal_line,
+)
 from ._launch import Leash, Shim, launch, launch_keeper, read_report
 from ._report import Made, Refused, parse_report
 
@@ -29,6 +37,7 @@ __all__ = [
     "make_fifos",
     "parse_report",
     "read_report",
+    "resize_line",
     "send_line",
     "signal_line",
 ]

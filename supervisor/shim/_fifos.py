@@ -81,6 +81,11 @@ CLOSE_STDIN = "0 0 0"
 RELEASE = "3 0 0"
 
 
+def resize_line(columns: int, rows: int) -> str:
+    """Return the line that has the shim resize its process's terminal."""
+    return f"1 {columns} {rows}"
+
+
 def signal_line(number: int) -> str:
     """Return the line that has the shim signal its process."""
     return f"2 {int(number)} 0"

@@ -68,6 +68,7 @@ class Shim:
         told = read_shim(layout.shim)
         process = None if told is None else PidFd.open(*told)
         if process is not None and not _works_in(process.pid, layout.path):
+            process.reap()  # one that an earlier supervisor of this very program has launched
             process.close()
             process = None
         return cls(layout, process)
@@ -131,6 +132,7 @@ def launch(
     options: Sequence[str] = (),
     leash: Leash | None = None,
     fds: Sequence[int] = (),
+    program: int | None = None,
 ) -> tuple[Shim, int]:
     """Launch a shim that will run the runtime's ``command``.
 
@@ -141,6 +143,7 @@ def launch(
         options: further options of the shim (standard streams).
         leash: ends the process when the supervisor lets go.
         fds: descriptors named in ``options``.
+        program: a descriptor of the runtime's program, where it isn't run from its path.
 
     Returns:
         The shim, and the descriptor that its report comes from, for `read_report`.
@@ -150,6 +153,9 @@ def launch(
         TooManyFiles: no descriptor was left.
     """
     arguments = [binary, "--directory", layout.path, *options]
+    if program is not None:
+        arguments += ["--program", str(program)]
+        fds = [*fds, program]
     if leash is not None:
         arguments += ["--leash", str(leash)]
         fds = [*fds, *leash.fds]
@@ -170,12 +176,17 @@ async def read_report(fd: int) -> Made | Refused | None:
     Cancellation: ``fd`` is closed, the shim goes on.
     """
     heard = b""
-    async with trio.lowlevel.FdStream(fd) as stream:
+    os.set_blocking(fd, False)
+    try:
         while b"\n" not in heard and len(heard) < _REPORT_BYTES:
-            chunk = await stream.receive_some(_REPORT_BYTES)
+            await trio.lowlevel.wait_readable(fd)
+            chunk = os.read(fd, _REPORT_BYTES)
             if not chunk:
                 break
             heard += chunk
+    finally:
+        trio.lowlevel.notify_closing(fd)
+        os.close(fd)
     return parse_report(heard)
 
 

@@ -26,7 +26,8 @@ class Refused:
 
     Attributes:
         error: what happened, for people.
-        phase: options, start, files, fifos, stdio, launch, runtime, pid or leash.
+        phase: options, start, files, fifos, stdio, fork, layer, launch, runtime, console, pid
+            or leash.
         errno: the system's error number, or 0.
         code: the runtime's exit code (phase runtime).
         signal: the signal that ended the runtime, or 0.

@@ -240,11 +240,28 @@ static bool take_container(const char *container) {
     return (join(path, container, "lock") && await_lock(path)) || root_is_ours;
 }
 
+/* What was being made or removed when the supervisor died. Nothing in it runs any more: its list,
+ * if it has one, may name a container that was made again since. One that is being made by
+ * somebody else has its lock held, or is still empty, and its maker makes it again. */
+static bool sweep_temporary(const char *path) {
+    char lock[PATH_MAX];
+    const char *name = strrchr(path, '/') + 1;
+    if (strncmp(name, ".deleted-", 9) == 0) {
+        remove_tree(path);
+        return true;
+    }
+    if (strncmp(name, ".new-", 5) != 0) return false;
+    if (rmdir(path) == 0 || !join(lock, path, "lock")) return true;
+    if (access(lock, F_OK) != 0 || await_lock(lock)) remove_tree(path);
+    return true;
+}
+
 /* All descriptors that are opened here lie above the first free one: they are closed together at
  * the end, however many there were. */
 static void clean_container(const char *container) {
     static char text[FILE_SIZE];
     char path[PATH_MAX];
+    if (sweep_temporary(container)) return;
     ssize_t size = join(path, container, "cleanup") ? read_file(path, text, sizeof text) : -1;
     if (size <= 0) return;
     int first_free = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);

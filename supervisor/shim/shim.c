@@ -8,18 +8,15 @@
  * Nothing is allocated after start-up, every descriptor is close-on-exec, and all signals are
  * blocked and read from a descriptor: no handler ever runs, so no call here is ever interrupted.
  */
+#include "shim.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -27,179 +24,46 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
 
-enum { STATUS_SIZE = 64, LINE_SIZE = 128, TEXT_SIZE = 1024, LOG_LIMIT = 64 * 1024 };
-enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000 };
+enum { STATUS_SIZE = 64, LINE_SIZE = 128, GIVEN_FD = 3 };
+enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
 
 /* The shim's whole state: there is one process, so there is one of these. */
 static struct {
     char **command;       /* the runtime's command line */
-    const char *stdio[3]; /* null, fifo:PATH, file:PATH, fd:N; for stderr also stdout */
+    int program;          /* the runtime itself, or -1: then it is at the first word's path */
+    int given;            /* what the runtime gets as its descriptor 3, or -1 */
+    const char *stdio[3]; /* null, fifo:PATH, file:PATH, fd:N, log:PATH; for stderr also stdout */
     int end[3];           /* the container's own stdin, stdout and stderr, until it has them */
     int holder[3];        /* the other sides of those that are fifos */
     int leash_pipe;       /* breaks when the supervisor lets go */
     int leash_pidfd;      /* the supervisor itself */
-    int report_fd;        /* the launcher's pipe, until the one report is written */
     int signal_fd;        /* all signals that we act on */
     int control_fd;       /* lines from supervisors */
     int exit_fd;          /* closed when the end is recorded */
     int status_fd;        /* exitStatus, preallocated */
     pid_t runtime;        /* 0 when it isn't running */
     pid_t process;        /* 0 before it is known and after it was reaped */
-    int runtime_status;
     int stop_signal;      /* the last one that told us to stop, or 0 */
     bool given_up;        /* a second one came while there was no process */
     bool leash_broken;
     bool released;        /* `3 0 0`: nobody wants the rest */
     char line[LINE_SIZE]; /* of control, as far as it has come; one that fills this is too long */
     size_t line_length;
-    size_t logged;
 } shim = {.stdio = {"null", "null", "null"},
           .end = {-1, -1, -1},
           .holder = {-1, -1, -1},
+          .program = -1,
+          .given = -1,
           .leash_pipe = -1,
           .leash_pidfd = -1,
-          .report_fd = STDOUT_FILENO,
           .signal_fd = -1,
-          .control_fd = -1,
-          .logged = LOG_LIMIT}; /* nothing, until we are in our directory */
-
-/* ---- words: the log and the report ------------------------------------------------------- */
-
-/* What we write is small: it goes out in one piece or not at all. */
-static bool write_text(int fd, const char *text) {
-    size_t size = strlen(text);
-    return write(fd, text, size) == (ssize_t)size;
-}
-
-static int64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-/* Bytes outside printable ASCII become \u00XX: a path need not be UTF-8, the line must be JSON. */
-static void escape(char *out, size_t size, const char *text) {
-    size_t used = 0;
-    for (; *text != '\0' && used + 7 < size; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\') out[used++] = '\\';
-        if (c >= 0x20 && c < 0x7f) out[used++] = (char)c;
-        else used += (size_t)snprintf(out + used, 7, "\\u%04x", c);
-    }
-    out[used] = '\0';
-}
-
-/* A writer of rubbish on `control` must not fill the disk through us: the log is bounded. */
-__attribute__((format(printf, 2, 3))) static void note(const char *level, const char *format, ...) {
-    char text[TEXT_SIZE], escaped[2 * TEXT_SIZE], entry[3 * TEXT_SIZE];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    escape(escaped, sizeof escaped, text);
-    snprintf(entry, sizeof entry, "{\"level\": \"%s\", \"msg\": \"%s\", \"time\": %lld}\n", level,
-             escaped, (long long)now_ns());
-    if (shim.logged + strlen(entry) > LOG_LIMIT) return;
-    shim.logged += strlen(entry);
-    int fd = open("shim-log.json", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (fd < 0) return;
-    write_text(fd, entry);
-    close(fd);
-}
-
-static void close_quietly(int *fd) {
-    if (*fd >= 0) close(*fd);
-    *fd = -1;
-}
-
-/* The launcher may be dead by now (EPIPE): then nobody is there to hear it. */
-static void report(const char *line) {
-    write_text(shim.report_fd, line);
-    close_quietly(&shim.report_fd);
-}
-
-static void end_children(void);
-
-/* Ends the shim before it has a process to watch. After the report it may not be called.
- * `error` is an errno, or 0: it travels as a number, so that nobody has to match text. */
-__attribute__((format(printf, 3, 4), noreturn)) static void fail(int error, const char *phase,
-                                                                 const char *format, ...) {
-    char text[TEXT_SIZE], escaped[2 * TEXT_SIZE], line[3 * TEXT_SIZE];
-    va_list arguments;
-    va_start(arguments, format);
-    int size = vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    if (error != 0 && size < (int)sizeof text)
-        snprintf(text + size, sizeof text - (size_t)size, ": %s", strerror(error));
-    end_children();
-    note("error", "%s: %s", phase, text);
-    escape(escaped, sizeof escaped, text);
-    int status = shim.runtime_status;
-    snprintf(line, sizeof line,
-             "{\"error\": \"%s\", \"phase\": \"%s\", "
-             "\"errno\": %d, \"code\": %d, \"signal\": %d}\n",
-             escaped, phase, error, WIFEXITED(status) ? WEXITSTATUS(status) : 0,
-             WIFSIGNALED(status) ? WTERMSIG(status) : 0);
-    report(line);
-    _exit(1);
-}
-
-/* ---- files ------------------------------------------------------------------------------- */
-
-/* O_NOCTTY: we lead a session, and a terminal that we open must not become its own. */
-static int open_or_fail(const char *phase, const char *path, int flags) {
-    int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0600);
-    if (fd < 0) fail(errno, phase, "cannot open %s", path);
-    return fd;
-}
-
-static int open_fifo(const char *phase, const char *path, int flags) {
-    struct stat status;
-    int fd = open_or_fail(phase, path, flags | O_NONBLOCK);
-    if (fstat(fd, &status) < 0 || !S_ISFIFO(status.st_mode))
-        fail(0, phase, "%s is not a fifo", path);
-    return fd;
-}
-
-static ssize_t read_file(const char *path, char *buffer, size_t size) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    ssize_t n = read(fd, buffer, size - 1);
-    close(fd);
-    buffer[n < 0 ? 0 : n] = '\0';
-    return n;
-}
-
-/* Whole or not at all: a temporary name of our own, then rename. Returns its descriptor, which
- * holds a lock on the file. */
-static int write_whole(const char *path, const char *text) {
-    char temporary[64];
-    snprintf(temporary, sizeof temporary, ".%s.%d", path, (int)getpid());
-    int fd = open_or_fail("files", temporary, O_WRONLY | O_CREAT | O_EXCL);
-    if (!write_text(fd, text) || flock(fd, LOCK_EX) < 0 || rename(temporary, path) < 0)
-        fail(errno, "files", "cannot write %s", path);
-    return fd;
-}
-
-/* The parent (field 4) and the start time (22) from /proc/PID/stat: man 5 proc. The name in field
- * 2 may hold spaces and parentheses, so count from its last one. */
-static bool read_stat(pid_t pid, pid_t *parent, unsigned long long *start_time) {
-    char path[32], text[1024];
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    if (read_file(path, text, sizeof text) <= 0) return false;
-    const char *rest = strrchr(text, ')');
-    return rest != NULL && sscanf(rest + 1,
-                                  " %*c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
-                                  " %*s %*s %*s %llu",
-                                  parent, start_time) == 2;
-}
+          .control_fd = -1};
 
 /* ---- step 1: options, descriptors, signals, identity ------------------------------------- */
 
@@ -220,6 +84,13 @@ static void set_leash(const char *spec) {
         fail(0, "options", "--leash takes PIPE:PIDFD, two descriptors, not %s", spec);
 }
 
+static int descriptor(const char *option, const char *spec) {
+    int fd = -1, used = 0;
+    if (sscanf(spec, "%9d%n", &fd, &used) != 1 || spec[used] != '\0' || fd <= STDERR_FILENO)
+        fail(0, "options", "%s takes a descriptor, not %s", option, spec);
+    return fd;
+}
+
 static void enter_directory(const char *path) {
     if (chdir(path) < 0) fail(errno, "options", "cannot enter %s", path);
 }
@@ -232,19 +103,31 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--stdout") == 0) set_stream(STDOUT_FILENO, *at);
         else if (strcmp(option, "--stderr") == 0) set_stream(STDERR_FILENO, *at);
         else if (strcmp(option, "--leash") == 0) set_leash(*at);
+        else if (strcmp(option, "--program") == 0) shim.program = descriptor(option, *at);
+        else if (strcmp(option, "--give") == 0) shim.given = descriptor(option, *at);
+        else if (strcmp(option, "--log") == 0) log_configure(*at);
+        else if (strcmp(option, "--terminal") == 0) terminal_configure(*at);
+        else if (strcmp(option, "--layer") == 0) layer_configure(*at);
+        else if (strcmp(option, "--lower") == 0) layer_lower(*at);
+        else if (strcmp(option, "--uids") == 0) layer_uids(*at);
+        else if (strcmp(option, "--gids") == 0) layer_gids(*at);
         else if (strcmp(option, "--directory") == 0) enter_directory(*at);
         else fail(0, "options", "unknown option %s", option);
     }
     if (*at == NULL || at[1] == NULL)
         fail(0, "options", "usage: supervisor-shim [--directory PATH] [--leash PIPE:PIDFD] "
+                           "[--program FD] [--give FD] [--log MAX_BYTES:FILES:PATH] [--terminal FD] "
+                           "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
                            "[--stdin SPEC] [--stdout SPEC] [--stderr SPEC] -- RUNTIME ARG...");
+    layer_check();
     shim.command = at + 1;
-    shim.logged = 0;
+    allow_notes();
 }
 
 /* An inherited descriptor would hang whoever waits for its end: keep only what we were given. */
 static void close_others(void) {
-    const int given[] = {shim.leash_pipe, shim.leash_pidfd, shim.end[0], shim.end[1], shim.end[2]};
+    const int given[] = {shim.leash_pipe, shim.leash_pidfd, shim.program, terminal_console(),
+                         shim.end[0],     shim.end[1],      shim.end[2],  shim.given};
     unsigned from = STDERR_FILENO + 1, next;
     do {
         next = UINT_MAX;
@@ -256,11 +139,10 @@ static void close_others(void) {
             fail(errno, "options", "descriptor %u", next);
         from = next + 1;
     } while (next != UINT_MAX);
-    int report_fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    if (report_fd < 0) fail(errno, "start", "cannot keep our stdout");
-    shim.report_fd = report_fd;
+    report_keep();
     int null = open_or_fail("start", "/dev/null", O_RDWR);
-    for (int i = 0; i < 3; i++) dup2(null, i);
+    for (int i = 0; i < 3; i++)
+        if (dup2(null, i) < 0) fail(errno, "start", "cannot let go of descriptor %d", i);
     if (null > STDERR_FILENO) close(null);
 }
 
@@ -321,6 +203,14 @@ static int open_stream_fifo(int stream, const char *path) {
     return end;
 }
 
+/* The container has a fifo here too, which it can open again by /dev/stdout whoever its root is. */
+static int open_logged(int stream, const char *path) {
+    int end = open_stream_fifo(stream, path);
+    log_add(stream, shim.holder[stream]);
+    shim.holder[stream] = -1;
+    return end;
+}
+
 /* It may be a fifo of the user's that nobody reads: that is an error, not a wait without end. */
 static int open_file(int stream, const char *path) {
     int flags = stream == STDIN_FILENO ? O_RDONLY : O_WRONLY | O_CREAT | O_APPEND;
@@ -334,6 +224,8 @@ static int open_stream(int stream) {
     if (shim.end[stream] >= 0) return shim.end[stream]; /* given as fd:N */
     if (strcmp(spec, "null") == 0) return open_or_fail("stdio", "/dev/null", O_RDWR);
     if (strncmp(spec, "fifo:", 5) == 0) return open_stream_fifo(stream, spec + 5);
+    if (strncmp(spec, "log:", 4) == 0 && stream != STDIN_FILENO)
+        return open_logged(stream, spec + 4);
     if (strncmp(spec, "file:", 5) == 0) return open_file(stream, spec + 5);
     if (stream == STDERR_FILENO && strcmp(spec, "stdout") == 0) return shim.end[STDOUT_FILENO];
     fail(0, "options", "bad stdio %s", spec);
@@ -356,6 +248,10 @@ static void read_signals(void) {
         if (info.ssi_signo != SIGCHLD) handle_signal((int)info.ssi_signo);
 }
 
+static bool in_range(int size) {
+    return size > 0 && size <= USHRT_MAX;
+}
+
 /* A line is good if we would write these numbers so: what is cut, or has a NUL in it, isn't. */
 static void obey(void) {
     char same[LINE_SIZE];
@@ -363,10 +259,14 @@ static void obey(void) {
     sscanf(shim.line, "%9d %9d %9d", &verb, &first, &second);
     int length = snprintf(same, sizeof same, "%d %d %d", verb, first, second);
     if ((size_t)length != shim.line_length || strcmp(same, shim.line) != 0) verb = -1;
-    if (verb == 0) close_quietly(&shim.holder[STDIN_FILENO]);
-    else if (verb == 2 && first > 0 && first <= LAST_SIGNAL) {
+    bool bare = first == 0 && second == 0;
+    if (verb == 0 && bare) {
+        if (!terminal_hang_up()) close_quietly(&shim.holder[STDIN_FILENO]);
+    } else if (verb == 1 && in_range(first) && in_range(second) && terminal_resize(first, second)) {
+        return;
+    } else if (verb == 2 && first > 0 && first <= LAST_SIGNAL && second == 0) {
         if (shim.process > 0) kill(shim.process, first);
-    } else if (verb == 3) shim.released = true;
+    } else if (verb == 3 && bare) shim.released = true;
     else note("warning", "control line skipped: %s", shim.line);
 }
 
@@ -392,21 +292,37 @@ static void break_leash(void) {
     if (shim.process > 0) kill(shim.process, SIGKILL);
 }
 
+static int sooner(int a, int b) {
+    return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
 /* Waits until something happens and acts on it; `also` is a further descriptor to wait for.
  * Control lines are for a process: they wait for the report of it. */
 static void wait_for_events(int also, int timeout_ms) {
-    struct pollfd watched[] = {{.fd = shim.signal_fd, .events = POLLIN},
-                               {.fd = shim.report_fd < 0 ? shim.control_fd : -1, .events = POLLIN},
-                               {.fd = shim.leash_pipe, .events = 0}, /* POLLHUP comes unasked */
-                               {.fd = shim.leash_pidfd, .events = POLLIN},
-                               {.fd = also, .events = POLLIN}};
-    if (poll(watched, sizeof watched / sizeof *watched, timeout_ms) <= 0) return;
+    enum { OURS = 5 };
+    struct pollfd watched[OURS + LOG_WATCHED + TERMINAL_WATCHED] = {
+        {.fd = shim.signal_fd, .events = POLLIN},
+        {.fd = reported() ? shim.control_fd : -1, .events = POLLIN},
+        {.fd = shim.leash_pipe, .events = 0}, /* POLLHUP comes unasked */
+        {.fd = shim.leash_pidfd, .events = POLLIN},
+        {.fd = also, .events = POLLIN}};
+    log_watch(watched + OURS);
+    terminal_watch(watched + OURS + LOG_WATCHED);
+    timeout_ms = sooner(timeout_ms, sooner(log_patience(), terminal_patience()));
+    poll(watched, sizeof watched / sizeof *watched, timeout_ms); /* failed, it has seen nothing */
     if (watched[0].revents != 0) read_signals();
     if (watched[1].revents != 0) read_control();
     if (watched[2].revents != 0 || watched[3].revents != 0) break_leash();
+    log_copy(watched + OURS);
+    terminal_copy(watched + OURS + LOG_WATCHED);
 }
 
 /* ---- step 3: the runtime ----------------------------------------------------------------- */
+
+/* A dup2 onto itself would leave it close-on-exec. */
+static int give(void) {
+    return shim.given == GIVEN_FD ? fcntl(GIVEN_FD, F_SETFD, 0) : dup2(shim.given, GIVEN_FD);
+}
 
 /* Between vfork and exec the child borrows our memory: only system calls here. The runtime hands
  * its signal mask on to the container (runc), so it must be empty. Dispositions go by system call:
@@ -416,49 +332,64 @@ static void wait_for_events(int also, int timeout_ms) {
 static int run_child(pid_t self) {
     static const unsigned long fallback[8]; /* the kernel's sigaction: SIG_DFL, no flags, no mask */
     sigset_t none;
+    int program = shim.program; /* of the child's own descriptors: ours keep their numbers */
     sigemptyset(&none);
     for (int i = 0; i < 3; i++)
         if (dup2(shim.end[i], i) < 0) return errno;
+    if (shim.given >= 0 && program == GIVEN_FD)
+        program = fcntl(program, F_DUPFD_CLOEXEC, GIVEN_FD + 1);
+    if (shim.given >= 0 && give() < 0) return errno;
     for (int number = 1; number <= LAST_SIGNAL; number++)
         syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
     if (getppid() != self) return ECHILD;
+    int error = layer_mount();
+    if (error != 0) return error;
     sigprocmask(SIG_SETMASK, &none, NULL);
-    execv(shim.command[0], shim.command);
+    if (program >= 0)
+        syscall(SYS_execveat, program, "", shim.command, environ, AT_EMPTY_PATH);
+    execv(shim.command[0], shim.command); /* also where programs in memory may not be run */
     return errno;
 }
 
-/* Two things may have ended it before it began, or while it ran: the runtime was killed then. */
+/* Two things may have ended it before it began, or while it ran (the runtime was killed then), or
+ * together with its end: whatever has come by now counts. */
 static void check_wanted(void) {
+    wait_for_events(-1, 0);
     if (shim.leash_broken) fail(0, "leash", "the supervisor let go");
     if (shim.given_up) fail(0, "runtime", "%s was given up: told twice to stop", shim.command[0]);
 }
 
 static void launch_runtime(void) {
     static volatile int child_error;
-    /* Looked at once more after `shim` is written and locked: a keeper that looked before that
-     * has not seen us, and then the leash is broken already. */
-    wait_for_events(-1, 0);
+    /* After `shim` is written and locked: a keeper that looked before that has not seen us, and
+     * then the leash is broken already. */
     check_wanted();
+    layer_prepare();
     pid_t self = getpid();
     pid_t child = vfork();
     if (child == 0) {
         child_error = run_child(self);
         _exit(127);
     }
-    if (child < 0) fail(errno, "launch", "cannot fork");
+    if (child < 0) fail(errno, "fork", "cannot fork");
     shim.runtime = child;
+    layer_let_go();
     if (shim.end[STDERR_FILENO] == shim.end[STDOUT_FILENO]) shim.end[STDERR_FILENO] = -1;
     for (int i = 0; i < 3; i++) close_quietly(&shim.end[i]);
+    close_quietly(&shim.program);
+    close_quietly(&shim.given);
+    if (child_error != 0) layer_failed(child_error);
     if (child_error != 0) fail(child_error, "launch", "cannot run %s", shim.command[0]);
 }
 
 /* Reaps the runtime alone: the process must stay unreaped until its start time is read. */
 static void await_runtime(void) {
     int status;
-    while (waitpid(shim.runtime, &status, WNOHANG) != shim.runtime) wait_for_events(-1, -1);
+    for (pid_t ended; (ended = waitpid(shim.runtime, &status, WNOHANG)) != shim.runtime;)
+        wait_for_events(-1, ended == 0 ? -1 : LOOK_AGAIN_MS);
     shim.runtime = 0;
-    shim.runtime_status = status;
+    report_runtime(status);
     check_wanted();
     const char *name = shim.command[0];
     if (WIFSIGNALED(status)) fail(0, "runtime", "%s: killed by signal %d", name, WTERMSIG(status));
@@ -470,6 +401,7 @@ static void find_process(void) {
     char text[64];
     pid_t parent;
     int pid = 0, used = 0;
+    terminal_take();
     unsigned long long start_time;
     ssize_t size = read_file("pid", text, sizeof text);
     if (size < 0) fail(errno, "pid", "%s succeeded but wrote no pid file", shim.command[0]);
@@ -494,13 +426,17 @@ static void record_end(const siginfo_t *info) {
     int number = exited ? 0 : info->si_status, code = exited ? info->si_status : 128 + number;
     snprintf(text, sizeof text, "%d %d %lld %d", code, number, (long long)now_ns(),
              info->si_code == CLD_DUMPED);
-    if (!write_status(text)) note("error", "cannot record %s: %s", text, strerror(errno));
+    if (!write_status(text) && !write_status(text)) /* what fails in passing loses no end */
+        note("error", "cannot record %s: %s", text, strerror(errno));
 }
 
-/* Recorded first, reaped second: a process that is gone from /proc has its end on disk. */
-static void reap(void) {
+/* Recorded first, reaped second: a process that is gone from /proc has its end on disk. Returns how
+ * many ms to wait for the next SIGCHLD at most: if the kernel couldn't tell, that has come. */
+static int reap(void) {
     siginfo_t info = {.si_pid = 0};
-    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0) {
+    int failed;
+    while ((failed = waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT)) == 0 &&
+           info.si_pid != 0) {
         if (info.si_pid == shim.process) {
             record_end(&info);
             shim.process = 0;
@@ -508,69 +444,90 @@ static void reap(void) {
         waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG);
         info.si_pid = 0;
     }
+    return failed != 0 && errno != ECHILD ? LOOK_AGAIN_MS : -1;
 }
 
 static void watch_process(void) {
-    reap(); /* it may have ended before its pid was known, its SIGCHLD long read */
+    int patience = reap(); /* it may have ended before its pid was known, its SIGCHLD long read */
     while (shim.process > 0) {
-        wait_for_events(-1, -1);
-        reap();
+        wait_for_events(-1, patience);
+        patience = reap();
     }
     close_quietly(&shim.exit_fd); /* everybody who waits for the end wakes up now */
     close_quietly(&shim.holder[STDIN_FILENO]);
 }
 
-/* Without a name nobody can open a fifo any more, and whoever has it open keeps its bytes. */
+/* Without a name nobody can open a fifo any more, and whoever has it open keeps its bytes. Where
+ * nobody can tell, it has one. */
 static bool output_unread(void) {
     int total = 0, bytes;
     struct stat status;
     for (int i = STDOUT_FILENO; i <= STDERR_FILENO; i++)
-        if (shim.holder[i] >= 0 && fstat(shim.holder[i], &status) == 0 && status.st_nlink > 0 &&
+        if (shim.holder[i] >= 0 && (fstat(shim.holder[i], &status) < 0 || status.st_nlink > 0) &&
             ioctl(shim.holder[i], FIONREAD, &bytes) == 0)
             total += bytes;
     return total > 0;
 }
 
+/* Who was told to stop doesn't stay: a service manager waits for us. */
+static bool dismissed(void) {
+    return shim.released || shim.leash_broken || shim.stop_signal != 0;
+}
+
 /* A fifo that nobody holds open forgets its bytes, so stay while there are any. Readers are seen
  * through inotify (a read, a close, the name's end): nothing else tells that a fifo became empty.
- * Its instances are few: without one, look again now and then. Who was told to stop doesn't
- * stay: a service manager waits for us. */
+ * Its instances are few: without one, look again now and then. A log and a terminal are there for
+ * as long as somebody writes; what is left in a terminal waits for somebody who attaches. */
 static void hold_output(void) {
     char events[sizeof(struct inotify_event) + NAME_MAX + 1];
     bool blind = false;
-    int watcher = output_unread() ? inotify_init1(IN_CLOEXEC | IN_NONBLOCK) : -1;
+    bool staying = log_active() || output_unread(); /* who holds a log may write to a fifo too */
+    int watcher = staying ? inotify_init1(IN_CLOEXEC | IN_NONBLOCK) : -1;
     for (int i = STDOUT_FILENO; i <= STDERR_FILENO; i++)
         if (shim.holder[i] >= 0 &&
             inotify_add_watch(watcher, shim.stdio[i] + 5, IN_ACCESS | IN_CLOSE | IN_ATTRIB) < 0)
             blind = true;
-    while (output_unread() && !shim.released && !shim.leash_broken && shim.stop_signal == 0) {
+    while (!dismissed() && (terminal_active() || log_active() || output_unread())) {
         wait_for_events(watcher, blind ? LOOK_AGAIN_MS : -1);
         reap();
         while (read(watcher, events, sizeof events) > 0) continue;
     }
+    log_finish();
+    terminal_finish();
 }
 
 /* After a failed create: whatever was left to us dies with us. Needs CONFIG_PROC_CHILDREN, and
- * a descriptor: if we are short of them, now is the time to spare some. */
+ * a descriptor: if we are short of them, now is the time to spare some, and then to be stubborn. */
 static void end_children(void) {
     char path[64], text[512];
     siginfo_t info;
+    ssize_t size;
+    int failures = 0;
     close_quietly(&shim.signal_fd);
     close_quietly(&shim.control_fd);
     snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-    while (read_file(path, text, sizeof text) > 0) {
+    while ((size = read_file(path, text, sizeof text)) != 0) {
+        if (size < 0 && ++failures > ATTEMPTS) return;
+        if (size < 0) poll(NULL, 0, ATTEMPT_MS);
         char *at = text, *end;
         for (long pid = strtol(at, &end, 10); end != at; pid = strtol(at = end, &end, 10))
             if (*end == ' ') kill((pid_t)pid, SIGKILL); /* a cut number has no space behind it */
-        if (waitid(P_ALL, 0, &info, WEXITED) < 0) return;
+        if (size > 0 && waitid(P_ALL, 0, &info, WEXITED) < 0 && errno == ECHILD) return;
     }
 }
 
+static void undo(void) {
+    end_children();
+    log_finish(); /* what the runtime has said */
+}
+
 int main(int argc, char **argv) {
+    report_undoing(undo);
     parse_options(argv + (argc > 0));
     close_others();
     take_signals();
     write_identity();
+    log_open();
     open_own_fifos();
     for (int i = 0; i < 3; i++) shim.end[i] = open_stream(i);
     launch_runtime();

@@ -32,10 +32,11 @@ from ._models import (
     Intent,
     ProcessRecord,
     Result,
+    ShimLost,
     known_keys,
     process_object,
 )
-from ._procfs import boot_id, parent_pid, start_time
+from ._procfs import Stat, boot_id, look_at, start_time
 
 __all__ = [
     "RESERVED",
@@ -49,6 +50,8 @@ __all__ = [
     "ProcessRecord",
     "Result",
     "RootLayout",
+    "ShimLost",
+    "Stat",
     "boot_id",
     "check_exec_id",
     "check_id",
@@ -58,7 +61,7 @@ __all__ = [
     "known_keys",
     "load",
     "loads",
-    "parent_pid",
+    "look_at",
     "process_object",
     "read_exit_status",
     "read_pid",

@@ -81,7 +81,10 @@ def _read(fd: int, path: str) -> bytes:
         raise StateCorrupt(path, "not a regular file")
     if status.st_size > MAX_BYTES:
         raise StateCorrupt(path, f"longer than {MAX_BYTES} bytes")
-    parts = []
+    data = os.read(fd, status.st_size + 1)
+    if len(data) == status.st_size:
+        return data  # a byte more was asked for, and there is none
+    parts = [data]
     while part := os.read(fd, status.st_size + 1):
         parts.append(part)
     return b"".join(parts)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from os.path import basename, join
+from os.path import basename, dirname, join
 
 import attrs
 
@@ -206,6 +206,20 @@ class ProcessLayout:
     def stderr(self) -> str:
         """Fifo from the process's standard error."""
         return join(self.path, "stderr")
+
+    def output_log(self) -> str:
+        """The file that its output is logged to; rotated ones are called ``.1``, ``.2``, ..."""
+        return join(dirname(self.path), "logs", f"{self.id}.log")
+
+    @property
+    def terminal(self) -> str:
+        """Socket of whoever attaches to its terminal."""
+        return join(self.path, "terminal")
+
+    @property
+    def console(self) -> str:
+        """Socket over which the runtime sends its terminal to the shim, while it is made."""
+        return join(self.path, "console.sock")
 
     def log(self, verb: str) -> str:
         """Return the file of the runtime's own log of its call ``verb``."""

@@ -54,6 +54,13 @@ class Intent(enum.Enum):
     DELETE = "delete"
 
 
+class ShimLost(enum.Enum):
+    """What is done with a process whose shim was lost."""
+
+    KILL = "kill"
+    KEEP = "keep"
+
+
 def _no_known_keys(extra: Mapping[str, Any], known: frozenset[str]) -> None:
     for key in sorted(known & extra.keys()):
         raise InvalidValue(f"extra holds {key!r}, which has a field of its own")
@@ -66,6 +73,11 @@ def _container_id(_: object, field: attrs.Attribute[str], value: str) -> None:
 def _intent(_: object, field: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, Intent):
         raise InvalidValue(f"{field.name} must be an Intent or None, not {type(value).__name__}")
+
+
+def _shim_lost(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, ShimLost):
+        raise InvalidValue(f"{field.name} must be a ShimLost, not {type(value).__name__}")
 
 
 def _status(_: object, field: attrs.Attribute[Any], value: object) -> None:
@@ -108,6 +120,7 @@ class ContainerRecord:
         restart: the restart policy; None for none.
         intent: what was begun and must be finished.
         leash: whether it dies with its supervisor.
+        on_shim_lost: what is done with its processes if their shim is lost.
         version: of the format.
         extra: keys that we don't know.
     """
@@ -130,6 +143,7 @@ class ContainerRecord:
     restart: Mapping[str, Any] | None = attrs.field(default=None, converter=copied_restart)
     intent: Intent | None = attrs.field(default=None, validator=_intent)
     leash: bool = attrs.field(default=False, validator=flag)
+    on_shim_lost: ShimLost = attrs.field(default=ShimLost.KILL, validator=_shim_lost)
     version: int = attrs.field(default=VERSION, validator=_VERSION)
     extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
 

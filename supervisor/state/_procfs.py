@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import attrs
+
 from ._scarcity import scarce
 
 # Counted from field 3, the first one behind the command's name.
+_STATE = 3 - 3
 _PPID = 4 - 3
 _STARTTIME = 22 - 3
+
+
+@attrs.frozen
+class Stat:
+    """What one look at a process says.
+
+    Attributes:
+        zombie: whether it has ended, and its parent hasn't reaped it.
+        parent_pid: of its parent, 0 if that is out of sight.
+        start_time: when it started, in clock ticks after boot.
+    """
+
+    zombie: bool
+    parent_pid: int
+    start_time: int
 
 
 def boot_id() -> str:
@@ -14,17 +32,22 @@ def boot_id() -> str:
     return _read("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
 
 
+def look_at(pid: int) -> Stat | None:
+    """Return what a process is now; None if there is none. A zombie still is one."""
+    try:
+        fields = stat_fields(_read(f"/proc/{pid}/stat"))
+    except (FileNotFoundError, ProcessLookupError):  # ESRCH: it went while we read
+        return None
+    return Stat(fields[_STATE] == b"Z", int(fields[_PPID]), int(fields[_STARTTIME]))
+
+
 def start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks after boot; None if there is none.
 
-    A zombie still has one. With the pid and the boot id it names one process for good.
+    With the pid and the boot id it names one process for good.
     """
-    return _field(pid, _STARTTIME)
-
-
-def parent_pid(pid: int) -> int | None:
-    """Return the pid of a process's parent, 0 if that is out of sight; None if there is none."""
-    return _field(pid, _PPID)
+    process = look_at(pid)
+    return None if process is None else process.start_time
 
 
 def stat_fields(data: bytes) -> list[bytes]:
@@ -34,14 +57,6 @@ def stat_fields(data: bytes) -> list[bytes]:
     no later one holds a parenthesis: the last one ends it.
     """
     return data.rpartition(b")")[2].split()
-
-
-def _field(pid: int, index: int) -> int | None:
-    try:
-        data = _read(f"/proc/{pid}/stat")
-    except (FileNotFoundError, ProcessLookupError):  # ESRCH: it went while we read
-        return None
-    return int(stat_fields(data)[index])
 
 
 def _read(path: str) -> bytes:

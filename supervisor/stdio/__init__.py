@@ -1,16 +1,55 @@
-"""Standard streams: what the caller asks for, the fifos, and Trio's streams over them."""
+"""Standard streams: what the caller asks for, and the Trio side of it.
 
-from ._plan import DEVNULL, PIPE, STDOUT, Stdio, StdioArgument, plan, prepare
-from ._streams import InputStream, open_output
+::
+
+    _kinds       what a stream may be: LogFile, Fifo, TerminalSize, ...
+    _plan        from the caller's words to the shim's options
+    _streams     fifos as Trio streams
+    _console     the socket over which a runtime sends a terminal
+    _terminal    attaching to a terminal
+    _records     the records of a log, in order, across rotation
+"""
+
+from ._console import Console, console
+from ._kinds import (
+    DEVNULL,
+    LOG,
+    PIPE,
+    STDOUT,
+    Fifo,
+    LogFile,
+    StdioArgument,
+    TerminalArgument,
+    TerminalSize,
+    terminal_size,
+)
+from ._plan import Stdio, plan, prepare
+from ._records import LogFiles, LogRecord, parse_record
+from ._streams import InputStream, OutputStream, Streams
+from ._terminal import TerminalStream, attach
 
 __all__ = [
     "DEVNULL",
+    "LOG",
     "PIPE",
     "STDOUT",
+    "Console",
+    "Fifo",
     "InputStream",
+    "LogFile",
+    "LogFiles",
+    "LogRecord",
+    "OutputStream",
     "Stdio",
     "StdioArgument",
-    "open_output",
+    "Streams",
+    "TerminalArgument",
+    "TerminalSize",
+    "TerminalStream",
+    "attach",
+    "console",
+    "parse_record",
     "plan",
     "prepare",
+    "terminal_size",
 ]

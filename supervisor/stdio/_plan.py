@@ -3,57 +3,77 @@
 from __future__ import annotations
 
 import os
-import subprocess
+from collections.abc import Mapping
 from typing import IO, Any
 
 import attrs
 
 from .._errors import InvalidValue, scarcity
 from ..state import ProcessLayout
+from ._kinds import (
+    DEVNULL,
+    PIPE,
+    STDOUT,
+    Fifo,
+    LogFile,
+    StdioArgument,
+    TerminalArgument,
+    TerminalSize,
+    terminal_size,
+)
 
-DEVNULL = subprocess.DEVNULL
-PIPE = subprocess.PIPE
-STDOUT = subprocess.STDOUT
-
-StdioArgument = int | str | os.PathLike[str] | IO[Any] | None
 NAMES = ("stdin", "stdout", "stderr")
+_DIRECTORY_MODE = 0o711
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Stdio:
     """The three standard streams of a process, as the shim is told.
 
     Attributes:
-        specs: for stdin, stdout and stderr: ``null``, ``fifo:PATH``, ``file:PATH``, ``fd:N``
-            or (stderr) ``stdout``.
+        specs: for stdin, stdout and stderr: ``null``, ``fifo:PATH``, ``file:PATH``, ``fd:N``,
+            ``log:PATH`` or (stderr) ``stdout``.
+        directory: the process directory: the fifos in it are ours to make.
+        log: the log's bounds, or None.
+        log_path: the log's file.
+        terminal: the terminal's initial size, or None.
+        given: a descriptor that the process gets as its number 3, or None.
     """
 
     specs: tuple[str, str, str]
+    directory: str
+    log: LogFile | None = None
+    log_path: str = ""
+    terminal: TerminalSize | None = None
+    given: int | None = None
 
     @property
     def options(self) -> list[str]:
         """The shim's options."""
         pairs = zip(NAMES, self.specs, strict=True)
-        return [word for name, spec in pairs for word in (f"--{name}", spec)]
+        words = [word for name, spec in pairs for word in (f"--{name}", spec)]
+        if self.log is not None:
+            words += ["--log", f"{self.log.max_bytes}:{self.log.files}:{self.log_path}"]
+        if self.given is not None:
+            words += ["--give", str(self.given)]
+        return words
 
     @property
     def fds(self) -> list[int]:
         """The descriptors that the shim must inherit."""
-        return [int(spec[3:]) for spec in self.specs if spec.startswith("fd:")]
+        given = [] if self.given is None else [self.given]
+        return [int(spec[3:]) for spec in self.specs if spec.startswith("fd:")] + given
 
     @property
     def fifos(self) -> list[str]:
-        """The paths of the fifos among them."""
-        return [spec[5:] for spec in self.specs if spec.startswith("fifo:")]
+        """The paths of the fifos that are ours to make."""
+        paths = [spec.partition(":")[2] for spec in self.specs if _is_fifo(spec)]
+        return [path for path in paths if os.path.dirname(path) == self.directory]
 
-    def moved(self, old: str, new: str) -> Stdio:
-        """Return the same with fifos in the directory ``new`` in place of ``old``."""
-        head = f"fifo:{old}/"
-        first, second, third = (
-            f"fifo:{new}/{spec.removeprefix(head)}" if spec.startswith(head) else spec
-            for spec in self.specs
-        )
-        return Stdio((first, second, third))
+    def moved(self, new: str) -> Stdio:
+        """Return the same with the process directory at ``new``."""
+        first, second, third = (_moved(spec, self.directory, new) for spec in self.specs)
+        return attrs.evolve(self, specs=(first, second, third), directory=new)
 
 
 def plan(
@@ -62,22 +82,35 @@ def plan(
     stdin: StdioArgument,
     stdout: StdioArgument,
     stderr: StdioArgument,
+    terminal: TerminalArgument = False,
 ) -> Stdio:
     """Return the streams that the caller asked for; nothing is touched yet.
 
     Args:
         layout: the process directory that fifos will be made in.
-        stdin: None or DEVNULL, PIPE, a path that is opened for reading, or an open file.
-        stdout: the same, a path being opened for appending and made if it isn't there.
+        stdin: None or DEVNULL, PIPE, a path that is opened for reading, an open file, a `Fifo`.
+        stdout: the same, a path being opened for appending and made if it isn't there; or a
+            `LogFile`.
         stderr: the same, or STDOUT.
+        terminal: whether all three are a terminal instead, or its size.
 
     Raises:
-        InvalidValue: one of them is something else.
+        InvalidValue: one of them is something else, or they don't go together.
+        NotFifo: a `Fifo` isn't one.
     """
     own = {"stdin": layout.stdin, "stdout": layout.stdout, "stderr": layout.stderr}
     asked = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+    size = terminal_size(terminal)
+    if size is not None and any(value is not None for value in asked.values()):
+        raise InvalidValue("a terminal is stdin, stdout and stderr: they must be None")
     first, second, third = (_spec(name, asked[name], own[name]) for name in NAMES)
-    return Stdio((first, second, third))
+    return Stdio(
+        specs=(first, second, third),
+        directory=layout.path,
+        log=_log(asked),
+        log_path=layout.output_log(),
+        terminal=size,
+    )
 
 
 def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
@@ -90,6 +123,8 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
         for path in stdio.fifos:
             os.mkfifo(path, 0o600)
             _own(path, uid, gid)
+        if stdio.log is not None:
+            os.makedirs(os.path.dirname(stdio.log_path), _DIRECTORY_MODE, exist_ok=True)
         for name, spec in zip(NAMES, stdio.specs, strict=True):
             if spec.startswith("file:"):
                 _try_file(spec[5:], reading=name == "stdin", uid=uid, gid=gid)
@@ -106,9 +141,34 @@ def _spec(name: str, value: StdioArgument, fifo: str) -> str:
         if name != "stderr":
             raise InvalidValue(f"{name} can't be STDOUT: only stderr can")
         return "stdout"
+    if isinstance(value, LogFile):
+        if name == "stdin":
+            raise InvalidValue("stdin can't be a log")
+        return f"log:{fifo}"
+    if isinstance(value, Fifo):
+        value.check()
+        return f"fifo:{value.path}"
     if isinstance(value, str | os.PathLike):
         return f"file:{_path(name, value)}"
     return f"fd:{_descriptor(name, value)}"
+
+
+def _log(asked: Mapping[str, StdioArgument]) -> LogFile | None:
+    logs = [value for value in asked.values() if isinstance(value, LogFile)]
+    if any(log != logs[0] for log in logs):
+        raise InvalidValue("stdout and stderr go to one log: they can't have different bounds")
+    return logs[0] if logs else None
+
+
+def _is_fifo(spec: str) -> bool:
+    return spec.startswith(("fifo:", "log:"))
+
+
+def _moved(spec: str, old: str, new: str) -> str:
+    kind, _, path = spec.partition(":")
+    if not _is_fifo(spec) or os.path.dirname(path) != old:
+        return spec
+    return f"{kind}:{os.path.join(new, os.path.basename(path))}"
 
 
 def _path(name: str, value: str | os.PathLike[str]) -> str:
@@ -129,7 +189,8 @@ def _descriptor(name: str, value: int | IO[Any]) -> int:
         os.fstat(fd)
     except (AttributeError, ValueError, OSError, OverflowError) as error:
         raise InvalidValue(
-            f"{name} must be None, DEVNULL, PIPE, a path or an open file, not {value!r}"
+            f"{name} must be None, DEVNULL, PIPE, LOG, a path, a Fifo or an open file, "
+            f"not {value!r}"
         ) from error
     return fd
 
@@ -148,10 +209,6 @@ def _try_file(path: str, *, reading: bool, uid: int, gid: int) -> None:
 
 def _own(path: str, uid: int, gid: int) -> None:
     status = os.stat(path)
-    if (status.st_uid, status.st_gid) == (uid, gid) or not _may_chown():
+    if (status.st_uid, status.st_gid) == (uid, gid) or os.geteuid() != 0:
         return
     os.chown(path, uid, gid)
-
-
-def _may_chown() -> bool:
-    return os.geteuid() == 0

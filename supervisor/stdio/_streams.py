@@ -1,4 +1,4 @@
-"""Fifos as Trio streams."""
+"""A process's fifos as Trio streams."""
 
 from __future__ import annotations
 
@@ -6,13 +6,109 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
 from .._errors import scarcity
+from .._witness import hear
+from ..shim import CLOSE_STDIN, send_line
+from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children
 
 
-def open_output(path: str) -> trio.abc.ReceiveStream:
+class Streams:
+    """The standard streams of one process, as far as they are PIPE.
+
+    Attributes:
+        stdin: its writing end, or None.
+        stdout: its reading end, or None.
+        stderr: the same.
+    """
+
+    def __init__(self, layout: ProcessLayout, record: ProcessRecord, *, container: str) -> None:
+        self._container = container
+        self._layout = layout
+        self._record = record
+        self.stdin: InputStream | None = None
+        self.stdout: OutputStream | None = None
+        self.stderr: OutputStream | None = None
+        self._stdin_holders: list[Descriptor] = []
+        self._output_holders: list[Descriptor] = []
+
+    def open(self, *, hold: bool = False) -> None:
+        """Open the fifos in the process directory; a fifo of the caller's own is the caller's.
+
+        Args:
+            hold: whether to hold each of them open beside the streams, as the shim does: then
+                they stay whole without it.
+
+        Raises:
+            TooManyFiles: no descriptor was left.
+        """
+        # No reference back to the process: a stream that nobody keeps is closed at once.
+        let_go = partial(_end_input, self._layout.control, self._stdin_holders)
+        if self._record.stdin == f"fifo:{self._layout.stdin}":
+            self.stdin = InputStream(self._layout.stdin, let_go)
+        if self._record.stdout == f"fifo:{self._layout.stdout}":
+            self.stdout = OutputStream(self._layout.stdout, self._container)
+        if self._record.stderr == f"fifo:{self._layout.stderr}":
+            self.stderr = OutputStream(self._layout.stderr, self._container)
+        if hold:
+            self._hold()
+
+    def _hold(self) -> None:
+        try:
+            if self.stdin is not None:
+                with contextlib.suppress(OSError):  # ENXIO: the process has closed it already
+                    self._stdin_holders.append(_holder(self._layout.stdin, os.O_WRONLY))
+            if self.stdout is not None:
+                self._output_holders.append(_holder(self._layout.stdout, os.O_RDONLY))
+            if self.stderr is not None:
+                self._output_holders.append(_holder(self._layout.stderr, os.O_RDONLY))
+        except OSError as error:
+            raise scarcity(error) from error
+
+    def close(self) -> None:
+        """Close our ends; the process isn't told."""
+        if self.stdin is not None:
+            self.stdin.detach()
+        for stream in (self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.release()
+
+    def release(self) -> None:
+        """Close what is held open beside the streams; the second time nothing happens."""
+        _close_all(self._stdin_holders)
+        _close_all(self._output_holders)
+
+    def close_stdin(self) -> None:
+        """End the process's input; a terminal is hung up.
+
+        Raises:
+            ProcessEnded: it has ended.
+        """
+        if self.stdin is not None:
+            self.stdin.close()
+        else:
+            _end_input(self._layout.control, self._stdin_holders)
+
+
+def _holder(path: str, flags: int) -> Descriptor:
+    return close_in_children(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def _close_all(held: list[Descriptor]) -> None:
+    while held:
+        held.pop().close()
+
+
+def _end_input(control: str, held: list[Descriptor]) -> None:
+    _close_all(held)
+    send_line(control, CLOSE_STDIN)
+
+
+def open_output(path: str) -> trio.lowlevel.FdStream:
     """Open the reading end of an output fifo.
 
     Its end of file comes when the container has closed its end everywhere.
@@ -24,6 +120,35 @@ def open_output(path: str) -> trio.abc.ReceiveStream:
         return trio.lowlevel.FdStream(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
         raise scarcity(error) from error
+
+
+class OutputStream(trio.abc.ReceiveStream):
+    """The reading end of a process's output.
+
+    Whoever looks on is told what was read: it is gone from the fifo then.
+    """
+
+    def __init__(self, path: str, container: str) -> None:
+        self._container = container
+        self._stream = open_output(path)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive what is there, at most ``max_bytes``; ``b""`` at the end of the output."""
+        chunk = await self._stream.receive_some(max_bytes)
+        hear(self._container, chunk)
+        return chunk
+
+    def fileno(self) -> int:
+        """Return the descriptor's number."""
+        return self._stream.fileno()
+
+    def close(self) -> None:
+        """Close our end; the second time nothing happens."""
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        """Close our end."""
+        await self._stream.aclose()
 
 
 class InputStream(trio.abc.SendStream):
@@ -48,6 +173,20 @@ class InputStream(trio.abc.SendStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; BrokenResourceError once the process has closed its end."""
         await self._usable().send_all(data)
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what of ``data`` the fifo takes at once; return how many bytes that were.
+
+        Raises:
+            trio.BrokenResourceError: the process has closed its end.
+        """
+        fd = self._usable().fileno()
+        try:
+            return os.write(fd, data)
+        except BlockingIOError:
+            return 0
+        except BrokenPipeError as error:
+            raise trio.BrokenResourceError("the process has closed its standard input") from error
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return when some of it may be sent at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -11,9 +12,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor import PIPE, Cause, ProcessEnded, Source, State
-from supervisor.state import read_pid
+from supervisor import PIPE, Cause, ProcessEnded, Source, State, TooManyFiles
+from supervisor._adopt import Broken, Recovery, adopt
+from supervisor._core import Core
+from supervisor._evidence import Evidence, Finding, classify
+from supervisor.state import ContainerLayout, read_pid
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.helpers import shim_of, state_of
 from tests.support.leaks import wait_for
 from tests.support.runtimes import Choice
 from tests.support.victim import victim
@@ -258,3 +263,77 @@ async def test_found_later(
         assert not box.foreign and sup["a"] is box
         with trio.fail_after(30):
             await box.delete(force=True)
+
+
+async def test_an_adoption_that_is_interrupted(
+    supervisor: OpenSupervisor, root: Path, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were taken over before the machine ran short are kept; the next one goes on."""
+
+    async def adopt_first(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | None:
+        if layout.id == "b":
+            await first.wait()
+            raise TooManyFiles("not one left", container="b")
+        try:
+            return await adopt(recovery, layout)
+        finally:
+            first.set()
+
+    first = trio.Event()
+    async with supervisor(root) as later:
+        async with supervisor(root) as sup:
+            for id in ("a", "b"):
+                await sup.create(id, bundle("true"))
+        with monkeypatch.context() as patch, pytest.raises(TooManyFiles):
+            patch.setattr("supervisor._recovery.adopt", adopt_first)
+            await later.adopt()
+        assert list(later) == ["a"]
+        assert [box.id for box in await later.adopt()] == ["b"]
+        for box in list(later.values()):
+            await box.delete()
+
+
+def test_what_was_settled_is_settled() -> None:
+    """Whatever else is found beside a result: it is final."""
+    for watched, reported, alive in itertools.product([False, True], repeat=3):
+        evidence = Evidence(settled=True, watched=watched, reported=reported, alive=alive)
+        assert classify(evidence) is Finding.SETTLED
+
+
+async def test_a_lost_fifo(supervisor: OpenSupervisor, root: Path, bundle: MakeBundle) -> None:
+    """A container whose `exit` was removed is taken over: it counts as one that lost its shim."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+    (root / "a/init/exit").unlink()
+    async with supervisor(root) as sup:
+        assert (list(sup), dict(sup.broken)) == (["a"], {})
+        await sup["a"].delete(force=True)
+
+
+async def test_a_shim_that_ended_while_nobody_looked(
+    supervisor: OpenSupervisor, root: Path, bundle: MakeBundle
+) -> None:
+    """A child of this very program, whose supervisor had closed, is reaped by the next one."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        pid = a.pid
+    assert pid is not None
+    shim = shim_of(root / "a/init")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: state_of(shim) == "Z", "its shim has ended")
+    async with supervisor(root) as sup:
+        assert state_of(shim) == ""
+        await sup["a"].delete()
+
+
+async def test_an_id_that_was_ours(
+    supervisor: OpenSupervisor, root: Path, bundle: MakeBundle
+) -> None:
+    """A container that another supervisor makes under the id of a deleted one of ours is found."""
+    async with supervisor(root) as first, supervisor(root) as second:
+        await (await first.create("a", bundle("true"))).delete()
+        made = await second.create("a", bundle("true"))
+        assert [box.foreign for box in await first.adopt()] == [True]
+        await made.delete()

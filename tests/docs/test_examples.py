@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,13 @@ from tests.support.leaks import STRANGERS, descendants
 from .blocks import ROOT, Block, examples, fragments
 
 SECONDS = 60
+SAID = {
+    "compressor.py": r"^25 examples in ",
+    # Between its beginning and its teardown, the steps: five at most.
+    "durable.py": r"= Durability\(\)\n(state\.(write|crash|read).*\n){1,5}state\.teardown",
+    "sandbox.py": r"(?s)(?=.*good +exited 0: 42\n)(?=.*endless +killed by SIGKILL \(out of time\))",
+}
+"""What the output of an example must have in it."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +40,12 @@ def a_runtime() -> None:
 
 def run(program: Path, directory: Path) -> subprocess.CompletedProcess[str]:
     """Run a program as a user would, with the library that is tested."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(directory),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"),
+    }
     before = descendants(os.getpid())
     done = subprocess.run(
         [sys.executable, "-W", "error", str(program)],
@@ -79,4 +92,5 @@ def test_an_example_runs(program: Path, workdir: Path) -> None:
     done = run(program, workdir)
     assert (done.returncode, done.stderr) == (0, "")
     assert 0 < len(done.stdout.splitlines()) <= 30
-    assert os.listdir(workdir) == []
+    assert set(os.listdir(workdir)) <= {".hypothesis"}, "but for what Hypothesis remembers"
+    assert re.search(SAID.get(program.name, ""), done.stdout), done.stdout

@@ -7,22 +7,25 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import attrs
 import trio
 
-from supervisor import Bundle, Cause, Deadlines, ExitStatus, Process, Source
+from supervisor import Bundle, Cause, Container, ExitStatus, Process, Source, Supervisor
 from supervisor._pidfd import PidFd
 from supervisor.cgroups import Hierarchies
 from supervisor.state import read_pid, read_shim
+from supervisor.testing import HostRuntime
+from supervisor.testing._processes import state_of
 from tests.support import leaks
-from tests.support.runtimes import FAKE, Choice
+from tests.support.runtimes import Choice
 
-SOON = Deadlines(create=0.4, start=0.4, call=2.0, cleanup=20.0, kill=10.0, shim=2.0)
-"""For tests in which something hangs for ever; what doesn't hang still has time."""
+SOON = 0.4
+"""The deadline, in seconds, of an operation that hangs for ever; what must succeed gets more."""
 
 
 async def until(
@@ -36,6 +39,20 @@ async def until(
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain for: {what if isinstance(what, str) else what()}")
         await trio.sleep(0.002)
+
+
+@contextlib.contextmanager
+def hurried(one: Supervisor | Container, **seconds: float) -> Iterator[None]:
+    """Give what is done in the block shorter deadlines; what comes before and after has time."""
+    place: Any = one if isinstance(one, Supervisor) else one._core
+    name = "_host" if isinstance(one, Supervisor) else "host"
+    host = getattr(place, name)
+    deadlines = attrs.evolve(host.deadlines, **seconds)
+    setattr(place, name, attrs.evolve(host, deadlines=deadlines))
+    try:
+        yield
+    finally:
+        setattr(place, name, host)
 
 
 def left(root: Path) -> list[str]:
@@ -56,14 +73,6 @@ def cgroups_of(parent: str) -> list[str]:
 def living(pid: int) -> set[int]:
     """Return the descendants of a process that haven't ended."""
     return {child for child in leaks.descendants(pid) if state_of(child) not in ("Z", "")}
-
-
-def state_of(pid: int) -> str:
-    """Return the kernel's letter for the state of a process; "" if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 def commands(pid: int) -> list[str]:
@@ -112,11 +121,18 @@ def end(*pids: int) -> None:
 
 
 async def reap(*pids: int) -> None:
-    """Reap what the library couldn't know as a child of ours, when it has ended."""
+    """Reap what the library couldn't know as a child of ours, when it has ended.
+
+    It may be left to us only after that, when its parent ends too.
+    """
     for pid in pids:
-        await until(lambda pid=pid: state_of(pid) in ("Z", ""), f"{pid} has ended")  # type: ignore[misc]
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
+        await until(lambda pid=pid: _is_reaped(pid), f"{pid} has ended")  # type: ignore[misc]
+
+
+def _is_reaped(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return state_of(pid) == ""
 
 
 def lingering(choice: Choice, path: Path, verb: str, gate: Path) -> Path:
@@ -138,7 +154,8 @@ def movable(choice: Choice, path: Path) -> Path:
         assert found is not None
         path.symlink_to(found)
     else:
-        path.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {FAKE} "$@"\n')
+        host = HostRuntime().runtime
+        path.write_text(f'#!/bin/sh\nexec {host.path} {" ".join(host.args)} "$@"\n')
         path.chmod(0o755)
     return path
 

@@ -24,16 +24,18 @@ from supervisor import (
     State,
 )
 from supervisor.cgroups import Hierarchies
+from supervisor.state import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
-from tests.failures.helpers import end, living, reap, shim_of, until, with_hook
+from tests.failures.helpers import end, hurried, living, reap, shim_of, until, with_hook
 from tests.support import leaks
 from tests.support.runtimes import Choice
 from tests.support.victim import victim
 
 pytestmark = pytest.mark.runtimes("fake")
 
-BRIEF = Deadlines(call=0.15, cleanup=0.4, shim=0.2)
+BRIEF = Deadlines(call=0.15, cleanup=0.4)
+"""For clean-ups that fail; those that must succeed have the ordinary time."""
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ async def test_delete(
             await a.delete(force=True)
         assert (caught.value.seconds, caught.value.container) == (BRIEF.cleanup, "a")
         assert (a.state, list(sup)) == (State.BROKEN, [])
-        assert a.status is not None  # it was killed all the same
+        assert (await a.wait()).signal == signal.SIGKILL  # it was killed all the same
         assert all(path in sup.broken["a"].reason for path in left_over)
         with pytest.raises(ContainerExists, match="broken"):
             await sup.create("a", bundle("true"))
@@ -72,7 +74,7 @@ async def test_delete(
         assert list(sup) == []
         assert all(path in sup.broken["a"].reason for path in left_over)
     trouble.unlink()
-    async with supervisor(root, deadlines=BRIEF) as sup:
+    async with supervisor(root) as sup:
         assert (list(sup), dict(sup.broken)) == ([], {})
         await nothing_left()
 
@@ -105,8 +107,8 @@ async def test_undoing_a_create(
 ) -> None:
     """A failed create whose clean-up fails too raises its own error, and is listed as broken."""
     faults = ("fail-create-after-pid:no", f"{fault}-delete-while:{trouble}")
-    async with supervisor(root, runtime=choice.runtime(*faults), deadlines=BRIEF) as sup:
-        with pytest.raises(RuntimeFailed, match="no"):
+    async with supervisor(root, runtime=choice.runtime(*faults)) as sup:
+        with hurried(sup, call=BRIEF.call), pytest.raises(RuntimeFailed, match="no"):
             await sup.create("a", bundle("sleep", "60"))
         assert list(sup) == [] and str(root / "a") in sup.broken["a"].reason
         with pytest.raises(ContainerExists, match="broken"):
@@ -121,7 +123,7 @@ async def test_at_the_end_of_an_ephemeral_one(
 ) -> None:
     """An ephemeral supervisor whose runtime can't delete just then still ends, and warns."""
     runtime = choice.runtime(f"fail-delete-while:{trouble}")
-    async with supervisor(runtime=runtime, deadlines=BRIEF) as sup:
+    async with supervisor(runtime=runtime) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
     assert a.status is not None and not os.path.exists(sup.root)
@@ -198,7 +200,7 @@ async def test_delete_that_was_begun(
         end(shim)
         (root / "a/init/process.json").unlink()
         (root / "a/init/exit").unlink()
-    async with supervisor(root, deadlines=BRIEF) as sup:
+    async with supervisor(root, deadlines=Deadlines(shim=0.2)) as sup:
         assert (list(sup), dict(sup.broken)) == ([], {})
         await reap(shim)
         await nothing_left()
@@ -292,15 +294,18 @@ async def test_killed_while_it_execs(
 async def test_temporary_directories(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What a killed supervisor was making or removing is swept away once it is old."""
+    """What a killed supervisor was making or removing is swept away, and what lives isn't."""
     root.mkdir(mode=0o711)
-    for name in (".new-old", ".deleted-old", ".new-young"):
+    for name in (".new-dead", ".deleted-dead", ".new-alive"):
         (root / name / "init").mkdir(parents=True)
-    for name in (".new-old", ".deleted-old"):
-        os.utime(root / name, (1, 1))
-    async with supervisor(root) as sup:
-        assert (list(sup), dict(sup.broken)) == ([], {})
-    assert os.listdir(root) == [".new-young"]
+    (root / ".new-empty").mkdir()
+    (root / ".new-dead/lock").touch()
+    lock = Lock.take(str(root / ".new-alive/lock"))
+    assert lock is not None
+    with lock:
+        async with supervisor(root) as sup:
+            assert (list(sup), dict(sup.broken)) == ([], {})
+        assert os.listdir(root) == [".new-alive"]
 
 
 # ---- processes that can't be killed ---------------------------------------------------------

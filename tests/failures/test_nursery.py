@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import attrs
 import pytest
 
 from supervisor import (
     CleanupIncomplete,
     Container,
     CreateTimeout,
-    Deadlines,
     RuntimeFailed,
     RuntimeTimeout,
     ShimExited,
@@ -22,14 +21,21 @@ from supervisor import (
     Supervisor,
     SupervisorError,
 )
+from supervisor.testing import HostRuntime
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
-from tests.failures.helpers import SOON, shim_of
+from tests.failures.helpers import SOON, hurried, shim_of
 from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.runtimes("fake")
 
-BRIEF = attrs.evolve(SOON, cleanup=0.6, call=0.2, shim=0.1)
+HURRY = {
+    "hang-create-after-pid": {"create": SOON},
+    "hang-start": {"start": SOON},
+    "hang-exec-before-pid": {"create": SOON},
+    "hang-delete": {"call": SOON / 2},
+}
+"""The deadline that ends what hangs."""
 
 Ruin = Callable[[Container], Awaitable[object]]
 
@@ -65,7 +71,7 @@ def _shim(box: Container) -> int:
         ("die-create", None, RuntimeFailed),
         ("fail-start", _start, RuntimeFailed),
         ("hang-start", _start, RuntimeTimeout),
-        ("none", _start_without_shim, ShimExited),
+        ("", _start_without_shim, ShimExited),
         ("fail-exec-after-pid", _exec, RuntimeFailed),
         ("hang-exec-before-pid", _exec, CreateTimeout),
         ("fail-delete", _delete, CleanupIncomplete),
@@ -83,7 +89,7 @@ async def test_neighbours(
     nothing_left: NothingLeft,
 ) -> None:
     """Whatever goes wrong with one, its error goes to its caller, and its neighbour lives on."""
-    async with supervisor(root, deadlines=BRIEF) as sup:
+    async with supervisor(root) as sup:
         neighbour = await sup.create("good", bundle("sh", "-c", "read x; exit 5"), stdin=-1)
         await neighbour.start()
         await _ruin_one(sup, bundle, choice, fault, ruin, error)
@@ -98,7 +104,7 @@ async def test_neighbours(
         await third.start()
         await third.delete(force=True)
     _repair(root)
-    async with supervisor(root, deadlines=Deadlines()) as sup:
+    async with supervisor(root) as sup:
         for box in sup.values():
             await box.delete(force=True)
         await nothing_left()
@@ -112,18 +118,20 @@ async def _ruin_one(
     ruin: Ruin | None,
     error: type[SupervisorError],
 ) -> None:
-    good, sup.runtime = sup.runtime, choice.runtime(fault)
+    good, sup.runtime = sup.runtime, choice.runtime(*filter(None, [fault]))
+    seconds = HURRY.get(fault, {})
     with pytest.raises(error):
-        box = await sup.create("bad", bundle("sleep", "60"))
+        with hurried(sup, **({} if ruin else seconds)):
+            box = await sup.create("bad", bundle("sleep", "60"))
         assert ruin is not None
-        await ruin(box)
+        with hurried(box, **seconds):
+            await ruin(box)
     sup.runtime = good
 
 
 def _repair(root: Path) -> None:
     """Take the faults out of what the containers' records say of their runtime."""
     for state in root.glob("*/state.json"):
-        text = state.read_text()
-        for fault in ("fail-delete", "hang-delete"):
-            text = text.replace(fault, "no-fault")
-        state.write_text(text)
+        record = json.loads(state.read_text())
+        record["runtimeArgs"] = list(HostRuntime().runtime.args)
+        state.write_text(json.dumps(record))

@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor import CreateTimeout, DeadlineExpired, InfrastructureError, RuntimeFailed, State
+from supervisor import (
+    CreateTimeout,
+    DeadlineExpired,
+    Deadlines,
+    InfrastructureError,
+    RuntimeFailed,
+    State,
+)
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
-from tests.failures.helpers import SOON, until, with_hook
+from tests.failures.helpers import SOON, hurried, until, with_hook
 from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.runtimes("fake")
@@ -64,17 +71,25 @@ async def test_rubbish_at_create(
         await nothing_left()
 
 
-async def test_no_pid(
+@pytest.mark.parametrize(
+    ("fault", "terminal", "said"),
+    [("no-pid", False, "no pid file"), ("no-console", True, "sent no terminal")],
+)
+async def test_something_is_missing(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
     choice: Choice,
     root: Path,
+    fault: str,
+    terminal: bool,
+    said: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A runtime that succeeds without a pid file has failed; nothing is left."""
-    async with supervisor(root, runtime=choice.runtime("no-pid")) as sup:
-        with pytest.raises(RuntimeFailed, match="no pid file"):
-            await sup.create("a", bundle("sleep", "60"))
+    """A runtime that succeeds without pid file or terminal has failed; nothing is left."""
+    async with supervisor(root, runtime=choice.runtime(fault)) as sup:
+        with pytest.raises(RuntimeFailed, match=said) as caught:
+            await sup.create("a", bundle("sleep", "60"), terminal=terminal)
+        assert caught.value.returncode == 0
         await nothing_left()
 
 
@@ -104,10 +119,10 @@ async def test_hanging_create(
 ) -> None:
     """A create that never returns is ended at its deadline, whatever it had made by then."""
     runtime = choice.runtime(f"hang-create{when}")
-    async with supervisor(root, runtime=runtime, deadlines=SOON) as sup:
+    async with supervisor(root, runtime=runtime, deadlines=Deadlines(create=SOON)) as sup:
         with pytest.raises(CreateTimeout) as caught:
             await sup.create("a", bundle("sleep", "60"))
-        assert (caught.value.seconds, caught.value.container) == (SOON.create, "a")
+        assert (caught.value.seconds, caught.value.container) == (SOON, "a")
         assert isinstance(caught.value, DeadlineExpired) and "0.4 seconds" in str(caught.value)
         assert isinstance(caught.value, InfrastructureError)
         await nothing_left()
@@ -118,7 +133,7 @@ async def test_hanging_hook(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
     """A real create that hangs in a hook is ended at its deadline; cgroup and hook go too."""
-    async with supervisor(root, deadlines=SOON) as sup:
+    async with supervisor(root, deadlines=Deadlines(create=SOON)) as sup:
         with pytest.raises(CreateTimeout):
             await sup.create("a", with_hook(bundle("true"), "createRuntime", "sleep", "1000"))
         await nothing_left()
@@ -131,11 +146,11 @@ async def test_hanging_exec(
     """An exec that never returns is ended at its deadline, and its container goes on."""
     runtime = choice.runtime(f"hang-exec{when}")
     async with (
-        supervisor(root, runtime=runtime, deadlines=SOON) as sup,
+        supervisor(root, runtime=runtime) as sup,
         await sup.create("a", bundle("sleep", "60")) as a,
     ):
         await a.start()
-        with pytest.raises(CreateTimeout):
+        with hurried(a, create=SOON), pytest.raises(CreateTimeout):
             await a.exec(["sleep", "61"], id="job")
         assert not (root / "a/job").exists() and list(a.processes) == ["init"]
         assert (a.state, a.status) == (State.RUNNING, None)

@@ -169,7 +169,7 @@ async def test_silent_at_open(
         await sup.create("b", bundle("sleep", "60"))
     if trouble == "gone":
         program.unlink()
-    async with supervisor(root, deadlines=Deadlines(call=0.3, kill=5)) as sup:
+    async with supervisor(root, deadlines=Deadlines(call=2.0, kill=5)) as sup:
         assert list(sup) == ["a", "b"]
         assert (sup["a"].status, sup["b"].state) == (None, State.CREATED)
         if trouble == "gone":

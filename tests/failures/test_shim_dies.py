@@ -22,6 +22,7 @@ from supervisor import (
     State,
 )
 from supervisor._pidfd import PidFd
+from supervisor._task import ProcessTask
 from supervisor.shim import send_line
 from supervisor.state import read_pid
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -32,6 +33,7 @@ from tests.failures.helpers import (
     left,
     lingering,
     pid_in,
+    reap,
     shim_of,
     state_of,
     until,
@@ -187,8 +189,7 @@ async def test_before_report_of_a_real_exec(
             with pytest.raises(ShimExited):
                 await a.exec(["sleep", "61"], id="job")
         gate.unlink()
-        await until(lambda: state_of(pids[0]) == "Z", "the exec's process is dead")
-        os.waitpid(pids[0], 0)  # it was left to us, the subreaper
+        await reap(*pids)  # it is dead, and left to us, the subreaper, when the runtime ends
         assert (a.state, a.status) == (State.RUNNING, None)
 
 
@@ -314,10 +315,18 @@ async def test_stopped_exec_shim_while_init_ends(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
     root: Path,
+    monkeypatch: pytest.MonkeyPatch,
     how: str,
     nothing_left: NothingLeft,
 ) -> None:
     """A stopped exec shim, whose zombie holds init's pid namespace, doesn't hold up init's end."""
+    end_stuck_shim = ProcessTask._end_stuck_shim
+
+    def but_no_other(task: ProcessTask) -> None:
+        end_stuck_shim(task)
+        a._core.host.patrol._seconds = 60.0  # init ends after this, and its shim isn't stuck
+
+    monkeypatch.setattr(ProcessTask, "_end_stuck_shim", but_no_other)
     async with supervisor(root, deadlines=IMPATIENT) as sup:
         a = await sup.create("a", bundle("sh", "-c", "read x; exit 42"), stdin=-1)
         await a.start()

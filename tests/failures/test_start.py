@@ -7,7 +7,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 
@@ -22,13 +21,12 @@ from supervisor import (
 )
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
-from tests.failures.helpers import SOON, living, shim_of, until
+from tests.failures.helpers import SOON, hurried, living, shim_of, until
 from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.runtimes("fake")
 
 ways_to_fail = pytest.mark.parametrize("kind", ["fail", "die", "mute"])
-QUICK = attrs.evolve(SOON, shim=0.1)
 
 
 @ways_to_fail
@@ -64,13 +62,14 @@ async def test_timeout_before(
     trouble.touch()
     runtime = choice.runtime(f"hang-start-while:{trouble}")
     async with (
-        supervisor(runtime=runtime, deadlines=SOON) as sup,
+        supervisor(runtime=runtime) as sup,
         await sup.create("a", bundle("true")) as a,
     ):
         before = living(os.getpid())
-        with pytest.raises(RuntimeTimeout, match="start took longer") as caught:
-            await a.start()
-        assert (caught.value.seconds, caught.value.container) == (SOON.start, "a")
+        with hurried(a, start=SOON):
+            with pytest.raises(RuntimeTimeout, match="start took longer") as caught:
+                await a.start()
+        assert (caught.value.seconds, caught.value.container) == (SOON, "a")
         assert isinstance(caught.value, InfrastructureError)
         assert (a.state, living(os.getpid())) == (State.CREATED, before)
         trouble.unlink()
@@ -84,11 +83,12 @@ async def test_timeout_after(
 ) -> None:
     """A start that times out when the program runs, or has ended, has started it."""
     async with (
-        supervisor(runtime=choice.runtime("hang-start-after"), deadlines=QUICK) as sup,
+        supervisor(runtime=choice.runtime("hang-start-after")) as sup,
         await sup.create("a", bundle("sh", "-c", program)) as a,
     ):
         before = living(os.getpid())
-        await a.start()
+        with hurried(a, start=2.0, shim=0.1):  # time for the runtime to let the program go
+            await a.start()
         assert living(os.getpid()) <= before
         if code is None:
             assert (a.state, a.status) == (State.RUNNING, None)
@@ -127,12 +127,11 @@ async def test_no_answer_either(
     trouble = workdir / "trouble"
     trouble.touch()
     faults = (f"fail-start-while:{trouble}", f"{silence}-while:{trouble}")
-    deadlines = attrs.evolve(QUICK, call=0.3)
     async with (
-        supervisor(runtime=choice.runtime(*faults), deadlines=deadlines) as sup,
+        supervisor(runtime=choice.runtime(*faults)) as sup,
         await sup.create("a", bundle("true")) as a,
     ):
-        with pytest.raises(RuntimeFailed):
+        with hurried(a, call=0.3, shim=0.1), pytest.raises(RuntimeFailed):
             await a.start()
         assert a.state is State.CREATED
         trouble.unlink()
@@ -196,3 +195,18 @@ def _called(before: set[int]) -> bool:
             return []
 
     return any(b"start" in words(pid) for pid in living(os.getpid()) - before)
+
+
+@pytest.mark.runtimes("runc")
+async def test_a_gate_that_is_open_already(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """After a start that was killed half-way the runtime may say *created* of what runs."""
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        gate = os.open(root / ".runtime/a/exec.fifo", os.O_RDONLY | os.O_NONBLOCK)
+        await until(lambda: os.readlink(f"/proc/{box.pid}/exe").endswith("busybox"), "it runs")
+        os.close(gate)
+        with trio.move_on_after(0.2) as scope:
+            await box.start()
+        assert scope.cancelled_caught
+        assert (box.state, box.status) == (State.RUNNING, None)

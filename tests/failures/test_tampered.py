@@ -9,9 +9,12 @@ import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from supervisor import PIPE, Cause, Source, State
+from supervisor._evidence import _descends
+from supervisor.shim import Shim
 from supervisor.state import start_time
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
@@ -249,3 +252,17 @@ async def test_another_process_of_the_container(
         a.send_signal(signal.SIGKILL)
         assert (await a.wait()).signal == signal.SIGKILL
         await a.delete()
+
+
+@pytest.mark.runtimes("fake")
+async def test_it_is_never_ourselves(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Without a shim and a cgroup nothing speaks against a pid, unless it is our own."""
+    async with supervisor(root) as sup, await sup.create("a", bundle("true")) as a:
+        core = a._core
+        gone = Shim(core.layout.process("gone"), None)
+        record = attrs.evolve(core.record, cgroup=None)
+        assert a.pid is not None
+        assert _descends(core.host, record, gone, a.pid)
+        assert not _descends(core.host, record, gone, os.getpid())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,8 +11,17 @@ import pytest
 import trio
 import trio.lowlevel
 
-from supervisor import Container, Deadlines, IllegalTransition, ProcessEnded, State, UsageError
+from supervisor import (
+    Container,
+    IllegalTransition,
+    ProcessEnded,
+    ShimExited,
+    State,
+    SupervisorError,
+    UsageError,
+)
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.helpers import hurried, until
 from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.runtimes("fake")
@@ -107,18 +117,19 @@ async def test_deleted_while_starting(
 ) -> None:
     """A delete by force ends a start that hangs; the start says that nothing was started."""
     runtime = choice.runtime("hang-start")
-    async with supervisor(root, runtime=runtime, deadlines=Deadlines(shim=0.1)) as sup:
+    async with supervisor(root, runtime=runtime) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
 
                 async def start() -> None:
-                    with pytest.raises(IllegalTransition, match="it is deleted"):
+                    with pytest.raises(IllegalTransition, match=r"it is delet(ing|ed)"):
                         await a.start()
 
                 nursery.start_soon(start)
                 await trio.testing.wait_all_tasks_blocked()
-                await a.delete(force=True)
+                with hurried(a, shim=0.1):
+                    await a.delete(force=True)
         assert a.state is State.DELETED and not (root / "a").exists()
 
 
@@ -180,3 +191,55 @@ async def test_signal_between_death_and_record(
                 break
             await trio.lowlevel.checkpoint()
         assert (await a.wait()).signal == signal.SIGKILL
+
+
+@pytest.mark.parametrize("when", ["", "-before-pid", "-after-pid"])
+async def test_deleted_while_it_execs(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, when: str
+) -> None:
+    """An exec that is under way is given up, and keeps neither the delete waiting nor a lock."""
+    runtime = choice.runtime(f"hang-exec{when}")
+    async with supervisor(root, runtime=runtime) as sup, trio.open_nursery() as nursery:
+        box = await sup.create("a", bundle("sleep", "60"))
+        await box.start()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+
+        async def run_exec() -> None:
+            with pytest.raises(ShimExited, match="being deleted"):
+                await box.exec(["sleep", "61"], id="job")
+
+        nursery.start_soon(run_exec)
+        await until((root / "a/job/exitStatus").exists, "its shim works")
+        with trio.fail_after(5):
+            await box.delete(force=True)
+            await trio.lowlevel.checkpoint()  # it is shielded: was it too slow?
+            while trio.lowlevel.current_statistics().tasks_living >= tasks:
+                await trio.lowlevel.checkpoint()
+        assert not list(sup) and not sup.broken
+
+
+@pytest.mark.runtimes("crun", "runc")
+async def test_deleted_at_any_moment_of_an_exec(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """Whichever is quicker, the delete is quick, and no task is left of the exec."""
+    spec = bundle("sleep", "60")
+    async with supervisor() as sup:
+        before = trio.lowlevel.current_statistics().tasks_living
+        for moment in range(12):
+            box = await sup.create("a", spec)
+            await box.start()
+
+            async def run_exec(box: Container = box) -> None:
+                with contextlib.suppress(SupervisorError):
+                    await box.exec(["true"])
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_exec)
+                await trio.sleep(moment * 0.001)  # that is what is tried: one moment after another
+                begin = trio.current_time()
+                await box.delete(force=True)
+                assert trio.current_time() - begin < 5
+        with trio.fail_after(5):
+            while trio.lowlevel.current_statistics().tasks_living > before:
+                await trio.lowlevel.checkpoint()

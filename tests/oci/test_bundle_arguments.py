@@ -61,7 +61,7 @@ SURROGATE = "\ud800"
         ("mounts", [Mount("/nowhere/at/all", "/x")], r"mounts\[0\]: its source /nowhere/at/all"),
         ("writable", "yes", "writable must be 'direct' or 'overlay'"),
         ("writable", True, "writable must be"),
-        ("writable", "overlay", "not there yet"),
+        ("layer_bytes", 5, "layer_bytes: there is a layer only with writable='overlay'"),
         ("init", 1, "init must be True or False"),
         ("memory_bytes", 0, "memory_bytes must be from 1"),
         ("memory_bytes", 2**63, "memory_bytes must be from 1"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from supervisor._errors import BundleInvalid
 from supervisor.oci import Bundle
-from tests.strategies import json_values
+from supervisor.testing.strategies import json_values
 
 from .configs import Place, full, minimal, name, places, replaced, value_at, without
 from .making import load_error, write

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from supervisor._errors import InvalidValue
 from supervisor.oci import Bundle, Mount, _bundle
-from tests.strategies import texts
+from supervisor.testing.strategies import texts
 
 from .making import Maker, mount_at, namespaces
 from .settings import THOROUGH

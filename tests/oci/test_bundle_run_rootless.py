@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.oci import Bundle, Mount, _bundle, _rootless
+from supervisor.oci import Bundle, Mount, _bundle
 from supervisor.oci._init import init_path
+from tests.support.users import NOBODYS
 
 from .running import SECONDS, Runner, open_directory
-
-NOBODYS = 54321
-"""An id that nobody has here."""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
 
@@ -39,17 +37,11 @@ def nobodys(runtime: str) -> Iterator[Runner]:
 
 
 @pytest.fixture
-def somebodys(runtime: str) -> Iterator[Runner]:
+def somebodys(runtime: str, somebody: pwd.struct_passwd) -> Iterator[Runner]:
     """Runs as a user with subordinate ids."""
-    if not (shutil.which("newuidmap") and shutil.which("newgidmap")):
-        pytest.skip("no newuidmap here: install uidmap")
-    owners = {line.partition(":")[0] for line in _rootless._lines("/etc/subuid")}
-    user = next((entry for entry in pwd.getpwall() if entry.pw_name in owners), None)
-    if user is None or user.pw_uid == 0:
-        pytest.skip("no user here has subordinate ids: useradd makes one")
     with open_directory() as directory:
-        os.chown(directory, user.pw_uid, user.pw_gid)
-        yield Runner(runtime, directory, user.pw_uid, user.pw_gid)
+        os.chown(directory, somebody.pw_uid, somebody.pw_gid)
+        yield Runner(runtime, directory, somebody.pw_uid, somebody.pw_gid)
 
 
 @pytest.mark.parametrize("network", ["none", "host"])

@@ -33,7 +33,7 @@ def all_commands(caller: Caller, log: str | None) -> dict[str, list[str]]:
     """Return one command line of each verb."""
     place = {"bundle": "/b", "pid_file": "/p", "console_socket": "/s", "log": log}
     return {
-        "create": caller.create("c", **place),  # type: ignore[arg-type]
+        "create": caller.create("c", preserve_fds=1, **place),  # type: ignore[arg-type]
         "start": caller.start("c", log=log),
         "state": caller.state("c", log=log),
         "kill": caller.kill("c", 15, all_processes=True, log=log),
@@ -109,13 +109,14 @@ def test_checkpoint_options() -> None:
         (b'{"level": "error", "msg": "oops"}', "oops"),
         (b'{"level": "warning", "msg": "hm"}', ""),
         (b'{"level": "error", "msg": "first"}\n{"level": "fatal", "msg": "last"}\nrubbish', "last"),
-        (b"\xff\xfe not json", ""),
+        (b"\xff\xfe not json", "\ufffd\ufffd not json"),
+        (b'{"level": "info", "msg": "hm"}\nfirst\nlast\n\n', "last"),
         (b"[1, 2]", ""),
         (b"", ""),
     ],
 )
 def test_last_error(tmp_path: Path, line: bytes, said: str) -> None:
-    """The last message of level error or worse is quoted; rubbish is passed over."""
+    """The last message of level error or worse is quoted; else what was printed last."""
     log = tmp_path / "log.json"
     log.write_bytes(line)
     assert last_error(str(log)) == said

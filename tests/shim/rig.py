@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,8 @@ def shell(script: str) -> list[Word]:
     """Return a command line that runs a script, as a runtime or as a process."""
     return ["/bin/bash", "-c", script]
 
+
+_POLLFD = struct.Struct("ihh")
 
 SLEEP: Sequence[Word] = ("/bin/sleep", "1000")
 
@@ -197,10 +200,29 @@ class Rig:
         """Whether the shim waits for something to happen, with a time limit or without."""
         return self._wait_limit() is not None
 
+    def watched(self) -> set[int] | None:
+        """Return the descriptors that the shim waits for, as it told poll; None if it runs.
+
+        If it wakes up meanwhile, they are anything.
+        """
+        arguments = self._poll()
+        if arguments is None:
+            return None
+        address, count = (int(word, 16) for word in arguments[:2])
+        with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
+            memory.seek(address)
+            data = memory.read(count * _POLLFD.size)
+        return {fd for fd, _, _ in _POLLFD.iter_unpack(data)}
+
     def _wait_limit(self) -> str | None:
-        """Return poll's timeout or ppoll's, the third argument of both (man 5 proc_pid_syscall)."""
+        """Return poll's timeout or ppoll's, the third argument of both."""
+        arguments = self._poll()
+        return None if arguments is None else arguments[2]
+
+    def _poll(self) -> list[str] | None:
+        """Return the arguments of the poll that the shim is in (man 5 proc_pid_syscall)."""
         words = (Path(f"/proc/{self.pid}/syscall")).read_text().split()
-        return words[3] if words[0] in {"7", "73"} else None  # poll on x86-64, ppoll on arm64
+        return words[1:] if words[0] in {"7", "73"} else None  # poll on x86-64, ppoll on arm64
 
     def wait_idle(self) -> None:
         """Return when the shim has read all control lines and waits for something else."""
@@ -319,8 +341,9 @@ def status_of(pid: int) -> dict[str, str]:
 
 def flags_of(pid: int, fd: int) -> int:
     """Return the flags that a process's descriptor was opened with (man 5 proc_pid_fdinfo)."""
-    text = Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
-    return int(dict(line.split(":\t", 1) for line in text.splitlines())["flags"], 8)
+    lines = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().splitlines()
+    [flags] = [line.split()[1] for line in lines if line.startswith("flags:")]
+    return int(flags, 8)
 
 
 def readable(fd: int) -> bool:

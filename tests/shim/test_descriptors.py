@@ -107,21 +107,20 @@ def test_the_report_ends_although_the_runtime_still_runs(rig: Rig) -> None:
     assert rig.shim is not None
     assert rig.shim.stdout is not None
     pipe = os.readlink(f"/proc/self/fd/{rig.shim.stdout.fileno()}")
-    holders = [
-        path
-        for path in Path("/proc").glob("[0-9]*/fd/*")
-        if same_link(path, pipe) and path.parts[2] != str(os.getpid())
-    ]
-    assert [path.parts[2] for path in holders] == [str(rig.pid)]
+    pids = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {os.getpid()}
+    assert [pid for pid in pids if pipe in links(pid)] == [rig.pid]
     gate.open()
     rig.made()
 
 
-def same_link(path: Path, what: str) -> bool:
-    try:
-        return os.readlink(path) == what
-    except OSError:
-        return False
+def links(pid: int) -> set[str]:
+    """Return what a process's descriptors refer to; nothing if it goes meanwhile."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(path))
+    return found
 
 
 @pytest.mark.parametrize("closed", [(0,), (2,), (0, 2)], ids=str)
@@ -173,3 +172,22 @@ def test_descriptors_given_in_any_order(rig: Rig, leash: Leash, leaked: list[int
     pid = rig.running()
     assert [descriptors(pid)[fd] for fd in (0, 1)] == ["/etc/passwd"] * 2
     assert stat.S_ISFIFO(os.stat(f"/proc/{pid}/fd/2").st_mode)
+
+
+@pytest.mark.parametrize("third", ["given", "program", "nothing"])
+def test_what_is_given_is_descriptor_3(rig: Rig, third: str) -> None:
+    """The runtime has it there, whatever was there before, and the shim keeps no copy of it."""
+    read_fd, write_fd = os.pipe()
+    bash = os.open("/bin/bash", os.O_RDONLY)
+    moved = {"given": write_fd, "program": bash, "nothing": os.open("/dev/null", os.O_RDONLY)}
+    number = 3 if third == "given" else write_fd
+    program = ["--program", str(3 if third == "program" else bash)]
+    told = {"preexec_fn": lambda: os.dup2(moved[third], 3), "pass_fds": [3, write_fd, bash]}
+    command = runtime(*SLEEP, before="ls /proc/self/fd >listed; echo it is >&3; exec 3>&-")
+    rig.launch(command, "--give", str(number), *program, **told)
+    for fd in (write_fd, bash, moved["nothing"]):
+        os.close(fd)
+    rig.made()
+    assert read_to_end(read_fd) == b"it is\n"  # and its end: nobody else has it
+    os.close(read_fd)
+    assert (rig / "listed").read_text().split() == ["0", "1", "2", "3", "4"]  # 4: what ls lists

@@ -62,6 +62,7 @@ def test_exit_code(rig: Rig, code: int) -> None:
 
 
 def allow_core() -> None:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background jobs ignore it
     limit = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
@@ -112,6 +113,7 @@ def test_the_end_is_recorded_before_it_can_be_noticed(rig: Rig) -> None:
     reaped = next(i for i, line in enumerate(lines) if f"waitid(P_PID, {pid}," in line)
     told = next(i for i, line in enumerate(lines) if line.startswith(f"close({exit_fd})"))
     assert recorded < reaped < told
+    assert lines[reaped].endswith("= 0")  # and nobody has reaped it before
 
 
 @release_only

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.state import held, parent_pid, read_pid, read_shim, read_starttime, start_time
+from supervisor.state import held, look_at, read_pid, read_shim, read_starttime, start_time
 
 from .rig import SLEEP, Gate, Rig, ended, exiting, runtime
 
@@ -19,7 +19,9 @@ def test_a_successful_create(rig: Rig) -> None:
     told = rig.say()
     pid = told["pid"]
     assert pid == read_pid(str(rig / "pid"))
-    assert parent_pid(pid) == rig.pid
+    now = look_at(pid)
+    assert now is not None
+    assert now.parent_pid == rig.pid
     assert told["starttime"] == start_time(pid) == read_starttime(str(rig / "starttime"))
     os.kill(pid, signal.SIGTERM)
     assert rig.end() == (143, 15)
@@ -82,7 +84,7 @@ def test_it_leads_no_terminal(rig: Rig) -> None:
 def test_it_lives_in_its_directory(rig: Rig) -> None:
     """Relative names in its options are its directory's, wherever it was launched from."""
     rig.launch(runtime(*SLEEP), "--stdout", "file:out", cwd="/")
-    pid = rig.made()
+    pid = rig.running()
     assert os.readlink(f"/proc/{rig.pid}/cwd") == str(rig.path)
     assert os.readlink(f"/proc/{pid}/fd/1") == str(rig / "out")
 

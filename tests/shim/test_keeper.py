@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 import signal
@@ -34,14 +35,28 @@ def test_the_leash_sets_it_off(keeper: KeeperRig, leash: Leash, end: Break, tmp_
 
 
 def test_a_supervisor_that_closed_in_good_order(keeper: KeeperRig) -> None:
-    """It leaves no list, so nothing is touched: other containers, files, half-made directories."""
+    """It leaves no list, so nothing is touched: other containers, files."""
     (keeper.root / "durable/init").mkdir(parents=True)
     (keeper.root / "durable/lock").touch()
     (keeper.root / ".runtime").mkdir()
-    (keeper.root / ".new-1234").mkdir()
     (keeper.root / "file").touch()
     keeper.clean()
-    assert sorted(os.listdir(keeper.root)) == [".new-1234", ".runtime", "durable", "file"]
+    assert sorted(os.listdir(keeper.root)) == [".runtime", "durable", "file"]
+
+
+def test_temporary_directories(keeper: KeeperRig, tmp_path: Path) -> None:
+    """What was being made or removed is swept away, and no list in it is worked off."""
+    witness = tmp_path / "witness"
+    for name in (".new-dead", ".deleted-dead"):
+        keeper.container(name, ["run", "/usr/bin/touch", str(witness)])
+    (keeper.root / ".deleted-half/init").mkdir(parents=True)
+    (keeper.root / ".new-empty").mkdir()
+    (keeper.root / ".new-alive").mkdir()
+    with (keeper.root / ".new-alive/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        keeper.clean()
+    assert os.listdir(keeper.root) == [".new-alive"]
+    assert not witness.exists()
 
 
 def test_an_empty_list(keeper: KeeperRig) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.leaks import wait_for
+
 from .conftest import root_only
 from .programs import Programs
 from .rig import SLEEP, Gate, Rig, exiting, gone, runtime, shell
@@ -271,6 +273,7 @@ def test_children_are_ended_without_descriptors(rig: Rig) -> None:
     gate = Gate(rig)
     rig.launch(runtime(*SLEEP, after=f"{gate.wait} exit 4"))
     gate.wait_reached()
+    wait_for(rig.idle, "a shim that has closed the process's streams")
     child = int((rig / "pid").read_text())
     most = max(int(name) for name in os.listdir(f"/proc/{rig.pid}/fd"))
     used = len(os.listdir(f"/proc/{rig.pid}/fd"))

@@ -24,7 +24,7 @@ from supervisor.state import (
     loads,
 )
 from supervisor.state import _codec as codec
-from tests.strategies import json_objects, records
+from supervisor.testing.strategies import json_objects, records
 
 from .loading import NEEDED, PATH, Record, each_sample, loads_or_corrupt, tree_of
 from .samples import CONTAINER, RESULT, SAMPLES
@@ -111,7 +111,7 @@ def test_long_unknown_integers_survive(digits: int) -> None:
 def test_the_keys_are_those_of_the_design() -> None:
     """The files' keys are a promise: other programs read them."""
     container = "id root bundle runtime runtimeArgs runtimeRoot shim noPivotRoot timeout version"
-    container += " created cgroup bootId labels restart intent leash"
+    container += " created cgroup bootId labels restart intent leash onShimLost"
     process = "exec rootUID rootGID checkpoint noPivotRoot runtimeArgs root stdin stdout stderr"
     process += " terminal args env cwd"
     result = "version cause source code signal coreDumped oomKilled at why"

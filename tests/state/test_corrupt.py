@@ -18,7 +18,7 @@ from supervisor.state import (
     dump,
     loads,
 )
-from tests.strategies import json_texts, json_values
+from supervisor.testing.strategies import json_texts, json_values
 
 from .loading import (
     CLASSES,

@@ -18,7 +18,7 @@ from supervisor.state import (
     check_exec_id,
     check_id,
 )
-from tests.strategies import ids
+from supervisor.testing.strategies import ids
 
 from .settings import THOROUGH
 

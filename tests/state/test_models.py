@@ -23,7 +23,7 @@ from supervisor.state import (
     loads,
     process_object,
 )
-from tests.strategies import process_objects, process_records
+from supervisor.testing.strategies import process_objects, process_records
 
 from .samples import CONTAINER, PROCESS, RESULT, SAMPLES, container, process
 from .settings import THOROUGH

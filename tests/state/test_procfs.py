@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from supervisor._errors import TooManyFiles
 from supervisor.state import _procfs as procfs
-from supervisor.state import boot_id, parent_pid, start_time
+from supervisor.state import boot_id, look_at, start_time
 
 from .processes import line, python
 from .settings import THOROUGH
@@ -37,9 +37,10 @@ def test_a_command_with_a_weird_name(comm: bytes) -> None:
     with python(RENAME, comm.hex()) as process:
         assert line(process.stdout) == "up"
         assert Path(f"/proc/{process.pid}/comm").read_bytes() == comm + b"\n"
-        assert parent_pid(process.pid) == os.getpid()
-        started = start_time(process.pid)
-        assert started is not None
+        now = look_at(process.pid)
+        assert now is not None
+        assert (now.zombie, now.parent_pid) == (False, os.getpid())
+        started = now.start_time
         uptime = float(Path("/proc/uptime").read_text().split()[0])
         ticks = uptime * os.sysconf("SC_CLK_TCK")
         assert ticks - 60 * os.sysconf("SC_CLK_TCK") <= started <= ticks + 1
@@ -70,18 +71,20 @@ def test_a_zombie_still_has_a_start_time() -> None:
     with python("") as process:
         assert line(process.stdout) == ""
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert start_time(process.pid) is not None
-        assert parent_pid(process.pid) == os.getpid()
+        now = look_at(process.pid)
+        assert now is not None
+        assert (now.zombie, now.parent_pid) == (True, os.getpid())
+        assert now.start_time == start_time(process.pid)
         process.wait()
         assert start_time(process.pid) is None
-        assert parent_pid(process.pid) is None
+        assert look_at(process.pid) is None
 
 
 @pytest.mark.parametrize("pid", [0, -1, 2**22 + 1, 2**31, 2**64])
 def test_what_is_no_pid_has_no_start_time(pid: int) -> None:
     """Nobody is there, which is no error."""
     assert start_time(pid) is None
-    assert parent_pid(pid) is None
+    assert look_at(pid) is None
 
 
 def test_a_process_that_goes_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import sys
-from pathlib import Path
 
 import attrs
 import pytest
 
 from supervisor import Runtime
 from supervisor.oci._runtime import why_not
+from supervisor.testing import Fault, FaultyRuntime
+from supervisor.testing._host_runtime import VERBS
 
-FAKE = Path(__file__).with_name("fake_runtime.py")
 REAL = ("runc", "crun")
 
 needs_root = pytest.mark.skipif(
@@ -50,10 +50,35 @@ class Choice:
         return attrs.evolve(found, args=RUNSC_ARGS) if self.name == "runsc" else found
 
 
+_FAULT = re.compile(
+    rf"(?P<what>[a-z]+?(?:-pid|-console)?)(?:-(?P<verb>{'|'.join(VERBS)}))?(?:-(?P<when>before-pid|after-pid|after))?"
+    r"(?:-(?P<condition>while|once))?(?::(?P<value>.*))?",
+    re.DOTALL,
+)
+
+
 def fake(*faults: str) -> Runtime:
-    """Return the fake runtime, with faults."""
-    words = [word for fault in faults for word in ("--fault", fault)]
-    return Runtime(path=sys.executable, args=("-IS", str(FAKE), *words))
+    """Return the fake runtime, with faults: ``"hang-create-before-pid"``."""
+    return FaultyRuntime(*map(fault, faults)).runtime
+
+
+def fault(text: str) -> Fault:
+    """Return the fault of this short form: ``WHAT-VERB-WHEN``, ``:VALUE``.
+
+    Behind ``-while`` or ``-once`` the value is that file.
+    """
+    parts = _FAULT.fullmatch(text)
+    assert parts is not None, text
+    condition, told = parts["condition"], parts["value"] or None
+    value = None if condition else told
+    return Fault(
+        what=parts["what"],
+        verb=parts["verb"],
+        when=parts["when"] or "first",
+        value=float(value) if value is not None and parts["what"] == "late" else value,
+        only_while=told if condition == "while" else None,
+        once=told if condition == "once" else None,
+    )
 
 
 def choose(name: str, *, rootless: bool = True) -> Choice:

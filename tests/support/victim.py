@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from supervisor import Bundle, Deadlines, Runtime, Supervisor, open_supervisor
+from supervisor import Bundle, Deadlines, LogFile, Runtime, Supervisor, open_supervisor
 from tests.support.leaks import STRANGERS, descendants
 
 
@@ -35,8 +35,9 @@ def victim(
     Args:
         temporary: the directory for its temporary files.
         what: ``containers`` ({id: bundle path}), ``started`` (ids), ``execs`` ({id: [args]}),
-            ``say_before`` (say ready before anything is created), ``fork`` (fork a child that
-            lives on).
+            ``stdin``, ``stdout`` (as for create), ``log`` (the arguments of a `LogFile` for
+            stdout), ``terminal``, ``say_before`` (say ready before anything is created), ``fork``
+            (fork a child that lives on).
     """
     told = {
         "runtime": [runtime.path, *runtime.args],
@@ -85,7 +86,13 @@ async def _live(told: dict[str, Any]) -> None:
 
 async def _populate(sup: Supervisor, told: dict[str, Any]) -> None:
     for id, bundle in told.get("containers", {}).items():
-        box = await sup.create(id, Bundle.load(bundle), stdout=told.get("stdout"))
+        box = await sup.create(
+            id,
+            Bundle.load(bundle),
+            stdin=told.get("stdin"),
+            stdout=LogFile(**told["log"]) if "log" in told else told.get("stdout"),
+            terminal=told.get("terminal", False),
+        )
         if id in told.get("started", ()):
             await box.start()
             for name, args in told.get("execs", {}).items():

@@ -27,6 +27,8 @@ GROUPS = (
     supervisor.OCIRuntimeError,
     supervisor.StateCorrupt,
     InfrastructureError,
+    supervisor.ProcessFailed,
+    supervisor.GateFailed,
 )
 
 
@@ -34,7 +36,7 @@ def test_one_group_each() -> None:
     """Every error has the one root, and is in exactly one group."""
     errors = [
         item
-        for item in vars(supervisor).values()
+        for item in (getattr(supervisor, name) for name in supervisor.__all__)
         if isinstance(item, type) and issubclass(item, Exception)
     ]
     assert len(errors) > 20

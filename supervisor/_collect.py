@@ -1,0 +1,298 @@
+"""Feed a process, collect its output, wait for its end: what `run` means."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import attrs
+import trio
+
+from ._errors import DeadlineExpired, InvalidValue, ProcessEnded, ProcessFailed
+from ._host import shielded
+from ._nursery import background_nursery
+from ._process import Process
+from ._status import Cause, ExitStatus
+from .stdio import PIPE, OutputStream, StdioArgument
+
+GRACE_SECONDS = 5.0
+_SAID_BYTES = 400
+
+Input = bytes | bytearray | memoryview | StdioArgument
+
+
+@attrs.frozen
+class Holder:
+    """Somebody who still held a stream open when the process itself had ended.
+
+    Attributes:
+        stream: ``"stdout"`` or ``"stderr"``.
+        pid: a process that holds it; None if none could be found.
+        program: its name.
+    """
+
+    stream: str
+    pid: int | None
+    program: str | None
+
+    def __str__(self) -> str:
+        return f"{self.stream}: {self.program or 'somebody'} (pid {self.pid or 'unknown'})"
+
+
+@attrs.frozen(kw_only=True)
+class Completed:
+    """What a program that was run has left; as `subprocess.CompletedProcess`.
+
+    Attributes:
+        args: the program and its arguments.
+        status: how it ended.
+        stdout: its output, if that was captured.
+        stderr: its errors, if they were captured.
+        held: who still held its output open ``deadlines.drain`` after its end, so that
+            ``stdout`` or ``stderr`` may not be all; empty as a rule.
+    """
+
+    args: tuple[str, ...]
+    status: ExitStatus
+    stdout: bytes | None
+    stderr: bytes | None
+    held: tuple[Holder, ...] = ()
+
+    @property
+    def returncode(self) -> int:
+        """As `Process.returncode`."""
+        return self.status.returncode
+
+
+@attrs.frozen(kw_only=True)
+class Wishes:
+    """What is to be done with a process's streams, checked.
+
+    Attributes:
+        input: what it is fed with, or None.
+        stdin, stdout, stderr: as for `Supervisor.create`.
+        capture: the names of the streams that are collected.
+    """
+
+    input: bytes | bytearray | memoryview | None
+    stdin: StdioArgument
+    stdout: StdioArgument
+    stderr: StdioArgument
+    capture: tuple[str, ...]
+
+
+def wishes(
+    *,
+    deadline: float | None = None,
+    stdin: Input,
+    stdout: StdioArgument,
+    stderr: StdioArgument,
+    capture_stdout: bool,
+    capture_stderr: bool,
+) -> Wishes:
+    """Check what the caller wants.
+
+    Raises:
+        InvalidValue: it doesn't go together.
+    """
+    for name, value, capture in (
+        ("stdout", stdout, capture_stdout),
+        ("stderr", stderr, capture_stderr),
+    ):
+        if capture and value is not None:
+            raise InvalidValue(f"capture_{name} and {name} don't go together")
+        if not capture and value == PIPE:
+            raise InvalidValue(f"{name}=PIPE: nobody would read it; capture_{name}=True does")
+    if isinstance(stdin, int) and stdin == PIPE:
+        raise InvalidValue("stdin=PIPE: nobody would write to it; give it bytes")
+    if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
+        raise InvalidValue(f"the deadline must be above 0 seconds, not {deadline!r}")
+    feed = stdin if isinstance(stdin, bytes | bytearray | memoryview) else None
+    names = ("stdout",) * capture_stdout + ("stderr",) * capture_stderr
+    return Wishes(
+        input=feed,
+        # Nothing to read is an end of file at once, for which nobody has to be fed.
+        stdin=(PIPE if len(feed) else None) if feed is not None else stdin,  # type: ignore[arg-type]
+        stdout=PIPE if capture_stdout else stdout,
+        stderr=PIPE if capture_stderr else stderr,
+        capture=names,
+    )
+
+
+async def collect(process: Process, wanted: Wishes) -> Completed:
+    """Feed it, collect its output, and wait for its end.
+
+    Cancellation: it goes on.
+    """
+    collected = {name: _Collected(getattr(process, name)) for name in wanted.capture}
+    async with trio.open_nursery() as nursery:
+        if wanted.input is not None and process.stdin is not None:
+            nursery.start_soon(feed, process.stdin, wanted.input)
+        for one in collected.values():
+            nursery.start_soon(one.read)
+        status = await process.wait()
+        with trio.move_on_after(process.deadlines.drain):
+            for one in collected.values():
+                await one.complete.wait()
+        nursery.cancel_scope.cancel()
+    held = [
+        holder
+        for name, one in collected.items()
+        if not one.complete.is_set()
+        for holder in _holders(process, name, one.stream)
+    ]
+    process.close_streams()
+    content = {name: bytes(one.content) for name, one in collected.items()}
+    return Completed(
+        args=process.args,
+        status=status,
+        stdout=content.get("stdout"),
+        stderr=content.get("stderr"),
+        held=tuple(held),
+    )
+
+
+@contextlib.asynccontextmanager
+async def winding_up(process: Process) -> AsyncIterator[None]:
+    """While it is asked to end: its input ends, and its last words keep nobody waiting."""
+    if process.stdin is not None:
+        with contextlib.suppress(ProcessEnded):
+            process.close_stdin()
+    async with background_nursery() as nursery:
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                nursery.start_soon(_discard, stream)
+        yield
+
+
+def checked(completed: Completed, *, container: str) -> Completed:
+    """Return it if the program exited with 0.
+
+    Raises:
+        ProcessFailed: it didn't.
+    """
+    if completed.status.code == 0:
+        return completed
+    parts = [f"the program {_how(completed.status)}"]
+    for name in ("stderr", "stdout"):
+        content = getattr(completed, name) or b""
+        said = content[-_SAID_BYTES:].decode(errors="replace").strip()
+        if said:
+            cut = "..." if len(content) > _SAID_BYTES else ""
+            parts.append(f"{name}: {cut}{said}")
+    raise ProcessFailed(
+        "; ".join(parts),
+        command=completed.args,
+        status=completed.status,
+        stdout=completed.stdout,
+        stderr=completed.stderr,
+        container=container,
+    )
+
+
+def _how(status: ExitStatus) -> str:
+    if status.cause is Cause.UNKNOWN:
+        return f"ended, and how is {status}"
+    return str(status) if status.code is not None else f"was {status}"
+
+
+async def stay(
+    process: Process,
+    wanted: Wishes,
+    *,
+    check: bool,
+    deadline: float | None,
+    end: Callable[[], Awaitable[None]],
+) -> Completed:
+    """Stay with a process to its end, or call ``end``; see `Container.run`, `run_container`."""
+    completed = None
+    try:
+        with trio.move_on_after(math.inf if deadline is None else deadline):
+            completed = await collect(process, wanted)
+    finally:
+        if completed is None:
+            await end()
+    if completed is None:
+        assert deadline is not None
+        raise DeadlineExpired(
+            f"the program ran longer than {deadline:g} seconds and was ended",
+            seconds=deadline,
+            container=process.container,
+        )
+    return checked(completed, container=process.container) if check else completed
+
+
+async def end_process(
+    process: Process, deliver_cancel: Callable[[Process], Awaitable[None]] | None
+) -> None:
+    """Ask, wait, kill, wait; shielded, with deadlines."""
+    try:
+        with shielded(GRACE_SECONDS):
+            async with winding_up(process):
+                await (deliver_cancel or _ask)(process)
+                await process.wait()
+    finally:
+        if process.status is None:
+            with contextlib.suppress(ProcessEnded):
+                process.kill()
+            with shielded(process.deadlines.kill):
+                await process.wait()
+        process.close_streams()
+
+
+async def _ask(process: Process) -> None:
+    with contextlib.suppress(ProcessEnded):
+        await process.ask(signal.SIGTERM)
+
+
+async def feed(stream: trio.abc.SendStream, content: bytes | bytearray | memoryview) -> None:
+    async with stream:
+        with contextlib.suppress(trio.BrokenResourceError):  # it doesn't want all of it
+            await stream.send_all(content)
+
+
+async def _discard(stream: trio.abc.ReceiveStream) -> None:
+    with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+        async for _ in stream:
+            pass
+
+
+class _Collected:
+    def __init__(self, stream: OutputStream) -> None:
+        self.stream = stream
+        self.content = bytearray()
+        self.complete = trio.Event()
+
+    async def read(self) -> None:
+        async for chunk in self.stream:
+            self.content += chunk
+        self.complete.set()
+
+
+def _holders(process: Process, name: str, stream: OutputStream) -> Sequence[Holder]:
+    """Find who has a fifo open for writing, among the processes of the container."""
+    fifo = os.fstat(stream.fileno())
+    found = [
+        Holder(name, pid, _program(pid)) for pid in process.container_pids() if _holds(pid, fifo)
+    ]
+    return found or [Holder(name, None, None)]
+
+
+def _holds(pid: int, fifo: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), fifo):
+                    return True
+    return False
+
+
+def _program(pid: int) -> str | None:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return None

@@ -1,0 +1,71 @@
+"""Watch that every shim records the end of its process: one task and one epoll for all of them.
+
+A shim that was stopped, say, doesn't; and an exec's zombie holds its container's pid namespace, so
+that init couldn't end either. A process costs no task of its own here, and no wake-up before its
+end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import select
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import trio
+
+from ._errors import scarcity
+from ._pidfd import PidFd
+
+
+class Patrol:
+    """Notices processes that have ended, and whose end isn't recorded within ``seconds``.
+
+    Raises:
+        TooManyFiles: no descriptor was left for it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        try:
+            self._epoll = select.epoll()
+        except OSError as error:
+            raise scarcity(error) from error
+        self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
+        self._ended: deque[tuple[float, int, int]] = deque()  # keeps nobody alive
+        self._serials = itertools.count()
+
+    @contextlib.contextmanager
+    def watching(self, process: PidFd, overdue: Callable[[], None]) -> Iterator[None]:
+        """Call ``overdue`` if the block is still under way ``seconds`` after the process's end."""
+        fd = process.fd
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+        self._watched[fd] = next(self._serials), overdue
+        try:
+            yield
+        finally:
+            del self._watched[fd]
+            self._epoll.unregister(fd)
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            with trio.move_on_at(self._ended[0][0] if self._ended else math.inf):
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._look()
+
+    def close(self) -> None:
+        """Close its descriptor, when nothing is watched any more."""
+        self._epoll.close()
+
+    def _look(self) -> None:
+        now = trio.current_time()
+        for fd, _ in self._epoll.poll(0):
+            self._ended.append((now + self._seconds, fd, self._watched[fd][0]))
+        while self._ended and self._ended[0][0] <= now:
+            _, fd, serial = self._ended.popleft()
+            current, overdue = self._watched.get(fd, (None, None))
+            if current == serial and overdue is not None:
+                overdue()

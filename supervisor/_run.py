@@ -1,0 +1,134 @@
+"""Run a program in a container that is made for it, and deleted after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+import trio
+
+from ._collect import Completed, Input, stay, winding_up, wishes
+from ._container import Container
+from ._end import STOP_GRACE_SECONDS
+from ._errors import InvalidValue
+from ._host import shielded
+from ._supervisor import Supervisor, open_supervisor
+from ._witness import ending
+from .oci import Bundle, Runtime
+from .stdio import StdioArgument
+
+DeliverCancel = Callable[[Container], Awaitable[None]]
+
+
+async def run_container(
+    bundle: Bundle | str | os.PathLike[str],
+    *,
+    supervisor: Supervisor | None = None,
+    runtime: str | os.PathLike[str] | Runtime | None = None,
+    id: str | None = None,
+    args: Sequence[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    stdin: Input = b"",
+    stdout: StdioArgument = None,
+    stderr: StdioArgument = None,
+    capture_stdout: bool = False,
+    capture_stderr: bool = False,
+    check: bool = True,
+    deadline: float | None = None,
+    deliver_cancel: DeliverCancel | None = None,
+    task_status: trio.TaskStatus[Container] = trio.TASK_STATUS_IGNORED,
+) -> Completed:
+    """Make a container, feed it, collect its output, wait for its end, delete it.
+
+    In the manner of `trio.run_process`. ``await nursery.start(run_container, bundle)`` gives the
+    container as soon as its program runs.
+
+    Args:
+        bundle: a `Bundle`, or the path of one.
+        supervisor: whose container it shall be; None for an ephemeral one of its own.
+        runtime: as for `open_supervisor`; only without ``supervisor``.
+        id: the container's id; by default a random one.
+        args, env, cwd: as for `Supervisor.create`.
+        stdin: bytes that it is fed with, or as for `Supervisor.create`.
+        stdout, stderr: as for `Supervisor.create`.
+        capture_stdout: whether its output is collected.
+        capture_stderr: whether its errors are collected.
+        check: whether anything but exit code 0 raises.
+        deadline: how many seconds its program may run; then it is ended as if cancelled.
+        deliver_cancel: what is done in place of SIGTERM when it is cancelled; it is killed if it
+            still runs 10 seconds later.
+
+    Returns:
+        How it ended, and what was captured. Output is read until its end, or until
+        ``deadlines.drain`` after the program's: who holds it still is named in ``held``.
+
+    Raises:
+        ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
+        DeadlineExpired: it ran longer than ``deadline``.
+        InvalidValue: the arguments don't go together; nothing was touched.
+        All that `Supervisor.create`, `Container.start` and `Container.delete` raise.
+
+    Cancellation: SIGTERM, 10 seconds, SIGKILL, delete, all shielded, each with a deadline.
+    """
+    wanted = wishes(
+        deadline=deadline,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        capture_stdout=capture_stdout,
+        capture_stderr=capture_stderr,
+    )
+    if supervisor is not None and runtime is not None:
+        raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
+    async with borrowed(supervisor, runtime) as sup:
+        box = await sup.create(
+            f"run-{ending()}" if id is None else id,
+            bundle,
+            args=args,
+            env=env,
+            cwd=cwd,
+            stdin=wanted.stdin,
+            stdout=wanted.stdout,
+            stderr=wanted.stderr,
+        )
+        async with box:
+            try:
+                await box.start()
+            except BaseException:
+                await _end(box, deliver_cancel)
+                raise
+            task_status.started(box)
+            return await stay(
+                box.init,
+                wanted,
+                check=check,
+                deadline=deadline,
+                end=lambda: _end(box, deliver_cancel),
+            )
+
+
+@contextlib.asynccontextmanager
+async def borrowed(
+    supervisor: Supervisor | None, runtime: str | os.PathLike[str] | Runtime | None
+) -> AsyncIterator[Supervisor]:
+    if supervisor is not None:
+        yield supervisor
+        return
+    async with open_supervisor(runtime=runtime) as own:
+        yield own
+
+
+async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> None:
+    """Ask it to end; whoever deletes it kills it, if need be."""
+    if box.status is not None:
+        return
+    with shielded(STOP_GRACE_SECONDS + box.init.deadlines.kill):
+        async with winding_up(box.init):
+            if deliver_cancel is None:
+                await box.stop(STOP_GRACE_SECONDS)
+            else:
+                with trio.move_on_after(STOP_GRACE_SECONDS):
+                    await deliver_cancel(box)
+                    await box.wait()

@@ -1,0 +1,411 @@
+"""The task that owns one shimmed process, from its launch to its settled end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import trio
+
+from ._deadlines import Deadlines
+from ._errors import ShimExited, TooManyFiles, scarcity
+from ._evidence import Finding, Found
+from ._hearing import Identity, program_of
+from ._host import Host, shielded
+from ._launch import launch_process
+from ._pidfd import PidFd
+from ._points import Point
+from ._status import Cause, ExitStatus
+from ._verdict import Remains
+from .shim import ExitFifo, Leash, Shim, make_fifos
+from .state import ProcessLayout, ProcessRecord, Result, dump, write_whole
+from .stdio import Console, Stdio, Streams
+
+logger: Final = logging.getLogger("supervisor")
+
+Listener = Callable[[ExitStatus], None]
+
+_LAST_MOMENT_SECONDS: Final = 0.1
+_SCARCITY_SECONDS: Final = 0.05
+_GATE_POLL_SECONDS: Final = 0.002
+
+
+class ProcessTask:
+    """One shimmed process from the inside. `Process` is what users see of it.
+
+    Attributes:
+        container: the container's id.
+        deadlines: how long operations may take.
+        id: ``"init"``, or the exec's id.
+        record: its ``process.json``.
+        args: the program and its arguments.
+        pid: its pid on the host; None before it is made, or if it couldn't be verified.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        layout: ProcessLayout,
+        record: ProcessRecord,
+        *,
+        container: str,
+        cgroup: str | None,
+        leash: Leash | None = None,
+        owned: bool = True,
+        keep: bool = False,
+        when_ended: Listener,
+    ) -> None:
+        self._host = host
+        self._leash = leash
+        self._owned = owned
+        self._keep = keep
+        self._layout = layout
+        self._listeners = [when_ended]
+        self._exit: ExitFifo | None = None
+        self._shim: Shim | None = None
+        self._process: PidFd | None = None
+        self._status: ExitStatus | None = None
+        self._ended = trio.Event()
+        self._over = trio.Event()
+        self._launching = trio.CancelScope()
+        self._shim_gone = trio.Event()
+        self._collected = trio.Event()
+        self._watching = trio.CancelScope()
+        self._killed = False
+        self._oom_before = 0
+        self._gate: Identity | None = None
+        self._started_at = -math.inf
+        self.container: str = container
+        self.deadlines: Deadlines = host.deadlines
+        self._cgroup = cgroup
+        self.id: str = layout.id
+        self.record: ProcessRecord = record
+        self.args: tuple[str, ...] = record.args
+        self.pid: int | None = None
+        self._streams = Streams(layout, record, container=container)
+        self._ended_at = math.inf
+
+    async def run(
+        self,
+        command: Sequence[str],
+        stdio: Stdio,
+        console: Console | None,
+        options: Sequence[str] = (),
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Launch it and stay with it until its end is settled and its shim is gone.
+
+        It has started when the shim has reported the process. Before that, errors go to
+        whoever started the task, and what was launched is ended again. ``options`` are the
+        shim's, besides those of its streams.
+        """
+        try:
+            with self._launching:
+                await self._launch(command, stdio, console, [*options, *stdio.options])
+            if self._launching.cancelled_caught:
+                raise ShimExited(
+                    f"the launch of {self.id} was given up: its container is being deleted",
+                    container=self.container,
+                )
+        except BaseException:
+            self._close()
+            self._shim_gone.set()  # whoever waits for it waits for nothing any more
+            self._over.set()
+            raise
+        task_status.started()
+        await self.watch()
+
+    def explain_oom(self) -> None:
+        """Take note that one of its cgroup's out-of-memory kills was of another process."""
+        self._oom_before += 1
+
+    def own(self) -> None:
+        """Take over what another supervisor watched: from now on we settle its end."""
+        self._owned = True
+
+    def dismiss(self) -> None:
+        """End the task that watches it; the process goes on."""
+        self._watching.cancel()
+        self.abandon()
+
+    async def watch(self) -> None:
+        """Wait for its end, settle it, and wait until its shim is gone.
+
+        Cancellation: everything goes on running, for another supervisor to adopt.
+        """
+        try:
+            with self._watching:
+                await self._watch()
+        finally:
+            await self._await_last_moment()
+            self._close()
+
+    async def _watch(self) -> None:
+        if self._exit is not None:
+            with contextlib.ExitStack() as patrolled:
+                if self._process is not None:
+                    patrolled.enter_context(
+                        self._host.patrol.watching(self._process, self._end_stuck_shim)
+                    )
+                await self._exit.wait_end()
+            self._host.reach(Point.EXIT_SEEN)
+            if self._status is None:  # that of an adopted one may have been settled long ago
+                with contextlib.suppress(TooManyFiles):
+                    self._settle_recorded()  # mostly, and then nobody waits for the rest
+            self._exit.close()  # from here on there is one descriptor at least
+            self._exit = None
+        while self._status is None:
+            try:
+                await self._settle()
+            except TooManyFiles:
+                # Raised from here it would end everybody's tasks; what is on disk can wait.
+                await trio.sleep(_SCARCITY_SECONDS)
+        if self._shim is not None:
+            await self._shim.wait_gone()
+        self._shim_gone.set()
+
+    async def _await_last_moment(self) -> None:
+        """Reap a shim that is just about to end: later nobody would, and it is our child.
+
+        One that holds unread output stays, so this doesn't wait for long.
+        """
+        ended = self._status is not None or (self._exit is not None and not self.watched())
+        if ended and self._shim is not None and not self._shim_gone.is_set():
+            with shielded(_LAST_MOMENT_SECONDS):
+                await self._shim.wait_gone()
+
+    async def _launch(
+        self, command: Sequence[str], stdio: Stdio, console: Console | None, options: Sequence[str]
+    ) -> None:
+        with _scarce(self.container):
+            make_fifos(self._layout.exit, self._layout.control)
+            self._host.reach(Point.FIFOS_MADE)
+            self._exit = ExitFifo(self._layout.exit)
+            if self.record.exec:  # an init's cgroup is new
+                self._oom_before = self._host.hierarchies.oom_kills(self._cgroup)
+            reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._shim, made = await launch_process(
+                self._host,
+                self._layout,
+                command,
+                options=[*options, *([] if console is None else console.options)],
+                fds=[*stdio.fds, *([] if console is None else [console.fd])],
+                leash=self._leash,
+                container=self.container,
+            )
+        finally:
+            os.close(reserve)  # so that there is a descriptor for the pidfd
+        try:
+            self.take(PidFd.open(made.pid, made.start_time), self._shim)
+            self.pid = made.pid  # also when it has ended and was reaped by now
+            self._gate = None if self.record.exec else program_of(made.pid)
+            self._streams.open(hold=self._keep)
+            self._host.reach(Point.WATCHED)
+            # Whoever was cancelled meanwhile won't get it: started() would say nothing.
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            await self._undo_made()
+            raise
+
+    async def _undo_made(self) -> None:
+        """End a process that was made, but that we have no descriptors left to supervise."""
+        self._streams.close()
+        if self._process is not None:
+            self._process.kill()
+        if self._shim is not None:
+            with shielded(self._host.deadlines.cleanup):
+                await self._shim.give_up(self._host.deadlines.shim)
+
+    def take(self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None) -> None:
+        """Take over the descriptors of a process that runs: the task closes them."""
+        self._process, self._shim = process, shim
+        self._exit = exit or self._exit
+        self.pid = None if process is None else process.pid
+
+    async def adopt(self, found: Found) -> None:
+        """Take over a process that another supervisor launched.
+
+        If it has ended, its end is settled before this returns; else `watch` waits for it.
+
+        Cancellation: the descriptors are closed.
+        """
+        self.take(found.process, found.shim, found.exit)
+        try:
+            if found.status is not None:
+                self._tell(found.status)
+            elif found.finding is not Finding.RUNNING and not self._is_kept(found):
+                await self._settle(lost=found.lost)
+            self._streams.open(hold=self._keep)
+        except BaseException:
+            self._close()
+            raise
+
+    def _is_kept(self, found: Found) -> bool:
+        return self._keep and found.finding is Finding.ORPHAN
+
+    def _end_stuck_shim(self) -> None:
+        """Kill a shim that doesn't record the end of its process; then the kernel tells it."""
+        if self._shim is not None and self._owned:
+            logger.warning("%s/%s: its shim is stuck: killed", self.container, self.id)
+            self._shim.kill()
+
+    # ---- the end ------------------------------------------------------------------------
+
+    async def _settle(self, *, lost: ExitStatus | None = None) -> None:
+        """Find out how it ended, record that, and tell everybody who waits.
+
+        ``lost`` is the status if its shim recorded nothing and the process can't be found.
+        """
+        remains = self._remains(lost)
+        self._record(await (remains.verdict() if self._owned else remains.foreign_verdict()))
+
+    def _settle_recorded(self) -> None:
+        """Do that at once if its shim has recorded the end, as it nearly always has."""
+        status = self._remains(None).recorded()
+        if status is not None:
+            self._record(status)
+
+    def _remains(self, lost: ExitStatus | None) -> Remains:
+        return Remains(
+            host=self._host,
+            layout=self._layout,
+            process=self._process,
+            cgroup=None if self.record.exec else self._cgroup,
+            lost=lost,
+            keep=self._keep,
+        )
+
+    def _record(self, status: ExitStatus) -> None:
+        status = self._with_oom(status)
+        if self._owned:
+            try:
+                write_whole(self._layout.result, dump(Result(status=status)))
+            except OSError as error:
+                # Nothing is lost: what the shim recorded is still there for the next open.
+                logger.warning("cannot write %s: %s", self._layout.result, error)
+            self._host.reach(Point.SETTLED)
+        self._tell(status)
+
+    def _tell(self, status: ExitStatus) -> None:
+        self._status = status
+        self._ended_at = trio.current_time()
+        for listener in tuple(self._listeners):
+            listener(status)
+        self._ended.set()
+        self._over.set()
+
+    def _with_oom(self, status: ExitStatus) -> ExitStatus:
+        if status.signal != signal.SIGKILL or self._killed:
+            return status  # a SIGKILL of ours explains itself
+        if self._host.hierarchies.oom_kills(self._cgroup) <= self._oom_before:
+            return status
+        return attrs.evolve(status, cause=Cause.OUT_OF_MEMORY, oom_killed=True)
+
+    # ---- for its users ---------------------------------------------------------------------
+
+    def container_pids(self) -> set[int]:
+        """Return the pids, on the host, of all processes of its container."""
+        if self._cgroup is None:
+            return set()
+        return self._host.hierarchies.members(self._cgroup)
+
+    def is_output_complete(self) -> bool:
+        """Whether nothing more is to be expected of its output."""
+        late = trio.current_time() >= self._ended_at + self._host.deadlines.drain
+        return self._shim_gone.is_set() or late
+
+    async def wait_output_complete(self) -> None:
+        """Return when it has ended, and its output too, or ``deadlines.drain`` has passed."""
+        await self._ended.wait()
+        with trio.move_on_at(self._ended_at + self._host.deadlines.drain):
+            await self._shim_gone.wait()
+
+    # ---- for the container --------------------------------------------------------------
+
+    def become(self, process: Mapping[str, Any]) -> None:
+        """Take note that its gate becomes this program: an OCI process object."""
+        self.record = attrs.evolve(
+            self.record, args=process["args"], env=process["env"], cwd=process["cwd"]
+        )
+        self.args = self.record.args
+
+    @contextlib.contextmanager
+    def when_ended(self, listener: Listener) -> Iterator[None]:
+        """Call ``listener`` if it ends inside the block."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def watched(self) -> bool:
+        """Whether its shim still watches it, as far as one look at ``exit`` tells, or we do."""
+        if self._exit is not None and self._exit.watched():
+            return True
+        return self._keep and self._process is not None and not self._process.ended()
+
+    def give_up(self) -> None:
+        """End its launch, if that is still under way."""
+        self._launching.cancel()
+
+    async def wait_over(self) -> None:
+        """Return when it has ended, or its launch has failed."""
+        await self._over.wait()
+
+    async def wait_shim_gone(self) -> None:
+        """Return when its shim has ended, and nothing of it is left but files."""
+        await self._shim_gone.wait()
+
+    def abandon(self) -> None:
+        """Don't keep it until somebody has waited for its end: its container is gone."""
+        self._collected.set()
+
+    async def wait_collected(self) -> None:
+        """Return when somebody knows how it has ended, or nobody ever will."""
+        await self._collected.wait()
+
+    async def has_begun(self, seconds: float) -> bool:
+        """Whether it runs the user's program, or does so within ``seconds``.
+
+        Until then it runs the runtime's own, which waits to be started.
+        """
+        with trio.move_on_after(seconds):
+            while self.pid is not None and self._gate is not None:
+                now = program_of(self.pid)
+                if now is None:
+                    return False
+                if now != self._gate:
+                    return True
+                await trio.sleep(_GATE_POLL_SECONDS)
+        return False
+
+    def mark_started(self) -> None:
+        """Take note of the time: from now on it becomes the user's program."""
+        self._started_at = trio.current_time()
+
+    def close_streams(self) -> None:
+        """Close our ends of its fifos; the process isn't told."""
+        self._streams.close()
+
+    def _close(self) -> None:
+        self._streams.release()
+        for part in (self._exit, self._shim, self._process):
+            if part is not None:
+                part.close()
+        self._exit = self._shim = self._process = None
+
+
+@contextlib.contextmanager
+def _scarce(container: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise scarcity(error, container=container) from error

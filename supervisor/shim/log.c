@@ -1,0 +1,275 @@
+/*
+ * Output streams into one bounded, rotated file, in the CRI log format:
+ *
+ *     2026-01-31T12:34:56.123456789Z stdout F a whole line
+ *     2026-01-31T12:34:56.123456789Z stderr P a part of a line, which has no newline here
+ *
+ * Source: kubernetes/design-proposals-archive, kubelet-cri-logging.md. A line that is longer than a
+ * record, or that isn't ended for a while, or never, goes out in parts: joined up, what follows the
+ * tags is what the program wrote, byte for byte, with a newline for each F.
+ *
+ * The file never exceeds its bound: it is rotated by renaming (PATH.1 to PATH.2, PATH to PATH.1)
+ * between two records. What can't be written is dropped, and the program isn't stopped for it.
+ */
+#include "shim.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    CONTENT_MAX = 16 * 1024, /* as the kubelet's and containerd's */
+    RECORD_MAX = CONTENT_MAX + 64,
+    CHUNK = 64 * 1024,
+    PIPE_BYTES = 1024 * 1024,
+    REST_MS = 100, /* after which the beginning of a line goes out without its end */
+    MAX_FILES = 1000,
+};
+
+struct source {
+    int fd;
+    const char *name;
+    char *rest; /* a line that hasn't ended yet */
+    size_t length;
+    int64_t since_ms; /* when it began */
+};
+
+/* Apart from what begins with values: so they are in no file and no memory until they are used. */
+static char rests[LOG_WATCHED][CONTENT_MAX], out[CHUNK + RECORD_MAX];
+
+/* There is one log, so there is one of these. */
+static struct {
+    const char *path; /* NULL: there is no log */
+    long long max_bytes;
+    int files;
+    int fd;
+    long long written; /* bytes in the file */
+    struct source sources[LOG_WATCHED];
+    size_t used; /* of `out` */
+    time_t second;     /* what `stamp` says */
+    char stamp[32];
+    bool failing;
+} cri = {.fd = -1, .sources = {{.fd = -1, .name = "stdout", .rest = rests[0]},
+                               {.fd = -1, .name = "stderr", .rest = rests[1]}}};
+
+void log_configure(const char *spec) {
+    int used = 0;
+    if (sscanf(spec, "%18lld:%9d:%n", &cri.max_bytes, &cri.files, &used) != 2 || used == 0 ||
+        spec[used] == '\0' || cri.max_bytes < RECORD_MAX || cri.files < 1 || cri.files > MAX_FILES)
+        fail(0, "options", "--log takes MAX_BYTES:FILES:PATH, MAX_BYTES from %d, not %s",
+             RECORD_MAX, spec);
+    cri.path = spec + used;
+}
+
+static bool open_file(void) {
+    struct stat status;
+    cri.fd = open(cri.path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+    if (cri.fd < 0) return false;
+    if (fstat(cri.fd, &status) < 0) {
+        close_quietly(&cri.fd);
+        return false;
+    }
+    cri.written = (long long)status.st_size;
+    return true;
+}
+
+/* A shim that was killed may have left half a record, which ours would be glued to. */
+static void cut_half_record(void) {
+    off_t size = cri.written < RECORD_MAX ? (off_t)cri.written : RECORD_MAX, whole = 0;
+    ssize_t n = pread(cri.fd, out, (size_t)size, (off_t)cri.written - size);
+    for (ssize_t i = 0; i < n; i++)
+        if (out[i] == '\n') whole = i + 1;
+    if (n < 0) fail(errno, "files", "cannot read the log %s", cri.path);
+    if (n != size || (whole == 0 && size == RECORD_MAX)) return; /* that is no record of ours */
+    if (whole == size) return;
+    if (ftruncate(cri.fd, (off_t)cri.written - size + whole) < 0)
+        fail(errno, "files", "cannot cut the log %s", cri.path);
+    cri.written -= size - whole;
+}
+
+void log_open(void) {
+    if (cri.path == NULL) return;
+    if (!open_file()) fail(errno, "files", "cannot open the log %s", cri.path);
+    cut_half_record();
+}
+
+/* A larger pipe means fewer turns for both sides; a user's share of such pipes may be used up. */
+void log_add(int stream, int fd) {
+    if (cri.path == NULL) fail(0, "options", "a log needs --log");
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES);
+    cri.sources[stream - STDOUT_FILENO].fd = fd;
+}
+
+/* ---- the file ---------------------------------------------------------------------------- */
+
+static void complain(const char *what) {
+    if (!cri.failing) note("error", "cannot %s the log %s: %s", what, cri.path, strerror(errno));
+    cri.failing = true;
+}
+
+/* A record is in the file as a whole or not at all. */
+static void flush(void) {
+    size_t done = 0;
+    if (cri.used == 0) return;
+    while (cri.fd >= 0 && done < cri.used) {
+        ssize_t n = write(cri.fd, out + done, cri.used - done);
+        if (n < 0) break;
+        done += (size_t)n;
+    }
+    if (done == cri.used) cri.failing = false;
+    else complain("write");
+    if (done < cri.used && cri.fd >= 0 && ftruncate(cri.fd, (off_t)cri.written) == 0) done = 0;
+    cri.written += (long long)done;
+    cri.used = 0;
+}
+
+static void name_file(char name[static PATH_MAX], int number) {
+    if (number == 0) snprintf(name, PATH_MAX, "%s", cri.path);
+    else snprintf(name, PATH_MAX, "%s.%d", cri.path, number);
+}
+
+/* Where nobody can tell, a file must not be lost. */
+static bool is_there(const char *name) {
+    return access(name, F_OK) == 0 || errno != ENOENT;
+}
+
+/* Files move up to the first free number only: a rotation that failed half-way is tried again at
+ * the next record, and must not push the oldest ones out each time. */
+static void rotate(void) {
+    char from[PATH_MAX], to[PATH_MAX];
+    int last = 0;
+    close_quietly(&cri.fd);
+    if (cri.files == 1 && unlink(cri.path) < 0 && errno != ENOENT) complain("remove");
+    for (name_file(to, 0); last < cri.files - 1 && is_there(to);) name_file(to, ++last);
+    for (int i = last; i > 0; i--) {
+        name_file(from, i - 1);
+        name_file(to, i);
+        if (rename(from, to) < 0) complain("rotate");
+    }
+    if (!open_file()) complain("open");
+}
+
+/* ---- records ----------------------------------------------------------------------------- */
+
+static void tell_time(void) {
+    struct timespec now;
+    struct tm parts;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (now.tv_sec != cri.second) {
+        gmtime_r(&now.tv_sec, &parts);
+        strftime(cri.stamp, sizeof cri.stamp, "%Y-%m-%dT%H:%M:%S.", &parts);
+        cri.second = now.tv_sec;
+    }
+    snprintf(cri.stamp + 20, sizeof cri.stamp - 20, "%09ldZ", now.tv_nsec);
+}
+
+static bool fits(size_t bytes) {
+    return cri.fd >= 0 && cri.written + (long long)bytes <= cri.max_bytes;
+}
+
+/* A flush that fails makes room too: look again behind it, or a full disk would rotate all away. */
+static void emit(const struct source *source, char tag, const char *content, size_t length) {
+    char head[64];
+    size_t size = (size_t)snprintf(head, sizeof head, "%s %s %c ", cri.stamp, source->name, tag);
+    size_t record = size + length + 1;
+    if (cri.used + record > sizeof out || !fits(cri.used + record)) flush();
+    if (!fits(cri.used + record)) rotate();
+    if (!fits(cri.used + record)) return;
+    char *at = out + cri.used;
+    memcpy(at, head, size);
+    memcpy(at + size, content, length);
+    at[size + length] = '\n';
+    cri.used += record;
+}
+
+static void emit_rest(struct source *source) {
+    if (source->length > 0) emit(source, 'P', source->rest, source->length);
+    source->length = 0;
+}
+
+/* Lines that came whole are taken from where they are. */
+static void take(struct source *source, const char *at, size_t n) {
+    while (n > 0) {
+        const char *newline = memchr(at, '\n', n);
+        size_t line = newline != NULL ? (size_t)(newline - at) : n;
+        size_t room = CONTENT_MAX - source->length, part = line < room ? line : room;
+        bool ends = newline != NULL && part == line, full = !ends && part == room;
+        if (source->length == 0 && (ends || full)) {
+            emit(source, ends ? 'F' : 'P', at, part);
+        } else {
+            if (source->length == 0) source->since_ms = monotonic_ms();
+            memcpy(source->rest + source->length, at, part);
+            source->length += part;
+            if (ends || full) {
+                emit(source, ends ? 'F' : 'P', source->rest, source->length);
+                source->length = 0;
+            }
+        }
+        part += ends;
+        at += part;
+        n -= part;
+    }
+}
+
+/* ---- copying ----------------------------------------------------------------------------- */
+
+/* Returns whether there may be more just now. */
+static bool copy_once(struct source *source) {
+    static char chunk[CHUNK];
+    ssize_t n = read(source->fd, chunk, sizeof chunk);
+    if (n < 0) return false; /* EAGAIN */
+    tell_time();
+    if (n > 0) take(source, chunk, (size_t)n);
+    else close_quietly(&source->fd); /* a line that it didn't end goes out when its time is up */
+    flush();
+    return n > 0;
+}
+
+void log_watch(struct pollfd *watched) {
+    for (int i = 0; i < LOG_WATCHED; i++)
+        watched[i] = (struct pollfd){.fd = cri.sources[i].fd, .events = POLLIN};
+}
+
+static int patience(const struct source *source) {
+    if (source->length == 0) return -1;
+    int64_t left = source->since_ms + REST_MS - monotonic_ms();
+    return left > 0 ? (int)left : 0;
+}
+
+int log_patience(void) {
+    int first = patience(&cri.sources[0]), second = patience(&cri.sources[1]);
+    return first < 0 || (second >= 0 && second < first) ? second : first;
+}
+
+static void emit_rests(bool all) {
+    tell_time();
+    for (int i = 0; i < LOG_WATCHED; i++)
+        if (all || patience(&cri.sources[i]) == 0) emit_rest(&cri.sources[i]);
+    flush();
+}
+
+/* New bytes first: they may end a line whose time is up. */
+void log_copy(const struct pollfd *watched) {
+    for (int i = 0; i < LOG_WATCHED; i++)
+        if (watched[i].revents != 0) copy_once(&cri.sources[i]);
+    if (log_patience() == 0) emit_rests(false);
+}
+
+bool log_active(void) {
+    return cri.sources[0].fd >= 0 || cri.sources[1].fd >= 0;
+}
+
+/* Whoever still writes is left alone: a full pipe of theirs is all that we take. */
+void log_finish(void) {
+    for (int i = 0; i < LOG_WATCHED; i++)
+        for (int turns = 0; cri.sources[i].fd >= 0 && turns < PIPE_BYTES / CHUNK + 1; turns++)
+            if (!copy_once(&cri.sources[i])) break;
+    emit_rests(true);
+}

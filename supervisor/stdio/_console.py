@@ -1,0 +1,71 @@
+"""The console socket: over it a runtime sends the master of a new terminal to the shim.
+
+Source: runc, docs/terminals.md; the option ``--console-socket`` of create, exec and restore.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+
+import attrs
+
+from .._errors import scarcity
+from ..state import ProcessLayout
+from ._plan import Stdio
+
+_ADDRESS_BYTES = 107
+
+
+@attrs.frozen
+class Console:
+    """A socket that listens for a runtime.
+
+    Attributes:
+        path: for the runtime: short enough for a socket's address, however long the process
+            directory's own path is.
+        fd: for the shim.
+    """
+
+    path: str
+    fd: int
+
+    @property
+    def options(self) -> list[str]:
+        """The shim's options."""
+        return ["--terminal", str(self.fd)]
+
+
+@contextlib.contextmanager
+def console(layout: ProcessLayout, stdio: Stdio) -> Iterator[Console | None]:
+    """Listen for the runtime during the block, if a terminal was asked for.
+
+    The shim gets a descriptor of its own, so we needn't stay.
+
+    Raises:
+        DiskFull, TooManyFiles, OSError: the socket can't be made.
+    """
+    if stdio.terminal is None:
+        yield None
+        return
+    name = os.path.basename(layout.console)
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = os.open(layout.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, directory)
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            listener.bind(f"/proc/self/fd/{directory}/{name}")
+            os.chmod(layout.console, 0o600)
+            listener.listen(1)
+        except OSError as error:
+            raise scarcity(error) from error
+        # A runtime in a user namespace of its own isn't let into our /proc/PID/fd.
+        short = len(os.fsencode(layout.console)) <= _ADDRESS_BYTES
+        reach = layout.path if short else f"/proc/{os.getpid()}/fd/{directory}"
+        try:
+            yield Console(f"{reach}/{name}", listener.fileno())
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(layout.console)

@@ -1,0 +1,173 @@
+"""Records of a log in the CRI format, and a log's files in their order.
+
+Source: kubernetes/design-proposals-archive, kubelet-cri-logging.md.
+"""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+import attrs
+
+from .._errors import scarcity
+
+_LINE = re.compile(
+    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z (stdout|stderr) ([PF])(?::\S*)? (.*)",
+    re.DOTALL,
+)
+_READ_BYTES = 256 * 1024
+
+
+@attrs.frozen
+class LogRecord:
+    """One record of a log: a line, or a part of one.
+
+    Attributes:
+        at_ns: when it was written, CLOCK_REALTIME in nanoseconds.
+        stream: ``"stdout"`` or ``"stderr"``.
+        partial: whether the line goes on in the stream's next record, or was never ended.
+        data: what the program wrote, without a newline.
+    """
+
+    at_ns: int
+    stream: str
+    partial: bool
+    data: bytes
+
+    @property
+    def at(self) -> datetime:
+        """When it was written, in UTC (microseconds; ``at_ns`` has the rest)."""
+        return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
+
+    @property
+    def written(self) -> bytes:
+        """The very bytes that the program wrote: with the newline, if it is no part."""
+        return self.data if self.partial else self.data + b"\n"
+
+
+def parse_record(line: bytes) -> LogRecord | None:
+    """Return the record in a line of a log, or None for something else.
+
+    Args:
+        line: without its newline.
+    """
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return None
+    stamp, fraction, stream, tag, data = found.groups()
+    try:
+        seconds = calendar.timegm(time.strptime(stamp.decode(), "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
+    at_ns = seconds * 1_000_000_000 + int((fraction or b"0").ljust(9, b"0"))
+    return LogRecord(at_ns, stream.decode(), tag == b"P", data)
+
+
+class LogFiles:
+    """Reads a log that is written and rotated meanwhile: every record that is kept, once.
+
+    The files are PATH, PATH.1, PATH.2, ..., PATH being the newest. A file is known by its inode,
+    whatever it is called just now.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._begun = b""
+        self._lines: deque[bytes] = deque()
+
+    def read(self, limit: int) -> list[LogRecord]:
+        """Return up to ``limit`` of those that are there and weren't read yet."""
+        records: list[LogRecord] = []
+        while len(records) < limit and (self._lines or self._read_lines()):
+            record = parse_record(self._lines.popleft())
+            if record is not None:
+                records.append(record)
+        return records
+
+    def close(self) -> None:
+        """Close the file; reading goes on with the oldest."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _read_lines(self) -> bool:
+        """Read some whole lines; say whether there were any."""
+        while not self._lines:
+            over = self._file is not None and self._is_rotated()
+            # Asked first: what a rotated file holds now is all that it ever will.
+            if self._file is not None and self._read_chunk(self._file):
+                continue
+            if self._file is not None and not over:
+                return False
+            following = self._next()
+            if following is None:
+                return False
+            self.close()
+            self._file, self._begun = following, b""
+        return True
+
+    def _read_chunk(self, file: BinaryIO) -> bool:
+        chunk = file.read(_READ_BYTES)
+        *lines, self._begun = (self._begun + chunk).split(b"\n")
+        self._lines.extend(lines)
+        return bool(chunk)
+
+    def _is_rotated(self) -> bool:
+        assert self._file is not None
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return True
+
+    def _next(self) -> BinaryIO | None:
+        """Open the file that follows the one that is open, or the oldest.
+
+        From the newest to the oldest: a rotation meanwhile moves files the same way, so that one
+        may be met twice, but none is missed.
+        """
+        current = None if self._file is None else os.fstat(self._file.fileno())
+        following: BinaryIO | None = None
+        seen: set[int] = set()
+        for path in self._names():
+            try:
+                file = open(path, "rb", buffering=0)  # noqa: SIM115
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if following is not None:
+                    following.close()
+                raise scarcity(error) from error
+            status = os.fstat(file.fileno())
+            if current is not None and os.path.samestat(status, current):
+                file.close()
+                break
+            if status.st_ino in seen:
+                file.close()
+                continue
+            seen.add(status.st_ino)
+            if following is not None:
+                following.close()
+            following = file
+        return following
+
+    def _names(self) -> Iterator[str]:
+        yield self._path
+        directory, name = os.path.split(self._path)
+        numbers = []
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.listdir(directory):
+                suffix = entry.removeprefix(f"{name}.")
+                if suffix != entry and suffix.isdecimal():
+                    numbers.append(int(suffix))
+        # One more than there are: a rotation may add it while we look.
+        for number in range(1, max(numbers, default=0) + 2):
+            yield f"{self._path}.{number}"

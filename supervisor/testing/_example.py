@@ -1,0 +1,140 @@
+"""One example of a test, as a witness: what it made and saw, and for how long it had to wait."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import attrs
+
+from .._witness import Change, Sight
+
+MAX_CONTAINERS: Final = 8
+MAX_OUTPUT_BYTES: Final = 4096
+
+
+@attrs.define(eq=False)
+class Example:
+    """A witness (`supervisor._witness`) for the time of one example, or of one test.
+
+    Attributes:
+        named: whether names depend on nothing but the order in which they are asked for; else
+            they are random.
+        worker: what tells the directories of this process from those of others.
+        waited_seconds: for how long it waited for infrastructure.
+    """
+
+    named: bool = True
+    worker: str = attrs.field(factory=lambda: worker_name())  # noqa: PLW0108  (defined below)
+    waited_seconds: float = 0.0
+    _names: int = 0
+    _places: int = 0
+    _sights: deque[Sight] = attrs.field(factory=lambda: deque(maxlen=MAX_CONTAINERS))
+    _outputs: dict[str, bytearray] = attrs.field(factory=dict)
+    _waits: int = 0
+    _waits_since: float = 0.0
+    # A pool in a thread of its own serves examples in another one.
+    _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def ending(self) -> str:
+        """Return 1, 2, 3, ..., or something random."""
+        if not self.named:
+            return secrets.token_hex(4)
+        with self._lock:
+            self._names += 1
+            return str(self._names)
+
+    def place(self) -> str:
+        """Return the worker's name with 1, 2, 3, ..., or something random."""
+        if not self.named:
+            return f"{self.worker}-{secrets.token_hex(8)}"
+        with self._lock:
+            self._places += 1
+            return f"{self.worker}-{self._places}"
+
+    def saw(self, sight: Sight) -> None:
+        """Keep it, and let the oldest one go."""
+        with self._lock:
+            if len(self._sights) == MAX_CONTAINERS:
+                self._outputs.pop(self._sights[0].id, None)
+            self._sights.append(sight)
+
+    def heard(self, container: str, content: bytes) -> None:
+        """Keep the end of it."""
+        with self._lock:
+            tail = self._outputs.setdefault(container, bytearray())
+            tail += content[-MAX_OUTPUT_BYTES:]
+            del tail[:-MAX_OUTPUT_BYTES]
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the block's time, once where blocks overlap."""
+        with self._lock:
+            if self._waits == 0:
+                self._waits_since = time.perf_counter()
+            self._waits += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waits -= 1
+                if self._waits == 0:
+                    self.waited_seconds += time.perf_counter() - self._waits_since
+
+    def told(self) -> list[tuple[str, str]]:
+        """Return what there is to say of each container: a title and a text."""
+        with self._lock:
+            seen = [(sight, bytes(self._outputs.get(sight.id, b""))) for sight in self._sights]
+        return [(f"container {sight.id}", tell(sight, output)) for sight, output in seen]
+
+
+def worker_name() -> str:
+    """Return a name that no other process on this machine has: xdist's worker, and the pid."""
+    return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
+
+
+def tell(sight: Sight, output: bytes) -> str:
+    """Return what a failed test says of a container."""
+    status = sight.status()
+    parts = [
+        f"args: {list(sight.args)}",
+        f"exit: {'it has not ended' if status is None else status}",
+        "history:",
+        *_indented(tell_history(sight.history())),
+        f"output: {'none was read' if not output else ''}".rstrip(),
+        *_indented(output.decode(errors="backslashreplace").splitlines()),
+        "spec:",
+        *_indented(_tell_spec(sight.spec)),
+    ]
+    return "\n".join(parts)
+
+
+def tell_history(changes: Sequence[Change]) -> list[str]:
+    """Return a line per change: when, after the first one, what, and where that led."""
+    if not changes:
+        return []
+    first = changes[0]
+    return [f"from {first.at:%H:%M:%S.%f} on"] + [
+        f"{(change.at_ns - first.at_ns) / 1e6:+10.3f} ms  {change.event}: {change.state.value}"
+        for change in changes
+    ]
+
+
+def _tell_spec(spec: bytes) -> list[str]:
+    """Return a line per key: it is long as it is."""
+    try:
+        keys = json.loads(spec)
+    except ValueError:
+        return ["it was gone"]
+    return [f"{key}: {json.dumps(value)}" for key, value in keys.items()]
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]

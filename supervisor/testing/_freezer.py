@@ -1,0 +1,100 @@
+"""Freeze what is in a cgroup, or stop processes one by one where there is none.
+
+Source: kernel Documentation, cgroup-v1/freezer-subsystem and cgroup-v2, "cgroup.freeze".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from .._errors import DeadlineExpired, ProcessEnded
+from .._pidfd import PidFd
+from ._processes import descendants, state_of
+
+_POLL_SECONDS: Final = 0.001
+
+
+@contextlib.asynccontextmanager
+async def frozen_cgroup(directory: str, *, seconds: float) -> AsyncIterator[None]:
+    """Freeze a cgroup directory of either version during the block."""
+    file, freeze, thaw = _switch(directory)
+    file.write_text(freeze)
+    try:
+        with trio.move_on_after(seconds) as scope:
+            while not _is_frozen(directory):
+                await trio.sleep(_POLL_SECONDS)
+        if scope.cancelled_caught:
+            raise DeadlineExpired(f"{directory} isn't frozen", seconds=seconds)
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError, OSError):
+            file.write_text(thaw)
+
+
+@contextlib.asynccontextmanager
+async def stopped_processes(roots: Iterable[int], *, seconds: float) -> AsyncIterator[None]:
+    """SIGSTOP processes and all their descendants during the block."""
+    with contextlib.ExitStack() as held:
+        processes: dict[int, PidFd] = {}
+        held.callback(_continue, processes)
+        with trio.move_on_after(seconds) as scope:
+            while new := _not_stopped(roots):
+                for pid in new:  # what they have forked meanwhile is found at the next look
+                    _stop(pid, processes)
+                await trio.sleep(_POLL_SECONDS)
+        if scope.cancelled_caught:
+            raise DeadlineExpired("its processes don't stop", seconds=seconds)
+        yield
+
+
+def freezer_of(directories: Iterable[str]) -> str | None:
+    """Return the directory of a cgroup in which it can be frozen; None if there is none."""
+    return next((path for path in directories if _switches(path)), None)
+
+
+def _switches(directory: str) -> bool:
+    names = ("freezer.state", "cgroup.freeze")
+    return any(os.access(os.path.join(directory, name), os.W_OK) for name in names)
+
+
+def _switch(directory: str) -> tuple[Path, str, str]:
+    old = Path(directory, "freezer.state")
+    return (
+        (old, "FROZEN", "THAWED") if old.exists() else (Path(directory, "cgroup.freeze"), "1", "0")
+    )
+
+
+def _is_frozen(directory: str) -> bool:
+    old = Path(directory, "freezer.state")
+    if old.exists():
+        return old.read_text().strip() == "FROZEN"
+    return "frozen 1" in Path(directory, "cgroup.events").read_text().splitlines()
+
+
+def _not_stopped(roots: Iterable[int]) -> list[int]:
+    family = [pid for root in roots for pid in (root, *descendants(root))]
+    return [pid for pid in family if state_of(pid) not in ("T", "Z", "X", "")]
+
+
+def _stop(pid: int, processes: dict[int, PidFd]) -> None:
+    if pid not in processes:
+        process = PidFd.open(pid)
+        if process is None:
+            return
+        processes[pid] = process
+    with contextlib.suppress(ProcessEnded):
+        processes[pid].send_signal(signal.SIGSTOP)
+
+
+def _continue(processes: dict[int, PidFd]) -> None:
+    for process in processes.values():
+        with contextlib.suppress(ProcessEnded):
+            process.send_signal(signal.SIGCONT)
+        process.close()

@@ -1,0 +1,260 @@
+"""What a test must not leave behind: processes, descriptors, cgroups, mounts, directories."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Final
+
+import attrs
+import trio
+
+from .._errors import InvalidValue
+from .._supervisor import DEFAULT_CGROUP_PARENT
+from ..cgroups import Hierarchies
+from ._processes import descendants, identified, names_in
+from ._subreaper import subreaper
+
+PATIENCE_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.01
+_TEMPORARY: Final = "trio-supervisor-"  # ephemeral roots, and bundles without a path
+
+
+@attrs.frozen
+class Leak:
+    """One thing that was left behind.
+
+    Attributes:
+        kind: ``"process"``, ``"descriptor"``, ``"cgroup"``, ``"mount"`` or ``"directory"``.
+        what: which one: a pid and its command line, a number and what it refers to, a path.
+    """
+
+    kind: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.what}"
+
+
+class LeakError(AssertionError):
+    """Something is there that wasn't when the check began, and didn't go in time.
+
+    It is not about who made it: another thread or program may have, in the same places.
+
+    Attributes:
+        leaks: what is there, a tuple of `Leak`.
+    """
+
+    def __init__(self, leaks: Iterable[Leak]) -> None:
+        self.leaks: tuple[Leak, ...] = tuple(leaks)
+        super().__init__("left behind:\n" + "\n".join(f"  {leak}" for leak in self.leaks))
+
+
+@attrs.frozen
+class _Places:
+    """Where the check looks, besides our own descendants and descriptors."""
+
+    cgroup_parent: str | None
+    directories: tuple[str, ...]
+    mounts_below: tuple[str, ...]
+    temporary: bool
+
+
+_Found = dict[object, Leak]
+
+
+class LeakCheck:
+    """A check that is under way; made by `leak_check`."""
+
+    def __init__(
+        self,
+        places: _Places,
+        *,
+        seconds: float,
+        subreaper: bool,
+        reap: Callable[[], object] | None,
+    ) -> None:
+        self._places = places
+        self._seconds = seconds
+        self._subreaper = subreaper
+        self._reap = reap
+        self._adoption = contextlib.ExitStack()
+        self._before: _Found | None = None
+
+    def begin(self) -> None:
+        """Take note of what there is now: that is no leak."""
+        self._before = _look(self._places)
+
+    def left(self) -> list[Leak]:
+        """Return what there is now and wasn't at the beginning, at one look; never waits."""
+        if self._before is None:
+            raise RuntimeError("the leak check hasn't begun: use it as `with leak_check():`")
+        if self._reap is not None:
+            self._reap()
+        found = _look(self._places)
+        return [leak for key, leak in found.items() if key not in self._before]
+
+    def __enter__(self) -> LeakCheck:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            deadline = time.monotonic() + self._seconds
+            while (leaks := self.left()) and _worth_waiting(error) and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+            _report(leaks, error)
+        finally:
+            self._adoption.close()
+
+    async def __aenter__(self) -> LeakCheck:
+        self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            deadline = trio.current_time() + self._seconds
+            while (
+                (leaks := self.left()) and _worth_waiting(error) and trio.current_time() < deadline
+            ):
+                await trio.sleep(_POLL_SECONDS)
+            _report(leaks, error)
+        finally:
+            self._adoption.close()
+
+    def _open(self) -> None:
+        if self._subreaper:
+            self._adoption.enter_context(subreaper())
+        self.begin()
+
+
+def leak_check(
+    *,
+    cgroup_parent: str | None = DEFAULT_CGROUP_PARENT,
+    directories: Iterable[str | os.PathLike[str]] = (),
+    mounts_below: Iterable[str | os.PathLike[str]] = (),
+    temporary: bool = True,
+    seconds: float = PATIENCE_SECONDS,
+    subreaper: bool = False,
+    reap: Callable[[], object] | None = None,
+) -> LeakCheck:
+    """Check that a block leaves nothing behind: ``with leak_check():``.
+
+    In Trio code use it as ``async with leak_check():``, which lets other tasks run while it waits.
+
+    What is compared before and after: our descendants, zombies among them; our open descriptors;
+    the cgroups below a parent; the mount points and the names in directories. What is still on
+    its way out gets ``seconds`` to go.
+
+    Args:
+        cgroup_parent: the cgroup below which there must be nothing new, the one that is given to
+            `open_supervisor`; None for none. Other programs' containers below it count too: give
+            each of several test runs its own.
+        directories: roots, for instance: nothing new may be in them, nor in their ``.runtime``.
+        mounts_below: directories below which there must be no new mount point. Those in
+            ``directories`` and ephemeral roots are among them.
+        temporary: whether ephemeral roots and temporary bundles, in the directory for temporary
+            files, are looked at too. Other programs' count as well: give each of several test
+            runs its own TMPDIR.
+        seconds: how long it waits for what is there to go. No time is taken if there is nothing.
+        subreaper: whether we become the subreaper for the time of the block (man 2 prctl): then
+            what a killed program leaves stays our descendant, and is found.
+        reap: called before each look: to reap children that the program itself won't.
+
+    Raises:
+        InvalidValue: an argument can't work.
+        LeakError: at the end of the block, naming what is left. If the block raises, that comes
+            out instead, with a note that says what was left.
+    Cancellation: the block's or the wait's Cancelled comes out; nothing is waited for.
+    """
+    directories = tuple(directories)
+    if not seconds >= 0:
+        raise InvalidValue(f"leak_check: seconds must be 0 or more, not {seconds!r}")
+    if cgroup_parent is not None and not cgroup_parent.startswith("/"):
+        raise InvalidValue(f"leak_check: the cgroup parent {cgroup_parent!r} must begin with /")
+    places = _Places(
+        cgroup_parent,
+        tuple(os.path.realpath(path) for path in directories),
+        tuple(f"{os.path.realpath(path)}/" for path in (*directories, *mounts_below)),
+        temporary,
+    )
+    return LeakCheck(places, seconds=seconds, subreaper=subreaper, reap=reap)
+
+
+def _worth_waiting(error: BaseException | None) -> bool:
+    """Whether what is left may get time; a block that was interrupted is in a hurry."""
+    return error is None or isinstance(error, Exception)
+
+
+def _report(leaks: list[Leak], error: BaseException | None) -> None:
+    if not leaks:
+        return
+    if error is None:
+        raise LeakError(leaks)
+    error.add_note(str(LeakError(leaks)))
+
+
+# ---- looking ------------------------------------------------------------------------------
+
+
+def _look(places: _Places) -> _Found:
+    """Return what there is, each under a key that is the same if it is the same thing."""
+    return {(leak.kind, *key): leak for key, leak in _everything(places)}
+
+
+def _everything(places: _Places) -> Iterator[tuple[tuple[object, ...], Leak]]:
+    for identity, command in identified(descendants(os.getpid())).items():
+        yield identity, Leak("process", f"{identity[0]} ({command})")
+    for fd, what in _descriptors().items():
+        yield (fd, what), Leak("descriptor", f"{fd} ({what})")
+    for path in _cgroups(places.cgroup_parent):
+        yield (path,), Leak("cgroup", path)
+    for path in _mounts((*places.mounts_below, _temporary_prefix())):
+        yield (path,), Leak("mount", path)
+    for path in _directories(places):
+        yield (path,), Leak("directory", path)
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in names_in("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the one that listed them
+            continue
+    return found
+
+
+def _cgroups(parent: str | None) -> Iterator[str]:
+    if parent is None:
+        return
+    for top in Hierarchies.discover().remains(parent):
+        for path, names, _ in os.walk(top):
+            yield from (os.path.join(path, name) for name in names)
+
+
+def _mounts(below: tuple[str, ...]) -> list[str]:
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+        points = [line.split(" ")[4] for line in file]
+    return [point for point in points if point.startswith(below)]
+
+
+def _directories(places: _Places) -> Iterator[str]:
+    if places.temporary:
+        place, prefix = os.path.split(_temporary_prefix())
+        yield from (f"{place}/{name}" for name in names_in(place) if name.startswith(prefix))
+    for place in places.directories:
+        yield from (f"{place}/{name}" for name in names_in(place) if name != ".runtime")
+        yield from (f"{place}/.runtime/{name}" for name in names_in(f"{place}/.runtime"))
+
+
+def _temporary_prefix() -> str:
+    return os.path.join(os.path.realpath(tempfile.gettempdir()), _TEMPORARY)

@@ -1,0 +1,158 @@
+"""A pool in a thread of its own, which examples share that each have a Trio run, or none.
+
+Hypothesis calls a test once per example, and every call of an async test is a Trio run. A pool that
+lived in that run would be filled and emptied for each example.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self
+
+import trio
+
+from .._collect import Completed
+from .._pool import ContainerPool
+from .._supervisor import Supervisor
+from ..oci import Bundle, FileContent, Runtime
+from ._thread import SupervisorThread
+
+RUN_SECONDS: Final = 60.0
+"""How long a program may run, if nobody says so."""
+
+
+class SharedPool:
+    """A `ContainerPool` that lives in a thread, for as long as a ``with`` block.
+
+    ::
+
+        with SharedPool(bundle, size=4) as pool:
+            pool.run_sync(["true"])     # where there is no Trio: in a sync test
+            await pool.run(["true"])    # in a Trio task, of any Trio run
+
+    Its supervisor is an ephemeral one: nothing outlives the block, or the program.
+
+    Args:
+        bundle: a `Bundle`, or the path of one.
+        size: how many containers are kept ready.
+        runtime: as for `open_supervisor`.
+        options: other ones, as for `ContainerPool`.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        size: int = 4,
+        runtime: str | os.PathLike[str] | Runtime | None = None,
+        **options: Any,
+    ) -> None:
+        self._make = partial(ContainerPool, bundle, size=size, **options)
+        self._pool: ContainerPool | None = None
+        self._thread = SupervisorThread(inside=self._opened, runtime=runtime)
+
+    @property
+    def root(self) -> str:
+        """The root of its supervisor, when it is open."""
+        return self._thread.supervisor.root
+
+    def __enter__(self) -> Self:
+        """Open it, and wait until its containers are ready.
+
+        Raises: what `open_supervisor` and `ContainerPool.wait_full` raise.
+        """
+        self._thread.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it: all of its containers are deleted.
+
+        Raises:
+            DeadlineExpired: it didn't come to its end.
+        """
+        self._thread.__exit__(kind, error, traceback)
+
+    def run_sync(
+        self,
+        args: Sequence[str] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: bytes | bytearray | memoryview | None = b"",
+        files: Mapping[str, FileContent] | None = None,
+        check: bool = True,
+        deadline: float | None = RUN_SECONDS,
+    ) -> Completed:
+        """Run a program in a fresh container, and wait for its end. Not in a Trio task.
+
+        Arguments, result and errors are those of `ContainerPool.run`, but for ``deadline``, which
+        is 60 seconds.
+
+        Raises:
+            InvalidValue: this is a Trio task, which has `run`.
+            trio.ClosedResourceError: the pool isn't open.
+        """
+        return self._thread.run_sync(
+            partial(
+                self._run,
+                args,
+                env=env,
+                cwd=cwd,
+                stdin=stdin,
+                files=files,
+                check=check,
+                deadline=deadline,
+            )
+        )
+
+    async def run(
+        self,
+        args: Sequence[str] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: bytes | bytearray | memoryview | None = b"",
+        files: Mapping[str, FileContent] | None = None,
+        check: bool = True,
+        deadline: float | None = RUN_SECONDS,
+    ) -> Completed:
+        """Run a program in a fresh container, and wait for its end. In a Trio task.
+
+        As `run_sync`.
+
+        Cancellation: it is killed, and deleted in the background.
+        """
+        return await self._thread.run(
+            partial(
+                self._run,
+                args,
+                env=env,
+                cwd=cwd,
+                stdin=stdin,
+                files=files,
+                check=check,
+                deadline=deadline,
+            )
+        )
+
+    # ---- in the thread --------------------------------------------------------------------
+
+    async def _run(self, args: Sequence[str] | None, **options: Any) -> Completed:
+        if self._pool is None:
+            raise trio.ClosedResourceError("the pool was closed")
+        return await self._pool.run(args, **options)
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, supervisor: Supervisor) -> AsyncIterator[None]:
+        async with self._make(supervisor=supervisor) as self._pool:
+            await self._pool.wait_full()
+            yield

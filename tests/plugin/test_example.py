@@ -1,0 +1,79 @@
+"""What an example keeps of its containers, as their witness."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from supervisor import Bundle, ContainerPool, Runtime
+from supervisor._witness import Sight, witness
+from supervisor.testing._example import MAX_CONTAINERS, MAX_OUTPUT_BYTES, Example
+
+
+@contextlib.contextmanager
+def looking_on() -> Iterator[Example]:
+    """Let an example of ours be the witness for the time of a block."""
+    example = Example()
+    token = witness.set(example)
+    try:
+        yield example
+    finally:
+        witness.reset(token)
+
+
+@pytest.mark.runtimes("crun", "fake")
+async def test_a_pool_shows_what_was_taken(runtime: Runtime) -> None:
+    """Neither those that still wait nor the next ones are the example's, only what it took."""
+    bundle = Bundle.from_host(["true"])
+    with looking_on() as example:
+        async with ContainerPool(bundle, size=2, runtime=runtime) as pool:
+            await pool.wait_full()
+            await pool.run(["echo", "mine"])
+            await pool.wait_full()
+    ((title, text),) = example.told()
+    assert title.startswith("container pool-")
+    assert "['echo', 'mine']" in text
+    assert "\n  mine\n" in text
+
+
+def sight(id: str) -> Sight:
+    """Return a container that has done nothing yet."""
+    return Sight(id=id, args=("x",), spec=b"", history=tuple, status=lambda: None)
+
+
+def test_the_end_of_the_output_is_kept() -> None:
+    """However it comes, in small parts or in one that is larger than what is kept."""
+    example = Example()
+    example.saw(sight("small"))
+    example.saw(sight("large"))
+    text = b"".join(b"%d\n" % number for number in range(5000))
+    for start in range(0, len(text), 100):
+        example.heard("small", text[start : start + 100])
+    example.heard("large", text)
+    tails = [told.partition("output:")[2].partition("spec:")[0] for _, told in example.told()]
+    assert tails[0] == tails[1]
+    assert tails[0].rstrip().endswith("  4999")
+    assert len(tails[0].replace("  ", "")) <= MAX_OUTPUT_BYTES + 2
+
+
+def test_the_last_containers_are_kept() -> None:
+    """Of many, with what they printed."""
+    example = Example()
+    for number in range(MAX_CONTAINERS + 3):
+        example.saw(sight(f"box-{number}"))
+        example.heard(f"box-{number}", b"x")
+    titles = [title for title, _ in example.told()]
+    assert titles == [f"container box-{number}" for number in range(3, MAX_CONTAINERS + 3)]
+    assert len(example._outputs) == MAX_CONTAINERS
+
+
+def test_waits_that_overlap_count_once() -> None:
+    """Two tasks that wait at the same time don't wait twice as long."""
+    example = Example()
+    with example.waiting():
+        with example.waiting():
+            pass
+        assert example.waited_seconds == 0, "the outer one isn't over"
+    assert example.waited_seconds > 0

@@ -1,0 +1,56 @@
+"""A pool of the test's own, with the runtime that it runs with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from supervisor import ContainerPool
+from tests.conftest import MakeBundle, OpenSupervisor
+
+OpenPool = Callable[..., AbstractAsyncContextManager[ContainerPool]]
+SECONDS = 60
+
+
+@pytest.fixture
+def pool(supervisor: OpenSupervisor, bundle: MakeBundle) -> OpenPool:
+    """Open a pool of busybox containers: ``pool(size=2)``.
+
+    ``bundle`` and ``sup`` are for the arguments of the bundle and of the supervisor; all
+    others are the pool's. Whatever is done with it is done within a minute.
+    """
+
+    @contextlib.asynccontextmanager
+    async def open_pool(
+        *args: str,
+        spec: dict[str, Any] | None = None,
+        sup: dict[str, Any] | None = None,
+        root: Path | None = None,
+        **options: Any,
+    ) -> AsyncIterator[ContainerPool]:
+        made = bundle(*(args or ("true",)), **(spec or {}))
+        with trio.fail_after(SECONDS):
+            async with supervisor(root, **(sup or {})) as owner:
+                async with ContainerPool(made, supervisor=owner, **options) as opened:
+                    yield opened
+
+    return open_pool
+
+
+async def settled(pool: ContainerPool) -> None:
+    """Return when it is full and nothing happens in the background."""
+    await until(lambda: not (pool.statistics().deleting or pool.statistics().creating))
+    await pool.wait_full()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when the condition holds."""
+    with trio.fail_after(SECONDS):
+        while not condition():
+            await trio.sleep(0.002)

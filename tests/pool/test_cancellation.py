@@ -1,0 +1,102 @@
+"""Cancel a taker after its n-th checkpoint, for every n until it completes uncancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from supervisor import ContainerPool, State, Supervisor
+from tests.cancellation.test_every_checkpoint import cancelled_after
+from tests.conftest import MakeBundle, OpenSupervisor
+
+from .conftest import SECONDS, settled
+
+pytestmark = [pytest.mark.runtimes("crun"), pytest.mark.timeout(200)]
+
+CONTENT = bytes(200_000)
+FILES = {"/tmp/ts-pool-file": CONTENT}
+TOO_MANY = 600
+
+
+def unused(sup: Supervisor) -> set[str]:
+    return {id for id, box in sup.items() if box.state is State.CREATED}
+
+
+async def for_some_checkpoints(attempt: Callable[[int], Awaitable[bool]], *, stride: int) -> int:
+    """Call ``attempt(n)`` for growing n until nothing was cancelled; return how often it was."""
+    for cancelled, steps in enumerate(range(1, TOO_MANY, stride)):
+        if not await attempt(steps):
+            return cancelled
+    raise AssertionError("it has no end")
+
+
+@pytest.mark.parametrize("content", [b"", CONTENT], ids=["little", "much"])
+async def test_a_taker_that_is_cancelled(
+    supervisor: OpenSupervisor, bundle: MakeBundle, content: bytes
+) -> None:
+    """Wherever it was: what it had is deleted, and the stock is whole again."""
+    async with (
+        supervisor() as sup,
+        ContainerPool(bundle("true"), supervisor=sup, size=1) as pool,
+    ):
+
+        async def errand() -> None:
+            await pool.run(["cat"], stdin=content, files=FILES if content else None)
+
+        async def attempt(steps: int) -> bool:
+            with trio.fail_after(SECONDS):
+                await settled(pool)
+                before = unused(sup)
+                cancelled = await cancelled_after(steps, errand)
+                await settled(pool)
+                assert set(sup) == unused(sup)
+                assert len(sup) == 1
+                assert (pool.statistics().taken, pool.statistics().failed) == (0, 0)
+                # Either nobody had it, or it is gone: it isn't handed out a second time.
+                kept = before & set(sup)
+                assert not kept or pool.statistics().ready == 1
+            return cancelled
+
+        assert await for_some_checkpoints(attempt, stride=7 if content else 2) > 5
+        assert (await pool.run(["echo", "x"])).stdout == b"x\n"
+
+
+@pytest.mark.runtimes("fake")
+async def test_a_taker_who_waits_and_is_cancelled(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """While containers are still being made, too: whatever was meant for it is for the next one."""
+    async with supervisor() as sup:
+
+        async def attempt(steps: int) -> bool:
+            with trio.fail_after(SECONDS):
+                async with ContainerPool(bundle("true"), supervisor=sup, size=1) as pool:
+                    cancelled = await cancelled_after(steps, pool.run)
+                    assert (await pool.run(["echo", "x"])).stdout == b"x\n"
+                assert not list(sup)
+                assert not sup.broken
+            return cancelled
+
+        assert await for_some_checkpoints(attempt, stride=13) > 3
+
+
+async def test_a_pool_that_is_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Whatever it was doing, none of its containers is left."""
+    async with supervisor() as sup:
+
+        async def use() -> None:
+            async with ContainerPool(bundle("true"), supervisor=sup, size=2) as pool:
+                await pool.run()
+                async with pool.take(["sleep", "600"]):
+                    await pool.wait_full()
+
+        async def attempt(steps: int) -> bool:
+            with trio.fail_after(SECONDS):
+                cancelled = await cancelled_after(steps, use)
+                assert not list(sup)
+                assert not sup.broken
+            return cancelled
+
+        assert await for_some_checkpoints(attempt, stride=29) > 3

@@ -1,0 +1,261 @@
+"""LOG: what the shim writes down, and what is read of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from supervisor import LOG, PIPE, STDOUT, InvalidValue, LogFile, LogRecord, Process
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.streams.test_pipes import pattern
+from tests.support.runtimes import Choice
+from tests.support.victim import victim
+
+SMALL = LogFile(max_bytes=64 * 1024, files=3)
+
+
+async def records_of(process: Any, **options: Any) -> list[LogRecord]:
+    """Return all records of a process's log."""
+    return [record async for record in process.logs(**options)]
+
+
+def written(records: list[LogRecord], stream: str) -> bytes:
+    """Return what a stream's records say that was written."""
+    return b"".join(record.written for record in records if record.stream == stream)
+
+
+async def test_both_streams(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Each record says when, which stream and what; joined up they are what was written."""
+    script = "echo out; printf '\\377\\000\\n' >&2; echo; printf end"
+    begin = datetime.now(UTC)
+    async with (
+        supervisor() as sup,
+        await sup.create("a", bundle("sh", "-c", script), stdout=LOG, stderr=LOG) as box,
+    ):
+        await box.start()
+        records = await records_of(box, follow=True)
+        assert written(records, "stdout") == b"out\n\nend"
+        assert written(records, "stderr") == b"\xff\0\n"
+        assert all(begin <= record.at <= datetime.now(UTC) for record in records)
+        assert await records_of(box) == records
+        assert box.stdout is None and box.stderr is None
+
+
+async def test_long_lines(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A line of a megabyte is cut into parts, and is the same when they are joined."""
+    content = pattern(1 << 20).replace(b"\n", b" ") + b"\n" + b"x" * 16384 + b"\n" + b"no end"
+    async with (
+        supervisor() as sup,
+        await sup.create("a", bundle("cat"), stdin=PIPE, stdout=LOG) as box,
+    ):
+        await box.start()
+        assert box.stdin is not None
+        async with box.stdin as stdin:
+            await stdin.send_all(content)
+        records = await records_of(box, follow=True)
+        assert written(records, "stdout") == content
+        assert max(len(record.data) for record in records) == 16384
+        assert [record.partial for record in records[-2:]] == [False, True]
+
+
+async def test_the_format(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """The file is as existing log collectors read it."""
+    async with (
+        supervisor(root) as sup,
+        await sup.create("a", bundle("echo", "hello you"), stdout=LOG, stderr=STDOUT) as box,
+    ):
+        await box.start()
+        await records_of(box, follow=True)
+        stamp, stream, tag, text = (root / "a/logs/init.log").read_text().split(" ", 3)
+        assert (stream, tag, text) == ("stdout", "F", "hello you\n")
+        assert abs(datetime.fromisoformat(stamp).timestamp() - time.time()) < 60
+
+
+async def test_a_prompt_is_seen(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A line that isn't ended can be read before it is."""
+    spec = bundle("sh", "-c", "printf 'name? '; read x; echo $x")
+    async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE, stdout=LOG) as box:
+        await box.start()
+        assert box.stdin is not None
+        with trio.fail_after(10):
+            async with box.logs(follow=True) as records:
+                prompt = await anext(records)
+                assert (prompt.data, prompt.partial) == (b"name? ", True)
+                await box.stdin.send_all(b"me\n")
+                answer = await anext(records)
+                assert (answer.data, answer.partial) == (b"me", False)
+
+
+async def test_bounds(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """At full speed the log stays within its bounds; a follower sees every kept line once."""
+    lines = 60_000
+    script = f"i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line-$i; done"
+    seen: list[int] = []
+    sizes: list[int] = []
+    async with (
+        supervisor(root) as sup,
+        await sup.create("a", bundle("sh", "-c", script), stdout=SMALL) as box,
+    ):
+        logs = root / "a/logs"
+
+        async def measure() -> None:
+            while True:
+                for path in logs.iterdir():
+                    with contextlib.suppress(FileNotFoundError):  # renamed just now
+                        sizes.append(path.stat().st_size)
+                await trio.sleep(0.003)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(measure)
+            await box.start()
+            async for record in box.logs(follow=True):
+                assert not record.partial
+                seen.append(int(record.data.removeprefix(b"line-")))
+            nursery.cancel_scope.cancel()
+        kept = [int(record.data.removeprefix(b"line-")) for record in await records_of(box)]
+        names = {path.name for path in logs.iterdir()}
+    assert names == {"init.log", "init.log.1", "init.log.2"}
+    assert max(sizes) <= SMALL.max_bytes
+    assert kept == list(range(kept[0], lines + 1)) and len(kept) > 2000
+    assert seen == sorted(set(seen)) and seen[-len(kept) :] == kept
+
+
+async def test_since_and_tail(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """One may begin at a time, or with the last so many."""
+    spec = bundle("sh", "-c", "echo 1; echo 2; read x; echo 3; echo 4")
+    async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE, stdout=LOG) as box:
+        await box.start()
+        with trio.fail_after(10):
+            while len(await records_of(box)) < 2:
+                await trio.sleep(0.01)
+        between = datetime.now(UTC)
+        box.close_stdin()
+        all_of_them = await records_of(box, follow=True)
+
+        async def data(**options: Any) -> list[bytes]:
+            return [record.data for record in await records_of(box, **options)]
+
+        assert await data() == [b"1", b"2", b"3", b"4"]
+        assert await data(since=between) == [b"3", b"4"]
+        assert await data(since=between.timestamp()) == [b"3", b"4"]
+        assert await data(since=between + timedelta(hours=1)) == []
+        assert await data(tail=1) == [b"4"]
+        assert await data(tail=0) == [] and await data(tail=9) == [b"1", b"2", b"3", b"4"]
+        assert await data(tail=3, since=between) == [b"3", b"4"]
+        assert await data(tail=1, follow=True) == [b"4"]
+        assert [record.data for record in all_of_them] == [b"1", b"2", b"3", b"4"]
+        for wrong in ({"tail": -1}, {"tail": True}, {"since": "now"}):
+            with pytest.raises(InvalidValue):
+                box.logs(**wrong)
+
+
+async def test_a_writer_is_never_blocked(
+    choice: Choice,
+    supervisor: OpenSupervisor,
+    cgroup_parent: str,
+    root: Path,
+    bundle: MakeBundle,
+) -> None:
+    """The log goes on while no supervisor runs, and is read by the next one."""
+    script = "dd if=/dev/zero bs=65536 count=64 2>/dev/null; echo; echo end"
+    containers = {"a": bundle("sh", "-c", script).path}
+    with victim(
+        choice.runtime(),
+        cgroup_parent,
+        root,
+        containers=containers,
+        started=["a"],
+        log={"max_bytes": 64 << 20},
+    ):
+        pass
+    async with supervisor(root) as sup, sup["a"] as box:
+        with trio.fail_after(20):
+            assert (await box.wait()).code == 0
+            records = await records_of(box, follow=True)
+        assert written(records, "stdout") == bytes(64 * 65536) + b"\nend\n"
+
+
+async def test_of_an_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """An exec has a log of its own, which stays with the container."""
+    async with (
+        supervisor() as sup,
+        await sup.create("a", bundle("sleep", "60"), stdout=LOG) as box,
+    ):
+        await box.start()
+        process = await box.exec(["echo", "hi"], stdout=LOG, id="e")
+        assert (await process.wait()).code == 0
+        assert written(await records_of(process, follow=True), "stdout") == b"hi\n"
+        with trio.fail_after(5):
+            while len(box.processes) > 1:
+                await trio.sleep(0.01)
+        assert written(await records_of(process), "stdout") == b"hi\n"
+        assert await records_of(box) == []
+
+
+async def test_a_grandchild_writes_on(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """What a program in the background writes later is logged; following doesn't wait for it."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        script = "(read x < /tmp/gate; echo late) & echo early"
+        await box.run(["busybox", "mkfifo", "/tmp/gate"])
+        process: Process = await box.exec(["sh", "-c", script], stdout=LOG)
+        with trio.fail_after(10):
+            assert written(await records_of(process, follow=True), "stdout") == b"early\n"
+            await box.run(["sh", "-c", "echo > /tmp/gate"])
+            while b"late\n" not in written(await records_of(process), "stdout"):
+                await trio.sleep(0.01)
+
+
+async def test_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Whoever stops following loses nothing and leaves nothing open."""
+    spec = bundle("sh", "-c", "echo one; sleep 60")
+    async with supervisor() as sup, await sup.create("a", spec, stdout=LOG) as box:
+        await box.start()
+        async with box.logs(follow=True) as records:
+            assert (await anext(records)).data == b"one"
+            with trio.move_on_after(0.2) as scope:
+                await anext(records)
+            assert scope.cancelled_caught
+        with pytest.raises(StopAsyncIteration):
+            await anext(records)
+
+
+async def test_without_a_log(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """That is said, with what to do."""
+    async with supervisor() as sup, await sup.create("a", bundle("true")) as box:
+        with pytest.raises(InvalidValue, match="stdout=LOG"):
+            box.logs()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stdin": LOG},
+        {"stdout": LOG, "stderr": LogFile(files=2)},
+        {"terminal": True, "stdout": LOG},
+    ],
+    ids=str,
+)
+async def test_what_does_not_go_together(
+    supervisor: OpenSupervisor, bundle: MakeBundle, wrong: dict[str, Any]
+) -> None:
+    """It is refused before anything is touched."""
+    async with supervisor() as sup:
+        with pytest.raises(InvalidValue):
+            await sup.create("a", bundle("true"), **wrong)
+        assert not list(sup)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_bytes": 1000}, {"max_bytes": 1e9}, {"files": 0}, {"files": True}], ids=str
+)
+def test_bad_bounds(wrong: dict[str, Any]) -> None:
+    """Bounds that can't be kept are refused."""
+    with pytest.raises(InvalidValue):
+        LogFile(**wrong)

@@ -1,0 +1,107 @@
+"""Ordinary users: anybody, and somebody with subordinate ids, on a machine that may have none."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from supervisor.oci import _rootless
+
+NOBODYS: Final = 54321
+"""An id that nobody has here."""
+
+_PR_SET_DUMPABLE: Final = 4
+
+_NAME: Final = "supervisor-test"
+_ID: Final = 54322
+
+_ADDED: Final = {
+    "/etc/passwd": f"{_NAME}:x:{_ID}:{_ID}::/nonexistent:/bin/sh\n",
+    "/etc/subuid": f"{_NAME}:2000000:65536\n",
+    "/etc/subgid": f"{_NAME}:2000000:65536\n",
+}
+
+
+class NobodyHasThem(Exception):
+    """There is no such user, and none can be made."""
+
+
+@contextlib.contextmanager
+def somebody() -> Iterator[pwd.struct_passwd]:
+    """Yield a user with subordinate ids: the machine's, or one that only our mounts show.
+
+    Raises:
+        NobodyHasThem: there is none, or newuidmap isn't there.
+    """
+    if not (shutil.which("newuidmap") and shutil.which("newgidmap")):
+        raise NobodyHasThem("no newuidmap here: install uidmap")
+    user = _found()
+    if user is not None:
+        yield user
+        return
+    if os.geteuid() != 0 or not all(map(os.path.exists, _ADDED)) or not _own_mounts():
+        raise NobodyHasThem("no user here has subordinate ids: useradd makes one")
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for path, line in _ADDED.items():
+            copy = directory / Path(path).name
+            copy.write_text("".join(f"{old}\n" for old in _rootless._lines(path)) + line)
+            subprocess.run(["mount", "--bind", copy, path], check=True)
+            stack.callback(subprocess.run, ["umount", "--lazy", path], check=True)
+        yield pwd.getpwnam(_NAME)
+
+
+def _found() -> pwd.struct_passwd | None:
+    owners = {line.partition(":")[0] for line in _rootless._lines("/etc/subuid")}
+    users = (user for user in pwd.getpwall() if user.pw_name in owners and user.pw_uid != 0)
+    return next(users, None)
+
+
+def _own_mounts() -> bool:
+    """Whether what we mount is seen by nobody else: scripts/test has a view of its own."""
+    with open("/proc/self/mountinfo") as file:
+        if any(" shared:" in line for line in file):
+            return False
+    return len(set(_mount_namespaces())) > 1
+
+
+def _mount_namespaces() -> Iterator[int]:
+    """Yield ours, our parent's, and so on."""
+    pid = os.getpid()
+    while pid != 0:
+        with contextlib.suppress(PermissionError):
+            yield os.stat(f"/proc/{pid}/ns/mnt").st_ino
+        status = Path(f"/proc/{pid}/status").read_text()
+        pid = int(status.partition("\nPPid:")[2].split()[0])
+
+
+def as_user(uid: int, gid: int, program: Callable[[], Awaitable[None]]) -> None:
+    """Run an async function in a child that is an ordinary user."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+            # Nobody is let into /proc/PID/fd of who was root, where runtimes find the console.
+            assert ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
+            trio.run(program)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
