@@ -1,40 +1,117 @@
-"""What the benchmarks share: which runtimes can run here, and a view of cgroups that crun takes."""
+"""The machine that the benchmarks run on: what it is, and what can run on it."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+import re
+import resource
 import shutil
+import signal
+import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 from supervisor.oci._runtime import why_not
 
-_MARK = "SUPERVISOR_BENCHMARK_VIEW"
 _UNIFIED = "/sys/fs/cgroup/unified"
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
-def enter_private_view(runtimes: list[str]) -> None:
-    """Run this program again in a mount namespace without the mount that crun refuses.
+def able(names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Return those of the runtimes that can run here, and why the others can't."""
+    obstacles = {name: obstacle for name in names if (obstacle := _obstacle(name))}
+    return [name for name in names if name not in obstacles], obstacles
 
-    Nothing happens where crun isn't wanted, runs as it is, or we aren't root.
+
+def _obstacle(name: str) -> str | None:
+    if shutil.which(name) is None:
+        return f"not installed: apt-get install {name}"
+    return why_not(name)
+
+
+def private_view(names: list[str]) -> list[str]:
+    """Return the command prefix under which crun runs, where it doesn't without.
+
+    crun refuses hybrid cgroups. In a mount namespace without the version 2 hierarchy it runs,
+    and the machine stays as it is.
     """
-    if "crun" not in runtimes or os.environ.get(_MARK) or os.geteuid() != 0:
-        return
-    if shutil.which("crun") is None or why_not("crun") is None:
-        return
-    os.environ[_MARK] = "1"
+    if "crun" not in names or shutil.which("crun") is None or os.geteuid() != 0:
+        return []
+    if why_not("crun") is None or not os.path.ismount(_UNIFIED):
+        return []
     script = f'umount {_UNIFIED} && exec "$@"'
-    command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, *sys.argv]
-    sys.stdout.flush()
-    os.execvp(command[0], command)
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
 
 
-def able(runtimes: list[str]) -> list[str]:
-    """Return those of the runtimes that can run here; say why the others can't."""
-    chosen = []
-    for name in runtimes:
-        obstacle = "not installed" if shutil.which(name) is None else why_not(name)
-        if obstacle is None:
-            chosen.append(name)
-        else:
-            print(f"{name}: left out: {obstacle}")
-    return chosen
+def become_subreaper() -> None:
+    """Get the processes that their parents leave behind: the containers of a bare loop, say."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_with_parent(parent: int) -> None:
+    """Be interrupted when the process that started us goes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        raise KeyboardInterrupt
+
+
+def raise_descriptor_limit() -> None:
+    """Allow ourselves as many open files as we may: a thousand containers need four thousand."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def describe() -> dict[str, str]:
+    """Return what figures depend on."""
+    versions = {name: _first_line([name, "--version"]) for name in ("crun", "runc")}
+    with open("/proc/meminfo") as file:
+        memory = int(file.readline().split()[1]) >> 10
+    return {
+        "processors": f"{os.cpu_count()} x {_processor()}",
+        "memory": f"{memory:,} MiB",
+        "kernel": f"{platform.system()} {_release(platform.release())}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "trio": metadata.version("trio"),
+        **{name: version for name, version in versions.items() if version},
+        "load": " ".join(f"{load:.1f}" for load in os.getloadavg()),
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _first_line(command: list[str]) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return _release(done.stdout.partition("\n")[0])
+
+
+def _release(text: str) -> str:
+    """Return the numbers of a version: what a distribution or a builder adds to it matters less."""
+    found = re.search(r"\d+(\.\d+)+", text)
+    return text if found is None else found[0]
+
+
+def processes_below(pid: int) -> list[int]:
+    """Return all descendants of a process, the nearest first."""
+    found = [pid]
+    for parent in found:  # grows as it goes
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += map(int, task.read_text().split())
+            except OSError:
+                continue
+    return found[1:]
+
+
+def say(text: str) -> None:
+    """Tell whoever waits what is going on."""
+    print(text, file=sys.stderr, flush=True)

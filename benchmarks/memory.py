@@ -1,95 +1,122 @@
-"""What an idle shim costs: memory and descriptors, measured with many of them.
+"""What an idle container costs in memory: its shim's, and the supervising program's.
 
-Usage: python benchmarks/memory.py [--shims N] [--runtime NAME]
+Usage: python benchmarks/memory.py [--quick] [--containers N] [--runtime NAME] [--json FILE]
 
-PSS counts a page that several processes share in equal parts, so it depends on how many there
-are. Source: proc_pid_smaps(5).
+The shim's PSS is read with 30 of them: it counts a page that several share in equal parts, so
+with many it comes to what a further one costs. The shim is measured as it is installed, and
+compiled with the other C library, if that is here. Python's growth is its private memory with so
+many containers (a stand-in's), less that with a tenth of them. Target: 50 kB with musl, 80 kB with
+glibc; 30 kB of Python's.
+Source: proc_pid_smaps(5).
 """
 
 from __future__ import annotations
 
-import argparse
+import gc
 import os
-import statistics
-import tempfile
+import shutil
 from pathlib import Path
 
-import trio
+from _figures import OURS, Row, Summary, Target
+from _stage import Stage, compile_static, depopulate, perform, populate
 
-from supervisor import Bundle, Container, Runtime, Supervisor, open_supervisor
-from supervisor.cgroups import Hierarchies
+import supervisor
+from supervisor import Runtime
 from supervisor.shim import find_binary
 from supervisor.state import RootLayout, read_shim
 
-CGROUP_PARENT = f"/trio-supervisor-benchmark-{os.getpid()}"
-TARGET_KB = 100.0
-FIGURES = ("Pss", "Rss", "Private_Dirty", "Private_Clean", "Shared_Clean")
+SHIMS = 30
+MUSL_KB, GLIBC_KB, PYTHON_KB = 50, 80, 30
+_SOURCES = Path(supervisor.__file__).parent / "shim"
+_OTHERS = ("keeper.c", "init.c", "gate.c")  # programs of their own
 
 
-def memory(pid: int) -> dict[str, int]:
+def memory(pid: int | str) -> dict[str, int]:
     """Return the figures of one process, in kB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     rows = (line.split() for line in lines)
     return {row[0].rstrip(":"): int(row[1]) for row in rows}
 
 
-async def start_one(sup: Supervisor, bundle: Bundle, number: int) -> None:
-    """Start a container that does nothing."""
-    box: Container = await sup.create(f"idle-{number}", bundle)
-    await box.start()
+def compiled(stage: Stage, but: str) -> dict[str, str]:
+    """Return the shims compiled with each C library, but the one that is named in ``but``."""
+    flags = (_SOURCES / "compile_flags.txt").read_text().split()
+    small = [*flags, "-Os", "-fno-asynchronous-unwind-tables", "-Wl,-z,noseparate-code"]
+    sources = [path for path in sorted(_SOURCES.glob("*.c")) if path.name not in _OTHERS]
+    made = {}
+    for library, compiler in (("musl", "musl-gcc"), ("glibc", "cc")):
+        if library in but:
+            continue
+        if shutil.which(compiler) is None:
+            stage.absent[library] = f"no {compiler}: apt-get install musl-tools gcc"
+            continue
+        path = stage.directory / f"supervisor-shim-{library}"
+        compile_static(path, *sources, flags=small, compiler=compiler)
+        made[library] = str(path)
+    return made
 
 
-def own_descriptors() -> int:
-    """Return how many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+async def shim_memory(stage: Stage, runtime: Runtime, shim: str, name: str) -> Summary:
+    """Return the PSS of idle shims."""
+    async with stage.open(runtime, f"root-{name}", shim=shim) as sup:
+        await populate(sup, stage.bundle("idle"), range(SHIMS))
+        layouts = RootLayout(sup.root).containers()
+        known = [read_shim(layout.init.shim) for layout in layouts]
+        figures = [memory(identity[0])["Pss"] for identity in known if identity is not None]
+        await depopulate(sup)
+    return Summary.of(figures)
 
 
-async def measure(shims: int, runtime: Runtime) -> None:
-    """Start that many containers, and print what their shims hold."""
-    with (
-        tempfile.TemporaryDirectory(prefix="benchmark-") as directory,
-        Bundle.from_host(["sleep", "1000"]) as bundle,
-    ):
-        root = Path(directory) / "root"
-        async with open_supervisor(
-            root, runtime=runtime, cgroup_parent=CGROUP_PARENT, leash=True
-        ) as sup:
-            before = own_descriptors()
-            async with trio.open_nursery() as nursery:
-                for number in range(shims):
-                    nursery.start_soon(start_one, sup, bundle, number)
-            show(RootLayout(sup.root), own_descriptors() - before)
+async def python_growth(stage: Stage, count: int) -> Summary:
+    """Return how many kB the supervising program grows with each container."""
+    few = count // 10
+    async with stage.open(stage.standin, "root-growth") as sup:
+        await populate(sup, stage.bundle("idle"), range(few))
+        before = private()
+        await populate(sup, stage.bundle("idle"), range(few, count))
+        growth = (private() - before) / (count - few)
+        await depopulate(sup)
+    return Summary.of([growth])
 
 
-def show(layout: RootLayout, descriptors: int) -> None:
-    """Print the figures of all shims below a root."""
-    identities = [read_shim(container.init.shim) for container in layout.containers()]
-    pids = [identity[0] for identity in identities if identity is not None]
-    figures = [memory(pid) for pid in pids]
-    print(
-        f"{len(pids)} idle shims ({os.path.getsize(find_binary('supervisor-shim'))} bytes on disk)"
+def private() -> int:
+    """Return this program's own memory, in kB."""
+    gc.collect()
+    figures = memory("self")
+    return figures["Private_Dirty"] + figures["Private_Clean"]
+
+
+async def measure(stage: Stage) -> list[Row]:
+    """Measure the shims, then Python."""
+    name = next(iter(stage.runtimes), None)
+    runtime = stage.standin if name is None else Runtime.find(name)
+    installed = find_binary("supervisor-shim")
+    linked = Path(installed).with_name("linked.txt").read_text().strip()
+    shims = {f"installed, {linked}": installed, **compiled(stage, linked)}
+    rows = []
+    for case, shim in shims.items():
+        limit = MUSL_KB if "musl" in case else GLIBC_KB
+        rows.append(
+            Row(
+                benchmark=stage.name,
+                case=f"{SHIMS} idle shims ({case}; {os.path.getsize(shim) >> 10} kB on disk)",
+                unit="kB",
+                figures={OURS: await shim_memory(stage, runtime, shim, case.split(",")[0])},
+                target=Target(f"≤ {limit} kB", limit),
+            )
+        )
+    count = stage.containers(1000, 300)
+    rows.append(
+        Row(
+            benchmark=stage.name,
+            case=f"Python, for each of {count:,} containers",
+            unit="kB",
+            figures={OURS: await python_growth(stage, count)},
+            target=Target(f"≤ {PYTHON_KB} kB", PYTHON_KB),
+        )
     )
-    for name in FIGURES:
-        values = [figure[name] for figure in figures]
-        print(f"{name:14} median {statistics.median(values):.0f} kB, highest {max(values)} kB")
-    pss = statistics.mean(figure["Pss"] for figure in figures)
-    verdict = "within" if pss <= TARGET_KB else "above"
-    print(f"PSS each, on average: {pss:.1f} kB, {verdict} the target of {TARGET_KB:.0f} kB")
-    print(f"descriptors in the supervising program, each: {descriptors / len(pids):.1f}")
-
-
-def main() -> None:
-    """Measure."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--shims", type=int, default=30, help="how many (default: 30)")
-    parser.add_argument("--runtime", help="default: the first that can run here")
-    options = parser.parse_args()
-    try:
-        trio.run(measure, options.shims, Runtime.find(options.runtime))
-    finally:
-        for directory in Hierarchies.discover().remains(CGROUP_PARENT):
-            os.rmdir(directory)
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    perform(measure)
