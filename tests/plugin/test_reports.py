@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+
+import pytest
 
 from .conftest import Run
 
@@ -90,11 +93,16 @@ def test_pool(container_pool, number):
 """
 
 
-def test_the_reported_example_tells_of_its_containers(inner: Run) -> None:
+@pytest.mark.parametrize("ci", ["", "true"], ids=["terminal", "CI"])
+def test_the_reported_example_tells_of_its_containers(
+    inner: Run, monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
     """Only the shrunk example's are told, and once, in Hypothesis's notes; names count from 1."""
+    monkeypatch.setenv("CI", ci)  # there pytest's summary has the errors whole, notes and all
     result = inner(SEARCHES)
     result.assert_outcomes(failed=2)
-    errors = [line for line in result.outlines if re.search(r"exit: |Error:|Failed:|Group:", line)]
+    report = itertools.takewhile(lambda line: "short test summary" not in line, result.outlines)
+    errors = [line for line in report if re.search(r"exit: |Error:|Failed:|Group:", line)]
     assert sum("exit: exited 1" in line for line in errors) == 2, errors
     for name in ("run-1", "pool-*"):
         result.stdout.fnmatch_lines(
