@@ -204,5 +204,5 @@ class Core:
             self.init.explain_oom()
 
     def _init_ended(self, status: ExitStatus) -> None:
-        if self.state not in (State.STOPPED, State.DELETED):
+        if self.current() not in (State.STOPPED, State.DELETED):
             self.apply(Event.EXITED)

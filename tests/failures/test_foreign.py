@@ -23,6 +23,7 @@ from supervisor import (
     Supervisor,
     UsageError,
 )
+from supervisor._points import Point
 from supervisor.state import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
@@ -81,6 +82,30 @@ async def test_locked(pair: Pair, tmp_path: Path, root: Path) -> None:
     assert not (tmp_path / "image").exists()
     assert (root / "a/state.json").read_bytes() == before
     assert (owner.state, owner.status) == (State.RUNNING, None)
+
+
+async def test_deleted_before_its_end_is_seen(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Whoever has been busy while its owner has ended and deleted it learns both together."""
+    state, away = root / "a/state.json", root / "a/away"
+
+    def reach(point: Point) -> None:
+        if point is Point.EXIT_SEEN:
+            state.rename(away)  # a delete renames all of its directory away
+
+    async with supervisor(root) as first, supervisor(root, reach=reach) as second:
+        owner = await first.create("a", bundle("sleep", "60"))
+        async with owner:
+            await owner.start()
+            assert len(await second.adopt()) == 1
+            other = second["a"]
+            assert other.state is State.RUNNING
+            owner.kill()
+            with trio.fail_after(10):
+                status = await other.wait()
+            assert (other.state, status.signal) == (State.DELETED, signal.SIGKILL)
+            away.rename(state)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, None])
