@@ -128,22 +128,32 @@ class Stage:
 
     def tell(self, actor: str, *command: Any) -> None:
         """Have an actor begin something."""
-        self.actors[actor][1].sendall(json.dumps(command).encode() + b"\n")
+        line = json.dumps(command).encode() + b"\n"
+        with self._alive(actor):
+            self.actors[actor][1].sendall(line)
 
     def _answer(self, actor: str) -> Any:
         _, ours = self.actors[actor]
         said = b""
         while not said.endswith(b"\n"):
-            chunk = ours.recv(1 << 20)
-            if not chunk:
-                logger.error("%s died", actor)
-                raise ActorDied(f"{actor} ended (what it said is on stderr)")
+            with self._alive(actor):
+                chunk = ours.recv(1 << 20)
+                if not chunk:
+                    raise ConnectionResetError
             said += chunk
         answer = json.loads(said)
         if "error" in answer:
             logger.info("%s: %s", actor, answer["text"])
             raise Refused(answer["error"], answer["text"])
         return answer["ok"]
+
+    @contextlib.contextmanager
+    def _alive(self, actor: str) -> Iterator[None]:
+        try:
+            yield
+        except (BrokenPipeError, ConnectionResetError) as error:
+            logger.error("%s died", actor)
+            raise ActorDied(f"{actor} ended (what it said is on stderr)") from error
 
     def close(self, actor: str) -> None:
         """Have an actor close its supervisor, and end."""
@@ -152,8 +162,8 @@ class Stage:
         self._forget(actor)
 
     def kill(self, actor: str) -> None:
-        """SIGKILL an actor."""
-        os.kill(self.actors[actor][0], signal.SIGKILL)
+        """SIGKILL an actor, if it hasn't ended by itself."""
+        send(self.actors[actor][0], signal.SIGKILL)
         self._forget(actor)
 
     def _forget(self, actor: str) -> None:

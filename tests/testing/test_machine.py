@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from glob import glob
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from supervisor.cgroups import Hierarchies
 from supervisor.testing import SupervisorMachine, run_machine
+from supervisor.testing._processes import state_of
+from supervisor.testing._stage import ActorDied, until
 from supervisor.testing.stateful import Actor, Box, Program, open_setting, pick, picks
 from tests.support.runtimes import Choice, needs_root
 
@@ -126,3 +129,20 @@ def test_leftovers(choice: Choice) -> None:
         assert any(line.startswith(f"process {forgotten.init.pid} ") for line in left)
         machine.model.boxes["c0"] = forgotten
         machine.teardown()
+
+
+@pytest.mark.runtimes("fake")
+def test_a_supervisor_that_dies(choice: Choice) -> None:
+    """One that nobody has killed is told of, whatever it is asked next, and nobody else is left."""
+    with open_setting(choice.runtime()) as setting:
+        machine = SupervisorMachine(setting)
+        machine.open(actor="a")
+        machine.open(actor="b")
+        pid, _ = machine.stage.actors["a"]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: state_of(pid) == "", "it is gone")
+        for _ in range(2):
+            with pytest.raises(ActorDied, match="a ended"):
+                machine.agree()
+        machine.stage.finish()
+        assert not setting.cradle.descendants()
