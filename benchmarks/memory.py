@@ -28,7 +28,7 @@ from supervisor.state import RootLayout, read_shim
 SHIMS = 30
 MUSL_KB, GLIBC_KB, PYTHON_KB = 50, 80, 30
 _SOURCES = Path(supervisor.__file__).parent / "shim"
-_OTHERS = ("keeper.c", "init.c", "gate.c")  # programs of their own
+_OTHERS = ("keeper.c", "tether.c", "init.c", "gate.c")  # programs of their own
 
 
 def memory(pid: int | str) -> dict[str, int]:

@@ -261,6 +261,7 @@ async def _ask(recovery: Recovery, core: Core) -> str | None:
             core.record.id,
             seconds=recovery.host.deadlines.call,
             inherit=[core.lock.fd],
+            tether=core.tether,
         )
     except (OCIRuntimeError, RuntimeTimeout) as error:
         logger.warning("container %s: is it started? %s", core.record.id, error)

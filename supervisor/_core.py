@@ -101,6 +101,11 @@ class Core:
             no_pivot=self.record.no_pivot_root,
         )
 
+    @property
+    def tether(self) -> str | None:
+        """By what its runtime's calls die with us: those of a leashed container do."""
+        return self.host.tether if self.record.leash else None
+
     def check(self, event: Event) -> State:
         """Return the state that ``event`` leads to; raise IllegalTransition, changing nothing."""
         return next_state(self.current(), event, container=self.record.id)
@@ -190,6 +195,7 @@ class Core:
             log=log,
             inherit=[self.lock.fd],
             program=self.host.programs.open(command[0]),
+            tether=self.tether,
         )
 
     def let_go(self) -> None:

@@ -153,6 +153,7 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
                 log=log,
                 inherit=[estate.lock.fd],
                 program=host.programs.open(command[0]),
+                tether=host.tether if record.leash else None,
             )
             return
         except (SupervisorError, OSError) as error:

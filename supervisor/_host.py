@@ -13,7 +13,6 @@ from ._patrol import Patrol
 from ._points import Reach, pass_by
 from .cgroups import Hierarchies
 from .oci import SealedPrograms
-from .shim import Leash
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +27,8 @@ class Host:
         patrol: watches that shims record the ends of their processes.
         programs: sealed copies of the runtimes.
         reach: called at each `Point`.
-        leash: what leashed shims watch, or None.
+        tether: path of the program by which runtimes that are called for leashed containers die
+            with us; None if we hold no leash.
     """
 
     shim: str
@@ -38,7 +38,7 @@ class Host:
     patrol: Patrol
     programs: SealedPrograms
     reach: Reach = pass_by
-    leash: Leash | None = None
+    tether: str | None = None
 
 
 @contextlib.contextmanager

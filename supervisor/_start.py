@@ -75,6 +75,7 @@ async def _look_again(core: Core) -> None:
             core.record.id,
             seconds=core.host.deadlines.call,
             inherit=[core.lock.fd],
+            tether=core.tether,
         )
     if told == "created" and await core.init.has_begun(_GATE_SECONDS):
         told = "running"  # a start that was killed between two steps has opened the gate already

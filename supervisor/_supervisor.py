@@ -417,6 +417,7 @@ async def open_supervisor(
             patrol=patrol,
             programs=programs,
             reach=reach,
+            tether=None if held is None else find_binary("supervisor-tether"),
         )
         supervisor = Supervisor(
             host,

@@ -14,7 +14,12 @@ _LAST_ERRORS = 3
 
 
 async def ask_status(
-    caller: Caller, container: str, *, seconds: float, inherit: Sequence[int] = ()
+    caller: Caller,
+    container: str,
+    *,
+    seconds: float,
+    inherit: Sequence[int] = (),
+    tether: str | None = None,
 ) -> str | None:
     """Return ``creating``, ``created``, ``running``, ``paused`` or ``stopped``.
 
@@ -29,7 +34,9 @@ async def ask_status(
     """
     command = caller.state(container)
     try:
-        answer = await call(command, seconds=seconds, container=container, inherit=inherit)
+        answer = await call(
+            command, seconds=seconds, container=container, inherit=inherit, tether=tether
+        )
         status = json.loads(answer)["status"]
     except (RuntimeFailed, ValueError, TypeError, KeyError, RecursionError):
         return None

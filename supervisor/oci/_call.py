@@ -6,16 +6,21 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 import trio
 
-from .._errors import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, scarcity
+from .._errors import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, ShimNotFound, scarcity
 from .._pidfd import PidFd
 
 _TAIL_BYTES = 64 * 1024
 _REAP_SECONDS = 5.0
 _UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
+
+# What a tether says if it can't become the runtime.
+_TETHERED_STATUS = 127
+_TETHERED_ERRNO = re.compile(r"supervisor-tether: (\d+)")
 
 
 async def call(
@@ -26,6 +31,7 @@ async def call(
     log: str | None = None,
     inherit: Sequence[int] = (),
     program: int | None = None,
+    tether: str | None = None,
 ) -> bytes:
     """Run a runtime's command that makes no container process, and return its standard output.
 
@@ -40,11 +46,14 @@ async def call(
         log: the file named by ``--log`` in the command (see `fresh_log`); quoted on failure.
         inherit: descriptors that the runtime holds until it ends (the container's lock).
         program: a descriptor of the runtime's program (see `SealedPrograms`); None for the file.
+        tether: the path of ``supervisor-tether``, by which the runtime dies with us; None lets it
+            finish.
 
     Raises:
         RuntimeFailed: it ended with an error.
         RuntimeTimeout: it didn't end in time, and was killed.
         RuntimeNotFound: it isn't there any more, or can't be executed.
+        ShimNotFound: the tether isn't there any more, or can't be executed.
         TooManyFiles: no descriptor was left for it.
 
     Cancellation: the runtime is killed and reaped before Cancelled is raised.
@@ -54,7 +63,7 @@ async def call(
         errors = files.enter_context(_appending(log) if log else _memory_file())
         status = None
         with trio.move_on_after(seconds) as scope:
-            status = await _run(command, output, errors, inherit, program)
+            status = await _run(command, output, errors, inherit, program, tether)
         if scope.cancelled_caught:
             raise RuntimeTimeout(
                 f"{verb(command)} took longer than {seconds:g} seconds and was killed",
@@ -63,6 +72,8 @@ async def call(
             )
         if status != 0:
             reason = last_error(log) if log else _last_line(_content(errors))
+            if tether is not None and status == _TETHERED_STATUS:
+                _raise_if_not_run(command, reason)
             raise failure(command, status, reason, container=container)
         return b"" if output is None else _content(output)
 
@@ -158,19 +169,23 @@ async def _run(
     errors: int,
     inherit: Sequence[int],
     program: int | None,
+    tether: str | None,
 ) -> int | None:
     await trio.lowlevel.checkpoint_if_cancelled()
+    spawned = command
+    if tether is not None:
+        spawned = [tether, str(os.getpid()), str(-1 if program is None else program), *command]
+        inherit, program = [*inherit, *([] if program is None else [program])], None
     try:
         process = PidFd.spawn(
-            command, output=output, errors=errors, inherit=inherit, program=program
+            spawned, output=output, errors=errors, inherit=inherit, program=program
         )
     except OSError as error:
-        if error.errno not in _UNRUNNABLE:
-            raise scarcity(error) from error
-        raise RuntimeNotFound(
-            f"cannot run the runtime {command[0]} any more ({error.strerror})",
-            name=command[0],
-        ) from error
+        if tether is not None and error.errno in _UNRUNNABLE:
+            raise ShimNotFound(
+                f"cannot run {tether} ({error.strerror}): reinstall trio-supervisor", path=tether
+            ) from error
+        raise _not_run(command, error) from error
     try:
         await process.wait_ended()
         status = process.reap()
@@ -187,6 +202,23 @@ async def _run(
         raise
     finally:
         process.close()
+
+
+def _not_run(command: Sequence[str], error: OSError) -> Exception:
+    """Return the error for a runtime that couldn't be started."""
+    if error.errno not in _UNRUNNABLE:
+        return scarcity(error)
+    return RuntimeNotFound(
+        f"cannot run the runtime {command[0]} any more ({error.strerror})", name=command[0]
+    )
+
+
+def _raise_if_not_run(command: Sequence[str], reason: str) -> None:
+    """Raise what a tether says, if that is why it has ended."""
+    told = _TETHERED_ERRNO.fullmatch(reason)
+    if told is not None:
+        number = int(told[1])
+        raise _not_run(command, OSError(number, os.strerror(number)))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 ::
 
-    *.c                      the programs: shim (and its parts), keeper, init, gate
+    *.c                      the programs: shim (and its parts), keeper, tether, init, gate
     _binary                  where they are
     _report                  what the shim says, once
     _fifos                   exit and control

@@ -83,6 +83,7 @@ async def test_gone_at_create(
 
 
 @damages
+@pytest.mark.parametrize("leash", [False, True], ids=["free", "leashed"])
 async def test_gone_at_start_and_exec(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
@@ -90,10 +91,11 @@ async def test_gone_at_start_and_exec(
     choice: Choice,
     program: Path,
     damage: Damage,
+    leash: bool,
 ) -> None:
     """A runtime that is gone at start or exec is named, and the container stays what it was."""
     async with (
-        supervisor(root, runtime=program, deadlines=Deadlines(shim=0.1)) as sup,
+        supervisor(root, runtime=program, deadlines=Deadlines(shim=0.1), leash=leash) as sup,
         await sup.create("a", bundle("sleep", "60")) as a,
     ):
         damage(program)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import ShimError, ShimExited, ShimNotFound, State
+from supervisor.oci import call
 from supervisor.shim import find_binary
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
@@ -104,3 +105,14 @@ async def test_no_shim_at_all(
             await sup.create("a", bundle("sleep", "60"))
         assert isinstance(caught.value, ShimError) and caught.value.container == "a"
         await nothing_left()
+
+
+@damages
+async def test_a_tether(workdir: Path, damage: Damage) -> None:
+    """A tether that is gone at a call is named, not the runtime, and nothing is run."""
+    tether = Path(shutil.copy(find_binary("supervisor-tether"), workdir / "a-tether"))
+    damage(tether)
+    with pytest.raises(ShimNotFound, match="reinstall") as caught:
+        await call(["/bin/touch", str(workdir / "ran")], seconds=60, tether=str(tether))
+    assert caught.value.path == str(tether) and str(tether) in str(caught.value)
+    assert not (workdir / "ran").exists()

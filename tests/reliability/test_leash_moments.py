@@ -200,3 +200,19 @@ def test_killed_before_a_step(scene: Scene, long: bool) -> None:
     stride = 1 if long else max(1, steps // STEPS)
     for step in range(0, steps, stride):
         scene.kill_before(step)
+
+
+@pytest.mark.runtimes("fake")
+@pytest.mark.parametrize("operation", ["start"])
+def test_killed_while_the_runtime_hangs(scene: Scene, choice: Choice) -> None:
+    """A call that would never end goes with its program: what it waits for has gone already."""
+    runtime = choice.runtime("hang-start")
+    told = {**scene.told, "runtime": [runtime.path, *runtime.args]}
+    with scene.forker.program("leashed", scene.workdir, **told) as program:
+
+        def calls() -> list[str]:
+            lines = leaks.descendants(program.pid).values()
+            return [line for line in lines if line.endswith(" start a")]
+
+        leaks.wait_for(lambda: bool(calls()), "its start")
+    scene.assert_nothing_left("in a start that hangs")

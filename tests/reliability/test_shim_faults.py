@@ -118,7 +118,7 @@ def valgrind(tmp_path: Path) -> list[str]:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """A process directory with a shim to be launched in it."""
-    rig = Rig(Programs("", ""), tmp_path / "process")
+    rig = Rig(Programs("", "", ""), tmp_path / "process")
     try:
         yield rig
     finally:

@@ -17,6 +17,7 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "
 PARTS = {
     "shim": ("shim", "words", "report", "files", "layer", "log", "terminal"),
     "keeper": ("keeper",),
+    "tether": ("tether",),
 }
 SHORT_PATIENCE = ["-DPATIENCE_MS=300"]
 
@@ -28,11 +29,13 @@ class Programs:
     Attributes:
         shim: the path of the shim.
         keeper: the path of the keeper.
+        tether: the path of the tether.
         logs: where the sanitizers write to; None for the programs that ship.
     """
 
     shim: str
     keeper: str
+    tether: str
     logs: Path | None = None
 
     @property
@@ -58,7 +61,7 @@ class Programs:
 
 def shipped() -> Programs:
     """Return the programs that were built into the package."""
-    return Programs(find_binary("supervisor-shim"), find_binary("supervisor-keeper"))
+    return Programs(*(find_binary(f"supervisor-{name}") for name in PARTS))
 
 
 def sanitized(directory: Path) -> Programs:
@@ -71,9 +74,9 @@ def sanitized(directory: Path) -> Programs:
     if sources is None or compiler is None:
         pytest.skip("the sanitized build needs the sources, and gcc or clang")
     flags = (sources / "compile_flags.txt").read_text().split()
-    for name in ("shim", "keeper"):
+    for name, modules in PARTS.items():
         output = directory / f"supervisor-{name}"
-        parts = [str(sources / f"{part}.c") for part in PARTS[name]]
+        parts = [str(sources / f"{module}.c") for module in modules]
         command = [compiler, *flags, *SANITIZE, *SHORT_PATIENCE, "-o", str(output), *parts]
         built = subprocess.run(command, capture_output=True, text=True, check=False)
         if built.returncode != 0 and "cannot find" in built.stderr:
@@ -81,11 +84,7 @@ def sanitized(directory: Path) -> Programs:
         assert built.returncode == 0, built.stderr
     logs = directory / "logs"
     logs.mkdir()
-    return Programs(
-        str(directory / "supervisor-shim"),
-        str(directory / "supervisor-keeper"),
-        logs=logs,
-    )
+    return Programs(*(str(directory / f"supervisor-{name}") for name in PARTS), logs=logs)
 
 
 def _sources() -> Path | None:
