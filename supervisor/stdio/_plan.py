@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import attrs
@@ -24,6 +26,7 @@ from ._kinds import (
 
 NAMES = ("stdin", "stdout", "stderr")
 _DIRECTORY_MODE = 0o711
+_OWN_OF_CHILDREN = ("fd:0", "fd:1", "fd:2")
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +72,19 @@ class Stdio:
         """The paths of the fifos that are ours to make."""
         paths = [spec.partition(":")[2] for spec in self.specs if _is_fifo(spec)]
         return [path for path in paths if os.path.dirname(path) == self.directory]
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[Stdio]:
+        """Give the same, with descriptors that a child can have for the time of the block.
+
+        Numbers 0 to 2 are the child's own standard streams.
+
+        Raises:
+            TooManyFiles: no descriptor was left.
+        """
+        with contextlib.ExitStack() as lifted:
+            first, second, third = (_lifted(spec, lifted) for spec in self.specs)
+            yield attrs.evolve(self, specs=(first, second, third))
 
     def moved(self, new: str) -> Stdio:
         """Return the same with the process directory at ``new``."""
@@ -193,6 +209,17 @@ def _descriptor(name: str, value: int | IO[Any]) -> int:
             f"not {value!r}"
         ) from error
     return fd
+
+
+def _lifted(spec: str, lifted: contextlib.ExitStack) -> str:
+    if spec not in _OWN_OF_CHILDREN:
+        return spec
+    try:
+        fd = fcntl.fcntl(int(spec[3:]), fcntl.F_DUPFD_CLOEXEC, len(NAMES))
+    except OSError as error:
+        raise scarcity(error) from error
+    lifted.callback(os.close, fd)
+    return f"fd:{fd}"
 
 
 def _try_file(path: str, *, reading: bool, uid: int, gid: int) -> None:

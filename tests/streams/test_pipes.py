@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 import trio
@@ -177,6 +180,37 @@ async def test_files(
                 ran = await box.run(["sh", "-c", script[stream]], **{stream: given})
                 assert ran.returncode == 0
     assert path.read_bytes() == b"before\n" + (b"out\n" * 3 if stream != "stdin" else b"")
+
+
+@contextlib.contextmanager
+def standing_in(number: int, file: IO[bytes]) -> Iterator[None]:
+    """Have a file for one of our own standard streams."""
+    saved = os.dup(number)
+    os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        os.dup2(saved, number)
+        os.close(saved)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_our_own_standard_streams(
+    supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, number: int
+) -> None:
+    """Descriptors 0 to 2, such as ``sys.stdout``, are as good as any, for init and exec."""
+    path = workdir / "file"
+    path.write_bytes(b"before\n")
+    script = ("read x; test $x = before", "echo out", "echo out >&2")[number]
+    stream = {("stdin", "stdout", "stderr")[number]: number}
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        with path.open("ab" if number else "rb") as file, standing_in(number, file):
+            await box.run(["sh", "-c", script], **stream)
+            if number == 0:
+                file.seek(0)
+            await run_container(bundle("sh", "-c", script), supervisor=sup, **stream)
+    assert path.read_bytes() == b"before\n" + (b"out\n" * 2 if number else b"")
 
 
 async def test_killed_in_the_middle(
