@@ -173,6 +173,7 @@ class Core:
 
     def require_own(self, operation: str) -> None:
         """Refuse an operation that only the supervisor that holds the lock may do."""
+        self.host.require_open(self.record.id)
         if self.lock is None:
             raise ContainerLocked(
                 f"cannot {operation}: another supervisor that is alive supervises it",

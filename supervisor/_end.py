@@ -40,6 +40,7 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
     """Ask, wait, kill; see `Container.stop`."""
     if not isinstance(grace, int | float) or math.isnan(grace) or grace < 0:
         raise InvalidValue(f"the grace must be 0 seconds or more, not {grace!r}")
+    core.host.require_open(core.record.id)
     core.apply(Event.STOP)
     if core.init.status is not None:
         return Stopped(await core.init.wait(), escalated=False)
@@ -88,7 +89,8 @@ async def end(core: Core) -> ExitStatus:
 
 async def delete(core: Core, *, force: bool) -> None:
     """Remove a container and everything that belongs to it; see `Container.delete`."""
-    core.require_own("delete")
+    if core.state is not State.DELETED:
+        core.require_own("delete")
     with waiting():
         async with core.deleting:
             _show_log(core)

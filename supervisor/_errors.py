@@ -14,6 +14,8 @@ import errno
 import os
 from collections.abc import Sequence
 
+import trio
+
 from ._status import ExitStatus
 
 
@@ -102,6 +104,13 @@ class IllegalTransition(UsageError):
         super().__init__(message, container=container)
         self.state = state
         self.event = event
+
+
+class SupervisorClosed(UsageError, trio.ClosedResourceError):
+    """The supervisor that it was asked of, or of a container of, has been closed.
+
+    Whether a container of a durable root runs, the next supervisor of that root knows.
+    """
 
 
 class ProcessEnded(UsageError, ProcessLookupError):

@@ -43,6 +43,7 @@ async def exec(
     terminal: TerminalArgument,
 ) -> Process:
     """Run a further program; see `Container.exec`."""
+    core.host.require_open(core.record.id)
     core.check(Event.EXEC)
     layout = core.layout.process(f"exec-{ending()}" if id is None else check_exec_id(id))
     stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)

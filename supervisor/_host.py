@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from ._deadlines import Deadlines
+from ._errors import SupervisorClosed
 from ._patrol import Patrol
 from ._points import Reach, pass_by
 from .cgroups import Hierarchies
@@ -29,6 +30,7 @@ class Host:
         reach: called at each `Point`.
         tether: path of the program by which runtimes that are called for leashed containers die
             with us; None if we hold no leash.
+        closed: set when the supervisor has let go of everything.
     """
 
     shim: str
@@ -39,6 +41,16 @@ class Host:
     programs: SealedPrograms
     reach: Reach = pass_by
     tether: str | None = None
+    closed: trio.Event = attrs.field(factory=trio.Event)
+
+    def require_open(self, container: str | None = None) -> None:
+        """Refuse what a supervisor that was closed can't do any more.
+
+        Raises:
+            SupervisorClosed: it was.
+        """
+        if self.closed.is_set():
+            raise SupervisorClosed("its supervisor is closed", container=container)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from ._errors import InvalidValue, ProcessEnded
+from ._errors import InvalidValue, ProcessEnded, SupervisorClosed
 from ._hearing import hears
 from ._logs import Logs, Since
 from ._status import ExitStatus
@@ -79,10 +79,16 @@ class Process(ProcessTask):
         Returns:
             The same status to everybody, as often as asked.
 
+        Raises:
+            SupervisorClosed: its supervisor was closed before it ended.
+
         Cancellation: the process goes on.
         """
         await self._ended.wait()
-        assert self._status is not None
+        if self._status is None:
+            raise SupervisorClosed(
+                f"its supervisor was closed while {self.id} ran", container=self.container
+            )
         self._collected.set()
         return self._status
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+import attrs
 import trio
 
 from ._adopt import Broken, Recovery
@@ -26,6 +27,7 @@ from ._errors import (
     InvalidValue,
     RuntimeNotFound,
     ShimNotFound,
+    SupervisorClosed,
     SupervisorError,
 )
 from ._host import Host, shielded
@@ -48,6 +50,14 @@ logger: Final = logging.getLogger("supervisor")
 
 DEFAULT_CGROUP_PARENT = "/trio-supervisor"
 DESCRIPTORS_PER_CONTAINER = 4
+
+
+@attrs.frozen
+class _Making:
+    """A container that is being made: what ends that, and when it is over."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    over: trio.Event = attrs.field(factory=trio.Event)
 
 
 class Supervisor(Mapping[str, Container]):
@@ -80,7 +90,8 @@ class Supervisor(Mapping[str, Container]):
         self._creates = creates
         self._containers: dict[str, Container] = {}
         self._cores: dict[str, Core] = {}
-        self._making: set[str] = set()
+        self._making: dict[str, _Making] = {}
+        self._closing = False
         self._broken: dict[str, Broken] = {}
         self.root = root
         self.runtime = runtime
@@ -159,6 +170,7 @@ class Supervisor(Mapping[str, Container]):
         Raises:
             InvalidValue, BundleInvalid: an argument can't work; nothing was touched.
             ContainerExists: the id is taken.
+            SupervisorClosed: the supervisor is, or was meanwhile.
             RuntimeFailed: the runtime couldn't; says what it said.
             CreateTimeout: it took longer than ``deadlines.create``.
             ShimNotFound, ShimExited, RuntimeNotFound, DiskFull, TooManyFiles: as they say.
@@ -169,6 +181,7 @@ class Supervisor(Mapping[str, Container]):
 
         Crash: the next open finds it, created; or removes what was begun.
         """
+        self._require_open()
         self._check_free(id)
         init = self._layout.container(id).init
         order = Order(
@@ -184,14 +197,26 @@ class Supervisor(Mapping[str, Container]):
         )
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         drafted = draft(self._host, self._site(id), loaded, order)
-        self._making.add(id)
+        with self._being_made(id), waiting():
+            async with self._creates:
+                core = await self._make(drafted)
+            return self._register(core)
+        raise SupervisorClosed("its supervisor was closed before it was made", container=id)
+
+    @contextlib.contextmanager
+    def _being_made(self, id: str) -> Iterator[None]:
+        """Hold the id for the time of a create, which ends, undone, when we close."""
+        making = self._making[id] = _Making()
         try:
-            with waiting():
-                async with self._creates:
-                    core = await self._make(drafted)
+            with making.scope:
+                yield
         finally:
-            self._making.discard(id)
-        return self._register(core)
+            del self._making[id]
+            making.over.set()
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise SupervisorClosed(f"the supervisor of {self.root} is closed")
 
     def _site(self, id: str) -> Site:
         return Site(
@@ -298,6 +323,7 @@ class Supervisor(Mapping[str, Container]):
             gone=self._gone,
             delete_unstarted=delete_unstarted,
         )
+        self._require_open()
         found = Adopted()
         sweep(self.root)
         self._forget_deleted()
@@ -317,19 +343,26 @@ class Supervisor(Mapping[str, Container]):
 
     def _unsupervised(self) -> list[ContainerLayout]:
         """Return the containers on disk that aren't ours, or being made by us."""
-        ours = {id for id, core in self._cores.items() if core.lock is not None} | self._making
+        ours = {id for id, core in self._cores.items() if core.lock is not None} | {*self._making}
         return [layout for layout in self._layout.containers() if layout.id not in ours]
 
     # ---- closing ------------------------------------------------------------------------
 
     async def _close(self) -> None:
         """Let go of the containers; delete those that are on the leash."""
+        self._closing = True
+        under_way = tuple(self._making.values())
+        for making in under_way:
+            making.scope.cancel()
+        for making in under_way:
+            await making.over.wait()
         leashed = [box for box in self.values() if box.leashed and not box.foreign]
         async with trio.open_nursery() as nursery:
             for box in leashed:
                 nursery.start_soon(_delete_quietly, box)
         for core in self._cores.values():
             core.let_go()
+        self._host.closed.set()
 
 
 async def _delete_quietly(box: Container) -> None:
@@ -394,6 +427,10 @@ async def open_supervisor(
     shim = find_binary("supervisor-shim") if shim is None else check_program(os.fspath(shim))
     chosen = Runtime.find(runtime)
     _check_cgroup(cgroup_parent)
+    if root is None and leash is False:
+        raise InvalidValue(
+            "without a root all containers are on the leash: nobody could find them again"
+        )
     if creates_at_once is not None and creates_at_once < 1:
         raise InvalidValue(f"creates_at_once must be at least 1, not {creates_at_once!r}")
     async with contextlib.AsyncExitStack() as stack:

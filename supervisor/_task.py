@@ -107,8 +107,8 @@ class ProcessTask:
         shim's, besides those of its streams.
         """
         try:
-            with self._launching:
-                await self._launch(command, stdio, console, [*options, *stdio.options])
+            with self._launching, stdio.lifted() as given:
+                await self._launch(command, given, console, [*options, *given.options])
             if self._launching.cancelled_caught:
                 raise ShimExited(
                     f"the launch of {self.id} was given up: its container is being deleted",
@@ -146,6 +146,7 @@ class ProcessTask:
         finally:
             await self._await_last_moment()
             self._close()
+            self._ended.set()  # from here on nobody would say how it has ended
 
     async def _watch(self) -> None:
         if self._exit is not None:

@@ -1,0 +1,125 @@
+"""What is left in hand of a supervisor that was closed: it says so, and does nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from supervisor import (
+    Container,
+    InvalidValue,
+    State,
+    Supervisor,
+    SupervisorClosed,
+    UsageError,
+    open_supervisor,
+    run_container,
+)
+from supervisor._points import Point
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.conftest import NothingLeft
+
+pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
+
+
+async def test_a_container_of_another_now(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Nothing that is asked of the old one touches what somebody else supervises now."""
+    async with supervisor(root) as first:
+        old = await first.create("a", bundle("sleep", "60"))
+        waiting = await first.create("b", bundle("sleep", "60"))
+        await old.start()
+    async with supervisor(root) as second, second["a"] as box, second["b"]:
+        before = (root / "a/state.json").read_bytes()
+        with trio.fail_after(10):
+            for call in (
+                lambda: old.delete(force=True),
+                lambda: old.stop(grace=0),
+                lambda: old.exec(["true"]),
+                lambda: old.run(["true"]),
+                lambda: old.checkpoint(root / "image"),
+                waiting.start,
+                old.wait,
+            ):
+                with pytest.raises(SupervisorClosed, match="closed") as caught:
+                    await call()
+                assert caught.value.container in ("a", "b")
+        assert isinstance(caught.value, UsageError | trio.ClosedResourceError)
+        assert (box.state, box.status) == (State.RUNNING, None)
+        assert (root / "a/state.json").read_bytes() == before
+
+
+async def test_the_supervisor(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """It makes and adopts nothing; what was deleted may be deleted again."""
+    async with supervisor(root) as sup:
+        box = await sup.create("a", bundle("sleep", "60"))
+        await box.delete()
+    await box.delete(force=True)
+    with pytest.raises(SupervisorClosed, match=str(root)):
+        await sup.create("a", bundle("sleep", "60"))
+    with pytest.raises(SupervisorClosed):
+        await sup.adopt()
+    with pytest.raises(SupervisorClosed):
+        await run_container(bundle("true"), supervisor=sup)
+    assert [name for name in os.listdir(root) if name != ".runtime"] == []
+
+
+@pytest.mark.runtimes("fake")
+async def test_somebody_waits(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """Whoever waits for an end, from outside its block, hears that nobody will tell it."""
+    told: list[str] = []
+
+    async def wait(box: Container) -> None:
+        with pytest.raises(SupervisorClosed) as caught:
+            await box.wait()
+        told.append(str(caught.value))
+
+    async with trio.open_nursery() as nursery:
+        async with supervisor(root) as sup:
+            box = await sup.create("a", bundle("sleep", "60"))
+            await box.start()
+            nursery.start_soon(wait, box)
+            await trio.testing.wait_all_tasks_blocked()
+    assert told == ["container 'a': its supervisor was closed while init ran"]
+    async with supervisor(root) as sup:
+        await sup["a"].delete(force=True)
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["ephemeral", "durable"])
+async def test_while_it_is_made(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    durable: bool,
+    nothing_left: NothingLeft,
+) -> None:
+    """A create that is under way is undone, and whoever waits for it hears why."""
+    launched = trio.Event()
+
+    def reach(point: Point) -> None:
+        if point is Point.LAUNCHED:
+            launched.set()
+
+    async def create(sup: Supervisor) -> None:
+        with pytest.raises(SupervisorClosed, match="before it was made"):
+            await sup.create("a", bundle("sleep", "60"))
+
+    async with trio.open_nursery() as nursery:
+        async with supervisor(root if durable else None, reach=reach) as sup:
+            nursery.start_soon(create, sup)
+            await launched.wait()
+        assert list(sup) == []
+    await nothing_left()
+
+
+@pytest.mark.runtimes("fake")
+async def test_without_a_root_or_a_leash() -> None:
+    """Its containers would live on where nobody can find them."""
+    with pytest.raises(InvalidValue, match="without a root"):
+        async with open_supervisor(leash=False):
+            raise AssertionError("it was opened")
