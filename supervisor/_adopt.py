@@ -39,6 +39,8 @@ from .state import (
 
 logger: Final = logging.getLogger("supervisor")
 
+DELETED_ELSEWHERE: Final = "its container was deleted by another supervisor"
+
 
 @attrs.frozen(kw_only=True)
 class Broken:
@@ -142,7 +144,7 @@ async def take_over(recovery: Recovery, core: Core) -> bool:
 
 def forget(recovery: Recovery, core: Core) -> None:
     """Drop a container that is no more, with all that we hold of it."""
-    core.dismiss()
+    core.write_off(DELETED_ELSEWHERE)
     recovery.gone(core.record.id, None)
 
 

@@ -171,6 +171,12 @@ class Core:
             process.close_streams()
             process.dismiss()
 
+    def write_off(self, why: str) -> None:
+        """Dismiss one that can't be watched any more; whoever waits for an end is told ``why``."""
+        for process in (self.init, *self.execs.values()):
+            process.write_off(why)
+        self.dismiss()
+
     def require_own(self, operation: str) -> None:
         """Refuse an operation that only the supervisor that holds the lock may do."""
         if self.lock is None:

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from ._adopt import Broken, Recovery
+from ._adopt import DELETED_ELSEWHERE, Broken, Recovery
 from ._checkpoint import CheckpointOptions
 from ._container import Container
 from ._core import Core
@@ -312,7 +312,7 @@ class Supervisor(Mapping[str, Container]):
         """Drop the foreign containers that the supervisors which hold them have deleted."""
         for id, core in tuple(self._cores.items()):
             if core.lock is None and core.current() is State.DELETED:
-                core.dismiss()
+                core.write_off(DELETED_ELSEWHERE)
                 self._gone(id, None)
 
     def _unsupervised(self) -> list[ContainerLayout]:

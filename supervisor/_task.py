@@ -135,6 +135,12 @@ class ProcessTask:
         self._watching.cancel()
         self.abandon()
 
+    def write_off(self, why: str) -> None:
+        """Dismiss one whose files are gone; if its end isn't known by now, ``why`` says why."""
+        if self._status is None:
+            self._tell(self._remains(None).told_by_kernel(why))
+        self.dismiss()
+
     async def watch(self) -> None:
         """Wait for its end, settle it, and wait until its shim is gone.
 
