@@ -81,11 +81,7 @@ async def _adopt_into(
     if core is not None and replaced(core):
         forget(recovery, core)
         core = None
-    if core is not None:
-        if await take_over(recovery, core):
-            found.cores.append(core)
-        return
-    made = await adopt(recovery, layout)
+    made = await (adopt(recovery, layout) if core is None else take_over(recovery, core))
     if isinstance(made, Core):
         found.cores.append(made)
     elif isinstance(made, Broken):
