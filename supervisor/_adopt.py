@@ -148,6 +148,15 @@ async def _take_over_locked(recovery: Recovery, core: Core, lock: Lock) -> Core 
     return core if await _complete(recovery, core) else None
 
 
+async def delete_again(core: Core) -> Broken | None:
+    """Delete a container of ours whose delete has failed; say what is wrong if it fails again."""
+    try:
+        await delete(core, force=True)
+    except CleanupIncomplete as error:
+        return _broken(core.layout, error)
+    return None
+
+
 def forget(recovery: Recovery, core: Core) -> None:
     """Drop a container that is no more, with all that we hold of it."""
     core.write_off(DELETED_ELSEWHERE)

@@ -81,6 +81,7 @@ class Supervisor(Mapping[str, Container]):
         self._containers: dict[str, Container] = {}
         self._cores: dict[str, Core] = {}
         self._making: set[str] = set()
+        self._adopting = trio.Lock()
         self._broken: dict[str, Broken] = {}
         self.root = root
         self.runtime = runtime
@@ -277,6 +278,8 @@ class Supervisor(Mapping[str, Container]):
         """Take over the containers below the root that aren't supervised from here yet.
 
         Opening does this once; later it finds what other supervisors have let go of, or made.
+        Broken ones are looked at again, and those that couldn't be deleted are deleted. Two calls
+        go one after the other.
 
         Args:
             delete_unstarted: delete those that were created and never started, instead of
@@ -298,27 +301,60 @@ class Supervisor(Mapping[str, Container]):
             gone=self._gone,
             delete_unstarted=delete_unstarted,
         )
-        found = Adopted()
-        sweep(self.root)
-        self._forget_deleted()
-        try:
-            await adopt_all(recovery, self._unsupervised(), self._cores, found)
-        finally:
-            self._broken.update({one.id: one for one in found.broken})
-            adopted = [self._register(core) for core in found.in_order()]
+        async with self._adopting:
+            found = Adopted()
+            sweep(self.root)
+            self._forget_deleted()
+            try:
+                await adopt_all(recovery, self._unsupervised(), self._cores, found)
+            finally:
+                adopted = self._take_note(found)
+            return adopted
+
+    def _take_note(self, found: Adopted) -> list[Container]:
+        """Register what an adoption has found, and forget what it hasn't found any more."""
+        for id in found.done:
+            core = self._cores.get(id)
+            if core is None or core.state is not State.BROKEN:
+                self._broken.pop(id, None)
+        for broken in found.broken:
+            self._set_aside(broken)
+        adopted = []
+        for core in found.in_order():
+            ours = self._cores.get(core.record.id)
+            made_here = ours is not None and ours is not core and ours.lock is not None
+            if core.lock is None and (made_here or core.record.id in self._making):
+                core.dismiss()  # its foreign supervisor is this one, since we have listed it
+            else:
+                adopted.append(self._register(core))
         return adopted
 
+    def _set_aside(self, broken: Broken) -> None:
+        core = self._cores.get(broken.id)
+        if core is not None and core.lock is None:
+            core.write_off(f"its container is broken: {broken.reason}")
+            self._cores.pop(broken.id)
+        self._containers.pop(broken.id, None)
+        self._broken[broken.id] = broken
+
     def _forget_deleted(self) -> None:
-        """Drop the foreign containers that the supervisors which hold them have deleted."""
+        """Drop what others have removed: foreign containers, and the files of broken ones."""
+        for id, broken in tuple(self._broken.items()):
+            if id not in self._cores and not os.path.lexists(broken.path):
+                del self._broken[id]
         for id, core in tuple(self._cores.items()):
             if core.lock is None and core.current() is State.DELETED:
                 core.write_off(DELETED_ELSEWHERE)
                 self._gone(id, None)
 
     def _unsupervised(self) -> list[ContainerLayout]:
-        """Return the containers on disk that aren't ours, or being made by us."""
-        ours = {id for id, core in self._cores.items() if core.lock is not None} | self._making
-        return [layout for layout in self._layout.containers() if layout.id not in ours]
+        """Return the containers on disk that aren't ours, or being made by us.
+
+        Also those of ours that couldn't be deleted: nobody may have such a one in hand any more.
+        """
+        ours = {id: core for id, core in self._cores.items() if core.lock is not None}
+        others = [one for one in self._layout.containers() if one.id not in {*ours, *self._making}]
+        return others + [one.layout for one in ours.values() if one.state is State.BROKEN]
 
     # ---- closing ------------------------------------------------------------------------
 
@@ -335,7 +371,7 @@ class Supervisor(Mapping[str, Container]):
 async def _delete_quietly(box: Container) -> None:
     try:
         await box.delete(force=True)
-    except SupervisorError as error:
+    except (SupervisorError, OSError) as error:
         logger.warning("at the end of its supervisor: %s", error)
 
 

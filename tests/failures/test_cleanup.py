@@ -115,6 +115,31 @@ async def test_undoing_a_create(
             await sup.create("a", bundle("true"))
         trouble.unlink()
         assert await sup.adopt() == []
+        assert dict(sup.broken) == {}  # it stayed there, and its id was taken for ever
+        await nothing_left()
+
+
+async def test_delete_again_without_a_handle(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    trouble: Path,
+    nothing_left: NothingLeft,
+) -> None:
+    """A delete that failed is tried again by `adopt`: after a block nobody has the container."""
+    runtime = choice.runtime(f"fail-delete-while:{trouble}")
+    async with supervisor(root, runtime=runtime) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        with hurried(sup, cleanup=0.4), pytest.raises(CleanupIncomplete):
+            await a.delete(force=True)
+        assert await sup.adopt() == []
+        assert (list(sup), list(sup.broken), a.state) == ([], ["a"], State.BROKEN)
+        trouble.unlink()
+        assert await sup.adopt() == []
+        assert (dict(sup.broken), a.state) == ({}, State.DELETED)
+        async with await sup.create("a", bundle("true")):
+            pass
         await nothing_left()
 
 

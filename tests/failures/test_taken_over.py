@@ -204,3 +204,46 @@ async def test_a_take_over_that_fails(leave: Leave, monkeypatch: pytest.MonkeyPa
                 await left.sup.adopt()
         assert left.box.foreign and not left.box.init._owned
         assert await left.sup.adopt() == [left.box]
+
+
+@pytest.mark.runtimes("fake")
+async def test_a_take_over_of_rubbish(leave: Leave, root: Path) -> None:
+    """One whose record is rubbish by then is set aside, and who waits for its end is told why."""
+    async with leave("sleep", "60") as left:
+        state = root / "a/state.json"
+        sound = state.read_bytes()
+        state.write_bytes(b"rubbish")
+        left.lock.release()
+        assert await left.sup.adopt() == [] and list(left.sup) == []
+        assert "JSON" in left.sup.broken["a"].reason
+        status = await left.box.wait()
+        assert status.why is not None and "broken" in status.why
+        state.write_bytes(sound)
+        [again] = await left.sup.adopt()
+        assert (again.state, dict(left.sup.broken)) == (State.RUNNING, {})
+
+
+@pytest.mark.runtimes("fake")
+async def test_adopted_at_the_same_time(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Two calls at once adopt a container once.
+
+    The second saw the lock of the first, and took it for another supervisor's.
+    """
+    told: list[list[Container]] = []
+    async with supervisor(root) as sup:
+        async with supervisor(root) as first:
+            for id in ("a", "b"):
+                await (await first.create(id, bundle("sleep", "60"))).start()
+
+        async def adopt() -> None:
+            told.append(await sup.adopt())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(adopt)
+        assert sorted(map(len, told)) == [0, 2]
+        for box in sup.values():
+            assert not box.foreign
+            await box.delete(force=True)
