@@ -95,7 +95,7 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
         return None  # deleted under our eyes
     core = None
     try:
-        record = _load_record(recovery, layout)
+        record = load_record(recovery.root, layout)
         core = await _adopt_known(recovery, layout, record, lock)
         return core
     except InfrastructureError as error:
@@ -139,7 +139,7 @@ async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
 
 
 async def _take_over_locked(recovery: Recovery, core: Core, lock: Lock) -> Core | None:
-    core.record = _load_record(recovery, core.layout)
+    core.record = load_record(recovery.root, core.layout)
     core.own(lock)
     if core.record.intent is Intent.DELETE:
         await delete(core, force=True)
@@ -168,14 +168,19 @@ def _broken(layout: ContainerLayout, error: Exception) -> Broken:
     return Broken(id=layout.id, path=layout.path, reason=str(error))
 
 
-def _load_record(recovery: Recovery, layout: ContainerLayout) -> ContainerRecord:
+def load_record(root: str, layout: ContainerLayout) -> ContainerRecord:
+    """Load a container's record, if it belongs to this place.
+
+    Raises:
+        StateCorrupt: it doesn't, is missing, or can't be understood.
+    """
     try:
         record = load(ContainerRecord, layout.state)
     except FileNotFoundError as error:
         raise StateCorrupt(layout.state, "missing") from error
     if record.id != layout.id:
         raise StateCorrupt(layout.state, f"it is the state of container {record.id!r}")
-    if record.root != recovery.root:
+    if record.root != root:
         raise StateCorrupt(layout.state, f"it belongs to the root {record.root}")
     if record.cgroup is not None and not record.cgroup.endswith(f"-{record.id}"):
         raise StateCorrupt(layout.state, f"cgroup {record.cgroup} is not of its making")

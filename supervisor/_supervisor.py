@@ -16,9 +16,11 @@ from ._adopt import DELETED_ELSEWHERE, Broken, Recovery
 from ._checkpoint import CheckpointOptions
 from ._container import Container
 from ._core import Core
-from ._create import Draft, Order, Site, draft, launch_init
+from ._create import Draft, Order, Site, draft, launch_init, presumed_record
 from ._deadlines import Deadlines
+from ._discard import discard
 from ._dispose import Estate, dispose, sweep
+from ._end import delete
 from ._errors import (
     CleanupIncomplete,
     ContainerExists,
@@ -48,6 +50,8 @@ logger: Final = logging.getLogger("supervisor")
 
 DEFAULT_CGROUP_PARENT = "/trio-supervisor"
 DESCRIPTORS_PER_CONTAINER = 4
+
+_REMEDY = "repair it, or `await supervisor.delete_broken(id)`"
 
 
 class Supervisor(Mapping[str, Container]):
@@ -93,7 +97,7 @@ class Supervisor(Mapping[str, Container]):
         try:
             return self._containers[id]
         except KeyError:
-            hint = "; it is broken, see supervisor.broken" if id in self._broken else ""
+            hint = f"; it is broken, {_REMEDY}" if id in self._broken else ""
             raise ContainerNotFound(
                 f"there is none under {self.root}{hint}", container=str(id)
             ) from None
@@ -106,7 +110,10 @@ class Supervisor(Mapping[str, Container]):
 
     @property
     def broken(self) -> Mapping[str, Broken]:
-        """The containers that can't be supervised, by id: why, and where their files are."""
+        """The containers that can't be supervised, by id: why, and where their files are.
+
+        `adopt` looks at them again, after a repair by hand; `delete_broken` removes one.
+        """
         return MappingProxyType(dict(self._broken))
 
     @property
@@ -210,7 +217,8 @@ class Supervisor(Mapping[str, Container]):
             raise ContainerExists(f"there is one under {self.root} already", container=id)
         if id in self._broken:
             raise ContainerExists(
-                f"there is a broken one at {self._broken[id].path}: {self._broken[id].reason}",
+                f"there is a broken one at {self._broken[id].path}, {_REMEDY}: "
+                f"{self._broken[id].reason}",
                 container=id,
             )
 
@@ -310,6 +318,32 @@ class Supervisor(Mapping[str, Container]):
             finally:
                 adopted = self._take_note(found)
             return adopted
+
+    async def delete_broken(self, id: str) -> None:
+        """Remove a container that is listed in ``broken``, and whatever of it still runs.
+
+        Its files needn't be sound. What is killed is what is in its cgroup (the recorded one,
+        or the one that this supervisor would have given it), what its shims watch, and they.
+
+        Raises:
+            ContainerNotFound: there is no broken one of that id.
+            ContainerLocked: another supervisor supervises it.
+            CleanupIncomplete: something of it is left; it stays in ``broken``.
+
+        Cancellation: once begun it is done to its end, or to its deadline.
+
+        Crash: what is left is broken, or removed, at the next open.
+        """
+        async with self._adopting:
+            if id not in self._broken:
+                raise ContainerNotFound(f"no broken one under {self.root}", container=str(id))
+            core = self._cores.get(id)
+            if core is not None and core.lock is not None:  # ours, and only its delete has failed
+                await delete(core, force=True)
+                return
+            layout = self._layout.container(id)
+            await discard(self._host, layout, presumed_record(self._host, self._site(id)))
+            self._broken.pop(id, None)
 
     def _take_note(self, found: Adopted) -> list[Container]:
         """Register what an adoption has found, and forget what it hasn't found any more."""
