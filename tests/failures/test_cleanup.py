@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from supervisor import (
     RuntimeFailed,
     State,
 )
+from supervisor import _dispose as disposing
 from supervisor.cgroups import Hierarchies
 from supervisor.state import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -152,6 +154,28 @@ async def test_at_the_end_of_an_ephemeral_one(
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
     assert a.status is not None and not os.path.exists(sup.root)
+
+
+async def test_an_end_that_the_system_refuses(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One leashed container that can't be deleted keeps no other from it, whatever the error.
+
+    The system's own came out of the block, and cancelled the deletes of the others.
+    """
+    remove = disposing.remove_directory
+
+    def fail(path: str) -> None:
+        if path.endswith("/a"):
+            raise OSError(errno.EBUSY, "busy", path)
+        remove(path)
+
+    monkeypatch.setattr(disposing, "remove_directory", fail)
+    async with supervisor() as sup:
+        for id in ("a", "b"):
+            await sup.create(id, bundle("sleep", "60"))
+        b = sup["b"]
+    assert b.state is State.DELETED
 
 
 async def test_killed_while_it_deletes(
