@@ -13,7 +13,7 @@ stand before it on its line::
     _reserve _root _make _dispose _core     a container's directory, its end, its inside
     _start _exec _end _checkpoint _create   the operations on one container
     _container                              a container, as users see it
-    _adopt _recovery _leash                 recovery, leash
+    _adopt _discard _recovery _leash        recovery, leash
     _supervisor                             the supervisor and its registry
     _run                                    a container for one run
     _entry _stock _pool                     containers made ahead, for one run each

@@ -12,7 +12,7 @@ import trio
 
 from ._core import Core
 from ._dispose import Estate, dispose, remove_directory, sweep
-from ._end import STOP_GRACE_SECONDS, stop
+from ._end import STOP_GRACE_SECONDS, delete, stop
 from ._errors import (
     CleanupIncomplete,
     InfrastructureError,
@@ -26,6 +26,7 @@ from ._exec import adopt_exec, end_unreported
 from ._host import Host
 from ._lifecycle import State
 from ._points import Point
+from ._process import Process
 from .oci import ask_status
 from .state import (
     ContainerLayout,
@@ -38,6 +39,9 @@ from .state import (
 )
 
 logger: Final = logging.getLogger("supervisor")
+
+_OF_ONE: Final = (SupervisorError, OSError)  # what is wrong with one container, and no other
+DELETED_ELSEWHERE: Final = "its container was deleted by another supervisor"
 
 
 @attrs.frozen(kw_only=True)
@@ -91,58 +95,71 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
         return None  # deleted under our eyes
     core = None
     try:
-        record = _load_record(recovery, layout)
+        record = load_record(recovery.root, layout)
         core = await _adopt_known(recovery, layout, record, lock)
         return core
     except InfrastructureError as error:
         if isinstance(error, CleanupIncomplete):
             return _broken(layout, error)
         raise
-    except (SupervisorError, OSError) as error:
+    except _OF_ONE as error:
         return _broken(layout, error)
     finally:
         if core is None and lock is not None:
             lock.release()
 
 
-async def take_over(recovery: Recovery, core: Core) -> bool:
+async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
     """Take over a container that was foreign, if its supervisor has let go of it.
 
     Whoever has it in hand goes on with the same objects.
 
     Returns:
-        Whether it is ours now.
+        As `adopt`; None also if it is foreign still.
 
-    Raises: as `adopt`.
+    Raises, Cancellation: as `adopt`; it is a foreign one then, as before.
     """
     try:
         lock = Lock.take(core.layout.lock)
     except (FileNotFoundError, NotADirectoryError):  # its supervisor has deleted it
         forget(recovery, core)
-        return False
+        return None
     if lock is None:
-        return False
+        return None
     try:
-        core.record = _load_record(recovery, core.layout)
-        if core.record.intent is Intent.DELETE:
-            await _finish_delete(
-                recovery, Estate(layout=core.layout, record=core.record, lock=lock)
-            )
-            forget(recovery, core)
-            return False
-        core.own(lock)
-        await _find_state(recovery, core)
-        await _adopt_execs(recovery, core)
-    except BaseException:
-        core.lock = None
+        return await _take_over_locked(recovery, core, lock)
+    except CleanupIncomplete as error:  # it is ours, as after any delete that failed
+        return _broken(core.layout, error)
+    except BaseException as error:
+        core.disown()
         lock.release()
-        raise
-    return True
+        if isinstance(error, InfrastructureError) or not isinstance(error, _OF_ONE):
+            raise
+        return _broken(core.layout, error)
+
+
+async def _take_over_locked(recovery: Recovery, core: Core, lock: Lock) -> Core | None:
+    core.record = load_record(recovery.root, core.layout)
+    core.own(lock)
+    if core.record.intent is Intent.DELETE:
+        await delete(core, force=True)
+        return None
+    await _settle_again(recovery, core, core.init)
+    return core if await _complete(recovery, core) else None
+
+
+async def delete_again(core: Core) -> Broken | None:
+    """Delete a container of ours whose delete has failed; say what is wrong if it fails again."""
+    try:
+        await delete(core, force=True)
+    except CleanupIncomplete as error:
+        return _broken(core.layout, error)
+    return None
 
 
 def forget(recovery: Recovery, core: Core) -> None:
     """Drop a container that is no more, with all that we hold of it."""
-    core.dismiss()
+    core.write_off(DELETED_ELSEWHERE)
     recovery.gone(core.record.id, None)
 
 
@@ -151,14 +168,19 @@ def _broken(layout: ContainerLayout, error: Exception) -> Broken:
     return Broken(id=layout.id, path=layout.path, reason=str(error))
 
 
-def _load_record(recovery: Recovery, layout: ContainerLayout) -> ContainerRecord:
+def load_record(root: str, layout: ContainerLayout) -> ContainerRecord:
+    """Load a container's record, if it belongs to this place.
+
+    Raises:
+        StateCorrupt: it doesn't, is missing, or can't be understood.
+    """
     try:
         record = load(ContainerRecord, layout.state)
     except FileNotFoundError as error:
         raise StateCorrupt(layout.state, "missing") from error
     if record.id != layout.id:
         raise StateCorrupt(layout.state, f"it is the state of container {record.id!r}")
-    if record.root != recovery.root:
+    if record.root != root:
         raise StateCorrupt(layout.state, f"it belongs to the root {record.root}")
     if record.cgroup is not None and not record.cgroup.endswith(f"-{record.id}"):
         raise StateCorrupt(layout.state, f"cgroup {record.cgroup} is not of its making")
@@ -196,21 +218,34 @@ async def _adopt_known(
     recovery.nursery.start_soon(core.init.watch)
     recovery.host.reach(Point.ADOPTED)
     try:
-        await _find_state(recovery, core)
-        core.note("adopted")
-        if recovery.delete_unstarted and core.state is State.CREATED:
-            core.init.kill()
-            await core.init.wait()
-            await _finish_delete(recovery, estate)
-            return None
-        await _adopt_execs(recovery, core)
-        recovery.host.reach(Point.EXECS_ADOPTED)
+        return core if await _complete(recovery, core) else None
     except BaseException:
-        core.init.dismiss()
+        core.dismiss()
         raise
-    if record.intent is Intent.STOP:
+
+
+async def _complete(recovery: Recovery, core: Core) -> bool:
+    """Go on with a container that is ours now; say whether it is still there."""
+    await _find_state(recovery, core)
+    core.note("adopted")
+    if recovery.delete_unstarted and core.state is State.CREATED:
+        await delete(core, force=True)
+        return False
+    await _adopt_execs(recovery, core)
+    recovery.host.reach(Point.EXECS_ADOPTED)
+    if core.record.intent is Intent.STOP:
         recovery.nursery.start_soon(_finish_stop, core)
-    return core
+    return True
+
+
+async def _settle_again(recovery: Recovery, core: Core, process: Process) -> None:
+    """Settle for good how a process ended, if another supervisor has left that to us.
+
+    While it was foreign we may have given up hope that its end would be told: it may be alive.
+    """
+    if process.status is not None:  # else its task does
+        layout = core.layout.process(process.id)
+        await process.settle_again(gather(recovery.host, core.record, layout))
 
 
 def _core(
@@ -270,7 +305,7 @@ async def _ask(recovery: Recovery, core: Core) -> str | None:
 
 async def _adopt_execs(recovery: Recovery, core: Core) -> None:
     for layout in core.layout.processes():
-        if layout.id == core.init.id or layout.id in core.execs:
+        if layout.id == core.init.id:
             continue
         try:
             await _adopt_exec(recovery, core, layout)
@@ -281,9 +316,16 @@ async def _adopt_execs(recovery: Recovery, core: Core) -> None:
 async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> None:
     kept = False
     lock = None
+    known = core.execs.get(layout.id)
     try:
         lock = Lock.take(layout.lock)
-        kept = await _adopt_locked_exec(recovery, core, layout, lock)
+        if known is None:
+            kept = await _adopt_locked_exec(recovery, core, layout, lock)
+        elif lock is not None:  # whoever has made it has let go of it
+            known.own()
+            await _settle_again(recovery, core, known)
+            recovery.nursery.start_soon(_hold, known, layout, lock)
+            kept = True
     except FileNotFoundError:
         pass  # its maker removes it just now
     finally:
@@ -307,8 +349,22 @@ async def _adopt_locked_exec(
         return False
     process = core.new_process(layout, record, owned=lock is not None)
     await process.adopt(found)
-    adopt_exec(core, process, lock)
-    return True
+    adopt_exec(core, process, None)
+    if lock is not None:
+        recovery.nursery.start_soon(_hold, process, layout, lock)
+    return lock is not None
+
+
+async def _hold(process: Process, layout: ProcessLayout, lock: Lock) -> None:
+    """Hold an exec's lock until it is done with, and then remove its directory.
+
+    One that is dismissed goes on: its directory is for whoever adopts it next.
+    """
+    with lock:
+        await process.wait_shim_gone()
+        await process.wait_collected()
+        if not process.dismissed:
+            remove_directory(layout.path)
 
 
 async def _watch_foreign(
@@ -328,7 +384,11 @@ async def _watch_foreign(
     await core.init.adopt(found)
     recovery.nursery.start_soon(core.init.watch)
     core.current()
-    await _adopt_execs(recovery, core)
+    try:
+        await _adopt_execs(recovery, core)
+    except BaseException:
+        core.dismiss()
+        raise
     return core
 
 

@@ -160,16 +160,30 @@ class Core:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def own(self, lock: Lock) -> None:
-        """Take over one that was foreign, with its lock in hand."""
+        """Take over one that was foreign, with its lock in hand; execs have locks of their own."""
         self.lock = lock
-        for process in (self.init, *self.execs.values()):
-            process.own()
+        self.init.own()
+
+    def disown(self) -> None:
+        """Make it a foreign one again, whose lock isn't ours."""
+        self.lock = None
+        self.init.disown()
 
     def dismiss(self) -> None:
-        """End the tasks that watch its processes, and close our ends of its streams."""
+        """End the tasks that watch its processes, and close our ends of its streams.
+
+        It isn't ours from now on: nothing of it is removed.
+        """
+        self.lock = None
         for process in (self.init, *self.execs.values()):
             process.close_streams()
             process.dismiss()
+
+    def write_off(self, why: str) -> None:
+        """Dismiss one that can't be watched any more; whoever waits for an end is told ``why``."""
+        for process in (self.init, *self.execs.values()):
+            process.write_off(why)
+        self.dismiss()
 
     def require_own(self, operation: str) -> None:
         """Refuse an operation that only the supervisor that holds the lock may do."""

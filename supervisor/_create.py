@@ -133,6 +133,24 @@ def _spec(bundle: Bundle, order: Order, *, cgroup: str | None, directory: str) -
     return spec if order.gate is None else with_gate(spec, order.gate)
 
 
+def presumed_record(host: Host, site: Site) -> ContainerRecord:
+    """Return what can be presumed of a container whose own record can't be read."""
+    usable = host.hierarchies.usable
+    return ContainerRecord(
+        id=site.id,
+        root=site.root,
+        bundle=site.root,
+        runtime=site.runtime.path,
+        runtime_args=site.runtime.args,
+        runtime_root=site.runtime.root or site.runtime_root,
+        shim=host.shim,
+        timeout_ns=1,
+        created_ns=0,
+        cgroup=cgroup_for(site.cgroup_parent, site.root, site.id) if usable else None,
+        boot_id=host.boot_id,
+    )
+
+
 def _container_record(
     host: Host, site: Site, bundle: Bundle, order: Order, *, cgroup: str | None
 ) -> ContainerRecord:

@@ -89,7 +89,7 @@ def leftovers(host: Host, estate: Estate) -> Sequence[str]:
 def sweep(directory: str) -> None:
     """Remove the temporary directories that killed supervisors left in a root or a container.
 
-    One that is being made has its lock held, or is still empty; its maker makes it again if it is
+    One that is being made has its lock held, or not yet; its maker makes another one if it is
     gone. One that is being removed may as well be removed by two.
 
     Raises:
@@ -111,8 +111,11 @@ def sweep(directory: str) -> None:
 def _sweep_new(path: str) -> None:
     with contextlib.suppress(OSError):
         os.rmdir(path)  # its lock is the first thing that is in it
-    if not held(os.path.join(path, "lock")):
-        _remove_tree(path)
+        return
+    lock = Lock.take(os.path.join(path, "lock"))
+    if lock is not None:  # and its maker can't have it any more
+        with lock:
+            remove_directory(path)
 
 
 def remove_directory(path: str) -> None:

@@ -6,6 +6,8 @@ into place before anything is launched: whoever finds it finds something to adop
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import secrets
@@ -31,7 +33,7 @@ from .state import (
 from .stdio import Stdio, prepare
 
 NEW = ".new-"
-_TRIES = 3
+_TRIES = 100
 _TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one more
 _DIRECTORY_MODE = 0o711  # a user namespace's root must be able to pass through
 
@@ -138,19 +140,19 @@ def _fill_process(path: str, record: ProcessRecord, stdio: Stdio) -> None:
 
 
 def _make_locked(path: str, fill: Callable[[str], None], reach: Reach) -> Lock:
-    temporary = os.path.join(os.path.dirname(path), f"{NEW}{secrets.token_hex(8)}")
     reserve = Reserve.take(_TO_REMOVE)
-    lock = None
+    temporary, lock = "", None
     try:
-        lock = _make_temporary(temporary, reach)
+        temporary, lock = _make_temporary(os.path.dirname(path), reach)
+        reach(Point.LOCKED)
         fill(temporary)
         reach(Point.FILLED)
         _rename_new(temporary, path)
         reach(Point.DIRECTORY_MADE)
     except BaseException as error:
         reserve.release()
-        shutil.rmtree(temporary, ignore_errors=True)
         if lock is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
             lock.release()
         if isinstance(error, OSError) and not isinstance(error, InfrastructureError):
             raise scarcity(error) from error
@@ -159,21 +161,31 @@ def _make_locked(path: str, fill: Callable[[str], None], reach: Reach) -> Lock:
     return lock
 
 
-def _make_temporary(path: str, reach: Reach) -> Lock:
-    """Make a directory with its lock held. Whoever sweeps up may take it for an abandoned one."""
-    for attempt in range(_TRIES):
-        _make_directory(path)
-        reach(Point.TEMPORARY_MADE)
-        try:
-            lock = Lock.take(os.path.join(path, "lock"))
-        except FileNotFoundError:
-            if attempt == _TRIES - 1:
-                raise
-            continue
-        if lock is not None:
-            reach(Point.LOCKED)
-            return lock
-    raise FileExistsError(path)  # nobody else knows the name
+def _make_temporary(parent: str, reach: Reach) -> tuple[str, Lock]:
+    """Make a directory with its lock held.
+
+    Before that, whoever sweeps up may take it for an abandoned one, and locks and removes it:
+    then there is another one.
+    """
+    for _ in range(_TRIES):
+        path = os.path.join(parent, f"{NEW}{secrets.token_hex(8)}")
+        with contextlib.ExitStack() as undo:
+            os.mkdir(path, _DIRECTORY_MODE)
+            undo.callback(_remove_begun, path)
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(path, _DIRECTORY_MODE)
+                reach(Point.TEMPORARY_MADE)
+                lock = Lock.take(os.path.join(path, "lock"))
+                if lock is not None:
+                    undo.pop_all()
+                    return path, lock
+    raise OSError(errno.EBUSY, "it is swept up each time", parent)
+
+
+def _remove_begun(path: str) -> None:
+    """Remove what there is before its lock is held; it takes no descriptor."""
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
 
 
 def _rename_new(temporary: str, path: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 import trio
 
-from ._adopt import Broken, Recovery, adopt, forget, take_over
+from ._adopt import Broken, Recovery, adopt, delete_again, forget, take_over
 from ._core import Core
 from ._errors import DeadlineExpired, InfrastructureError, StateCorrupt
 from .state import ContainerLayout, ContainerRecord, load
@@ -20,10 +20,12 @@ class Adopted:
     """What an adoption has come to so far.
 
     Attributes:
+        done: the ids of those that were looked at.
         cores: the containers that were taken over.
         broken: those that can't be supervised.
     """
 
+    done: list[str] = attrs.field(factory=list)
     cores: list[Core] = attrs.field(factory=list)
     broken: list[Broken] = attrs.field(factory=list)
 
@@ -43,7 +45,7 @@ async def adopt_all(
     Args:
         recovery: what that needs.
         layouts: the containers.
-        known: those among them that are supervised as foreign ones.
+        known: those among them that are supervised as foreign ones, or couldn't be deleted.
         found: gets the results; what is in it counts, whatever is raised.
 
     Raises:
@@ -78,14 +80,15 @@ async def adopt_all(
 async def _adopt_into(
     recovery: Recovery, layout: ContainerLayout, core: Core | None, found: Adopted
 ) -> None:
-    if core is not None and replaced(core):
+    made: Core | Broken | None
+    if core is not None and core.lock is None and replaced(core):
         forget(recovery, core)
         core = None
-    if core is not None:
-        if await take_over(recovery, core):
-            found.cores.append(core)
-        return
-    made = await adopt(recovery, layout)
+    if core is not None and core.lock is not None:
+        made = await delete_again(core)
+    else:
+        made = await (adopt(recovery, layout) if core is None else take_over(recovery, core))
+    found.done.append(layout.id)
     if isinstance(made, Core):
         found.cores.append(made)
     elif isinstance(made, Broken):

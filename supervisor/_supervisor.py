@@ -13,13 +13,15 @@ from typing import Final
 import attrs
 import trio
 
-from ._adopt import Broken, Recovery
+from ._adopt import DELETED_ELSEWHERE, Broken, Recovery
 from ._checkpoint import CheckpointOptions
 from ._container import Container
 from ._core import Core
-from ._create import Draft, Order, Site, draft, launch_init
+from ._create import Draft, Order, Site, draft, launch_init, presumed_record
 from ._deadlines import Deadlines
+from ._discard import discard
 from ._dispose import Estate, dispose, sweep
+from ._end import delete
 from ._errors import (
     CleanupIncomplete,
     ContainerExists,
@@ -50,6 +52,8 @@ logger: Final = logging.getLogger("supervisor")
 
 DEFAULT_CGROUP_PARENT = "/trio-supervisor"
 DESCRIPTORS_PER_CONTAINER = 4
+
+_REMEDY = "repair it, or `await supervisor.delete_broken(id)`"
 
 
 @attrs.frozen
@@ -92,6 +96,7 @@ class Supervisor(Mapping[str, Container]):
         self._cores: dict[str, Core] = {}
         self._making: dict[str, _Making] = {}
         self._closing = False
+        self._adopting = trio.Lock()
         self._broken: dict[str, Broken] = {}
         self.root = root
         self.runtime = runtime
@@ -103,7 +108,7 @@ class Supervisor(Mapping[str, Container]):
         try:
             return self._containers[id]
         except KeyError:
-            hint = "; it is broken, see supervisor.broken" if id in self._broken else ""
+            hint = f"; it is broken, {_REMEDY}" if id in self._broken else ""
             raise ContainerNotFound(
                 f"there is none under {self.root}{hint}", container=str(id)
             ) from None
@@ -116,7 +121,10 @@ class Supervisor(Mapping[str, Container]):
 
     @property
     def broken(self) -> Mapping[str, Broken]:
-        """The containers that can't be supervised, by id: why, and where their files are."""
+        """The containers that can't be supervised, by id: why, and where their files are.
+
+        `adopt` looks at them again, after a repair by hand; `delete_broken` removes one.
+        """
         return MappingProxyType(dict(self._broken))
 
     @property
@@ -234,7 +242,8 @@ class Supervisor(Mapping[str, Container]):
             raise ContainerExists(f"there is one under {self.root} already", container=id)
         if id in self._broken:
             raise ContainerExists(
-                f"there is a broken one at {self._broken[id].path}: {self._broken[id].reason}",
+                f"there is a broken one at {self._broken[id].path}, {_REMEDY}: "
+                f"{self._broken[id].reason}",
                 container=id,
             )
 
@@ -302,6 +311,8 @@ class Supervisor(Mapping[str, Container]):
         """Take over the containers below the root that aren't supervised from here yet.
 
         Opening does this once; later it finds what other supervisors have let go of, or made.
+        Broken ones are looked at again, and those that couldn't be deleted are deleted. Two calls
+        go one after the other.
 
         Args:
             delete_unstarted: delete those that were created and never started, instead of
@@ -324,27 +335,87 @@ class Supervisor(Mapping[str, Container]):
             delete_unstarted=delete_unstarted,
         )
         self._require_open()
-        found = Adopted()
-        sweep(self.root)
-        self._forget_deleted()
-        try:
-            await adopt_all(recovery, self._unsupervised(), self._cores, found)
-        finally:
-            self._broken.update({one.id: one for one in found.broken})
-            adopted = [self._register(core) for core in found.in_order()]
+        async with self._adopting:
+            found = Adopted()
+            sweep(self.root)
+            self._forget_deleted()
+            try:
+                await adopt_all(recovery, self._unsupervised(), self._cores, found)
+            finally:
+                adopted = self._take_note(found)
+            return adopted
+
+    async def delete_broken(self, id: str) -> None:
+        """Remove a container that is listed in ``broken``, and whatever of it still runs.
+
+        Its files needn't be sound. What is killed is what is in its cgroup (the recorded one,
+        or the one that this supervisor would have given it), what its shims watch, and they.
+
+        Raises:
+            ContainerNotFound: there is no broken one of that id.
+            ContainerLocked: another supervisor supervises it.
+            CleanupIncomplete: something of it is left; it stays in ``broken``.
+
+        Cancellation: once begun it is done to its end, or to its deadline.
+
+        Crash: what is left is broken, or removed, at the next open.
+        """
+        self._require_open()
+        async with self._adopting:
+            if id not in self._broken:
+                raise ContainerNotFound(f"no broken one under {self.root}", container=str(id))
+            core = self._cores.get(id)
+            if core is not None and core.lock is not None:  # ours, and only its delete has failed
+                await delete(core, force=True)
+                return
+            layout = self._layout.container(id)
+            await discard(self._host, layout, presumed_record(self._host, self._site(id)))
+            self._broken.pop(id, None)
+
+    def _take_note(self, found: Adopted) -> list[Container]:
+        """Register what an adoption has found, and forget what it hasn't found any more."""
+        for id in found.done:
+            core = self._cores.get(id)
+            if core is None or core.state is not State.BROKEN:
+                self._broken.pop(id, None)
+        for broken in found.broken:
+            self._set_aside(broken)
+        adopted = []
+        for core in found.in_order():
+            ours = self._cores.get(core.record.id)
+            made_here = ours is not None and ours is not core and ours.lock is not None
+            if core.lock is None and (made_here or core.record.id in self._making):
+                core.dismiss()  # its foreign supervisor is this one, since we have listed it
+            else:
+                adopted.append(self._register(core))
         return adopted
 
+    def _set_aside(self, broken: Broken) -> None:
+        core = self._cores.get(broken.id)
+        if core is not None and core.lock is None:
+            core.write_off(f"its container is broken: {broken.reason}")
+            self._cores.pop(broken.id)
+        self._containers.pop(broken.id, None)
+        self._broken[broken.id] = broken
+
     def _forget_deleted(self) -> None:
-        """Drop the foreign containers that the supervisors which hold them have deleted."""
+        """Drop what others have removed: foreign containers, and the files of broken ones."""
+        for id, broken in tuple(self._broken.items()):
+            if id not in self._cores and not os.path.lexists(broken.path):
+                del self._broken[id]
         for id, core in tuple(self._cores.items()):
             if core.lock is None and core.current() is State.DELETED:
-                core.dismiss()
+                core.write_off(DELETED_ELSEWHERE)
                 self._gone(id, None)
 
     def _unsupervised(self) -> list[ContainerLayout]:
-        """Return the containers on disk that aren't ours, or being made by us."""
-        ours = {id for id, core in self._cores.items() if core.lock is not None} | {*self._making}
-        return [layout for layout in self._layout.containers() if layout.id not in ours]
+        """Return the containers on disk that aren't ours, or being made by us.
+
+        Also those of ours that couldn't be deleted: nobody may have such a one in hand any more.
+        """
+        ours = {id: core for id, core in self._cores.items() if core.lock is not None}
+        others = [one for one in self._layout.containers() if one.id not in {*ours, *self._making}]
+        return others + [one.layout for one in ours.values() if one.state is State.BROKEN]
 
     # ---- closing ------------------------------------------------------------------------
 
@@ -368,7 +439,7 @@ class Supervisor(Mapping[str, Container]):
 async def _delete_quietly(box: Container) -> None:
     try:
         await box.delete(force=True)
-    except SupervisorError as error:
+    except (SupervisorError, OSError) as error:
         logger.warning("at the end of its supervisor: %s", error)
 
 

@@ -77,6 +77,7 @@ class ProcessTask:
         self._shim_gone = trio.Event()
         self._collected = trio.Event()
         self._watching = trio.CancelScope()
+        self._asking = trio.CancelScope()
         self._killed = False
         self._oom_before = 0
         self._gate: Identity | None = None
@@ -129,11 +130,28 @@ class ProcessTask:
     def own(self) -> None:
         """Take over what another supervisor watched: from now on we settle its end."""
         self._owned = True
+        self._asking.cancel()  # nobody else will tell
+
+    def disown(self) -> None:
+        """Leave its end to another supervisor again."""
+        self._owned = False
+
+    @property
+    def dismissed(self) -> bool:
+        """Whether nobody watches it from here any more."""
+        return self._watching.cancel_called
 
     def dismiss(self) -> None:
         """End the task that watches it; the process goes on."""
         self._watching.cancel()
+        self._shim_gone.set()  # whoever waits for it waits for nothing any more
         self.abandon()
+
+    def write_off(self, why: str) -> None:
+        """Dismiss one whose files are gone; if its end isn't known by now, ``why`` says why."""
+        if self._status is None:
+            self._tell(self._remains(None).told_by_kernel(why))
+        self.dismiss()
 
     async def watch(self) -> None:
         """Wait for its end, settle it, and wait until its shim is gone.
@@ -249,6 +267,17 @@ class ProcessTask:
             self._close()
             raise
 
+    async def settle_again(self, found: Found) -> None:
+        """Settle as its owner what was settled as another's, and may not be on record."""
+        try:
+            if found.status is not None:
+                self._tell(found.status)
+            elif found.finding is not Finding.RUNNING:
+                remains = attrs.evolve(self._remains(found.lost), process=found.process)
+                self._record(await remains.verdict())
+        finally:
+            found.close()
+
     def _is_kept(self, found: Found) -> bool:
         return self._keep and found.finding is Finding.ORPHAN
 
@@ -266,7 +295,14 @@ class ProcessTask:
         ``lost`` is the status if its shim recorded nothing and the process can't be found.
         """
         remains = self._remains(lost)
-        self._record(await (remains.verdict() if self._owned else remains.foreign_verdict()))
+        status = None
+        if not self._owned:
+            self._asking = trio.CancelScope()  # it ends when the process becomes ours
+            with self._asking:
+                status = await remains.foreign_verdict()
+        if status is None or self._owned:
+            status = await remains.verdict()
+        self._record(status)
 
     def _settle_recorded(self) -> None:
         """Do that at once if its shim has recorded the end, as it nearly always has."""

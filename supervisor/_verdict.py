@@ -53,7 +53,7 @@ class Remains:
                 await trio.sleep(_POLL_SECONDS)
         if status is not None:
             return status
-        return self._told_by_kernel("the supervisor that holds it doesn't say how it ended")
+        return self.told_by_kernel("the supervisor that holds it doesn't say how it ended")
 
     def recorded(self) -> ExitStatus | None:
         """Return what its shim has recorded; None if that is nothing."""
@@ -76,9 +76,10 @@ class Remains:
         self.process.kill()
         with trio.move_on_after(self.host.deadlines.kill):
             await self.process.wait_reaped()
-        return self._told_by_kernel("its shim was lost, and the kernel doesn't tell how it ended")
+        return self.told_by_kernel("its shim was lost, and the kernel doesn't tell how it ended")
 
-    def _told_by_kernel(self, otherwise: str) -> ExitStatus:
+    def told_by_kernel(self, otherwise: str) -> ExitStatus:
+        """Return what the kernel tells of its end; unknown, for that reason, if that is nothing."""
         status = None if self.process is None else self.process.wait_status()
         return unknown(otherwise) if status is None else _from_kernel(status)
 

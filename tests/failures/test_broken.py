@@ -125,6 +125,31 @@ async def test_state(
     await nothing_left()
 
 
+async def test_looked_at_again(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    workdir: Path,
+    nothing_left: NothingLeft,
+) -> None:
+    """One that was removed or repaired by hand is broken no more: it was until the next open."""
+    await _leave(supervisor, bundle, root, ["a"])
+    state = root / "a/state.json"
+    sound = state.read_bytes()
+    state.write_bytes(b"rubbish")
+    async with supervisor(root) as sup:
+        assert await sup.adopt() == [] and list(sup.broken) == ["a"]
+        (root / "a").rename(workdir / "away")
+        assert await sup.adopt() == [] and list(sup.broken) == []
+        (workdir / "away").rename(root / "a")
+        assert await sup.adopt() == [] and list(sup.broken) == ["a"]
+        state.write_bytes(sound)
+        [a] = await sup.adopt()
+        assert (a.id, a.state, dict(sup.broken)) == ("a", State.RUNNING, {})
+        await a.delete(force=True)
+    await nothing_left()
+
+
 async def test_no_state_file(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
     """A state.json that isn't there, or is no file, sets its container aside too."""
     names = ("missing", "directory", "fifo")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from supervisor import (
     RuntimeFailed,
     State,
 )
+from supervisor import _dispose as disposing
 from supervisor.cgroups import Hierarchies
 from supervisor.state import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -115,6 +117,31 @@ async def test_undoing_a_create(
             await sup.create("a", bundle("true"))
         trouble.unlink()
         assert await sup.adopt() == []
+        assert dict(sup.broken) == {}  # it stayed there, and its id was taken for ever
+        await nothing_left()
+
+
+async def test_delete_again_without_a_handle(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    trouble: Path,
+    nothing_left: NothingLeft,
+) -> None:
+    """A delete that failed is tried again by `adopt`: after a block nobody has the container."""
+    runtime = choice.runtime(f"fail-delete-while:{trouble}")
+    async with supervisor(root, runtime=runtime) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        with hurried(sup, cleanup=0.4), pytest.raises(CleanupIncomplete):
+            await a.delete(force=True)
+        assert await sup.adopt() == []
+        assert (list(sup), list(sup.broken), a.state) == ([], ["a"], State.BROKEN)
+        trouble.unlink()
+        assert await sup.adopt() == []
+        assert (dict(sup.broken), a.state) == ({}, State.DELETED)
+        async with await sup.create("a", bundle("true")):
+            pass
         await nothing_left()
 
 
@@ -127,6 +154,28 @@ async def test_at_the_end_of_an_ephemeral_one(
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
     assert a.status is not None and not os.path.exists(sup.root)
+
+
+async def test_an_end_that_the_system_refuses(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One leashed container that can't be deleted keeps no other from it, whatever the error.
+
+    The system's own came out of the block, and cancelled the deletes of the others.
+    """
+    remove = disposing.remove_directory
+
+    def fail(path: str) -> None:
+        if path.endswith("/a"):
+            raise OSError(errno.EBUSY, "busy", path)
+        remove(path)
+
+    monkeypatch.setattr(disposing, "remove_directory", fail)
+    async with supervisor() as sup:
+        for id in ("a", "b"):
+            await sup.create(id, bundle("sleep", "60"))
+        b = sup["b"]
+    assert b.state is State.DELETED
 
 
 async def test_killed_while_it_deletes(

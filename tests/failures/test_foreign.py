@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from supervisor import (
     PIPE,
@@ -18,6 +21,7 @@ from supervisor import (
     ContainerExists,
     ContainerLocked,
     Deadlines,
+    ExitStatus,
     Source,
     State,
     Supervisor,
@@ -106,6 +110,38 @@ async def test_deleted_before_its_end_is_seen(
                 status = await other.wait()
             assert (other.state, status.signal) == (State.DELETED, signal.SIGKILL)
             away.rename(state)
+
+
+@pytest.mark.runtimes("fake")
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_deleted_before_its_end_is_noticed(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, replaced: bool
+) -> None:
+    """Whoever waits for one that `adopt` finds deleted is told so; he waited for ever."""
+    told: list[ExitStatus] = []
+    async with supervisor(root) as first, supervisor(root) as second:
+        async with await first.create("a", bundle("sleep", "60")) as owner:
+            await owner.start()
+            await second.adopt()
+            other = second["a"]
+            async with trio.open_nursery() as nursery:
+
+                async def wait() -> None:
+                    with trio.fail_after(10):
+                        told.append(await other.wait())
+
+                nursery.start_soon(wait)
+                await wait_all_tasks_blocked()
+                (root / "a").rename(workdir / "away")
+                if replaced:
+                    (root / "a").mkdir()
+                    record = json.loads((workdir / "away/state.json").read_text())
+                    (root / "a/state.json").write_text(json.dumps({**record, "created": 1}))
+                assert await second.adopt() == []
+            shutil.rmtree(root / "a", ignore_errors=True)
+            (workdir / "away").rename(root / "a")
+        assert (told[0].cause, told[0].source) == (Cause.UNKNOWN, Source.INFERENCE)
+        assert told[0].why is not None and "deleted by another supervisor" in told[0].why
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, None])

@@ -27,6 +27,7 @@ from supervisor._exec import end_unreported
 from supervisor._points import Point
 from supervisor.cgroups import Hierarchies
 from supervisor.shim import ExitFifo
+from supervisor.state import Lock
 from supervisor.stdio import Streams
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import assert_lost, pid_in, read_all, shim_of, state_of, until
@@ -341,6 +342,28 @@ async def test_a_new_directory_that_somebody_sweeps_away(
     async with supervisor(root, reach=reach) as sup:
         async with await sup.create("a", bundle("true")):
             assert len(swept) == 1
+
+
+async def test_a_new_directory_that_somebody_is_about_to_sweep_away(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """One whose lock a sweeper was quicker to take is left to him, and another one made."""
+    swept: list[Path] = []
+    locks: list[Lock | None] = []
+
+    def reach(point: Point) -> None:
+        if point is Point.TEMPORARY_MADE and len(swept) < 5:
+            swept.extend(path for path in root.glob(".new-*") if path not in swept)
+            locks.append(Lock.take(str(swept[-1] / "lock")))
+
+    async with supervisor(root, reach=reach) as sup:
+        async with await sup.create("a", bundle("true")) as a:
+            assert len(swept) == 5 and a.state is State.CREATED
+        for lock in locks:
+            assert lock is not None
+            lock.release()
+        await sup.adopt()
+        assert list(root.glob(".new-*")) == []
 
 
 @pytest.mark.parametrize("answers", [[False, False, True], [False]])

@@ -312,19 +312,23 @@ async def test_a_cancelled_block_deletes(supervisor: OpenSupervisor, bundle: Mak
 
 
 def test_sweeping_what_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new directory that has no lock yet is removed as long as it is empty, or not at all."""
-    (tmp_path / ".new-1").mkdir()
+    """Whoever removes a new directory holds its lock, so that its maker can't get it then.
+
+    It only looked whether somebody held it, and a quick maker went on in half a directory.
+    """
+    for name in (".new-empty", ".new-begun"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".new-begun/lock").touch()
     taken: list[Lock | None] = []
+    remove = disposing.remove_directory
 
-    def maker_is_quick(path: str) -> bool:
-        """Between the look at the lock and what follows from it the maker takes it."""
-        if os.path.exists(os.path.dirname(path)):
-            taken.append(Lock.take(path))
-        return False
+    def maker_is_quick(path: str) -> None:
+        taken.append(Lock.take(os.path.join(path, "lock")))
+        remove(path)
 
-    monkeypatch.setattr(disposing, "held", maker_is_quick)
+    monkeypatch.setattr(disposing, "remove_directory", maker_is_quick)
     disposing.sweep(str(tmp_path))
-    assert taken == [] and os.listdir(tmp_path) == []
+    assert taken == [None] and os.listdir(tmp_path) == []
 
 
 def test_sweeping_what_is_none_of_ours(tmp_path: Path) -> None:
