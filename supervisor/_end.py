@@ -11,7 +11,7 @@ import trio
 
 from ._core import Core
 from ._dispose import Estate, dispose
-from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded
+from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded, SupervisorError
 from ._host import shielded
 from ._lifecycle import Event, State
 from ._logs import log_tail
@@ -130,7 +130,7 @@ async def _delete(core: Core) -> None:
 
 async def _end_processes(core: Core) -> None:
     """End init, then wait for what the execs' shims record before their directories go."""
-    with contextlib.suppress(DeadlineExpired):  # the runtime's delete may still manage
+    with contextlib.suppress(SupervisorError, OSError):  # the runtime's delete may still manage
         if core.init.status is None:
             await end(core)
     execs = list(core.execs.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -19,13 +20,15 @@ from supervisor import (
     CleanupIncomplete,
     Deadlines,
     ExitStatus,
+    Process,
     ProcessEnded,
+    RuntimeFailed,
     Source,
     State,
     TooManyFiles,
 )
 from supervisor import _dispose as disposing
-from supervisor._points import Point
+from supervisor._points import Point, pass_by
 from supervisor._task import ProcessTask
 from supervisor.cgroups import Hierarchies
 from supervisor.state import Lock
@@ -402,3 +405,78 @@ async def test_a_step_that_fails_is_told(
         assert list(sup.broken) == ["a"]
         await a.delete()
         assert dict(sup.broken) == {}
+
+
+async def test_rubbish_in_the_shim_file(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """It counts as missing, also while that shim stays for its output; once it raised from delete,
+    and the container could never be deleted again."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        job = await a.exec(["echo", "words"], stdout=PIPE)
+        await job.wait()
+        (root / "a" / job.id / "shim").write_text("rubbish")
+        await a.delete(force=True)
+        assert a.state is State.DELETED and left(root) == []
+
+
+async def test_no_descriptor_for_the_last_steps(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """What fails there leaves a broken container, which can be deleted when the cause has gone."""
+    with contextlib.ExitStack() as scarce:
+
+        def reach(point: Point) -> None:
+            if point is Point.CGROUP_REMOVED:
+                scarce.enter_context(only(0))
+
+        async with supervisor(root, reach=reach) as sup:
+            a = await sup.create("a", bundle("true"))
+            with pytest.raises(CleanupIncomplete, match="Too many open files"):
+                await a.delete()
+            scarce.close()
+            assert a.state is State.BROKEN and list(sup.broken) == ["a"]
+            a._core.host = attrs.evolve(a._core.host, reach=pass_by)
+            await a.delete()
+            assert a.state is State.DELETED and not sup.broken
+
+
+async def test_a_failed_create_that_has_no_descriptor_to_undo_itself(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
+) -> None:
+    """Its own error is what is raised, and what is left is listed, and let go of."""
+    with contextlib.ExitStack() as scarce:
+
+        def reach(point: Point) -> None:
+            if point is Point.CGROUP_REMOVED:
+                scarce.enter_context(only(0))
+
+        async with supervisor(root, runtime=choice.runtime("fail-create"), reach=reach) as sup:
+            with pytest.raises(RuntimeFailed):
+                await sup.create("a", bundle("true"))
+            scarce.close()
+            assert list(sup.broken) == ["a"]
+            free = Lock.take(str(root / "a/lock"))
+            assert free is not None
+            free.release()
+    async with supervisor(root) as sup:
+        assert not sup.broken and left(root) == []
+
+
+async def test_an_init_that_cannot_be_killed_for_now(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime's delete does it then."""
+
+    def scarce(*_: object) -> None:
+        raise TooManyFiles("none left")
+
+    async with supervisor() as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        with monkeypatch.context() as patch:
+            patch.setattr(Process, "send_signal", scarce)
+            await a.delete(force=True)
+        assert a.state is State.DELETED
