@@ -33,6 +33,7 @@ from ._errors import (
     StateCorrupt,
     SupervisorError,
     TooManyFiles,
+    TooManyProcesses,
     UsageError,
 )
 from ._lifecycle import State
@@ -113,6 +114,7 @@ __all__ = [
     "TerminalSize",
     "TerminalStream",
     "TooManyFiles",
+    "TooManyProcesses",
     "UsageError",
     "open_supervisor",
     "run_container",

@@ -133,7 +133,8 @@ class Container:
             IllegalTransition: it isn't created and waiting.
             ShimExited: its shim died first; the runtime's start was killed.
             RuntimeFailed, RuntimeTimeout: the runtime couldn't, and it is still created.
-            RuntimeNotFound, DiskFull, TooManyFiles: as they say; it is still created.
+            RuntimeNotFound, DiskFull, TooManyFiles, TooManyProcesses: as they say; it is still
+                created.
             ContainerLocked: another supervisor supervises it.
 
         Cancellation: the runtime's start is killed; the container is then what the runtime
@@ -175,8 +176,8 @@ class Container:
             IllegalTransition: the container doesn't run.
             InvalidValue: an argument can't work; nothing was touched.
             RuntimeFailed: the runtime couldn't start it (no such program, ...).
-            CreateTimeout, ShimExited, ShimNotFound, DiskFull, TooManyFiles: as they say;
-                nothing is left.
+            CreateTimeout, ShimExited, ShimNotFound, DiskFull, TooManyFiles, TooManyProcesses:
+                as they say; nothing is left.
 
         Cancellation: what was begun is killed and removed. After the return it lives on.
         """

@@ -7,7 +7,7 @@ import contextlib
 import trio
 
 from ._core import Core
-from ._errors import InfrastructureError, OCIRuntimeError, ShimExited
+from ._errors import InfrastructureError, OCIRuntimeError, ShimExited, SupervisorError
 from ._host import shielded
 from ._lifecycle import Event, State
 from ._points import Point
@@ -68,7 +68,7 @@ async def _look_again(core: Core) -> None:
         return
     assert core.lock is not None
     told = None
-    with contextlib.suppress(OCIRuntimeError, InfrastructureError):
+    with contextlib.suppress(SupervisorError, OSError):
         # Without an answer it counts as created: starting it again finds out.
         told = await ask_status(
             core.caller,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from supervisor import (
     ShimExited,
     Source,
     State,
+    TooManyProcesses,
 )
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
@@ -135,6 +137,30 @@ async def test_no_answer_either(
             await a.start()
         assert a.state is State.CREATED
         trouble.unlink()
+        await a.start()
+        assert (await a.wait()).code == 0
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EPERM])
+async def test_nothing_can_be_spawned(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """Neither the start nor the question what it is now: it is still created, not *starting*."""
+
+    def spawn(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    async with supervisor() as sup, await sup.create("a", bundle("true")) as a:
+        with monkeypatch.context() as patch, hurried(a, shim=0.1):
+            patch.setattr(os, "posix_spawn", spawn)
+            with pytest.raises(OSError) as caught:  # noqa: PT011
+                await a.start()
+        scarce = number != errno.EPERM
+        assert isinstance(caught.value, TooManyProcesses) is scarce
+        assert (caught.value.errno, a.state) == (number, State.CREATED)
         await a.start()
         assert (await a.wait()).code == 0
 
