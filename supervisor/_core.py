@@ -88,6 +88,7 @@ class Core:
             leash=self.leash,
             keep=self.record.on_shim_lost is ShimLost.KEEP,
             owned=self.lock is not None if owned is None else owned,
+            init=self.init if record.exec else None,
             when_ended=when_ended or self._exec_ended,
         )
 
@@ -206,8 +207,9 @@ class Core:
             self.lock.release()
 
     def _exec_ended(self, status: ExitStatus) -> None:
-        if status.oom_killed:
-            self.init.explain_oom()
+        if status.oom_killed:  # that kill was its own, and nobody else's
+            for process in (self.init, *self.execs.values()):
+                process.explain_oom()
 
     def _init_ended(self, status: ExitStatus) -> None:
         if self.current() not in (State.STOPPED, State.DELETED):

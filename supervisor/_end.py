@@ -63,6 +63,8 @@ def kill(core: Core) -> None:
         core.init.send_signal(signal.SIGKILL)
     finally:
         if core.record.cgroup is not None:
+            for process in core.execs.values():
+                process.note_killed()
             core.host.hierarchies.kill(core.record.cgroup)
         core.host.reach(Point.KILLED)
 
