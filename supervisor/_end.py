@@ -50,7 +50,7 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
         if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
             with trio.move_on_after(grace), contextlib.suppress(ProcessEnded):
                 return Stopped(await core.init.ask(ask_with), escalated=False)
-        return Stopped(await end(core), escalated=True)
+        return await end(core)
     except BaseException:
         with contextlib.suppress(OSError):
             core.intend(None)
@@ -69,17 +69,22 @@ def kill(core: Core) -> None:
         core.host.reach(Point.KILLED)
 
 
-async def end(core: Core) -> ExitStatus:
-    """Kill everything in it and return how its init ended.
+async def end(core: Core) -> Stopped:
+    """Kill everything in it and return how its init ended: one that had ended by itself as well.
 
     Raises:
         DeadlineExpired: it is still there ``deadlines.kill`` after SIGKILL.
     """
     seconds = core.host.deadlines.kill
-    with contextlib.suppress(ProcessEnded):
+    lived = True
+    with contextlib.suppress(OSError):  # without a descriptor to look
+        lived = not core.init.ending()
+    try:
         kill(core)
+    except ProcessEnded:
+        lived = False
     with trio.move_on_after(seconds):
-        return await core.init.wait()
+        return Stopped(await core.init.wait(), escalated=lived)
     raise DeadlineExpired(
         f"its init didn't end within {seconds:g} seconds after SIGKILL: it may be frozen, or "
         "stuck in the kernel",

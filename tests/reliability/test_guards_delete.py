@@ -9,11 +9,13 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from supervisor import (
     PIPE,
@@ -88,6 +90,45 @@ async def test_cancelled_stop_on_a_full_disk(
                     scope.cancel()
                     await trio.lowlevel.checkpoint()
         assert scope.cancelled_caught
+
+
+async def test_stop_of_one_that_has_ended_by_itself(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """It isn't said to have been killed, though nobody here has noticed its end yet."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        assert a.pid is not None
+        a.terminate()
+        with trio.fail_after(QUICK):
+            while state_of(a.pid):  # until it was reaped; no task runs meanwhile, and none sees it
+                time.sleep(0.001)  # noqa: ASYNC251
+            stopped = await a.stop()
+        assert (stopped.status.signal, stopped.escalated) == (signal.SIGTERM, False)
+
+
+async def test_stop_escalates_just_when_it_ends_by_itself(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """A SIGKILL that finds a zombie has done nothing."""
+    async with supervisor() as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            await a.start()
+            assert a.init._process is not None and a.init._shim is not None
+            a.init._shim._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+            await until(lambda: state_of(a.init._shim.pid) == "T", "it reaps nobody")  # type: ignore
+            a.init._process.send_signal(signal.SIGTERM)
+            await until(lambda: state_of(a.pid or 0) == "Z", "its end")
+            with hurried(a, kill=20):
+                async with trio.open_nursery() as nursery:
+
+                    async def stop() -> None:
+                        stopped = await a.stop(0)
+                        assert (stopped.status.signal, stopped.escalated) == (15, False)
+
+                    nursery.start_soon(stop)
+                    await trio.testing.wait_all_tasks_blocked()
+                    a.init._shim._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
 
 
 # ---- delete -------------------------------------------------------------------------------
