@@ -50,6 +50,7 @@ class Core:
         init: its first process.
         execs: its other processes, by id.
         deleting: held by the one task that deletes it.
+        stops: how many tasks are stopping it.
     """
 
     host: Host
@@ -64,6 +65,7 @@ class Core:
     init: Process = attrs.field(init=False)
     execs: dict[str, Process] = attrs.field(init=False, factory=dict)
     deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
+    stops: int = attrs.field(init=False, default=0)
 
     def add_init(self, record: ProcessRecord) -> Process:
         """Give it its init, which isn't launched or watched yet."""

@@ -46,15 +46,19 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
     with contextlib.suppress(OSError):  # a full disk must not keep it from being stopped
         core.intend(Intent.STOP)
         core.host.reach(Point.STOP_INTENDED)
+    core.stops += 1
     try:
         if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
             with trio.move_on_after(grace), contextlib.suppress(ProcessEnded):
                 return Stopped(await core.init.ask(ask_with), escalated=False)
         return await end(core)
     except BaseException:
-        with contextlib.suppress(OSError):
-            core.intend(None)
+        if core.stops == 1 and core.record.intent is Intent.STOP:  # else it is somebody else's
+            with contextlib.suppress(OSError):
+                core.intend(None)
         raise
+    finally:
+        core.stops -= 1
 
 
 def kill(core: Core) -> None:

@@ -20,6 +20,7 @@ import trio.testing
 from supervisor import (
     PIPE,
     CleanupIncomplete,
+    Container,
     Deadlines,
     ExitStatus,
     Process,
@@ -33,7 +34,7 @@ from supervisor import _dispose as disposing
 from supervisor._points import Point, pass_by
 from supervisor._task import ProcessTask
 from supervisor.cgroups import Hierarchies
-from supervisor.state import Lock
+from supervisor.state import ContainerRecord, Intent, Lock, load
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.containers.test_ends import shares_host_pids
 from tests.failures.helpers import hurried, left, shim_of, state_of, until
@@ -90,6 +91,46 @@ async def test_cancelled_stop_on_a_full_disk(
                     scope.cancel()
                     await trio.lowlevel.checkpoint()
         assert scope.cancelled_caught
+
+
+async def in_vain(a: Container) -> None:
+    """Stop it by a signal that does nothing."""
+    await a.stop(60, ask_with=signal.SIGCONT)
+
+
+async def test_one_of_two_stops_is_cancelled(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """The other one goes on, and is finished by the next open if we die now."""
+
+    def intent() -> Intent | None:
+        return load(ContainerRecord, str(root / "a/state.json")).intent
+
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_vain, a)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with trio.move_on_after(0.1):
+                await in_vain(a)
+            assert intent() is Intent.STOP
+            nursery.cancel_scope.cancel()
+        assert intent() is None
+
+
+async def test_a_stop_is_cancelled_while_it_is_deleted(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """That it is being deleted stays on record."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(in_vain, a)
+                await until(lambda: a._core.stops, "it is being stopped")
+                a._core.intend(Intent.DELETE)
+                scope.cancel()
+        assert scope.cancelled_caught and a._core.record.intent is Intent.DELETE
 
 
 async def test_stop_of_one_that_has_ended_by_itself(
