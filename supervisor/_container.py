@@ -130,7 +130,8 @@ class Container:
         A program that ends before this returns has been started all the same.
 
         Raises:
-            IllegalTransition: it isn't created and waiting.
+            IllegalTransition: it isn't created and waiting; or it was deleted meanwhile, or killed
+                before its program ran.
             ShimExited: its shim died first; the runtime's start was killed.
             RuntimeFailed, RuntimeTimeout: the runtime couldn't, and it is still created.
             RuntimeNotFound, DiskFull, TooManyFiles, TooManyProcesses: as they say; it is still

@@ -96,7 +96,8 @@ class Process(ProcessTask):
         """
         if self._status is not None:
             raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
-        self._killed = self._killed or number == signal.SIGKILL
+        if number == signal.SIGKILL:
+            self.note_killed()
         if self._process is not None:
             self._process.send_signal(number)
         else:

@@ -47,6 +47,7 @@ class ProcessTask:
         record: its ``process.json``.
         args: the program and its arguments.
         pid: its pid on the host; None before it is made, or if it couldn't be verified.
+        killed_waiting: whether we have killed it while it waited to be started.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class ProcessTask:
         self._collected = trio.Event()
         self._watching = trio.CancelScope()
         self._killed = False
+        self.killed_waiting: bool = False
         self._oom_before = 0
         self._init = init
         self._falls_with_init = False
@@ -128,6 +130,8 @@ class ProcessTask:
 
     def note_killed(self) -> None:
         """Take note that we kill it, or all of its cgroup: its end needs no other explanation."""
+        if not self._killed:
+            self.killed_waiting = self._waits()  # afterwards nobody can tell
         self._killed = True
 
     def explain_oom(self) -> None:
@@ -416,6 +420,11 @@ class ProcessTask:
                     return True
                 await trio.sleep(_GATE_POLL_SECONDS)
         return False
+
+    def _waits(self) -> bool:
+        if self.pid is None or self._gate is None:
+            return False
+        return program_of(self.pid) == self._gate
 
     def mark_started(self) -> None:
         """Take note of the time: from now on it becomes the user's program."""

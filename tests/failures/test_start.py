@@ -13,6 +13,7 @@ import trio
 
 from supervisor import (
     Deadlines,
+    IllegalTransition,
     InfrastructureError,
     RuntimeFailed,
     RuntimeTimeout,
@@ -139,6 +140,57 @@ async def test_no_answer_either(
         trouble.unlink()
         await a.start()
         assert (await a.wait()).code == 0
+
+
+@pytest.mark.parametrize("how", ["delete", "kill", "stop"])
+async def test_taken_away(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path, how: str
+) -> None:
+    """One that another task ends before its program runs wasn't started, and start says so.
+
+    Once it returned as if it had been.
+    """
+    runtime = choice.runtime("hang-start")
+    async with supervisor(runtime=runtime) as sup, await sup.create("a", bundle("true")) as a:
+        before = living(os.getpid())
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with hurried(a, shim=0.1), pytest.raises(IllegalTransition, match="cannot start"):
+                    await a.start()
+
+            nursery.start_soon(start)
+            await until(lambda: _called(before), "the runtime's start runs")
+            if how == "delete":
+                await a.delete(force=True)
+            elif how == "kill":
+                a.kill()
+            else:
+                await a.stop()
+        assert a.state is (State.DELETED if how == "delete" else State.STOPPED)
+        assert not a._core.was_started()
+
+
+async def test_killed_when_it_ran(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
+) -> None:
+    """One that is killed when its program runs has been started, though start hasn't returned."""
+    runtime = choice.runtime("hang-start-after")
+    async with (
+        supervisor(runtime=runtime) as sup,
+        await sup.create("a", bundle("sleep", "60")) as a,
+    ):
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with hurried(a, shim=0.1):
+                    await a.start()
+
+            nursery.start_soon(start)
+            await until(lambda: a.state is State.STARTING, "it is being started")
+            assert await a.init.has_begun(60)
+            a.kill()
+        assert (a.state, a._core.was_started()) == (State.STOPPED, True)
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EPERM])
