@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from supervisor import (
+    Container,
     Deadlines,
     IllegalTransition,
     InfrastructureError,
@@ -21,7 +22,9 @@ from supervisor import (
     Source,
     State,
     TooManyProcesses,
+    run_container,
 )
+from supervisor._end import STOP_GRACE_SECONDS
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import SOON, hurried, living, shim_of, until
@@ -288,3 +291,21 @@ async def test_a_gate_that_is_open_already(
             await box.start()
         assert scope.cancelled_caught
         assert (box.state, box.status) == (State.RUNNING, None)
+
+
+async def test_run_container_whose_start_fails(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
+) -> None:
+    """Nobody has cancelled it, and there is no program to be asked: it raises at once.
+
+    Once ``deliver_cancel`` was called for a container that was only created, and waited for.
+    """
+    asked: list[Container] = []
+
+    async def deliver(box: Container) -> None:
+        asked.append(box)
+
+    async with supervisor(runtime=choice.runtime("fail-start")) as sup:
+        with trio.fail_after(STOP_GRACE_SECONDS / 2), pytest.raises(RuntimeFailed):
+            await run_container(bundle("true"), supervisor=sup, deliver_cancel=deliver)
+        assert asked == [] and not list(sup)
