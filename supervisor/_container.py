@@ -227,7 +227,7 @@ class Container:
 
         Raises:
             ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
-            DeadlineExpired: it ran longer than ``deadline``.
+            DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
             All that `exec` raises.
 
         Cancellation: SIGTERM, 5 seconds, SIGKILL, all shielded, each with a deadline.

@@ -264,11 +264,23 @@ class DeadlineExpired(InfrastructureError):
 
     Attributes:
         seconds: the deadline that expired.
+        stdout: what a program that was run had put out by then; None if that wasn't captured.
+        stderr: its errors, likewise.
     """
 
-    def __init__(self, message: str, *, seconds: float, container: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        seconds: float,
+        stdout: bytes | None = None,
+        stderr: bytes | None = None,
+        container: str | None = None,
+    ) -> None:
         super().__init__(message, container=container)
         self.seconds = seconds
+        self.stdout: bytes | None = stdout
+        self.stderr: bytes | None = stderr
 
 
 class CreateTimeout(DeadlineExpired):

@@ -67,7 +67,7 @@ async def run_container(
 
     Raises:
         ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
-        DeadlineExpired: it ran longer than ``deadline``.
+        DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
         InvalidValue: the arguments don't go together; nothing was touched.
         All that `Supervisor.create`, `Container.start` and `Container.delete` raise.
 
