@@ -306,7 +306,7 @@ class Container:
 
         Raises:
             IllegalTransition: it is being made or deleted, or is broken.
-            InvalidValue: ``grace`` is no number of seconds.
+            InvalidValue: ``grace`` is no number of seconds, or ``ask_with`` no signal.
             DeadlineExpired: it didn't even end after SIGKILL, within ``deadlines.kill``.
 
         Cancellation: it goes on if it hasn't ended yet.

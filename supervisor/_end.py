@@ -16,6 +16,7 @@ from ._host import shielded
 from ._lifecycle import Event, State
 from ._logs import log_tail
 from ._points import Point
+from ._process import check_signal
 from ._status import ExitStatus
 from ._witness import hear, waiting, witness
 from .state import Intent
@@ -39,7 +40,10 @@ class Stopped:
 async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
     """Ask, wait, kill; see `Container.stop`."""
     if not isinstance(grace, int | float) or math.isnan(grace) or grace < 0:
-        raise InvalidValue(f"the grace must be 0 seconds or more, not {grace!r}")
+        raise InvalidValue(
+            f"the grace must be 0 seconds or more, not {grace!r}", container=core.record.id
+        )
+    check_signal(ask_with, "ask_with", container=core.record.id)
     core.apply(Event.STOP)
     if core.init.status is not None:
         return Stopped(await core.init.wait(), escalated=False)

@@ -144,6 +144,34 @@ async def test_stop(
         assert (a.state, a.status) == (State.RUNNING, None)
 
 
+NO_SIGNALS = [-1, 65, 999, 10**30, "SIGINT", "TERM", "15", 15.0, True, None]
+
+
+@pytest.mark.parametrize("number", [0, *NO_SIGNALS])
+async def test_stop_by_no_signal(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, number: Any
+) -> None:
+    """What is no signal can't ask, and stop says so before anything is sent or written."""
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        before = (root / "a/state.json").read_bytes()
+        with pytest.raises(InvalidValue, match="'a': ask_with must be a signal"):
+            await a.stop(0, ask_with=number)
+        assert (root / "a/state.json").read_bytes() == before
+        assert (a.state, a.status) == (State.RUNNING, None)
+
+
+async def test_send_no_signal(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Nor can it be sent; 0 can, and does nothing."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        for number in NO_SIGNALS:
+            with pytest.raises(InvalidValue, match="'a': number must be a signal"):
+                a.send_signal(number)  # type: ignore[arg-type]
+        a.send_signal(0)
+        assert (a.state, a.status) == (State.RUNNING, None)
+
+
 @pytest.mark.parametrize(
     "options",
     [
