@@ -367,7 +367,7 @@ class ProcessTask:
     def become(self, process: Mapping[str, Any]) -> None:
         """Take note that its gate becomes this program: an OCI process object."""
         self.record = attrs.evolve(
-            self.record, args=process["args"], env=process["env"], cwd=process["cwd"]
+            self.record, args=process["args"], env=process.get("env", ()), cwd=process["cwd"]
         )
         self.args = self.record.args
 
