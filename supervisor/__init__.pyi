@@ -34,6 +34,7 @@ from ._errors import (
     SupervisorClosed,
     SupervisorError,
     TooManyFiles,
+    TooManyProcesses,
     UsageError,
 )
 from ._lifecycle import State
@@ -115,6 +116,7 @@ __all__ = [
     "TerminalSize",
     "TerminalStream",
     "TooManyFiles",
+    "TooManyProcesses",
     "UsageError",
     "open_supervisor",
     "run_container",

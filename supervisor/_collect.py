@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import attrs
 import trio
@@ -122,12 +122,13 @@ def wishes(
     )
 
 
-async def collect(process: Process, wanted: Wishes) -> Completed:
+async def collect(
+    process: Process, wanted: Wishes, collected: Mapping[str, _Collected]
+) -> Completed:
     """Feed it, collect its output, and wait for its end.
 
-    Cancellation: it goes on.
+    Cancellation: it goes on; what was read so far is in ``collected``.
     """
-    collected = {name: _Collected(getattr(process, name)) for name in wanted.capture}
     async with trio.open_nursery() as nursery:
         if wanted.input is not None and process.stdin is not None:
             nursery.start_soon(feed, process.stdin, wanted.input)
@@ -145,14 +146,7 @@ async def collect(process: Process, wanted: Wishes) -> Completed:
         for holder in _holders(process, name, one.stream)
     ]
     process.close_streams()
-    content = {name: bytes(one.content) for name, one in collected.items()}
-    return Completed(
-        args=process.args,
-        status=status,
-        stdout=content.get("stdout"),
-        stderr=content.get("stderr"),
-        held=tuple(held),
-    )
+    return Completed(args=process.args, status=status, held=tuple(held), **_contents(collected))
 
 
 @contextlib.asynccontextmanager
@@ -176,21 +170,26 @@ def checked(completed: Completed, *, container: str) -> Completed:
     """
     if completed.status.code == 0:
         return completed
-    parts = [f"the program {_how(completed.status)}"]
-    for name in ("stderr", "stdout"):
-        content = getattr(completed, name) or b""
-        said = content[-_SAID_BYTES:].decode(errors="replace").strip()
-        if said:
-            cut = "..." if len(content) > _SAID_BYTES else ""
-            parts.append(f"{name}: {cut}{said}")
+    said = _said(completed.stdout, completed.stderr)
     raise ProcessFailed(
-        "; ".join(parts),
+        f"the program {_how(completed.status)}{said}",
         command=completed.args,
         status=completed.status,
         stdout=completed.stdout,
         stderr=completed.stderr,
         container=container,
     )
+
+
+def _said(stdout: bytes | None, stderr: bytes | None) -> str:
+    """Return the last of what a program has put out, for the end of a message."""
+    parts = []
+    for name, content in (("stderr", stderr or b""), ("stdout", stdout or b"")):
+        text = content[-_SAID_BYTES:].decode(errors="replace").strip()
+        if text:
+            cut = "..." if len(content) > _SAID_BYTES else ""
+            parts.append(f"; {name}: {cut}{text}")
+    return "".join(parts)
 
 
 def _how(status: ExitStatus) -> str:
@@ -209,18 +208,21 @@ async def stay(
 ) -> Completed:
     """Stay with a process to its end, or call ``end``; see `Container.run`, `run_container`."""
     completed = None
+    collected = {name: _Collected(getattr(process, name)) for name in wanted.capture}
     try:
         with trio.move_on_after(math.inf if deadline is None else deadline):
-            completed = await collect(process, wanted)
+            completed = await collect(process, wanted, collected)
     finally:
         if completed is None:
             await end()
     if completed is None:
         assert deadline is not None
+        contents = _contents(collected)
         raise DeadlineExpired(
-            f"the program ran longer than {deadline:g} seconds and was ended",
+            f"the program ran longer than {deadline:g} seconds and was ended{_said(**contents)}",
             seconds=deadline,
             container=process.container,
+            **contents,
         )
     return checked(completed, container=process.container) if check else completed
 
@@ -270,6 +272,14 @@ class _Collected:
         async for chunk in self.stream:
             self.content += chunk
         self.complete.set()
+
+
+def _contents(collected: Mapping[str, _Collected]) -> dict[str, bytes | None]:
+    """Return what was captured so far; None for what isn't."""
+    return {
+        name: bytes(collected[name].content) if name in collected else None
+        for name in ("stdout", "stderr")
+    }
 
 
 def _holders(process: Process, name: str, stream: OutputStream) -> Sequence[Holder]:

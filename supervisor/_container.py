@@ -130,10 +130,12 @@ class Container:
         A program that ends before this returns has been started all the same.
 
         Raises:
-            IllegalTransition: it isn't created and waiting.
+            IllegalTransition: it isn't created and waiting; or it was deleted meanwhile, or killed
+                before its program ran.
             ShimExited: its shim died first; the runtime's start was killed.
             RuntimeFailed, RuntimeTimeout: the runtime couldn't, and it is still created.
-            RuntimeNotFound, DiskFull, TooManyFiles: as they say; it is still created.
+            RuntimeNotFound, DiskFull, TooManyFiles, TooManyProcesses: as they say; it is still
+                created.
             ContainerLocked: another supervisor supervises it.
 
         Cancellation: the runtime's start is killed; the container is then what the runtime
@@ -175,8 +177,8 @@ class Container:
             IllegalTransition: the container doesn't run.
             InvalidValue: an argument can't work; nothing was touched.
             RuntimeFailed: the runtime couldn't start it (no such program, ...).
-            CreateTimeout, ShimExited, ShimNotFound, DiskFull, TooManyFiles: as they say;
-                nothing is left.
+            CreateTimeout, ShimExited, ShimNotFound, DiskFull, TooManyFiles, TooManyProcesses:
+                as they say; nothing is left.
 
         Cancellation: what was begun is killed and removed. After the return it lives on.
         """
@@ -225,7 +227,7 @@ class Container:
 
         Raises:
             ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
-            DeadlineExpired: it ran longer than ``deadline``.
+            DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
             All that `exec` raises.
 
         Cancellation: SIGTERM, 5 seconds, SIGKILL, all shielded, each with a deadline.
@@ -304,7 +306,7 @@ class Container:
 
         Raises:
             IllegalTransition: it is being made or deleted, or is broken.
-            InvalidValue: ``grace`` is no number of seconds.
+            InvalidValue: ``grace`` is no number of seconds, or ``ask_with`` no signal.
             DeadlineExpired: it didn't even end after SIGKILL, within ``deadlines.kill``.
 
         Cancellation: it goes on if it hasn't ended yet.

@@ -50,6 +50,7 @@ class Core:
         init: its first process.
         execs: its other processes, by id.
         deleting: held by the one task that deletes it.
+        stops: how many tasks are stopping it.
     """
 
     host: Host
@@ -64,6 +65,7 @@ class Core:
     init: Process = attrs.field(init=False)
     execs: dict[str, Process] = attrs.field(init=False, factory=dict)
     deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
+    stops: int = attrs.field(init=False, default=0)
 
     def add_init(self, record: ProcessRecord) -> Process:
         """Give it its init, which isn't launched or watched yet."""
@@ -88,6 +90,7 @@ class Core:
             leash=self.leash,
             keep=self.record.on_shim_lost is ShimLost.KEEP,
             owned=self.lock is not None if owned is None else owned,
+            init=self.init if record.exec else None,
             when_ended=when_ended or self._exec_ended,
         )
 
@@ -221,8 +224,9 @@ class Core:
             self.lock.release()
 
     def _exec_ended(self, status: ExitStatus) -> None:
-        if status.oom_killed:
-            self.init.explain_oom()
+        if status.oom_killed:  # that kill was its own, and nobody else's
+            for process in (self.init, *self.execs.values()):
+                process.explain_oom()
 
     def _init_ended(self, status: ExitStatus) -> None:
         if self.current() not in (State.STOPPED, State.DELETED):

@@ -27,6 +27,7 @@ from .oci import (
     with_gate,
 )
 from .state import (
+    MAX_NS,
     ContainerRecord,
     ProcessRecord,
     RootLayout,
@@ -163,7 +164,7 @@ def _container_record(
         runtime_root=site.runtime.root or site.runtime_root,
         shim=host.shim,
         no_pivot_root=site.runtime.no_pivot,
-        timeout_ns=int(host.deadlines.create * 1e9),
+        timeout_ns=_nanoseconds(host.deadlines.create),
         created_ns=time.time_ns(),
         cgroup=cgroup,
         boot_id=host.boot_id,
@@ -171,6 +172,11 @@ def _container_record(
         leash=site.leash,
         on_shim_lost=shim_lost(order.on_shim_lost, order.stdio),
     )
+
+
+def _nanoseconds(seconds: float) -> int:
+    """Return a deadline as a record holds it: no deadline at all is the longest one there."""
+    return max(1, int(min(seconds * 1e9, MAX_NS)))
 
 
 def _process_record(

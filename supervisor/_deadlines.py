@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import attrs
 
@@ -10,13 +11,14 @@ from ._errors import InvalidValue
 
 
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not isinstance(value, int | float) or math.isnan(value) or value <= 0:
+    fits = isinstance(value, int | float) and not isinstance(value, bool)
+    if not fits or not (0 < value <= sys.float_info.max or value == math.inf):
         raise InvalidValue(f"deadline {attribute.name} must be above 0 seconds, not {value!r}")
 
 
 @attrs.frozen(kw_only=True)
 class Deadlines:
-    """How long each operation may take, in seconds.
+    """How long each operation may take, in seconds; ``math.inf`` for as long as it takes.
 
     Attributes:
         create: the runtime's create, exec or restore, until the shim's report; its checkpoint.

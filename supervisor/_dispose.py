@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import trio
@@ -63,9 +63,11 @@ async def dispose(host: Host, estate: Estate) -> None:
         await _empty_cgroup(host, estate, failed)
         host.reach(Point.CGROUP_REMOVED)
         if not failed:
-            await _await_shims(host, estate.layout)
-            host.reach(Point.SHIMS_GONE)
-            remove_directory(estate.layout.path)
+            with _noted(failed):
+                await _await_shims(host, estate.layout)
+                host.reach(Point.SHIMS_GONE)
+                remove_directory(estate.layout.path)
+        if not failed:
             host.reach(Point.REMOVED)
             estate.lock.release()
             return
@@ -76,6 +78,15 @@ async def dispose(host: Host, estate: Estate) -> None:
         seconds=seconds,
         container=estate.record.id,
     )
+
+
+@contextlib.contextmanager
+def _noted(failed: list[str]) -> Iterator[None]:
+    """Take note of why a step failed: whoever disposes of it may repeat that later."""
+    try:
+        yield
+    except (SupervisorError, OSError) as error:
+        failed.append(str(error))
 
 
 def leftovers(host: Host, estate: Estate) -> Sequence[str]:
@@ -178,10 +189,8 @@ async def _kill_members(host: Host, cgroup: str) -> None:
 async def _empty_cgroup(host: Host, estate: Estate, failed: list[str]) -> None:
     if estate.record.cgroup is None:
         return
-    try:
+    with _noted(failed):
         await host.hierarchies.remove(estate.record.cgroup)
-    except OSError as error:
-        failed.append(str(error))
 
 
 async def _await_shims(host: Host, layout: ContainerLayout) -> None:

@@ -11,11 +11,12 @@ import trio
 
 from ._core import Core
 from ._dispose import Estate, dispose
-from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded
+from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded, SupervisorError
 from ._host import shielded
 from ._lifecycle import Event, State
 from ._logs import log_tail
 from ._points import Point
+from ._process import check_signal
 from ._status import ExitStatus
 from ._witness import hear, waiting, witness
 from .state import Intent
@@ -39,7 +40,10 @@ class Stopped:
 async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
     """Ask, wait, kill; see `Container.stop`."""
     if not isinstance(grace, int | float) or math.isnan(grace) or grace < 0:
-        raise InvalidValue(f"the grace must be 0 seconds or more, not {grace!r}")
+        raise InvalidValue(
+            f"the grace must be 0 seconds or more, not {grace!r}", container=core.record.id
+        )
+    check_signal(ask_with, "ask_with", container=core.record.id)
     core.host.require_open(core.record.id)
     core.apply(Event.STOP)
     if core.init.status is not None:
@@ -47,15 +51,19 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
     with contextlib.suppress(OSError):  # a full disk must not keep it from being stopped
         core.intend(Intent.STOP)
         core.host.reach(Point.STOP_INTENDED)
+    core.stops += 1
     try:
         if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
             with trio.move_on_after(grace), contextlib.suppress(ProcessEnded):
                 return Stopped(await core.init.ask(ask_with), escalated=False)
-        return Stopped(await end(core), escalated=True)
+        return await end(core)
     except BaseException:
-        with contextlib.suppress(OSError):
-            core.intend(None)
+        if core.stops == 1 and core.record.intent is Intent.STOP:  # else it is somebody else's
+            with contextlib.suppress(OSError):
+                core.intend(None)
         raise
+    finally:
+        core.stops -= 1
 
 
 def kill(core: Core) -> None:
@@ -64,21 +72,28 @@ def kill(core: Core) -> None:
         core.init.send_signal(signal.SIGKILL)
     finally:
         if core.record.cgroup is not None:
+            for process in core.execs.values():
+                process.note_killed()
             core.host.hierarchies.kill(core.record.cgroup)
         core.host.reach(Point.KILLED)
 
 
-async def end(core: Core) -> ExitStatus:
-    """Kill everything in it and return how its init ended.
+async def end(core: Core) -> Stopped:
+    """Kill everything in it and return how its init ended: one that had ended by itself as well.
 
     Raises:
         DeadlineExpired: it is still there ``deadlines.kill`` after SIGKILL.
     """
     seconds = core.host.deadlines.kill
-    with contextlib.suppress(ProcessEnded):
+    lived = True
+    with contextlib.suppress(OSError):  # without a descriptor to look
+        lived = not core.init.ending()
+    try:
         kill(core)
+    except ProcessEnded:
+        lived = False
     with trio.move_on_after(seconds):
-        return await core.init.wait()
+        return Stopped(await core.init.wait(), escalated=lived)
     raise DeadlineExpired(
         f"its init didn't end within {seconds:g} seconds after SIGKILL: it may be frozen, or "
         "stuck in the kernel",
@@ -132,7 +147,7 @@ async def _delete(core: Core) -> None:
 
 async def _end_processes(core: Core) -> None:
     """End init, then wait for what the execs' shims record before their directories go."""
-    with contextlib.suppress(DeadlineExpired):  # the runtime's delete may still manage
+    with contextlib.suppress(SupervisorError, OSError):  # the runtime's delete may still manage
         if core.init.status is None:
             await end(core)
     execs = list(core.execs.values())

@@ -3,7 +3,7 @@
 ``SupervisorError`` is the root. Below it stand seven groups: the caller (`UsageError`), the
 program that was run (`ProcessFailed`), what a pool was told to run (`GateFailed`), the shim
 (`ShimError`), the OCI runtime (`OCIRuntimeError`), what is on disk (`StateCorrupt`) and the
-machine (`InfrastructureError`: time, space, descriptors).
+machine (`InfrastructureError`: time, space, descriptors, processes).
 A container's exit is an exception only for who has asked for that, with ``check=True``; else it
 is an `ExitStatus`.
 """
@@ -273,11 +273,23 @@ class DeadlineExpired(InfrastructureError):
 
     Attributes:
         seconds: the deadline that expired.
+        stdout: what a program that was run had put out by then; None if that wasn't captured.
+        stderr: its errors, likewise.
     """
 
-    def __init__(self, message: str, *, seconds: float, container: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        seconds: float,
+        stdout: bytes | None = None,
+        stderr: bytes | None = None,
+        container: str | None = None,
+    ) -> None:
         super().__init__(message, container=container)
         self.seconds = seconds
+        self.stdout: bytes | None = stdout
+        self.stderr: bytes | None = stderr
 
 
 class CreateTimeout(DeadlineExpired):
@@ -300,17 +312,27 @@ class TooManyFiles(InfrastructureError, OSError):
     """No descriptor left (EMFILE, ENFILE); the operation undid itself."""
 
 
-_SCARCE: dict[int, type[DiskFull] | type[TooManyFiles]] = {
+class TooManyProcesses(InfrastructureError, OSError):
+    """No process could be made: a limit on them (EAGAIN), or no memory for one (ENOMEM)."""
+
+
+_SCARCE: dict[int, type[DiskFull] | type[TooManyFiles] | type[TooManyProcesses]] = {
     errno.ENOSPC: DiskFull,
     errno.EDQUOT: DiskFull,
     errno.EMFILE: TooManyFiles,
     errno.ENFILE: TooManyFiles,
 }
+_NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)
 
 
-def scarcity(error: OSError, *, container: str | None = None) -> OSError:
-    """Return the infrastructure error that ``error`` stands for, or ``error`` itself."""
+def scarcity(error: OSError, *, container: str | None = None, spawning: bool = False) -> OSError:
+    """Return the infrastructure error that ``error`` stands for, or ``error`` itself.
+
+    ``spawning`` says that it came from making a process: elsewhere EAGAIN means something else.
+    """
     kind = _SCARCE.get(error.errno or 0)
+    if spawning and error.errno in _NO_PROCESS:
+        kind = TooManyProcesses
     if kind is None or isinstance(error, InfrastructureError):
         return error
     scarce = kind(str(error), container=container)

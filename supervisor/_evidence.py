@@ -112,7 +112,7 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
         with contextlib.suppress(FileNotFoundError):
             exit = ExitFifo(layout.exit)
             undo.callback(exit.close)
-        shim = _shim(layout) if same_boot else Shim(layout, None)
+        shim = Shim.adopt(layout) if same_boot else Shim(layout, None)
         undo.callback(shim.close)
         process = _process(host, record, layout, shim) if same_boot else None
         undo.pop_all()
@@ -136,13 +136,6 @@ def _why(*, same_boot: bool) -> str:
     if not same_boot:
         return "the machine was restarted, and no exit was recorded before"
     return "its shim and its process are gone, and no exit was recorded"
-
-
-def _shim(layout: ProcessLayout) -> Shim:
-    try:
-        return Shim.adopt(layout)
-    except StateCorrupt:
-        return Shim(layout, None)
 
 
 def _process(

@@ -1,4 +1,4 @@
-"""Whether a signal would reach a container's init, or be dropped.
+"""Whether a container's init is a pid 1, and whether a signal would reach it, or be dropped.
 
 A pid 1 gets only signals that it handles (man 7 pid_namespaces); one that is sent too early, to
 a program that is about to install its handler, is lost for good.
@@ -32,12 +32,28 @@ def hears(pid: int, number: int, *, gate: Identity | None) -> bool:
     # The gate first: a status read before the exec would tell the runtime's handlers.
     waiting = gate is not None and program_of(pid) == gate
     try:
-        with open(f"/proc/{pid}/status") as file:
-            lines = [line.rstrip("\n").partition(":\t") for line in file]
-            status = {name: value for name, _, value in lines}
-        if status["NSpid"].split()[-1] != "1":
+        status = _status_of(pid)
+        if not _is_first(status):
             return True
         prepared = int(status["SigCgt"], 16) | int(status["SigBlk"], 16)
     except (OSError, KeyError, ValueError, IndexError):
         return True  # nothing speaks against it
     return not waiting and bool(prepared >> (number - 1) & 1)
+
+
+def is_pid_1(pid: int | None) -> bool:
+    """Whether a process is the pid 1 of its namespace; one that can't be seen is taken for one."""
+    try:
+        return pid is None or _is_first(_status_of(pid))
+    except (OSError, KeyError, IndexError):
+        return True
+
+
+def _status_of(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status") as file:
+        lines = [line.rstrip("\n").partition(":\t") for line in file]
+    return {name: value for name, _, value in lines}
+
+
+def _is_first(status: dict[str, str]) -> bool:
+    return status["NSpid"].split()[-1] == "1"

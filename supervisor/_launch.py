@@ -46,7 +46,7 @@ async def launch_process(
     Raises:
         CreateTimeout: there was no report within ``deadlines.create``.
         RuntimeFailed, RuntimeNotFound, ShimExited, ShimError, ShimNotFound, DiskFull,
-            TooManyFiles: what the report says, or that there was none.
+            TooManyFiles, TooManyProcesses: what the report says, or that there was none.
 
     Cancellation: as after an error, the shim has ended what it had made, and itself.
     """
@@ -95,12 +95,14 @@ def _refusal(
         reason = last_error(_log_of(command))
         status = -report.signal if report.signal else report.code
         return failure(command, status, reason, container=container)
-    if report.phase == "launch":
-        return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=command[0])
     if report.errno:
-        error = scarcity(OSError(report.errno, report.error), container=container)
+        spawning = report.phase in ("fork", "launch")
+        told = OSError(report.errno, report.error)
+        error = scarcity(told, container=container, spawning=spawning)
         if isinstance(error, SupervisorError):
             return error
+    if report.phase == "launch":
+        return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=command[0])
     if report.phase in ("pid", "console"):  # what it should have sent
         return failure(command, 0, report.error, container=container)
     advice = _NO_LAYER.get(report.errno) if report.phase == "layer" else None

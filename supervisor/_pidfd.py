@@ -104,6 +104,7 @@ class PidFd:
             program: a descriptor of the program, where it isn't run from its path.
 
         Raises:
+            TooManyProcesses: a limit on processes, or on memory, keeps it from being made.
             OSError: it can't be started.
         """
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0)]
@@ -116,6 +117,8 @@ class PidFd:
         spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # for the pidfd
         try:
             pid = _spawn_first(paths, command, actions)
+        except OSError as error:
+            raise scarcity(error, spawning=True) from error
         finally:
             os.close(spare)
         try:

@@ -233,7 +233,7 @@ class ContainerPool:
 
         Raises:
             ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
-            DeadlineExpired: it ran longer than ``deadline``.
+            DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
             All that `take` raises.
 
         Cancellation: it is killed and deleted, in the background.

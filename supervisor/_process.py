@@ -19,6 +19,16 @@ _HEARING_SECONDS: Final = 0.5
 _HEARING_POLL_SECONDS: Final = 0.002
 
 
+def check_signal(number: object, name: str, *, container: str, least: int = 1) -> None:
+    """Raise InvalidValue, which names the argument, for what is no signal's number."""
+    fits = isinstance(number, int) and not isinstance(number, bool)
+    if not fits or number not in range(least, signal.NSIG):
+        raise InvalidValue(
+            f"{name} must be a signal, {least} to {signal.NSIG - 1}, not {number!r}",
+            container=container,
+        )
+
+
 class Process(ProcessTask):
     """A process in a container: its init, or an exec beside it.
 
@@ -98,11 +108,14 @@ class Process(ProcessTask):
         A pid 1 gets only signals that it has a handler for, and SIGKILL (man 7 pid_namespaces).
 
         Raises:
+            InvalidValue: ``number`` is no signal, nor 0, which does nothing.
             ProcessEnded: it has ended.
         """
+        check_signal(number, "number", container=self.container, least=0)
         if self._status is not None:
             raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
-        self._killed = self._killed or number == signal.SIGKILL
+        if number == signal.SIGKILL:
+            self.note_killed()
         if self._process is not None:
             self._process.send_signal(number)
         else:

@@ -13,6 +13,7 @@ from ._container import Container
 from ._end import STOP_GRACE_SECONDS
 from ._errors import InvalidValue
 from ._host import shielded
+from ._lifecycle import State
 from ._supervisor import Supervisor, open_supervisor
 from ._witness import ending
 from .oci import Bundle, Runtime
@@ -57,8 +58,8 @@ async def run_container(
         capture_stderr: whether its errors are collected.
         check: whether anything but exit code 0 raises.
         deadline: how many seconds its program may run; then it is ended as if cancelled.
-        deliver_cancel: what is done in place of SIGTERM when it is cancelled; it is killed if it
-            still runs 10 seconds later.
+        deliver_cancel: what is done in place of SIGTERM when it is cancelled, or at its deadline;
+            it is killed if it still runs 10 seconds later. Only for a program that was started.
 
     Returns:
         How it ended, and what was captured. Output is read until its end, or until
@@ -66,7 +67,7 @@ async def run_container(
 
     Raises:
         ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
-        DeadlineExpired: it ran longer than ``deadline``.
+        DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
         InvalidValue: the arguments don't go together; nothing was touched.
         All that `Supervisor.create`, `Container.start` and `Container.delete` raise.
 
@@ -121,8 +122,8 @@ async def borrowed(
 
 
 async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> None:
-    """Ask it to end; whoever deletes it kills it, if need be."""
-    if box.status is not None:
+    """Ask it to end, if its program runs; whoever deletes it kills it, if need be."""
+    if box.status is not None or box.state is not State.RUNNING:
         return
     with shielded(STOP_GRACE_SECONDS + box.init.deadlines.kill):
         async with winding_up(box.init):

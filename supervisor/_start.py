@@ -7,7 +7,13 @@ import contextlib
 import trio
 
 from ._core import Core
-from ._errors import InfrastructureError, OCIRuntimeError, ShimExited
+from ._errors import (
+    IllegalTransition,
+    InfrastructureError,
+    OCIRuntimeError,
+    ShimExited,
+    SupervisorError,
+)
 from ._host import shielded
 from ._lifecycle import Event, State
 from ._points import Point
@@ -37,6 +43,7 @@ async def start(core: Core) -> None:
     _raise_if_lost(core)
     if failure is not None and core.state is State.CREATED:
         raise failure
+    _raise_if_taken_away(core, failure)
     if failure is None:
         _started(core)
 
@@ -68,7 +75,7 @@ async def _look_again(core: Core) -> None:
         return
     assert core.lock is not None
     told = None
-    with contextlib.suppress(OCIRuntimeError, InfrastructureError):
+    with contextlib.suppress(SupervisorError, OSError):
         # Without an answer it counts as created: starting it again finds out.
         told = await ask_status(
             core.caller,
@@ -90,13 +97,23 @@ async def _look_again(core: Core) -> None:
 
 def _started(core: Core) -> None:
     if core.state not in (State.STARTING, State.STOPPED):
-        core.check(Event.START)  # raises: it was deleted meanwhile
+        return  # it was deleted meanwhile
     core.host.reach(Point.START_RETURNED)
     core.mark_started()
     core.host.reach(Point.STARTED)
     core.init.mark_started()
     if core.state is State.STARTING:
         core.apply(Event.STARTED)
+
+
+def _raise_if_taken_away(core: Core, failure: Failure | None) -> None:
+    """Raise IllegalTransition if it was deleted meanwhile, or killed before its program ran."""
+    gone = core.state in (State.DELETING, State.DELETED, State.BROKEN)
+    if gone or (core.state is State.STOPPED and core.init.killed_waiting):
+        try:
+            core.check(Event.START)
+        except IllegalTransition as error:
+            raise error from failure
 
 
 def _raise_if_lost(core: Core) -> None:

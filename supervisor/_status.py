@@ -35,7 +35,8 @@ class ExitStatus:
         signal: the signal that ended it: a `signal.Signals`, or a plain int for one that
             Python has no name for; None if it exited or if it is unknown.
         core_dumped: whether the kernel wrote a core.
-        oom_killed: whether its cgroup counted an out-of-memory kill before it ended by SIGKILL.
+        oom_killed: whether its cgroup counted an out-of-memory kill before it ended by SIGKILL,
+            or, with ``init=True``, before its program did: then it has exited, with 137.
         cause: `Cause`; UNKNOWN leaves ``code`` and ``signal`` None.
         source: who told us.
         at_ns: CLOCK_REALTIME in nanoseconds when it ended; None when nobody knows.
@@ -75,11 +76,12 @@ class ExitStatus:
     def __str__(self) -> str:
         if self.cause is Cause.UNKNOWN:
             return f"unknown: {self.why}"
+        memory = ", out of memory" if self.oom_killed else ""
         if self.code is not None:
-            return f"exited {self.code}"
+            return f"exited {self.code}{memory}"
         name = getattr(self.signal, "name", str(self.signal))
         core = ", core dumped" if self.core_dumped else ""
-        return f"killed by {name}{core}{', out of memory' if self.oom_killed else ''}"
+        return f"killed by {name}{core}{memory}"
 
 
 def _named(number: int) -> int:

@@ -16,15 +16,16 @@ import trio
 from ._deadlines import Deadlines
 from ._errors import ShimExited, TooManyFiles, scarcity
 from ._evidence import Finding, Found
-from ._hearing import Identity, program_of
+from ._hearing import Identity, is_pid_1, program_of
 from ._host import Host, shielded
 from ._launch import launch_process
 from ._pidfd import PidFd
 from ._points import Point
 from ._status import Cause, ExitStatus
 from ._verdict import Remains
+from .oci import INIT_ARGS
 from .shim import ExitFifo, Leash, Shim, make_fifos
-from .state import ProcessLayout, ProcessRecord, Result, dump, write_whole
+from .state import ProcessLayout, ProcessRecord, Result, dump, look_at, write_whole
 from .stdio import Console, Stdio, Streams
 
 logger: Final = logging.getLogger("supervisor")
@@ -46,6 +47,7 @@ class ProcessTask:
         record: its ``process.json``.
         args: the program and its arguments.
         pid: its pid on the host; None before it is made, or if it couldn't be verified.
+        killed_waiting: whether we have killed it while it waited to be started.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ProcessTask:
         leash: Leash | None = None,
         owned: bool = True,
         keep: bool = False,
+        init: ProcessTask | None = None,
         when_ended: Listener,
     ) -> None:
         self._host = host
@@ -79,7 +82,10 @@ class ProcessTask:
         self._watching = trio.CancelScope()
         self._asking = trio.CancelScope()
         self._killed = False
+        self.killed_waiting: bool = False
         self._oom_before = 0
+        self._init = init
+        self._falls_with_init = False
         self._gate: Identity | None = None
         self._started_at = -math.inf
         self.container: str = container
@@ -122,6 +128,12 @@ class ProcessTask:
             raise
         task_status.started()
         await self.watch()
+
+    def note_killed(self) -> None:
+        """Take note that we kill it, or all of its cgroup: its end needs no other explanation."""
+        if not self._killed:
+            self.killed_waiting = self._waits()  # afterwards nobody can tell
+        self._killed = True
 
     def explain_oom(self) -> None:
         """Take note that one of its cgroup's out-of-memory kills was of another process."""
@@ -209,6 +221,7 @@ class ProcessTask:
             self._exit = ExitFifo(self._layout.exit)
             if self.record.exec:  # an init's cgroup is new
                 self._oom_before = self._host.hierarchies.oom_kills(self._cgroup)
+                self._look_at_init()
             reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._shim, made = await launch_process(
@@ -257,6 +270,7 @@ class ProcessTask:
         Cancellation: the descriptors are closed.
         """
         self.take(found.process, found.shim, found.exit)
+        self._look_at_init()
         try:
             if found.status is not None:
                 self._tell(found.status)
@@ -340,11 +354,31 @@ class ProcessTask:
         self._over.set()
 
     def _with_oom(self, status: ExitStatus) -> ExitStatus:
-        if status.signal != signal.SIGKILL or self._killed:
+        told = self._by_tiny_init(status)
+        if (status.signal != signal.SIGKILL and not told) or self._killed:
             return status  # a SIGKILL of ours explains itself
         if self._host.hierarchies.oom_kills(self._cgroup) <= self._oom_before:
             return status
-        return attrs.evolve(status, cause=Cause.OUT_OF_MEMORY, oom_killed=True)
+        if self._falls_with_init and self._init is not None and self._init.ending():
+            return status  # the kernel kills all others in the namespace of a pid 1 that ends
+        cause = status.cause if told else Cause.OUT_OF_MEMORY
+        return attrs.evolve(status, cause=cause, oom_killed=True)
+
+    def _by_tiny_init(self, status: ExitStatus) -> bool:
+        """Whether it is the init of ``init=True`` that tells of a SIGKILL: as an exit code."""
+        return self.args[: len(INIT_ARGS)] == INIT_ARGS and status.code == 128 + signal.SIGKILL
+
+    def ending(self) -> bool:
+        """Whether it has ended, or is about to."""
+        if self._status is not None or self._process is None:
+            return self._status is not None or not self.watched()
+        if self._process.ended():
+            return True
+        now = look_at(self._process.pid)
+        return now is None or now.exiting
+
+    def _look_at_init(self) -> None:
+        self._falls_with_init = self._init is not None and is_pid_1(self._init.pid)
 
     # ---- for its users ---------------------------------------------------------------------
 
@@ -370,7 +404,7 @@ class ProcessTask:
     def become(self, process: Mapping[str, Any]) -> None:
         """Take note that its gate becomes this program: an OCI process object."""
         self.record = attrs.evolve(
-            self.record, args=process["args"], env=process["env"], cwd=process["cwd"]
+            self.record, args=process["args"], env=process.get("env", ()), cwd=process["cwd"]
         )
         self.args = self.record.args
 
@@ -423,6 +457,11 @@ class ProcessTask:
                     return True
                 await trio.sleep(_GATE_POLL_SECONDS)
         return False
+
+    def _waits(self) -> bool:
+        if self.pid is None or self._gate is None:
+            return False
+        return program_of(self.pid) == self._gate
 
     def mark_started(self) -> None:
         """Take note of the time: from now on it becomes the user's program."""

@@ -36,6 +36,7 @@ from ._command import Caller, checkpoint_options
 from ._exec import exec_process, init_process
 from ._gate import FileContent, Gate, frame, gate_path, with_gate
 from ._ids import container_root_ids
+from ._init import INIT_ARGS
 from ._layer import Layer, wants_layer
 from ._load import read_config
 from ._mounts import Mount
@@ -44,6 +45,7 @@ from ._sealed import SealedPrograms
 from ._spec import derive_spec
 
 __all__ = [
+    "INIT_ARGS",
     "Bundle",
     "Caller",
     "FileContent",

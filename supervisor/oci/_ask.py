@@ -29,6 +29,7 @@ async def ask_status(
     Raises:
         RuntimeTimeout: it didn't answer in time.
         RuntimeNotFound: it isn't there any more.
+        TooManyFiles, TooManyProcesses, OSError: it can't be called just now.
 
     Cancellation: as `call`.
     """

@@ -114,8 +114,10 @@ class Bundle:
                 left*; default, half of the machine's memory. What it writes there is counted in
                 ``memory_bytes``.
             init: whether a tiny init is pid 1, forwards signals to the program and reaps. A
-                program that is pid 1 itself ignores every signal that it has no handler for.
-            memory_bytes: how much memory it may use, without swap.
+                program that is pid 1 itself ignores every signal that it has no handler for. It
+                exits as the program does: with 128 plus the signal if one has killed that.
+            memory_bytes: how much memory it may use, without swap. What the kernel kills when it
+                wants more has ``status.oom_killed``, also behind an init.
             pids: how many processes and threads it may have, an init included.
             cpus: how much processor time per time, such as 0.5 or 2.
             network: ``"none"`` (its own, with a loopback only) or ``"host"``.

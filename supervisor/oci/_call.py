@@ -55,6 +55,7 @@ async def call(
         RuntimeNotFound: it isn't there any more, or can't be executed.
         ShimNotFound: the tether isn't there any more, or can't be executed.
         TooManyFiles: no descriptor was left for it.
+        TooManyProcesses: no process could be made for it.
 
     Cancellation: the runtime is killed and reaped before Cancelled is raised.
     """
@@ -207,7 +208,7 @@ async def _run(
 def _not_run(command: Sequence[str], error: OSError) -> Exception:
     """Return the error for a runtime that couldn't be started."""
     if error.errno not in _UNRUNNABLE:
-        return scarcity(error)
+        return scarcity(error, spawning=True)
     return RuntimeNotFound(
         f"cannot run the runtime {command[0]} any more ({error.strerror})", name=command[0]
     )

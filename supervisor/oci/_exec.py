@@ -25,7 +25,8 @@ def exec_process(
 ) -> dict[str, Any]:
     """Return init's process object with only what the caller gives replaced; it shares the rest.
 
-    A bare one would lose PATH, limits and no-new-privileges.
+    A bare one would lose PATH, limits and no-new-privileges. What is null in it counts as missing,
+    as it does for runtimes.
 
     Args:
         init: the process object of the container's init.
@@ -39,7 +40,7 @@ def exec_process(
     Raises:
         InvalidValue: an argument can't work.
     """
-    process = dict(init)
+    process = {key: value for key, value in init.items() if value is not None}
     if args is not None:
         process["args"] = _arguments(args)
     process["terminal"] = terminal is not None
@@ -56,7 +57,7 @@ def exec_process(
         process["user"] = {
             **old,
             "uid": uid,
-            "gid": old.get("gid", 0) if gid is None else gid,
+            "gid": (old.get("gid") or 0) if gid is None else gid,
         }
     return process
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 import trio
 
-from .._errors import ShimNotFound, scarcity
+from .._errors import ShimNotFound, StateCorrupt, scarcity
 from .._pidfd import PidFd
 from ..state import ProcessLayout, held, read_shim
 from ._fifos import send_line, signal_line
@@ -62,10 +62,11 @@ class Shim:
         directory.
 
         Raises:
-            StateCorrupt: the ``shim`` file can't be understood.
             TooManyFiles: no descriptor was left.
         """
-        told = read_shim(layout.shim)
+        told = None
+        with contextlib.suppress(StateCorrupt):  # which is as if the file were missing
+            told = read_shim(layout.shim)
         process = None if told is None else PidFd.open(*told)
         if process is not None and not _works_in(process.pid, layout.path):
             process.reap()  # one that an earlier supervisor of this very program has launched

@@ -27,6 +27,7 @@ from ._layout import ContainerLayout, ProcessLayout, RootLayout
 from ._lock import Lock, held
 from ._marks import read_exit_status, read_pid, read_shim, read_starttime
 from ._models import (
+    MAX_NS,
     VERSION,
     ContainerRecord,
     Intent,
@@ -39,6 +40,7 @@ from ._models import (
 from ._procfs import Stat, boot_id, look_at, start_time
 
 __all__ = [
+    "MAX_NS",
     "RESERVED",
     "VERSION",
     "ContainerLayout",

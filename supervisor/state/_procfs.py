@@ -9,7 +9,10 @@ from ._scarcity import scarce
 # Counted from field 3, the first one behind the command's name.
 _STATE = 3 - 3
 _PPID = 4 - 3
+_FLAGS = 9 - 3
 _STARTTIME = 22 - 3
+
+_PF_EXITING = 4  # kernel include/linux/sched.h
 
 
 @attrs.frozen
@@ -18,11 +21,13 @@ class Stat:
 
     Attributes:
         zombie: whether it has ended, and its parent hasn't reaped it.
+        exiting: whether it has ended, or is about to: a pid 1 waits for all others to go first.
         parent_pid: of its parent, 0 if that is out of sight.
         start_time: when it started, in clock ticks after boot.
     """
 
     zombie: bool
+    exiting: bool
     parent_pid: int
     start_time: int
 
@@ -38,7 +43,12 @@ def look_at(pid: int) -> Stat | None:
         fields = stat_fields(_read(f"/proc/{pid}/stat"))
     except (FileNotFoundError, ProcessLookupError):  # ESRCH: it went while we read
         return None
-    return Stat(fields[_STATE] == b"Z", int(fields[_PPID]), int(fields[_STARTTIME]))
+    return Stat(
+        zombie=fields[_STATE] == b"Z",
+        exiting=bool(int(fields[_FLAGS]) & _PF_EXITING),
+        parent_pid=int(fields[_PPID]),
+        start_time=int(fields[_STARTTIME]),
+    )
 
 
 def start_time(pid: int) -> int | None:

@@ -21,6 +21,7 @@ from supervisor import (
     State,
 )
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.containers.test_ends import shares_host_pids
 from tests.support.runtimes import needs_root
 
 pytestmark = pytest.mark.runtimes("runc", "crun", "fake")
@@ -252,11 +253,103 @@ async def test_out_of_memory_exec(supervisor: OpenSupervisor, bundle: MakeBundle
     spec = bundle("sleep", "600", memory_bytes=16 << 20)
     async with supervisor() as sup, await sup.create("a", spec) as box:
         await box.start()
-        greedy = await box.exec(["sh", "-c", "x=a; while :; do x=$x$x; done"])
+        greedy = await box.exec(GREEDY)
         assert (await greedy.wait()).oom_killed
         assert box.pid is not None
         os.kill(box.pid, signal.SIGKILL)
         assert not (await box.wait()).oom_killed
+
+
+GREEDY = ["sh", "-c", "x=a; while :; do x=$x$x; done"]
+
+
+@needs_root
+@real_only
+@pytest.mark.parametrize("how", ["kill", "stop", "delete", "init exits", "init is killed"])
+async def test_only_one_exec_was_out_of_memory(
+    supervisor: OpenSupervisor, bundle: MakeBundle, how: str
+) -> None:
+    """Once all that were beside it, and were ended later, were called out of memory as well."""
+    spec = bundle("cat", memory_bytes=16 << 20)
+    async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE) as box:
+        await box.start()
+        quiet, restless = [await box.exec(["sleep", "600"]) for _ in range(2)]
+        assert (await (await box.exec(GREEDY)).wait()).oom_killed
+        assert restless.pid is not None and box.pid is not None and box.stdin is not None
+        os.kill(restless.pid, signal.SIGKILL)
+        assert not (await restless.wait()).oom_killed
+        if how == "kill":
+            box.kill()
+        elif how == "stop":
+            await box.stop(0)
+        elif how == "delete":
+            await box.delete(force=True)
+        elif how == "init exits":
+            await box.stdin.aclose()
+        else:
+            os.kill(box.pid, signal.SIGKILL)
+        assert (await quiet.wait()).cause is Cause.SIGNALLED
+        assert not (await box.wait()).oom_killed
+
+
+@needs_root
+@real_only
+@pytest.mark.parametrize("how", ["kill", "init exits"])
+async def test_a_grandchild_was_out_of_memory(
+    supervisor: OpenSupervisor, bundle: MakeBundle, how: str
+) -> None:
+    """What nobody watches was killed for want of memory; the execs are ended by other means.
+
+    In the host's pid namespace they don't end with init.
+    """
+    spec = bundle("cat", memory_bytes=16 << 20)
+    if how == "kill":
+        spec = shares_host_pids(spec)
+    async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE) as box:
+        await box.start()
+        quiet = await box.exec(["sleep", "600"])
+        parent = await box.exec(["sh", "-c", "(x=a; while :; do x=$x$x; done); exit 0"])
+        assert (await parent.wait()).code == 0
+        assert box.stdin is not None
+        if how == "kill":
+            box.kill()
+        else:
+            await box.stdin.aclose()
+        assert (await quiet.wait()).cause is Cause.SIGNALLED
+        await box.wait()
+
+
+@needs_root
+@real_only
+async def test_init_out_of_memory_takes_its_execs_down(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """The kernel kills a pid 1 for want of memory, and the others only since that one has gone."""
+    spec = bundle("sh", "-c", f"read line; {GREEDY[2]}", memory_bytes=16 << 20)
+    async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE) as box:
+        await box.start()
+        quiet = await box.exec(["sleep", "600"])
+        assert box.stdin is not None
+        await box.stdin.send_all(b"go\n")
+        assert (await box.wait()).cause is Cause.OUT_OF_MEMORY
+        assert (await quiet.wait()).cause is Cause.SIGNALLED
+
+
+@needs_root
+@real_only
+async def test_out_of_memory_behind_an_init(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """The tiny init exits with 137 then, and its status says why; killed, it says nothing so."""
+    async with supervisor() as sup:
+        spec = bundle(*GREEDY, memory_bytes=16 << 20, init=True)
+        async with await sup.create("a", spec) as box:
+            await box.start()
+            status = await box.wait()
+            assert (status.code, status.cause, status.oom_killed) == (137, Cause.EXITED, True)
+            assert str(status) == "exited 137, out of memory"
+        spec = bundle("sh", "-c", "kill -9 $$", memory_bytes=16 << 20, init=True)
+        async with await sup.create("a", spec) as box:
+            await box.start()
+            assert str(await box.wait()) == "exited 137"
 
 
 @needs_root

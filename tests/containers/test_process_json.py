@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from supervisor import PIPE, Container, Process
+from supervisor import PIPE, Bundle, Container, ContainerPool, Process
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.runtimes import needs_root
 
 pytestmark = pytest.mark.runtimes("runc", "crun")
 
@@ -72,3 +76,39 @@ async def test_exec_reads_what_was_put_in(supervisor: OpenSupervisor, bundle: Ma
 
         await trio.to_thread.run_sync(examples)
         assert checked >= EXAMPLES
+
+
+NULLABLE = ("env", "user", "capabilities", "rlimits", "noNewPrivileges", "consoleSize")
+
+
+@needs_root
+@pytest.mark.parametrize("key", [*NULLABLE, "gid"])
+async def test_null_is_missing(supervisor: OpenSupervisor, bundle: MakeBundle, key: str) -> None:
+    """Programs written in Go write null for *nothing*; once create and exec raised TypeError."""
+    made = bundle("/bin/sleep", "600")
+    config = Path(made.path) / "config.json"
+    spec = json.loads(config.read_text())
+    (spec["process"]["user"] if key == "gid" else spec["process"])[key] = None
+    config.write_text(json.dumps(spec))
+    async with supervisor() as sup, await sup.create("a", Bundle.load(made.path)) as box:
+        await box.start()
+        job = await box.exec(["/bin/busybox", "env"], env={"A": "b"}, user=1, stdout=PIPE)
+        assert b"A=b\n" in await output_of(job)
+        assert (await job.wait()).code == 0
+    async with supervisor() as sup:
+        async with await sup.create("a", Bundle.load(made.path), env={"A": "b"}) as box:
+            await box.start()
+            assert (await box.run(["/bin/true"])).returncode == 0
+
+
+async def test_null_in_a_pool(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """So it is where the program comes later."""
+    made = bundle("/bin/true")
+    config = Path(made.path) / "config.json"
+    spec = json.loads(config.read_text())
+    spec["process"]["env"] = None
+    config.write_text(json.dumps(spec))
+    async with supervisor() as sup:
+        async with ContainerPool(Bundle.load(made.path), size=1, supervisor=sup) as pool:
+            done = await pool.run(["/bin/busybox", "env"], env={"A": "b"})
+            assert b"A=b\n" in (done.stdout or b"")

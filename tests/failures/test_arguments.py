@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from supervisor import (
     STDOUT,
     BundleInvalid,
     ContainerExists,
+    CreateTimeout,
     Deadlines,
     InvalidValue,
     State,
     open_supervisor,
 )
+from supervisor.state import MAX_NS, ContainerRecord, load
 from tests.conftest import MakeBundle, OpenSupervisor
 
 pytestmark = pytest.mark.runtimes("fake")
@@ -141,6 +144,34 @@ async def test_stop(
         assert (a.state, a.status) == (State.RUNNING, None)
 
 
+NO_SIGNALS = [-1, 65, 999, 10**30, "SIGINT", "TERM", "15", 15.0, True, None]
+
+
+@pytest.mark.parametrize("number", [0, *NO_SIGNALS])
+async def test_stop_by_no_signal(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, number: Any
+) -> None:
+    """What is no signal can't ask, and stop says so before anything is sent or written."""
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        before = (root / "a/state.json").read_bytes()
+        with pytest.raises(InvalidValue, match="'a': ask_with must be a signal"):
+            await a.stop(0, ask_with=number)
+        assert (root / "a/state.json").read_bytes() == before
+        assert (a.state, a.status) == (State.RUNNING, None)
+
+
+async def test_send_no_signal(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Nor can it be sent; 0 can, and does nothing."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        for number in NO_SIGNALS:
+            with pytest.raises(InvalidValue, match="'a': number must be a signal"):
+                a.send_signal(number)  # type: ignore[arg-type]
+        a.send_signal(0)
+        assert (a.state, a.status) == (State.RUNNING, None)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -174,9 +205,37 @@ async def test_root(supervisor: OpenSupervisor, workdir: Path) -> None:
     assert file.read_text() == "mine" and os.listdir(shared) == []
 
 
-@pytest.mark.parametrize("seconds", [0, -1, math.nan, -math.inf, "5", None])
+@pytest.mark.parametrize(
+    "seconds", [0, -1, math.nan, -math.inf, "5", None, True, pytest.param(10**400, id="huge")]
+)
 @pytest.mark.parametrize("name", ["create", "start", "call", "cleanup", "kill", "shim", "recovery"])
 def test_deadlines(name: str, seconds: Any) -> None:
     """A deadline that is no time above zero is refused, by name."""
     with pytest.raises(InvalidValue, match=f"deadline {name} must be above 0"):
         Deadlines(**{name: seconds})
+
+
+@pytest.mark.parametrize("seconds", [math.inf, sys.float_info.max])
+async def test_no_deadlines(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, seconds: float
+) -> None:
+    """As Trio's users write it: each may be as long as it takes. Once every create failed then."""
+    names = ("create", "start", "call", "cleanup", "kill", "shim", "drain", "recovery")
+    endless = Deadlines(**dict.fromkeys(names, seconds))
+    async with supervisor(root, deadlines=endless) as sup:
+        box = await sup.create("a", bundle("sleep", "60"))
+        assert load(ContainerRecord, str(root / "a/state.json")).timeout_ns == MAX_NS
+        await box.start()
+        assert (await box.run(["echo", "x"], capture_stdout=True)).stdout == b"x\n"
+    async with supervisor(root, deadlines=endless) as sup:
+        await sup["a"].stop(0)
+        await sup["a"].delete()
+
+
+async def test_a_deadline_below_a_nanosecond(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """It is over at once, and no argument of somebody else's is blamed."""
+    async with supervisor(deadlines=Deadlines(create=1e-12)) as sup:
+        with pytest.raises(CreateTimeout):
+            await sup.create("a", bundle("true"))

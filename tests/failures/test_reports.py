@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +18,11 @@ from supervisor import (
     InfrastructureError,
     RuntimeFailed,
     State,
+    TooManyProcesses,
 )
+from supervisor._launch import _refusal
+from supervisor.shim import Refused
+from supervisor.state import ProcessLayout
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import SOON, hurried, until, with_hook
@@ -187,3 +192,12 @@ async def test_late_pid(
             assert job.pid == int(ran.read_text())
             os.kill(job.pid, 9)
             assert (await job.wait()).signal == 9
+
+
+@pytest.mark.parametrize("phase", ["fork", "launch"])
+def test_a_shim_that_can_make_no_process(tmp_path: Path, phase: str) -> None:
+    """A limit on processes is the machine's fault, and not that of the runtime or the shim."""
+    told = Refused("cannot fork", phase, errno=errno.EAGAIN, code=0, signal=0)
+    layout = ProcessLayout(str(tmp_path))
+    error = _refusal(told, layout, ["/usr/bin/runc", "create"], container="a")
+    assert isinstance(error, TooManyProcesses) and error.container == "a"

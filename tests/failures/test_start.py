@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -11,14 +12,19 @@ import pytest
 import trio
 
 from supervisor import (
+    Container,
     Deadlines,
+    IllegalTransition,
     InfrastructureError,
     RuntimeFailed,
     RuntimeTimeout,
     ShimExited,
     Source,
     State,
+    TooManyProcesses,
+    run_container,
 )
+from supervisor._end import STOP_GRACE_SECONDS
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import SOON, hurried, living, shim_of, until
@@ -139,6 +145,81 @@ async def test_no_answer_either(
         assert (await a.wait()).code == 0
 
 
+@pytest.mark.parametrize("how", ["delete", "kill", "stop"])
+async def test_taken_away(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path, how: str
+) -> None:
+    """One that another task ends before its program runs wasn't started, and start says so.
+
+    Once it returned as if it had been.
+    """
+    runtime = choice.runtime("hang-start")
+    async with supervisor(runtime=runtime) as sup, await sup.create("a", bundle("true")) as a:
+        before = living(os.getpid())
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with hurried(a, shim=0.1), pytest.raises(IllegalTransition, match="cannot start"):
+                    await a.start()
+
+            nursery.start_soon(start)
+            await until(lambda: _called(before), "the runtime's start runs")
+            if how == "delete":
+                await a.delete(force=True)
+            elif how == "kill":
+                a.kill()
+            else:
+                await a.stop()
+        assert a.state is (State.DELETED if how == "delete" else State.STOPPED)
+        assert not a._core.was_started()
+
+
+async def test_killed_when_it_ran(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
+) -> None:
+    """One that is killed when its program runs has been started, though start hasn't returned."""
+    runtime = choice.runtime("hang-start-after")
+    async with (
+        supervisor(runtime=runtime) as sup,
+        await sup.create("a", bundle("sleep", "60")) as a,
+    ):
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with hurried(a, shim=0.1):
+                    await a.start()
+
+            nursery.start_soon(start)
+            await until(lambda: a.state is State.STARTING, "it is being started")
+            assert await a.init.has_begun(60)
+            a.kill()
+        assert (a.state, a._core.was_started()) == (State.STOPPED, True)
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EPERM])
+async def test_nothing_can_be_spawned(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """Neither the start nor the question what it is now: it is still created, not *starting*."""
+
+    def spawn(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    async with supervisor() as sup, await sup.create("a", bundle("true")) as a:
+        with monkeypatch.context() as patch, hurried(a, shim=0.1):
+            patch.setattr(os, "posix_spawn", spawn)
+            with pytest.raises(OSError) as caught:  # noqa: PT011
+                await a.start()
+        scarce = number != errno.EPERM
+        assert isinstance(caught.value, TooManyProcesses) is scarce
+        assert (caught.value.errno, a.state) == (number, State.CREATED)
+        await a.start()
+        assert (await a.wait()).code == 0
+
+
 async def test_shim_killed_in_a_hanging_start(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
@@ -210,3 +291,21 @@ async def test_a_gate_that_is_open_already(
             await box.start()
         assert scope.cancelled_caught
         assert (box.state, box.status) == (State.RUNNING, None)
+
+
+async def test_run_container_whose_start_fails(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
+) -> None:
+    """Nobody has cancelled it, and there is no program to be asked: it raises at once.
+
+    Once ``deliver_cancel`` was called for a container that was only created, and waited for.
+    """
+    asked: list[Container] = []
+
+    async def deliver(box: Container) -> None:
+        asked.append(box)
+
+    async with supervisor(runtime=choice.runtime("fail-start")) as sup:
+        with trio.fail_after(STOP_GRACE_SECONDS / 2), pytest.raises(RuntimeFailed):
+            await run_container(bundle("true"), supervisor=sup, deliver_cancel=deliver)
+        assert asked == [] and not list(sup)

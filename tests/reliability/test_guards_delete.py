@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from supervisor import (
     PIPE,
     CleanupIncomplete,
+    Container,
     Deadlines,
     ExitStatus,
+    Process,
     ProcessEnded,
+    RuntimeFailed,
     Source,
     State,
     TooManyFiles,
 )
 from supervisor import _dispose as disposing
-from supervisor._points import Point
+from supervisor._points import Point, pass_by
 from supervisor._task import ProcessTask
 from supervisor.cgroups import Hierarchies
-from supervisor.state import Lock
+from supervisor.state import ContainerRecord, Intent, Lock, load
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.containers.test_ends import shares_host_pids
 from tests.failures.helpers import hurried, left, shim_of, state_of, until
@@ -85,6 +91,85 @@ async def test_cancelled_stop_on_a_full_disk(
                     scope.cancel()
                     await trio.lowlevel.checkpoint()
         assert scope.cancelled_caught
+
+
+async def in_vain(a: Container) -> None:
+    """Stop it by a signal that does nothing."""
+    await a.stop(60, ask_with=signal.SIGCONT)
+
+
+async def test_one_of_two_stops_is_cancelled(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """The other one goes on, and is finished by the next open if we die now."""
+
+    def intent() -> Intent | None:
+        return load(ContainerRecord, str(root / "a/state.json")).intent
+
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_vain, a)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with trio.move_on_after(0.1):
+                await in_vain(a)
+            assert intent() is Intent.STOP
+            nursery.cancel_scope.cancel()
+        assert intent() is None
+
+
+async def test_a_stop_is_cancelled_while_it_is_deleted(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """That it is being deleted stays on record."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(in_vain, a)
+                await until(lambda: a._core.stops, "it is being stopped")
+                a._core.intend(Intent.DELETE)
+                scope.cancel()
+        assert scope.cancelled_caught and a._core.record.intent is Intent.DELETE
+
+
+async def test_stop_of_one_that_has_ended_by_itself(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """It isn't said to have been killed, though nobody here has noticed its end yet."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        assert a.pid is not None
+        a.terminate()
+        with trio.fail_after(QUICK):
+            while state_of(a.pid):  # until it was reaped; no task runs meanwhile, and none sees it
+                time.sleep(0.001)  # noqa: ASYNC251
+            stopped = await a.stop()
+        assert (stopped.status.signal, stopped.escalated) == (signal.SIGTERM, False)
+
+
+async def test_stop_escalates_just_when_it_ends_by_itself(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """A SIGKILL that finds a zombie has done nothing."""
+    async with supervisor() as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            await a.start()
+            assert a.init._process is not None and a.init._shim is not None
+            a.init._shim._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+            await until(lambda: state_of(a.init._shim.pid) == "T", "it reaps nobody")  # type: ignore
+            a.init._process.send_signal(signal.SIGTERM)
+            await until(lambda: state_of(a.pid or 0) == "Z", "its end")
+            with hurried(a, kill=20):
+                async with trio.open_nursery() as nursery:
+
+                    async def stop() -> None:
+                        stopped = await a.stop(0)
+                        assert (stopped.status.signal, stopped.escalated) == (15, False)
+
+                    nursery.start_soon(stop)
+                    await trio.testing.wait_all_tasks_blocked()
+                    a.init._shim._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
 
 
 # ---- delete -------------------------------------------------------------------------------
@@ -406,3 +491,78 @@ async def test_a_step_that_fails_is_told(
         assert list(sup.broken) == ["a"]
         await a.delete()
         assert dict(sup.broken) == {}
+
+
+async def test_rubbish_in_the_shim_file(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """It counts as missing, also while that shim stays for its output; once it raised from delete,
+    and the container could never be deleted again."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        job = await a.exec(["echo", "words"], stdout=PIPE)
+        await job.wait()
+        (root / "a" / job.id / "shim").write_text("rubbish")
+        await a.delete(force=True)
+        assert a.state is State.DELETED and left(root) == []
+
+
+async def test_no_descriptor_for_the_last_steps(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """What fails there leaves a broken container, which can be deleted when the cause has gone."""
+    with contextlib.ExitStack() as scarce:
+
+        def reach(point: Point) -> None:
+            if point is Point.CGROUP_REMOVED:
+                scarce.enter_context(only(0))
+
+        async with supervisor(root, reach=reach) as sup:
+            a = await sup.create("a", bundle("true"))
+            with pytest.raises(CleanupIncomplete, match="Too many open files"):
+                await a.delete()
+            scarce.close()
+            assert a.state is State.BROKEN and list(sup.broken) == ["a"]
+            a._core.host = attrs.evolve(a._core.host, reach=pass_by)
+            await a.delete()
+            assert a.state is State.DELETED and not sup.broken
+
+
+async def test_a_failed_create_that_has_no_descriptor_to_undo_itself(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
+) -> None:
+    """Its own error is what is raised, and what is left is listed, and let go of."""
+    with contextlib.ExitStack() as scarce:
+
+        def reach(point: Point) -> None:
+            if point is Point.CGROUP_REMOVED:
+                scarce.enter_context(only(0))
+
+        async with supervisor(root, runtime=choice.runtime("fail-create"), reach=reach) as sup:
+            with pytest.raises(RuntimeFailed):
+                await sup.create("a", bundle("true"))
+            scarce.close()
+            assert list(sup.broken) == ["a"]
+            free = Lock.take(str(root / "a/lock"))
+            assert free is not None
+            free.release()
+    async with supervisor(root) as sup:
+        assert not sup.broken and left(root) == []
+
+
+async def test_an_init_that_cannot_be_killed_for_now(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime's delete does it then."""
+
+    def scarce(*_: object) -> None:
+        raise TooManyFiles("none left")
+
+    async with supervisor() as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        with monkeypatch.context() as patch:
+            patch.setattr(Process, "send_signal", scarce)
+            await a.delete(force=True)
+        assert a.state is State.DELETED

@@ -12,8 +12,10 @@ import pytest
 import trio
 
 from supervisor import (
+    DEVNULL,
     PIPE,
     Container,
+    ContainerPool,
     DeadlineExpired,
     Deadlines,
     InvalidValue,
@@ -183,6 +185,33 @@ async def test_deadline(supervisor: OpenSupervisor, bundle: MakeBundle, inside: 
                 await run_container(spec, supervisor=sup, deadline=0.2)
         assert raised.value.seconds == 0.2
         assert list(sup) == ["a"]
+
+
+@pytest.mark.parametrize("how", ["run_container", "run", "pool"])
+async def test_deadline_keeps_the_output(
+    supervisor: OpenSupervisor, bundle: MakeBundle, how: str
+) -> None:
+    """What a program had put out by then comes with the error, and its last words in the message.
+
+    Once it was lost, and nobody could see where the program was stuck.
+    """
+    args = ["sh", "-c", "echo out; echo err >&2; exec sleep 61"]
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        with pytest.raises(DeadlineExpired) as raised:
+            if how == "run_container":
+                spec = bundle("true", init=True)
+                await run_container(
+                    spec, supervisor=sup, args=args, capture_stdout=True, deadline=0.5
+                )
+            elif how == "run":
+                await box.run(args, capture_stdout=True, deadline=0.5)
+            else:
+                spec = bundle("true", init=True)
+                async with ContainerPool(spec, size=1, supervisor=sup, stderr=DEVNULL) as pool:
+                    await pool.run(args, deadline=0.5)
+        assert (raised.value.stdout, raised.value.stderr) == (b"out\n", None)
+        assert str(raised.value).endswith("seconds and was ended; stdout: out")
 
 
 async def test_cancelled_inside(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:

@@ -17,6 +17,7 @@ from supervisor import (
     ShimError,
     SupervisorError,
     TooManyFiles,
+    TooManyProcesses,
     UsageError,
 )
 from supervisor._errors import scarcity
@@ -62,6 +63,16 @@ def test_scarcity(number: int, kind: type[OSError]) -> None:
     assert (error.errno, error.filename, error.container) == (number, "/a/file", "web-1")
     assert "web-1" in str(error) and "want" in str(error)
     assert scarcity(error) is error
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_no_process(number: int) -> None:
+    """That no process can be made is one too; the same numbers mean other things elsewhere."""
+    error = OSError(number, "want")
+    assert scarcity(error) is error
+    made = scarcity(error, spawning=True)
+    assert isinstance(made, TooManyProcesses) and isinstance(made, InfrastructureError)
+    assert made.errno == number
 
 
 def test_other_errors_pass() -> None:
