@@ -34,6 +34,7 @@ class Logs(AsyncIterator[LogRecord]):
         self,
         path: str,
         *,
+        is_there: Callable[[], bool],
         follow: bool,
         since: Since,
         tail: int | None,
@@ -48,7 +49,7 @@ class Logs(AsyncIterator[LogRecord]):
         self._is_complete = is_complete
         self._wait_complete = wait_complete
         self._directory = os.path.dirname(path)
-        self._files = LogFiles(path)
+        self._files = LogFiles(path, is_there)
         self._watch: DirectoryWatch | None = None
         self._pending: deque[LogRecord] = deque()
         self._over = False

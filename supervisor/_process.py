@@ -7,12 +7,12 @@ from typing import Final
 
 import trio
 
-from ._errors import InvalidValue, ProcessEnded
+from ._errors import ContainerNotFound, InvalidValue, ProcessEnded
 from ._hearing import hears
 from ._logs import Logs, Since
 from ._status import ExitStatus
 from ._task import ProcessTask
-from .shim import resize_line, send_line, signal_line
+from .shim import resize_line, signal_line
 from .stdio import InputStream, TerminalSize, TerminalStream, attach
 
 _HEARING_SECONDS: Final = 0.5
@@ -100,7 +100,7 @@ class Process(ProcessTask):
         if self._process is not None:
             self._process.send_signal(number)
         else:
-            send_line(self._layout.control, signal_line(number))
+            self._control.send(signal_line(number))
 
     async def ask(self, number: int) -> ExitStatus:
         """Send a signal, and wait for the end.
@@ -131,7 +131,8 @@ class Process(ProcessTask):
         Raises:
             ProcessEnded: it has ended.
         """
-        self._streams.close_stdin()
+        self._streams.close_stdin()  # our end is closed in any case
+        self._control.require()
 
     # ---- its terminal and its log ----------------------------------------------------------
 
@@ -151,6 +152,7 @@ class Process(ProcessTask):
         Cancellation: nobody is attached.
         """
         self._require_terminal()
+        self._control.require()
         return await attach(self._layout, container=self.container)
 
     def resize(self, columns: int, rows: int) -> None:
@@ -162,7 +164,7 @@ class Process(ProcessTask):
         """
         self._require_terminal()
         size = TerminalSize(columns, rows)
-        send_line(self._layout.control, resize_line(size.columns, size.rows))
+        self._control.send(resize_line(size.columns, size.rows))
 
     def hang_up(self) -> None:
         """Hang up its terminal: its session gets SIGHUP, and reads and writes fail from then on.
@@ -185,6 +187,7 @@ class Process(ProcessTask):
 
         Raises:
             InvalidValue: its output doesn't go to a log, or an argument can't work.
+            ContainerNotFound: its container was deleted, and its log with it.
         """
         specs = (self.record.stdout, self.record.stderr)
         if not any(spec is not None and spec.startswith("log:") for spec in specs):
@@ -192,8 +195,13 @@ class Process(ProcessTask):
                 f"the output of {self.container}/{self.id} doesn't go to a log: "
                 "create or exec it with stdout=LOG"
             )
+        if not self.has_container():
+            raise ContainerNotFound(
+                "it was deleted, and its logs with it", container=self.container
+            )
         return Logs(
             self._layout.output_log(),
+            is_there=self.has_container,
             follow=follow,
             since=since,
             tail=tail,

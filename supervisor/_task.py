@@ -23,8 +23,16 @@ from ._pidfd import PidFd
 from ._points import Point
 from ._status import Cause, ExitStatus
 from ._verdict import Remains
-from .shim import ExitFifo, Leash, Shim, make_fifos
-from .state import ProcessLayout, ProcessRecord, Result, dump, write_whole
+from .shim import Control, ExitFifo, Leash, Shim, make_fifos
+from .state import (
+    ContainerLayout,
+    Original,
+    ProcessLayout,
+    ProcessRecord,
+    Result,
+    dump,
+    write_whole,
+)
 from .stdio import Console, Stdio, Streams
 
 logger: Final = logging.getLogger("supervisor")
@@ -88,7 +96,10 @@ class ProcessTask:
         self.record: ProcessRecord = record
         self.args: tuple[str, ...] = record.args
         self.pid: int | None = None
-        self._streams = Streams(layout, record, container=container)
+        self._control = Control(layout, container=container)
+        directory = ContainerLayout(os.path.dirname(layout.path))
+        self._container_record = Original(directory.init.record)
+        self._streams = Streams(layout, record, self._control, container=container)
         self._ended_at = math.inf
 
     async def run(
@@ -316,6 +327,10 @@ class ProcessTask:
         if self._cgroup is None:
             return set()
         return self._host.hierarchies.members(self._cgroup)
+
+    def has_container(self) -> bool:
+        """Whether its container's directory is there: not that of a later one of the same id."""
+        return self._container_record.stands()
 
     def is_output_complete(self) -> bool:
         """Whether nothing more is to be expected of its output."""

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -76,10 +76,15 @@ class LogFiles:
 
     The files are PATH, PATH.1, PATH.2, ..., PATH being the newest. A file is known by its inode,
     whatever it is called just now.
+
+    Args:
+        path: the newest.
+        is_there: whether what is at that path is still the log that is meant.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, is_there: Callable[[], bool]) -> None:
         self._path = path
+        self._is_there = is_there
         self._file: BinaryIO | None = None
         self._begun = b""
         self._lines: deque[bytes] = deque()
@@ -110,6 +115,9 @@ class LogFiles:
                 return False
             following = self._next()
             if following is None:
+                return False
+            if not self._is_there():  # asked last: it may have been replaced meanwhile
+                following.close()
                 return False
             self.close()
             self._file, self._begun = following, b""

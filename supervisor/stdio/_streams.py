@@ -12,7 +12,7 @@ import trio
 
 from .._errors import scarcity
 from .._witness import hear
-from ..shim import CLOSE_STDIN, send_line
+from ..shim import CLOSE_STDIN, Control
 from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children
 
 
@@ -25,8 +25,11 @@ class Streams:
         stderr: the same.
     """
 
-    def __init__(self, layout: ProcessLayout, record: ProcessRecord, *, container: str) -> None:
+    def __init__(
+        self, layout: ProcessLayout, record: ProcessRecord, control: Control, *, container: str
+    ) -> None:
         self._container = container
+        self._control = control
         self._layout = layout
         self._record = record
         self.stdin: InputStream | None = None
@@ -46,7 +49,7 @@ class Streams:
             TooManyFiles: no descriptor was left.
         """
         # No reference back to the process: a stream that nobody keeps is closed at once.
-        let_go = partial(_end_input, self._layout.control, self._stdin_holders)
+        let_go = partial(_end_input, self._control, self._stdin_holders)
         if self._record.stdin == f"fifo:{self._layout.stdin}":
             self.stdin = InputStream(self._layout.stdin, let_go)
         if self._record.stdout == f"fifo:{self._layout.stdout}":
@@ -91,7 +94,7 @@ class Streams:
         if self.stdin is not None:
             self.stdin.close()
         else:
-            _end_input(self._layout.control, self._stdin_holders)
+            _end_input(self._control, self._stdin_holders)
 
 
 def _holder(path: str, flags: int) -> Descriptor:
@@ -103,9 +106,9 @@ def _close_all(held: list[Descriptor]) -> None:
         held.pop().close()
 
 
-def _end_input(control: str, held: list[Descriptor]) -> None:
+def _end_input(control: Control, held: list[Descriptor]) -> None:
     _close_all(held)
-    send_line(control, CLOSE_STDIN)
+    control.send(CLOSE_STDIN)
 
 
 def open_output(path: str) -> trio.lowlevel.FdStream:
