@@ -94,8 +94,7 @@ class Process(ProcessTask):
         Raises:
             ProcessEnded: it has ended.
         """
-        if self._status is not None:
-            raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
+        self._require_alive()
         self._killed = self._killed or number == signal.SIGKILL
         if self._process is not None:
             self._process.send_signal(number)
@@ -132,6 +131,7 @@ class Process(ProcessTask):
             ProcessEnded: it has ended.
         """
         self._streams.close_stdin()  # our end is closed in any case
+        self._require_alive()
         self._control.require()
 
     # ---- its terminal and its log ----------------------------------------------------------
@@ -164,6 +164,7 @@ class Process(ProcessTask):
         """
         self._require_terminal()
         size = TerminalSize(columns, rows)
+        self._require_alive()
         self._control.send(resize_line(size.columns, size.rows))
 
     def hang_up(self) -> None:
@@ -174,6 +175,7 @@ class Process(ProcessTask):
             ProcessEnded: it has ended.
         """
         self._require_terminal()
+        self._require_alive()
         self._streams.close_stdin()
 
     def logs(self, *, follow: bool = False, since: Since = None, tail: int | None = None) -> Logs:
@@ -208,6 +210,10 @@ class Process(ProcessTask):
             is_complete=self.is_output_complete,
             wait_complete=self.wait_output_complete,
         )
+
+    def _require_alive(self) -> None:
+        if self._status is not None:
+            raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
 
     def _require_terminal(self) -> None:
         if not self.record.terminal:

@@ -277,3 +277,17 @@ async def test_deleting_an_attached_one(supervisor: OpenSupervisor, bundle: Make
             await box.delete(force=True)
             assert await rest(terminal) == b""
         assert box.status is not None and box.status.signal is signal.SIGKILL
+
+
+async def test_after_the_end(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A process that has ended has no terminal to be changed, though its output can be read."""
+    async with supervisor() as sup:
+        async with await sup.create("a", bundle("echo", "hi"), terminal=True) as box:
+            await box.start()
+            await box.wait()
+            for act in (lambda: box.resize(10, 10), box.init.hang_up):
+                with pytest.raises(ProcessEnded, match="its process init has ended") as caught:
+                    act()
+                assert caught.value.container == "a"
+            async with await box.attach() as stream:
+                assert await rest(stream) == b"hi\r\n"
