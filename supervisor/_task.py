@@ -139,6 +139,7 @@ class ProcessTask:
 
     def own(self) -> None:
         """Take over what another supervisor watched: from now on we settle its end."""
+        self._streams.own(hold=self._keep)
         self._owned = True
 
     def dismiss(self) -> None:
@@ -254,7 +255,7 @@ class ProcessTask:
                 self._tell(found.status)
             elif found.finding is not Finding.RUNNING and not self._is_kept(found):
                 await self._settle(lost=found.lost)
-            self._streams.open(hold=self._keep)
+            self._streams.open(hold=self._keep, owned=self._owned)
         except BaseException:
             self._close()
             raise

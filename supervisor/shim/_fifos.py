@@ -87,9 +87,13 @@ class Control:
         self._id = layout.id
         self._container = container
 
+    def stands(self) -> bool:
+        """Whether the directory of its process is there."""
+        return self._record.stands()
+
     def require(self) -> None:
-        """Raise ProcessEnded if the directory of its process is gone."""
-        if not self._record.stands():
+        """Raise ProcessEnded if it isn't."""
+        if not self.stands():
             raise ProcessEnded(
                 f"its process {self._id} has ended and was removed", container=self._container
             )

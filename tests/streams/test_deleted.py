@@ -62,6 +62,9 @@ async def test_kill(heirs: Heirs) -> None:
 async def test_input(heirs: Heirs) -> None:
     """Both have the same fifos, and the later one's input doesn't end."""
     async with heirs.of("sleep", "60", then=("cat",), stdin=PIPE, stdout=PIPE) as (old, new):
+        assert old.stdin is not None
+        with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+            await old.stdin.send_all(b"not for you")
         with pytest.raises(ProcessEnded):
             old.close_stdin()
         assert new.stdin is not None and new.stdout is not None
