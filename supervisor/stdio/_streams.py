@@ -10,7 +10,7 @@ from functools import partial
 
 import trio
 
-from .._errors import scarcity
+from .._errors import InvalidValue, scarcity
 from .._witness import hear
 from ..shim import CLOSE_STDIN, Control
 from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children
@@ -53,7 +53,12 @@ class Streams:
         # No reference back to the process: a stream that nobody keeps is closed at once.
         let_go = partial(_end_input, self._control, self._stdin_holders)
         if self._record.stdin == f"fifo:{self._layout.stdin}":
-            self.stdin = InputStream(self._layout.stdin, let_go, stands=self._control.stands)
+            self.stdin = InputStream(
+                self._layout.stdin,
+                let_go,
+                stands=self._control.stands,
+                container=self._container,
+            )
             if owned:
                 self.stdin.open()
         if self._record.stdout == f"fifo:{self._layout.stdout}":
@@ -124,18 +129,31 @@ def _end_input(control: Control, held: list[Descriptor]) -> None:
     control.send(CLOSE_STDIN)
 
 
-def open_output(path: str) -> trio.lowlevel.FdStream:
+def open_output(path: str, container: str) -> trio.lowlevel.FdStream:
     """Open the reading end of an output fifo.
 
     Its end of file comes when the container has closed its end everywhere.
 
     Raises:
         TooManyFiles: no descriptor was left.
+        InvalidValue: we may not.
     """
     try:
         return trio.lowlevel.FdStream(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
-        raise scarcity(error) from error
+        raise _unopened(error, path, container) from error
+
+
+def _unopened(error: OSError, path: str, container: str) -> OSError | InvalidValue:
+    """Return what it means that a fifo couldn't be opened."""
+    if not isinstance(error, PermissionError):
+        return scarcity(error, container=container)
+    return InvalidValue(
+        f"its {os.path.basename(path)} can't be a PIPE: the runtime gives the fifo to the "
+        "container's user, and the file system of the supervisor's root has no ACLs to let you "
+        "in. Have it go to LOG or use a terminal, be user 0 in the container, or run as root",
+        container=container,
+    )
 
 
 class OutputStream(trio.abc.ReceiveStream):
@@ -146,7 +164,7 @@ class OutputStream(trio.abc.ReceiveStream):
 
     def __init__(self, path: str, container: str) -> None:
         self._container = container
-        self._stream = open_output(path)
+        self._stream = open_output(path, container)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive what is there, at most ``max_bytes``; ``b""`` at the end of the output."""
@@ -178,9 +196,15 @@ class InputStream(trio.abc.SendStream):
     """
 
     def __init__(
-        self, path: str, let_go: Callable[[], None], *, stands: Callable[[], bool]
+        self,
+        path: str,
+        let_go: Callable[[], None],
+        *,
+        stands: Callable[[], bool],
+        container: str,
     ) -> None:
         self._path = path
+        self._container = container
         self._let_go = let_go
         self._stands = stands
         self._opened = False
@@ -192,6 +216,7 @@ class InputStream(trio.abc.SendStream):
 
         Raises:
             TooManyFiles: no descriptor was left.
+            InvalidValue: we may not.
         """
         if self._opened or self.closed:
             return
@@ -200,7 +225,7 @@ class InputStream(trio.abc.SendStream):
         except OSError as error:
             # The process has closed its end already, or was deleted.
             if error.errno not in (errno.ENXIO, errno.ENOENT):
-                raise scarcity(error) from error
+                raise _unopened(error, self._path, self._container) from error
         else:
             self._stream = trio.lowlevel.FdStream(fd)
         self._opened = True
