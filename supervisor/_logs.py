@@ -44,7 +44,8 @@ class Logs(AsyncIterator[LogRecord]):
         if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int) or tail < 0):
             raise InvalidValue(f"tail must be None or an int of 0 or more, not {tail!r}")
         self._since_ns = _nanoseconds(since)
-        self._tail = tail
+        self._skipping = tail is not None
+        self._last: deque[LogRecord] = deque(maxlen=tail)
         self._follow = follow
         self._is_complete = is_complete
         self._wait_complete = wait_complete
@@ -96,9 +97,8 @@ class Logs(AsyncIterator[LogRecord]):
         if self._follow and self._watch is None:
             self._watch = DirectoryWatch(self._directory)  # from here on nothing is missed
         complete = self._is_complete()  # asked first: then what is there is all
-        if self._tail is not None:
-            await self._skip_to_tail(self._tail)
-            self._tail = None
+        if self._skipping:
+            await self._skip_to_tail()
         else:
             self._pending.extend(self._batch())
         if self._pending:
@@ -109,12 +109,13 @@ class Logs(AsyncIterator[LogRecord]):
         async with move_on_when(self._wait_complete):
             await self._watch.wait()
 
-    async def _skip_to_tail(self, tail: int) -> None:
-        last: deque[LogRecord] = deque(maxlen=tail)
+    async def _skip_to_tail(self) -> None:
         while batch := self._batch():
-            last.extend(batch)
+            self._last.extend(batch)  # kept here: it may be cancelled now and go on later
             await trio.lowlevel.checkpoint()
-        self._pending.extend(last)
+        self._skipping = False
+        self._pending.extend(self._last)
+        self._last.clear()
 
     def _batch(self) -> list[LogRecord]:
         while records := self._files.read(_BATCH):
@@ -136,8 +137,9 @@ def log_tail(path: str) -> bytes:
 def _nanoseconds(since: Since) -> int:
     if since is None:
         return 0
-    if isinstance(since, datetime):
-        return int(since.timestamp() * 1e9)
-    if isinstance(since, int | float) and not isinstance(since, bool):
-        return int(since * 1e9)
+    with contextlib.suppress(ValueError, OverflowError):  # not a number, or none that can be
+        if isinstance(since, datetime):
+            return int(since.timestamp() * 1e9)
+        if isinstance(since, int | float) and not isinstance(since, bool):
+            return int(since * 1e9)
     raise InvalidValue(f"since must be None, a datetime or seconds since 1970, not {since!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from supervisor import LOG, PIPE, STDOUT, InvalidValue, LogFile, LogRecord, Process
+from supervisor import LOG, PIPE, STDOUT, InvalidValue, LogFile, LogRecord, Logs, Process
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.streams.test_pipes import pattern
 from tests.support.runtimes import Choice
 from tests.support.victim import victim
 
 SMALL = LogFile(max_bytes=64 * 1024, files=3)
+NO_TIMES: list[dict[str, Any]] = [
+    {"since": since} for since in (math.inf, -math.inf, math.nan, 10**400)
+]
 
 
 async def records_of(process: Any, **options: Any) -> list[LogRecord]:
@@ -150,7 +155,7 @@ async def test_since_and_tail(supervisor: OpenSupervisor, bundle: MakeBundle) ->
         assert await data(tail=3, since=between) == [b"3", b"4"]
         assert await data(tail=1, follow=True) == [b"4"]
         assert [record.data for record in all_of_them] == [b"1", b"2", b"3", b"4"]
-        for wrong in ({"tail": -1}, {"tail": True}, {"since": "now"}):
+        for wrong in ({"tail": -1}, {"tail": True}, {"since": "now"}, *NO_TIMES):
             with pytest.raises(InvalidValue):
                 box.logs(**wrong)
 
@@ -224,6 +229,29 @@ async def test_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None
             assert scope.cancelled_caught
         with pytest.raises(StopAsyncIteration):
             await anext(records)
+
+
+async def test_tail_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Whoever is cancelled while the beginning is skipped gets the last ones at the next call."""
+    spec = bundle("sh", "-c", "echo one; echo two; echo three")
+    async with supervisor() as sup, await sup.create("a", spec, stdout=LOG) as box:
+        await box.start()
+        await records_of(box, follow=True)
+        for steps in range(1, 5):
+            got: list[LogRecord] = []
+            async with box.logs(tail=2) as records, trio.open_nursery() as nursery:
+
+                async def read(records: Logs, got: list[LogRecord]) -> None:
+                    got.append(await anext(records))
+
+                nursery.start_soon(read, records, got)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await wait_all_tasks_blocked()
+                    got += [record async for record in records]
+            assert [record.data for record in got] == [b"two", b"three"], steps
 
 
 async def test_without_a_log(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
