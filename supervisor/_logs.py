@@ -28,6 +28,8 @@ class Logs(AsyncIterator[LogRecord]):
 
     With ``follow`` it waits for more, across rotations, until the process has ended and all was
     read. Leaving the loop early, close it: ``async with process.logs(...) as records:``.
+
+    A reader that is slower than the program may be overtaken by rotation: see `gaps`.
     """
 
     def __init__(
@@ -54,6 +56,15 @@ class Logs(AsyncIterator[LogRecord]):
         self._watch: DirectoryWatch | None = None
         self._pending: deque[LogRecord] = deque()
         self._over = False
+
+    @property
+    def gaps(self) -> int:
+        """How often rotation has overtaken this reader, and records may have been lost to it.
+
+        It had removed the file that was being read before the next one was begun. How many
+        records, if any, stood between them isn't known. 0 means that none was lost.
+        """
+        return self._files.gaps
 
     def __aiter__(self) -> Self:
         return self

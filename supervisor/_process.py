@@ -184,7 +184,8 @@ class Process(ProcessTask):
         Args:
             follow: wait for more, across rotations, until it has ended and all was read. If
                 somebody else still holds its output then, that is ``deadlines.drain`` later.
-            since: a `datetime.datetime` or seconds since 1970; older ones are left out.
+            since: a `datetime.datetime` (one without a zone is local time) or seconds since
+                1970; older ones are left out.
             tail: begin with the last so many.
 
         Raises:

@@ -33,7 +33,8 @@ class LogFile:
     defaults.
 
     Attributes:
-        max_bytes: how large a file may become; then it is renamed and another one begun.
+        max_bytes: how large a file may become; then it is renamed and another one begun. At
+            least 32768.
         files: how many there may be, the one that is written included. The oldest goes first.
     """
 
