@@ -268,6 +268,21 @@ async def test_without_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> No
                 box.init.hang_up()
 
 
+async def test_receiving_from_a_closed_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Whoever has detached gets nothing any more, not even what had come with the greeting."""
+    spec = bundle("sh", "-c", "echo hello; sleep 60")
+    async with supervisor() as sup, await sup.create("a", spec, terminal=True) as box:
+        await box.start()
+        async with await box.attach() as terminal:
+            await hear(terminal, b"hello\r\n")
+        box.resize(1, 1)
+        closed = TerminalStream(trio.SocketStream(trio.socket.socket()), 0, b"hello")
+        await closed.aclose()
+        for stream in (terminal, closed):
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+
+
 async def test_deleting_an_attached_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Whoever is attached sees the end."""
     async with supervisor() as sup:
