@@ -268,6 +268,15 @@ async def test_without_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> No
                 box.init.hang_up()
 
 
+def test_a_terminal_without_a_size() -> None:
+    """What os.get_terminal_size() says where there is none is refused, with what to do."""
+    for size in ((0, 0), (80, 0)):
+        with pytest.raises(InvalidValue, match=r"not 0: a terminal without a size .* \(80, 24\)"):
+            TerminalSize(*size)
+    with pytest.raises(InvalidValue, match=r"not -1$"):
+        TerminalSize(80, -1)
+
+
 async def test_receiving_from_a_closed_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Whoever has detached gets nothing any more, not even what had come with the greeting."""
     spec = bundle("sh", "-c", "echo hello; sleep 60")
