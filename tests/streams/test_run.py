@@ -308,6 +308,8 @@ async def test_deleted_meanwhile(supervisor: OpenSupervisor, bundle: MakeBundle,
             await until(begun, "it runs")
             for box in running():
                 if kind != "pool" or box.init.args[-1] == flood[-1]:
+                    for process in box.processes.values():
+                        process.close_streams()  # as a delete may, before all of it was read
                     await box.delete(force=True)
 
 
