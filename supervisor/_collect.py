@@ -252,7 +252,8 @@ async def _ask(process: Process) -> None:
 
 async def feed(stream: trio.abc.SendStream, content: bytes | bytearray | memoryview) -> None:
     async with stream:
-        with contextlib.suppress(trio.BrokenResourceError):  # it doesn't want all of it
+        # It doesn't want all of it, or somebody has deleted its container.
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await stream.send_all(content)
 
 
@@ -269,8 +270,10 @@ class _Collected:
         self.complete = trio.Event()
 
     async def read(self) -> None:
-        async for chunk in self.stream:
-            self.content += chunk
+        # Closed: somebody has deleted its container, and there is no more to come.
+        with contextlib.suppress(trio.ClosedResourceError):
+            async for chunk in self.stream:
+                self.content += chunk
         self.complete.set()
 
 

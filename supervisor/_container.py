@@ -277,7 +277,7 @@ class Container:
         """SIGKILL all of its processes: everything in its cgroup.
 
         Raises:
-            ProcessEnded: its init has ended.
+            ProcessEnded: its init has ended, or it was deleted.
         """
         _end.kill(self._core)
 

@@ -68,6 +68,9 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
 
 def kill(core: Core) -> None:
     """SIGKILL its init, and everything else in its cgroup."""
+    replaced = core.lock is None and not core.init.has_container()
+    if replaced or core.current() is State.DELETED:  # a later one of its id has the same cgroup
+        raise ProcessEnded("it was deleted", container=core.record.id)
     try:
         core.init.send_signal(signal.SIGKILL)
     finally:

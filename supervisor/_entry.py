@@ -187,7 +187,7 @@ class Entry:
         if not frame:
             self.rest = self._send(self.rest)
         if not frame and not self.rest and errand.input is not None:
-            self.box.close_stdin()
+            self._end_input()
         try:
             await self.box.start()
         except IllegalTransition:  # it was killed after the last look at it

@@ -28,12 +28,15 @@ class Logs(AsyncIterator[LogRecord]):
 
     With ``follow`` it waits for more, across rotations, until the process has ended and all was
     read. Leaving the loop early, close it: ``async with process.logs(...) as records:``.
+
+    A reader that is slower than the program may be overtaken by rotation: see `gaps`.
     """
 
     def __init__(
         self,
         path: str,
         *,
+        is_there: Callable[[], bool],
         follow: bool,
         since: Since,
         tail: int | None,
@@ -43,15 +46,25 @@ class Logs(AsyncIterator[LogRecord]):
         if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int) or tail < 0):
             raise InvalidValue(f"tail must be None or an int of 0 or more, not {tail!r}")
         self._since_ns = _nanoseconds(since)
-        self._tail = tail
+        self._skipping = tail is not None
+        self._last: deque[LogRecord] = deque(maxlen=tail)
         self._follow = follow
         self._is_complete = is_complete
         self._wait_complete = wait_complete
         self._directory = os.path.dirname(path)
-        self._files = LogFiles(path)
+        self._files = LogFiles(path, is_there)
         self._watch: DirectoryWatch | None = None
         self._pending: deque[LogRecord] = deque()
         self._over = False
+
+    @property
+    def gaps(self) -> int:
+        """How often rotation has overtaken this reader, and records may have been lost to it.
+
+        It had removed the file that was being read before the next one was begun. How many
+        records, if any, stood between them isn't known. 0 means that none was lost.
+        """
+        return self._files.gaps
 
     def __aiter__(self) -> Self:
         return self
@@ -95,9 +108,8 @@ class Logs(AsyncIterator[LogRecord]):
         if self._follow and self._watch is None:
             self._watch = DirectoryWatch(self._directory)  # from here on nothing is missed
         complete = self._is_complete()  # asked first: then what is there is all
-        if self._tail is not None:
-            await self._skip_to_tail(self._tail)
-            self._tail = None
+        if self._skipping:
+            await self._skip_to_tail()
         else:
             self._pending.extend(self._batch())
         if self._pending:
@@ -108,12 +120,13 @@ class Logs(AsyncIterator[LogRecord]):
         async with move_on_when(self._wait_complete):
             await self._watch.wait()
 
-    async def _skip_to_tail(self, tail: int) -> None:
-        last: deque[LogRecord] = deque(maxlen=tail)
+    async def _skip_to_tail(self) -> None:
         while batch := self._batch():
-            last.extend(batch)
+            self._last.extend(batch)  # kept here: it may be cancelled now and go on later
             await trio.lowlevel.checkpoint()
-        self._pending.extend(last)
+        self._skipping = False
+        self._pending.extend(self._last)
+        self._last.clear()
 
     def _batch(self) -> list[LogRecord]:
         while records := self._files.read(_BATCH):
@@ -135,8 +148,9 @@ def log_tail(path: str) -> bytes:
 def _nanoseconds(since: Since) -> int:
     if since is None:
         return 0
-    if isinstance(since, datetime):
-        return int(since.timestamp() * 1e9)
-    if isinstance(since, int | float) and not isinstance(since, bool):
-        return int(since * 1e9)
+    with contextlib.suppress(ValueError, OverflowError):  # not a number, or none that can be
+        if isinstance(since, datetime):
+            return int(since.timestamp() * 1e9)
+        if isinstance(since, int | float) and not isinstance(since, bool):
+            return int(since * 1e9)
     raise InvalidValue(f"since must be None, a datetime or seconds since 1970, not {since!r}")

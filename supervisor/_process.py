@@ -7,12 +7,12 @@ from typing import Final
 
 import trio
 
-from ._errors import InvalidValue, ProcessEnded, SupervisorClosed
+from ._errors import ContainerNotFound, InvalidValue, ProcessEnded, SupervisorClosed
 from ._hearing import hears
 from ._logs import Logs, Since
 from ._status import ExitStatus
 from ._task import ProcessTask
-from .shim import resize_line, send_line, signal_line
+from .shim import resize_line, signal_line
 from .stdio import InputStream, TerminalSize, TerminalStream, attach
 
 _HEARING_SECONDS: Final = 0.5
@@ -112,14 +112,13 @@ class Process(ProcessTask):
             ProcessEnded: it has ended.
         """
         check_signal(number, "number", container=self.container, least=0)
-        if self._status is not None:
-            raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
+        self._require_alive()
         if number == signal.SIGKILL:
             self.note_killed()
         if self._process is not None:
             self._process.send_signal(number)
         else:
-            send_line(self._layout.control, signal_line(number))
+            self._control.send(signal_line(number))
 
     async def ask(self, number: int) -> ExitStatus:
         """Send a signal, and wait for the end.
@@ -150,7 +149,9 @@ class Process(ProcessTask):
         Raises:
             ProcessEnded: it has ended.
         """
-        self._streams.close_stdin()
+        self._streams.close_stdin()  # our end is closed in any case
+        self._require_alive()
+        self._control.require()
 
     # ---- its terminal and its log ----------------------------------------------------------
 
@@ -170,6 +171,7 @@ class Process(ProcessTask):
         Cancellation: nobody is attached.
         """
         self._require_terminal()
+        self._control.require()
         return await attach(self._layout, container=self.container)
 
     def resize(self, columns: int, rows: int) -> None:
@@ -181,7 +183,8 @@ class Process(ProcessTask):
         """
         self._require_terminal()
         size = TerminalSize(columns, rows)
-        send_line(self._layout.control, resize_line(size.columns, size.rows))
+        self._require_alive()
+        self._control.send(resize_line(size.columns, size.rows))
 
     def hang_up(self) -> None:
         """Hang up its terminal: its session gets SIGHUP, and reads and writes fail from then on.
@@ -191,6 +194,7 @@ class Process(ProcessTask):
             ProcessEnded: it has ended.
         """
         self._require_terminal()
+        self._require_alive()
         self._streams.close_stdin()
 
     def logs(self, *, follow: bool = False, since: Since = None, tail: int | None = None) -> Logs:
@@ -199,11 +203,13 @@ class Process(ProcessTask):
         Args:
             follow: wait for more, across rotations, until it has ended and all was read. If
                 somebody else still holds its output then, that is ``deadlines.drain`` later.
-            since: a `datetime.datetime` or seconds since 1970; older ones are left out.
+            since: a `datetime.datetime` (one without a zone is local time) or seconds since
+                1970; older ones are left out.
             tail: begin with the last so many.
 
         Raises:
             InvalidValue: its output doesn't go to a log, or an argument can't work.
+            ContainerNotFound: its container was deleted, and its log with it.
         """
         specs = (self.record.stdout, self.record.stderr)
         if not any(spec is not None and spec.startswith("log:") for spec in specs):
@@ -211,14 +217,23 @@ class Process(ProcessTask):
                 f"the output of {self.container}/{self.id} doesn't go to a log: "
                 "create or exec it with stdout=LOG"
             )
+        if not self.has_container():
+            raise ContainerNotFound(
+                "it was deleted, and its logs with it", container=self.container
+            )
         return Logs(
             self._layout.output_log(),
+            is_there=self.has_container,
             follow=follow,
             since=since,
             tail=tail,
             is_complete=self.is_output_complete,
             wait_complete=self.wait_output_complete,
         )
+
+    def _require_alive(self) -> None:
+        if self._status is not None:
+            raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
 
     def _require_terminal(self) -> None:
         if not self.record.terminal:

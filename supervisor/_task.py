@@ -24,8 +24,17 @@ from ._points import Point
 from ._status import Cause, ExitStatus
 from ._verdict import Remains
 from .oci import INIT_ARGS
-from .shim import ExitFifo, Leash, Shim, make_fifos
-from .state import ProcessLayout, ProcessRecord, Result, dump, look_at, write_whole
+from .shim import Control, ExitFifo, Leash, Shim, make_fifos
+from .state import (
+    ContainerLayout,
+    Original,
+    ProcessLayout,
+    ProcessRecord,
+    Result,
+    dump,
+    look_at,
+    write_whole,
+)
 from .stdio import Console, Stdio, Streams
 
 logger: Final = logging.getLogger("supervisor")
@@ -95,7 +104,10 @@ class ProcessTask:
         self.record: ProcessRecord = record
         self.args: tuple[str, ...] = record.args
         self.pid: int | None = None
-        self._streams = Streams(layout, record, container=container)
+        self._control = Control(layout, container=container)
+        directory = ContainerLayout(os.path.dirname(layout.path))
+        self._container_record = Original(directory.init.record)
+        self._streams = Streams(layout, record, self._control, container=container)
         self._ended_at = math.inf
 
     async def run(
@@ -141,6 +153,7 @@ class ProcessTask:
 
     def own(self) -> None:
         """Take over what another supervisor watched: from now on we settle its end."""
+        self._streams.own(hold=self._keep)
         self._owned = True
         self._asking.cancel()  # nobody else will tell
 
@@ -276,7 +289,7 @@ class ProcessTask:
                 self._tell(found.status)
             elif found.finding is not Finding.RUNNING and not self._is_kept(found):
                 await self._settle(lost=found.lost)
-            self._streams.open(hold=self._keep)
+            self._streams.open(hold=self._keep, owned=self._owned)
         except BaseException:
             self._close()
             raise
@@ -387,6 +400,10 @@ class ProcessTask:
         if self._cgroup is None:
             return set()
         return self._host.hierarchies.members(self._cgroup)
+
+    def has_container(self) -> bool:
+        """Whether its container's directory is there: not that of a later one of the same id."""
+        return self._container_record.stands()
 
     def is_output_complete(self) -> bool:
         """Whether nothing more is to be expected of its output."""

@@ -13,6 +13,7 @@ from ._binary import check_program, find_binary
 from ._fifos import (
     CLOSE_STDIN,
     RELEASE,
+    Control,
     ExitFifo,
     make_fifos,
     resize_line,
@@ -25,6 +26,7 @@ from ._report import Made, Refused, parse_report
 __all__ = [
     "CLOSE_STDIN",
     "RELEASE",
+    "Control",
     "ExitFifo",
     "Leash",
     "Made",

@@ -10,6 +10,7 @@ import os
 import trio
 
 from .._errors import ProcessEnded, scarcity
+from ..state import Original, ProcessLayout
 
 
 def make_fifos(*paths: str) -> None:
@@ -54,7 +55,7 @@ class ExitFifo:
             self._fd = -1
 
 
-def send_line(control: str, line: str) -> None:
+def send_line(control: str, line: str, *, container: str | None = None) -> None:
     """Write one line to a shim's ``control`` fifo.
 
     Raises:
@@ -71,10 +72,36 @@ def send_line(control: str, line: str) -> None:
     except BlockingIOError:
         raise
     except OSError as error:  # it may also have gone since we opened the fifo: EPIPE
-        scarce = scarcity(error)
+        scarce = scarcity(error, container=container)
         if scarce is not error:
             raise scarce from error
-        raise ProcessEnded(f"its shim is gone ({error.strerror})") from error
+        raise ProcessEnded(f"its shim is gone ({error.strerror})", container=container) from error
+
+
+class Control:
+    """Lines for the shim of one process: never for that of a later one at the same path."""
+
+    def __init__(self, layout: ProcessLayout, *, container: str) -> None:
+        self._path = layout.control
+        self._record = Original(layout.record)
+        self._id = layout.id
+        self._container = container
+
+    def stands(self) -> bool:
+        """Whether the directory of its process is there."""
+        return self._record.stands()
+
+    def require(self) -> None:
+        """Raise ProcessEnded if it isn't."""
+        if not self.stands():
+            raise ProcessEnded(
+                f"its process {self._id} has ended and was removed", container=self._container
+            )
+
+    def send(self, line: str) -> None:
+        """Write one line; raises as `send_line`."""
+        self.require()
+        send_line(self._path, line, container=self._container)
 
 
 CLOSE_STDIN = "0 0 0"

@@ -21,7 +21,7 @@ read again.
 
 from ._codec import dump, load, loads
 from ._descriptors import Descriptor, close_in_children
-from ._files import write_new, write_whole
+from ._files import Original, write_new, write_whole
 from ._ids import RESERVED, check_exec_id, check_id
 from ._layout import ContainerLayout, ProcessLayout, RootLayout
 from ._lock import Lock, held
@@ -48,6 +48,7 @@ __all__ = [
     "Descriptor",
     "Intent",
     "Lock",
+    "Original",
     "ProcessLayout",
     "ProcessRecord",
     "Result",

@@ -124,3 +124,28 @@ def _sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+class Original:
+    """A file that is known by more than its path: one that is there later is another.
+
+    Args:
+        path: a file that is written once. If it isn't there, nothing ever is it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._identity = _identity(path)
+
+    def stands(self) -> bool:
+        """Whether it is still there."""
+        return self._identity is not None and _identity(self._path) == self._identity
+
+
+def _identity(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    # An inode's number is soon given to another file, which was written at another time.
+    return status.st_dev, status.st_ino, status.st_mtime_ns

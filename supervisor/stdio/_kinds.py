@@ -20,9 +20,9 @@ _MAX_LOG_FILES = 1000
 _MAX_TERMINAL_SIZE = 65535
 
 
-def _check_range(name: str, value: int, low: int, high: int) -> None:
+def _check_range(name: str, value: int, low: int, high: int, hint: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidValue(f"{name} must be an int from {low} to {high}, not {value!r}")
+        raise InvalidValue(f"{name} must be an int from {low} to {high}, not {value!r}{hint}")
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +33,8 @@ class LogFile:
     defaults.
 
     Attributes:
-        max_bytes: how large a file may become; then it is renamed and another one begun.
+        max_bytes: how large a file may become; then it is renamed and another one begun. At
+            least 32768.
         files: how many there may be, the one that is written included. The oldest goes first.
     """
 
@@ -83,8 +84,10 @@ class TerminalSize:
     rows: int = 24
 
     def __attrs_post_init__(self) -> None:
-        _check_range("columns", self.columns, 1, _MAX_TERMINAL_SIZE)
-        _check_range("rows", self.rows, 1, _MAX_TERMINAL_SIZE)
+        without = 0 in (self.columns, self.rows)  # as os.get_terminal_size() returns it
+        hint = ": a terminal without a size says 0: give (80, 24)" if without else ""
+        _check_range("columns", self.columns, 1, _MAX_TERMINAL_SIZE, hint)
+        _check_range("rows", self.rows, 1, _MAX_TERMINAL_SIZE, hint)
 
 
 StdioArgument = int | str | os.PathLike[str] | IO[Any] | LogFile | Fifo | None

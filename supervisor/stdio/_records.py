@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import BinaryIO
 
@@ -24,6 +24,7 @@ _LINE = re.compile(
     re.DOTALL,
 )
 _READ_BYTES = 256 * 1024
+_TRIES = 10
 
 
 @attrs.frozen
@@ -74,15 +75,25 @@ def parse_record(line: bytes) -> LogRecord | None:
 class LogFiles:
     """Reads a log that is written and rotated meanwhile: every record that is kept, once.
 
+    Attributes:
+        gaps: how often rotation had removed the file that was being read before the next one was
+            begun: those between them, if any, weren't read.
+
     The files are PATH, PATH.1, PATH.2, ..., PATH being the newest. A file is known by its inode,
     whatever it is called just now.
+
+    Args:
+        path: the newest.
+        is_there: whether what is at that path is still the log that is meant.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, is_there: Callable[[], bool]) -> None:
         self._path = path
+        self._is_there = is_there
         self._file: BinaryIO | None = None
         self._begun = b""
         self._lines: deque[bytes] = deque()
+        self.gaps: int = 0
 
     def read(self, limit: int) -> list[LogRecord]:
         """Return up to ``limit`` of those that are there and weren't read yet."""
@@ -108,9 +119,13 @@ class LogFiles:
                 continue
             if self._file is not None and not over:
                 return False
-            following = self._next()
+            following, adjacent = self._next_undisturbed()
             if following is None:
                 return False
+            if not self._is_there():  # asked last: it may have been replaced meanwhile
+                following.close()
+                return False
+            self.gaps += self._file is not None and not adjacent
             self.close()
             self._file, self._begun = following, b""
         return True
@@ -128,11 +143,26 @@ class LogFiles:
         except FileNotFoundError:
             return True
 
-    def _next(self) -> BinaryIO | None:
+    def _next_undisturbed(self) -> tuple[BinaryIO | None, bool]:
+        """Do as `_next`, and again if it was rotated meanwhile: two rotations could mislead it."""
+        for _ in range(_TRIES):
+            newest = _inode(self._path)
+            following, adjacent = self._next()
+            if _inode(self._path) == newest:
+                return following, adjacent
+            if following is not None:
+                following.close()
+        following, _ = self._next()
+        return following, False
+
+    def _next(self) -> tuple[BinaryIO | None, bool]:
         """Open the file that follows the one that is open, or the oldest.
 
         From the newest to the oldest: a rotation meanwhile moves files the same way, so that one
         may be met twice, but none is missed.
+
+        Returns:
+            The file, or None if there is none; and whether the open one is still there.
         """
         current = None if self._file is None else os.fstat(self._file.fileno())
         following: BinaryIO | None = None
@@ -149,7 +179,7 @@ class LogFiles:
             status = os.fstat(file.fileno())
             if current is not None and os.path.samestat(status, current):
                 file.close()
-                break
+                return following, True
             if status.st_ino in seen:
                 file.close()
                 continue
@@ -157,7 +187,7 @@ class LogFiles:
             if following is not None:
                 following.close()
             following = file
-        return following
+        return following, False
 
     def _names(self) -> Iterator[str]:
         yield self._path
@@ -171,3 +201,10 @@ class LogFiles:
         # One more than there are: a rotation may add it while we look.
         for number in range(1, max(numbers, default=0) + 2):
             yield f"{self._path}.{number}"
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return None

@@ -10,9 +10,9 @@ from functools import partial
 
 import trio
 
-from .._errors import scarcity
+from .._errors import InvalidValue, scarcity
 from .._witness import hear
-from ..shim import CLOSE_STDIN, send_line
+from ..shim import CLOSE_STDIN, Control
 from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children
 
 
@@ -25,8 +25,11 @@ class Streams:
         stderr: the same.
     """
 
-    def __init__(self, layout: ProcessLayout, record: ProcessRecord, *, container: str) -> None:
+    def __init__(
+        self, layout: ProcessLayout, record: ProcessRecord, control: Control, *, container: str
+    ) -> None:
         self._container = container
+        self._control = control
         self._layout = layout
         self._record = record
         self.stdin: InputStream | None = None
@@ -35,32 +38,50 @@ class Streams:
         self._stdin_holders: list[Descriptor] = []
         self._output_holders: list[Descriptor] = []
 
-    def open(self, *, hold: bool = False) -> None:
+    def open(self, *, hold: bool = False, owned: bool = True) -> None:
         """Open the fifos in the process directory; a fifo of the caller's own is the caller's.
 
         Args:
             hold: whether to hold each of them open beside the streams, as the shim does: then
                 they stay whole without it.
+            owned: whether the process is supervised from here. Whoever only looks on opens the
+                input when it is first used: an open one would keep it from ending.
 
         Raises:
             TooManyFiles: no descriptor was left.
         """
         # No reference back to the process: a stream that nobody keeps is closed at once.
-        let_go = partial(_end_input, self._layout.control, self._stdin_holders)
+        let_go = partial(_end_input, self._control, self._stdin_holders)
         if self._record.stdin == f"fifo:{self._layout.stdin}":
-            self.stdin = InputStream(self._layout.stdin, let_go)
+            self.stdin = InputStream(
+                self._layout.stdin,
+                let_go,
+                stands=self._control.stands,
+                container=self._container,
+            )
+            if owned:
+                self.stdin.open()
         if self._record.stdout == f"fifo:{self._layout.stdout}":
             self.stdout = OutputStream(self._layout.stdout, self._container)
         if self._record.stderr == f"fifo:{self._layout.stderr}":
             self.stderr = OutputStream(self._layout.stderr, self._container)
         if hold:
-            self._hold()
+            self._hold_output()
+        if hold and owned:
+            self._hold_input()
 
-    def _hold(self) -> None:
+    def own(self, *, hold: bool) -> None:
+        """Take over the streams of a process that wasn't owned: ``hold`` as at `open`."""
+        if hold and not self._stdin_holders:
+            self._hold_input()
+
+    def _hold_input(self) -> None:
+        if self.stdin is not None and not self.stdin.closed:
+            with contextlib.suppress(OSError):  # ENXIO: the process has closed it already
+                self._stdin_holders.append(_holder(self._layout.stdin, os.O_WRONLY))
+
+    def _hold_output(self) -> None:
         try:
-            if self.stdin is not None:
-                with contextlib.suppress(OSError):  # ENXIO: the process has closed it already
-                    self._stdin_holders.append(_holder(self._layout.stdin, os.O_WRONLY))
             if self.stdout is not None:
                 self._output_holders.append(_holder(self._layout.stdout, os.O_RDONLY))
             if self.stderr is not None:
@@ -91,7 +112,7 @@ class Streams:
         if self.stdin is not None:
             self.stdin.close()
         else:
-            _end_input(self._layout.control, self._stdin_holders)
+            _end_input(self._control, self._stdin_holders)
 
 
 def _holder(path: str, flags: int) -> Descriptor:
@@ -103,23 +124,36 @@ def _close_all(held: list[Descriptor]) -> None:
         held.pop().close()
 
 
-def _end_input(control: str, held: list[Descriptor]) -> None:
+def _end_input(control: Control, held: list[Descriptor]) -> None:
     _close_all(held)
-    send_line(control, CLOSE_STDIN)
+    control.send(CLOSE_STDIN)
 
 
-def open_output(path: str) -> trio.lowlevel.FdStream:
+def open_output(path: str, container: str) -> trio.lowlevel.FdStream:
     """Open the reading end of an output fifo.
 
     Its end of file comes when the container has closed its end everywhere.
 
     Raises:
         TooManyFiles: no descriptor was left.
+        InvalidValue: we may not.
     """
     try:
         return trio.lowlevel.FdStream(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
-        raise scarcity(error) from error
+        raise _unopened(error, path, container) from error
+
+
+def _unopened(error: OSError, path: str, container: str) -> OSError | InvalidValue:
+    """Return what it means that a fifo couldn't be opened."""
+    if not isinstance(error, PermissionError):
+        return scarcity(error, container=container)
+    return InvalidValue(
+        f"its {os.path.basename(path)} can't be a PIPE: the runtime gives the fifo to the "
+        "container's user, and the file system of the supervisor's root has no ACLs to let you "
+        "in. Have it go to LOG or use a terminal, be user 0 in the container, or run as root",
+        container=container,
+    )
 
 
 class OutputStream(trio.abc.ReceiveStream):
@@ -130,7 +164,7 @@ class OutputStream(trio.abc.ReceiveStream):
 
     def __init__(self, path: str, container: str) -> None:
         self._container = container
-        self._stream = open_output(path)
+        self._stream = open_output(path, container)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive what is there, at most ``max_bytes``; ``b""`` at the end of the output."""
@@ -156,19 +190,48 @@ class InputStream(trio.abc.SendStream):
 
     Closing it is the end of the process's input, as with a `trio.Process`: the shim, which
     holds the fifo open so that writers may come and go, is told to let go of it.
+
+    Attributes:
+        closed: whether it was closed here.
     """
 
-    def __init__(self, path: str, let_go: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        let_go: Callable[[], None],
+        *,
+        stands: Callable[[], bool],
+        container: str,
+    ) -> None:
+        self._path = path
+        self._container = container
         self._let_go = let_go
-        self._closed = False
+        self._stands = stands
+        self._opened = False
+        self.closed = False
         self._stream: trio.lowlevel.FdStream | None = None
+
+    def open(self) -> None:
+        """Open it, unless it was opened, or closed, before: from then on it keeps it from ending.
+
+        Raises:
+            TooManyFiles: no descriptor was left.
+            InvalidValue: we may not.
+        """
+        if self._opened or self.closed:
+            return
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # ENXIO: the process has closed its end already
-                raise scarcity(error) from error
+            # The process has closed its end already, or was deleted.
+            if error.errno not in (errno.ENXIO, errno.ENOENT):
+                raise _unopened(error, self._path, self._container) from error
         else:
             self._stream = trio.lowlevel.FdStream(fd)
+        self._opened = True
+        if self._stream is not None and not self._stands():  # that was a later one's
+            self._stream.close()
+            self._stream = None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; BrokenResourceError once the process has closed its end."""
@@ -199,9 +262,9 @@ class InputStream(trio.abc.SendStream):
 
     def close(self) -> None:
         """End the process's input; the second time nothing happens."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         if self._stream is not None:
             self._stream.close()
         with contextlib.suppress(ProcessLookupError):
@@ -209,13 +272,14 @@ class InputStream(trio.abc.SendStream):
 
     def detach(self) -> None:
         """Close our end and leave the process's input open for other writers."""
-        self._closed = True
+        self.closed = True
         if self._stream is not None:
             self._stream.close()
 
     def _usable(self) -> trio.lowlevel.FdStream:
-        if self._closed:
+        if self.closed:
             raise trio.ClosedResourceError("this end of the fifo was closed")
+        self.open()
         if self._stream is None:
             raise trio.BrokenResourceError("the process has closed its standard input")
         return self._stream

@@ -56,6 +56,7 @@ class TerminalStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Detach."""
+        self._first = b""
         await self._stream.aclose()
 
 

@@ -236,6 +236,55 @@ async def test_owner_lets_go(
         await nothing_left()
 
 
+@pytest.mark.parametrize("kept", ["kill", "keep"])
+async def test_input_ends(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, kept: str
+) -> None:
+    """Whoever looks on doesn't keep a program's input from ending, until it has sent something."""
+    async with supervisor(root) as first, supervisor(root) as second:
+        for sends in (False, True):
+            async with await first.create(
+                "a", bundle("cat"), stdin=PIPE, stdout=PIPE, on_shim_lost=kept
+            ) as owner:
+                await second.adopt()
+                await owner.start()
+                ours, theirs = owner.stdin, second["a"].stdin
+                assert ours is not None and theirs is not None and owner.stdout is not None
+                if sends:
+                    await theirs.send_all(b"from the other side")
+                    assert await owner.stdout.receive_some() == b"from the other side"
+                await ours.aclose()
+                if sends:
+                    await theirs.send_all(b"more")
+                    assert await owner.stdout.receive_some() == b"more"
+                    await theirs.aclose()
+                with trio.fail_after(10):
+                    assert (await owner.wait()).code == 0
+
+
+@pytest.mark.parametrize("kept", ["kill", "keep"])
+async def test_input_of_one_that_was_taken_over(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, kept: str
+) -> None:
+    """Once taken over, the input is as that of an own one; a kept one's also without its shim."""
+    async with supervisor(root) as second:
+        async with supervisor(root) as first:
+            box = await first.create("a", bundle("cat"), stdin=PIPE, stdout=PIPE, on_shim_lost=kept)
+            await box.start()
+            await second.adopt()
+        await second.adopt()
+        box = second["a"]
+        assert not box.foreign and box.stdin is not None and box.stdout is not None
+        if kept == "keep":
+            end(shim_of(root / "a/init"))
+        await box.stdin.send_all(b"hello")
+        assert await box.stdout.receive_some() == b"hello"
+        await box.stdin.aclose()
+        with trio.fail_after(10):
+            assert (await box.wait()).signal is None
+        await box.delete(force=True)
+
+
 @pytest.mark.runtimes("runc", "crun")
 async def test_left_alone(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from supervisor import LOG, PIPE, STDOUT, InvalidValue, LogFile, LogRecord, Process
+from supervisor import LOG, PIPE, STDOUT, InvalidValue, LogFile, LogRecord, Logs, Process
+from supervisor.stdio import LogFiles
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.streams.test_pipes import pattern
 from tests.support.runtimes import Choice
 from tests.support.victim import victim
 
 SMALL = LogFile(max_bytes=64 * 1024, files=3)
+NO_TIMES: list[dict[str, Any]] = [
+    {"since": since} for since in (math.inf, -math.inf, math.nan, 10**400)
+]
 
 
 async def records_of(process: Any, **options: Any) -> list[LogRecord]:
@@ -126,6 +133,51 @@ async def test_bounds(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
     assert seen == sorted(set(seen)) and seen[-len(kept) :] == kept
 
 
+async def test_overtaken(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A reader that rotation overtakes is told so; one that keeps up, or comes later, isn't."""
+    script = "echo first; read x; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo line-$i; done"
+    spec = bundle("sh", "-c", script)
+    async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE, stdout=SMALL) as box:
+        await box.start()
+        async with box.logs(follow=True) as slow:
+            assert (await anext(slow)).data == b"first"
+            box.close_stdin()
+            await box.wait()
+            late = box.logs(follow=True)
+            kept = [record async for record in late]
+            seen = [record async for record in slow]  # the rest of its file, then what is left
+            assert seen[0].data == b"line-1" and seen[-len(kept) :] == kept
+            assert len(seen) < 20_000
+            assert (slow.gaps, late.gaps) == (1, 0)
+
+
+def test_rotated_while_the_next_file_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rotations during the walk over the files don't have one of them left out."""
+    path = tmp_path / "init.log"
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / name).write_text(f"2026-01-31T12:34:56.0Z stdout F {text}\n")
+
+    def rotate_twice(self: LogFiles) -> Iterator[str]:
+        monkeypatch.undo()
+        yield str(path)
+        (tmp_path / "init.log.1").rename(tmp_path / "init.log.3")
+        path.rename(tmp_path / "init.log.2")
+        write("init.log.1", "c")
+        write("init.log", "d")
+        yield from (f"{path}.{number}" for number in range(1, 4))
+
+    write("init.log.1", "a")
+    write("init.log", "b")
+    with contextlib.closing(LogFiles(str(path), lambda: True)) as files:
+        assert [record.data for record in files.read(1)] == [b"a"]
+        monkeypatch.setattr(LogFiles, "_names", rotate_twice)
+        assert [record.data for record in files.read(9)] == [b"b", b"c", b"d"]
+        assert files.gaps == 0
+
+
 async def test_since_and_tail(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """One may begin at a time, or with the last so many."""
     spec = bundle("sh", "-c", "echo 1; echo 2; read x; echo 3; echo 4")
@@ -150,7 +202,7 @@ async def test_since_and_tail(supervisor: OpenSupervisor, bundle: MakeBundle) ->
         assert await data(tail=3, since=between) == [b"3", b"4"]
         assert await data(tail=1, follow=True) == [b"4"]
         assert [record.data for record in all_of_them] == [b"1", b"2", b"3", b"4"]
-        for wrong in ({"tail": -1}, {"tail": True}, {"since": "now"}):
+        for wrong in ({"tail": -1}, {"tail": True}, {"since": "now"}, *NO_TIMES):
             with pytest.raises(InvalidValue):
                 box.logs(**wrong)
 
@@ -224,6 +276,29 @@ async def test_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None
             assert scope.cancelled_caught
         with pytest.raises(StopAsyncIteration):
             await anext(records)
+
+
+async def test_tail_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Whoever is cancelled while the beginning is skipped gets the last ones at the next call."""
+    spec = bundle("sh", "-c", "echo one; echo two; echo three")
+    async with supervisor() as sup, await sup.create("a", spec, stdout=LOG) as box:
+        await box.start()
+        await records_of(box, follow=True)
+        for steps in range(1, 5):
+            got: list[LogRecord] = []
+            async with box.logs(tail=2) as records, trio.open_nursery() as nursery:
+
+                async def read(records: Logs, got: list[LogRecord]) -> None:
+                    got.append(await anext(records))
+
+                nursery.start_soon(read, records, got)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await wait_all_tasks_blocked()
+                    got += [record async for record in records]
+            assert [record.data for record in got] == [b"two", b"three"], steps
 
 
 async def test_without_a_log(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:

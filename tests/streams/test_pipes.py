@@ -14,7 +14,16 @@ from typing import IO
 import pytest
 import trio
 
-from supervisor import DEVNULL, PIPE, STDOUT, Bundle, Fifo, NotFifo, run_container
+from supervisor import (
+    DEVNULL,
+    PIPE,
+    STDOUT,
+    Bundle,
+    Fifo,
+    NotFifo,
+    ProcessEnded,
+    run_container,
+)
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.runtimes import Choice, needs_root
 from tests.support.victim import victim
@@ -270,3 +279,21 @@ async def test_a_broken_pipe(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
         with pytest.raises(trio.BrokenResourceError):
             await box.stdin.send_all(b"x")
         box.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("stdin", [PIPE, None], ids=["pipe", "null"])
+async def test_ending_the_input_after_the_end(
+    supervisor: OpenSupervisor, bundle: MakeBundle, stdin: int | None
+) -> None:
+    """A process that has ended has no input to be ended; its stream closes all the same."""
+    async with supervisor() as sup, await sup.create("a", bundle("true"), stdin=stdin) as box:
+        await box.start()
+        await box.wait()
+        for _ in range(2):
+            with pytest.raises(ProcessEnded) as caught:
+                box.close_stdin()
+            assert caught.value.container == "a"
+        if box.stdin is not None:
+            with pytest.raises(trio.ClosedResourceError):
+                await box.stdin.send_all(b"x")
+            await box.stdin.aclose()

@@ -22,6 +22,7 @@ from supervisor import (
     Process,
     ProcessFailed,
     RuntimeFailed,
+    State,
     run_container,
 )
 from tests.cancellation.test_every_checkpoint import cancelled_after, for_every_checkpoint
@@ -291,6 +292,53 @@ async def test_deliver_cancel_that_fails(supervisor: OpenSupervisor, bundle: Mak
         assert list(sup) == ["a"]
         running = await box.run(["busybox", "pidof", "sleep"], capture_stdout=True)
         assert running.stdout == b"1\n"
+
+
+@pytest.mark.parametrize("kind", ["output", "input", "exec", "pool"])
+async def test_deleted_meanwhile(supervisor: OpenSupervisor, bundle: MakeBundle, kind: str) -> None:
+    """Whoever's container another task deletes is told how its program ended, and no more."""
+    flood = ["sh", "-c", "exec cat /dev/zero"]
+    async with supervisor() as sup:
+
+        async def run() -> object:
+            if kind == "output":
+                return await run_container(bundle(*flood), supervisor=sup, capture_stdout=True)
+            if kind == "input":
+                return await run_container(
+                    bundle("sleep", "60"), supervisor=sup, stdin=bytes(1 << 20)
+                )
+            if kind == "pool":
+                async with ContainerPool(bundle("true"), size=1, supervisor=sup) as pool:
+                    return await pool.run(["/bin/busybox", *flood])
+            async with await sup.create("a", bundle("sleep", "60")) as box:
+                await box.start()
+                return await box.run(flood, capture_stdout=True)
+
+        async def fail() -> None:
+            with pytest.raises(ProcessFailed) as caught:
+                await run()
+            assert caught.value.returncode == -signal.SIGKILL
+
+        def running() -> list[Container]:
+            return [box for box in sup.values() if box.state is State.RUNNING]
+
+        def begun() -> bool:
+            processes = [process for box in running() for process in box.processes.values()]
+            return any(
+                process.args[-1] in (flood[-1], "60")
+                and (kind != "exec" or process.id != "init")
+                and process.pid is not None
+                for process in processes
+            )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await until(begun, "it runs")
+            for box in running():
+                if kind != "pool" or box.init.args[-1] == flood[-1]:
+                    for process in box.processes.values():
+                        process.close_streams()  # as a delete may, before all of it was read
+                    await box.delete(force=True)
 
 
 async def test_a_grandchild_holds_the_output(

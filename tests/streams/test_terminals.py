@@ -268,6 +268,30 @@ async def test_without_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> No
                 box.init.hang_up()
 
 
+def test_a_terminal_without_a_size() -> None:
+    """What os.get_terminal_size() says where there is none is refused, with what to do."""
+    for size in ((0, 0), (80, 0)):
+        with pytest.raises(InvalidValue, match=r"not 0: a terminal without a size .* \(80, 24\)"):
+            TerminalSize(*size)
+    with pytest.raises(InvalidValue, match=r"not -1$"):
+        TerminalSize(80, -1)
+
+
+async def test_receiving_from_a_closed_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Whoever has detached gets nothing any more, not even what had come with the greeting."""
+    spec = bundle("sh", "-c", "echo hello; sleep 60")
+    async with supervisor() as sup, await sup.create("a", spec, terminal=True) as box:
+        await box.start()
+        async with await box.attach() as terminal:
+            await hear(terminal, b"hello\r\n")
+        box.resize(1, 1)
+        closed = TerminalStream(trio.SocketStream(trio.socket.socket()), 0, b"hello")
+        await closed.aclose()
+        for stream in (terminal, closed):
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+
+
 async def test_deleting_an_attached_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Whoever is attached sees the end."""
     async with supervisor() as sup:
@@ -277,3 +301,17 @@ async def test_deleting_an_attached_one(supervisor: OpenSupervisor, bundle: Make
             await box.delete(force=True)
             assert await rest(terminal) == b""
         assert box.status is not None and box.status.signal is signal.SIGKILL
+
+
+async def test_after_the_end(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A process that has ended has no terminal to be changed, though its output can be read."""
+    async with supervisor() as sup:
+        async with await sup.create("a", bundle("echo", "hi"), terminal=True) as box:
+            await box.start()
+            await box.wait()
+            for act in (lambda: box.resize(10, 10), box.init.hang_up):
+                with pytest.raises(ProcessEnded, match="its process init has ended") as caught:
+                    act()
+                assert caught.value.container == "a"
+            async with await box.attach() as stream:
+                assert await rest(stream) == b"hi\r\n"
