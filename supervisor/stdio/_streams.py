@@ -208,7 +208,7 @@ class InputStream(trio.abc.SendStream):
         self._let_go = let_go
         self._stands = stands
         self._opened = False
-        self.closed = False
+        self.closed: bool = False
         self._stream: trio.lowlevel.FdStream | None = None
 
     def open(self) -> None:
