@@ -218,15 +218,17 @@ class Troubled(SupervisorMachine):
         """Return what an actor shows of a container, as soon as it holds that; None: it's gone.
 
         What a killed supervisor had begun may hold its lock until it is done, and the child that
-        it was just spawning until that has become another program.
+        it was just spawning holds all of its locks, until that has become another program.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            seen: dict[str, Any] | None = self.stage.ask(actor, "look")["containers"].get(id)
-            on_disk = (self.stage.root / id).exists()
-            if not on_disk if seen is None else not seen["foreign"]:
-                return seen
-            assert time.monotonic() < deadline, f"{id} stays {seen}"
+            shown: dict[str, dict[str, Any]] = self.stage.ask(actor, "look")["containers"]
+            boxes = self.model.boxes
+            held = [one for one in shown if one in boxes and boxes[one].owner is None]
+            waiting = [one for one in {*held, id} if one in shown and shown[one]["foreign"]]
+            if not waiting and (id in shown or not (self.stage.root / id).exists()):
+                return shown.get(id)
+            assert time.monotonic() < deadline, f"{waiting} stay foreign, or {id} unseen: {shown}"
             self.stage.ask(actor, "adopt")
             time.sleep(0.002)
 
