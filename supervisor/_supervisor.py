@@ -420,7 +420,7 @@ class Supervisor(Mapping[str, Container]):
     # ---- closing ------------------------------------------------------------------------
 
     async def _close(self) -> None:
-        """Let go of the containers; delete those that are on the leash."""
+        """Undo what is being made; delete those that are on the leash."""
         self._closing = True
         under_way = tuple(self._making.values())
         for making in under_way:
@@ -431,9 +431,11 @@ class Supervisor(Mapping[str, Container]):
         async with trio.open_nursery() as nursery:
             for box in leashed:
                 nursery.start_soon(_delete_quietly, box)
+
+    def _let_go(self) -> None:
+        """Release the locks: after the tasks have ended, which hold those of execs."""
         for core in self._cores.values():
             core.let_go()
-        self._host.closed.set()
 
 
 async def _delete_quietly(box: Container) -> None:
@@ -515,6 +517,7 @@ async def open_supervisor(
             held = await stack.enter_async_context(held_leash(real_root, remove_root=root is None))
         if root is None:
             make_ephemeral(real_root)
+        in_the_end = stack.enter_context(contextlib.ExitStack())
         nursery = await stack.enter_async_context(lasting_nursery())
         nursery.start_soon(patrol.run)
         host = Host(
@@ -536,6 +539,7 @@ async def open_supervisor(
             leash=held,
             creates=trio.CapacityLimiter(creates_at_once or 2 * (os.cpu_count() or 1)),
         )
+        in_the_end.callback(supervisor._let_go)
         try:
             if root is not None:
                 await supervisor.adopt(delete_unstarted=delete_unstarted)
@@ -545,3 +549,4 @@ async def open_supervisor(
             busy.enter_context(waiting())  # until everything else on the stack is closed
             with shielded(deadlines.cleanup + deadlines.kill):
                 await supervisor._close()
+            host.closed.set()

@@ -16,7 +16,7 @@ from supervisor import PIPE, Cause, ProcessEnded, Source, State, TooManyFiles
 from supervisor._adopt import Broken, Recovery, adopt
 from supervisor._core import Core
 from supervisor._evidence import Evidence, Finding, classify
-from supervisor.state import ContainerLayout, read_pid
+from supervisor.state import ContainerLayout, Lock, held, read_pid
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import shim_of, state_of
 from tests.support.leaks import wait_for
@@ -234,6 +234,39 @@ async def test_closed_and_reopened(
         with pytest.raises(ProcessEnded):
             sup["a"].terminate()
         await sup["a"].delete()
+
+
+@pytest.mark.parametrize("adopted", [False, True], ids=["made", "adopted"])
+async def test_its_lock_is_the_last(
+    supervisor: OpenSupervisor,
+    root: Path,
+    bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    adopted: bool,
+) -> None:
+    """Whoever takes a container that was let go of gets its execs too."""
+    release = Lock.release
+    seen = []
+
+    def look(lock: Lock) -> None:
+        if lock is box._core.lock:
+            seen.append(held(str(root / "a/job/lock")))
+        release(lock)
+
+    async with supervisor(root) as sup:
+        box = await sup.create("a", bundle("sleep", "600"))
+        await box.start()
+        await box.exec(["sleep", "600"], id="job")
+        if not adopted:
+            monkeypatch.setattr(Lock, "release", look)
+    if adopted:
+        async with supervisor(root) as sup:
+            box = sup["a"]
+            monkeypatch.setattr(Lock, "release", look)
+    monkeypatch.undo()
+    assert seen == [False]
+    async with supervisor(root) as sup:
+        await sup["a"].delete(force=True)
 
 
 async def test_output_survives(supervisor: OpenSupervisor, root: Path, bundle: MakeBundle) -> None:
