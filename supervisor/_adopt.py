@@ -349,7 +349,7 @@ async def _adopt_locked_exec(
         return False
     process = core.new_process(layout, record, owned=lock is not None)
     await process.adopt(found)
-    adopt_exec(core, process, None)
+    adopt_exec(core, process)
     if lock is not None:
         recovery.nursery.start_soon(_hold, process, layout, lock)
     return lock is not None

@@ -86,10 +86,10 @@ def end_unreported(core: Core, layout: ProcessLayout) -> None:
         process.close()
 
 
-def adopt_exec(core: Core, process: Process, lock: Lock | None) -> None:
+def adopt_exec(core: Core, process: Process) -> None:
     """Watch an exec that another supervisor has made."""
     core.execs[process.id] = process
-    core.nursery.start_soon(_watch, core, process, lock)
+    core.nursery.start_soon(_watch, core, process)
 
 
 async def _own(
@@ -107,10 +107,10 @@ async def _own(
         await _forget_when_collected(core, process, lock)
 
 
-async def _watch(core: Core, process: Process, lock: Lock | None) -> None:
-    with _kept(core, process, lock):
+async def _watch(core: Core, process: Process) -> None:
+    with _kept(core, process, None):  # whoever adopts it holds its lock
         await process.watch()
-        await _forget_when_collected(core, process, lock)
+        await _forget_when_collected(core, process, None)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,8 @@ class Bundle:
 
     Make one with `load`, `from_rootfs` or `from_host`. One that was made without a ``path`` is
     temporary: it is removed by `close`, at the end of a ``with`` block around it, when it is
-    garbage collected, and when the program ends.
+    garbage collected, and when the program ends. One that is killed leaves it, unless a leashed
+    container was made from it: give a ``path`` where that happens often.
 
     Attributes:
         path: absolute path of the directory.
@@ -102,7 +103,8 @@ class Bundle:
             cwd: the directory in the container to start in.
             user: a uid, a pair of uid and gid, ``"uid"``, ``"uid:gid"``, or a name from the
                 root filesystem's etc/passwd; default root. A uid alone gets its group from
-                there too, or else the group of the same number. No supplementary groups.
+                there too, or else the group of the same number. No supplementary groups of its
+                own; runc keeps an ordinary caller's, which mean nobody inside.
             hostname: default ``"container"``.
             mounts: what else to mount: `Mount` values or entries of config.json.
             writable: None for a read-only root with private, empty /tmp and /run (half of the
