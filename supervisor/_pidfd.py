@@ -167,14 +167,19 @@ class PidFd:
             await trio.sleep(_REAP_POLL_SECONDS)
             self.reap()
 
-    def reap(self) -> int | None:
+    def reap(self, *, patience_ms: int = 0) -> int | None:
         """Reap it, if it is our child and has ended; nothing happens once this is closed.
+
+        Args:
+            patience_ms: how long one may take that is ending already; we are blocked meanwhile.
 
         Returns:
             Its exit code, or -N for signal N; None if it wasn't reaped now.
         """
         if self.fd < 0:
             return None
+        if patience_ms:
+            self._poll(patience_ms)
         with contextlib.suppress(ChildProcessError):
             told = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
             if told is not None:
@@ -204,10 +209,10 @@ class PidFd:
             trio.lowlevel.notify_closing(fd)
             os.close(fd)
 
-    def _poll(self) -> int:
+    def _poll(self, milliseconds: int = 0) -> int:
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
-        return next((events for _, events in poll.poll(0)), 0)
+        return next((events for _, events in poll.poll(milliseconds)), 0)
 
 
 def _environment() -> dict[str, str]:

@@ -19,6 +19,7 @@ from ._report import Made, Refused, parse_report
 
 _REPORT_BYTES = 8192
 _POLL_SECONDS = 0.005
+_ENDING_MS = 100
 _UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
 
 
@@ -69,7 +70,9 @@ class Shim:
             told = read_shim(layout.shim)
         process = None if told is None else PidFd.open(*told)
         if process is not None and not _works_in(process.pid, layout.path):
-            process.reap()  # one that an earlier supervisor of this very program has launched
+            # One that an earlier supervisor of this very program has launched. Just before it is
+            # a zombie, it works nowhere any more.
+            process.reap(patience_ms=_ENDING_MS if _is_ending(process.pid) else 0)
             process.close()
             process = None
         return cls(layout, process)
@@ -216,6 +219,17 @@ def _works_in(pid: int, directory: str) -> bool:
         return os.path.samestat(os.stat(f"/proc/{pid}/cwd"), os.stat(directory))
     except OSError:
         return False
+
+
+def _is_ending(pid: int) -> bool:
+    """Whether the kernel has taken its directory from a process, as it does late in its end."""
+    try:
+        os.stat(f"/proc/{pid}/cwd")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextlib.contextmanager

@@ -24,10 +24,11 @@ from supervisor import (
     TooManyFiles,
 )
 from supervisor._exec import end_unreported
+from supervisor._pidfd import PidFd
 from supervisor._points import Point
 from supervisor.cgroups import Hierarchies
-from supervisor.shim import ExitFifo
-from supervisor.state import Lock
+from supervisor.shim import ExitFifo, Shim
+from supervisor.state import Lock, ProcessLayout, look_at
 from supervisor.stdio import Streams
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import assert_lost, pid_in, read_all, shim_of, state_of, until
@@ -410,6 +411,19 @@ async def test_a_zombie_of_a_stopped_shim_is_no_stranger(
             status = await sup["a"].wait()
         assert_lost(status, signal=signal.SIGKILL)
         await sup["a"].delete()
+
+
+async def test_a_shim_that_is_just_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment before it is a zombie it can't be known any more; it is our child all the same."""
+    layout = ProcessLayout(str(tmp_path))
+    process = PidFd.spawn(["/bin/sleep", "0.02"])
+    now = look_at(process.pid)
+    assert now is not None
+    Path(layout.shim).write_text(f"{process.pid} {now.start_time}\n")
+    monkeypatch.setattr("supervisor.shim._launch._is_ending", lambda pid: True)
+    assert Shim.adopt(layout).pid is None
+    assert state_of(process.pid) == ""
+    process.close()
 
 
 async def test_a_shim_that_died_between_two_supervisors(

@@ -22,6 +22,8 @@ __all__ = [
     "wait_for",
 ]
 
+_OURS_TO_REAP = ("supervisor-shim", "supervisor-keep")  # the kernel keeps 15 characters
+
 STRANGERS: set[int] = set()
 """Pids that a program which a test killed had launched, and that were left to us."""
 
@@ -29,11 +31,12 @@ STRANGERS: set[int] = set()
 def reap_strangers() -> None:
     """Reap what was left to us as the subreaper: what init would do elsewhere.
 
-    A shim or keeper that we launched ourselves is never reaped here: the library has to.
+    A shim or keeper that we launched ourselves is never reaped here: the library has to. A call of
+    the runtime may be: also one that a program was just making when it was killed.
     """
     for pid in children(os.getpid()):
         with contextlib.suppress(OSError):
-            if not name_of(pid).startswith("supervisor-") or pid in STRANGERS:
+            if not name_of(pid).startswith(_OURS_TO_REAP) or pid in STRANGERS:
                 os.waitpid(pid, os.WNOHANG)
 
 
