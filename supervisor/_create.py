@@ -21,10 +21,13 @@ from .oci import (
     Bundle,
     Gate,
     Layer,
+    Privileges,
     Runtime,
     container_root_ids,
+    for_runtime,
     init_process,
     with_gate,
+    with_privileges,
 )
 from .state import (
     MAX_NS,
@@ -69,6 +72,7 @@ class Order:
     checkpoint: str | os.PathLike[str] | None
     options: CheckpointOptions | None
     gate: Gate | None
+    privileges: Privileges | None
 
 
 @attrs.frozen(kw_only=True)
@@ -103,7 +107,7 @@ def draft(host: Host, site: Site, bundle: Bundle, order: Order) -> Draft:
     usable = host.hierarchies.usable
     cgroup = cgroup_for(site.cgroup_parent, site.root, site.id) if usable else None
     directory = RootLayout(site.root).container(site.id).bundle
-    spec = _spec(bundle, order, cgroup=cgroup, directory=directory)
+    spec = for_runtime(_spec(bundle, order, cgroup=cgroup, directory=directory), site.runtime.path)
     layer = bundle.layer(directory)
     record = _container_record(host, site, bundle, order, cgroup=cgroup)
     image = None if order.checkpoint is None else _checkpoint_path(order.checkpoint, layer)
@@ -131,6 +135,8 @@ def _spec(bundle: Bundle, order: Order, *, cgroup: str | None, directory: str) -
         cwd=order.cwd,
         terminal=None if size is None else (size.columns, size.rows),
     )
+    if order.privileges is not None:
+        spec = with_privileges(spec, order.privileges)
     return spec if order.gate is None else with_gate(spec, order.gate)
 
 

@@ -9,6 +9,9 @@ Layers of the bundle half, each importing only from those above it::
     _init         the static init for ``init=True``
     _rootless     user namespaces, for those who aren't root
     _layer        a writable layer for each container
+    _seccomp      which system calls there are for it
+    _privileges   its capabilities and resource limits
+    _swap         whether swap can be limited
     _arguments    the arguments of from_rootfs and from_host
     _users        names of users, in a root filesystem
     _host         the host's programs as a root filesystem
@@ -21,6 +24,8 @@ Layers of the bundle half, each importing only from those above it::
 Layers of the runtime half::
 
     _runtime      Runtime: which one
+    _bpf          compile a seccomp profile
+    _filter       give crun the compiled one
     _sealed       copies of runtimes that needn't copy themselves
     _command      its command lines
     _call         call it, with a deadline
@@ -34,14 +39,17 @@ from ._bundle import Bundle
 from ._call import call, failure, fresh_log, last_error
 from ._command import Caller, checkpoint_options
 from ._exec import exec_process, init_process
+from ._filter import for_runtime
 from ._gate import FileContent, Gate, frame, gate_path, with_gate
 from ._ids import container_root_ids
 from ._init import INIT_ARGS
 from ._layer import Layer, wants_layer
 from ._load import read_config
 from ._mounts import Mount
+from ._privileges import Privileges, RlimitArgument, check_privileges, with_privileges
 from ._runtime import Runtime
 from ._sealed import SealedPrograms
+from ._seccomp import SeccompArgument
 from ._spec import derive_spec
 
 __all__ = [
@@ -52,19 +60,24 @@ __all__ = [
     "Gate",
     "Layer",
     "Mount",
+    "Privileges",
+    "RlimitArgument",
     "Runtime",
     "SealedPrograms",
+    "SeccompArgument",
     "ask_status",
     "call",
     "check_absolute",
     "check_args",
     "check_env",
+    "check_privileges",
     "checkpoint_options",
     "container_root_ids",
     "criu_said",
     "derive_spec",
     "exec_process",
     "failure",
+    "for_runtime",
     "frame",
     "fresh_log",
     "gate_path",
@@ -73,4 +86,5 @@ __all__ = [
     "read_config",
     "wants_layer",
     "with_gate",
+    "with_privileges",
 ]
