@@ -14,10 +14,12 @@ Layers of the bundle half, each importing only from those above it::
     _swap         whether swap can be limited
     _arguments    the arguments of from_rootfs and from_host
     _users        names of users, in a root filesystem
+    _secrets      what of the host isn't for everybody
     _host         the host's programs as a root filesystem
     _spec         compose config.json
     _gate         the gate of a pooled container, and what it is told
     _load         read and check config.json
+    _submounts    what is mounted inside of a root filesystem
     _directory    where a bundle is written
     _bundle       Bundle
 

@@ -28,6 +28,7 @@ from ._privileges import RlimitArgument
 from ._rootless import check_limits, user_namespace
 from ._seccomp import SeccompArgument
 from ._spec import compose_spec, derive_spec
+from ._submounts import seal_submounts
 from ._users import find_user
 
 StrPath = str | os.PathLike[str]
@@ -268,6 +269,7 @@ class Bundle:
             root_path=root if view is None else ROOTFS,
             user=user,
             host_mounts=() if view is None else view.mounts,
+            host_masked=() if view is None else view.masked,
             namespace=namespace,
             init=init_path() if wanted.init else None,
         )
@@ -318,7 +320,7 @@ class Bundle:
             spec["root"]["readonly"] = False
             if layer.namespace is not None:
                 spec["linux"] |= inside(layer.namespace)
-        return spec
+        return seal_submounts(spec)
 
     def layer(self, directory: str) -> Layer | None:
         """Return the layer that a config.json derived for ``directory`` needs, or None.

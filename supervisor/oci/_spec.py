@@ -56,6 +56,7 @@ def compose_spec(
     root_path: str,
     user: tuple[int, int],
     host_mounts: Sequence[dict[str, Any]] = (),
+    host_masked: Sequence[str] = (),
     namespace: UserNamespace | None = None,
     init: str | None = None,
 ) -> dict[str, Any]:
@@ -66,12 +67,13 @@ def compose_spec(
         root_path: ``root.path``.
         user: uid and gid in the container.
         host_mounts: what of the host makes up the root filesystem.
+        host_masked: what in it is covered.
         namespace: the user namespace, or None for none.
         init: path of the static init on the host, or None for none.
     """
     linux: dict[str, Any] = {
         "namespaces": _namespaces(network=wanted.network, user=namespace is not None),
-        "maskedPaths": [*MASKED_PATHS, *_throttles()],
+        "maskedPaths": [*MASKED_PATHS, *_throttles(), *host_masked],
         "readonlyPaths": list(READONLY_PATHS),
     }
     process = _process(wanted, user=user, init=init is not None)
