@@ -309,7 +309,7 @@ def _holders(process: Process, late: Sequence[tuple[str, OutputStream]]) -> Step
 
 def _search(process: Process, fifos: Mapping[_Identity, str], found: list[Holder]) -> Steps[None]:
     """Look at every process of the container, a few descriptors at each step."""
-    for pid in (yield from process.container_pids()):
+    for pid in (yield from process.container_pid_steps()):
         missing = dict(fifos)
         for identity in _open_files(pid):
             name = missing.pop(identity, None) if identity is not None else None

@@ -23,7 +23,7 @@ from ._pidfd import PidFd
 from ._points import Point
 from ._status import Cause, ExitStatus
 from ._verdict import Remains
-from .cgroups import Steps, T
+from .cgroups import Steps, T, finish
 from .oci import INIT_ARGS
 from .shim import Control, ExitFifo, Leash, Shim, make_fifos
 from .state import (
@@ -396,8 +396,12 @@ class ProcessTask:
 
     # ---- for its users ---------------------------------------------------------------------
 
-    def container_pids(self) -> Steps[set[int]]:
-        """Return the pids, on the host, of all processes of its container, in small steps."""
+    def container_pids(self) -> set[int]:
+        """Return the pids, on the host, of all processes of its container."""
+        return finish(self.container_pid_steps())
+
+    def container_pid_steps(self) -> Steps[set[int]]:
+        """Do that in small steps."""
         if self._cgroup is None:
             return set()
         return (yield from self._host.hierarchies.member_steps(self._cgroup))
