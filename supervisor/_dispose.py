@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 import trio
 
+from ._claim import is_ours
 from ._errors import CleanupIncomplete, SupervisorError, scarcity
 from ._host import Host, shielded
 from ._make import NEW
@@ -158,6 +159,8 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
     command = caller.delete(record.id, force=True, log=log)
     for attempt in range(2):
         try:
+            if not await is_ours(host, estate.layout, record, estate.lock):
+                return
             await call(
                 command,
                 seconds=host.deadlines.call,

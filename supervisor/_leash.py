@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 
+from ._claim import is_shared, proof
 from ._errors import scarcity
 from ._host import shielded
 from .cgroups import Hierarchies
@@ -80,7 +81,8 @@ class Keeper:
 def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
     """Return what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
     caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
-    steps = [["run", *caller.delete(record.id, force=True)]]
+    run = ["owned", *proof(record)] if is_shared(record) else ["run"]
+    steps = [[*run, *caller.delete(record.id, force=True)]]
     if record.cgroup is not None:
         steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
     if bundle.temporary:  # it goes with the program that made it

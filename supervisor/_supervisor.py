@@ -15,6 +15,7 @@ import trio
 
 from ._adopt import DELETED_ELSEWHERE, Broken, Recovery
 from ._checkpoint import CheckpointOptions
+from ._claim import require_free
 from ._container import Container
 from ._core import Core
 from ._create import Draft, Order, Site, draft, launch_init, presumed_record
@@ -249,6 +250,7 @@ class Supervisor(Mapping[str, Container]):
 
     async def _make(self, drafted: Draft) -> Core:
         record = drafted.record
+        require_free(record)
         layout = self._layout.container(record.id)
         cleanup = None
         if self._leash is not None:

@@ -6,6 +6,8 @@
  * container directory below the root. A supervisor that closes in good order leaves nothing to
  * do. The format of `cleanup` is in docs/shim-protocol.md.
  */
+#include "owned.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -120,6 +122,12 @@ static void run_command(char **words) {
     }
 }
 
+/* DIRECTORY WORDS COMMAND...: where a runtime's root is shared, its id may be somebody else's. */
+static void run_owned(char **words) {
+    if (words[0] != NULL && words[1] != NULL && is_owned(words[0], words[1]))
+        run_command(words + 2);
+}
+
 /* The next whole line of a list of pids; -1 at its end. A number without a newline was cut by
  * our buffer: it is part of another one, and names a stranger. */
 static long next_pid(char **at) {
@@ -204,6 +212,7 @@ static void thaw(char **words) {
 
 static void clean(char **words) {
     if (strcmp(words[0], "run") == 0) run_command(words + 1);
+    else if (strcmp(words[0], "owned") == 0) run_owned(words + 1);
     else if (words[1] == NULL) return;
     else if (strcmp(words[0], "cgroup") == 0)
         nftw(words[1], empty_group, WALK_DESCRIPTORS, FTW_DEPTH | FTW_PHYS);
