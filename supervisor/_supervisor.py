@@ -43,7 +43,7 @@ from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
 from ._root import make_ephemeral, opened_root
 from ._witness import waiting
-from .cgroups import Hierarchies
+from .cgroups import Hierarchies, group_apart
 from .oci import Bundle, Gate, Runtime, SealedPrograms
 from .shim import Leash, check_program, find_binary
 from .state import ContainerLayout, RootLayout, boot_id, check_id
@@ -514,9 +514,13 @@ async def open_supervisor(
         patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
         programs = stack.enter_context(contextlib.closing(SealedPrograms()))
         real_root = stack.enter_context(opened_root(root))
+        hierarchies = Hierarchies.discover()
+        apart = stack.enter_context(group_apart(hierarchies, cgroup_parent))
         held = None
         if leash or (leash is None and root is None):
-            held = await stack.enter_async_context(held_leash(real_root, remove_root=root is None))
+            held = await stack.enter_async_context(
+                held_leash(real_root, remove_root=root is None, apart=apart)
+            )
         if root is None:
             make_ephemeral(real_root)
         in_the_end = stack.enter_context(contextlib.ExitStack())
@@ -525,7 +529,8 @@ async def open_supervisor(
         host = Host(
             shim=shim,
             deadlines=deadlines,
-            hierarchies=Hierarchies.discover(),
+            hierarchies=hierarchies,
+            apart=apart,
             boot_id=boot_id(),
             patrol=patrol,
             programs=programs,

@@ -30,10 +30,14 @@ class Hierarchies:
     Attributes:
         hierarchies: how each is mounted, where runtimes make cgroups in it.
         usable: whether we may make cgroups: root may, an ordinary user mostly may not.
+        named: whether a container is given a cgroup of its own all the same. For root it is:
+            where the runtime can't make it, it says so; without, a container would have that of
+            any other of its id. An ordinary user's runtime does without, unless it is told one.
     """
 
     hierarchies: tuple[Mount, ...]
     usable: bool
+    named: bool
     _limiter: trio.CapacityLimiter = attrs.field(
         factory=lambda: trio.CapacityLimiter(_THREADS), eq=False, repr=False
     )
@@ -50,12 +54,19 @@ class Hierarchies:
                 mounts = choose(parse(file), _is_seen)
         except OSError as error:
             raise scarcity(error) from error
-        return cls(tuple(mounts), _may_use(mounts))
+        able = [not mount.read_only and os.access(mount.point, os.W_OK) for mount in mounts]
+        named = bool(mounts) if _is_root() else bool(able) and all(able)
+        return cls(tuple(mounts), named and any(able), named)
+
+    @property
+    def writable(self) -> list[Mount]:
+        """Those in which something can be changed."""
+        return [mount for mount in self.hierarchies if not mount.read_only]
 
     @property
     def mounts(self) -> list[str]:
-        """The mount points at which something can be changed."""
-        return [mount.point for mount in self.hierarchies if not mount.read_only]
+        """Their mount points."""
+        return [mount.point for mount in self.writable]
 
     @property
     def memory_mounts(self) -> list[str]:
@@ -211,17 +222,6 @@ def _is_seen(mount: Mount) -> bool:
         return os.stat(mount.point).st_dev == mount.device
     except OSError:
         return False
-
-
-def _may_use(mounts: list[Mount]) -> bool:
-    """Whether we may make cgroups there.
-
-    For root a hierarchy that is mounted read-only everywhere is the runtime's to complain about:
-    without a cgroup of its own, a container would have that of any other of its id. An ordinary
-    user's runtime does without cgroups, unless it is told one.
-    """
-    able = [not mount.read_only and os.access(mount.point, os.W_OK) for mount in mounts]
-    return any(able) if _is_root() else bool(able) and all(able)
 
 
 def _is_root() -> bool:
