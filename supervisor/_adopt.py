@@ -404,5 +404,5 @@ async def _finish_delete(recovery: Recovery, estate: Estate) -> None:
     logger.info("container %s: nobody finished it: removed", estate.record.id)
     record = estate.record
     if record.cgroup is not None and record.boot_id == recovery.host.boot_id:
-        recovery.host.hierarchies.kill(record.cgroup)
+        await recovery.host.hierarchies.kill(record.cgroup)
     await dispose(recovery.host, estate)

@@ -6,7 +6,8 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
 import attrs
 import trio
@@ -16,10 +17,15 @@ from ._host import shielded
 from ._nursery import background_nursery
 from ._process import Process
 from ._status import Cause, ExitStatus
+from .cgroups import Steps
 from .stdio import PIPE, OutputStream, StdioArgument
 
 GRACE_SECONDS = 5.0
 _SAID_BYTES = 400
+_SEARCH_SECONDS = 0.05
+_MAX_HOLDERS = 64
+
+_Identity = tuple[int, int]
 
 Input = bytes | bytearray | memoryview | StdioArgument
 
@@ -52,7 +58,8 @@ class Completed:
         stdout: its output, if that was captured.
         stderr: its errors, if they were captured.
         held: who still held its output open ``deadlines.drain`` after its end, so that
-            ``stdout`` or ``stderr`` may not be all; empty as a rule.
+            ``stdout`` or ``stderr`` may not be all; empty as a rule. Of very many only the first
+            that were found in a moment, and one whose ``pid`` is None.
     """
 
     args: tuple[str, ...]
@@ -139,12 +146,8 @@ async def collect(
             for one in collected.values():
                 await one.complete.wait()
         nursery.cancel_scope.cancel()
-    held = [
-        holder
-        for name, one in collected.items()
-        if not one.complete.is_set()
-        for holder in _holders(process, name, one.stream)
-    ]
+    late = [(name, one.stream) for name, one in collected.items() if not one.complete.is_set()]
+    held = await process.carry_out(_holders(process, late)) if late else []
     process.close_streams()
     return Completed(args=process.args, status=status, held=tuple(held), **_contents(collected))
 
@@ -285,22 +288,50 @@ def _contents(collected: Mapping[str, _Collected]) -> dict[str, bytes | None]:
     }
 
 
-def _holders(process: Process, name: str, stream: OutputStream) -> Sequence[Holder]:
-    """Find who has a fifo open for writing, among the processes of the container."""
-    fifo = os.fstat(stream.fileno())
-    found = [
-        Holder(name, pid, _program(pid)) for pid in process.container_pids() if _holds(pid, fifo)
-    ]
-    return found or [Holder(name, None, None)]
+def _holders(process: Process, late: Sequence[tuple[str, OutputStream]]) -> Steps[list[Holder]]:
+    """Find who has fifos open for writing, among the processes of the container.
+
+    It is a diagnosis, so it takes a moment at most, however many processes and descriptors there
+    are: who isn't found by then is somebody.
+    """
+    fifos = {_identity(os.fstat(stream.fileno())): name for name, stream in late}
+    found: list[Holder] = []
+    end = time.monotonic() + _SEARCH_SECONDS
+    with contextlib.closing(_search(process, fifos, found)) as search:
+        for _ in search:
+            if time.monotonic() > end or len(found) >= _MAX_HOLDERS:
+                found += [Holder(name, None, None) for name in fifos.values()]
+                return found
+            yield
+    named = {holder.stream for holder in found}
+    return found + [Holder(name, None, None) for name in fifos.values() if name not in named]
 
 
-def _holds(pid: int, fifo: os.stat_result) -> bool:
-    with contextlib.suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fd"):
+def _search(process: Process, fifos: Mapping[_Identity, str], found: list[Holder]) -> Steps[None]:
+    """Look at every process of the container, a few descriptors at each step."""
+    for pid in (yield from process.container_pid_steps()):
+        missing = dict(fifos)
+        for identity in _open_files(pid):
+            name = missing.pop(identity, None) if identity is not None else None
+            if name is not None:
+                found.append(Holder(name, pid, _program(pid)))
+            if not missing:
+                break
+            yield
+
+
+def _open_files(pid: int) -> Iterator[_Identity | None]:
+    """Go through what a process has open; None for what can't be seen."""
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+        for entry in entries:
+            identity = None
             with contextlib.suppress(OSError):
-                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), fifo):
-                    return True
-    return False
+                identity = _identity(entry.stat())
+            yield identity
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino
 
 
 def _program(pid: int) -> str | None:

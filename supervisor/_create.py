@@ -104,8 +104,8 @@ def draft(host: Host, site: Site, bundle: Bundle, order: Order) -> Draft:
     Raises:
         InvalidValue, BundleInvalid: something can't work.
     """
-    usable = host.hierarchies.usable
-    cgroup = cgroup_for(site.cgroup_parent, site.root, site.id) if usable else None
+    named = host.hierarchies.named
+    cgroup = cgroup_for(site.cgroup_parent, site.root, site.id) if named else None
     directory = RootLayout(site.root).container(site.id).bundle
     spec = for_runtime(_spec(bundle, order, cgroup=cgroup, directory=directory), site.runtime.path)
     layer = bundle.layer(directory)
@@ -142,7 +142,7 @@ def _spec(bundle: Bundle, order: Order, *, cgroup: str | None, directory: str) -
 
 def presumed_record(host: Host, site: Site) -> ContainerRecord:
     """Return what can be presumed of a container whose own record can't be read."""
-    usable = host.hierarchies.usable
+    named = host.hierarchies.named
     return ContainerRecord(
         id=site.id,
         root=site.root,
@@ -153,7 +153,7 @@ def presumed_record(host: Host, site: Site) -> ContainerRecord:
         shim=host.shim,
         timeout_ns=1,
         created_ns=0,
-        cgroup=cgroup_for(site.cgroup_parent, site.root, site.id) if usable else None,
+        cgroup=cgroup_for(site.cgroup_parent, site.root, site.id) if named else None,
         boot_id=host.boot_id,
     )
 

@@ -58,7 +58,7 @@ async def _end(host: Host, estate: Estate) -> None:
     for process in estate.layout.processes():
         _kill(host, estate.record, process)
     if estate.record.cgroup is not None:
-        host.hierarchies.kill(estate.record.cgroup)
+        await host.hierarchies.kill(estate.record.cgroup)
     for process in estate.layout.processes():
         await _end_shim(host, process)
     if any(held(process.shim) for process in estate.layout.processes()):

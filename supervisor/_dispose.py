@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 import trio
 
+from ._claim import is_ours
 from ._errors import CleanupIncomplete, SupervisorError, scarcity
 from ._host import Host, shielded
 from ._make import NEW
@@ -24,8 +25,6 @@ from .shim import RELEASE, Shim, send_line
 from .state import ContainerLayout, ContainerRecord, Lock, held
 
 DELETED = ".deleted-"
-
-_POLL_SECONDS = 0.002
 
 
 @attrs.frozen(kw_only=True)
@@ -160,6 +159,8 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
     command = caller.delete(record.id, force=True, log=log)
     for attempt in range(2):
         try:
+            if not await is_ours(host, estate.layout, record, estate.lock):
+                return
             await call(
                 command,
                 seconds=host.deadlines.call,
@@ -174,16 +175,9 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
             if attempt == 1:
                 failed.append(str(error))
                 return
-        if record.cgroup is not None:  # what the runtime couldn't kill keeps it from deleting
+        if record.cgroup is not None:  # what the runtime couldn't remove keeps it from deleting
             with trio.move_on_after(host.deadlines.kill):
-                await _kill_members(host, record.cgroup)
-
-
-async def _kill_members(host: Host, cgroup: str) -> None:
-    """Kill everything in a cgroup, and return when nothing is in it any more."""
-    while host.hierarchies.members(cgroup):
-        host.hierarchies.kill(cgroup)
-        await trio.sleep(_POLL_SECONDS)
+                await host.hierarchies.remove(record.cgroup)
 
 
 async def _empty_cgroup(host: Host, estate: Estate, failed: list[str]) -> None:

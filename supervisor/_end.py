@@ -19,6 +19,7 @@ from ._points import Point
 from ._process import check_signal
 from ._status import ExitStatus
 from ._witness import hear, waiting, witness
+from .cgroups import Steps, finish
 from .state import Intent
 
 STOP_GRACE_SECONDS = 10.0
@@ -54,6 +55,7 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
     core.stops += 1
     try:
         if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
+            await _thaw(core)
             with trio.move_on_after(grace), contextlib.suppress(ProcessEnded):
                 return Stopped(await core.init.ask(ask_with), escalated=False)
         return await end(core)
@@ -66,8 +68,18 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
         core.stops -= 1
 
 
+async def _thaw(core: Core) -> None:
+    """Thaw it, if it is frozen: so it hears that it is asked to end, and may do that."""
+    if core.record.cgroup is not None:
+        await core.host.hierarchies.thaw(core.record.cgroup)
+
+
 def kill(core: Core) -> None:
-    """SIGKILL its init, and everything else in its cgroup."""
+    """SIGKILL its init, and everything else in its cgroup, thawed.
+
+    If there is much of that, the rest is done by a task of the supervisor's, so that nobody else
+    has to wait for it.
+    """
     replaced = core.lock is None and not core.init.has_container()
     if replaced or core.current() is State.DELETED:  # a later one of its id has the same cgroup
         raise ProcessEnded("it was deleted", container=core.record.id)
@@ -77,8 +89,22 @@ def kill(core: Core) -> None:
         if core.record.cgroup is not None:
             for process in core.execs.values():
                 process.note_killed()
-            core.host.hierarchies.kill(core.record.cgroup)
+            _kill_cgroup(core, core.record.cgroup)
         core.host.reach(Point.KILLED)
+
+
+def _kill_cgroup(core: Core, cgroup: str) -> None:
+    rest = core.host.hierarchies.begin_kill(cgroup)
+    if rest is not None and not core.host.closed.is_set():
+        core.nursery.start_soon(_kill_rest, core, rest)
+    elif rest is not None:  # there is no task any more that could
+        finish(rest)
+
+
+async def _kill_rest(core: Core, rest: Steps[None]) -> None:
+    """Kill what is left of a cgroup, also while its supervisor is being closed."""
+    with shielded(core.host.deadlines.kill):
+        await core.host.hierarchies.carry_out(rest)
 
 
 async def end(core: Core) -> Stopped:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import trio
 
 from ._core import Core
 from ._dispose import remove_directory
-from ._errors import StateCorrupt, TooManyFiles
+from ._errors import IllegalTransition, StateCorrupt, TooManyFiles
 from ._lifecycle import Event
 from ._make import make_exec, shim_lost
 from ._pidfd import PidFd
@@ -45,6 +46,7 @@ async def exec(
     """Run a further program; see `Container.exec`."""
     core.host.require_open(core.record.id)
     core.check(Event.EXEC)
+    _require_thawed(core)
     layout = core.layout.process(f"exec-{ending()}" if id is None else check_exec_id(id))
     stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
     shim_lost(core.record.on_shim_lost.value, stdio)
@@ -66,6 +68,23 @@ async def exec(
         remove_directory(layout.path)
         raise
     return process
+
+
+def _require_thawed(core: Core) -> None:
+    """Refuse what would be frozen, runtime and all, as soon as it is in the container.
+
+    Raises:
+        IllegalTransition: the container is frozen.
+    """
+    cgroup = core.record.cgroup
+    if cgroup is not None and core.host.hierarchies.frozen(cgroup):
+        raise IllegalTransition(
+            "cannot exec: it is frozen (paused); thaw it first, for instance with "
+            f"`{os.path.basename(core.record.runtime)} resume`",
+            state=core.state.value,
+            event=Event.EXEC.value,
+            container=core.record.id,
+        )
 
 
 def end_unreported(core: Core, layout: ProcessLayout) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 import trio
@@ -27,6 +27,7 @@ class Host:
         boot_id: of this boot of the kernel.
         patrol: watches that shims record the ends of their processes.
         programs: sealed copies of the runtimes.
+        apart: by what files a shim gets into a cgroup of its own (see `group_apart`).
         reach: called at each `Point`.
         tether: path of the program by which runtimes that are called for leashed containers die
             with us; None if we hold no leash.
@@ -39,6 +40,7 @@ class Host:
     boot_id: str
     patrol: Patrol
     programs: SealedPrograms
+    apart: Sequence[str] = ()
     reach: Reach = pass_by
     tether: str | None = None
     closed: trio.Event = attrs.field(factory=trio.Event)

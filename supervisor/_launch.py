@@ -20,7 +20,7 @@ from ._errors import (
 from ._host import Host, shielded
 from ._points import Point
 from .oci import failure, last_error
-from .shim import Leash, Made, Refused, Shim, launch, read_report
+from .shim import Leash, Made, Refused, Shim, apart, launch, read_report
 from .state import ProcessLayout
 
 _NO_LAYER: Final = {
@@ -54,7 +54,7 @@ async def launch_process(
         host.shim,
         command,
         layout=layout,
-        options=options,
+        options=[*options, *apart(host.apart)],
         fds=fds,
         leash=leash,
         program=host.programs.open(command[0]),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
+from ._claim import is_shared, proof
 from ._errors import scarcity
 from ._host import shielded
 from .cgroups import Hierarchies
@@ -21,15 +22,20 @@ _KEEPER_SECONDS = 15.0
 
 
 @contextlib.asynccontextmanager
-async def held_leash(root: str, *, remove_root: bool) -> AsyncIterator[Leash]:
+async def held_leash(
+    root: str, *, remove_root: bool, apart: Sequence[str] = ()
+) -> AsyncIterator[Leash]:
     """Hold a leash for what is below ``root``, with a keeper at its other end.
+
+    ``apart`` says by what files that gets into a cgroup of its own.
 
     At the end of the block it is let go, and the keeper has removed what is left.
 
     Raises:
         ShimNotFound, TooManyFiles: there is no keeper, or no descriptor for it.
     """
-    keeper = Keeper(find_binary("supervisor-keeper"), root, remove_root=remove_root)
+    binary = find_binary("supervisor-keeper")
+    keeper = Keeper(binary, root, remove_root=remove_root, apart=apart)
     try:
         yield keeper.leash
     finally:
@@ -42,7 +48,9 @@ class Keeper:
     It is broken by `let_go`, or by our death, however that comes.
     """
 
-    def __init__(self, binary: str, root: str, *, remove_root: bool) -> None:
+    def __init__(
+        self, binary: str, root: str, *, remove_root: bool, apart: Sequence[str] = ()
+    ) -> None:
         try:
             pidfd = os.pidfd_open(os.getpid())
             try:
@@ -56,7 +64,9 @@ class Keeper:
         self._ends: list[Descriptor] = [close_in_children(fd) for fd in (write_fd, read_fd, pidfd)]
         self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd)
         try:
-            self._process = launch_keeper(binary, root, self.leash, remove_root=remove_root)
+            self._process = launch_keeper(
+                binary, root, self.leash, remove_root=remove_root, ways=apart
+            )
         except BaseException:
             self._close()
             raise
@@ -80,7 +90,8 @@ class Keeper:
 def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
     """Return what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
     caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
-    steps = [["run", *caller.delete(record.id, force=True)]]
+    run = ["owned", *proof(record)] if is_shared(record) else ["run"]
+    steps = [[*run, *caller.delete(record.id, force=True)]]
     if record.cgroup is not None:
         steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
     if bundle.temporary:  # it goes with the program that made it

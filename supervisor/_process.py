@@ -115,6 +115,7 @@ class Process(ProcessTask):
         self._require_alive()
         if number == signal.SIGKILL:
             self.note_killed()
+            self.thaw()
         if self._process is not None:
             self._process.send_signal(number)
         else:

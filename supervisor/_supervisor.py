@@ -15,6 +15,7 @@ import trio
 
 from ._adopt import DELETED_ELSEWHERE, Broken, Recovery
 from ._checkpoint import CheckpointOptions
+from ._claim import require_free
 from ._container import Container
 from ._core import Core
 from ._create import Draft, Order, Site, draft, launch_init, presumed_record
@@ -42,7 +43,7 @@ from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
 from ._root import make_ephemeral, opened_root
 from ._witness import waiting
-from .cgroups import Hierarchies
+from .cgroups import Hierarchies, group_apart
 from .oci import (
     Bundle,
     Gate,
@@ -271,6 +272,7 @@ class Supervisor(Mapping[str, Container]):
 
     async def _make(self, drafted: Draft) -> Core:
         record = drafted.record
+        require_free(record)
         layout = self._layout.container(record.id)
         cleanup = None
         if self._leash is not None:
@@ -534,9 +536,13 @@ async def open_supervisor(
         patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
         programs = stack.enter_context(contextlib.closing(SealedPrograms()))
         real_root = stack.enter_context(opened_root(root))
+        hierarchies = Hierarchies.discover()
+        apart = stack.enter_context(group_apart(hierarchies, cgroup_parent))
         held = None
         if leash or (leash is None and root is None):
-            held = await stack.enter_async_context(held_leash(real_root, remove_root=root is None))
+            held = await stack.enter_async_context(
+                held_leash(real_root, remove_root=root is None, apart=apart)
+            )
         if root is None:
             make_ephemeral(real_root)
         in_the_end = stack.enter_context(contextlib.ExitStack())
@@ -545,7 +551,8 @@ async def open_supervisor(
         host = Host(
             shim=shim,
             deadlines=deadlines,
-            hierarchies=Hierarchies.discover(),
+            hierarchies=hierarchies,
+            apart=apart,
             boot_id=boot_id(),
             patrol=patrol,
             programs=programs,

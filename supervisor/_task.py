@@ -23,6 +23,7 @@ from ._pidfd import PidFd
 from ._points import Point
 from ._status import Cause, ExitStatus
 from ._verdict import Remains
+from .cgroups import Steps, T, finish
 from .oci import INIT_ARGS
 from .shim import Control, ExitFifo, Leash, Shim, make_fifos
 from .state import (
@@ -397,9 +398,22 @@ class ProcessTask:
 
     def container_pids(self) -> set[int]:
         """Return the pids, on the host, of all processes of its container."""
+        return finish(self.container_pid_steps())
+
+    def container_pid_steps(self) -> Steps[set[int]]:
+        """Do that in small steps."""
         if self._cgroup is None:
             return set()
-        return self._host.hierarchies.members(self._cgroup)
+        return (yield from self._host.hierarchies.member_steps(self._cgroup))
+
+    async def carry_out(self, steps: Steps[T]) -> T:
+        """Take steps without holding up others."""
+        return await self._host.hierarchies.carry_out(steps)
+
+    def thaw(self) -> None:
+        """Thaw its container: on cgroup version 1 no SIGKILL reaches what is frozen."""
+        if self._cgroup is not None:
+            self._host.hierarchies.begin_thaw(self._cgroup)
 
     def has_container(self) -> bool:
         """Whether its container's directory is there: not that of a later one of the same id."""

@@ -69,7 +69,7 @@ class Remains:
     async def _end_lost(self) -> ExitStatus:
         if self.process is None:
             if self.cgroup is not None:
-                self.host.hierarchies.kill(self.cgroup)  # whoever it is, it is in there
+                await self.host.hierarchies.kill(self.cgroup)  # whoever it is, it is in there
             return self.lost or unknown("its shim was lost, and its pid can't be verified")
         if self.keep:
             await self.process.wait_ended()

@@ -10,30 +10,37 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
-from collections.abc import Iterator
 
 import attrs
 import trio
 
 from .._errors import scarcity
+from . import _tree as tree
+from ._mounts import Mount, choose, parse
+from ._steps import Steps, T, begin, carry_out, finish
 
 _RETRY_SECONDS = 0.002
+_THREADS = 4
 
 
 @attrs.frozen
 class Hierarchies:
-    """The mounted cgroup hierarchies.
+    """The mounted cgroup hierarchies, each once.
 
     Attributes:
-        mounts: their mount points, each once.
-        memory_mounts: those that count memory.
+        hierarchies: how each is mounted, where runtimes make cgroups in it.
         usable: whether we may make cgroups: root may, an ordinary user mostly may not.
+        named: whether a container is given a cgroup of its own all the same. For root it is:
+            where the runtime can't make it, it says so; without, a container would have that of
+            any other of its id. An ordinary user's runtime does without, unless it is told one.
     """
 
-    mounts: tuple[str, ...]
-    memory_mounts: tuple[str, ...]
+    hierarchies: tuple[Mount, ...]
     usable: bool
+    named: bool
+    _limiter: trio.CapacityLimiter = attrs.field(
+        factory=lambda: trio.CapacityLimiter(_THREADS), eq=False, repr=False
+    )
 
     @classmethod
     def discover(cls, mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
@@ -42,25 +49,41 @@ class Hierarchies:
         Raises:
             TooManyFiles: no descriptor was left.
         """
-        memory: dict[str, bool] = {}
         try:
             with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.readlines()
+                mounts = choose(parse(file), _is_seen)
         except OSError as error:
             raise scarcity(error) from error
-        for line in lines:
-            fields, _, rest = line.partition(" - ")
-            kind, _, options = rest.strip().split(" ", 2)
-            if kind in ("cgroup", "cgroup2"):
-                counts = kind == "cgroup2" or "memory" in options.split(",")
-                memory[_unescape(fields.split(" ")[4])] = counts
-        usable = bool(memory) and all(os.access(mount, os.W_OK) for mount in memory)
-        counting = tuple(mount for mount, counts in memory.items() if counts)
-        return cls(tuple(memory), counting, usable)
+        able = [not mount.read_only and os.access(mount.point, os.W_OK) for mount in mounts]
+        named = bool(mounts) if _is_root() else bool(able) and all(able)
+        return cls(tuple(mounts), named and any(able), named)
+
+    @property
+    def writable(self) -> list[Mount]:
+        """Those in which something can be changed."""
+        return [mount for mount in self.hierarchies if not mount.read_only]
+
+    @property
+    def mounts(self) -> list[str]:
+        """Their mount points."""
+        return [mount.point for mount in self.writable]
+
+    @property
+    def memory_mounts(self) -> list[str]:
+        """Those of the hierarchies that count memory."""
+        return [mount.point for mount in self.hierarchies if mount.counts_memory()]
 
     def directories(self, cgroup: str) -> list[str]:
         """Return the directories that ``cgroup`` could have, existing or not."""
         return [mount + cgroup for mount in self.mounts]
+
+    def remains(self, cgroup: str) -> list[str]:
+        """Return the directories of ``cgroup`` that exist."""
+        return [path for path in self.directories(cgroup) if os.path.isdir(path)]
+
+    def exists(self, cgroup: str) -> bool:
+        """Whether ``cgroup`` has a directory in some hierarchy."""
+        return any(os.path.isdir(path) for path in self.directories(cgroup))
 
     def oom_kills(self, cgroup: str | None) -> int:
         """Return how many processes the kernel has killed for want of memory in ``cgroup``."""
@@ -73,69 +96,147 @@ class Hierarchies:
                     counts.append(_counter(f"{mount}{cgroup}/{name}", "oom_kill"))
         return max(counts)
 
+    # ---- who is in it ---------------------------------------------------------------------
+
     def members(self, cgroup: str) -> set[int]:
         """Return the pids in ``cgroup`` and below it, in all hierarchies."""
+        return finish(self.member_steps(cgroup))
+
+    def member_steps(self, cgroup: str) -> Steps[set[int]]:
+        """Do that in small steps."""
         pids: set[int] = set()
-        for directory in self.directories(cgroup):
-            for path, _, _ in os.walk(directory):
-                pids |= _processes(path)
+        with tree.opened(self.directories(cgroup)) as tops:
+            for top in tops:
+                with contextlib.suppress(OSError):
+                    pids |= yield from tree.members(top)
         return pids
 
+    async def list_members(self, cgroup: str) -> set[int]:
+        """Do that without holding up others, however many there are."""
+        return await self.carry_out(self.member_steps(cgroup))
+
     def holds(self, cgroup: str, pid: int) -> bool:
-        """Whether the process is in ``cgroup`` or below it in some hierarchy."""
+        """Whether the process is in ``cgroup`` or below it in some hierarchy.
+
+        Where a part of a hierarchy is mounted, the kernel names the process's cgroup from
+        further up than we do.
+        """
         try:
-            with open(f"/proc/{pid}/cgroup") as file:
-                paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
+            with open(f"/proc/{pid}/cgroup", errors="surrogateescape") as file:
+                lines = [line.rstrip("\n").split(":", 2)[1:] for line in file]
         except (FileNotFoundError, ProcessLookupError):
             return False
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # so deep is nobody but in a group below ours
+                return pid in self.members(cgroup)
             raise scarcity(error) from error
-        return any(path == cgroup or path.startswith(cgroup + "/") for path in paths)
+        return any(
+            mount.is_of(controllers) and _is_below(path, mount.path_of(cgroup))
+            for controllers, path in lines
+            for mount in self.hierarchies
+        )
 
-    def kill(self, cgroup: str) -> None:
+    def frozen(self, cgroup: str) -> bool:
+        """Whether what enters ``cgroup`` is frozen at once."""
+        with tree.opened(self.directories(cgroup)) as tops:
+            return any(tree.is_frozen(top) for top in tops)
+
+    # ---- the end of it --------------------------------------------------------------------
+
+    def thaw_steps(self, cgroup: str) -> Steps[None]:
+        """Thaw ``cgroup`` and every group below it, in small steps."""
+        with tree.opened(self.directories(cgroup)) as tops:
+            for top in tops:
+                with contextlib.suppress(OSError):
+                    yield from tree.thaw(top)
+
+    def kill_steps(self, cgroup: str) -> Steps[None]:
         """SIGKILL every process in ``cgroup`` and below it, as far as one look finds them.
 
-        On version 1 a pid is signalled through a pidfd that was opened before the list was
-        read again: a pid that went to a stranger in between is not listed any more.
+        On version 1 SIGKILL doesn't reach a frozen process: what is frozen is thawed first, and
+        what froze itself anew meanwhile is thawed afterwards, to its death.
+
+        The groups are opened with the first step: those of a later container of the same id
+        aren't touched, however late the last step is.
         """
-        for directory in self.directories(cgroup):
-            with contextlib.suppress(OSError):
-                _write(os.path.join(directory, "cgroup.kill"), b"1")
-        for pid in self.members(cgroup):
-            with _pidfd(pid) as pidfd:
-                if pidfd is not None and pid in self.members(cgroup):
-                    with contextlib.suppress(ProcessLookupError):
-                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        killed: set[int] = set()
+        with tree.opened(self.directories(cgroup)) as tops:
+            for act in (tree.thaw, lambda top: tree.kill(top, killed), tree.thaw):
+                for top in tops:
+                    with contextlib.suppress(OSError):
+                        yield from act(top)
+
+    async def thaw(self, cgroup: str) -> None:
+        """Do that without holding up others."""
+        await self.carry_out(self.thaw_steps(cgroup))
+
+    async def kill(self, cgroup: str) -> None:
+        """Do that without holding up others, however many there are.
+
+        Cancellation: it ends somewhere in between.
+        """
+        await self.carry_out(self.kill_steps(cgroup))
+
+    def begin_thaw(self, cgroup: str) -> None:
+        """Thaw what can be in a moment."""
+        steps = self.thaw_steps(cgroup)
+        begin(steps)
+        steps.close()
+
+    def begin_kill(self, cgroup: str) -> Steps[None] | None:
+        """Kill what can be in a moment; return the rest, for `carry_out`, if there is any."""
+        steps = self.kill_steps(cgroup)
+        done, _ = begin(steps)
+        return None if done else steps
+
+    async def carry_out(self, steps: Steps[T]) -> T:
+        """Take steps: at once if they are few, else in a thread."""
+        return await carry_out(steps, self._limiter)
 
     async def remove(self, cgroup: str) -> None:
         """Kill whatever is left in ``cgroup`` and remove its directories.
 
         Cancellation: the caller's deadline ends it; `remains` says what is left then.
         """
-        while self._remove_once(cgroup):
-            self.kill(cgroup)
-            await trio.sleep(_RETRY_SECONDS)
+        while self._is_left(cgroup):
+            await self.carry_out(self._emptying_steps(cgroup))
+            if self._is_left(cgroup):
+                await trio.sleep(_RETRY_SECONDS)
 
-    def remains(self, cgroup: str) -> list[str]:
-        """Return the directories of ``cgroup`` that exist."""
-        return [path for path in self.directories(cgroup) if os.path.isdir(path)]
+    def _emptying_steps(self, cgroup: str) -> Steps[None]:
+        yield from self.kill_steps(cgroup)
+        with tree.opened(self.directories(cgroup)) as tops:
+            for top in tops:
+                with contextlib.suppress(OSError):
+                    yield from tree.prune(top)
 
-    def exists(self, cgroup: str) -> bool:
-        """Whether ``cgroup`` has a directory in some hierarchy."""
-        return any(os.path.isdir(path) for path in self.directories(cgroup))
-
-    def _remove_once(self, cgroup: str) -> bool:
-        """Remove what can be removed; say whether something is left."""
-        busy = [directory for directory in self.directories(cgroup) if _busy(directory)]
-        return bool(busy)
+    def _is_left(self, cgroup: str) -> bool:
+        """Remove what can be removed at once; say whether something is left."""
+        left = [path for path in self.directories(cgroup) if not _try_rmdir(path)]
+        return bool(left)
 
 
-def _busy(directory: str) -> bool:
-    """Remove a cgroup directory and those below it; say whether one is in use."""
-    if _try_rmdir(directory):  # the runtime has mostly done that, and then there is no more to do
+def _is_seen(mount: Mount) -> bool:
+    """Whether it is what its mount point shows: another mount may hide it."""
+    try:
+        return os.stat(mount.point).st_dev == mount.device
+    except OSError:
         return False
-    left = [path for path, _, _ in os.walk(directory, topdown=False) if not _try_rmdir(path)]
-    return bool(left)
+
+
+def _is_root() -> bool:
+    """Whether we are root, and not only in a user namespace (man 7 user_namespaces)."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return True
+
+
+def _is_below(path: str, cgroup: str) -> bool:
+    return path == cgroup or path.startswith(cgroup + "/")
 
 
 def _try_rmdir(path: str) -> bool:
@@ -150,17 +251,6 @@ def _try_rmdir(path: str) -> bool:
     return True
 
 
-def _unescape(path: str) -> str:
-    for code, char in (
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ):
-        path = path.replace(code, char)
-    return path
-
-
 def _counter(path: str, key: str) -> int:
     with open(path) as file:
         for line in file:
@@ -168,32 +258,3 @@ def _counter(path: str, key: str) -> int:
             if name == key:
                 return int(value)
     return 0
-
-
-def _processes(directory: str) -> set[int]:
-    try:
-        with open(os.path.join(directory, "cgroup.procs")) as file:
-            return {int(line) for line in file} - {0}  # 0: a process of another pid namespace
-    except OSError:
-        return set()
-
-
-def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _pidfd(pid: int) -> Iterator[int | None]:
-    try:
-        fd = os.pidfd_open(pid)
-    except OSError:
-        yield None
-        return
-    try:
-        yield fd
-    finally:
-        os.close(fd)

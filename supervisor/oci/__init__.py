@@ -36,7 +36,7 @@ Layers of the runtime half::
 """
 
 from ._arguments import check_absolute, check_args, check_env
-from ._ask import ask_status, criu_said
+from ._ask import ask_bundle, ask_status, criu_said
 from ._bundle import Bundle
 from ._call import call, failure, fresh_log, last_error
 from ._command import Caller, checkpoint_options
@@ -67,6 +67,7 @@ __all__ = [
     "Runtime",
     "SealedPrograms",
     "SeccompArgument",
+    "ask_bundle",
     "ask_status",
     "call",
     "check_absolute",

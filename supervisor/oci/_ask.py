@@ -33,15 +33,41 @@ async def ask_status(
 
     Cancellation: as `call`.
     """
+    return await _ask(caller, container, "status", seconds, inherit, tether)
+
+
+async def ask_bundle(
+    caller: Caller,
+    container: str,
+    *,
+    seconds: float,
+    inherit: Sequence[int] = (),
+    tether: str | None = None,
+) -> str | None:
+    """Return the path of the bundle that a container was made from.
+
+    Returns, Raises, Cancellation: as `ask_status`.
+    """
+    return await _ask(caller, container, "bundle", seconds, inherit, tether)
+
+
+async def _ask(
+    caller: Caller,
+    container: str,
+    key: str,
+    seconds: float,
+    inherit: Sequence[int],
+    tether: str | None,
+) -> str | None:
     command = caller.state(container)
     try:
         answer = await call(
             command, seconds=seconds, container=container, inherit=inherit, tether=tether
         )
-        status = json.loads(answer)["status"]
+        told = json.loads(answer)[key]
     except (RuntimeFailed, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return status if isinstance(status, str) else None
+    return told if isinstance(told, str) else None
 
 
 def criu_said(work: str) -> str:

@@ -20,7 +20,7 @@ from ._fifos import (
     send_line,
     signal_line,
 )
-from ._launch import Leash, Shim, launch, launch_keeper, read_report
+from ._launch import Leash, Shim, apart, launch, launch_keeper, read_report
 from ._report import Made, Refused, parse_report
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Made",
     "Refused",
     "Shim",
+    "apart",
     "check_program",
     "find_binary",
     "launch",

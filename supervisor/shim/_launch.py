@@ -194,9 +194,19 @@ async def read_report(fd: int) -> Made | Refused | None:
     return parse_report(heard)
 
 
-def launch_keeper(binary: str, root: str, leash: Leash, *, remove_root: bool) -> PidFd:
-    """Launch the keeper, which cleans up below ``root`` when the supervisor lets go."""
-    command = [binary, str(leash), root, *(["remove-root"] if remove_root else [])]
+def apart(ways: Sequence[str]) -> list[str]:
+    """Return the options by which a shim or a keeper goes into cgroups of its own."""
+    return [word for way in ways for word in ("--cgroup", way)]
+
+
+def launch_keeper(
+    binary: str, root: str, leash: Leash, *, remove_root: bool, ways: Sequence[str] = ()
+) -> PidFd:
+    """Launch the keeper, which cleans up below ``root`` when the supervisor lets go.
+
+    ``ways`` are the ``cgroup.procs`` of cgroups that it goes into.
+    """
+    command = [binary, str(leash), root, *(["remove-root"] if remove_root else []), *apart(ways)]
     with _scarce():
         return _spawn(command, output=None, fds=leash.fds)
 

@@ -6,6 +6,9 @@
  * container directory below the root. A supervisor that closes in good order leaves nothing to
  * do. The format of `cleanup` is in docs/shim-protocol.md.
  */
+#include "cgroup.h"
+#include "owned.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -120,6 +123,12 @@ static void run_command(char **words) {
     }
 }
 
+/* DIRECTORY WORDS COMMAND...: where a runtime's root is shared, its id may be somebody else's. */
+static void run_owned(char **words) {
+    if (words[0] != NULL && words[1] != NULL && is_owned(words[0], words[1]))
+        run_command(words + 2);
+}
+
 /* The next whole line of a list of pids; -1 at its end. A number without a newline was cut by
  * our buffer: it is part of another one, and names a stranger. */
 static long next_pid(char **at) {
@@ -204,6 +213,7 @@ static void thaw(char **words) {
 
 static void clean(char **words) {
     if (strcmp(words[0], "run") == 0) run_command(words + 1);
+    else if (strcmp(words[0], "owned") == 0) run_owned(words + 1);
     else if (words[1] == NULL) return;
     else if (strcmp(words[0], "cgroup") == 0)
         nftw(words[1], empty_group, WALK_DESCRIPTORS, FTW_DEPTH | FTW_PHYS);
@@ -284,13 +294,22 @@ static void keep_only(unsigned first, unsigned second) {
     fcntl((int)high, F_SETFD, FD_CLOEXEC);
 }
 
+/* Takes the words `--cgroup PROCS` from the end of the command line; returns how many are left. */
+static int take_cgroups(int argc, char **argv) {
+    while (argc > 4 && strcmp(argv[argc - 2], "--cgroup") == 0 && cgroup_add(argv[argc - 1]))
+        argc -= 2;
+    return argc;
+}
+
 int main(int argc, char **argv) {
     int pipe_fd, pidfd;
+    argc = take_cgroups(argc, argv);
     root_is_ours = argc == 4 && strcmp(argv[3], "remove-root") == 0;
     if (argc < 3 || argc > 4 || (argc == 4 && !root_is_ours) ||
         sscanf(argv[1], "%9d:%9d", &pipe_fd, &pidfd) != 2 || pipe_fd <= STDERR_FILENO ||
         pidfd <= STDERR_FILENO) {
-        fprintf(stderr, "usage: supervisor-keeper PIPE:PIDFD ROOT [remove-root]\n");
+        fprintf(stderr, "usage: supervisor-keeper PIPE:PIDFD ROOT [remove-root] "
+                        "[--cgroup PROCS]...\n");
         return 2;
     }
     sigset_t all;
@@ -300,8 +319,11 @@ int main(int argc, char **argv) {
     keep_only((unsigned)pipe_fd, (unsigned)pidfd);
     struct pollfd leash[2] = {{.fd = pipe_fd, .events = 0}, {.fd = pidfd, .events = POLLIN}};
     if (chdir("/") < 0) return 1; /* it must not keep a file system busy */
+    for (size_t i = 0; i < cgroup_count(); i++) cgroup_enter(i); /* where that can't be, it stays */
     while (poll(leash, 2, -1) <= 0) continue;
     for_each(argv[2], clean_container);
     if (root_is_ours) remove_tree(argv[2]);
+    /* A supervisor that lives removes them itself, when we have gone. */
+    if (poll(leash + 1, 1, 0) > 0) cgroup_leave();
     return 0;
 }

@@ -8,6 +8,7 @@
  * Nothing is allocated after start-up, every descriptor is close-on-exec, and all signals are
  * blocked and read from a descriptor: no handler ever runs, so no call here is ever interrupted.
  */
+#include "cgroup.h"
 #include "shim.h"
 
 #include <errno.h>
@@ -91,6 +92,10 @@ static int descriptor(const char *option, const char *spec) {
     return fd;
 }
 
+static void set_cgroup(const char *procs) {
+    if (!cgroup_add(procs)) fail(0, "options", "too many cgroups: %s", procs);
+}
+
 static void enter_directory(const char *path) {
     if (chdir(path) < 0) fail(errno, "options", "cannot enter %s", path);
 }
@@ -105,6 +110,7 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--leash") == 0) set_leash(*at);
         else if (strcmp(option, "--program") == 0) shim.program = descriptor(option, *at);
         else if (strcmp(option, "--give") == 0) shim.given = descriptor(option, *at);
+        else if (strcmp(option, "--cgroup") == 0) set_cgroup(*at);
         else if (strcmp(option, "--log") == 0) log_configure(*at);
         else if (strcmp(option, "--terminal") == 0) terminal_configure(*at);
         else if (strcmp(option, "--layer") == 0) layer_configure(*at);
@@ -118,6 +124,7 @@ static void parse_options(char **at) {
         fail(0, "options", "usage: supervisor-shim [--directory PATH] [--leash PIPE:PIDFD] "
                            "[--program FD] [--give FD] [--log MAX_BYTES:FILES:PATH] [--terminal FD] "
                            "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
+                           "[--cgroup PROCS]... "
                            "[--stdin SPEC] [--stdout SPEC] [--stderr SPEC] -- RUNTIME ARG...");
     layer_check();
     shim.command = at + 1;
@@ -180,6 +187,15 @@ static void write_identity(void) {
     write_whole("shim", text); /* stays open */
     shim.status_fd = open_or_fail("files", "exitStatus", O_WRONLY | O_CREAT);
     if (!write_status("")) fail(errno, "files", "cannot write exitStatus");
+}
+
+/* Out of our supervisor's cgroups: whoever kills those means the program, not its containers. We
+ * are here for them; so where that can't be, they are made all the same. */
+static void change_cgroups(void) {
+    for (size_t i = 0; i < cgroup_count(); i++) {
+        int error = cgroup_enter(i);
+        if (error != 0) note("warning", "cannot enter %s: %s", cgroup_name(i), strerror(error));
+    }
 }
 
 /* ---- step 2: fifos and standard streams -------------------------------------------------- */
@@ -527,6 +543,7 @@ int main(int argc, char **argv) {
     close_others();
     take_signals();
     write_identity();
+    change_cgroups();
     log_open();
     open_own_fifos();
     for (int i = 0; i < 3; i++) shim.end[i] = open_stream(i);

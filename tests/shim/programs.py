@@ -15,8 +15,8 @@ from supervisor.shim import find_binary
 
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
 PARTS = {
-    "shim": ("shim", "words", "report", "files", "layer", "log", "terminal"),
-    "keeper": ("keeper",),
+    "shim": ("shim", "cgroup", "words", "report", "files", "layer", "log", "terminal"),
+    "keeper": ("keeper", "cgroup", "owned"),
     "tether": ("tether",),
 }
 SHORT_PATIENCE = ["-DPATIENCE_MS=300"]

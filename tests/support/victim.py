@@ -41,6 +41,7 @@ def victim(
     """
     told = {
         "runtime": [runtime.path, *runtime.args],
+        "runtime_root": runtime.root,
         "cgroup_parent": cgroup_parent,
         "root": None if root is None else str(root),
         **what,
@@ -70,7 +71,7 @@ async def _live(told: dict[str, Any]) -> None:
     path, *args = told["runtime"]
     async with open_supervisor(
         told["root"],
-        runtime=Runtime(path=path, args=tuple(args)),
+        runtime=Runtime(path=path, args=tuple(args), root=told["runtime_root"]),
         cgroup_parent=told["cgroup_parent"],
         deadlines=Deadlines(create=60),
         leash=told.get("leash"),

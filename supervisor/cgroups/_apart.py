@@ -1,0 +1,72 @@
+"""A cgroup beside those of the containers, for what must outlive a program: shims and keepers.
+
+A service manager ends a program by killing everything in its cgroup. What is in another one lives
+on, and ends the containers in good order, or waits for the next program that supervises them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+
+from ._hierarchies import Hierarchies
+from ._mounts import Mount
+
+_SUFFIX = ".shims"
+
+
+@contextlib.contextmanager
+def group_apart(hierarchies: Hierarchies, parent: str) -> Iterator[Sequence[str]]:
+    """Make that group in every hierarchy where we may; at the end remove it where it is empty.
+
+    All supervisors with the same cgroup parent share it. Whoever is on his way into it makes it
+    again (shim/cgroup.c).
+
+    Args:
+        hierarchies: the mounted cgroups.
+        parent: the cgroup that the containers' own are in. The group is beside it, since whoever
+            freezes or empties that means containers.
+
+    Yields:
+        The files by which a process gets in there: ``cgroup.procs``, by hierarchy.
+    """
+    group = parent + _SUFFIX
+    ways = [way for mount in hierarchies.writable if (way := _make(mount, group)) is not None]
+    try:
+        yield ways
+    finally:
+        for way in ways:
+            with contextlib.suppress(OSError):  # somebody is in there
+                os.rmdir(os.path.dirname(way))
+
+
+def _make(mount: Mount, group: str) -> str | None:
+    """Make a group in one hierarchy; return its ``cgroup.procs``, or None if we may not."""
+    directory = mount.point
+    for name in group.strip("/").split("/"):
+        directory = os.path.join(directory, name)
+        try:
+            os.mkdir(directory)
+        except FileExistsError:
+            continue
+        except OSError:
+            return None
+        if "cpuset" in mount.options:
+            _inherit_cpus(directory)
+    way = os.path.join(directory, "cgroup.procs")
+    return way if os.access(way, os.W_OK) else None
+
+
+def _inherit_cpus(directory: str) -> None:
+    """Give a new group its parent's processors and memory: without, nobody can be in it.
+
+    Source: kernel Documentation/admin-guide/cgroup-v1/cpusets.
+    """
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        with (
+            contextlib.suppress(OSError),
+            open(os.path.join(os.path.dirname(directory), name)) as above,
+            open(os.path.join(directory, name), "w") as own,
+        ):
+            own.write(above.read())
