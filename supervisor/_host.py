@@ -14,6 +14,7 @@ from ._patrol import Patrol
 from ._points import Reach, pass_by
 from .cgroups import Hierarchies
 from .oci import SealedPrograms
+from .stdio import NullDevice
 
 
 @attrs.frozen(kw_only=True)
@@ -27,6 +28,7 @@ class Host:
         boot_id: of this boot of the kernel.
         patrol: watches that shims record the ends of their processes.
         programs: sealed copies of the runtimes.
+        null: the null device that containers get.
         reach: called at each `Point`.
         tether: path of the program by which runtimes that are called for leashed containers die
             with us; None if we hold no leash.
@@ -39,6 +41,7 @@ class Host:
     boot_id: str
     patrol: Patrol
     programs: SealedPrograms
+    null: NullDevice
     reach: Reach = pass_by
     tether: str | None = None
     closed: trio.Event = attrs.field(factory=trio.Event)

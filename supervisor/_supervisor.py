@@ -46,7 +46,7 @@ from .cgroups import Hierarchies
 from .oci import Bundle, Gate, Runtime, SealedPrograms
 from .shim import Leash, check_program, find_binary
 from .state import ContainerLayout, RootLayout, boot_id, check_id
-from .stdio import StdioArgument, TerminalArgument, plan
+from .stdio import NullDevice, StdioArgument, TerminalArgument, opened, plan
 
 logger: Final = logging.getLogger("supervisor")
 
@@ -205,9 +205,9 @@ class Supervisor(Mapping[str, Container]):
         )
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         drafted = draft(self._host, self._site(id), loaded, order)
-        with self._being_made(id), waiting():
+        with self._being_made(id), opened(order.stdio, self._host.null) as ready, waiting():
             async with self._creates:
-                core = await self._make(drafted)
+                core = await self._make(drafted.having(ready))
             return self._register(core)
         raise SupervisorClosed("its supervisor was closed before it was made", container=id)
 
@@ -511,6 +511,7 @@ async def open_supervisor(
         busy.enter_context(waiting())
         patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
         programs = stack.enter_context(contextlib.closing(SealedPrograms()))
+        null = stack.enter_context(contextlib.closing(NullDevice()))
         real_root = stack.enter_context(opened_root(root))
         held = None
         if leash or (leash is None and root is None):
@@ -527,6 +528,7 @@ async def open_supervisor(
             boot_id=boot_id(),
             patrol=patrol,
             programs=programs,
+            null=null,
             reach=reach,
             tether=None if held is None else find_binary("supervisor-tether"),
         )
