@@ -25,6 +25,7 @@ from .oci import (
     Runtime,
     container_root_ids,
     for_runtime,
+    fresh_log,
     init_process,
     with_gate,
     with_privileges,
@@ -96,6 +97,10 @@ class Draft:
     layer: Layer | None
     stdio: Stdio
     options: CheckpointOptions
+
+    def having(self, stdio: Stdio) -> Draft:
+        """Return the same with its streams opened."""
+        return attrs.evolve(self, stdio=attrs.evolve(stdio, given=self.stdio.given))
 
 
 def draft(host: Host, site: Site, bundle: Bundle, order: Order) -> Draft:
@@ -238,6 +243,8 @@ async def launch_init(core: Core, drafted: Draft) -> None:
 
 def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str]:
     init = core.layout.init
+    log = init.log("create" if drafted.init.checkpoint is None else "restore")
+    fresh_log(log)
     if drafted.init.checkpoint is None:
         return core.caller.create(
             core.record.id,
@@ -245,7 +252,7 @@ def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str
             pid_file=init.pid,
             console_socket=console_socket,
             preserve_fds=0 if drafted.stdio.given is None else 1,
-            log=init.log("create"),
+            log=log,
         )
     return core.caller.restore(
         core.record.id,
@@ -255,7 +262,7 @@ def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str
         work=init.path,
         options=drafted.options.words(),
         console_socket=console_socket,
-        log=init.log("restore"),
+        log=log,
     )
 
 

@@ -16,7 +16,7 @@ from ._make import make_exec, shim_lost
 from ._pidfd import PidFd
 from ._process import Process
 from ._witness import ending
-from .oci import exec_process
+from .oci import exec_process, fresh_log
 from .state import (
     Lock,
     ProcessLayout,
@@ -25,7 +25,7 @@ from .state import (
     process_object,
     read_pid,
 )
-from .stdio import Console, Stdio, StdioArgument, TerminalArgument, console, plan
+from .stdio import Console, Stdio, StdioArgument, TerminalArgument, console, opened, plan
 
 User = int | str | tuple[int, int] | None
 
@@ -51,9 +51,17 @@ async def exec(
     stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
     shim_lost(core.record.on_shim_lost.value, stdio)
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
+    with opened(stdio, core.host.null) as ready:
+        return await _launch(core, layout, record, ready)
+
+
+async def _launch(
+    core: Core, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio
+) -> Process:
     lock = make_exec(layout, record, stdio, container=core.record.id, reach=core.host.reach)
     process = core.new_process(layout, record, owned=True)
     try:
+        fresh_log(layout.log("exec"))
         with console(layout, stdio) as listening:
             command = core.caller.exec(
                 core.record.id,

@@ -14,6 +14,7 @@ from ._patrol import Patrol
 from ._points import Reach, pass_by
 from .cgroups import Hierarchies
 from .oci import SealedPrograms
+from .stdio import NullDevice
 
 
 @attrs.frozen(kw_only=True)
@@ -28,6 +29,7 @@ class Host:
         patrol: watches that shims record the ends of their processes.
         programs: sealed copies of the runtimes.
         apart: by what files a shim gets into a cgroup of its own (see `group_apart`).
+        null: the null device that containers get.
         reach: called at each `Point`.
         tether: path of the program by which runtimes that are called for leashed containers die
             with us; None if we hold no leash.
@@ -40,6 +42,7 @@ class Host:
     boot_id: str
     patrol: Patrol
     programs: SealedPrograms
+    null: NullDevice
     apart: Sequence[str] = ()
     reach: Reach = pass_by
     tether: str | None = None

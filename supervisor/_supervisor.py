@@ -55,7 +55,7 @@ from .oci import (
 )
 from .shim import Leash, check_program, find_binary
 from .state import ContainerLayout, RootLayout, boot_id, check_id
-from .stdio import StdioArgument, TerminalArgument, plan
+from .stdio import NullDevice, StdioArgument, TerminalArgument, opened, plan
 
 logger: Final = logging.getLogger("supervisor")
 
@@ -228,9 +228,9 @@ class Supervisor(Mapping[str, Container]):
         )
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         drafted = draft(self._host, self._site(id), loaded, order)
-        with self._being_made(id), waiting():
+        with self._being_made(id), opened(order.stdio, self._host.null) as ready, waiting():
             async with self._creates:
-                core = await self._make(drafted)
+                core = await self._make(drafted.having(ready))
             return self._register(core)
         raise SupervisorClosed("its supervisor was closed before it was made", container=id)
 
@@ -535,6 +535,7 @@ async def open_supervisor(
         busy.enter_context(waiting())
         patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
         programs = stack.enter_context(contextlib.closing(SealedPrograms()))
+        null = stack.enter_context(contextlib.closing(NullDevice()))
         real_root = stack.enter_context(opened_root(root))
         hierarchies = Hierarchies.discover()
         apart = stack.enter_context(group_apart(hierarchies, cgroup_parent))
@@ -556,6 +557,7 @@ async def open_supervisor(
             boot_id=boot_id(),
             patrol=patrol,
             programs=programs,
+            null=null,
             reach=reach,
             tether=None if held is None else find_binary("supervisor-tether"),
         )

@@ -36,7 +36,7 @@ from .state import (
     look_at,
     write_whole,
 )
-from .stdio import Console, Stdio, Streams
+from .stdio import Console, Stdio, Streams, files_made
 
 logger: Final = logging.getLogger("supervisor")
 
@@ -127,8 +127,8 @@ class ProcessTask:
         shim's, besides those of its streams.
         """
         try:
-            with self._launching, stdio.lifted() as given:
-                await self._launch(command, given, console, [*options, *given.options])
+            with self._launching, files_made(stdio) as ready:
+                await self._launch(command, ready, console, [*options, *ready.options])
             if self._launching.cancelled_caught:
                 raise ShimExited(
                     f"the launch of {self.id} was given up: its container is being deleted",

@@ -32,14 +32,16 @@
 #endif
 
 enum { STATUS_SIZE = 64, LINE_SIZE = 128, GIVEN_FD = 3 };
-enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
+enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, CATCH_UP_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
 
 /* The shim's whole state: there is one process, so there is one of these. */
 static struct {
     char **command;       /* the runtime's command line */
     int program;          /* the runtime itself, or -1: then it is at the first word's path */
     int given;            /* what the runtime gets as its descriptor 3, or -1 */
-    const char *stdio[3]; /* null, fifo:PATH, file:PATH, fd:N, log:PATH; for stderr also stdout */
+    const char *stdio[3]; /* null, fifo:PATH, log:PATH, fd:N, hold:N; for stderr also stdout */
+    int theirs[3];        /* descriptors of somebody else's, which the container never gets, or -1 */
+    int null;             /* of a null device that a container may have, or -1 */
     int end[3];           /* the container's own stdin, stdout and stderr, until it has them */
     int holder[3];        /* the other sides of those that are fifos */
     int leash_pipe;       /* breaks when the supervisor lets go */
@@ -57,6 +59,8 @@ static struct {
     char line[LINE_SIZE]; /* of control, as far as it has come; one that fills this is too long */
     size_t line_length;
 } shim = {.stdio = {"null", "null", "null"},
+          .theirs = {-1, -1, -1},
+          .null = -1,
           .end = {-1, -1, -1},
           .holder = {-1, -1, -1},
           .program = -1,
@@ -72,9 +76,11 @@ static struct {
 static void set_stream(int stream, const char *spec) {
     int used = 0;
     shim.stdio[stream] = spec;
-    shim.end[stream] = -1;
-    if (sscanf(spec, "fd:%9d%n", &shim.end[stream], &used) != 1) return;
-    if (spec[used] != '\0' || shim.end[stream] <= STDERR_FILENO)
+    shim.theirs[stream] = -1;
+    if (sscanf(spec, "fd:%9d%n", &shim.theirs[stream], &used) != 1 &&
+        sscanf(spec, "hold:%9d%n", &shim.theirs[stream], &used) != 1)
+        return;
+    if (spec[used] != '\0' || shim.theirs[stream] <= STDERR_FILENO)
         fail(0, "options", "bad stdio %s", spec);
 }
 
@@ -111,6 +117,7 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--program") == 0) shim.program = descriptor(option, *at);
         else if (strcmp(option, "--give") == 0) shim.given = descriptor(option, *at);
         else if (strcmp(option, "--cgroup") == 0) set_cgroup(*at);
+        else if (strcmp(option, "--null") == 0) shim.null = descriptor(option, *at);
         else if (strcmp(option, "--log") == 0) log_configure(*at);
         else if (strcmp(option, "--terminal") == 0) terminal_configure(*at);
         else if (strcmp(option, "--layer") == 0) layer_configure(*at);
@@ -122,7 +129,8 @@ static void parse_options(char **at) {
     }
     if (*at == NULL || at[1] == NULL)
         fail(0, "options", "usage: supervisor-shim [--directory PATH] [--leash PIPE:PIDFD] "
-                           "[--program FD] [--give FD] [--log MAX_BYTES:FILES:PATH] [--terminal FD] "
+                           "[--program FD] [--give FD] [--null FD] [--log MAX_BYTES:FILES:PATH] "
+                           "[--terminal FD] "
                            "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
                            "[--cgroup PROCS]... "
                            "[--stdin SPEC] [--stdout SPEC] [--stderr SPEC] -- RUNTIME ARG...");
@@ -133,8 +141,9 @@ static void parse_options(char **at) {
 
 /* An inherited descriptor would hang whoever waits for its end: keep only what we were given. */
 static void close_others(void) {
-    const int given[] = {shim.leash_pipe, shim.leash_pidfd, shim.program, terminal_console(),
-                         shim.end[0],     shim.end[1],      shim.end[2],  shim.given};
+    const int given[] = {shim.leash_pipe, shim.leash_pidfd, shim.program,
+                         shim.theirs[0],  shim.theirs[1],   shim.theirs[2],
+                         shim.given,      shim.null,        terminal_console()};
     unsigned from = STDERR_FILENO + 1, next;
     do {
         next = UINT_MAX;
@@ -227,24 +236,47 @@ static int open_logged(int stream, const char *path) {
     return end;
 }
 
-/* It may be a fifo of the user's that nobody reads: that is an error, not a wait without end. */
-static int open_file(int stream, const char *path) {
-    int flags = stream == STDIN_FILENO ? O_RDONLY : O_WRONLY | O_CREAT | O_APPEND;
-    int fd = open_or_fail("stdio", path, flags | O_NONBLOCK);
-    fcntl(fd, F_SETFL, flags);
-    return fd;
+/* The container gets a fifo of ours, and a copier what is theirs. A fifo of theirs is held, as ours
+ * are: so whoever is at its other end may come and go. */
+static int open_copied(int stream) {
+    static const char *const names[] = {"stdin", "stdout", "stderr"};
+    char path[32];
+    int end = open_stream_fifo(stream, names[stream]), ours = shim.holder[stream];
+    int theirs = fcntl(shim.theirs[stream], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (theirs < 0) fail(errno, "stdio", "descriptor %d", shim.theirs[stream]);
+    shim.holder[stream] = -1;
+    if (strncmp(shim.stdio[stream], "hold:", 5) == 0) {
+        close(theirs);
+        snprintf(path, sizeof path, "/proc/self/fd/%d", shim.theirs[stream]);
+        theirs = open_stream_fifo(stream, path);
+    }
+    copy_add(stream, ours, theirs);
+    return end;
+}
+
+/* A description for this container alone, and on the mount that we were given. */
+static int open_null(int stream) {
+    char path[32] = "/dev/null";
+    if (shim.null >= 0) snprintf(path, sizeof path, "/proc/self/fd/%d", shim.null);
+    return open_or_fail("stdio", path, stream == STDIN_FILENO ? O_RDONLY : O_WRONLY);
 }
 
 static int open_stream(int stream) {
     const char *spec = shim.stdio[stream];
-    if (shim.end[stream] >= 0) return shim.end[stream]; /* given as fd:N */
-    if (strcmp(spec, "null") == 0) return open_or_fail("stdio", "/dev/null", O_RDWR);
+    if (shim.theirs[stream] >= 0) return open_copied(stream);
+    if (strcmp(spec, "null") == 0) return open_null(stream);
     if (strncmp(spec, "fifo:", 5) == 0) return open_stream_fifo(stream, spec + 5);
     if (strncmp(spec, "log:", 4) == 0 && stream != STDIN_FILENO)
         return open_logged(stream, spec + 4);
-    if (strncmp(spec, "file:", 5) == 0) return open_file(stream, spec + 5);
     if (stream == STDERR_FILENO && strcmp(spec, "stdout") == 0) return shim.end[STDOUT_FILENO];
     fail(0, "options", "bad stdio %s", spec);
+}
+
+static void open_streams(void) {
+    for (int i = 0; i < 3; i++) shim.end[i] = open_stream(i);
+    for (int i = 0; i < 3; i++) /* one may be given for two */
+        if (shim.theirs[i] >= 0) close(shim.theirs[i]);
+    close_quietly(&shim.null);
 }
 
 /* ---- signals, control lines, the leash --------------------------------------------------- */
@@ -316,7 +348,7 @@ static int sooner(int a, int b) {
  * Control lines are for a process: they wait for the report of it. */
 static void wait_for_events(int also, int timeout_ms) {
     enum { OURS = 5 };
-    struct pollfd watched[OURS + LOG_WATCHED + TERMINAL_WATCHED] = {
+    struct pollfd watched[OURS + LOG_WATCHED + TERMINAL_WATCHED + COPY_WATCHED] = {
         {.fd = shim.signal_fd, .events = POLLIN},
         {.fd = reported() ? shim.control_fd : -1, .events = POLLIN},
         {.fd = shim.leash_pipe, .events = 0}, /* POLLHUP comes unasked */
@@ -324,6 +356,7 @@ static void wait_for_events(int also, int timeout_ms) {
         {.fd = also, .events = POLLIN}};
     log_watch(watched + OURS);
     terminal_watch(watched + OURS + LOG_WATCHED);
+    copy_watch(watched + OURS + LOG_WATCHED + TERMINAL_WATCHED);
     timeout_ms = sooner(timeout_ms, sooner(log_patience(), terminal_patience()));
     poll(watched, sizeof watched / sizeof *watched, timeout_ms); /* failed, it has seen nothing */
     if (watched[0].revents != 0) read_signals();
@@ -331,6 +364,7 @@ static void wait_for_events(int also, int timeout_ms) {
     if (watched[2].revents != 0 || watched[3].revents != 0) break_leash();
     log_copy(watched + OURS);
     terminal_copy(watched + OURS + LOG_WATCHED);
+    copy_heed(watched + OURS + LOG_WATCHED + TERMINAL_WATCHED);
 }
 
 /* ---- step 3: the runtime ----------------------------------------------------------------- */
@@ -361,6 +395,7 @@ static int run_child(pid_t self) {
     if (getppid() != self) return ECHILD;
     int error = layer_mount();
     if (error != 0) return error;
+    fresh_scheduling();
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (program >= 0)
         syscall(SYS_execveat, program, "", shim.command, environ, AT_EMPTY_PATH);
@@ -397,6 +432,7 @@ static void launch_runtime(void) {
     close_quietly(&shim.given);
     if (child_error != 0) layer_failed(child_error);
     if (child_error != 0) fail(child_error, "launch", "cannot run %s", shim.command[0]);
+    copy_start(); /* only now: it costs the runtime no time */
 }
 
 /* Reaps the runtime alone: the process must stay unreaped until its start time is read. */
@@ -412,6 +448,15 @@ static void await_runtime(void) {
     if (status != 0) fail(0, "runtime", "%s exited with status %d", name, WEXITSTATUS(status));
 }
 
+/* The runtime has written it as it likes. */
+static ssize_t read_pid_file(char *text, size_t size) {
+    int fd = open("pid", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    fchmod(fd, 0600);
+    close(fd);
+    return read_file("pid", text, size);
+}
+
 /* Steps 3 and 4: a process that can't be verified is no process, and ends with us. */
 static void find_process(void) {
     char text[64];
@@ -419,11 +464,11 @@ static void find_process(void) {
     int pid = 0, used = 0;
     terminal_take();
     unsigned long long start_time;
-    ssize_t size = read_file("pid", text, sizeof text);
+    ssize_t size = read_pid_file(text, sizeof text);
     if (size < 0) fail(errno, "pid", "%s succeeded but wrote no pid file", shim.command[0]);
     if (sscanf(text, "%9d %n", &pid, &used) != 1 || used != size || pid < 2)
         fail(0, "pid", "the pid file holds no pid: %s", text);
-    if (!read_stat(pid, &parent, &start_time) || parent != getpid())
+    if (!read_stat(pid, &parent, &start_time) || parent != getpid() || copy_is(pid))
         fail(0, "pid", "the pid file names %d, which is no child of the shim", pid);
     snprintf(text, sizeof text, "%llu\n", start_time);
     close(write_whole("starttime", text));
@@ -457,10 +502,23 @@ static int reap(void) {
             record_end(&info);
             shim.process = 0;
         }
+        copy_reaped(info.si_pid);
         waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG);
         info.si_pid = 0;
     }
     return failed != 0 && errno != ECHILD ? LOOK_AGAIN_MS : -1;
+}
+
+/* Whoever hears of the end may look at once for what was written before it. Not for long: nobody
+ * may be reading where it goes. */
+static void catch_up(void) {
+    int64_t until = monotonic_ms() + CATCH_UP_MS;
+    copy_end_input();
+    copy_catch_up();
+    for (int64_t left; copy_behind() && !shim.leash_broken && (left = until - monotonic_ms()) > 0;) {
+        wait_for_events(-1, (int)left);
+        reap();
+    }
 }
 
 static void watch_process(void) {
@@ -469,6 +527,7 @@ static void watch_process(void) {
         wait_for_events(-1, patience);
         patience = reap();
     }
+    catch_up();
     close_quietly(&shim.exit_fd); /* everybody who waits for the end wakes up now */
     close_quietly(&shim.holder[STDIN_FILENO]);
 }
@@ -490,24 +549,30 @@ static bool dismissed(void) {
     return shim.released || shim.leash_broken || shim.stop_signal != 0;
 }
 
+static bool add_watch(int watcher, int fd) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return inotify_add_watch(watcher, path, IN_ACCESS | IN_CLOSE | IN_ATTRIB) >= 0;
+}
+
 /* A fifo that nobody holds open forgets its bytes, so stay while there are any. Readers are seen
  * through inotify (a read, a close, the name's end): nothing else tells that a fifo became empty.
  * Its instances are few: without one, look again now and then. A log and a terminal are there for
  * as long as somebody writes; what is left in a terminal waits for somebody who attaches. */
 static void hold_output(void) {
     char events[sizeof(struct inotify_event) + NAME_MAX + 1];
-    bool blind = false;
-    bool staying = log_active() || output_unread(); /* who holds a log may write to a fifo too */
+    bool blind = false; /* who holds a log, or what is copied, may write to a fifo too */
+    bool staying = log_active() || copy_active() || output_unread();
     int watcher = staying ? inotify_init1(IN_CLOEXEC | IN_NONBLOCK) : -1;
     for (int i = STDOUT_FILENO; i <= STDERR_FILENO; i++)
-        if (shim.holder[i] >= 0 &&
-            inotify_add_watch(watcher, shim.stdio[i] + 5, IN_ACCESS | IN_CLOSE | IN_ATTRIB) < 0)
-            blind = true;
-    while (!dismissed() && (terminal_active() || log_active() || output_unread())) {
+        if (shim.holder[i] >= 0 && !add_watch(watcher, shim.holder[i])) blind = true;
+    while (!dismissed() &&
+           (terminal_active() || log_active() || copy_active() || output_unread())) {
         wait_for_events(watcher, blind ? LOOK_AGAIN_MS : -1);
         reap();
         while (read(watcher, events, sizeof events) > 0) continue;
     }
+    copy_finish();
     log_finish();
     terminal_finish();
 }
@@ -533,8 +598,9 @@ static void end_children(void) {
 }
 
 static void undo(void) {
+    copy_finish(); /* what the runtime has said; and those that are stuck end, too */
     end_children();
-    log_finish(); /* what the runtime has said */
+    log_finish();
 }
 
 int main(int argc, char **argv) {
@@ -542,11 +608,13 @@ int main(int argc, char **argv) {
     parse_options(argv + (argc > 0));
     close_others();
     take_signals();
+    fresh_umask();
+    fresh_memory();
     write_identity();
     change_cgroups();
     log_open();
     open_own_fifos();
-    for (int i = 0; i < 3; i++) shim.end[i] = open_stream(i);
+    open_streams();
     launch_runtime();
     await_runtime();
     find_process();

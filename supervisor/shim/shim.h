@@ -44,6 +44,12 @@ ssize_t read_file(const char *path, char *buffer, size_t size);
 int write_whole(const char *path, const char *text);
 bool read_stat(pid_t pid, pid_t *parent, unsigned long long *start_time);
 
+/* ---- fresh.c: nothing of our own scheduling is handed on ----------------------------------- */
+
+void fresh_umask(void);
+void fresh_memory(void);     /* what is of a program's memory, and so the shim's own too */
+void fresh_scheduling(void); /* between vfork and exec: system calls only */
+
 /* ---- log.c: output streams into a file, in the CRI format -------------------------------- */
 
 enum { LOG_WATCHED = 2 };
@@ -56,6 +62,22 @@ int log_patience(void);                 /* how many ms poll may wait; -1 is for 
 void log_copy(const struct pollfd *watched);
 bool log_active(void); /* somebody may still write */
 void log_finish(void);
+
+/* ---- copy.c: processes that copy between a fifo of ours and what is somebody else's -------- */
+
+enum { COPY_WATCHED = 3 };
+
+void copy_add(int stream, int ours, int theirs); /* takes over both */
+void copy_start(void);
+void copy_watch(struct pollfd *watched); /* fills COPY_WATCHED entries */
+void copy_heed(const struct pollfd *watched);
+bool copy_is(pid_t pid);      /* whether that is a copier */
+void copy_reaped(pid_t pid);
+void copy_catch_up(void);     /* the process has ended: what it wrote shall get where it goes */
+bool copy_behind(void);       /* it isn't there yet */
+bool copy_active(void);       /* somebody may still write */
+void copy_end_input(void);
+void copy_finish(void);
 
 /* ---- terminal.c: the master of a pseudo-terminal, and whoever is attached to it ----------- */
 

@@ -3,7 +3,9 @@
 ::
 
     _kinds       what a stream may be: LogFile, Fifo, TerminalSize, ...
+    _null        the null device that containers get
     _plan        from the caller's words to the shim's options
+    _theirs      what is the caller's: opened, and handed to the shim
     _streams     fifos as Trio streams
     _console     the socket over which a runtime sends a terminal
     _terminal    attaching to a terminal
@@ -23,10 +25,12 @@ from ._kinds import (
     TerminalSize,
     terminal_size,
 )
+from ._null import NullDevice
 from ._plan import Stdio, plan, prepare
 from ._records import LogFiles, LogRecord, parse_record
 from ._streams import InputStream, OutputStream, Streams
 from ._terminal import TerminalStream, attach
+from ._theirs import files_made, opened
 
 __all__ = [
     "DEVNULL",
@@ -39,6 +43,7 @@ __all__ = [
     "LogFile",
     "LogFiles",
     "LogRecord",
+    "NullDevice",
     "OutputStream",
     "Stdio",
     "StdioArgument",
@@ -48,6 +53,8 @@ __all__ = [
     "TerminalStream",
     "attach",
     "console",
+    "files_made",
+    "opened",
     "parse_record",
     "plan",
     "prepare",

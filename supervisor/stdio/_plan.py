@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
+import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import attrs
@@ -28,23 +28,24 @@ from ._kinds import (
 
 NAMES = ("stdin", "stdout", "stderr")
 _DIRECTORY_MODE = 0o711
-_OWN_OF_CHILDREN = ("fd:0", "fd:1", "fd:2")
 _ACL = "system.posix_acl_access"
 _NO_ACLS = {errno.ENOTSUP, errno.ENOSYS, errno.EPERM}
 
 
 @attrs.frozen(kw_only=True)
 class Stdio:
-    """The three standard streams of a process, as the shim is told.
+    """The three standard streams of a process.
 
     Attributes:
-        specs: for stdin, stdout and stderr: ``null``, ``fifo:PATH``, ``file:PATH``, ``fd:N``,
-            ``log:PATH`` or (stderr) ``stdout``.
+        specs: what was asked for, for stdin, stdout and stderr: ``null``, ``fifo:PATH``,
+            ``file:PATH``, ``fd:N``, ``log:PATH`` or (stderr) ``stdout``.
         directory: the process directory: the fifos in it are ours to make.
         log: the log's bounds, or None.
         log_path: the log's file.
         terminal: the terminal's initial size, or None.
         given: a descriptor that the process gets as its number 3, or None.
+        theirs: for each stream a descriptor of what is the caller's, which is copied, or None.
+        null: a descriptor of a null device that a container may have, or None.
     """
 
     specs: tuple[str, str, str]
@@ -53,12 +54,16 @@ class Stdio:
     log_path: str = ""
     terminal: TerminalSize | None = None
     given: int | None = None
+    theirs: tuple[int | None, int | None, int | None] = (None, None, None)
+    null: int | None = None
 
     @property
     def options(self) -> list[str]:
         """The shim's options."""
-        pairs = zip(NAMES, self.specs, strict=True)
+        pairs = zip(NAMES, map(self._told, self.specs, self.theirs), strict=True)
         words = [word for name, spec in pairs for word in (f"--{name}", spec)]
+        if self.null is not None:
+            words += ["--null", str(self.null)]
         if self.log is not None:
             words += ["--log", f"{self.log.max_bytes}:{self.log.files}:{self.log_path}"]
         if self.given is not None:
@@ -68,27 +73,35 @@ class Stdio:
     @property
     def fds(self) -> list[int]:
         """The descriptors that the shim must inherit."""
-        given = [] if self.given is None else [self.given]
-        return [int(spec[3:]) for spec in self.specs if spec.startswith("fd:")] + given
+        return [fd for fd in (*self.theirs, self.given, self.null) if fd is not None]
 
     @property
     def fifos(self) -> list[str]:
-        """The paths of the fifos that are ours to make."""
-        paths = [spec.partition(":")[2] for spec in self.specs if _is_fifo(spec)]
-        return [path for path in paths if os.path.dirname(path) == self.directory]
+        """The paths of the fifos that are ours to make: all but a null device needs one.
 
-    @contextlib.contextmanager
-    def lifted(self) -> Iterator[Stdio]:
-        """Give the same, with descriptors that a child can have for the time of the block.
-
-        Numbers 0 to 2 are the child's own standard streams.
-
-        Raises:
-            TooManyFiles: no descriptor was left.
+        Where a null device can't be shared it is copied, too: so there is one for that as well.
         """
-        with contextlib.ExitStack() as lifted:
-            first, second, third = (_lifted(spec, lifted) for spec in self.specs)
-            yield attrs.evolve(self, specs=(first, second, third))
+        own = [os.path.join(self.directory, name) for name in NAMES]
+        pairs = zip(own, self.specs, self.theirs, strict=True)
+        return [
+            path
+            for path, spec, theirs in pairs
+            if theirs is not None or spec not in ("null", "stdout")
+        ]
+
+    def is_own(self, spec: str) -> bool:
+        """Whether a fifo is ours, not the caller's."""
+        return os.path.dirname(spec.partition(":")[2]) == self.directory
+
+    def having(self, theirs: Sequence[int | None], *, null: int | None) -> Stdio:
+        """Return the same with descriptors for the shim."""
+        stdin, stdout, stderr = theirs
+        return attrs.evolve(self, theirs=(stdin, stdout, stderr), null=null)
+
+    def _told(self, spec: str, theirs: int | None) -> str:
+        if theirs is None:
+            return spec
+        return f"hold:{theirs}" if spec.startswith("fifo:") else f"fd:{theirs}"
 
     def moved(self, new: str) -> Stdio:
         """Return the same with the process directory at ``new``."""
@@ -134,10 +147,10 @@ def plan(
 
 
 def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
-    """Make the fifos and files, owned by the container's root.
+    """Make the fifos, owned by the container's root, and the log's directory.
 
     Raises:
-        DiskFull, TooManyFiles, OSError: one of them can't be made or opened.
+        DiskFull, TooManyFiles, OSError: one of them can't be made.
     """
     try:
         for path in stdio.fifos:
@@ -145,12 +158,29 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
             _own(path, uid, gid)
             _stay_admitted(path)
         if stdio.log is not None:
-            os.makedirs(os.path.dirname(stdio.log_path), _DIRECTORY_MODE, exist_ok=True)
-        for name, spec in zip(NAMES, stdio.specs, strict=True):
-            if spec.startswith("file:"):
-                _try_file(spec[5:], reading=name == "stdin", uid=uid, gid=gid)
+            directory = os.path.dirname(stdio.log_path)
+            os.makedirs(directory, exist_ok=True)
+            os.chmod(directory, _DIRECTORY_MODE)  # whatever the umask
     except OSError as error:
         raise scarcity(error) from error
+
+
+def check_descriptor(name: str, fd: int) -> None:
+    """Look whether an open descriptor can be that stream.
+
+    Raises:
+        InvalidValue: it can't.
+    """
+    try:
+        mode, flags = os.fstat(fd).st_mode, fcntl.fcntl(fd, fcntl.F_GETFL)
+    except (OSError, OverflowError) as error:
+        raise InvalidValue(f"{name}: descriptor {fd} isn't open") from error
+    if stat.S_ISDIR(mode):
+        raise InvalidValue(f"{name}: descriptor {fd} is a directory")
+    unfit = os.O_WRONLY if name == "stdin" else os.O_RDONLY
+    if flags & os.O_PATH or flags & os.O_ACCMODE == unfit:
+        verb = "read from" if name == "stdin" else "written to"
+        raise InvalidValue(f"{name}: descriptor {fd} can't be {verb}")
 
 
 def _spec(name: str, value: StdioArgument, fifo: str) -> str:
@@ -213,30 +243,8 @@ def _descriptor(name: str, value: int | IO[Any]) -> int:
             f"{name} must be None, DEVNULL, PIPE, LOG, a path, a Fifo or an open file, "
             f"not {value!r}"
         ) from error
+    check_descriptor(name, fd)
     return fd
-
-
-def _lifted(spec: str, lifted: contextlib.ExitStack) -> str:
-    if spec not in _OWN_OF_CHILDREN:
-        return spec
-    try:
-        fd = fcntl.fcntl(int(spec[3:]), fcntl.F_DUPFD_CLOEXEC, len(NAMES))
-    except OSError as error:
-        raise scarcity(error) from error
-    lifted.callback(os.close, fd)
-    return f"fd:{fd}"
-
-
-def _try_file(path: str, *, reading: bool, uid: int, gid: int) -> None:
-    if reading:
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        return
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return
-    os.close(fd)
-    _own(path, uid, gid)
 
 
 def _stay_admitted(path: str) -> None:

@@ -15,7 +15,18 @@ from supervisor.shim import find_binary
 
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
 PARTS = {
-    "shim": ("shim", "cgroup", "words", "report", "files", "layer", "log", "terminal"),
+    "shim": (
+        "shim",
+        "words",
+        "report",
+        "files",
+        "cgroup",
+        "fresh",
+        "layer",
+        "log",
+        "copy",
+        "terminal",
+    ),
     "keeper": ("keeper", "cgroup", "owned"),
     "tether": ("tether",),
 }

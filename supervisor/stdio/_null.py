@@ -1,0 +1,141 @@
+"""The null device that containers get: never one that they could change.
+
+A container's root is the host's without a user namespace, and could change the mode and the owner
+of the host's ``/dev/null``. So it gets a clone of its mount, private and read-only: there a device
+can still be written to, but nothing about it can be changed.
+
+Source: man 2 open_tree, mount_setattr (Linux 5.12).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import stat
+
+from .._errors import InfrastructureError, scarcity
+from ..state import Descriptor, close_in_children
+
+_PATH = "/dev/null"
+_NUMBER = os.makedev(1, 3)
+_AFTER_STREAMS = 3
+
+_SYS_OPEN_TREE = 428  # the same on all machines
+_SYS_MOUNT_SETATTR = 442
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 0x1
+_RDONLY_NOSUID_NOEXEC = 0x1 | 0x2 | 0x8
+_MS_PRIVATE = 1 << 18
+
+
+class _Attributes(ctypes.Structure):
+    """``struct mount_attr``."""
+
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+class NullDevice:
+    """The null device of one supervisor's containers, looked at when it is first needed."""
+
+    def __init__(self) -> None:
+        self._found: Descriptor | None = None
+        self._cloned: Descriptor | None = None
+
+    def shared(self) -> int | None:
+        """Return a descriptor by which it can be opened for containers, for `Stdio`.
+
+        It stays ours. Ordinary users' containers can't change ``/dev/null``, and get that.
+
+        Returns:
+            None if we are root and can't clone its mount: then it must not get into a container.
+
+        Raises:
+            InfrastructureError: ``/dev/null`` isn't what it should be.
+            TooManyFiles: no descriptor was left.
+        """
+        if self._cloned is not None:
+            return self._cloned.fd
+        found = self._find()
+        if os.geteuid() != 0:
+            return found.fd
+        self._cloned = _clone(found.fd)
+        return None if self._cloned is None else self._cloned.fd
+
+    def open(self, flags: int) -> int:
+        """Open it, for ourselves.
+
+        Raises: as `shared`.
+        """
+        try:
+            return os.open(f"/proc/self/fd/{self._find().fd}", flags | os.O_CLOEXEC)
+        except OSError as error:
+            raise scarcity(error) from error
+
+    def close(self) -> None:
+        """Let go of it; who has it open keeps it."""
+        for held in (self._found, self._cloned):
+            if held is not None:
+                held.close()
+        self._found = self._cloned = None
+
+    def _find(self) -> Descriptor:
+        if self._found is None:
+            self._found = _find()
+        return self._found
+
+
+def _find() -> Descriptor:
+    try:
+        opened = os.open(_PATH, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise _broken() from error
+    except OSError as error:
+        raise scarcity(error) from error
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, opened)
+        status = os.fstat(opened)
+        if not stat.S_ISCHR(status.st_mode) or status.st_rdev != _NUMBER:
+            raise _broken()
+        return _kept(opened)
+
+
+def _broken() -> InfrastructureError:
+    return InfrastructureError(
+        f"{_PATH} isn't the null device (character device 1:3): make it anew, with "
+        f"`rm -f {_PATH}; mknod -m 666 {_PATH} c 1 3`"
+    )
+
+
+def _clone(found: int) -> Descriptor | None:
+    """Return a mount of it that nobody else has, or None where that can't be made."""
+    with contextlib.ExitStack() as undo, contextlib.suppress(OSError):
+        mount = _call(_SYS_OPEN_TREE, found, b"", _OPEN_TREE_CLONE | _AT_EMPTY_PATH | os.O_CLOEXEC)
+        undo.callback(os.close, mount)
+        wanted = _Attributes(attr_set=_RDONLY_NOSUID_NOEXEC, propagation=_MS_PRIVATE)
+        size = ctypes.c_size_t(ctypes.sizeof(wanted))
+        _call(_SYS_MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), size)
+        return _kept(mount)
+    return None
+
+
+def _call(number: int, *arguments: object) -> int:
+    told: int = ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments)
+    if told < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return told
+
+
+def _kept(fd: int) -> Descriptor:
+    """Keep a copy of it: not 0 to 2, where a child has its standard streams."""
+    try:
+        return close_in_children(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _AFTER_STREAMS))
+    except OSError as error:
+        raise scarcity(error) from error
