@@ -86,7 +86,8 @@ def test_a_target_that_takes_nothing_holds_the_end_up_for_a_moment(rig: Rig) -> 
 def test_output_goes_on_after_the_end(rig: Rig) -> None:
     """Whoever else holds the output writes on: the shim stays for it, until it is dismissed."""
     gate = Gate(rig)
-    script = f"(echo one; {gate.wait} echo two; echo $BASHPID >.pid; mv .pid pid-of-it; exec sleep 1000) & exit 3"
+    pid = "echo $BASHPID >.pid; mv .pid orphan;"
+    script = f"(echo one; {gate.wait} echo two; {pid} exec sleep 1000) & exit 3"
     rig.launch(runtime(*shell(script)), "--stdout", rig.file("stdout", "out"))
     rig.made()
     gate.wait_reached()
@@ -95,11 +96,11 @@ def test_output_goes_on_after_the_end(rig: Rig) -> None:
     gate.open()
     wait_for(lambda: (rig / "out").read_bytes() == b"one\ntwo\n", "the rest")
     copier = one_copier(rig)
-    wait_for(lambda: (rig / "pid-of-it").exists(), "its pid")
+    wait_for((rig / "orphan").exists, "its pid")
     rig.control("3 0 0\n")
     assert rig.wait_gone() == 0
     assert gone(copier)
-    os.kill(int((rig / "pid-of-it").read_text()), signal.SIGKILL)
+    os.kill(int((rig / "orphan").read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("how", ["released", "signal", "leash"])
