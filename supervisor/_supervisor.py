@@ -172,8 +172,8 @@ class Supervisor(Mapping[str, Container]):
             bundle: a `Bundle`, or the path of one. It is read now and never written;
                 changing it later changes nothing for this container.
             stdin, stdout, stderr: DEVNULL (the default), PIPE, a path, an open file, a `Fifo`;
-                for output also LOG or a `LogFile`, for stderr also STDOUT. Paths are opened by
-                the shim, output being appended.
+                for output also LOG or a `LogFile`, for stderr also STDOUT. A file is copied from
+                or to: the container never has it. Output is appended.
             terminal: whether these three are a terminal instead: True, or its initial
                 ``(columns, rows)``.
             args: the program and its arguments, in place of the bundle's; the init of a bundle

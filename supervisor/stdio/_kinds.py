@@ -53,7 +53,8 @@ LOG = LogFile()
 class Fifo:
     """A fifo of the caller's own, who opens its other side.
 
-    The shim holds that other side too, so readers and writers may come and go.
+    It is copied from or to: the container never has it. The shim holds that other side too, so
+    readers and writers may come and go.
 
     Attributes:
         path: where it is.

@@ -43,6 +43,7 @@ CAN_FAIL = {
     "close": "ENOSPC EINTR EIO",
     "close_range": "EMFILE ENOMEM",
     "dup2": "EMFILE ENOMEM EINTR",
+    "fchmod": "EIO",
     "fcntl": "EMFILE",
     "flock": "EINTR",
     "fstat": "ENOMEM",
@@ -82,6 +83,7 @@ CANNOT_FAIL = {
     "rt_sigprocmask",
     "set_tid_address",
     "shutdown",
+    "umask",
 }
 """What can return none of them. `execve` is the launcher's."""
 

@@ -88,6 +88,7 @@ class Rig:
         self.path = path
         self.shim: subprocess.Popen[bytes] | None = None
         self._fds: list[int] = []
+        self._given: list[int] = []
         path.mkdir()
         for name in ("exit", "control"):
             os.mkfifo(path / name, 0o600)
@@ -103,9 +104,33 @@ class Rig:
         os.mkfifo(self / name, 0o600)
         return f"fifo:{self / name}"
 
+    def given(self, stream: str, fd: int) -> str:
+        """Have an open descriptor copied as that stream; return its spec."""
+        os.mkfifo(self / stream, 0o600)
+        self._given.append(fd)
+        return f"fd:{fd}"
+
+    def held(self, stream: str, name: str) -> str:
+        """Have a fifo of somebody else's copied as that stream; return its spec."""
+        return self.given(stream, self.open(name, os.O_PATH)).replace("fd:", "hold:")
+
+    def file(self, stream: str, name: str) -> str:
+        """Have a file copied as that stream, to its end for output; return its spec."""
+        flags = os.O_RDONLY if stream == "stdin" else os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        return self.given(stream, self.open(name, flags))
+
+    def adopt(self, fd: int) -> None:
+        """Close a descriptor with the rig, or when `drop` drops it."""
+        self._fds.append(fd)
+
+    def drop_given(self) -> None:
+        """Close our copies of what the shim was given."""
+        while self._given:
+            self.drop(self._given.pop())
+
     def open(self, name: str, flags: int) -> int:
         """Open a file in the directory, until the rig is closed or `drop` drops it."""
-        fd = os.open(self / name, flags | os.O_CLOEXEC)
+        fd = os.open(self / name, flags | os.O_CLOEXEC, 0o600)
         self._fds.append(fd)
         return fd
 
@@ -134,6 +159,11 @@ class Rig:
             "start_new_session": True,
             "env": self.programs.environment,
         }
+        if popen.get("close_fds", True):
+            told["pass_fds"] = [*popen.pop("pass_fds", ()), *self._given]
+        else:
+            for fd in self._given:
+                os.set_inheritable(fd, True)
         self.shim = subprocess.Popen(words, **{**told, **popen})
         return self.shim.pid
 
@@ -250,6 +280,10 @@ class Rig:
         code, number, _, _ = self.recorded()
         assert self.wait_gone() == 0
         return code, number
+
+    def wait_closed(self) -> None:
+        """Return when nobody has ``exit`` open for writing any more."""
+        wait_for(lambda: os.read(self._exit_fd, 1) == b"", "the end of `exit`")
 
     def wait_gone(self) -> int:
         """Return the shim's exit code when it has ended."""

@@ -18,7 +18,9 @@ SEED = 20261123
 
 def test_close_stdin(rig: Rig) -> None:
     """`0 0 0` ends the process's input when its last writer has gone."""
-    rig.launch(runtime("/bin/cat"), "--stdin", rig.fifo("stdin"), "--stdout", "file:out")
+    rig.launch(
+        runtime("/bin/cat"), "--stdin", rig.fifo("stdin"), "--stdout", rig.file("stdout", "out")
+    )
     rig.running("cat")
     fd = rig.open("stdin", os.O_WRONLY | os.O_NONBLOCK)
     os.write(fd, b"first ")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import socket
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,9 @@ import pytest
 from tests.support.leaks import wait_for
 
 from .leash import Leash
-from .rig import SLEEP, Gate, Rig, flags_of, read_to_end, runtime, shell
+from .rig import SLEEP, Gate, Rig, flags_of, read_some, read_to_end, runtime, shell
+
+NAMES = ("stdin", "stdout", "stderr")
 
 
 def descriptors(pid: int) -> dict[int, str]:
@@ -54,14 +55,14 @@ def test_the_runtime_gets_three_descriptors(rig: Rig, leaked: list[int], leash: 
     """Whatever the launcher leaks, the runtime has 0, 1 and 2 and nothing else."""
     for fd in leash.fds:
         os.set_inheritable(fd, True)
-    options = ["--leash", str(leash), "--stdout", "file:listed"]
+    options = ["--leash", str(leash), "--stdout", rig.file("stdout", "listed")]
     rig.launch(["/bin/ls", "-l", "/proc/self/fd"], *options, close_fds=False)
     rig.refused("pid")
     lines = (rig / "listed").read_text().splitlines()
     pairs = dict(line.split(" -> ") for line in lines if " -> " in line)
     found = {int(key.split()[-1]): what for key, what in pairs.items()}
     assert re.fullmatch(r"/proc/\d+/fd", found.pop(3))  # what ls is listing
-    assert found == {0: "/dev/null", 1: str(rig / "listed"), 2: "/dev/null"}
+    assert found == {0: "/dev/null", 1: str(rig / "stdout"), 2: "/dev/null"}
 
 
 def test_the_process_gets_three_descriptors(rig: Rig, leaked: list[int]) -> None:
@@ -135,25 +136,27 @@ def test_a_launcher_without_standard_streams(rig: Rig, closed: tuple[int, ...]) 
     assert [descriptors(rig.pid)[fd] for fd in range(3)] == ["/dev/null"] * 3
 
 
-def test_given_descriptors_become_streams(rig: Rig, tmp_path: Path) -> None:
-    """fd:N hands an inherited descriptor on, also one for two streams, and the shim drops it."""
+def test_given_descriptors_are_copied(rig: Rig, tmp_path: Path) -> None:
+    """fd:N is somebody else's: the process gets fifos, and the shim drops what it was given."""
     read_fd, write_fd = os.pipe()
     source = os.open(tmp_path / "in", os.O_RDWR | os.O_CREAT)
     os.write(source, b"words\n")
     os.lseek(source, 0, os.SEEK_SET)
-    streams = [
-        "--stdin",
-        f"fd:{source}",
-        "--stdout",
-        f"fd:{write_fd}",
-        "--stderr",
-        f"fd:{write_fd}",
-    ]
-    rig.launch(runtime(*shell("cat; echo more >&2")), *streams, pass_fds=[source, write_fd])
+    streams = ["--stdin", rig.given("stdin", source), "--stdout", rig.given("stdout", write_fd)]
+    streams += ["--stderr", rig.given("stderr", write_fd)]
+    os.mkfifo(rig / "exit-here")
+    rig.launch(runtime(*shell("cat; echo more >&2; read <exit-here")), *streams)
     os.close(source)
     os.close(write_fd)
-    rig.made()
-    assert read_to_end(read_fd) == b"words\nmore\n"
+    pid = rig.made()
+    heard = b""
+    while len(heard) < len(b"words\nmore\n"):
+        heard += read_some(read_fd)
+    assert sorted(heard.splitlines()) == [b"more", b"words"]
+    await_descriptors(pid, {fd: str(rig / name) for fd, name in enumerate(NAMES)})
+    assert not {str(tmp_path / "in"), os.readlink(f"/proc/self/fd/{read_fd}")} & links(rig.pid)
+    os.write(rig.open("exit-here", os.O_WRONLY), b"\n")
+    assert read_to_end(read_fd) == b""
     os.close(read_fd)
     assert rig.end() == (0, 0)
 
@@ -165,13 +168,11 @@ def test_descriptors_given_in_any_order(rig: Rig, leash: Leash, leaked: list[int
         os.set_inheritable(fd, True)
     rig.launch(
         runtime(*SLEEP),
-        *("--stderr", "fd:900", "--stdout", f"fd:{second}", "--stdin", f"fd:{first}"),
-        *("--leash", str(leash)),
+        *("--stderr", rig.given("stderr", 900), "--stdout", rig.given("stdout", second)),
+        *("--stdin", rig.given("stdin", first), "--leash", str(leash)),
         close_fds=False,
     )
-    pid = rig.running()
-    assert [descriptors(pid)[fd] for fd in (0, 1)] == ["/etc/passwd"] * 2
-    assert stat.S_ISFIFO(os.stat(f"/proc/{pid}/fd/2").st_mode)
+    await_descriptors(rig.running(), {fd: str(rig / name) for fd, name in enumerate(NAMES)})
 
 
 @pytest.mark.parametrize("third", ["given", "program", "nothing"])

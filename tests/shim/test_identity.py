@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -65,25 +64,10 @@ def test_nothing_but_its_files_is_left(rig: Rig) -> None:
     assert set(os.listdir(rig.path)) == expected
 
 
-def test_it_leads_no_terminal(rig: Rig) -> None:
-    """A terminal that is opened for the process doesn't become the shim's, with its hangups."""
-    ours, theirs = os.openpty()
-    try:
-        name = os.ttyname(theirs)
-        rig.launch(runtime(*SLEEP), "--stdin", f"file:{name}", "--stdout", f"file:{name}")
-        process = rig.running()
-        assert [os.readlink(f"/proc/{process}/fd/{fd}") for fd in (0, 1)] == [name, name]
-        for pid in (rig.pid, process):
-            stat = Path(f"/proc/{pid}/stat").read_text()
-            assert stat.rpartition(")")[2].split()[7 - 3] == "0"
-    finally:
-        os.close(ours)
-        os.close(theirs)
-
-
 def test_it_lives_in_its_directory(rig: Rig) -> None:
     """Relative names in its options are its directory's, wherever it was launched from."""
-    rig.launch(runtime(*SLEEP), "--stdout", "file:out", cwd="/")
+    rig.fifo("out")
+    rig.launch(runtime(*SLEEP), "--stdout", "fifo:out", cwd="/")
     pid = rig.running()
     assert os.readlink(f"/proc/{rig.pid}/cwd") == str(rig.path)
     assert os.readlink(f"/proc/{pid}/fd/1") == str(rig / "out")

@@ -200,21 +200,24 @@ def test_stdio_that_is_no_fifo(rig: Rig, name: str) -> None:
     assert not (rig / "ran").exists()
 
 
-@pytest.mark.parametrize("spec", ["fifo:none", "file:no/such"])
+@pytest.mark.parametrize("spec", ["fifo:none", "fd:{fd}"])
 def test_stdio_that_is_missing(rig: Rig, spec: str) -> None:
-    """A stream that can't be opened is refused, with its path and the reason."""
-    rig.launch(["/bin/touch", "ran"], "--stdin", spec)
+    """A fifo that isn't there is refused, with its path and the reason, a copier's too."""
+    fd = rig.open("file", os.O_RDONLY | os.O_CREAT)
+    words = ["--stdin", spec.format(fd=fd)]
+    rig.launch(["/bin/touch", "ran"], *words, pass_fds=[fd])
     told = rig.refused("stdio")
-    assert told["error"] == f"cannot open {spec[5:]}: No such file or directory"
+    name = "none" if spec == "fifo:none" else "stdin"
+    assert told["error"] == f"cannot open {name}: No such file or directory"
     assert told["errno"] == errno.ENOENT
 
 
-def test_a_file_that_is_a_fifo_without_a_reader(rig: Rig) -> None:
-    """A user's fifo that nobody reads is an error: opening it made the shim wait, deaf to all."""
-    rig.fifo("users")
-    rig.launch(["/bin/touch", "ran"], "--stdout", "file:users")
-    told = rig.refused("stdio")
-    assert told["errno"] == errno.ENXIO
+def test_a_fifo_of_somebody_elses_that_is_none(rig: Rig) -> None:
+    """hold:N is a fifo, which is opened for both sides, or it is refused."""
+    (rig / "file").touch()
+    rig.launch(["/bin/touch", "ran"], "--stdout", rig.held("stdout", "file"))
+    assert rig.refused("stdio")["error"].endswith("is not a fifo")
+    assert not (rig / "ran").exists()
 
 
 @pytest.mark.parametrize(

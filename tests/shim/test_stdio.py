@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 
 import pytest
 
@@ -35,37 +36,45 @@ def test_fifos_are_open_one_way_and_blocking(rig: Rig) -> None:
     assert accesses(rig.running()) == ["r", "w", "w"]
 
 
-def test_files_are_open_one_way_and_blocking(rig: Rig) -> None:
-    """So are files, with output at their end."""
+def test_null_devices_are_open_one_way_and_blocking(rig: Rig) -> None:
+    """So is the null device, each time anew."""
+    rig.launch(runtime(*SLEEP))
+    assert accesses(rig.running()) == ["r", "w", "w"]
+
+
+def test_copied_streams_are_open_one_way_and_blocking(rig: Rig) -> None:
+    """So are the fifos of what is copied, which the process can't open for the other direction."""
     (rig / "in").write_text("words\n")
-    rig.launch(runtime(*SLEEP), "--stdin", "file:in", "--stdout", "file:out", "--stderr", "stdout")
+    options = ["--stdin", rig.file("stdin", "in"), "--stdout", rig.file("stdout", "out")]
+    rig.launch(runtime(*SLEEP), *options, "--stderr", "stdout")
     pid = rig.running()
     assert accesses(pid) == ["r", "w", "w"]
-    assert flags_of(pid, 1) & os.O_APPEND
-    assert flags_of(pid, 2) & os.O_APPEND
+    modes = [os.stat(f"/proc/{pid}/fd/{fd}").st_mode for fd in range(3)]
+    assert all(stat.S_ISFIFO(mode) for mode in modes)
+    assert [mode & 0o7777 for mode in modes] == [0o400, 0o200, 0o200]
 
 
 def test_files(rig: Rig) -> None:
-    """A file is read from its beginning and written to at its end; a new one is private."""
+    """A file is read from its beginning and written to at its end, by copiers."""
     (rig / "in").write_text("words\n")
     (rig / "out").write_text("before\n")
     rig.launch(
         runtime(*shell("cat; echo error >&2")),
-        *("--stdin", f"file:{rig / 'in'}", "--stdout", "file:out", "--stderr", "file:err"),
+        *("--stdin", rig.file("stdin", "in"), "--stdout", rig.file("stdout", "out")),
+        *("--stderr", rig.file("stderr", "err")),
     )
     rig.made()
     assert rig.end() == (0, 0)
     assert (rig / "out").read_text() == "before\nwords\n"
     assert (rig / "err").read_text() == "error\n"
-    assert (rig / "err").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("stdout", ["fifo", "file", "null"])
 def test_stderr_may_be_stdout(rig: Rig, stdout: str) -> None:
     """With `stdout`, what is written to both arrives in one place, in its order."""
-    spec = {"fifo": f"fifo:{rig / 'out'}", "file": "file:out", "null": "null"}[stdout]
-    if stdout == "fifo":
-        rig.fifo("out")
+    spec = "null"
+    if stdout != "null":
+        spec = rig.fifo("out") if stdout == "fifo" else rig.file("stdout", "out")
     command = runtime(*shell("echo 1; echo 2 >&2; echo 3"))
     rig.launch(command, "--stderr", "stdout", "--stdout", spec)
     rig.made()
@@ -74,16 +83,6 @@ def test_stderr_may_be_stdout(rig: Rig, stdout: str) -> None:
     assert rig.end() == (0, 0)
     if stdout == "file":
         assert (rig / "out").read_bytes() == b"1\n2\n3\n"
-
-
-def test_a_users_fifo_as_a_file(rig: Rig) -> None:
-    """A user's fifo that somebody reads may be named as a file; it is the process's alone."""
-    rig.fifo("users")
-    fd = rig.open("users", os.O_RDONLY | os.O_NONBLOCK)
-    rig.launch(runtime(*shell("echo words")), "--stdout", "file:users")
-    rig.made()
-    assert read_to_end(fd) == b"words\n"
-    assert rig.end() == (0, 0)
 
 
 def test_writers_come_and_go(rig: Rig) -> None:
@@ -152,9 +151,9 @@ def test_closed_input_is_heard(rig: Rig) -> None:
 
 
 def test_the_process_hears_that_nobody_reads_a_users_pipe(rig: Rig) -> None:
-    """A given descriptor is the process's alone: the shim doesn't keep its pipe alive."""
+    """A given descriptor is its copier's alone: a program that writes on hears that it is gone."""
     read_fd, write_fd = os.pipe()
-    rig.launch(runtime("/usr/bin/yes"), "--stdout", f"fd:{write_fd}", pass_fds=[write_fd])
+    rig.launch(runtime("/usr/bin/yes"), "--stdout", rig.given("stdout", write_fd))
     os.close(write_fd)
     rig.made()
     assert read_some(read_fd)

@@ -1,0 +1,364 @@
+"""What a container does to its streams stays in it: whatever they are, nothing of the caller's is
+reached, and nothing of the host's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import supervisor.stdio._null as null_module
+from supervisor import (
+    PIPE,
+    Bundle,
+    Fifo,
+    InfrastructureError,
+    InvalidValue,
+    Mount,
+    run_container,
+)
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.runtimes import needs_root
+
+HOSTILE = r"""
+import fcntl, os, sys
+def attempt(what, *arguments, **named):
+    try:
+        what(*arguments, **named)
+    except OSError:
+        pass
+for fd in (0, 1, 2):
+    path = f"/proc/self/fd/{fd}"
+    for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC, os.O_DIRECTORY):
+        try:
+            new = os.open(path, flags | os.O_NONBLOCK)
+        except OSError:
+            continue
+        attempt(os.ftruncate, new, 0)
+        attempt(os.pwrite, new, b"forged", 0)
+    attempt(os.fchmod, fd, 0o6777)
+    attempt(os.fchown, fd, 1234, 1234)
+    attempt(os.ftruncate, fd, 0)
+    attempt(os.setxattr, path, "user.x", b"y")
+    attempt(os.setxattr, path, "trusted.x", b"y")
+    attempt(os.utime, path, (1, 1))
+    attempt(os.truncate, path, 0)
+    attempt(os.link, path, f"/tmp/link{fd}", follow_symlinks=True)
+    for flags in (os.O_NONBLOCK, os.O_APPEND, 0):
+        attempt(fcntl.fcntl, fd, fcntl.F_SETFL, flags)
+    attempt(fcntl.fcntl, fd, 1031, 4096)  # F_SETPIPE_SZ
+    attempt(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    attempt(os.lseek, fd, 0, os.SEEK_SET)
+    attempt(os.listdir, path)
+    attempt(fcntl.fcntl, fd, fcntl.F_SETFL, os.O_RDWR)
+os._exit(7)
+"""
+PYTHON = "/usr/bin/python3"
+STREAMS = ("stdin", "stdout", "stderr")
+KINDS = ("path", "file", "pipe", "socket", "fifo", "device")
+
+
+class Door:
+    """Something of the caller's that is given as a stream, and what it must still be."""
+
+    def __init__(self, kind: str, stream: str, place: Path) -> None:
+        self.kind, self.place = kind, place / f"{stream}-{kind}"
+        self.closing: list[int] = []
+        reading = stream == "stdin"
+        self.fd = -1
+        if kind in ("path", "file"):
+            self.place.write_bytes(b"original\n")
+            self.place.chmod(0o640)
+            flags = os.O_RDONLY if reading else os.O_WRONLY | os.O_APPEND
+            self.fd = self._keep(os.open(self.place, flags))
+        elif kind == "pipe":
+            ends = [self._keep(fd) for fd in os.pipe()]
+            self.fd = ends[0] if reading else ends[1]
+        elif kind == "socket":
+            ours, theirs = socket.socketpair()
+            self._keep(ours.detach())
+            self.fd = self._keep(theirs.detach())
+        elif kind == "fifo":
+            os.mkfifo(self.place, 0o640)
+            self.fd = self._keep(os.open(self.place, os.O_RDWR))
+        else:
+            os.mknod(self.place, 0o640 | stat.S_IFCHR, os.makedev(1, 3))
+            self.fd = self._keep(os.open(self.place, os.O_RDONLY if reading else os.O_WRONLY))
+        self.before = self.look()
+
+    def _keep(self, fd: int) -> int:
+        self.closing.append(fd)
+        return fd
+
+    @property
+    def given(self) -> Any:
+        """As it is given to the library."""
+        named = {"path": str(self.place), "fifo": Fifo(str(self.place))}
+        return named.get(self.kind, self.fd)
+
+    def look(self) -> dict[str, object]:
+        """Return all of it that the container must not change."""
+        status = os.fstat(self.fd)
+        found: dict[str, object] = {
+            "mode": status.st_mode,
+            "owner": (status.st_uid, status.st_gid),
+            "flags": fcntl.fcntl(self.fd, fcntl.F_GETFL),
+            "modified": status.st_mtime_ns if self.kind in ("path", "file") else None,
+        }
+        if self.kind in ("path", "file"):
+            found["content"] = self.place.read_bytes()
+            found["attributes"] = os.listxattr(self.place)
+        if self.kind in ("pipe", "fifo"):
+            found["size"] = fcntl.fcntl(self.fd, fcntl.F_GETPIPE_SZ)
+        return found
+
+    def close(self) -> None:
+        """Close it."""
+        for fd in self.closing:
+            os.close(fd)
+
+
+@pytest.fixture
+def doors(request: pytest.FixtureRequest, workdir: Path) -> Iterator[list[Door]]:
+    """One for each stream, of the kind that the test is run with."""
+    made = [Door(request.param, stream, workdir) for stream in STREAMS]
+    yield made
+    for door in made:
+        door.close()
+
+
+@needs_root
+@pytest.mark.parametrize("doors", KINDS, indirect=True)
+@pytest.mark.parametrize("user", [0, 1000])
+async def test_a_hostile_program(
+    supervisor: OpenSupervisor, doors: list[Door], user: int, workdir: Path
+) -> None:
+    """A container's root opened what it was given anew, truncated it, wrote to it, and changed
+    its mode, its owner and its flags; so did runtimes, with its owner. For init and exec."""
+    streams = dict(zip(STREAMS, (door.given for door in doors), strict=True))
+    hostile = [PYTHON, "-ISc", HOSTILE]
+    null = os.stat("/dev/null")
+    workdir.chmod(0o755)
+    with Bundle.from_host(hostile, user=user) as init, Bundle.from_host(["sleep", "60"]) as idle:
+        async with supervisor() as sup:
+            done = await run_container(init, supervisor=sup, check=False, **streams)
+            assert done.returncode == 7
+            async with await sup.create("a", idle) as box:
+                await box.start()
+                ran = await box.run(hostile, user=user, check=False, **streams)
+                assert ran.returncode == 7
+                assert (await box.run(hostile, user=user, check=False)).returncode == 7
+    assert [door.look() for door in doors] == [door.before for door in doors]
+    after = os.stat("/dev/null")
+    assert (after.st_mode, after.st_uid, after.st_gid) == (null.st_mode, null.st_uid, null.st_gid)
+    assert (after.st_mtime_ns, after.st_ctime_ns) == (null.st_mtime_ns, null.st_ctime_ns)
+
+
+async def test_output_cannot_be_read_back(
+    supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
+) -> None:
+    """A program that opened its output for reading too saw what others had written before."""
+    out = workdir / "out"
+    out.write_bytes(b"secret\n")
+    script = "(exec 3<>/proc/self/fd/1) 2>/dev/null && echo opened; echo words >/proc/self/fd/1"
+    async with supervisor() as sup:
+        await run_container(bundle("sh", "-c", script), supervisor=sup, stdout=out)
+    assert out.read_bytes() == b"secret\nwords\n"
+
+
+async def test_a_new_file_is_the_callers(
+    supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
+) -> None:
+    """A file that is made is private and the caller's own, also for a user inside."""
+    old = os.umask(0)
+    try:
+        async with supervisor() as sup:
+            made = bundle(
+                "sh", "-c", "cat /bin/sh; chmod 4755 /proc/self/fd/1; chown 1 /dev/stdout"
+            )
+            await run_container(made, supervisor=sup, stdout=workdir / "new", check=False)
+    finally:
+        os.umask(old)
+    status = (workdir / "new").stat()
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+    assert status.st_size > 1000
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+async def test_what_can_be_no_stream(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, stream: str
+) -> None:
+    """A directory, what is open for the other direction only, what can't be opened: refused before
+    anything is touched. A directory was the way to the whole of the host."""
+    null, other = os.O_WRONLY, os.O_RDONLY
+    fds = [
+        os.open("/", os.O_RDONLY | os.O_DIRECTORY),
+        os.open("/dev/null", null if stream == "stdin" else other),
+        os.open("/dev/null", os.O_PATH),
+    ]
+    wrong: list[Any] = [*fds, f"/proc/self/fd/{fds[0]}", f"/dev/fd/{fds[1]}", "/dev/fd/987"]
+    wrong += [workdir / "no/such", workdir, Fifo(workdir / "no"), f"/proc/{os.getpid()}/fd/988"]
+    async with supervisor(root) as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as box:
+            await box.start()
+            there = sorted(os.listdir(root / "a"))
+            for value in wrong:
+                with pytest.raises(InvalidValue):
+                    await sup.create("b", bundle("true"), **{stream: value})
+                with pytest.raises(InvalidValue):
+                    await box.exec(["true"], **{stream: value})
+            assert not (root / "b").exists()
+            assert sorted(os.listdir(root / "a")) == there
+    for fd in fds:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link", "pid"])
+async def test_names_mean_the_callers_own(
+    supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, name: str
+) -> None:
+    """The shim opened its own /dev/stdout, and all output was lost, without a word."""
+    os.symlink("/proc/thread-self/fd/1", workdir / "link")
+    path = {"link": str(workdir / "link"), "pid": f"/proc/{os.getpid()}/fd/1"}.get(name, name)
+    read_fd, write_fd = os.pipe()
+    saved = os.dup(1)
+    try:
+        async with supervisor() as sup:
+            os.dup2(write_fd, 1)
+            await run_container(bundle("echo", "words"), supervisor=sup, stdout=path)
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(write_fd)
+    assert os.read(read_fd, 100) == b"words\n"
+    os.close(read_fd)
+
+
+async def test_other_names_of_proc_self(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """`/proc/self/cmdline` is the caller's, not the shim's."""
+    async with supervisor() as sup:
+        done = await run_container(
+            bundle("cat"), supervisor=sup, stdin="/proc/self/cmdline", capture_stdout=True
+        )
+    assert done.stdout == Path("/proc/self/cmdline").read_bytes()
+
+
+async def test_a_pipeline(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """One container's output as another one's input: this inherited O_NONBLOCK, and failed."""
+    script = "sleep 0.2; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done"
+    async with supervisor() as sup:
+        async with await sup.create("a", bundle("sh", "-c", script), stdout=PIPE) as first:
+            spec = bundle("cat")
+            async with await sup.create("b", spec, stdin=first.stdout, stdout=PIPE) as second:
+                await second.start()
+                await first.start()
+                assert second.stdout is not None
+                heard = b"".join([chunk async for chunk in second.stdout])
+                assert (await second.wait()).code == 0
+    assert heard == b"".join(b"%d\n" % n for n in range(1, 20001))
+
+
+@needs_root
+@pytest.mark.parametrize("umask", [0, 0o22, 0o77])
+async def test_a_program_with_a_umask_of_its_own(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, umask: int
+) -> None:
+    """It went on into runc's execs, mount points and the files of shim and runtime."""
+    (workdir / "file").write_text("data")
+    (workdir / "file").chmod(0o644)
+    workdir.chmod(0o755)
+    old = os.umask(umask)
+    try:
+        with Bundle.from_host(
+            ["sleep", "60"], user=1000, mounts=[Mount(workdir, "/srv/data/in")]
+        ) as made:
+            async with supervisor(root) as sup, await sup.create("a", made, stdout=PIPE) as box:
+                await box.start()
+                script = "umask; cat /srv/data/in/file"
+                told = await box.run(["sh", "-c", script], capture_stdout=True)
+                assert told.stdout == b"0022\ndata"
+                status = Path(f"/proc/{box.pid}/status").read_text()
+                assert "Umask:\t0022" in status
+                await box.exec(["sleep", "60"], stdout=workdir / "out")
+                assert [told for told in modes(root / "a") if told[1] not in (0o600, 0o711)] == []
+    finally:
+        os.umask(old)
+
+
+def modes(container: Path) -> list[tuple[str, int]]:
+    """Return the modes of all that is in a container's directory, but what copiers serve."""
+    found = []
+    for directory, names, files in os.walk(container):
+        names[:] = [name for name in names if name != "rootfs"]
+        for name in (*names, *files):
+            status = os.lstat(os.path.join(directory, name))
+            mode = stat.S_IMODE(status.st_mode)
+            if not (stat.S_ISFIFO(status.st_mode) and mode in (0o200, 0o400)):
+                found.append((name, mode))
+    return found
+
+
+@needs_root
+async def test_a_null_device_that_cannot_be_cloned(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's containers get fifos then: an empty input, and output that goes nowhere."""
+    monkeypatch.setattr(null_module, "_clone", lambda found: None)
+    script = "for fd in 0 1 2; do test -p /proc/self/fd/$fd || exit 9; done; cat; seq 200000"
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        assert (await box.run(["sh", "-c", script])).returncode == 0
+
+
+async def test_what_is_no_null_device(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, workdir: Path
+) -> None:
+    """A /dev/null that somebody has made a file of is refused, with what to do."""
+    (workdir / "null").touch()
+    monkeypatch.setattr(null_module, "_PATH", str(workdir / "null"))
+    async with supervisor() as sup:
+        with pytest.raises(InfrastructureError, match="mknod"):
+            await sup.create("a", bundle("true"))
+
+
+@needs_root
+async def test_the_null_device_of_an_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """It is a device on a mount of its own, read-only: writing works, changing it doesn't."""
+    script = "import os; os.write(1, b'x'); os.write(2, b'%d' % (os.fstatvfs(0).f_flag & 1))"
+    with Bundle.from_host(["sleep", "60"]) as made:
+        async with supervisor() as sup, await sup.create("a", made) as box:
+            await box.start()
+            done = await box.run([PYTHON, "-ISc", script], capture_stderr=True)
+            assert done.stderr == b"1"
+
+
+@needs_root
+async def test_scheduling_is_not_inherited(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A supervisor that runs niced and pinned had its containers run so, too."""
+    cpus, nice = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
+    slack = Path("/proc/self/timerslack_ns").read_text()
+    os.setpriority(os.PRIO_PROCESS, 0, 7)
+    os.sched_setaffinity(0, {min(cpus)})
+    Path("/proc/self/timerslack_ns").write_text("777777")
+    try:
+        async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+            await box.start()
+            process = await box.exec(["sleep", "60"])
+            for pid in (box.pid, process.pid):
+                assert pid is not None
+                assert os.getpriority(os.PRIO_PROCESS, pid) == 0
+                assert os.sched_getaffinity(pid) == cpus
+                assert Path(f"/proc/{pid}/timerslack_ns").read_text() == "50000\n"
+                assert Path(f"/proc/{pid}/coredump_filter").read_text() == "00000033\n"
+                assert Path(f"/proc/{pid}/personality").read_text() == "00000000\n"
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        os.sched_setaffinity(0, cpus)
+        Path("/proc/self/timerslack_ns").write_text(slack)
