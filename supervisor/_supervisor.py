@@ -515,7 +515,7 @@ async def open_supervisor(
         programs = stack.enter_context(contextlib.closing(SealedPrograms()))
         real_root = stack.enter_context(opened_root(root))
         hierarchies = Hierarchies.discover()
-        apart = stack.enter_context(group_apart(hierarchies, cgroup_parent))
+        apart = await stack.enter_async_context(group_apart(hierarchies, cgroup_parent))
         held = None
         if leash or (leash is None and root is None):
             held = await stack.enter_async_context(

@@ -65,7 +65,11 @@ class Unit:
 
     def members(self) -> set[int]:
         """Return who is in one of its cgroups."""
-        return {int(pid) for group in self._groups for pid in (group / "cgroup.procs").open()}
+        return {
+            int(pid)
+            for group in self._groups
+            for pid in (group / "cgroup.procs").read_text().split()
+        }
 
     def signal(self, number: int) -> None:
         """Send a signal to everybody in there, all at once."""
