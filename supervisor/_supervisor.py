@@ -538,7 +538,7 @@ async def open_supervisor(
         null = stack.enter_context(contextlib.closing(NullDevice()))
         real_root = stack.enter_context(opened_root(root))
         hierarchies = Hierarchies.discover()
-        apart = stack.enter_context(group_apart(hierarchies, cgroup_parent))
+        apart = await stack.enter_async_context(group_apart(hierarchies, cgroup_parent))
         held = None
         if leash or (leash is None and root is None):
             held = await stack.enter_async_context(

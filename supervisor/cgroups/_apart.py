@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
+
+import trio
 
 from ._hierarchies import Hierarchies
 from ._mounts import Mount
 
 _SUFFIX = ".shims"
+_TRIES = 20
+_RETRY_SECONDS = 0.001
 
 
-@contextlib.contextmanager
-def group_apart(hierarchies: Hierarchies, parent: str) -> Iterator[Sequence[str]]:
+@contextlib.asynccontextmanager
+async def group_apart(hierarchies: Hierarchies, parent: str) -> AsyncIterator[Sequence[str]]:
     """Make that group in every hierarchy where we may; at the end remove it where it is empty.
 
     All supervisors with the same cgroup parent share it. Whoever is on his way into it makes it
@@ -28,6 +32,8 @@ def group_apart(hierarchies: Hierarchies, parent: str) -> Iterator[Sequence[str]
         parent: the cgroup that the containers' own are in. The group is beside it, since whoever
             freezes or empties that means containers.
 
+    Cancellation: removing it is shielded, and takes some milliseconds at most.
+
     Yields:
         The files by which a process gets in there: ``cgroup.procs``, by hierarchy.
     """
@@ -36,9 +42,28 @@ def group_apart(hierarchies: Hierarchies, parent: str) -> Iterator[Sequence[str]
     try:
         yield ways
     finally:
-        for way in ways:
-            with contextlib.suppress(OSError):  # somebody is in there
-                os.rmdir(os.path.dirname(way))
+        with trio.CancelScope(shield=True):
+            for way in ways:
+                await _remove(way)
+
+
+async def _remove(way: str) -> None:
+    """Remove a group if nobody is in it; who has just ended is in the way for a moment."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(way))
+            return
+        if not _is_empty(way):
+            return
+        await trio.sleep(_RETRY_SECONDS)
+
+
+def _is_empty(way: str) -> bool:
+    try:
+        with open(way) as file:
+            return file.readline() == ""
+    except OSError:  # somebody else has removed it
+        return False
 
 
 def _make(mount: Mount, group: str) -> str | None:

@@ -5,13 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MOST = 32, DEEPEST = 64, GROUP_MODE = 0755 };
+enum { MOST = 32, DEEPEST = 64, GROUP_MODE = 0755, TRIES = 10 };
 
 static const char *groups[MOST]; /* cgroup.procs files, the caller's words */
 static size_t count;
@@ -72,6 +73,8 @@ void cgroup_leave(void) {
     for (size_t i = 0; i < count; i++) {
         if (!directory_of(groups[i], directory)) continue;
         climb(directory);
-        rmdir(directory);
+        /* who has just ended is in the way for a moment */
+        for (int tries = 0; tries < TRIES && rmdir(directory) < 0 && errno == EBUSY; tries++)
+            poll(NULL, 0, 1);
     }
 }

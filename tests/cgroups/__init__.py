@@ -1,0 +1,1 @@
+"""Cgroups: deep ones, frozen ones, big ones, and who lives in which."""

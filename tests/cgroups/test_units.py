@@ -1,0 +1,155 @@
+"""A service manager kills a program's whole cgroup: containers end, or live on, as they should."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor import State
+from supervisor.cgroups import Hierarchies
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.helpers import cgroups_of
+from tests.support.leaks import STRANGERS, descendants, wait_for
+from tests.support.runtimes import Choice
+
+pytestmark = pytest.mark.runtimes("runc", "crun")
+
+PROGRAM = """
+import os, sys, trio
+from supervisor import open_supervisor
+
+async def main(runtime, parent, bundle, root, *ways):
+    for way in ways:
+        with open(way, "w") as file:
+            file.write(str(os.getpid()))
+    async with open_supervisor(root or None, runtime=runtime, cgroup_parent=parent) as sup:
+        box = await sup.create("web", bundle)
+        await box.start()
+        await box.exec(["sleep", "600"])
+        print(box.pid, sup.root, flush=True)
+        await trio.sleep_forever()
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+class Unit:
+    """A program in cgroups of its own, as a service manager starts it.
+
+    Attributes:
+        container: the pid of its container's init.
+        root: its root.
+    """
+
+    def __init__(self, groups: list[Path], *arguments: str) -> None:
+        self._groups = groups
+        ways = [str(group / "cgroup.procs") for group in groups]
+        self._program = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments, *ways],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            text=True,
+        )
+        assert self._program.stdout is not None
+        pid, _, root = self._program.stdout.readline().partition(" ")
+        self.container, self.root = int(pid), Path(root.strip())
+        STRANGERS.update(descendants(self._program.pid))
+
+    def members(self) -> set[int]:
+        """Return who is in one of its cgroups."""
+        return {
+            int(pid)
+            for group in self._groups
+            for pid in (group / "cgroup.procs").read_text().split()
+        }
+
+    def signal(self, number: int) -> None:
+        """Send a signal to everybody in there, all at once."""
+        members = self.members()
+        for each in (signal.SIGSTOP, number, signal.SIGCONT):
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, each)
+
+    def kill(self) -> None:
+        """SIGKILL all that is in there, twice, as systemd does."""
+        self.signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def wait(self) -> None:
+        self._program.wait(20)
+        assert self._program.stdout is not None
+        self._program.stdout.close()
+
+
+@pytest.fixture
+def groups() -> Iterator[list[Path]]:
+    """A unit's cgroups, in every hierarchy."""
+    hierarchies = Hierarchies.discover()
+    if not hierarchies.usable:
+        pytest.skip("cgroups can't be made here")
+    name = f"/ts-unit-{os.getpid()}-{secrets.token_hex(4)}"
+    made = [Path(path) for path in hierarchies.directories(name) if "/cpuset/" not in path]
+    for path in made:
+        path.mkdir()
+    yield made
+    for path in made:
+        path.rmdir()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_an_ephemeral_supervisor_leaves_nothing(
+    choice: Choice, cgroup_parent: str, bundle: MakeBundle, groups: list[Path]
+) -> None:
+    """Its keeper was killed with it: the container ran on, and nobody could ever find it again."""
+    unit = Unit(groups, choice.name, cgroup_parent, bundle("sleep", "600").path, "")
+    unit.kill()
+    wait_for(lambda: not alive(unit.container), "the container's end")
+    wait_for(lambda: not unit.root.exists(), "the root's end")
+    wait_for(lambda: cgroups_of(cgroup_parent) == [], "the end of its cgroups")
+    apart = Hierarchies.discover()
+    wait_for(lambda: apart.remains(f"{cgroup_parent}.shims") == [], "the end of the keeper's")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_durable_ones_containers_live_on(
+    supervisor: OpenSupervisor,
+    choice: Choice,
+    cgroup_parent: str,
+    bundle: MakeBundle,
+    root: Path,
+    groups: list[Path],
+    number: int,
+) -> None:
+    """A restart by a service manager ended them with 143: their shims were told, and passed it on.
+    The next open adopts them, and is told their exact ends."""
+    script = "trap 'exit 7' USR1; while :; do sleep 0.05; done"
+    path = bundle("sh", "-c", script).path
+    unit = Unit(groups, choice.name, cgroup_parent, path, str(root))
+    if number == signal.SIGKILL:
+        unit.kill()
+    else:
+        unit.signal(number)
+        unit.wait()
+    assert alive(unit.container)
+    async with supervisor(root) as sup:
+        box = sup["web"]
+        assert (box.state, box.pid) == (State.RUNNING, unit.container)
+        box.send_signal(signal.SIGUSR1)
+        assert (await box.wait()).code == 7
+        await box.delete()
