@@ -6,7 +6,7 @@ stand before it on its line::
     _status _errors _lifecycle _deadlines _backoff   words: errors, ends, states, deadlines
     _witness                                who looks on: a test's example
     state/                                  what is on disk
-    _nursery _points _pidfd _patrol _inotify   processes, by descriptor; directories
+    _nursery _points _pidfd _patrol _inotify _temporary   processes, by descriptor; directories
     shim/ oci/ stdio/ cgroups/              shims, runtimes and bundles, streams, cgroups
     _host _evidence _hearing _verdict       what is known of a process, and how it ended
     _launch _task _logs _process _collect   one shimmed process and its task

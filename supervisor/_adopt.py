@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable
 from typing import Final
@@ -35,6 +36,7 @@ from .state import (
     Lock,
     ProcessLayout,
     ProcessRecord,
+    distrust_directory,
     load,
 )
 
@@ -90,6 +92,9 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
     Cancellation: what was taken over so far is let go of.
     """
     try:
+        why = strange(layout)
+        if why is not None:
+            return Broken(id=layout.id, path=layout.path, reason=why)
         lock = Lock.take(layout.lock)
     except (FileNotFoundError, NotADirectoryError):
         return None  # deleted under our eyes
@@ -107,6 +112,21 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
     finally:
         if core is None and lock is not None:
             lock.release()
+
+
+def strange(layout: ContainerLayout) -> str | None:
+    """Return why a directory is none of our containers, and is left as it is; None if it may be.
+
+    Raises:
+        FileNotFoundError: it isn't there.
+    """
+    why = distrust_directory(layout.path)
+    if why is not None:
+        return f"its directory {why}: it was not made by us, and is left as it is"
+    signs = (layout.state, layout.lock, layout.init.path)
+    if not any(os.path.lexists(sign) for sign in signs):
+        return "its directory holds no container: it is left as it is"
+    return None
 
 
 async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 
-from ._adopt import load_record
+from ._adopt import load_record, strange
 from ._dispose import Estate, dispose, leftovers
-from ._errors import CleanupIncomplete, ContainerLocked, StateCorrupt
+from ._errors import CleanupIncomplete, ContainerLocked, InvalidValue, StateCorrupt
 from ._evidence import gather
 from ._host import Host, shielded
 from .shim import Shim
@@ -23,10 +23,14 @@ async def discard(host: Host, layout: ContainerLayout, presumed: ContainerRecord
         presumed: what its ``state.json`` would say, where that can't be read.
 
     Raises:
+        InvalidValue: the directory isn't ours, or never was a container's.
         ContainerLocked: another supervisor holds its lock.
         CleanupIncomplete: something is left.
     """
     try:
+        why = strange(layout)
+        if why is not None:
+            raise InvalidValue(f"{layout.path} isn't deleted: {why}", container=layout.id)
         lock = Lock.take(layout.lock)
     except FileNotFoundError:  # it was removed by hand
         return

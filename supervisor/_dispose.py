@@ -22,7 +22,7 @@ from ._make import NEW
 from ._points import Point
 from .oci import Caller, call, fresh_log
 from .shim import RELEASE, Shim, send_line
-from .state import ContainerLayout, ContainerRecord, Lock, held
+from .state import ContainerLayout, ContainerRecord, Lock, distrust_directory, held
 
 DELETED = ".deleted-"
 
@@ -112,6 +112,8 @@ def sweep(directory: str) -> None:
         raise scarcity(error) from error
     for path in found:
         with contextlib.suppress(OSError):
+            if distrust_directory(path) is not None:
+                continue  # somebody else's
             if os.path.basename(path).startswith(DELETED):
                 _remove_tree(path)
             else:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import trio
 
 from ._claim import is_shared, proof
-from ._errors import scarcity
+from ._errors import ShimError, scarcity
 from ._host import shielded
+from ._pidfd import PidFd
 from .cgroups import Hierarchies
 from .oci import Bundle, Caller
-from .shim import Leash, find_binary, launch_keeper
+from .shim import KeeperFds, Leash, find_binary, launch_keeper
 from .state import (
     ContainerRecord,
     Descriptor,
@@ -23,20 +26,22 @@ _KEEPER_SECONDS = 15.0
 
 @contextlib.asynccontextmanager
 async def held_leash(
-    root: str, *, remove_root: bool, apart: Sequence[str] = ()
+    root: str, directory: int, *, remove_root: bool, apart: Sequence[str] = ()
 ) -> AsyncIterator[Leash]:
     """Hold a leash for what is below ``root``, with a keeper at its other end.
 
-    ``apart`` says by what files that gets into a cgroup of its own.
+    ``directory`` is the root itself. ``apart`` says by what files the keeper gets into a cgroup
+    of its own.
 
-    At the end of the block it is let go, and the keeper has removed what is left.
+    At the end of the block the leash is broken, and the keeper has removed what is left.
 
     Raises:
-        ShimNotFound, TooManyFiles: there is no keeper, or no descriptor for it.
+        ShimNotFound, ShimError, TooManyFiles: there is no keeper, or no descriptor for it.
     """
     binary = find_binary("supervisor-keeper")
-    keeper = Keeper(binary, root, remove_root=remove_root, apart=apart)
+    keeper = Keeper(binary, root, directory, remove_root=remove_root, apart=apart)
     try:
+        await keeper.wait_ready()
         yield keeper.leash
     finally:
         await keeper.let_go()
@@ -45,46 +50,89 @@ async def held_leash(
 class Keeper:
     """A leash that we hold, and the keeper at its other end.
 
-    It is broken by `let_go`, or by our death, however that comes.
+    It is broken by `let_go`, or by our death, however that comes. The keeper is nobody's child:
+    who ends our children with us doesn't end it.
     """
 
     def __init__(
-        self, binary: str, root: str, *, remove_root: bool, apart: Sequence[str] = ()
+        self,
+        binary: str,
+        root: str,
+        directory: int,
+        *,
+        remove_root: bool,
+        apart: Sequence[str] = (),
     ) -> None:
-        try:
+        with contextlib.ExitStack() as undo, _scarce():
             pidfd = os.pidfd_open(os.getpid())
+            undo.callback(os.close, pidfd)
+            read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+            undo.callback(os.close, read_fd)
+            undo.callback(os.close, write_fd)
+            self._life, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            undo.callback(os.close, self._life)
+            self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd)
             try:
-                read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-            except BaseException:
-                os.close(pidfd)
-                raise
-        except OSError as error:
-            raise scarcity(error) from error
+                self._launching = launch_keeper(
+                    binary,
+                    root,
+                    KeeperFds(self.leash, directory=directory, ready=told),
+                    remove_root=remove_root,
+                    ways=apart,
+                )
+            finally:
+                os.close(told)
+            undo.pop_all()
         # A forked child would hold our end after our death, and the others for nothing.
         self._ends: list[Descriptor] = [close_in_children(fd) for fd in (write_fd, read_fd, pidfd)]
-        self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd)
-        try:
-            self._process = launch_keeper(
-                binary, root, self.leash, remove_root=remove_root, ways=apart
-            )
-        except BaseException:
-            self._close()
-            raise
+        self._process: PidFd | None = None
+
+    async def wait_ready(self) -> None:
+        """Return when the keeper watches its leash.
+
+        Raises:
+            ShimError: it has ended.
+        """
+        told = b""
+        with shielded(_KEEPER_SECONDS):
+            await trio.lowlevel.wait_readable(self._life)
+            told = os.read(self._life, 64)
+            await self._launching.wait_ended()
+        self._launching.reap()
+        self._launching.close()
+        if told.strip().isdigit():
+            self._process = PidFd.open(int(told))
+        if self._process is None:
+            raise ShimError("the keeper ended at once, or can't be reached: nothing was made")
 
     async def let_go(self) -> None:
         """Break the leash, and wait until the keeper has removed what is left.
 
+        It is for us to reap where we are the subreaper, or pid 1, that it was left to.
+
         Cancellation: shielded, with a deadline of its own.
         """
-        self._close()
-        with shielded(_KEEPER_SECONDS):
-            await self._process.wait_ended()
-        self._process.reap()
-        self._process.close()
-
-    def _close(self) -> None:
         for end in self._ends:
             end.close()
+        with shielded(_KEEPER_SECONDS):
+            if self._process is not None:
+                await self._process.wait_ended()
+        for process in (self._launching, self._process):
+            if process is not None:
+                process.reap()
+                process.close()
+        if self._life >= 0:
+            trio.lowlevel.notify_closing(self._life)
+            os.close(self._life)
+            self._life = -1
+
+
+@contextlib.contextmanager
+def _scarce() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise scarcity(error) from error
 
 
 def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:

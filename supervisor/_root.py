@@ -5,58 +5,78 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 
+import attrs
+
 from ._errors import InvalidValue, scarcity
-from ._witness import temporary_path
+from ._temporary import Temporary
+from .state import Descriptor, close_in_children, distrust_way
 
 _MODE = 0o711  # a user namespace's root must be able to pass through
 
 
+@attrs.frozen
+class Root:
+    """The root of a supervisor that is open.
+
+    Attributes:
+        path: its real path.
+        fd: the directory itself, for as long as it is open.
+    """
+
+    path: str
+    fd: int
+
+
 @contextlib.contextmanager
-def opened_root(path: str | os.PathLike[str] | None) -> Iterator[str]:
-    """Open a durable root, or for None name one that is removed at the end of the block.
-
-    Its keeper comes first, and then `make_ephemeral`.
-
-    Yields:
-        Its real path.
+def opened_root(path: str | os.PathLike[str] | None) -> Iterator[Root]:
+    """Open a durable root, or for None make one that is removed at the end of the block.
 
     Raises:
         InvalidValue: as `_open_durable`.
+        DiskFull, TooManyFiles, OSError: it can't be made or opened.
     """
-    if path is not None:
-        yield _open_durable(path)
+    if path is None:
+        with Temporary.make() as made:
+            yield Root(made.path, made.fd)
         return
-    root = os.path.realpath(temporary_path())
-    try:
-        yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+    real, descriptor = _open_durable(path)
+    with descriptor:
+        yield Root(real, descriptor.fd)
 
 
-def make_ephemeral(path: str) -> None:
-    """Make a root that was named by `opened_root`.
-
-    Raises:
-        DiskFull, OSError: it can't be made.
-    """
-    try:
-        os.mkdir(path, 0o700)  # never somebody else's
-        os.chmod(path, _MODE)
-    except OSError as error:
-        raise scarcity(error) from error
-
-
-def _open_durable(path: str | os.PathLike[str]) -> str:
-    """Return the real path of a durable root, made if it isn't there.
+def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
+    """Open a durable root, made if it isn't there; return its real path as well.
 
     Raises:
         InvalidValue: it isn't a directory, belongs to somebody else, or others may write to
-            it: they could have us run and kill what they like.
+            it, or replace it: they could have us run and kill what they like.
     """
+    given = _check_path(path)
+    real = os.path.realpath(given)
+    why = distrust_way(real)
+    if why is not None:
+        raise InvalidValue(f"the root {given} isn't safe: {why}")
+    try:
+        os.makedirs(real, mode=_MODE, exist_ok=True)
+        descriptor = close_in_children(
+            os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        )
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InvalidValue(f"the root {given} is not a directory") from error
+    except OSError as error:
+        raise scarcity(error) from error
+    try:
+        _check_owner(given, os.fstat(descriptor.fd))
+    except BaseException:
+        descriptor.close()
+        raise
+    return real, descriptor
+
+
+def _check_path(path: str | os.PathLike[str]) -> str:
     given = os.fspath(path)
     if not isinstance(given, str) or not given or "\0" in given or "\n" in given:
         raise InvalidValue(f"the root {given!r} is no path")
@@ -64,19 +84,14 @@ def _open_durable(path: str | os.PathLike[str]) -> str:
         os.fsencode(given)
     except UnicodeEncodeError as error:
         raise InvalidValue(f"the root {given!r} is no path") from error
-    try:
-        os.makedirs(given, mode=_MODE, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InvalidValue(f"the root {given} is not a directory") from error
-    except OSError as error:
-        raise scarcity(error) from error
-    real = os.path.realpath(given)
-    status = os.stat(real)
+    return given
+
+
+def _check_owner(given: str, status: os.stat_result) -> None:
     if status.st_uid != os.geteuid():
         raise InvalidValue(f"the root {given} belongs to uid {status.st_uid}, not to us")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InvalidValue(f"others may write to the root {given}: chmod go-w it")
-    return real
 
 
 def cgroup_for(parent: str, root: str, id: str) -> str:

@@ -41,7 +41,7 @@ from ._nursery import lasting_nursery
 from ._patrol import Patrol
 from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
-from ._root import make_ephemeral, opened_root
+from ._root import opened_root
 from ._witness import waiting
 from .cgroups import Hierarchies, group_apart
 from .oci import (
@@ -377,6 +377,8 @@ class Supervisor(Mapping[str, Container]):
 
         Raises:
             ContainerNotFound: there is no broken one of that id.
+            InvalidValue: its directory is somebody else's, or never was a container's: nothing is
+                deleted because it lies below the root.
             ContainerLocked: another supervisor supervises it.
             CleanupIncomplete: something of it is left; it stays in ``broken``.
 
@@ -536,16 +538,15 @@ async def open_supervisor(
         patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
         programs = stack.enter_context(contextlib.closing(SealedPrograms()))
         null = stack.enter_context(contextlib.closing(NullDevice()))
-        real_root = stack.enter_context(opened_root(root))
+        opened_as = stack.enter_context(opened_root(root))
+        real_root = opened_as.path
         hierarchies = Hierarchies.discover()
         apart = await stack.enter_async_context(group_apart(hierarchies, cgroup_parent))
         held = None
         if leash or (leash is None and root is None):
             held = await stack.enter_async_context(
-                held_leash(real_root, remove_root=root is None, apart=apart)
+                held_leash(real_root, opened_as.fd, remove_root=root is None, apart=apart)
             )
-        if root is None:
-            make_ephemeral(real_root)
         in_the_end = stack.enter_context(contextlib.ExitStack())
         nursery = await stack.enter_async_context(lasting_nursery())
         nursery.start_soon(patrol.run)

@@ -8,9 +8,7 @@ tasks free of it.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -98,15 +96,10 @@ def ending() -> str:
     return secrets.token_hex(4) if looking is None else looking.ending()
 
 
-def temporary_path() -> str:
-    """Return where a temporary directory of ours can be made: nothing is there yet."""
-    parent = tempfile.gettempdir()
+def place() -> str | None:
+    """Return what tells a temporary directory from the others; None if nobody looks on."""
     looking = witness.get()
-    while True:
-        own = secrets.token_hex(8) if looking is None else looking.place()
-        path = os.path.join(parent, f"trio-supervisor-{own}")
-        if not os.path.lexists(path):
-            return path
+    return None if looking is None else looking.place()
 
 
 def waiting() -> AbstractContextManager[None]:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from supervisor import Bundle, Runtime, Supervisor, open_supervisor
+from supervisor._temporary import PLACE
 from supervisor.testing import leak_check
 from tests.support import leaks, users
 from tests.support.runtimes import REAL, Choice, choose
@@ -51,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         tempfile.tempdir = tempfile.mkdtemp(prefix="ts-worker-")
         os.chmod(tempfile.tempdir, 0o1777)
         os.environ["TMPDIR"] = tempfile.tempdir
+    os.environ[PLACE] = tempfile.gettempdir()  # of the run's own
 
 
 def pytest_unconfigure() -> None:

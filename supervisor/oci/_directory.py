@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 
 from .._errors import InvalidValue
-from .._witness import temporary_path
+from .._temporary import Temporary
 from ..state._scarcity import scarce
 
 MODE = 0o711
@@ -47,9 +47,8 @@ def made_directory(path: str | None) -> Iterator[str]:
 
 
 def _make_temporary() -> str:
-    path = temporary_path()
-    os.mkdir(path, 0o700)  # never somebody else's
-    return path
+    with contextlib.closing(Temporary.make()) as made:
+        return made.path
 
 
 def _make(path: str) -> bool:

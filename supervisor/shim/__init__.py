@@ -20,7 +20,7 @@ from ._fifos import (
     send_line,
     signal_line,
 )
-from ._launch import Leash, Shim, apart, launch, launch_keeper, read_report
+from ._launch import KeeperFds, Leash, Shim, apart, launch, launch_keeper, read_report
 from ._report import Made, Refused, parse_report
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "RELEASE",
     "Control",
     "ExitFifo",
+    "KeeperFds",
     "Leash",
     "Made",
     "Refused",

@@ -44,6 +44,29 @@ class Leash:
         return f"{self.pipe_fd}:{self.pidfd}"
 
 
+@attrs.frozen
+class KeeperFds:
+    """The descriptors that a keeper gets.
+
+    Attributes:
+        leash: what it watches.
+        directory: the root that it cleans up, open.
+        ready: where it tells its pid; open for as long as it lives.
+    """
+
+    leash: Leash
+    directory: int = attrs.field(kw_only=True)
+    ready: int = attrs.field(kw_only=True)
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """The descriptors that the child needs."""
+        return *self.leash.fds, self.directory, self.ready
+
+    def __str__(self) -> str:
+        return f"{self.leash}:{self.directory}:{self.ready}"
+
+
 class Shim:
     """A shim: one that we launched, or one that another supervisor left running.
 
@@ -200,15 +223,18 @@ def apart(ways: Sequence[str]) -> list[str]:
 
 
 def launch_keeper(
-    binary: str, root: str, leash: Leash, *, remove_root: bool, ways: Sequence[str] = ()
+    binary: str, root: str, fds: KeeperFds, *, remove_root: bool, ways: Sequence[str] = ()
 ) -> PidFd:
     """Launch the keeper, which cleans up below ``root`` when the supervisor lets go.
 
     ``ways`` are the ``cgroup.procs`` of cgroups that it goes into.
+
+    Returns:
+        The process that launches it, and ends at once.
     """
-    command = [binary, str(leash), root, *(["remove-root"] if remove_root else []), *apart(ways)]
+    command = [binary, str(fds), root, *(["remove-root"] if remove_root else []), *apart(ways)]
     with _scarce():
-        return _spawn(command, output=None, fds=leash.fds)
+        return _spawn(command, output=None, fds=fds.all)
 
 
 def _spawn(command: Sequence[str], *, output: int | None, fds: Sequence[int]) -> PidFd:

@@ -7,6 +7,7 @@ Layers, each importing only from those above it::
     _ids          ids of containers and processes
     _fields       the checks of a record's fields
     _models       ContainerRecord, ProcessRecord, Result
+    _owner        whose a directory or file is
     _files        files written whole or not at all
     _codec        dump, load
     _marks        exitStatus, pid, starttime, shim
@@ -37,6 +38,7 @@ from ._models import (
     known_keys,
     process_object,
 )
+from ._owner import distrust, distrust_directory, distrust_way
 from ._procfs import Stat, boot_id, look_at, start_time
 
 __all__ = [
@@ -59,6 +61,9 @@ __all__ = [
     "check_exec_id",
     "check_id",
     "close_in_children",
+    "distrust",
+    "distrust_directory",
+    "distrust_way",
     "dump",
     "held",
     "known_keys",

@@ -14,7 +14,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 from .._errors import InvalidValue, StateCorrupt
 from .._status import ExitStatus
 from ._fields import key_of
-from ._files import MAX_BYTES, read_bytes
+from ._files import MAX_BYTES, read_own
 from ._models import (
     STATUS_KEYS,
     VERSION,
@@ -48,10 +48,11 @@ def load(cls: type[R], path: str) -> R:
 
     Raises:
         FileNotFoundError: there is no such file.
-        StateCorrupt: its content is not such a record, or of a newer version.
+        StateCorrupt: its content is not such a record, or of a newer version; or somebody else
+            may have written it.
         OSError: the file can't be read.
     """
-    return loads(cls, read_bytes(path), path=path)
+    return loads(cls, read_own(path), path=path)
 
 
 def loads(cls: type[R], data: bytes, *, path: str) -> R:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
 from .._errors import StateCorrupt
+from ._owner import distrust
 from ._scarcity import scarce
 
 MAX_BYTES = 64 << 20
@@ -70,6 +72,30 @@ def read_bytes(path: str) -> bytes:
         # Without O_NONBLOCK a fifo in its place would hold us for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
+            return _read(fd, path)
+        finally:
+            os.close(fd)
+
+
+def read_own(path: str) -> bytes:
+    """Return the whole content of a regular file that only we may have written.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StateCorrupt: as `read_bytes`; or it is a link, somebody else's, or others may write to it.
+        OSError: it can't be read.
+    """
+    with scarce():
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise StateCorrupt(path, "a symbolic link") from error
+        try:
+            why = distrust(os.fstat(fd))
+            if why is not None:
+                raise StateCorrupt(path, f"it {why}")
             return _read(fd, path)
         finally:
             os.close(fd)

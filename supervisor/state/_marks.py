@@ -10,7 +10,7 @@ import re
 
 from .._errors import StateCorrupt
 from .._status import Cause, ExitStatus, Source
-from ._files import read_bytes
+from ._files import read_own
 
 MAX_PID = 2**31 - 1
 MAX_TICKS = 2**64 - 1
@@ -84,7 +84,7 @@ def read_shim(path: str) -> tuple[int, int] | None:
 
 def _read(path: str) -> bytes:
     try:
-        return read_bytes(path).strip(b" \n")
+        return read_own(path).strip(b" \n")
     except FileNotFoundError:
         return b""
 

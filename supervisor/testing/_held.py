@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 
 import trio
 
 from .._leash import Keeper
-from .._root import make_ephemeral
-from .._witness import temporary_path
+from .._temporary import Temporary
 from ..shim import find_binary
 
 
@@ -21,11 +19,11 @@ def held_directory() -> Iterator[str]:
     Raises:
         ShimNotFound, DiskFull, TooManyFiles: it can't be had.
     """
-    path = temporary_path()
-    keeper = Keeper(find_binary("supervisor-keeper"), path, remove_root=True)
-    try:
-        make_ephemeral(path)
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        trio.run(keeper.let_go)
+    with Temporary.make() as made:
+        keeper = Keeper(find_binary("supervisor-keeper"), made.path, made.fd, remove_root=True)
+        try:
+            trio.run(keeper.wait_ready)
+            yield made.path
+        finally:
+            made.remove()
+            trio.run(keeper.let_go)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -15,13 +14,14 @@ import trio
 
 from .._errors import InvalidValue
 from .._supervisor import DEFAULT_CGROUP_PARENT
+from .._temporary import PREFIX
+from .._temporary import places as temporary_places
 from ..cgroups import Hierarchies
 from ._processes import descendants, identified, names_in
 from ._subreaper import subreaper
 
 PATIENCE_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.01
-_TEMPORARY: Final = "trio-supervisor-"  # ephemeral roots, and bundles without a path
 
 
 @attrs.frozen
@@ -217,7 +217,8 @@ def _everything(places: _Places) -> Iterator[tuple[tuple[object, ...], Leak]]:
         yield (fd, what), Leak("descriptor", f"{fd} ({what})")
     for path in _cgroups(places.cgroup_parent):
         yield (path,), Leak("cgroup", path)
-    for path in _mounts((*places.mounts_below, _temporary_prefix())):
+    temporary = tuple(os.path.join(place, PREFIX) for place in temporary_places())
+    for path in _mounts((*places.mounts_below, *temporary)):
         yield (path,), Leak("mount", path)
     for path in _directories(places):
         yield (path,), Leak("directory", path)
@@ -249,12 +250,8 @@ def _mounts(below: tuple[str, ...]) -> list[str]:
 
 def _directories(places: _Places) -> Iterator[str]:
     if places.temporary:
-        place, prefix = os.path.split(_temporary_prefix())
-        yield from (f"{place}/{name}" for name in names_in(place) if name.startswith(prefix))
+        for place in temporary_places():
+            yield from (f"{place}/{name}" for name in names_in(place) if name.startswith(PREFIX))
     for place in places.directories:
         yield from (f"{place}/{name}" for name in names_in(place) if name != ".runtime")
         yield from (f"{place}/.runtime/{name}" for name in names_in(f"{place}/.runtime"))
-
-
-def _temporary_prefix() -> str:
-    return os.path.join(os.path.realpath(tempfile.gettempdir()), _TEMPORARY)

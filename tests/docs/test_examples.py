@@ -5,6 +5,7 @@ The examples use the default cgroup parent, which others may be using too: it is
 
 from __future__ import annotations
 
+from supervisor._temporary import PLACE
 import ast
 import os
 import re
@@ -44,6 +45,7 @@ def run(program: Path, directory: Path) -> subprocess.CompletedProcess[str]:
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "TMPDIR": str(directory),
+        PLACE: str(directory),
         "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis"),
     }
     before = descendants(os.getpid())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from supervisor._temporary import PLACE
 import gc
 import os
 import stat
@@ -94,7 +95,7 @@ def test_the_end_of_the_program_removes_it(temporary: Path) -> None:
         print(made.path)
         """
     )
-    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, PLACE: str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )

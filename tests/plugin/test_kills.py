@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from supervisor._temporary import PLACE
 import contextlib
 import os
 import signal
@@ -95,7 +96,7 @@ def victim(directory: Path, test: str, *options: str) -> Iterator[Victim]:
     (directory / "test_sleeper.py").write_text(SLEEPER)
     (directory / "tmp").mkdir(mode=0o711)
     command = [sys.executable, "-m", "pytest", *OPTIONS, with_runtime(), "-k", test, *options]
-    environment = {**os.environ, "TMPDIR": str(directory / "tmp")}
+    environment = {**os.environ, "TMPDIR": str(directory / "tmp"), PLACE: str(directory / "tmp")}
     with open(directory / "output", "wb") as output:
         process = subprocess.Popen(
             command, cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT
@@ -212,6 +213,7 @@ def test_stop_at_the_first_failure(
 ) -> None:
     """With -x the fixtures are torn down as usual; the second test isn't run."""
     monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setenv(PLACE, str(directory))
     result = inner(STOPS, "-x")
     result.assert_outcomes(failed=1)
     assert not list(directory.glob("trio-supervisor-*"))

@@ -10,7 +10,7 @@ from hypothesis import Phase, given, seed
 from hypothesis import strategies as st
 
 from supervisor import Bundle, open_supervisor, run_container
-from supervisor._witness import temporary_path
+from supervisor._temporary import Temporary
 from supervisor.testing import HostRuntime, profile, supervised
 
 TASKS = 4
@@ -100,10 +100,10 @@ def test_a_directory_that_is_there_is_nobody_elses() -> None:
     found: list[str] = []
 
     def example(noted: list[str]) -> None:
-        path = temporary_path()
-        noted.append(path)
-        found.append(path)
-        os.mkdir(path)
+        made = Temporary.make()
+        made.close()
+        noted.append(made.path)
+        found.append(made.path)
 
     noted = play(1, example)
     try:
@@ -116,4 +116,5 @@ def test_a_directory_that_is_there_is_nobody_elses() -> None:
 
 def test_without_hypothesis_names_are_random() -> None:
     """A test of no examples has no counted names: two of them may run beside each other."""
-    assert temporary_path() != temporary_path()
+    with Temporary.make() as one, Temporary.make() as other:
+        assert one.path != other.path

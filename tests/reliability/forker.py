@@ -6,6 +6,7 @@ keeps a diary, one JSON object per line, that the test reads.
 
 from __future__ import annotations
 
+from supervisor._temporary import PLACE
 import contextlib
 import json
 import os
@@ -155,7 +156,7 @@ def _play(told: dict[str, Any]) -> None:
     for fd in (0, 1):
         os.dup2(null, fd)
     tempfile.tempdir = told["temporary"]
-    os.environ["TMPDIR"] = told["temporary"]
+    os.environ["TMPDIR"] = os.environ[PLACE] = told["temporary"]
     trio.run(getattr(plays, told["play"]), told)
 
 

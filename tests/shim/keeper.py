@@ -36,7 +36,8 @@ class KeeperRig:
         self.root = root
         self.leash = leash
         self.keeper: subprocess.Popen[bytes] | None = None
-        root.mkdir()
+        root.mkdir(mode=0o711)
+        self.directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def container(self, name: str, *records: Sequence[str | bytes]) -> Path:
         """Make a container directory with a lock, an init, and a cleanup file of these records."""
@@ -52,7 +53,8 @@ class KeeperRig:
 
     def launch(self, *words: str, **popen: Any) -> int:
         """Launch the keeper; return its pid."""
-        command = [self.programs.keeper, str(self.leash), str(self.root), *words]
+        fds = f"{self.leash}:{self.directory}"
+        command = [self.programs.keeper, fds, str(self.root), *words]
         self.keeper = subprocess.Popen(
             command,
             **{
@@ -61,7 +63,7 @@ class KeeperRig:
                 "stderr": subprocess.DEVNULL,
                 "start_new_session": True,
                 "env": self.programs.environment,
-                "pass_fds": self.leash.fds,
+                "pass_fds": (*self.leash.fds, self.directory),
                 **popen,
             },
         )
@@ -103,6 +105,7 @@ class KeeperRig:
 
     def close(self) -> None:
         """End the keeper."""
+        os.close(self.directory)
         if self.keeper is not None and self.keeper.poll() is None:
             self.keeper.kill()
             self.keeper.wait()

@@ -27,7 +27,7 @@ PARTS = {
         "copy",
         "terminal",
     ),
-    "keeper": ("keeper", "cgroup", "owned"),
+    "keeper": ("keeper", "cgroup", "groups", "owned", "tree"),
     "tether": ("tether",),
 }
 SHORT_PATIENCE = ["-DPATIENCE_MS=300"]

@@ -115,15 +115,18 @@ def test_signals_do_nothing(keeper: KeeperRig, tmp_path: Path, number: int) -> N
 
 
 def test_it_keeps_nothing_open(keeper: KeeperRig) -> None:
-    """It holds its leash and no other descriptor of the launcher, and no directory."""
+    """It holds its leash, its root, and no other descriptor of the launcher."""
     extra = [os.open("/etc/passwd", os.O_RDONLY) for _ in range(20)]
-    for fd in (*extra, *keeper.leash.fds):
+    for fd in (*extra, *keeper.leash.fds, keeper.directory):
         os.set_inheritable(fd, True)
     keeper.launch(close_fds=False, pass_fds=())
     for fd in extra:
         os.close(fd)
     keeper.wait_ready()
-    assert {int(fd) for fd in os.listdir(f"/proc/{keeper.pid}/fd")} == {0, 1, 2, *keeper.leash.fds}
+    opened = {fd: os.readlink(f"/proc/{keeper.pid}/fd/{fd}") for fd in range(6)}
+    assert len(os.listdir(f"/proc/{keeper.pid}/fd")) == 6
+    assert {opened[fd] for fd in range(3)} == {"/dev/null"}
+    assert opened[5] == str(keeper.root)
 
 
 # ---- whom it waits for ---------------------------------------------------------------------

@@ -22,7 +22,7 @@ __all__ = [
     "wait_for",
 ]
 
-_OURS_TO_REAP = ("supervisor-shim", "supervisor-keep")  # the kernel keeps 15 characters
+_OURS_TO_REAP = ("supervisor-shim",)  # the kernel keeps 15 characters
 
 STRANGERS: set[int] = set()
 """Pids that a program which a test killed had launched, and that were left to us."""
@@ -31,8 +31,9 @@ STRANGERS: set[int] = set()
 def reap_strangers() -> None:
     """Reap what was left to us as the subreaper: what init would do elsewhere.
 
-    A shim or keeper that we launched ourselves is never reaped here: the library has to. A call of
-    the runtime may be: also one that a program was just making when it was killed.
+    A shim that we launched ourselves is never reaped here: the library has to. A call of the
+    runtime may be: also one that a program was just making when it was killed. So may a keeper,
+    which is nobody's child.
     """
     for pid in children(os.getpid()):
         with contextlib.suppress(OSError):

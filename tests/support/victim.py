@@ -5,6 +5,7 @@ It opens a supervisor as it is told, does what it is told, says ``ready`` and wa
 
 from __future__ import annotations
 
+from supervisor._temporary import PLACE
 import contextlib
 import json
 import os
@@ -50,7 +51,7 @@ def victim(
         [sys.executable, "-m", "tests.support.victim", json.dumps(told)],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parent.parent.parent,
-        env={**os.environ, **({} if temporary is None else {"TMPDIR": str(temporary)})},
+        env={**os.environ, **({} if temporary is None else {PLACE: str(temporary)})},
         text=True,
     )
     try:

@@ -1,0 +1,90 @@
+"""Whose a directory or file is, and who else may change it: only what is ours is believed.
+
+Source: inode(7), user_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OVERFLOW_ID = 65534  # what stands for an owner that has no id in our user namespace
+
+
+def distrust(status: os.stat_result) -> str | None:
+    """Return why what has this status isn't ours alone, for the end of a sentence; None if it is."""
+    if status.st_uid != os.geteuid():
+        return f"belongs to uid {status.st_uid}"
+    if status.st_mode & _OTHERS_WRITE:
+        return f"may be written by others (mode {stat.S_IMODE(status.st_mode):04o})"
+    return None
+
+
+def distrust_directory(path: str) -> str | None:
+    """Return why ``path``, in a directory of ours, isn't a directory of ours; None if it is.
+
+    Whoever it belongs to can't put another one in its place: so one look holds.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    status = os.lstat(path)
+    return distrust(status) if stat.S_ISDIR(status.st_mode) else "is no directory"
+
+
+def distrust_way(path: str) -> str | None:
+    """Return who could put another directory in the place of ``path``; None if nobody can.
+
+    Args:
+        path: an absolute path without symbolic links; its end needn't exist yet.
+    """
+    for directory in _above(path):
+        try:
+            status = os.lstat(directory)
+        except FileNotFoundError:
+            continue
+        if status.st_uid not in (0, os.geteuid()) and not _is_unmapped(status.st_uid):
+            return f"{directory} belongs to uid {status.st_uid}, who can replace what is in it"
+        if _others_may_rename(status):
+            return f"others may write to {directory}, and replace what is in it (chmod go-w it)"
+    return None
+
+
+def _above(path: str) -> Iterator[str]:
+    while path != "/":
+        path = os.path.dirname(path)
+        yield path
+
+
+def _others_may_rename(status: os.stat_result) -> bool:
+    """Whether somebody else may rename what is in a directory; in a sticky one only its owner."""
+    if status.st_mode & stat.S_ISVTX:
+        return False
+    if status.st_mode & stat.S_IWOTH:
+        return True
+    return bool(status.st_mode & stat.S_IWGRP) and not _is_our_group(status.st_gid)
+
+
+def _is_our_group(gid: int) -> bool:
+    """Whether we are the only member of a group: that of our own name, as a rule."""
+    try:
+        name, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return group.gr_name == name and set(group.gr_mem) <= {name}
+
+
+def _is_unmapped(uid: int) -> bool:
+    """Whether the uid stands for somebody outside of our user namespace: the machine's root."""
+    if uid != _OVERFLOW_ID:
+        return False
+    try:
+        with open("/proc/self/uid_map") as file:
+            maps = [tuple(map(int, line.split())) for line in file]
+    except (OSError, ValueError):
+        return False
+    return not any(first <= uid < first + size for first, _, size in maps)
