@@ -129,7 +129,7 @@ class Entry:
         stdout: StdioArgument,
         stderr: StdioArgument,
         labels: Mapping[str, str],
-        privileges: Mapping[str, Any],
+        privileges: Mapping[str, Any] | None = None,
     ) -> Entry:
         """Create a container that waits to be started.
 
@@ -153,7 +153,7 @@ class Entry:
                 stderr=stderr,
                 labels=labels,
                 gate=Gate(gate, write_fd),
-                **privileges,
+                **(privileges or {}),
             )
         except BaseException:
             os.close(report_fd)

@@ -60,7 +60,7 @@ def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
     if why is not None:
         raise InvalidValue(f"the root {given} isn't safe: {why}")
     try:
-        os.makedirs(real, mode=_MODE, exist_ok=True)
+        os.makedirs(given, mode=_MODE, exist_ok=True)
         descriptor = close_in_children(
             os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         )

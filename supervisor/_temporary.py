@@ -121,7 +121,9 @@ def places() -> list[str]:
 
 @functools.cache
 def _say(own: str | None, found: str) -> None:
-    missing = "there is no XDG_RUNTIME_DIR" if own is None else f"{own} isn't in memory, or not ours"
+    missing = (
+        "there is no XDG_RUNTIME_DIR" if own is None else f"{own} isn't in memory, or not ours"
+    )
     logger.info("%s: temporary directories are made in %s", missing, found)
 
 

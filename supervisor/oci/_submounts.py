@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..state._scarcity import scarce
+
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _MOUNT_POINT = 4  # the field of a line
 
@@ -24,11 +26,14 @@ def seal_submounts(spec: dict[str, Any], mountinfo: str = "/proc/self/mountinfo"
     Args:
         spec: with an absolute ``root.path``.
         mountinfo: the table of the mounts that the runtime will see.
+
+    Raises:
+        TooManyFiles: no descriptor was left to look with.
     """
     if not spec["root"].get("readonly"):
         return spec
     root = os.path.realpath(spec["root"]["path"])
-    with open(mountinfo, "rb") as file:
+    with scarce(), open(mountinfo, "rb") as file:
         table = file.read()
     if _escape(root) + b"/" not in table:
         return spec

@@ -10,14 +10,15 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
+from os import geteuid
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OVERFLOW_ID = 65534  # what stands for an owner that has no id in our user namespace
 
 
 def distrust(status: os.stat_result) -> str | None:
-    """Return why what has this status isn't ours alone, for the end of a sentence; None if it is."""
-    if status.st_uid != os.geteuid():
+    """Return why what has this status isn't ours alone, for a sentence's end; None if it is."""
+    if status.st_uid != geteuid():
         return f"belongs to uid {status.st_uid}"
     if status.st_mode & _OTHERS_WRITE:
         return f"may be written by others (mode {stat.S_IMODE(status.st_mode):04o})"
@@ -47,7 +48,7 @@ def distrust_way(path: str) -> str | None:
             status = os.lstat(directory)
         except FileNotFoundError:
             continue
-        if status.st_uid not in (0, os.geteuid()) and not _is_unmapped(status.st_uid):
+        if status.st_uid not in (0, geteuid()) and not _is_unmapped(status.st_uid):
             return f"{directory} belongs to uid {status.st_uid}, who can replace what is in it"
         if _others_may_rename(status):
             return f"others may write to {directory}, and replace what is in it (chmod go-w it)"
@@ -72,7 +73,7 @@ def _others_may_rename(status: os.stat_result) -> bool:
 def _is_our_group(gid: int) -> bool:
     """Whether we are the only member of a group: that of our own name, as a rule."""
     try:
-        name, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
+        name, group = pwd.getpwuid(geteuid()).pw_name, grp.getgrgid(gid)
     except KeyError:
         return False
     return group.gr_name == name and set(group.gr_mem) <= {name}

@@ -5,7 +5,6 @@ The examples use the default cgroup parent, which others may be using too: it is
 
 from __future__ import annotations
 
-from supervisor._temporary import PLACE
 import ast
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import Runtime, RuntimeNotFound
+from supervisor._temporary import PLACE
 from tests.support.leaks import STRANGERS, descendants
 
 from .blocks import ROOT, Block, examples, fragments

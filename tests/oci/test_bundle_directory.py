@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from supervisor._temporary import PLACE
 import gc
 import os
 import stat
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from supervisor._errors import DiskFull, InvalidValue
+from supervisor._temporary import PLACE
 from supervisor.oci import Bundle, _bundle, _directory
 
 from .making import Maker

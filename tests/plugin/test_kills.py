@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from supervisor._temporary import PLACE
 import contextlib
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from supervisor._temporary import PLACE
 from supervisor.cgroups import Hierarchies
 from tests.support.leaks import STRANGERS, descendants, wait_for
 

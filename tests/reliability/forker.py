@@ -6,7 +6,6 @@ keeps a diary, one JSON object per line, that the test reads.
 
 from __future__ import annotations
 
-from supervisor._temporary import PLACE
 import contextlib
 import json
 import os
@@ -24,6 +23,7 @@ from typing import Any
 import attrs
 import trio
 
+from supervisor._temporary import PLACE
 from tests.support.leaks import STRANGERS, descendants, reap_strangers
 
 PATIENCE_SECONDS = 30.0

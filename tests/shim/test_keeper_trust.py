@@ -117,9 +117,7 @@ def test_another_directory_at_its_name(keeper: KeeperRig, tmp_path: Path) -> Non
     keeper.root.rename(tmp_path / "moved")
     keeper.root.mkdir()
     (keeper.root / "box").mkdir()
-    (keeper.root / "box/cleanup").write_bytes(
-        os.fsencode(f"run\0/bin/touch\0{tmp_path}/evil\0\0")
-    )
+    (keeper.root / "box/cleanup").write_bytes(os.fsencode(f"run\0/bin/touch\0{tmp_path}/evil\0\0"))
     keeper.leash.let_go()
     assert keeper.wait_gone() == 0
     assert (tmp_path / "ran").exists() and not (tmp_path / "evil").exists()

@@ -5,7 +5,6 @@ It opens a supervisor as it is told, does what it is told, says ``ready`` and wa
 
 from __future__ import annotations
 
-from supervisor._temporary import PLACE
 import contextlib
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 import trio
 
 from supervisor import Bundle, Deadlines, LogFile, Runtime, Supervisor, open_supervisor
+from supervisor._temporary import PLACE
 from tests.support.leaks import STRANGERS, descendants
 
 
