@@ -32,6 +32,7 @@ from .oci import (
     frame,
     init_process,
 )
+from .state import lifted_pipe
 from .stdio import PIPE, StdioArgument
 
 _REPORT_BYTES: Final = 4096
@@ -141,7 +142,7 @@ class Entry:
         Cancellation: as there.
         """
         try:
-            report_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            report_fd, write_fd = lifted_pipe(os.O_NONBLOCK)
         except OSError as error:
             raise scarcity(error, container=id) from error
         try:

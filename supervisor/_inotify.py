@@ -8,6 +8,8 @@ from functools import cache
 
 import trio
 
+from .state import lifted
+
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _MODIFY, _MOVED_TO, _CREATE, _DELETE_SELF = 0x2, 0x80, 0x100, 0x400
 _EVENTS_BYTES = 64 * 1024
@@ -22,6 +24,8 @@ class DirectoryWatch:
 
     def __init__(self, path: str) -> None:
         self._fd = _libc().inotify_init1(_FLAGS)
+        if self._fd >= 0:
+            self._fd = lifted(self._fd)
         wanted = _MODIFY | _MOVED_TO | _CREATE | _DELETE_SELF
         if self._fd >= 0 and _libc().inotify_add_watch(self._fd, os.fsencode(path), wanted) < 0:
             self.close()

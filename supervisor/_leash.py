@@ -19,6 +19,8 @@ from .state import (
     ContainerRecord,
     Descriptor,
     close_in_children,
+    lifted,
+    lifted_pipe,
 )
 
 _KEEPER_SECONDS = 15.0
@@ -64,12 +66,12 @@ class Keeper:
         apart: Sequence[str] = (),
     ) -> None:
         with contextlib.ExitStack() as undo, _scarce():
-            pidfd = os.pidfd_open(os.getpid())
+            pidfd = lifted(os.pidfd_open(os.getpid()))
             undo.callback(os.close, pidfd)
-            read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+            read_fd, write_fd = lifted_pipe()
             undo.callback(os.close, read_fd)
             undo.callback(os.close, write_fd)
-            self._life, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            self._life, told = lifted_pipe()
             undo.callback(os.close, self._life)
             self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd)
             try:

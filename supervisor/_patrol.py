@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
 import select
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import trio
 
 from ._errors import scarcity
 from ._pidfd import PidFd
+from .state import lifted
 
 
 class Patrol:
@@ -30,7 +32,7 @@ class Patrol:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         try:
-            self._epoll = select.epoll()
+            self._epoll = _epoll()
         except OSError as error:
             raise scarcity(error) from error
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
@@ -69,3 +71,8 @@ class Patrol:
             current, overdue = self._watched.get(fd, (None, None))
             if current == serial and overdue is not None:
                 overdue()
+
+
+def _epoll() -> select.epoll:
+    with select.epoll() as first:  # perhaps at the number of a standard stream that was closed
+        return select.epoll.fromfd(lifted(os.dup(first.fileno())))

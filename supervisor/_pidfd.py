@@ -17,12 +17,16 @@ from typing import Any
 import trio
 
 from ._errors import ProcessEnded, scarcity
+from .state import lifted
 from .state import start_time as read_start_time
 
 _GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
 _INFO_EXIT = 1 << 3
 _INFO_FORMAT = struct.Struct("=Q52xi")  # the mask; at offset 60 the wait status
 _REAP_POLL_SECONDS = 0.001
+
+# Python ignores some, the program perhaps others: a child that ignores SIGCHLD can't wait.
+_IGNORABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 # Where runtimes look for programs, directories, libraries and systemd.
 _ENVIRONMENT = (
@@ -40,12 +44,14 @@ class PidFd:
 
     Attributes:
         pid: its number, for people and for /proc.
-        fd: the descriptor; -1 once closed.
+        fd: the descriptor; -1 once closed, and for a child that was reaped, by somebody else,
+            before it had one: then all that is known of it is that it has ended.
     """
 
     def __init__(self, pid: int, fd: int) -> None:
         self.pid: int = pid
         self.fd: int = fd
+        self._gone = fd < 0
 
     @classmethod
     def open(cls, pid: int, start_time: int | None = None) -> PidFd | None:
@@ -61,7 +67,7 @@ class PidFd:
             TooManyFiles: no descriptor was left.
         """
         try:
-            fd = os.pidfd_open(pid)
+            fd = lifted(os.pidfd_open(pid))
         except ProcessLookupError:
             return None
         except OSError as error:
@@ -114,19 +120,14 @@ class PidFd:
         paths = [command[0]]
         if program is not None:
             paths.insert(0, f"/proc/self/fd/{program}")
-        spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # for the pidfd
+        spare = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))  # for the pidfd
         try:
             pid = _spawn_first(paths, command, actions)
         except OSError as error:
             raise scarcity(error, spawning=True) from error
         finally:
             os.close(spare)
-        try:
-            return cls(pid, os.pidfd_open(pid))
-        except OSError:
-            os.kill(pid, signal.SIGKILL)  # our own unreaped child: the pid is its own
-            os.waitpid(pid, 0)
-            raise
+        return cls(pid, _child(pid))
 
     def send_signal(self, number: int) -> None:
         """Send a signal.
@@ -135,6 +136,8 @@ class PidFd:
             ProcessEnded: it has ended (and may be a zombie no more).
         """
         try:
+            if self._gone:
+                raise ProcessLookupError
             signal.pidfd_send_signal(self.fd, number)
         except ProcessLookupError as error:
             raise ProcessEnded(f"process {self.pid} has ended") from error
@@ -154,6 +157,9 @@ class PidFd:
 
     async def wait_ended(self) -> None:
         """Return when it has ended. One task at a time may wait on a descriptor."""
+        if self._gone:
+            await trio.lowlevel.checkpoint()
+            return
         await trio.lowlevel.wait_readable(self.fd)
 
     async def wait_reaped(self) -> None:
@@ -210,6 +216,8 @@ class PidFd:
             os.close(fd)
 
     def _poll(self, milliseconds: int = 0) -> int:
+        if self._gone:
+            return select.POLLIN | select.POLLHUP
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         return next((events for _, events in poll.poll(milliseconds)), 0)
@@ -238,5 +246,43 @@ def _spawn(path: str, command: Sequence[str], actions: Sequence[tuple[Any, ...]]
         file_actions=actions,
         setsid=True,
         setsigmask=[],
-        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores them
+        setsigdef=_IGNORABLE,
     )
+
+
+def _child(pid: int) -> int:
+    """Return a descriptor of the child that was just spawned.
+
+    A program that ignores SIGCHLD, or reaps whatever ends, may have had it reaped by now, and its
+    pid passed on. So what was opened must be our child, and lead a session. (What it has open would
+    tell more, but until it has come through its exec, that takes longer than the spawning.)
+
+    Returns:
+        -1 if it has ended and was reaped.
+
+    Raises:
+        TooManyFiles: no descriptor was left; it was killed.
+    """
+    try:
+        fd = lifted(os.pidfd_open(pid))
+    except ProcessLookupError:
+        return -1
+    except OSError as error:  # another thread has taken the one that was left for it
+        if _is_spawned(os.P_PID, pid, pid):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise scarcity(error) from error
+    if _is_spawned(os.P_PIDFD, fd, pid):
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _is_spawned(kind: int, number: int, pid: int) -> bool:
+    """Whether it is our child, which nobody has reaped, and leads a session."""
+    try:
+        leads = os.getsid(pid) == pid
+        os.waitid(kind, number, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, ProcessLookupError):
+        return False
+    return leads

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from ._errors import scarcity
+from .state import lifted
 
 
 class Reserve:
@@ -25,7 +26,7 @@ class Reserve:
         reserve = cls([])
         try:
             for _ in range(count):
-                reserve._fds.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+                reserve._fds.append(lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)))
         except OSError as error:
             reserve.release()
             raise scarcity(error, container=container) from error

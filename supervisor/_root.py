@@ -12,7 +12,7 @@ import attrs
 
 from ._errors import InvalidValue, scarcity
 from ._temporary import Temporary
-from .state import Descriptor, close_in_children, distrust_way
+from .state import Descriptor, close_in_children, distrust_way, lifted
 
 _MODE = 0o711  # a user namespace's root must be able to pass through
 
@@ -62,7 +62,7 @@ def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
     try:
         os.makedirs(given, mode=_MODE, exist_ok=True)
         descriptor = close_in_children(
-            os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            lifted(os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
         )
     except (FileExistsError, NotADirectoryError) as error:
         raise InvalidValue(f"the root {given} is not a directory") from error

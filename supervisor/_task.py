@@ -33,6 +33,7 @@ from .state import (
     ProcessRecord,
     Result,
     dump,
+    lifted,
     look_at,
     write_whole,
 )
@@ -236,7 +237,7 @@ class ProcessTask:
             if self.record.exec:  # an init's cgroup is new
                 self._oom_before = self._host.hierarchies.oom_kills(self._cgroup)
                 self._look_at_init()
-            reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            reserve = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
         try:
             self._shim, made = await launch_process(
                 self._host,

@@ -21,7 +21,7 @@ from typing import Final, Self
 
 from ._errors import InvalidValue, scarcity
 from ._witness import place
-from .state import Descriptor, close_in_children, distrust, distrust_way
+from .state import Descriptor, close_in_children, distrust, distrust_way, lifted
 
 PLACE: Final = "TRIO_SUPERVISOR_RUNTIME_DIR"
 """The environment variable that names a directory for them."""
@@ -193,7 +193,7 @@ def _names() -> Iterator[str]:
 
 def _open(path: str) -> Descriptor:
     descriptor = close_in_children(
-        os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        lifted(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
     )
     try:
         why = distrust(os.fstat(descriptor.fd))

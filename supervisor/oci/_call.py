@@ -13,6 +13,7 @@ import trio
 
 from .._errors import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, ShimNotFound, scarcity
 from .._pidfd import PidFd
+from ..state import lifted
 
 _TAIL_BYTES = 64 * 1024
 _REAP_SECONDS = 5.0
@@ -225,7 +226,7 @@ def _raise_if_not_run(command: Sequence[str], reason: str) -> None:
 @contextlib.contextmanager
 def _memory_file() -> Iterator[int]:
     try:
-        fd = os.memfd_create("runtime-output", os.MFD_CLOEXEC)
+        fd = lifted(os.memfd_create("runtime-output", os.MFD_CLOEXEC))
     except OSError as error:
         raise scarcity(error) from error
     try:
@@ -237,7 +238,7 @@ def _memory_file() -> Iterator[int]:
 @contextlib.contextmanager
 def _appending(path: str) -> Iterator[int]:
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        fd = lifted(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
     except OSError as error:
         raise scarcity(error) from error
     try:

@@ -10,7 +10,7 @@ import os
 import trio
 
 from .._errors import ProcessEnded, scarcity
-from ..state import Original, ProcessLayout
+from ..state import Original, ProcessLayout, lifted
 
 
 def make_fifos(*paths: str) -> None:
@@ -28,7 +28,7 @@ class ExitFifo:
     def __init__(self, path: str) -> None:
         self._fd = -1
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = lifted(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         except OSError as error:
             raise scarcity(error) from error
 
@@ -64,7 +64,7 @@ def send_line(control: str, line: str, *, container: str | None = None) -> None:
         TooManyFiles: no descriptor was left.
     """
     try:
-        fd = os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = lifted(os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         try:
             os.write(fd, f"{line}\n".encode())  # below PIPE_BUF: whole or not at all
         finally:

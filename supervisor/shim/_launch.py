@@ -13,7 +13,7 @@ import trio
 
 from .._errors import ShimNotFound, StateCorrupt, scarcity
 from .._pidfd import PidFd
-from ..state import ProcessLayout, held, read_shim
+from ..state import ProcessLayout, held, lifted_pipe, read_shim
 from ._fifos import send_line, signal_line
 from ._report import Made, Refused, parse_report
 
@@ -187,7 +187,7 @@ def launch(
         arguments += ["--leash", str(leash)]
         fds = [*fds, *leash.fds]
     with _scarce(), contextlib.ExitStack() as undo:
-        report_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        report_fd, write_fd = lifted_pipe()
         undo.callback(os.close, report_fd)
         try:
             process = _spawn([*arguments, "--", *command], output=write_fd, fds=fds)

@@ -8,10 +8,10 @@ Layers, each importing only from those above it::
     _fields       the checks of a record's fields
     _models       ContainerRecord, ProcessRecord, Result
     _owner        whose a directory or file is
+    _descriptors  descriptors that forked children close, and their numbers
     _files        files written whole or not at all
     _codec        dump, load
     _marks        exitStatus, pid, starttime, shim
-    _descriptors  descriptors that forked children close
     _lock         Lock, held
     _layout       names and paths below a root
     _procfs       boot id, start times, parents
@@ -21,7 +21,7 @@ read again.
 """
 
 from ._codec import dump, load, loads
-from ._descriptors import Descriptor, close_in_children
+from ._descriptors import Descriptor, close_in_children, lifted, lifted_pipe
 from ._files import Original, write_new, write_whole
 from ._ids import RESERVED, check_exec_id, check_id
 from ._layout import ContainerLayout, ProcessLayout, RootLayout
@@ -67,6 +67,8 @@ __all__ = [
     "dump",
     "held",
     "known_keys",
+    "lifted",
+    "lifted_pipe",
     "load",
     "loads",
     "look_at",

@@ -8,12 +8,16 @@ thing. A child that does exec never has them: they are O_CLOEXEC.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
 import warnings
 import weakref
 from types import TracebackType
 from typing import Self
+
+
+_LAST_STANDARD = 2
 
 
 class Descriptor:
@@ -62,6 +66,43 @@ _OPEN: weakref.WeakSet[Descriptor] = weakref.WeakSet()
 NO_FORK = threading.RLock()
 """While it is held no other thread forks, so that no child gets a descriptor between its
 opening and its registration, or between being forgotten and being closed."""
+
+
+def lifted(fd: int) -> int:
+    """Return a descriptor with a number above 2 in place of ``fd``, which it owns from now on.
+
+    A program whose standard streams are closed gets their numbers for whatever is opened next.
+    Such a descriptor of ours would be replaced in a child, which has its own streams there; and
+    whoever prints would print into it.
+
+    Raises:
+        OSError: no descriptor was left; ``fd`` is closed.
+    """
+    if fd > _LAST_STANDARD:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LAST_STANDARD + 1)
+    finally:
+        os.close(fd)
+
+
+def lifted_pipe(flags: int = 0) -> tuple[int, int]:
+    """Make a pipe of ours, its reading end first: closed on exec, both numbers above 2.
+
+    Raises:
+        OSError: no descriptors were left; none is open.
+    """
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC | flags)
+    try:
+        read_fd = lifted(read_fd)
+    except BaseException:
+        os.close(write_fd)
+        raise
+    try:
+        return read_fd, lifted(write_fd)
+    except BaseException:
+        os.close(read_fd)
+        raise
 
 
 def close_in_children(fd: int) -> Descriptor:

@@ -9,6 +9,7 @@ import stat
 
 from .._errors import StateCorrupt
 from ._owner import distrust
+from ._descriptors import lifted
 from ._scarcity import scarce
 
 MAX_BYTES = 64 << 20
@@ -118,7 +119,7 @@ def _read(fd: int, path: str) -> bytes:
 
 def _write_new(path: str, data: bytes, *, mode: int, durable: bool) -> None:
     """Make a file and close it, or leave none."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = lifted(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         try:
             _fill(fd, data)

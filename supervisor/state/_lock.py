@@ -11,7 +11,7 @@ import os
 from types import TracebackType
 from typing import Self
 
-from ._descriptors import NO_FORK, Descriptor, close_in_children
+from ._descriptors import NO_FORK, Descriptor, close_in_children, lifted
 from ._scarcity import scarce
 
 _TRIES = 100
@@ -93,7 +93,8 @@ def held(path: str) -> bool:
 
 def _open(path: str) -> Descriptor:
     with NO_FORK, scarce():
-        return close_in_children(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        fd = lifted(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return close_in_children(fd)
 
 
 def _lock(fd: int) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import attrs
 
 from .._errors import scarcity
-from ..state import ProcessLayout
+from ..state import ProcessLayout, lifted
 from ._plan import Stdio
 
 _ADDRESS_BYTES = 107
@@ -53,9 +53,9 @@ def console(layout: ProcessLayout, stdio: Stdio) -> Iterator[Console | None]:
     name = os.path.basename(layout.console)
     with contextlib.ExitStack() as stack:
         try:
-            directory = os.open(layout.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            directory = lifted(os.open(layout.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             stack.callback(os.close, directory)
-            listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            listener = stack.enter_context(unix_socket())
             listener.bind(f"/proc/self/fd/{directory}/{name}")
             os.chmod(layout.console, 0o600)
             listener.listen(1)
@@ -69,3 +69,9 @@ def console(layout: ProcessLayout, stdio: Stdio) -> Iterator[Console | None]:
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(layout.console)
+
+
+def unix_socket() -> socket.socket:
+    """Make a stream socket of ours, with a number above 2."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    return socket.socket(fileno=lifted(made.detach()))

@@ -18,6 +18,7 @@ from typing import BinaryIO
 import attrs
 
 from .._errors import scarcity
+from ..state import lifted
 
 _LINE = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z (stdout|stderr) ([PF])(?::\S*)? (.*)",
@@ -169,7 +170,7 @@ class LogFiles:
         seen: set[int] = set()
         for path in self._names():
             try:
-                file = open(path, "rb", buffering=0)  # noqa: SIM115
+                file = open(path, "rb", buffering=0, opener=_opened)  # noqa: SIM115
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -201,6 +202,10 @@ class LogFiles:
         # One more than there are: a rotation may add it while we look.
         for number in range(1, max(numbers, default=0) + 2):
             yield f"{self._path}.{number}"
+
+
+def _opened(path: str, flags: int) -> int:
+    return lifted(os.open(path, flags))
 
 
 def _inode(path: str) -> int | None:

@@ -13,7 +13,7 @@ import trio
 from .._errors import InvalidValue, scarcity
 from .._witness import hear
 from ..shim import CLOSE_STDIN, Control
-from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children
+from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children, lifted
 
 
 class Streams:
@@ -116,7 +116,7 @@ class Streams:
 
 
 def _holder(path: str, flags: int) -> Descriptor:
-    return close_in_children(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC))
+    return close_in_children(lifted(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)))
 
 
 def _close_all(held: list[Descriptor]) -> None:
@@ -139,7 +139,8 @@ def open_output(path: str, container: str) -> trio.lowlevel.FdStream:
         InvalidValue: we may not.
     """
     try:
-        return trio.lowlevel.FdStream(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        fd = lifted(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        return trio.lowlevel.FdStream(fd)
     except OSError as error:
         raise _unopened(error, path, container) from error
 
@@ -221,7 +222,7 @@ class InputStream(trio.abc.SendStream):
         if self._opened or self.closed:
             return
         try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = lifted(os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         except OSError as error:
             # The process has closed its end already, or was deleted.
             if error.errno not in (errno.ENXIO, errno.ENOENT):

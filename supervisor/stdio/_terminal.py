@@ -7,7 +7,8 @@ import os
 import trio
 
 from .._errors import AlreadyAttached, ProcessEnded, SupervisorError, scarcity
-from ..state import ProcessLayout
+from ..state import ProcessLayout, lifted
+from ._console import unix_socket
 
 _CHUNK_BYTES = 64 * 1024
 _HEADER_BYTES = 64
@@ -97,11 +98,11 @@ async def attach(layout: ProcessLayout, *, container: str) -> TerminalStream:
 
 async def _connect(layout: ProcessLayout, container: str) -> trio.SocketStream:
     try:
-        directory = os.open(layout.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = lifted(os.open(layout.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
         raise _gone(error, layout, container) from error
     try:
-        connection = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        connection = trio.socket.from_stdlib_socket(unix_socket())
         try:
             # A socket's address holds 107 bytes; the directory may be deeper.
             name = os.path.basename(layout.terminal)
