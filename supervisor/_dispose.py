@@ -171,6 +171,7 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
                 inherit=[estate.lock.fd],
                 program=host.programs.open(command[0]),
                 tether=host.tether if record.leash else None,
+                done=lambda _: not _is_known(record),
             )
             return
         except (SupervisorError, OSError) as error:
@@ -180,6 +181,11 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
         if record.cgroup is not None:  # what the runtime couldn't remove keeps it from deleting
             with trio.move_on_after(host.deadlines.kill):
                 await host.hierarchies.remove(record.cgroup)
+
+
+def _is_known(record: ContainerRecord) -> bool:
+    """Whether the runtime keeps something of a container."""
+    return os.path.lexists(os.path.join(record.runtime_root, record.id))
 
 
 async def _empty_cgroup(host: Host, estate: Estate, failed: list[str]) -> None:

@@ -199,6 +199,8 @@ class PidFd:
             As `os.wait` gives it; None where the kernel doesn't tell (before Linux 6.15, or
             before it was reaped).
         """
+        if self.fd < 0:
+            return None
         buffer = bytearray(64)
         struct.pack_into("=Q", buffer, 0, _INFO_EXIT)
         try:

@@ -11,6 +11,7 @@ from ._call import call
 from ._command import Caller
 
 _LAST_ERRORS = 3
+_TAIL_BYTES = 64 * 1024
 
 
 async def ask_status(
@@ -62,10 +63,22 @@ async def _ask(
     command = caller.state(container)
     try:
         answer = await call(
-            command, seconds=seconds, container=container, inherit=inherit, tether=tether
+            command,
+            seconds=seconds,
+            container=container,
+            inherit=inherit,
+            tether=tether,
+            done=lambda output: _told(output, key) is not None,
         )
+    except RuntimeFailed:
+        return None
+    return _told(answer, key)
+
+
+def _told(answer: bytes, key: str) -> str | None:
+    try:
         told = json.loads(answer)[key]
-    except (RuntimeFailed, ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return told if isinstance(told, str) else None
 
@@ -75,8 +88,10 @@ def criu_said(work: str) -> str:
     errors: list[str] = []
     for name in ("dump.log", "restore.log"):
         try:
-            with open(os.path.join(work, name), errors="replace") as file:
-                errors += [line.strip() for line in file if "Error" in line]
+            with open(os.path.join(work, name), "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+            errors += [line.strip() for line in lines if "Error" in line]
         except OSError:
             continue
     return "; ".join(errors[-_LAST_ERRORS:])

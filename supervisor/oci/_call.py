@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
@@ -16,6 +16,7 @@ from .._pidfd import PidFd
 from ..state import lifted
 
 _TAIL_BYTES = 64 * 1024
+_OUTPUT_BYTES = 16 << 20  # a state has the annotations of its bundle in it
 _REAP_SECONDS = 5.0
 _UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
 
@@ -33,6 +34,7 @@ async def call(
     inherit: Sequence[int] = (),
     program: int | None = None,
     tether: str | None = None,
+    done: Callable[[bytes], bool] | None = None,
 ) -> bytes:
     """Run a runtime's command that makes no container process, and return its standard output.
 
@@ -49,6 +51,9 @@ async def call(
         program: a descriptor of the runtime's program (see `SealedPrograms`); None for the file.
         tether: the path of ``supervisor-tether``, by which the runtime dies with us; None lets it
             finish.
+        done: tells, from the output or by looking at the fact itself, whether a call has done its
+            work that somebody else has reaped: the kernel may not tell its exit status then.
+            Without it, such a call has failed.
 
     Raises:
         RuntimeFailed: it ended with an error.
@@ -72,12 +77,15 @@ async def call(
                 seconds=seconds,
                 container=container,
             )
+        content = b"" if output is None else _content(output)
+        if status is None and done is not None and done(content):
+            return content
         if status != 0:
             reason = last_error(log) if log else _last_line(_content(errors))
             if tether is not None and status == _TETHERED_STATUS:
                 _raise_if_not_run(command, reason)
             raise failure(command, status, reason, container=container)
-        return b"" if output is None else _content(output)
+        return content
 
 
 def fresh_log(path: str) -> str | None:
@@ -103,7 +111,7 @@ def failure(
 ) -> RuntimeFailed:
     """Return the error for a runtime's call that ended with ``status`` (-N: signal N)."""
     if status is None:
-        how = "ended, and nobody knows how (is SIGCHLD ignored?)"
+        how = "ended, and nobody knows how (is SIGCHLD ignored, or does somebody else reap it?)"
     else:
         how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
     said = f": {reason}" if reason else " and said nothing"
@@ -248,7 +256,9 @@ def _appending(path: str) -> Iterator[int]:
 
 
 def _content(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
+    """Return the end of a file, all of it as a rule; a hook may have printed what it liked."""
+    size = os.fstat(fd).st_size
+    return os.pread(fd, _OUTPUT_BYTES, max(0, size - _OUTPUT_BYTES))
 
 
 def _last_line(text: bytes) -> str:
