@@ -19,6 +19,17 @@ import trio
 from ._status import ExitStatus
 
 
+def printable(text: str) -> str:
+    """Return foreign text for people: controls, line ends and bidi overrides as visible escapes."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else _escape(one) for one in text)
+
+
+def _escape(one: str) -> str:
+    return one.encode("unicode_escape").decode("ascii")
+
+
 class SupervisorError(Exception):
     """Root of everything this library raises on purpose.
 
@@ -27,6 +38,7 @@ class SupervisorError(Exception):
     """
 
     def __init__(self, message: str, *, container: str | None = None) -> None:
+        message = printable(message)  # what containers and runtimes say is in it
         super().__init__(message)
         self.message = message
         self.container = container
@@ -241,7 +253,7 @@ class RuntimeFailed(OCIRuntimeError):
         super().__init__(message, container=container)
         self.command: tuple[str, ...] = tuple(command)
         self.returncode = returncode
-        self.reason = reason
+        self.reason = printable(reason)
 
 
 # ---- what is on disk --------------------------------------------------------------
