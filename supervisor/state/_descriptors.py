@@ -16,7 +16,6 @@ import weakref
 from types import TracebackType
 from typing import Self
 
-
 _LAST_STANDARD = 2
 
 

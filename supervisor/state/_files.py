@@ -8,8 +8,8 @@ import os
 import stat
 
 from .._errors import StateCorrupt
-from ._owner import distrust
 from ._descriptors import lifted
+from ._owner import distrust
 from ._scarcity import scarce
 
 MAX_BYTES = 64 << 20
