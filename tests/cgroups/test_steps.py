@@ -1,0 +1,38 @@
+"""Work in small steps: at once while it is little, in a thread when there is more."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import trio
+
+from supervisor.cgroups._steps import AT_ONCE_SECONDS, Steps, carry_out
+
+
+def steps(threads: set[int], count: int, seconds: float) -> Steps[int]:
+    """Take note of the thread of each of so many steps, which take so long."""
+    for _ in range(count):
+        threads.add(threading.get_ident())
+        time.sleep(seconds)
+        yield
+    return count
+
+
+@pytest.mark.parametrize("much", [False, True])
+async def test_only_much_work_goes_to_a_thread(much: bool) -> None:
+    """A thread costs a fraction of a millisecond, and Trio's own has others to serve."""
+    threads: set[int] = set()
+    work = steps(threads, 3, 2 * AT_ONCE_SECONDS if much else 0)
+    assert await carry_out(work, trio.CapacityLimiter(1)) == 3
+    assert len(threads) == (2 if much else 1)
+    assert threading.get_ident() in threads
+
+
+async def test_cancelled_between_two_steps() -> None:
+    """A deadline ends work that has no end."""
+    threads: set[int] = set()
+    with trio.move_on_after(0.05) as scope:
+        await carry_out(steps(threads, 1_000_000, 0.003), trio.CapacityLimiter(1))
+    assert scope.cancelled_caught
