@@ -49,7 +49,7 @@ def host(tmp_path: Path) -> Path:
 
 
 def test_of_keys_and_certificates_only_these_are_shown(host: Path, tmp_path: Path) -> None:
-    """Directories of certificates and settings are bound, and nothing else of /etc/ssl, /etc/pki."""
+    """Directories of certificates and settings are bound, and nothing else beside them."""
     view = view_host(network=False, host_root=str(host))
     assert {one["destination"] for one in view.mounts} == {
         "/etc/pki/ca-trust",

@@ -153,7 +153,7 @@ def test_any_depth(keeper: KeeperRig) -> None:
 
 
 def test_nobodys_child(keeper: KeeperRig, programs: Programs, tmp_path: Path) -> None:
-    """In the background it is no child of its launcher; its pipe says who it is, and when it ends."""
+    """In the background it is no child of its launcher; a pipe tells its pid, and its end."""
     keeper.container("box", ["run", "/bin/touch", str(tmp_path / "ran")])
     told, ready = os.pipe()
     try:
