@@ -163,6 +163,7 @@ static long old(long number, long one, long two) {
 
 int main(void) {
 CALLS
+    printf("session keyring %ld\n", syscall(SYS_keyctl, 0, -3, 0));
 #if defined __x86_64__
     printf("old getpid %ld\n", old(20, 0, 0) > 0 ? 0 : -1L);
     printf("old socketcall %ld\n", old(102, 1, 0));

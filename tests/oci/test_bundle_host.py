@@ -15,7 +15,14 @@ from supervisor.oci._host import view_host
 def host(tmp_path: Path) -> Path:
     """A small host: /usr and /lib are directories, /bin a link into /usr."""
     root = tmp_path / "host"
-    for directory in ("usr/bin", "usr/share/zoneinfo", "lib", "etc/ssl", "home", "run/resolve"):
+    for directory in (
+        "usr/bin",
+        "usr/share/zoneinfo",
+        "lib",
+        "etc/ssl/certs",
+        "home",
+        "run/resolve",
+    ):
         (root / directory).mkdir(parents=True)
     (root / "bin").symlink_to("usr/bin")
     for file in ("etc/passwd", "etc/shadow", "etc/hosts", "usr/share/zoneinfo/UTC"):
@@ -37,7 +44,7 @@ def test_what_is_shown_of_a_host(host: Path) -> None:
         "etc/localtime": "../usr/share/zoneinfo/UTC",
     }
     assert {mount["destination"]: mount["source"] for mount in view.mounts} == {
-        f"/{name}": f"{host}/{name}" for name in ("lib", "usr", "etc/passwd", "etc/ssl")
+        f"/{name}": f"{host}/{name}" for name in ("lib", "usr", "etc/passwd", "etc/ssl/certs")
     }
     assert view.files == ("etc/passwd",)
     assert all("ro" in mount["options"] for mount in view.mounts)

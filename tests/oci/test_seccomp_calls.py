@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from .calls import ALLOWED, CALLS, REFUSED, UNKNOWN, source
 from .running import SECONDS, Runner, open_directory
 
 EPERM, ENOSYS = 1, 38
+KEYCTL = {"x86_64": 250, "i686": 288}
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +94,15 @@ def test_more_capabilities_allow_more_calls(runner: Runner, busybox: Path, probe
     assert said["kcmp(1, 1, 0, 0, 0)"] not in (EPERM, ENOSYS)
     assert said["unshare(0)"] == EPERM
     assert said["clone3(0, 0)"] == ENOSYS
+
+
+def test_the_session_keyring_is_its_own(runner: Runner, busybox: Path, probe: Path) -> None:
+    """Where keyctl is allowed, a container finds a session keyring that nobody else has."""
+    library = ctypes.CDLL(None)
+    get, session = 0, -3  # KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING
+    hosts = library.syscall(KEYCTL.get(os.uname().machine, 219), get, session, 0)
+    found = [
+        made(runner, busybox, probe, seccomp="unconfined")["session keyring"] for _ in range(2)
+    ]
+    assert min(found) > 0
+    assert len({hosts, *found}) == 3
