@@ -184,6 +184,17 @@ async def test_the_layer_has_a_limit_of_its_own(
         assert "No space left" in said and said.endswith("again\n")
 
 
+async def test_empty_files_are_bounded(supervisor: OpenSupervisor, layered: MakeBundle) -> None:
+    """An empty file took none of ``layer_bytes``: 600,000 held 720 MB of the kernel's memory."""
+    script = "n=0; while true >/$n; do n=$((n+1)); done 2>/dev/null; echo $n"
+    async with supervisor() as sup:
+        for size, files in ((1 << 20, 1024), (8 << 20, 2048)):
+            spec = layered("sleep", "60", layer_bytes=size)
+            async with await sup.create(f"a{size}", spec) as box:
+                await box.start()
+                assert files - 40 < int(await output(box, script)) < files
+
+
 async def test_a_user_namespace(
     supervisor: OpenSupervisor, layered: MakeBundle, image: Path, workdir: Path
 ) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,61 +84,57 @@ def test_a_writable_root(root: Path, tmp_path: Path) -> None:
 # ---- with a real runtime --------------------------------------------------------------
 
 
-Mounting = Callable[[Path], None]
-
-
-@contextlib.contextmanager
-def place() -> Iterator[tuple[Path, Mounting]]:
-    """Make a directory, in which file systems are mounted that only we see."""
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory in which `mount` may be used: what is mounted there, only we see."""
     if os.geteuid() != 0 or not _own_mounts():
         pytest.skip("only root, in a mount namespace of its own (scripts/test), may mount here")
-    with open_directory() as directory, contextlib.ExitStack() as undo:
+    with open_directory() as directory:
+        try:
+            yield directory
+        finally:
+            with open("/proc/self/mountinfo") as file:
+                points = [line.split()[4] for line in file]
+            for point in reversed(points):
+                if point.startswith(f"{directory}/"):
+                    subprocess.run(["umount", "--lazy", point], check=True)
 
-        def mount(path: Path) -> None:
-            subprocess.run(["mount", "-t", "tmpfs", "t", path], check=True)
-            undo.callback(subprocess.run, ["umount", "--lazy", path], check=True)
 
-        yield directory, mount
+def mount(path: Path) -> None:
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "t", path], check=True)
 
 
-def test_nothing_in_a_read_only_root_is_written(runner: Runner, busybox: Path) -> None:
+def test_nothing_in_a_read_only_root_is_written(runner: Runner, busybox: Path, place: Path) -> None:
     """A file system mounted in the root was shown writable, and what was written there stayed."""
-    with place() as (directory, mounted):
-        image = directory / "image"
-        subprocess.run(["cp", "-a", str(busybox), str(image)], check=True)
-        (image / "data").mkdir()
-        mounted(image / "data")
-        (image / "data/deeper").mkdir()
-        mounted(image / "data/deeper")
-        script = "for d in /data /data/deeper; do touch $d/made; echo $?; done"
-        made = Bundle.from_rootfs(image, ["sh", "-c", script], path=directory / "bundle")
-        assert runner.output(made) == "1\n1\n"
-        assert runner.output(Bundle.load(made.path)) == "1\n1\n"
-        made = Bundle.from_rootfs(image, ["sh", "-c", script], writable="direct")
-        assert runner.output(made) == "0\n0\n"
+    image = place / "image"
+    subprocess.run(["cp", "-a", str(busybox), str(image)], check=True)
+    mount(image / "data")
+    mount(image / "data/deeper")
+    script = "for d in /data /data/deeper; do touch $d/made; echo $?; done"
+    made = Bundle.from_rootfs(image, ["sh", "-c", script], path=place / "bundle")
+    assert runner.output(made) == "1\n1\n"
+    assert runner.output(Bundle.load(made.path)) == "1\n1\n"
+    writable = Bundle.from_rootfs(image, ["sh", "-c", script], writable="direct")
+    assert runner.output(writable) == "0\n0\n"
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_a_mount_holds_all_the_way_down(runner: Runner, busybox: Path, read_only: bool) -> None:
+def test_a_mount_holds_all_the_way_down(
+    runner: Runner, busybox: Path, place: Path, read_only: bool
+) -> None:
     """What is mounted inside of a `Mount` has its options too: neither device nor setuid file."""
-    with place() as (directory, mounted):
-        mounted(directory)
-        directory.chmod(0o755)
-        inside = directory / "in"
-        inside.mkdir()
-        mounted(inside)
-        subprocess.run(["mknod", inside / "zero", "c", "1", "5"], check=True)
-        script = (
-            "grep ' /m' /proc/self/mountinfo | cut -d' ' -f 5,6; touch /m/in/made; echo $?;"
-            " head -c 1 /m/in/zero | wc -c"
-        )
-        done = runner.output(
-            Bundle.from_rootfs(
-                busybox,
-                ["sh", "-c", script],
-                mounts=[Mount(directory, "/m", read_only=read_only)],
-            )
-        ).splitlines()
+    mount(place / "data")
+    mount(place / "data/in")
+    subprocess.run(["mknod", place / "data/in/zero", "c", "1", "5"], check=True)
+    script = (
+        "grep ' /m' /proc/self/mountinfo | cut -d' ' -f 5,6; touch /m/in/made; echo $?;"
+        " head -c 1 /m/in/zero | wc -c"
+    )
+    shown = Mount(place / "data", "/m", read_only=read_only)
+    done = runner.output(
+        Bundle.from_rootfs(busybox, ["sh", "-c", script], mounts=[shown])
+    ).splitlines()
     for line, point in zip(done, ("/m", "/m/in"), strict=False):
         where, options = line.split()
         assert where == point
