@@ -17,7 +17,7 @@ from ._adopt import DELETED_ELSEWHERE, Broken, Recovery
 from ._checkpoint import CheckpointOptions
 from ._container import Container
 from ._core import Core
-from ._create import Draft, Order, Site, draft, launch_init, presumed_record
+from ._create import Draft, Order, Site, claimed_ids, draft, launch_init, presumed_record
 from ._deadlines import Deadlines
 from ._discard import discard
 from ._dispose import Estate, dispose, sweep
@@ -178,6 +178,7 @@ class Supervisor(Mapping[str, Container]):
         Raises:
             InvalidValue, BundleInvalid: an argument can't work; nothing was touched.
             ContainerExists: the id is taken.
+            IdsExhausted: no ids are left for a user namespace of its own.
             SupervisorClosed: the supervisor is, or was meanwhile.
             RuntimeFailed: the runtime couldn't; says what it said.
             CreateTimeout: it took longer than ``deadlines.create``.
@@ -204,11 +205,12 @@ class Supervisor(Mapping[str, Container]):
             gate=gate,
         )
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        drafted = draft(self._host, self._site(id), loaded, order)
-        with self._being_made(id), waiting():
-            async with self._creates:
-                core = await self._make(drafted)
-            return self._register(core)
+        with claimed_ids(loaded, self._layout.container(id).path) as claim:
+            drafted = draft(self._host, self._site(id), loaded, order, claim)
+            with self._being_made(id), waiting():
+                async with self._creates:
+                    core = await self._make(drafted)
+                return self._register(core)
         raise SupervisorClosed("its supervisor was closed before it was made", container=id)
 
     @contextlib.contextmanager
@@ -257,8 +259,9 @@ class Supervisor(Mapping[str, Container]):
             self.root,
             record,
             drafted.spec,
-            drafted.bundle.build_rootfs,
+            drafted.build_rootfs,
             cleanup=cleanup,
+            claim=drafted.claim,
             reach=self._host.reach,
         )
         core = Core(

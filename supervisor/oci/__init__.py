@@ -3,11 +3,13 @@
 Layers of the bundle half, each importing only from those above it::
 
     _check        checks of JSON values, and how to put them together
-    _ids          user-namespace ids
+    _ids          user-namespace ids: IdMap, UserNamespace
     _schema       what a config.json must look like
     _mounts       Mount, and the mounts that every container gets
     _init         the static init for ``init=True``
+    _ranges       ids of the host that containers may have
     _rootless     user namespaces, for those who aren't root
+    _userns       which user namespace, in the caller's words
     _layer        a writable layer for each container
     _arguments    the arguments of from_rootfs and from_host
     _users        names of users, in a root filesystem
@@ -35,7 +37,7 @@ from ._call import call, failure, fresh_log, last_error
 from ._command import Caller, checkpoint_options
 from ._exec import exec_process, init_process
 from ._gate import FileContent, Gate, frame, gate_path, with_gate
-from ._ids import container_root_ids
+from ._ids import IdMap, UserNamespace, container_root_ids
 from ._init import INIT_ARGS
 from ._layer import Layer, wants_layer
 from ._load import read_config
@@ -43,6 +45,7 @@ from ._mounts import Mount
 from ._runtime import Runtime
 from ._sealed import SealedPrograms
 from ._spec import derive_spec
+from ._userns import of_block, wish_of
 
 __all__ = [
     "INIT_ARGS",
@@ -50,10 +53,12 @@ __all__ = [
     "Caller",
     "FileContent",
     "Gate",
+    "IdMap",
     "Layer",
     "Mount",
     "Runtime",
     "SealedPrograms",
+    "UserNamespace",
     "ask_status",
     "call",
     "check_absolute",
@@ -70,7 +75,9 @@ __all__ = [
     "gate_path",
     "init_process",
     "last_error",
+    "of_block",
     "read_config",
     "wants_layer",
+    "wish_of",
     "with_gate",
 ]

@@ -12,6 +12,7 @@ Layers, each importing only from those above it::
     _marks        exitStatus, pid, starttime, shim
     _descriptors  descriptors that forked children close
     _lock         Lock, held
+    _claims       which ids of the host are taken
     _layout       names and paths below a root
     _procfs       boot id, start times, parents
 
@@ -19,6 +20,7 @@ The disk is the truth: nothing here keeps anything in memory that the next proce
 read again.
 """
 
+from ._claims import LINK, Block, Claim, give_back, take
 from ._codec import dump, load, loads
 from ._descriptors import Descriptor, close_in_children
 from ._files import Original, write_new, write_whole
@@ -40,9 +42,12 @@ from ._models import (
 from ._procfs import Stat, boot_id, look_at, start_time
 
 __all__ = [
+    "LINK",
     "MAX_NS",
     "RESERVED",
     "VERSION",
+    "Block",
+    "Claim",
     "ContainerLayout",
     "ContainerRecord",
     "Descriptor",
@@ -60,6 +65,7 @@ __all__ = [
     "check_id",
     "close_in_children",
     "dump",
+    "give_back",
     "held",
     "known_keys",
     "load",
@@ -71,6 +77,7 @@ __all__ = [
     "read_shim",
     "read_starttime",
     "start_time",
+    "take",
     "write_new",
     "write_whole",
 ]
