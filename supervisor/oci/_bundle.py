@@ -65,6 +65,7 @@ class Bundle:
     spec: dict[str, Any] = attrs.field(repr=False)
     _view: HostView | None = attrs.field(default=None, repr=False)
     _removal: weakref.finalize[Any, Any] | None = attrs.field(default=None, init=False, repr=False)
+    _blocks: Sequence[Block] | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
     def load(cls, path: StrPath) -> Bundle:
@@ -319,10 +320,16 @@ class Bundle:
     def id_blocks(self) -> Sequence[Block] | None:
         """The blocks of ids of which each container gets one; None if it doesn't.
 
+        They are looked up once.
+
         Raises:
             InvalidValue: there are none here.
         """
-        return blocks() if wish_of(self.spec) == AUTO and os.geteuid() == 0 else None
+        if wish_of(self.spec) != AUTO or os.geteuid() != 0:
+            return None
+        if self._blocks is None:
+            object.__setattr__(self, "_blocks", blocks())
+        return self._blocks
 
     def shim_options(self, directory: str, ids: UserNamespace | None) -> list[str]:
         """Return the shim's options for the root filesystem of a config.json.
