@@ -21,14 +21,17 @@ from ._root import cgroup_for
 from .oci import (
     Bundle,
     Gate,
+    Privileges,
     Runtime,
     UserNamespace,
     container_root_ids,
+    for_runtime,
     init_process,
     of_block,
     wants_layer,
     wish_of,
     with_gate,
+    with_privileges,
 )
 from .state import (
     MAX_NS,
@@ -75,6 +78,7 @@ class Order:
     checkpoint: str | os.PathLike[str] | None
     options: CheckpointOptions | None
     gate: Gate | None
+    privileges: Privileges | None
 
 
 @attrs.frozen(kw_only=True)
@@ -150,6 +154,7 @@ def draft(
     directory = RootLayout(site.root).container(site.id).bundle
     ids = _ids(claim)
     spec = _spec(bundle, order, cgroup=cgroup, directory=directory, ids=ids)
+    spec = for_runtime(spec, site.runtime.path)
     root_options = bundle.shim_options(directory, ids)
     record = _container_record(host, site, bundle, order, cgroup=cgroup)
     image = None if order.checkpoint is None else _checkpoint_path(order.checkpoint, bundle)
@@ -191,6 +196,8 @@ def _spec(
         cwd=order.cwd,
         terminal=None if size is None else (size.columns, size.rows),
     )
+    if order.privileges is not None:
+        spec = with_privileges(spec, order.privileges)
     return spec if order.gate is None else with_gate(spec, order.gate)
 
 

@@ -129,8 +129,12 @@ class Entry:
         stdout: StdioArgument,
         stderr: StdioArgument,
         labels: Mapping[str, str],
+        privileges: Mapping[str, Any],
     ) -> Entry:
         """Create a container that waits to be started.
+
+        Args:
+            privileges: what else is said to `Supervisor.create`.
 
         Raises: as `Supervisor.create`.
 
@@ -149,6 +153,7 @@ class Entry:
                 stderr=stderr,
                 labels=labels,
                 gate=Gate(gate, write_fd),
+                **privileges,
             )
         except BaseException:
             os.close(report_fd)

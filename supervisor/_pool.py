@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +22,15 @@ from ._run import borrowed
 from ._stock import PATIENCE, Failure, Stock
 from ._supervisor import Supervisor
 from ._witness import ending, waiting
-from .oci import Bundle, FileContent, Runtime, gate_path
+from .oci import (
+    Bundle,
+    FileContent,
+    RlimitArgument,
+    Runtime,
+    SeccompArgument,
+    check_privileges,
+    gate_path,
+)
 from .stdio import PIPE, StdioArgument
 
 POOL_LABEL = "supervisor.pool"
@@ -70,6 +78,8 @@ class ContainerPool:
         supervisor: whose containers they shall be; None for an ephemeral one of its own.
         runtime: as for `open_supervisor`; only without ``supervisor``.
         stdout, stderr: of each container, as for `Supervisor.create`.
+        capabilities, rlimits, oom_score_adj, seccomp: of each container, as for
+            `Supervisor.create`.
         backoff: how long it waits after creates that have failed.
 
     Raises:
@@ -93,6 +103,10 @@ class ContainerPool:
         runtime: str | os.PathLike[str] | Runtime | None = None,
         stdout: StdioArgument = PIPE,
         stderr: StdioArgument = PIPE,
+        capabilities: Iterable[str] | None = None,
+        rlimits: Mapping[str, RlimitArgument] | None = None,
+        oom_score_adj: int | None = None,
+        seccomp: SeccompArgument | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
@@ -106,6 +120,15 @@ class ContainerPool:
         self._supervisor = supervisor
         self._runtime = runtime
         self._outputs = {"stdout": stdout, "stderr": stderr}
+        self._privileges = attrs.asdict(
+            check_privileges(
+                capabilities=capabilities,
+                rlimits=rlimits,
+                oom_score_adj=oom_score_adj,
+                seccomp=seccomp,
+            ),
+            recurse=False,
+        )
         self._backoff = backoff or Backoff()
         self._name = f"pool-{ending()}"
         self._numbers = itertools.count(1)
@@ -338,6 +361,7 @@ class ContainerPool:
             id=f"{self._name}-{next(self._numbers)}",
             gate=gate,
             labels={POOL_LABEL: self._name},
+            privileges=self._privileges,
             **self._outputs,
         )
         self._created += 1

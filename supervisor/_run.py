@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
 import trio
 
@@ -16,7 +16,7 @@ from ._host import shielded
 from ._lifecycle import State
 from ._supervisor import Supervisor, open_supervisor
 from ._witness import ending
-from .oci import Bundle, Runtime
+from .oci import Bundle, RlimitArgument, Runtime, SeccompArgument
 from .stdio import StdioArgument
 
 DeliverCancel = Callable[[Container], Awaitable[None]]
@@ -31,6 +31,10 @@ async def run_container(
     args: Sequence[str] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
+    capabilities: Iterable[str] | None = None,
+    rlimits: Mapping[str, RlimitArgument] | None = None,
+    oom_score_adj: int | None = None,
+    seccomp: SeccompArgument | None = None,
     stdin: Input = b"",
     stdout: StdioArgument = None,
     stderr: StdioArgument = None,
@@ -52,6 +56,7 @@ async def run_container(
         runtime: as for `open_supervisor`; only without ``supervisor``.
         id: the container's id; by default a random one.
         args, env, cwd: as for `Supervisor.create`.
+        capabilities, rlimits, oom_score_adj, seccomp: as for `Supervisor.create`.
         stdin: bytes that it is fed with, or as for `Supervisor.create`.
         stdout, stderr: as for `Supervisor.create`.
         capture_stdout: whether its output is collected.
@@ -90,6 +95,10 @@ async def run_container(
             args=args,
             env=env,
             cwd=cwd,
+            capabilities=capabilities,
+            rlimits=rlimits,
+            oom_score_adj=oom_score_adj,
+            seccomp=seccomp,
             stdin=wanted.stdin,
             stdout=wanted.stdout,
             stderr=wanted.stderr,

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import resource
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -43,7 +43,15 @@ from ._recovery import Adopted, adopt_all
 from ._root import make_ephemeral, opened_root
 from ._witness import waiting
 from .cgroups import Hierarchies
-from .oci import Bundle, Gate, Runtime, SealedPrograms
+from .oci import (
+    Bundle,
+    Gate,
+    RlimitArgument,
+    Runtime,
+    SealedPrograms,
+    SeccompArgument,
+    check_privileges,
+)
 from .shim import Leash, check_program, find_binary
 from .state import ContainerLayout, RootLayout, boot_id, check_id
 from .stdio import StdioArgument, TerminalArgument, plan
@@ -151,6 +159,10 @@ class Supervisor(Mapping[str, Container]):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_options: CheckpointOptions | None = None,
         gate: Gate | None = None,
+        capabilities: Iterable[str] | None = None,
+        rlimits: Mapping[str, RlimitArgument] | None = None,
+        oom_score_adj: int | None = None,
+        seccomp: SeccompArgument | None = None,
     ) -> Container:
         """Make a container, whose init waits to be started.
 
@@ -174,6 +186,10 @@ class Supervisor(Mapping[str, Container]):
             checkpoint: the directory of a checkpoint to restore it from: then it runs at once.
             checkpoint_options: what CRIU has to be told, the same as at the checkpoint.
             gate: what stands before its program: for a `ContainerPool`, which creates with it.
+            capabilities, oom_score_adj, seccomp: as for `Bundle.from_rootfs`, in place of the
+                bundle's. By default they are the bundle's: a loaded one without a word on them
+                has no limits of ours.
+            rlimits: as for `Bundle.from_rootfs`, besides the bundle's, or in their place.
 
         Raises:
             InvalidValue, BundleInvalid: an argument can't work; nothing was touched.
@@ -203,6 +219,12 @@ class Supervisor(Mapping[str, Container]):
             checkpoint=checkpoint,
             options=checkpoint_options,
             gate=gate,
+            privileges=check_privileges(
+                capabilities=capabilities,
+                rlimits=rlimits,
+                oom_score_adj=oom_score_adj,
+                seccomp=seccomp,
+            ),
         )
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         with claimed_ids(loaded, self._layout.container(id).path) as claim:

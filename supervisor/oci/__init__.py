@@ -11,18 +11,25 @@ Layers of the bundle half, each importing only from those above it::
     _rootless     user namespaces, for those who aren't root
     _userns       which user namespace, in the caller's words
     _layer        a writable layer for each container
+    _seccomp      which system calls there are for it
+    _privileges   its capabilities and resource limits
+    _swap         whether swap can be limited
     _arguments    the arguments of from_rootfs and from_host
     _users        names of users, in a root filesystem
+    _secrets      what of the host isn't for everybody
     _host         the host's programs as a root filesystem
     _spec         compose config.json
     _gate         the gate of a pooled container, and what it is told
     _load         read and check config.json
+    _submounts    what is mounted inside of a root filesystem
     _directory    where a bundle is written
     _bundle       Bundle
 
 Layers of the runtime half::
 
     _runtime      Runtime: which one
+    _bpf          compile a seccomp profile
+    _filter       give crun the compiled one
     _sealed       copies of runtimes that needn't copy themselves
     _command      its command lines
     _call         call it, with a deadline
@@ -36,14 +43,17 @@ from ._bundle import Bundle
 from ._call import call, failure, fresh_log, last_error
 from ._command import Caller, checkpoint_options
 from ._exec import exec_process, init_process
+from ._filter import for_runtime
 from ._gate import FileContent, Gate, frame, gate_path, with_gate
 from ._ids import IdMap, UserNamespace, container_root_ids
 from ._init import INIT_ARGS
 from ._layer import Layer, wants_layer
 from ._load import read_config
 from ._mounts import Mount
+from ._privileges import Privileges, RlimitArgument, check_privileges, with_privileges
 from ._runtime import Runtime
 from ._sealed import SealedPrograms
+from ._seccomp import SeccompArgument
 from ._spec import derive_spec
 from ._userns import of_block, wish_of
 
@@ -56,20 +66,25 @@ __all__ = [
     "IdMap",
     "Layer",
     "Mount",
+    "Privileges",
+    "RlimitArgument",
     "Runtime",
     "SealedPrograms",
+    "SeccompArgument",
     "UserNamespace",
     "ask_status",
     "call",
     "check_absolute",
     "check_args",
     "check_env",
+    "check_privileges",
     "checkpoint_options",
     "container_root_ids",
     "criu_said",
     "derive_spec",
     "exec_process",
     "failure",
+    "for_runtime",
     "frame",
     "fresh_log",
     "gate_path",
@@ -80,4 +95,5 @@ __all__ = [
     "wants_layer",
     "wish_of",
     "with_gate",
+    "with_privileges",
 ]

@@ -14,10 +14,15 @@ from ._check import Fault
 from ._ids import MAX_ID, parse_id
 from ._layer import MAX_BYTES, OVERLAY
 from ._mounts import Mount, is_bind
+from ._privileges import Privileges, RlimitArgument, check_privileges
 from ._schema import MOUNT
+from ._seccomp import SeccompArgument
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_HOSTNAME = "container"
+
+TMPFS_BYTES = 256 << 20
+"""How much /tmp and /run may each hold, where nothing else is said."""
 
 MAX_HOSTNAME = 64
 MAX_CPUS = 1_000_000
@@ -49,6 +54,8 @@ class Arguments:
     pids: int | None
     cpus: float | None
     network: str
+    tmpfs_bytes: int
+    privileges: Privileges
 
     @property
     def limits(self) -> list[str]:
@@ -73,6 +80,11 @@ def check_arguments(
     pids: int | None,
     cpus: float | None,
     network: str,
+    tmpfs_bytes: int | None,
+    capabilities: Iterable[str] | None,
+    rlimits: Mapping[str, RlimitArgument] | None,
+    oom_score_adj: int,
+    seccomp: SeccompArgument,
 ) -> Arguments:
     """Return the arguments in one form.
 
@@ -93,6 +105,13 @@ def check_arguments(
         pids=_limit(pids, "pids"),
         cpus=_cpus(cpus),
         network=_choice(network, "network", ("none", "host")),
+        tmpfs_bytes=_tmpfs_bytes(tmpfs_bytes, writable),
+        privileges=check_privileges(
+            capabilities=capabilities,
+            rlimits=rlimits,
+            oom_score_adj=oom_score_adj,
+            seccomp=seccomp,
+        ),
     )
 
 
@@ -213,6 +232,16 @@ def _layer_bytes(size: int | None, writable: str | None) -> int | None:
     if writable != OVERLAY:
         raise InvalidValue(f"layer_bytes: there is a layer only with writable={OVERLAY!r}")
     return check_int(size, "layer_bytes", least=1, most=MAX_BYTES)
+
+
+def _tmpfs_bytes(size: int | None, writable: str | None) -> int:
+    if size is None:
+        return TMPFS_BYTES
+    if writable is not None:
+        raise InvalidValue(
+            "tmpfs_bytes: /tmp and /run have tmpfs of their own only if writable=None"
+        )
+    return check_int(size, "tmpfs_bytes", least=1, most=MAX_BYTES)
 
 
 def _flag(value: bool, name: str) -> bool:

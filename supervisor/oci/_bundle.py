@@ -26,8 +26,11 @@ from ._init import init_path
 from ._layer import OVERLAY, Layer, inside, layer_size, surrounding_namespace, wants_layer
 from ._load import check_spec, read_config
 from ._mounts import Mount
+from ._privileges import RlimitArgument
 from ._rootless import check_limits
+from ._seccomp import SeccompArgument
 from ._spec import compose_spec, derive_spec
+from ._submounts import seal_submounts
 from ._userns import (
     AUTO,
     NONE,
@@ -102,6 +105,11 @@ class Bundle:
         pids: int | None = None,
         cpus: float | None = None,
         network: str = "none",
+        tmpfs_bytes: int | None = None,
+        capabilities: Iterable[str] | None = None,
+        rlimits: Mapping[str, RlimitArgument] | None = None,
+        oom_score_adj: int = 0,
+        seccomp: SeccompArgument = "default",
         userns: UserNamespaceArgument | None = None,
     ) -> Bundle:
         """Make a bundle that runs a program in a root filesystem.
@@ -122,22 +130,39 @@ class Bundle:
                 own; runc keeps an ordinary caller's, which mean nobody inside.
             hostname: default ``"container"``.
             mounts: what else to mount: `Mount` values or entries of config.json.
-            writable: None for a read-only root with private, empty /tmp and /run (half of the
-                memory at most, counted in ``memory_bytes``); ``"direct"`` to write in ``rootfs``;
-                ``"overlay"`` for a fresh layer over ``rootfs`` for each container, in memory,
-                that goes with its last process. Don't change ``rootfs`` meanwhile. What is
-                mounted inside of ``rootfs`` isn't seen through a layer.
+            writable: None for a read-only root with private, empty /tmp and /run (see
+                ``tmpfs_bytes``); ``"direct"`` to write in ``rootfs``; ``"overlay"`` for a fresh
+                layer over ``rootfs`` for each container, in memory, that goes with its last
+                process. Don't change ``rootfs`` meanwhile. What is mounted inside of ``rootfs``
+                isn't seen through a layer.
             layer_bytes: how much each container may write in its layer before it gets *no space
                 left*; default, half of the machine's memory. What it writes there is counted in
-                ``memory_bytes``.
+                ``memory_bytes``. It holds a file for each 4 KiB of them, and 1024 in any case.
             init: whether a tiny init is pid 1, forwards signals to the program and reaps. A
                 program that is pid 1 itself ignores every signal that it has no handler for. It
                 exits as the program does: with 128 plus the signal if one has killed that.
-            memory_bytes: how much memory it may use, without swap. What the kernel kills when it
+            memory_bytes: how much memory it may use; no swap besides, where the machine counts
+                that. What the kernel kills when it
                 wants more has ``status.oom_killed``, also behind an init.
             pids: how many processes and threads it may have, an init included.
             cpus: how much processor time per time, such as 0.5 or 2.
             network: ``"none"`` (its own, with a loopback only) or ``"host"``.
+            tmpfs_bytes: how much /tmp and /run may each hold, 256 MiB by default, counted in
+                ``memory_bytes``; a file for each 4 KiB of them, and 1024 in any case. Only for
+                ``writable=None``.
+            capabilities: the only ones it may have, such as ``"NET_RAW"`` or ``"CAP_NET_RAW"``;
+                by default CAP_AUDIT_WRITE, CAP_KILL and CAP_NET_BIND_SERVICE. Given here, a
+                ``user`` that isn't root has them as well.
+            rlimits: limits of its processes by name (``"NOFILE"``, ``"RLIMIT_NOFILE"``): a
+                number, or a soft and a hard one, in the units of getrlimit(2), -1 for unlimited.
+                All others have defaults (docs/api.md): none is inherited. Without
+                CAP_SYS_RESOURCE, a default is no higher than this process' own.
+            oom_score_adj: how likely the kernel kills it when the machine's memory is used up:
+                -1000 (never) to 1000. Without CAP_SYS_RESOURCE, no less than this process' own.
+            seccomp: which system calls it may make: ``"default"``, ``"unconfined"`` for all, or a
+                profile of OCI's ``linux.seccomp`` or docker's format, as a mapping or the path
+                of a JSON file. With more ``capabilities``, the default one allows what those are
+                for.
             userns: ``"auto"`` for a user namespace with 65,536 ids of the host's for each
                 container, which no other one has: its root is nobody on the host. ``"none"`` for
                 none, root's default. Or mappings: a `UserNamespace`, or a sequence of
@@ -169,6 +194,11 @@ class Bundle:
             pids=pids,
             cpus=cpus,
             network=network,
+            tmpfs_bytes=tmpfs_bytes,
+            capabilities=capabilities,
+            rlimits=rlimits,
+            oom_score_adj=oom_score_adj,
+            seccomp=seccomp,
         )
         return cls._make(wanted, path=path, root=root, view=None, userns=userns)
 
@@ -190,6 +220,11 @@ class Bundle:
         pids: int | None = None,
         cpus: float | None = None,
         network: str = "none",
+        tmpfs_bytes: int | None = None,
+        capabilities: Iterable[str] | None = None,
+        rlimits: Mapping[str, RlimitArgument] | None = None,
+        oom_score_adj: int = 0,
+        seccomp: SeccompArgument = "default",
         userns: UserNamespaceArgument | None = None,
     ) -> Bundle:
         """Make a bundle that runs one of the host's own programs.
@@ -226,6 +261,11 @@ class Bundle:
             pids=pids,
             cpus=cpus,
             network=network,
+            tmpfs_bytes=tmpfs_bytes,
+            capabilities=capabilities,
+            rlimits=rlimits,
+            oom_score_adj=oom_score_adj,
+            seccomp=seccomp,
         )
         if wanted.writable not in (None, OVERLAY):
             raise InvalidValue(
@@ -258,6 +298,7 @@ class Bundle:
             root_path=root if view is None else ROOTFS,
             user=user,
             host_mounts=() if view is None else view.mounts,
+            host_masked=() if view is None else view.masked,
             namespace=choice.namespace,
             ordinary=ordinary,
             annotations=choice.annotations,
@@ -269,7 +310,7 @@ class Bundle:
         with made_directory(target) as directory:
             if view is not None:
                 build_view(view, os.path.join(directory, ROOTFS))
-            text = json.dumps(spec, indent=2, sort_keys=True) + "\n"
+            text = json.dumps(spec, sort_keys=True) + "\n"  # laid out, it takes three times as long
             write_whole(os.path.join(directory, "config.json"), text.encode())
             bundle = cls(directory, spec, view)
         if target is None:
@@ -314,7 +355,7 @@ class Bundle:
             spec["root"]["readonly"] = False
             if layer.namespace is not None:
                 spec["linux"] |= inside(layer.namespace)
-        return spec
+        return seal_submounts(spec)
 
     @property
     def id_blocks(self) -> Sequence[Block] | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
 
 from ._mounts import Mount
+from ._secrets import is_public, secrets_below
 
 TOP_LEVEL = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """Links into /usr on a merged-usr system, directories elsewhere."""
@@ -24,17 +25,31 @@ ETC = (
     "nsswitch.conf",
     "os-release",
     "passwd",
-    "pki",
+    "pki/ca-trust",
+    "pki/java",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
+    "pki/tls/ct_log_list.cnf",
+    "pki/tls/openssl.cnf",
+    "pki/tls/openssl.d",
     "protocols",
     "services",
-    "ssl",
+    "ssl/cert.pem",
+    "ssl/certs",
+    "ssl/ct_log_list.cnf",
+    "ssl/openssl.cnf",
+    "ssl/openssl.cnf.d",
     "terminfo",
     "timezone",
 )
-"""What programs look up in /etc, and holds no secret that anybody may not read."""
+"""What programs look up in /etc, and everybody may read. Beside certificates lie private keys: so
+only what has a name here is shown of their directories."""
 
 ETC_NETWORK = ("hosts", "resolv.conf")
 """What they need there to find other machines."""
+
+_LEVELS = 2
+"""How many levels of directories of /usr are looked into: /usr/lib, say, but no deeper."""
 
 DIRECTORIES = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var")
 LINKS = (("var/run", "/run"), ("var/tmp", "/tmp"))
@@ -49,12 +64,14 @@ class HostView:
         files: empty ones to make.
         links: (path, target) of symbolic links.
         mounts: entries for config.json.
+        masked: paths in the container that are covered: not everybody can read them on the host.
     """
 
     directories: tuple[str, ...]
     files: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
     mounts: tuple[dict[str, Any], ...]
+    masked: tuple[str, ...]
 
 
 def view_host(*, network: bool, host_root: str = "/") -> HostView:
@@ -67,18 +84,49 @@ def view_host(*, network: bool, host_root: str = "/") -> HostView:
     names = [*TOP_LEVEL, "usr", *(f"etc/{name}" for name in ETC)]
     if network:
         names += [f"etc/{name}" for name in ETC_NETWORK]
-    present = list(_present(names, host_root))
+    present = [
+        (name, path)
+        for name, path in _present(names, host_root)
+        if not name.startswith("etc/") or is_public(path)
+    ]
     links = [(name, os.readlink(path)) for name, path in present if _is_link(name, path)]
     bound = [(name, path) for name, path in present if not _is_link(name, path)]
     return HostView(
         directories=(
             *DIRECTORIES,
+            *_parents(name for name, _ in present),
             *(name for name, path in bound if os.path.isdir(path) and name not in DIRECTORIES),
         ),
         files=tuple(name for name, path in bound if not os.path.isdir(path)),
         links=(*LINKS, *links),
         mounts=tuple(Mount(path, f"/{name}").to_json() for name, path in bound),
+        masked=tuple(_masked(bound)),
     )
+
+
+def _parents(names: Iterable[str]) -> list[str]:
+    """Return the directories that ``names`` stand in, parents first, but for those always made."""
+    found: dict[str, None] = {}
+    for name in names:
+        parts = name.split("/")[:-1]
+        found |= dict.fromkeys("/".join(parts[: n + 1]) for n in range(len(parts)))
+    return [name for name in found if name not in DIRECTORIES]
+
+
+def _masked(bound: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield what is bound, and not for everybody.
+
+    Of /usr, only /usr/local is looked through, where administrators put things. It has hundreds
+    of thousands of files, and those of a distribution are for everybody, with few exceptions.
+    """
+    for name, path in bound:
+        if os.path.isdir(path):
+            looked = {path: None if name.startswith("etc/") else _LEVELS}
+            if name == "usr":
+                looked[os.path.join(path, "local")] = None
+            for top, levels in looked.items():
+                for secret in secrets_below(top, levels=levels):
+                    yield f"/{name}/{os.path.relpath(secret, path)}"
 
 
 def _present(names: list[str], host_root: str) -> Iterator[tuple[str, str]]:

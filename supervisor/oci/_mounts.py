@@ -13,13 +13,20 @@ import attrs
 from .._errors import InvalidValue
 from ..state._text import check_text
 
-READ_ONLY_TREE = ("rbind", "ro", "rro", "nosuid", "nodev")
-"""``ro`` alone leaves what is mounted inside writable."""
+READ_ONLY_TREE = ("rbind", "ro", "rro", "nosuid", "rnosuid", "nodev", "rnodev")
+"""``ro`` alone leaves what is mounted inside writable, ``nodev`` alone its devices usable."""
 
 READ_ONLY_FILE = ("bind", "ro", "nosuid", "nodev")
 """There is nothing inside a file, and crun 1.8 fails on one with ``rro`` (*Not a directory*)."""
 
-WRITABLE = ("rbind", "rw", "nosuid", "nodev")
+WRITABLE_TREE = ("rbind", "rw", "nosuid", "rnosuid", "nodev", "rnodev")
+WRITABLE_FILE = ("bind", "rw", "nosuid", "nodev")
+
+DEVICES_BYTES = 64 << 20
+"""How much /dev may hold, and /dev/shm."""
+
+BYTES_PER_FILE = 4096
+LEAST_FILES = 1024
 
 
 def _path(value: str | os.PathLike[str]) -> str:
@@ -55,22 +62,31 @@ class Mount:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry for config.json's ``mounts``; looks at what the source is."""
-        options = READ_ONLY_TREE if os.path.isdir(self.source) else READ_ONLY_FILE
+        read_only, writable = (
+            (READ_ONLY_TREE, WRITABLE_TREE)
+            if os.path.isdir(self.source)
+            else (READ_ONLY_FILE, WRITABLE_FILE)
+        )
         return {
             "destination": self.destination,
             "type": "bind",
             "source": self.source,
-            "options": list(options if self.read_only else WRITABLE),
+            "options": list(read_only if self.read_only else writable),
         }
 
 
-def tmpfs(destination: str, *options: str) -> dict[str, Any]:
-    """Return an entry for a private, empty, writable directory."""
+def tmpfs(destination: str, *options: str, size_bytes: int) -> dict[str, Any]:
+    """Return an entry for a private, empty, writable directory.
+
+    An empty file takes a kilobyte of the kernel's memory and none of the size, so their number
+    is bounded as well: one for each page, and a few in any case.
+    """
+    files = max(LEAST_FILES, size_bytes // BYTES_PER_FILE)
     return {
         "destination": destination,
         "type": "tmpfs",
         "source": "tmpfs",
-        "options": ["nosuid", *options],
+        "options": ["nosuid", *options, f"size={size_bytes}", f"nr_inodes={files}"],
     }
 
 
@@ -92,14 +108,14 @@ def system_mounts(*, tty_group: bool, own_sysfs: bool, cgroup: bool) -> list[dic
     quiet = ["nosuid", "noexec", "nodev"]
     mounts = [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": quiet},
-        tmpfs("/dev", "strictatime", "mode=755", "size=65536k"),
+        tmpfs("/dev", "strictatime", "mode=755", size_bytes=DEVICES_BYTES),
         {
             "destination": "/dev/pts",
             "type": "devpts",
             "source": "devpts",
             "options": [*terminals, *(["gid=5"] if tty_group else [])],
         },
-        tmpfs("/dev/shm", "noexec", "nodev", "mode=1777", "size=65536k"),
+        tmpfs("/dev/shm", "noexec", "nodev", "mode=1777", size_bytes=DEVICES_BYTES),
         {
             "destination": "/dev/mqueue",
             "type": "mqueue",

@@ -208,6 +208,65 @@ _SECCOMP = record(
     required=("defaultAction",),
 )
 
+_ACTION = pattern(
+    "SCMP_ACT_(ALLOW|ERRNO|KILL|KILL_PROCESS|KILL_THREAD|LOG|NOTIFY|TRACE|TRAP)",
+    "an action such as SCMP_ACT_ERRNO",
+)
+_ARCHITECTURE = pattern("SCMP_ARCH_[A-Z0-9_]+", "an architecture such as SCMP_ARCH_X86_64")
+_CONDITION = record(
+    {
+        "arches": _TEXTS,
+        "caps": _TEXTS,
+        "minKernel": pattern("[0-9]+\\.[0-9]+", 'a version of the kernel such as "4.8"'),
+    }
+)
+
+SECCOMP: Check = record(
+    {
+        "defaultAction": _ACTION,
+        "defaultErrnoRet": _UINT32,
+        "architectures": array(_ARCHITECTURE),
+        "archMap": array(
+            record(
+                {"architecture": _ARCHITECTURE, "subArchitectures": array(_ARCHITECTURE)},
+                required=("architecture",),
+            )
+        ),
+        "flags": _TEXTS,
+        "listenerPath": text,
+        "listenerMetadata": text,
+        "syscalls": array(
+            record(
+                {
+                    "names": array(word, least=1, empty="name the system calls"),
+                    "action": _ACTION,
+                    "errnoRet": _UINT32,
+                    "args": array(
+                        record(
+                            {
+                                "index": integer(0, 5),
+                                "value": _UINT64,
+                                "valueTwo": _UINT64,
+                                "op": pattern(
+                                    "SCMP_CMP_(NE|LT|LE|EQ|GE|GT|MASKED_EQ)",
+                                    "a comparison such as SCMP_CMP_EQ",
+                                ),
+                            },
+                            required=("index", "value", "op"),
+                        )
+                    ),
+                    "includes": _CONDITION,
+                    "excludes": _CONDITION,
+                },
+                required=("names", "action"),
+            )
+        ),
+    },
+    required=("defaultAction",),
+)
+"""A profile from a caller, in OCI's form or docker's: stricter than for a config.json, since a
+runtime says what it can't understand only when a container is made."""
+
 _NAMESPACES = array(record({"type": word, "path": absolute}, required=("type",)))
 
 

@@ -5,8 +5,10 @@ Source: OCI runtime spec 1.0.2, config.md and config-linux.md.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -15,14 +17,16 @@ from ._ids import UserNamespace
 from ._init import INIT_ARGS, INIT_DESTINATION
 from ._layer import OVERLAY, layer_annotations
 from ._mounts import Mount, is_bind, system_mounts, tmpfs
+from ._privileges import process_privileges
+from ._seccomp import seccomp_section
+from ._swap import counts_swap
 
 OCI_VERSION = "1.0.2"
-
-CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
@@ -33,6 +37,9 @@ MASKED_PATHS = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
+THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle"
+"""As ``/proc/interrupts``, they tell when others compute, and what keys they type."""
+
 READONLY_PATHS = (
     "/proc/bus",
     "/proc/fs",
@@ -40,10 +47,6 @@ READONLY_PATHS = (
     "/proc/sys",
     "/proc/sysrq-trigger",
 )
-
-OPEN_FILES = (1024, 4096)
-"""Soft and hard limit: the kernel's own defaults. A supervisor's raised ones aren't handed on:
-they break programs that use select(), and slow those that close every descriptor there could be."""
 
 TTY_GROUP = 5
 
@@ -54,6 +57,7 @@ def compose_spec(
     root_path: str,
     user: tuple[int, int],
     host_mounts: Sequence[dict[str, Any]] = (),
+    host_masked: Sequence[str] = (),
     namespace: UserNamespace | None = None,
     ordinary: bool = False,
     annotations: Mapping[str, str] = MappingProxyType({}),
@@ -66,6 +70,7 @@ def compose_spec(
         root_path: ``root.path``.
         user: uid and gid in the container.
         host_mounts: what of the host makes up the root filesystem.
+        host_masked: what in it is covered.
         namespace: the user namespace, or None for none.
         ordinary: whether whoever calls the runtime isn't root.
         annotations: what is to be noted besides.
@@ -73,9 +78,15 @@ def compose_spec(
     """
     linux: dict[str, Any] = {
         "namespaces": _namespaces(network=wanted.network, user=namespace is not None),
-        "maskedPaths": list(MASKED_PATHS),
+        "maskedPaths": [*MASKED_PATHS, *_throttles(), *host_masked],
         "readonlyPaths": list(READONLY_PATHS),
     }
+    process = _process(wanted, user=user, init=init is not None)
+    seccomp = seccomp_section(
+        wanted.privileges.seccomp or "default", process["capabilities"]["bounding"]
+    )
+    if seccomp is not None:
+        linux["seccomp"] = seccomp
     if namespace is not None:
         linux |= namespace.to_json()
     resources = _resources(wanted, devices=not ordinary)
@@ -87,7 +98,7 @@ def compose_spec(
     return {
         "ociVersion": OCI_VERSION,
         **annotated,
-        "process": _process(wanted, user=user, init=init is not None),
+        "process": process,
         "root": {"path": root_path, "readonly": wanted.writable != "direct"},
         "hostname": wanted.hostname,
         "mounts": _mounts(
@@ -148,19 +159,21 @@ def _namespaces(*, network: str, user: bool) -> list[dict[str, str]]:
 
 
 def _process(wanted: Arguments, *, user: tuple[int, int], init: bool) -> dict[str, Any]:
-    soft, hard = OPEN_FILES
     return {
         "terminal": False,
         "user": {"uid": user[0], "gid": user[1]},
         "args": [*(INIT_ARGS if init else ()), *wanted.args],
         "env": [f"{name}={value}" for name, value in wanted.env.items()],
         "cwd": wanted.cwd,
-        "capabilities": {
-            kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")
-        },
-        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}],
         "noNewPrivileges": True,
+        **process_privileges(wanted.privileges, uid=user[0]),
     }
+
+
+@cache
+def _throttles() -> tuple[str, ...]:
+    """Return those that this machine has: a runtime would try each of thousands in vain."""
+    return tuple(sorted(glob.glob(THROTTLES)))
 
 
 def _mounts(
@@ -181,7 +194,10 @@ def _mounts(
     private = (
         []
         if wanted.writable
-        else [tmpfs("/tmp", "nodev", "mode=1777"), tmpfs("/run", "nodev", "mode=755")]
+        else [
+            tmpfs("/tmp", "nodev", "mode=1777", size_bytes=wanted.tmpfs_bytes),
+            tmpfs("/run", "nodev", "mode=755", size_bytes=wanted.tmpfs_bytes),
+        ]
     )
     mounts = [*host_mounts, *system, *private, *wanted.mounts]
     if init is not None:
@@ -195,7 +211,9 @@ def _resources(wanted: Arguments, *, devices: bool) -> dict[str, Any]:
     if devices:
         resources["devices"] = [{"allow": False, "access": "rwm"}]
     if wanted.memory_bytes is not None:
-        resources["memory"] = {"limit": wanted.memory_bytes}
+        # The limit of both together: what is swapped out isn't counted in the first.
+        swap = {"swap": wanted.memory_bytes} if counts_swap() else {}
+        resources["memory"] = {"limit": wanted.memory_bytes, **swap}
     if wanted.pids is not None:
         resources["pids"] = {"limit": wanted.pids}
     if wanted.cpus is not None:

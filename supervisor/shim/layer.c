@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 enum { PERMISSIONS = 07777, OPTIONS_SIZE = 256, NOBODY = 65534 };
+enum { BYTES_PER_FILE = 4096, LEAST_FILES = 1024 };
 enum { LINES_SIZE = 16 * 1024, MAX_WORDS = 3 * 340 }; /* the kernel takes 340 lines */
 
 static struct {
@@ -223,8 +224,10 @@ static bool mount_layer(void) {
     if (lower < 0 || layer.bare) return lower >= 0;
     if (fstat(lower, &status) < 0) return false;
     begin("mount a tmpfs at", layer.target);
-    snprintf(options, sizeof options, "mode=0700,size=%lld", layer.bytes);
-    if (layer.bytes == 0) strchr(options, ',')[0] = '\0';
+    long long files = layer.bytes / BYTES_PER_FILE;
+    if (files < LEAST_FILES) files = LEAST_FILES; /* an empty file takes none of the bytes */
+    snprintf(options, sizeof options, "mode=0700,size=%lld,nr_inodes=%lld", layer.bytes, files);
+    if (layer.bytes == 0) strchr(options, ',')[0] = '\0'; /* the kernel bounds both by memory */
     if (mount("layer", layer.target, "tmpfs", 0, options) < 0) return false;
     int top = open(layer.target, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (top < 0 || !make_directories(top, &status)) return false;

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from supervisor.oci import Bundle
+from supervisor.oci import Bundle, for_runtime
 
 SECONDS = 60
 """How long anything may take before it counts as stuck."""
@@ -77,6 +77,7 @@ class Runner:
         cgroup = None if self.rootless else f"/{self.parent}/{name}"
         spec = bundle.derive(cgroup=cgroup, directory=str(directory))
         bundle.build_rootfs(str(directory))
+        spec = for_runtime(spec, self.runtime)
         (directory / "config.json").write_text(json.dumps(spec))
         self.give_away(directory)
         return name, self.command("run", "--bundle", str(directory), name)

@@ -138,7 +138,10 @@ def test_how_a_mount_is_written(tmp_path: Path) -> None:
     """Read-only trees stay so below; files are bound alone, which crun needs; writable is said."""
     (tmp_path / "file").touch()
     tree, file = Mount(tmp_path, "/x"), Mount(tmp_path / "file", "/x")
-    assert tree.to_json()["options"] == ["rbind", "ro", "rro", "nosuid", "nodev"]
+    recursive = ["nosuid", "rnosuid", "nodev", "rnodev"]
+    assert tree.to_json()["options"] == ["rbind", "ro", "rro", *recursive]
     assert file.to_json()["options"] == ["bind", "ro", "nosuid", "nodev"]
     writable = Mount(tmp_path, "/x", read_only=False)
-    assert writable.to_json()["options"] == ["rbind", "rw", "nosuid", "nodev"]
+    assert writable.to_json()["options"] == ["rbind", "rw", *recursive]
+    writable = Mount(tmp_path / "file", "/x", read_only=False)
+    assert writable.to_json()["options"] == ["bind", "rw", "nosuid", "nodev"]

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from supervisor._errors import InvalidValue
 from supervisor.oci import Bundle, Mount, _bundle
+from supervisor.oci._mounts import READ_ONLY_TREE
+from supervisor.oci._swap import counts_swap
 from supervisor.testing.strategies import texts
 
 from .making import Maker, mount_at, namespaces
@@ -70,11 +72,12 @@ def test_every_argument_reaches_the_config(rootfs: Path) -> None:
         "destination": "/m",
         "type": "bind",
         "source": str(rootfs),
-        "options": ["rbind", "ro", "rro", "nosuid", "nodev"],
+        "options": list(READ_ONLY_TREE),
     }
     assert spec["mounts"][-1] == {"destination": "/t", "type": "tmpfs", "x": 5}
     resources = spec["linux"]["resources"]
-    assert resources["memory"] == {"limit": 1 << 20}
+    swap = {"swap": 1 << 20} if counts_swap() else {}
+    assert resources["memory"] == {"limit": 1 << 20, **swap}
     assert resources["pids"] == {"limit": 5}
     assert resources["cpu"] == {"quota": 25_000, "period": 100_000}
     assert "network" not in namespaces(spec)
