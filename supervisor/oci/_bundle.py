@@ -5,6 +5,7 @@ Source: OCI runtime spec, bundle.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import weakref
@@ -404,7 +405,10 @@ class Bundle:
         if self._view is not None or wish_of(self.spec) is None or os.geteuid() != 0:
             return None
         ids = ids or namespace_of(self.spec)
-        return None if os.stat(self._rootfs).st_uid == ids.root[0] else ids
+        with contextlib.suppress(OSError):  # the shim says what is wrong with it
+            if os.stat(self._rootfs).st_uid == ids.root[0]:
+                return None
+        return ids
 
     def _is_shown(self, ids: UserNamespace | None) -> bool:
         """Whether the shim mounts the root filesystem at a place of the container's own."""

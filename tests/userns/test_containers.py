@@ -112,7 +112,7 @@ async def test_what_root_alone_may_read_of_the_host(
             if userns == "auto":
                 script = "chmod 777 /data/open; echo x >/data/new; chown 0 /data/open; :"
                 await output(box, f"({script}) 2>/dev/null; :")
-    assert os.listdir(given) == ["secret", "open"] or set(os.listdir(given)) == {"secret", "open"}
+    assert set(os.listdir(given)) == {"secret", "open"}
     assert (given / "open").stat().st_mode & 0o777 == 0o644
 
 
@@ -135,7 +135,8 @@ async def test_two_containers_are_nothing_to_one_another(
             fifo, state = root / "b/init/stdin", root / "b/state.json"
             assert os.stat(fifo).st_uid == second
             for path in (fifo, state):
-                done = subprocess.run(["test", "-r", path, "-o", "-w", path], **as_first)
+                command = ["test", "-r", path, "-o", "-w", path]
+                done = subprocess.run(command, check=False, **as_first)
                 assert done.returncode != 0, path
 
 
@@ -156,8 +157,7 @@ async def test_every_operation(
                 async with await process.attach() as terminal:
                     await terminal.send_all(b"it\n")
                     assert (await process.wait()).code == 0
-                stopped = await box.stop(grace=10)
-                assert not stopped.escalated if hasattr(stopped, "escalated") else stopped
+                assert not (await box.stop(grace=10)).escalated
             assert left(root) == [] and os.listdir(claims) == []
     spec = Bundle.from_rootfs(image, ["sh"], userns="auto", user=1000)
     async with supervisor(root) as sup, await made(sup, spec) as box:

@@ -44,7 +44,7 @@ def test_clipped_is_what_is_there(
     ],
 )  # fmt: skip
 def test_lines_that_give_nothing(line: str) -> None:
-    """A line that isn't exactly a name, a first id and a number, or has root's id, gives nothing."""
+    """A line that isn't exactly a name, a first id and a number gives nothing, nor does root's."""
     assert owned([line], {"containers"}, never=(0,)) == []
 
 
