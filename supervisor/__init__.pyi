@@ -17,6 +17,7 @@ from ._errors import (
     DeadlineExpired,
     DiskFull,
     GateFailed,
+    IdsExhausted,
     IllegalTransition,
     InfrastructureError,
     InvalidValue,
@@ -45,7 +46,7 @@ from ._run import run_container
 from ._status import Cause, ExitStatus, Source
 from ._supervisor import Supervisor, open_supervisor
 from ._witness import Change
-from .oci import Bundle, Mount, Runtime
+from .oci import Bundle, IdMap, Mount, Runtime, UserNamespace
 from .stdio import (
     DEVNULL,
     LOG,
@@ -86,6 +87,8 @@ __all__ = [
     "Fifo",
     "GateFailed",
     "Holder",
+    "IdMap",
+    "IdsExhausted",
     "IllegalTransition",
     "InfrastructureError",
     "InvalidValue",
@@ -118,6 +121,7 @@ __all__ = [
     "TooManyFiles",
     "TooManyProcesses",
     "UsageError",
+    "UserNamespace",
     "open_supervisor",
     "run_container",
 ]

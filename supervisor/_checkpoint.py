@@ -10,7 +10,7 @@ import trio
 from ._core import Core
 from ._errors import InvalidValue, RuntimeFailed
 from ._lifecycle import Event
-from .oci import checkpoint_options, criu_said, fresh_log, read_config, wants_layer
+from .oci import checkpoint_options, criu_said, fresh_log, read_config, wants_layer, wish_of
 
 
 @attrs.frozen(kw_only=True)
@@ -44,7 +44,14 @@ async def checkpoint(
     """Write a checkpoint; see `Container.checkpoint`."""
     core.require_own("checkpoint")
     core.check(Event.CHECKPOINT)
-    if wants_layer(read_config(core.layout.bundle)):
+    spec = read_config(core.layout.bundle)
+    if wish_of(spec) is not None:
+        raise InvalidValue(
+            'a checkpoint can\'t be restored with other ids: use userns="none" for what is to be '
+            "checkpointed",
+            container=core.record.id,
+        )
+    if wants_layer(spec):
         raise InvalidValue(
             'a checkpoint doesn\'t hold the layer of a bundle with writable="overlay": use '
             '"direct" for what is to be checkpointed',

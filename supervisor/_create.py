@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from ._checkpoint import CheckpointOptions, with_criu
 from ._core import Core
-from ._errors import BundleInvalid, InvalidValue, RuntimeFailed
+from ._errors import BundleInvalid, IdsExhausted, InvalidValue, RuntimeFailed
 from ._host import Host
 from ._lifecycle import Event, State
 from ._make import make_init, shim_lost
@@ -20,21 +21,26 @@ from ._root import cgroup_for
 from .oci import (
     Bundle,
     Gate,
-    Layer,
     Privileges,
     Runtime,
+    UserNamespace,
     container_root_ids,
     for_runtime,
     fresh_log,
     init_process,
+    of_block,
+    wants_layer,
+    wish_of,
     with_gate,
     with_privileges,
 )
 from .state import (
     MAX_NS,
+    Claim,
     ContainerRecord,
     ProcessRecord,
     RootLayout,
+    take,
 )
 from .stdio import Stdio, console
 
@@ -85,7 +91,6 @@ class Draft:
         bundle: the user's.
         init: its init's ``process.json``.
         spec: the spec that will be run.
-        layer: the writable layer that it needs, or None.
         stdio: its init's standard streams.
         options: what CRIU has to be told, if it is restored.
     """
@@ -94,7 +99,8 @@ class Draft:
     bundle: Bundle
     init: ProcessRecord
     spec: Mapping[str, Any]
-    layer: Layer | None
+    claim: Claim | None
+    root_options: Sequence[str]
     stdio: Stdio
     options: CheckpointOptions
 
@@ -102,8 +108,47 @@ class Draft:
         """Return the same with its streams opened."""
         return attrs.evolve(self, stdio=attrs.evolve(stdio, given=self.stdio.given))
 
+    def build_rootfs(self, directory: str) -> None:
+        """Make what the spec needs in its bundle's directory; see `Bundle.build_rootfs`."""
+        self.bundle.build_rootfs(directory, _ids(self.claim))
 
-def draft(host: Host, site: Site, bundle: Bundle, order: Order) -> Draft:
+
+@contextlib.contextmanager
+def claimed_ids(bundle: Bundle, directory: str) -> Iterator[Claim | None]:
+    """Claim ids that no other container has, if the bundle wishes for them.
+
+    At the end of the block they are free again, unless the container is there.
+
+    Args:
+        bundle: the bundle.
+        directory: the path that the container's directory will have.
+
+    Raises:
+        InvalidValue: there are none, or that they are taken can't be noted.
+        IdsExhausted: all of them are taken.
+    """
+    blocks = bundle.id_blocks
+    if blocks is None:
+        yield None
+        return
+    claim = take(blocks, directory)
+    if claim is None:
+        raise IdsExhausted(
+            f'userns="auto": all {len(blocks)} ranges of ids belong to containers: delete some, or '
+            "give the user containers more in /etc/subuid and /etc/subgid",
+            container=os.path.basename(directory),
+        )
+    with claim:
+        yield claim
+
+
+def _ids(claim: Claim | None) -> UserNamespace | None:
+    return None if claim is None else of_block(claim.block)
+
+
+def draft(
+    host: Host, site: Site, bundle: Bundle, order: Order, claim: Claim | None = None
+) -> Draft:
     """Check everything, and return what would be made; nothing is touched.
 
     Raises:
@@ -112,24 +157,40 @@ def draft(host: Host, site: Site, bundle: Bundle, order: Order) -> Draft:
     named = host.hierarchies.named
     cgroup = cgroup_for(site.cgroup_parent, site.root, site.id) if named else None
     directory = RootLayout(site.root).container(site.id).bundle
-    spec = for_runtime(_spec(bundle, order, cgroup=cgroup, directory=directory), site.runtime.path)
-    layer = bundle.layer(directory)
+    ids = _ids(claim)
+    spec = _spec(bundle, order, cgroup=cgroup, directory=directory, ids=ids)
+    spec = for_runtime(spec, site.runtime.path)
+    root_options = bundle.shim_options(directory, ids)
     record = _container_record(host, site, bundle, order, cgroup=cgroup)
-    image = None if order.checkpoint is None else _checkpoint_path(order.checkpoint, layer)
+    image = None if order.checkpoint is None else _checkpoint_path(order.checkpoint, bundle)
     given = None if order.gate is None else order.gate.report_fd
     return Draft(
         record=record,
         bundle=bundle,
-        init=_process_record(record, bundle, spec["process"], order.stdio, image=image),
+        init=_process_record(
+            record,
+            spec["process"],
+            order.stdio,
+            image=image,
+            root_ids=container_root_ids(bundle.spec) if ids is None else ids.root,
+        ),
         spec=spec,
-        layer=layer,
+        claim=claim,
+        root_options=root_options,
         stdio=attrs.evolve(order.stdio, given=given),
         options=order.options or CheckpointOptions(),
     )
 
 
-def _spec(bundle: Bundle, order: Order, *, cgroup: str | None, directory: str) -> dict[str, Any]:
-    spec = bundle.derive(cgroup=cgroup, directory=directory)
+def _spec(
+    bundle: Bundle,
+    order: Order,
+    *,
+    cgroup: str | None,
+    directory: str,
+    ids: UserNamespace | None,
+) -> dict[str, Any]:
+    spec = bundle.derive(cgroup=cgroup, directory=directory, ids=ids)
     if "process" not in spec:
         raise BundleInvalid("it has no process to run", path=bundle.path, where="process")
     size = order.stdio.terminal
@@ -192,19 +253,18 @@ def _nanoseconds(seconds: float) -> int:
 
 def _process_record(
     record: ContainerRecord,
-    bundle: Bundle,
     process: Mapping[str, Any],
     stdio: Stdio,
     *,
     image: str | None,
+    root_ids: tuple[int, int],
 ) -> ProcessRecord:
-    uid, gid = container_root_ids(bundle.spec)
     stdin, stdout, stderr = stdio.specs
     return ProcessRecord.from_process(
         process,
         exec=False,
-        root_uid=uid,
-        root_gid=gid,
+        root_uid=root_ids[0],
+        root_gid=root_ids[1],
         checkpoint=image,
         no_pivot_root=record.no_pivot_root,
         runtime_args=record.runtime_args,
@@ -229,7 +289,7 @@ async def launch_init(core: Core, drafted: Draft) -> None:
     try:
         with console(core.layout.init, drafted.stdio) as listening:
             command = _command(core, drafted, None if listening is None else listening.path)
-            options = [] if drafted.layer is None else drafted.layer.options
+            options = drafted.root_options
             await core.nursery.start(init.run, command, drafted.stdio, listening, options)
     except RuntimeFailed as error:
         if drafted.init.checkpoint is None:
@@ -266,10 +326,12 @@ def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str
     )
 
 
-def _checkpoint_path(path: str | os.PathLike[str], layer: Layer | None) -> str:
+def _checkpoint_path(path: str | os.PathLike[str], bundle: Bundle) -> str:
     image = os.path.abspath(os.fspath(path))
-    if layer is not None:
+    if wants_layer(bundle.spec):
         raise InvalidValue("a checkpoint doesn't hold the layer that its files were in")
+    if wish_of(bundle.spec) is not None:
+        raise InvalidValue("a checkpoint can't be restored with other ids: not with userns")
     if not os.path.isdir(image):
         raise InvalidValue(f"there is no checkpoint at {image}")
     return image

@@ -22,7 +22,14 @@ from ._make import NEW
 from ._points import Point
 from .oci import Caller, call, fresh_log
 from .shim import RELEASE, Shim, send_line
-from .state import ContainerLayout, ContainerRecord, Lock, distrust_directory, held
+from .state import (
+    ContainerLayout,
+    ContainerRecord,
+    Lock,
+    distrust_directory,
+    give_back,
+    held,
+)
 
 DELETED = ".deleted-"
 
@@ -65,6 +72,7 @@ async def dispose(host: Host, estate: Estate) -> None:
             with _noted(failed):
                 await _await_shims(host, estate.layout)
                 host.reach(Point.SHIMS_GONE)
+                give_back(estate.layout.path)
                 remove_directory(estate.layout.path)
         if not failed:
             host.reach(Point.REMOVED)

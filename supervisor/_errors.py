@@ -324,6 +324,10 @@ class TooManyFiles(InfrastructureError, OSError):
     """No descriptor left (EMFILE, ENFILE); the operation undid itself."""
 
 
+class IdsExhausted(InfrastructureError):
+    """Every range of ids for user namespaces belongs to a container."""
+
+
 class TooManyProcesses(InfrastructureError, OSError):
     """No process could be made: a limit on them (EAGAIN), or no memory for one (ENOMEM)."""
 

@@ -30,6 +30,18 @@ _NO_LAYER: Final = {
 }
 """What the shim's errors at a writable layer mean, where the number alone doesn't say it."""
 
+_NO_MAPPING: Final = {
+    errno.ENOSYS: "ID-mapped mounts need Linux 5.12",
+    errno.EINVAL: "this file system can't be shown with other ids",
+    errno.EPERM: "user namespaces, or other ids for this file system, aren't allowed",
+    errno.ENOSPC: "there are too many user namespaces (/proc/sys/user/max_user_namespaces)",
+}
+"""What the shim's errors at an ID-mapped root filesystem mean."""
+
+_INSTEAD: Final = (
+    'Use userns="none"; or chown the tree to ids of the host, and give these as explicit mappings'
+)
+
 
 async def launch_process(
     host: Host,
@@ -95,7 +107,8 @@ def _refusal(
         reason = last_error(_log_of(command))
         status = -report.signal if report.signal else report.code
         return failure(command, status, reason, container=container)
-    if report.errno:
+    too_many_namespaces = report.phase == "idmap" and report.errno == errno.ENOSPC
+    if report.errno and not too_many_namespaces:
         spawning = report.phase in ("fork", "launch")
         told = OSError(report.errno, report.error)
         error = scarcity(told, container=container, spawning=spawning)
@@ -105,8 +118,16 @@ def _refusal(
         return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=command[0])
     if report.phase in ("pid", "console"):  # what it should have sent
         return failure(command, 0, report.error, container=container)
+    return ShimError(f"{report.error}{_advice(report)}", container=container)
+
+
+def _advice(report: Refused) -> str:
+    """Return what can be done where a root filesystem couldn't be mounted."""
+    if report.phase == "idmap":
+        why = _NO_MAPPING.get(report.errno)
+        return f"{'' if why is None else f': {why}'}. {_INSTEAD}"
     advice = _NO_LAYER.get(report.errno) if report.phase == "layer" else None
-    return ShimError(f"{report.error}{f': {advice}' if advice else ''}", container=container)
+    return f": {advice}" if advice else ""
 
 
 def _log_of(command: Sequence[str]) -> str | None:

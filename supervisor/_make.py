@@ -19,6 +19,8 @@ from ._errors import ContainerExists, InfrastructureError, InvalidValue, scarcit
 from ._points import Point, Reach, pass_by
 from ._reserve import Reserve
 from .state import (
+    LINK,
+    Claim,
     ContainerLayout,
     ContainerRecord,
     Lock,
@@ -63,6 +65,7 @@ def make_container(
     build_rootfs: Callable[[str], None],
     *,
     cleanup: bytes | None = None,
+    claim: Claim | None = None,
     reach: Reach = pass_by,
 ) -> Lock:
     """Make a container's directory, with its state and its bundle.
@@ -73,6 +76,7 @@ def make_container(
         spec: the spec that is run.
         build_rootfs: makes in the bundle's directory what the spec needs there.
         cleanup: what the keeper has to do for it, on a leash.
+        claim: on the ids of its user namespace, which its directory links to.
         reach: called at each `Point`.
 
     Raises:
@@ -86,6 +90,8 @@ def make_container(
         write_new(temporary.state, dump(record))
         if cleanup is not None:
             write_new(temporary.cleanup, cleanup)
+        if claim is not None:
+            os.symlink(claim.path, os.path.join(path, LINK))
         _make_directory(temporary.bundle)
         build_rootfs(temporary.bundle)
         write_new(temporary.config, json.dumps(spec).encode())

@@ -18,7 +18,7 @@ from ._checkpoint import CheckpointOptions
 from ._claim import require_free
 from ._container import Container
 from ._core import Core
-from ._create import Draft, Order, Site, draft, launch_init, presumed_record
+from ._create import Draft, Order, Site, claimed_ids, draft, launch_init, presumed_record
 from ._deadlines import Deadlines
 from ._discard import discard
 from ._dispose import Estate, dispose, sweep
@@ -195,6 +195,7 @@ class Supervisor(Mapping[str, Container]):
         Raises:
             InvalidValue, BundleInvalid: an argument can't work; nothing was touched.
             ContainerExists: the id is taken.
+            IdsExhausted: no ids are left for a user namespace of its own.
             SupervisorClosed: the supervisor is, or was meanwhile.
             RuntimeFailed: the runtime couldn't; says what it said.
             CreateTimeout: it took longer than ``deadlines.create``.
@@ -227,11 +228,12 @@ class Supervisor(Mapping[str, Container]):
             ),
         )
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        drafted = draft(self._host, self._site(id), loaded, order)
-        with self._being_made(id), opened(order.stdio, self._host.null) as ready, waiting():
-            async with self._creates:
-                core = await self._make(drafted.having(ready))
-            return self._register(core)
+        with claimed_ids(loaded, self._layout.container(id).path) as claim:
+            drafted = draft(self._host, self._site(id), loaded, order, claim)
+            with self._being_made(id), opened(order.stdio, self._host.null) as ready, waiting():
+                async with self._creates:
+                    core = await self._make(drafted.having(ready))
+                return self._register(core)
         raise SupervisorClosed("its supervisor was closed before it was made", container=id)
 
     @contextlib.contextmanager
@@ -281,8 +283,9 @@ class Supervisor(Mapping[str, Container]):
             self.root,
             record,
             drafted.spec,
-            drafted.bundle.build_rootfs,
+            drafted.build_rootfs,
             cleanup=cleanup,
+            claim=drafted.claim,
             reach=self._host.reach,
         )
         core = Core(

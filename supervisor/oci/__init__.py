@@ -3,11 +3,13 @@
 Layers of the bundle half, each importing only from those above it::
 
     _check        checks of JSON values, and how to put them together
-    _ids          user-namespace ids
+    _ids          user-namespace ids: IdMap, UserNamespace
     _schema       what a config.json must look like
     _mounts       Mount, and the mounts that every container gets
     _init         the static init for ``init=True``
+    _ranges       ids of the host that containers may have
     _rootless     user namespaces, for those who aren't root
+    _userns       which user namespace, in the caller's words
     _layer        a writable layer for each container
     _seccomp      which system calls there are for it
     _privileges   its capabilities and resource limits
@@ -43,7 +45,7 @@ from ._command import Caller, checkpoint_options
 from ._exec import exec_process, init_process
 from ._filter import for_runtime
 from ._gate import FileContent, Gate, frame, gate_path, with_gate
-from ._ids import container_root_ids
+from ._ids import IdMap, UserNamespace, container_root_ids
 from ._init import INIT_ARGS
 from ._layer import Layer, wants_layer
 from ._load import read_config
@@ -53,6 +55,7 @@ from ._runtime import Runtime
 from ._sealed import SealedPrograms
 from ._seccomp import SeccompArgument
 from ._spec import derive_spec
+from ._userns import of_block, wish_of
 
 __all__ = [
     "INIT_ARGS",
@@ -60,6 +63,7 @@ __all__ = [
     "Caller",
     "FileContent",
     "Gate",
+    "IdMap",
     "Layer",
     "Mount",
     "Privileges",
@@ -68,6 +72,7 @@ __all__ = [
     "SealedPrograms",
     "SeccompArgument",
     "ask_bundle",
+    "UserNamespace",
     "ask_status",
     "call",
     "check_absolute",
@@ -86,8 +91,10 @@ __all__ = [
     "gate_path",
     "init_process",
     "last_error",
+    "of_block",
     "read_config",
     "wants_layer",
+    "wish_of",
     "with_gate",
     "with_privileges",
 ]

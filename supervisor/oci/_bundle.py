@@ -5,6 +5,7 @@ Source: OCI runtime spec, bundle.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import weakref
@@ -14,21 +15,34 @@ from typing import Any
 import attrs
 
 from .._errors import InvalidValue
+from ..state import Block
 from ..state._files import write_whole
 from ..state._scarcity import scarce
 from ..state._text import check_text
 from ._arguments import Arguments, check_arguments
 from ._directory import MODE, made_directory, remove_owned
 from ._host import HostView, build_view, view_host
+from ._ids import UserNamespace
 from ._init import init_path
 from ._layer import OVERLAY, Layer, inside, layer_size, surrounding_namespace, wants_layer
 from ._load import check_spec, read_config
 from ._mounts import Mount
 from ._privileges import RlimitArgument
-from ._rootless import check_limits, user_namespace
+from ._rootless import check_limits
 from ._seccomp import SeccompArgument
 from ._spec import compose_spec, derive_spec
 from ._submounts import seal_submounts
+from ._userns import (
+    AUTO,
+    NONE,
+    UserNamespaceArgument,
+    blocks,
+    check_user,
+    check_userns,
+    choose,
+    namespace_of,
+    wish_of,
+)
 from ._users import find_user
 
 StrPath = str | os.PathLike[str]
@@ -55,6 +69,7 @@ class Bundle:
     spec: dict[str, Any] = attrs.field(repr=False)
     _view: HostView | None = attrs.field(default=None, repr=False)
     _removal: weakref.finalize[Any, Any] | None = attrs.field(default=None, init=False, repr=False)
+    _blocks: Sequence[Block] | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
     def load(cls, path: StrPath) -> Bundle:
@@ -96,6 +111,7 @@ class Bundle:
         rlimits: Mapping[str, RlimitArgument] | None = None,
         oom_score_adj: int = 0,
         seccomp: SeccompArgument = "default",
+        userns: UserNamespaceArgument | None = None,
     ) -> Bundle:
         """Make a bundle that runs a program in a root filesystem.
 
@@ -148,6 +164,14 @@ class Bundle:
                 profile of OCI's ``linux.seccomp`` or docker's format, as a mapping or the path
                 of a JSON file. With more ``capabilities``, the default one allows what those are
                 for.
+            userns: ``"auto"`` for a user namespace with 65,536 ids of the host's for each
+                container, which no other one has: its root is nobody on the host. ``"none"`` for
+                none, root's default. Or mappings: a `UserNamespace`, or a sequence of
+                ``(container, host, size)`` for uids and gids alike. An ordinary user always gets
+                one: ``"auto"`` is the user and its subordinate ids. What the container sees of
+                ``rootfs`` is mapped, so that its root owns what root owns; what is mounted inside
+                of ``rootfs`` isn't seen then, and a tree that belongs to the container's root on
+                the host already is left as it is. ``mounts`` aren't mapped.
 
         Raises:
             InvalidValue: an argument can't work; nothing was written.
@@ -177,7 +201,7 @@ class Bundle:
             oom_score_adj=oom_score_adj,
             seccomp=seccomp,
         )
-        return cls._make(wanted, path=path, root=root, view=None)
+        return cls._make(wanted, path=path, root=root, view=None, userns=userns)
 
     @classmethod
     def from_host(
@@ -202,6 +226,7 @@ class Bundle:
         rlimits: Mapping[str, RlimitArgument] | None = None,
         oom_score_adj: int = 0,
         seccomp: SeccompArgument = "default",
+        userns: UserNamespaceArgument | None = None,
     ) -> Bundle:
         """Make a bundle that runs one of the host's own programs.
 
@@ -215,6 +240,8 @@ class Bundle:
                 all but the host's own directories and files can be written. Not ``"direct"``:
                 there is no root filesystem to write in.
             network: ``"host"`` also shows /etc/resolv.conf and /etc/hosts.
+            userns: with one, the host's files look like nobody's, and those that only their owner
+                may read can't be read.
 
         Raises:
             InvalidValue: an argument can't work; nothing was written.
@@ -247,7 +274,7 @@ class Bundle:
                 f"{OVERLAY!r}, or mounts, for what is written"
             )
         view = view_host(network=wanted.network == "host")
-        return cls._make(wanted, path=path, root="/", view=view)
+        return cls._make(wanted, path=path, root="/", view=view, userns=userns)
 
     @classmethod
     def _make(
@@ -257,12 +284,15 @@ class Bundle:
         path: StrPath | None,
         root: str,
         view: HostView | None,
+        userns: UserNamespaceArgument | None,
     ) -> Bundle:
         """Write the bundle; ``root`` is where users are looked up."""
-        namespace = user_namespace()
+        choice = choose(check_userns(userns), default=NONE)
         user = find_user(wanted.user, root)
-        if namespace is not None:
-            namespace.check(*user)
+        if choice.namespace is not None:
+            check_user(choice.namespace, *user)
+        ordinary = os.geteuid() != 0
+        if ordinary:
             check_limits(wanted.limits)
         spec = compose_spec(
             wanted,
@@ -270,7 +300,9 @@ class Bundle:
             user=user,
             host_mounts=() if view is None else view.mounts,
             host_masked=() if view is None else view.masked,
-            namespace=namespace,
+            namespace=choice.namespace,
+            ordinary=ordinary,
+            annotations=choice.annotations,
             init=init_path() if wanted.init else None,
         )
         target = None if path is None else _path(path, "path")
@@ -301,6 +333,7 @@ class Bundle:
         cgroup: str | None,
         terminal: bool = False,
         directory: str | None = None,
+        ids: UserNamespace | None = None,
     ) -> dict[str, Any]:
         """Return the config.json that is run; see `derive_spec`.
 
@@ -309,11 +342,14 @@ class Bundle:
             terminal: see `derive_spec`.
             directory: the absolute path of the container's own bundle directory, for which
                 `build_rootfs` is called as well; None to run it on this bundle's directory.
+            ids: of the container's user namespace, in place of the bundle's.
         """
         spec = derive_spec(self.spec, self.path, cgroup=cgroup, terminal=terminal)
+        if ids is not None:
+            spec["linux"] |= ids.to_json()
         if directory is None:
             return spec
-        if self._view is not None or wants_layer(spec):
+        if self._view is not None or self._is_shown(ids):
             spec["root"]["path"] = os.path.join(directory, ROOTFS)
         layer = self.layer(directory)
         if layer is not None:
@@ -321,6 +357,62 @@ class Bundle:
             if layer.namespace is not None:
                 spec["linux"] |= inside(layer.namespace)
         return seal_submounts(spec)
+
+    @property
+    def id_blocks(self) -> Sequence[Block] | None:
+        """The blocks of ids of which each container gets one; None if it doesn't.
+
+        They are looked up once.
+
+        Raises:
+            InvalidValue: there are none here.
+        """
+        if wish_of(self.spec) != AUTO or os.geteuid() != 0:
+            return None
+        if self._blocks is None:
+            object.__setattr__(self, "_blocks", blocks())
+        return self._blocks
+
+    def shim_options(self, directory: str, ids: UserNamespace | None) -> list[str]:
+        """Return the shim's options for the root filesystem of a config.json.
+
+        Args:
+            directory: as it was derived for.
+            ids: as it was derived with.
+
+        Raises:
+            InvalidValue: as `layer`.
+        """
+        layer = self.layer(directory)
+        words = [] if layer is None else layer.options
+        mapped = self._mapped(ids)
+        if mapped is None:
+            return words
+        if layer is None:
+            words += ["--lower", self._rootfs, "--target", os.path.join(directory, ROOTFS)]
+        uids, gids = mapped.lines
+        return [*words, "--lower-uids", uids, "--lower-gids", gids]
+
+    @property
+    def _rootfs(self) -> str:
+        return os.path.normpath(os.path.join(self.path, self.spec["root"]["path"]))
+
+    def _mapped(self, ids: UserNamespace | None) -> UserNamespace | None:
+        """Return the ids that the root filesystem's have to be shown as; None for what they are.
+
+        A tree that was given to the container's root shows it as it is.
+        """
+        if self._view is not None or wish_of(self.spec) is None or os.geteuid() != 0:
+            return None
+        ids = ids or namespace_of(self.spec)
+        with contextlib.suppress(OSError):  # the shim says what is wrong with it
+            if os.stat(self._rootfs).st_uid == ids.root[0]:
+                return None
+        return ids
+
+    def _is_shown(self, ids: UserNamespace | None) -> bool:
+        """Whether the shim mounts the root filesystem at a place of the container's own."""
+        return wants_layer(self.spec) or self._mapped(ids) is not None
 
     def layer(self, directory: str) -> Layer | None:
         """Return the layer that a config.json derived for ``directory`` needs, or None.
@@ -331,26 +423,25 @@ class Bundle:
         if not wants_layer(self.spec):
             return None
         target = os.path.join(directory, ROOTFS)
-        own = os.path.normpath(os.path.join(self.path, self.spec["root"]["path"]))
-        lower = own if self._view is None else target
         return Layer(
-            lower=lower,
+            lower=self._rootfs if self._view is None else target,
             target=target,
             size_bytes=layer_size(self.spec),
             namespace=surrounding_namespace(self.spec, uid=os.geteuid()),
         )
 
-    def build_rootfs(self, directory: str) -> None:
+    def build_rootfs(self, directory: str, ids: UserNamespace | None = None) -> None:
         """Make in ``directory`` what a config.json derived for it needs.
 
         That is a root filesystem of its own, if this bundle was made by `from_host`; an empty
-        directory, where its layer is seen, if it has one; otherwise nothing. A container can
-        outlive a temporary bundle, and removing a directory on which something is mounted in
-        another mount namespace unmounts it there: the container would lose its /usr.
+        directory, where its layer or its mapped root is seen, if it has one; otherwise nothing.
+        A container can outlive a temporary bundle, and removing a directory on which something is
+        mounted in another mount namespace unmounts it there: the container would lose its /usr.
 
         Args:
             directory: an existing directory, which stays for as long as the container. It may
                 still be renamed before the container is created.
+            ids: as the config.json was derived with.
 
         Raises:
             DiskFull: no space; something may be left in ``directory``.
@@ -359,9 +450,15 @@ class Bundle:
         rootfs = os.path.join(directory, ROOTFS)
         with scarce():
             if self._view is not None:
-                build_view(self._view, rootfs)
-            elif wants_layer(self.spec):
+                build_view(self._view, rootfs, owner=self._view_owner(ids))
+            elif self._is_shown(ids):
                 os.mkdir(rootfs, MODE)
+
+    def _view_owner(self, ids: UserNamespace | None) -> tuple[int, int] | None:
+        """Return the host's ids of the container's root, if we can give it files."""
+        if wish_of(self.spec) is None or os.geteuid() != 0:
+            return None
+        return (ids or namespace_of(self.spec)).root
 
     def close(self) -> None:
         """Remove its directory if it is temporary. Idempotent."""

@@ -144,16 +144,34 @@ def _is_link(name: str, path: str) -> bool:
     return target == "/usr" or target.startswith("/usr/")
 
 
-def build_view(view: HostView, rootfs: str) -> None:
-    """Make the directory ``rootfs`` with the links and mount points of ``view``."""
-    os.mkdir(rootfs)
-    os.chmod(rootfs, 0o755)
+def build_view(view: HostView, rootfs: str, *, owner: tuple[int, int] | None = None) -> None:
+    """Make the directory ``rootfs`` with the links and mount points of ``view``.
+
+    Args:
+        view: what is made.
+        rootfs: where.
+        owner: whose all of it shall be; None for ours.
+    """
+    _make_directory(rootfs, 0o755, owner)
     for name in view.directories:
-        path = os.path.join(rootfs, name)
-        os.mkdir(path)
         # Whatever the umask. runc gives a tmpfs the mode of what it covers, over any mode= option.
-        os.chmod(path, 0o1777 if name == "tmp" else 0o755)
+        _make_directory(os.path.join(rootfs, name), 0o1777 if name == "tmp" else 0o755, owner)
     for name in view.files:
-        os.close(os.open(os.path.join(rootfs, name), os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        path = os.path.join(rootfs, name)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        _give(path, owner)
     for name, target in view.links:
-        os.symlink(target, os.path.join(rootfs, name))
+        path = os.path.join(rootfs, name)
+        os.symlink(target, path)
+        _give(path, owner)
+
+
+def _make_directory(path: str, mode: int, owner: tuple[int, int] | None) -> None:
+    os.mkdir(path)
+    _give(path, owner)
+    os.chmod(path, mode)
+
+
+def _give(path: str, owner: tuple[int, int] | None) -> None:
+    if owner is not None:
+        os.lchown(path, *owner)

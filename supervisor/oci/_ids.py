@@ -6,12 +6,13 @@ Source: OCI runtime spec, "User namespace mappings"; user_namespaces(7).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from .._errors import BundleInvalid
+from .._errors import BundleInvalid, InvalidValue
+from ..state._text import check_int
 
 MAX_ID = 2**32 - 2
 """The largest id: the one above it means *no id* to the kernel."""
@@ -55,6 +56,105 @@ class IdMap:
             "hostID": self.host_id,
             "size": self.size,
         }
+
+    @property
+    def line(self) -> str:
+        """The line for ``/proc/PID/uid_map``."""
+        return f"{self.container_id} {self.host_id} {self.size}"
+
+
+IdMapLike = IdMap | tuple[int, int, int] | Mapping[str, int]
+"""A range: an `IdMap`, its three numbers, or an entry of config.json."""
+
+_KEYS = ("containerID", "hostID", "size")
+_MAX_MAPS = 340  # the kernel's
+
+
+def _id_maps(kind: str, value: object) -> tuple[IdMap, ...]:
+    """Return ranges in one form.
+
+    Raises:
+        InvalidValue: they can't be the ids of a user namespace; says which of them, and why.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidValue(f"{kind} must be a sequence of IdMap, not {type(value).__name__}")
+    maps = tuple(_id_map(one, f"{kind}[{n}]") for n, one in enumerate(value))
+    if len(maps) > _MAX_MAPS:
+        raise InvalidValue(f"{kind}: {len(maps)} ranges are too many: the kernel takes {_MAX_MAPS}")
+    for n, one in enumerate(maps):
+        for m, other in enumerate(maps[:n]):
+            _check_apart(f"{kind}[{m}] and {kind}[{n}]", other, one)
+    if host_id(maps, 0) is None:
+        raise InvalidValue(f"{kind}: no range has 0, the container's root")
+    return maps
+
+
+def _id_map(value: object, name: str) -> IdMap:
+    if isinstance(value, IdMap):
+        numbers: Sequence[object] = (value.container_id, value.host_id, value.size)
+    elif isinstance(value, Mapping) and set(value) == set(_KEYS):
+        numbers = [value[key] for key in _KEYS]
+    elif isinstance(value, tuple | list) and len(value) == len(_KEYS):
+        numbers = value
+    else:
+        raise InvalidValue(
+            f"{name} must be an IdMap, or its three numbers: the first id in the container, the "
+            "first one on the host, and how many"
+        )
+    first, outside = (check_int(number, name, least=0, most=MAX_ID) for number in numbers[:2])
+    room = MAX_ID + 1 - max(first, outside)
+    return IdMap(first, outside, check_int(numbers[2], f"the size of {name}", least=1, most=room))
+
+
+def _check_apart(names: str, one: IdMap, other: IdMap) -> None:
+    for side, a, b in (
+        ("in the container", one.container_id, other.container_id),
+        ("on the host", one.host_id, other.host_id),
+    ):
+        if a < b + other.size and b < a + one.size:
+            raise InvalidValue(f"{names} overlap {side}")
+
+
+def _uids(value: object) -> tuple[IdMap, ...]:
+    return _id_maps("uids", value)
+
+
+def _gids(value: object) -> tuple[IdMap, ...]:
+    return _id_maps("gids", value)
+
+
+@attrs.frozen(kw_only=True)
+class UserNamespace:
+    """The ids of a container that runs in a user namespace of its own.
+
+    Attributes:
+        uids: which uids it has, and which these are on the host: `IdMap` values, or their three
+            numbers. One must be 0, the container's root.
+        gids: the same for gids.
+    """
+
+    uids: tuple[IdMap, ...] = attrs.field(converter=_uids)
+    gids: tuple[IdMap, ...] = attrs.field(converter=_gids)
+
+    @property
+    def root(self) -> tuple[int, int]:
+        """The uid and gid that the container's root has on the host."""
+        uid, gid = host_id(self.uids, 0), host_id(self.gids, 0)
+        assert uid is not None and gid is not None  # checked when it was made
+        return uid, gid
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entries for ``linux`` in config.json."""
+        return {
+            "uidMappings": [entry.to_json() for entry in self.uids],
+            "gidMappings": [entry.to_json() for entry in self.gids],
+        }
+
+    @property
+    def lines(self) -> tuple[str, str]:
+        """What ``/proc/PID/uid_map`` and ``gid_map`` hold."""
+        uids, gids = ("\n".join(entry.line for entry in maps) for maps in (self.uids, self.gids))
+        return uids, gids
 
 
 def host_id(maps: Iterable[IdMap], container_id: int) -> int | None:

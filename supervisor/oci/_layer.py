@@ -8,14 +8,13 @@ Source: the kernel's Documentation/filesystems/overlayfs.rst.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
 from .._errors import BundleInvalid, InvalidValue
-from ._ids import IdMap
-from ._rootless import UserNamespace
+from ._ids import IdMap, UserNamespace
 
 WRITABLE = "org.trio-supervisor.writable"
 LAYER_BYTES = "org.trio-supervisor.layer-bytes"
@@ -46,13 +45,9 @@ class Layer:
         """The shim's options for it."""
         words = ["--lower", self.lower, "--layer", f"{self.size_bytes or 0}:{self.target}"]
         if self.namespace is not None:
-            words += ["--uids", _lines(self.namespace.uids)]
-            words += ["--gids", _lines(self.namespace.gids)]
+            uids, gids = self.namespace.lines
+            words += ["--uids", uids, "--gids", gids]
         return words
-
-
-def _lines(maps: Sequence[IdMap]) -> str:
-    return "\n".join(f"{entry.container_id} {entry.host_id} {entry.size}" for entry in maps)
 
 
 def surrounding_namespace(spec: Mapping[str, Any], *, uid: int) -> UserNamespace | None:
@@ -71,13 +66,7 @@ def surrounding_namespace(spec: Mapping[str, Any], *, uid: int) -> UserNamespace
     if uid == 0:
         return None
     linux = spec["linux"]
-    uids, gids = (
-        tuple(
-            IdMap(entry["containerID"], entry["hostID"], entry["size"])
-            for entry in linux.get(key) or ()
-        )
-        for key in ("uidMappings", "gidMappings")
-    )
+    uids, gids = linux.get("uidMappings"), linux.get("gidMappings")
     if not uids or not gids:
         raise InvalidValue(
             f'writable="{OVERLAY}": you aren\'t root, and may mount only in a user namespace: '
@@ -88,12 +77,11 @@ def surrounding_namespace(spec: Mapping[str, Any], *, uid: int) -> UserNamespace
 
 def inside(namespace: UserNamespace) -> dict[str, Any]:
     """Return the ``linux`` entries for a user namespace of the same ids that stands in this one."""
-    return {
-        f"{kind}Mappings": [
-            IdMap(entry.container_id, entry.container_id, entry.size).to_json() for entry in maps
-        ]
-        for kind, maps in (("uid", namespace.uids), ("gid", namespace.gids))
-    }
+    uids, gids = (
+        tuple(IdMap(entry.container_id, entry.container_id, entry.size) for entry in maps)
+        for maps in (namespace.uids, namespace.gids)
+    )
+    return UserNamespace(uids=uids, gids=gids).to_json()
 
 
 def layer_annotations(size_bytes: int | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ._check import Fault, carriable, kind
 from ._ids import container_root_ids
 from ._layer import check_layer
 from ._schema import CONFIG
+from ._userns import check_wish
 
 
 def read_config(directory: str) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def check_spec(spec: dict[str, Any], directory: str) -> None:
     if not _joins_user_namespace(spec):
         container_root_ids(spec, path=path)
     check_layer(spec, path)
+    check_wish(spec, path)
     _check_root(spec["root"]["path"], directory, path)
 
 

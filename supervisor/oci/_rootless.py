@@ -10,35 +10,13 @@ import pwd
 import shutil
 from collections.abc import Sequence
 
-import attrs
-
 from .._errors import InvalidValue
-from ._ids import IdMap, host_id, parse_id
+from ._ids import IdMap, UserNamespace
+from ._ranges import owned
+from ._ranges import read_lines as _lines
 
 CONTROLLERS = {"memory_bytes": "memory", "pids": "pids", "cpus": "cpu"}
 """The cgroup controller that enforces each limit."""
-
-
-@attrs.frozen(kw_only=True)
-class UserNamespace:
-    """The ids of a container that runs in a user namespace of its own."""
-
-    uids: tuple[IdMap, ...]
-    gids: tuple[IdMap, ...]
-
-    def check(self, uid: int, gid: int) -> None:
-        """Refuse ids that don't exist in it.
-
-        Raises:
-            InvalidValue: one isn't mapped.
-        """
-        for kind, value, maps in (("uid", uid, self.uids), ("gid", gid, self.gids)):
-            if host_id(maps, value) is None:
-                raise InvalidValue(
-                    f"user: {kind} {value} doesn't exist in the container: you aren't root, and "
-                    f"have {sum(entry.size for entry in maps)} {kind}s there; for more, install "
-                    f"uidmap (newuidmap and newgidmap) and add yourself to /etc/sub{kind}"
-                )
 
 
 def user_namespace() -> UserNamespace | None:
@@ -55,24 +33,24 @@ def user_namespace() -> UserNamespace | None:
     name = _name(uid)
     if name is not None and shutil.which("newuidmap") and shutil.which("newgidmap"):
         owners = {str(uid), name}
-        more_uids = subordinate(_lines("/etc/subuid"), owners)
-        more_gids = subordinate(_lines("/etc/subgid"), owners)
+        more_uids = subordinate(_lines("/etc/subuid"), owners, own=uid)
+        more_gids = subordinate(_lines("/etc/subgid"), owners, own=gid)
     return UserNamespace(
         uids=(IdMap(0, uid, 1), *more_uids),
         gids=(IdMap(0, gid, 1), *more_gids),
     )
 
 
-def subordinate(lines: Sequence[str], owners: set[str]) -> tuple[IdMap, ...]:
-    """Return the ranges that ``lines`` of a subuid file give to ``owners``, from id 1 on."""
+def subordinate(lines: Sequence[str], owners: set[str], *, own: int = 0) -> tuple[IdMap, ...]:
+    """Return the ranges that ``lines`` of a subuid file give to ``owners``, from id 1 on.
+
+    Never root's id, whatever the file says, nor the ``own`` one, which stands for root inside.
+    """
     maps = []
     first = 1
-    for line in lines:
-        owner, *numbers = line.strip().split(":")
-        start, size = [parse_id(number) for number in numbers] if len(numbers) == 2 else (None, 0)
-        if owner in owners and start is not None and size:
-            maps.append(IdMap(first, start, size))
-            first += size
+    for start, size in owned(lines, owners, never=(0, own)):
+        maps.append(IdMap(first, start, size))
+        first += size
     return tuple(maps)
 
 
@@ -82,14 +60,6 @@ def _name(uid: int) -> str | None:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return None
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, errors="replace") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []  # without the file, nobody has subordinate ids
 
 
 def check_limits(wanted: Sequence[str], *, cgroup_root: str = "/sys/fs/cgroup") -> None:

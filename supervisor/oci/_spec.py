@@ -9,14 +9,15 @@ import glob
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from ._arguments import CPU_PERIOD_MICROSECONDS, Arguments
+from ._ids import UserNamespace
 from ._init import INIT_ARGS, INIT_DESTINATION
 from ._layer import OVERLAY, layer_annotations
 from ._mounts import Mount, is_bind, system_mounts, tmpfs
 from ._privileges import process_privileges
-from ._rootless import UserNamespace
 from ._seccomp import seccomp_section
 from ._swap import counts_swap
 
@@ -58,6 +59,8 @@ def compose_spec(
     host_mounts: Sequence[dict[str, Any]] = (),
     host_masked: Sequence[str] = (),
     namespace: UserNamespace | None = None,
+    ordinary: bool = False,
+    annotations: Mapping[str, str] = MappingProxyType({}),
     init: str | None = None,
 ) -> dict[str, Any]:
     """Return the whole config.json.
@@ -69,6 +72,8 @@ def compose_spec(
         host_mounts: what of the host makes up the root filesystem.
         host_masked: what in it is covered.
         namespace: the user namespace, or None for none.
+        ordinary: whether whoever calls the runtime isn't root.
+        annotations: what is to be noted besides.
         init: path of the static init on the host, or None for none.
     """
     linux: dict[str, Any] = {
@@ -83,20 +88,22 @@ def compose_spec(
     if seccomp is not None:
         linux["seccomp"] = seccomp
     if namespace is not None:
-        linux["uidMappings"] = [entry.to_json() for entry in namespace.uids]
-        linux["gidMappings"] = [entry.to_json() for entry in namespace.gids]
-    resources = _resources(wanted, devices=namespace is None)
+        linux |= namespace.to_json()
+    resources = _resources(wanted, devices=not ordinary)
     if resources:
         linux["resources"] = resources
     layered = wanted.writable == OVERLAY
-    annotated = {"annotations": layer_annotations(wanted.layer_bytes)} if layered else {}
+    noted = {**(layer_annotations(wanted.layer_bytes) if layered else {}), **annotations}
+    annotated = {"annotations": noted} if noted else {}
     return {
         "ociVersion": OCI_VERSION,
         **annotated,
         "process": process,
         "root": {"path": root_path, "readonly": wanted.writable != "direct"},
         "hostname": wanted.hostname,
-        "mounts": _mounts(wanted, host_mounts=host_mounts, namespace=namespace, init=init),
+        "mounts": _mounts(
+            wanted, host_mounts=host_mounts, namespace=namespace, ordinary=ordinary, init=init
+        ),
         "linux": linux,
     }
 
@@ -174,6 +181,7 @@ def _mounts(
     *,
     host_mounts: Sequence[dict[str, Any]],
     namespace: UserNamespace | None,
+    ordinary: bool,
     init: str | None,
 ) -> list[dict[str, Any]]:
     """Return all mounts: a later one may stand inside an earlier one, never the other way."""
@@ -182,7 +190,7 @@ def _mounts(
     )
     # Only the owner of the network namespace may mount its sysfs.
     own_sysfs = namespace is None or wanted.network == "none"
-    system = system_mounts(tty_group=tty_group, own_sysfs=own_sysfs, cgroup=namespace is None)
+    system = system_mounts(tty_group=tty_group, own_sysfs=own_sysfs, cgroup=not ordinary)
     private = (
         []
         if wanted.writable

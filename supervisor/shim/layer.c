@@ -28,9 +28,11 @@ enum { LINES_SIZE = 16 * 1024, MAX_WORDS = 3 * 340 }; /* the kernel takes 340 li
 static struct {
     const char *lower;      /* what is under the layer, and is never written */
     const char *target;     /* where the two are seen as one */
+    bool bare;              /* there is no layer: the lower one is seen there as it is */
     long long bytes;        /* the layer's limit, or 0 for the kernel's default */
     const char *ids[2];     /* the lines of a user namespace's uid_map and gid_map, or NULL */
     const char *step, *at;  /* what was being done, and to what */
+    bool mapping;           /* that was about the lower one's ids */
     pid_t mapper;           /* 0 where there is none */
     int ask[2], answer[2];  /* pipes: from the runtime's process to the mapper and back */
 } layer = {.ask = {-1, -1}, .answer = {-1, -1}};
@@ -45,6 +47,11 @@ void layer_configure(const char *spec) {
 
 void layer_lower(const char *path) {
     layer.lower = path;
+}
+
+void layer_target(const char *path) {
+    layer.target = path;
+    layer.bare = true;
 }
 
 /* Half a number would be somebody else's id. */
@@ -63,13 +70,17 @@ void layer_gids(const char *lines) {
 
 void layer_check(void) {
     if ((layer.lower == NULL) != (layer.target == NULL))
-        fail(0, "options", "--lower and --layer go together");
+        fail(0, "options", "--lower and --layer or --target go together");
+    if (layer.bare && !idmap_wanted())
+        fail(0, "options", "--target goes with --lower-uids and --lower-gids");
     if ((layer.ids[0] == NULL) != (layer.ids[1] == NULL) || (layer.ids[0] && !layer.target))
         fail(0, "options", "--uids and --gids go together, and with --layer");
+    idmap_check(layer.target != NULL && layer.ids[0] == NULL);
 }
 
 void layer_failed(int error) {
-    if (layer.step != NULL) fail(error, "layer", "cannot %s %s", layer.step, layer.at);
+    if (layer.step != NULL)
+        fail(error, layer.mapping ? "idmap" : "layer", "cannot %s %s", layer.step, layer.at);
 }
 
 static void begin(const char *step, const char *at) {
@@ -117,6 +128,7 @@ static bool needs_mapper(void) {
 }
 
 void layer_prepare(void) {
+    idmap_prepare();
     if (!needs_mapper()) return;
     if (pipe2(layer.ask, O_CLOEXEC) < 0 || pipe2(layer.answer, O_CLOEXEC) < 0)
         fail(errno, "layer", "cannot make a pipe");
@@ -128,6 +140,7 @@ void layer_prepare(void) {
 }
 
 void layer_let_go(void) {
+    idmap_let_go();
     close_quietly(&layer.ask[1]);
     close_quietly(&layer.answer[0]);
     if (layer.mapper > 0) waitpid(layer.mapper, NULL, 0);
@@ -184,15 +197,32 @@ static bool make_directories(int fd, const struct stat *lower) {
            fchmodat(fd, "upper", lower->st_mode & PERMISSIONS, 0) == 0;
 }
 
+/* An overlay takes no directory of a mount that is nowhere: so it comes to stand at the target. */
+static int open_mapped(void) {
+    layer.mapping = true;
+    begin("show with the ids of the container", layer.lower);
+    int fd = idmap_open(layer.lower);
+    if (fd < 0) return -1;
+    layer.mapping = false;
+    begin("mount the root file system at", layer.target);
+    return idmap_mount(fd, layer.target) ? fd : -1;
+}
+
+static int open_lower(void) {
+    if (idmap_wanted()) return open_mapped();
+    begin("open the root file system", layer.lower);
+    return open(layer.lower, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
 /* The directories go by descriptor: a path would need its colons, commas and backslashes escaped,
  * each kernel has rules of its own for that, and the container could read where it lies on the
  * host. A file system in memory needs no clean-up, and the container pays for its pages. */
 static bool mount_layer(void) {
     char options[OPTIONS_SIZE];
     struct stat status;
-    begin("open the root file system", layer.lower);
-    int lower = open(layer.lower, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (lower < 0 || fstat(lower, &status) < 0) return false;
+    int lower = open_lower();
+    if (lower < 0 || layer.bare) return lower >= 0;
+    if (fstat(lower, &status) < 0) return false;
     begin("mount a tmpfs at", layer.target);
     long long files = layer.bytes / BYTES_PER_FILE;
     if (files < LEAST_FILES) files = LEAST_FILES; /* an empty file takes none of the bytes */

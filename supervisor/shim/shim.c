@@ -122,6 +122,9 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--terminal") == 0) terminal_configure(*at);
         else if (strcmp(option, "--layer") == 0) layer_configure(*at);
         else if (strcmp(option, "--lower") == 0) layer_lower(*at);
+        else if (strcmp(option, "--target") == 0) layer_target(*at);
+        else if (strcmp(option, "--lower-uids") == 0) idmap_uids(*at);
+        else if (strcmp(option, "--lower-gids") == 0) idmap_gids(*at);
         else if (strcmp(option, "--uids") == 0) layer_uids(*at);
         else if (strcmp(option, "--gids") == 0) layer_gids(*at);
         else if (strcmp(option, "--directory") == 0) enter_directory(*at);
@@ -133,6 +136,7 @@ static void parse_options(char **at) {
                            "[--terminal FD] "
                            "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
                            "[--cgroup PROCS]... "
+                           "[--target PATH] [--lower-uids LINES --lower-gids LINES] "
                            "[--stdin SPEC] [--stdout SPEC] [--stderr SPEC] -- RUNTIME ARG...");
     layer_check();
     shim.command = at + 1;

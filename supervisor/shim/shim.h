@@ -94,10 +94,22 @@ bool terminal_hang_up(void);                 /* false: there is none */
 bool terminal_active(void); /* the process has ended: there is output left to read */
 void terminal_finish(void);
 
+/* ---- idmap.c: a root file system with the ids of a user namespace ------------------------- */
+
+void idmap_uids(const char *lines);
+void idmap_gids(const char *lines);
+void idmap_check(bool rooted);
+bool idmap_wanted(void);
+void idmap_prepare(void);         /* before the runtime's process is forked */
+void idmap_let_go(void);          /* after that */
+int idmap_open(const char *path); /* a mount that is nowhere yet, or -1 */
+bool idmap_mount(int fd, const char *target);
+
 /* ---- layer.c: a writable layer over a root file system, seen by the runtime only ---------- */
 
 void layer_configure(const char *spec); /* BYTES:TARGET */
 void layer_lower(const char *path);
+void layer_target(const char *path); /* in place of a layer */
 void layer_uids(const char *lines); /* for a user namespace around the runtime */
 void layer_gids(const char *lines);
 void layer_check(void);

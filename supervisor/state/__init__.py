@@ -13,6 +13,7 @@ Layers, each importing only from those above it::
     _codec        dump, load
     _marks        exitStatus, pid, starttime, shim
     _lock         Lock, held
+    _claims       which ids of the host are taken
     _layout       names and paths below a root
     _procfs       boot id, start times, parents
 
@@ -20,6 +21,7 @@ The disk is the truth: nothing here keeps anything in memory that the next proce
 read again.
 """
 
+from ._claims import LINK, Block, Claim, give_back, take
 from ._codec import dump, load, loads
 from ._descriptors import Descriptor, close_in_children, lifted, lifted_pipe
 from ._files import Original, write_new, write_whole
@@ -42,9 +44,12 @@ from ._owner import distrust, distrust_directory, distrust_way
 from ._procfs import Stat, boot_id, look_at, start_time
 
 __all__ = [
+    "LINK",
     "MAX_NS",
     "RESERVED",
     "VERSION",
+    "Block",
+    "Claim",
     "ContainerLayout",
     "ContainerRecord",
     "Descriptor",
@@ -65,6 +70,7 @@ __all__ = [
     "distrust_directory",
     "distrust_way",
     "dump",
+    "give_back",
     "held",
     "known_keys",
     "lifted",
@@ -78,6 +84,7 @@ __all__ = [
     "read_shim",
     "read_starttime",
     "start_time",
+    "take",
     "write_new",
     "write_whole",
 ]

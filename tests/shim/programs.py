@@ -22,6 +22,7 @@ PARTS = {
         "files",
         "cgroup",
         "fresh",
+        "idmap",
         "layer",
         "log",
         "copy",

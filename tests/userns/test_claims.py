@@ -1,0 +1,151 @@
+"""Claims on ids: no two containers share one, and nothing has to be freed by whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor import InvalidValue
+from supervisor.state import LINK, Block, Claim, give_back, take
+from tests.support.runtimes import needs_root
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A place for claims and for containers."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def make(place: Path, name: str, blocks: list[Block]) -> Claim | None:
+    """Claim a block as a supervisor does, and make the container's directory."""
+    owner = place / name
+    claim = take(blocks, str(owner), directory=str(place / "ids"))
+    if claim is not None:
+        with claim:
+            owner.mkdir()
+            os.symlink(claim.path, owner / LINK)
+    return claim
+
+
+def remove(place: Path, name: str, *, kindly: bool) -> None:
+    owner = place / name
+    if kindly:
+        give_back(str(owner), directory=str(place / "ids"))
+    (owner / LINK).unlink()
+    owner.rmdir()
+
+
+BLOCKS = st.builds(Block, st.integers(1, 60), st.integers(1, 60), st.integers(1, 20))
+
+
+@given(
+    offers=st.lists(st.lists(BLOCKS, min_size=1, max_size=6), max_size=12),
+    data=st.data(),
+)
+def test_no_two_overlap(offers: list[list[Block]], data: st.DataObject) -> None:
+    """Whatever is offered and whoever goes, and however: those that are there share no id, and
+    who is refused could have had none."""
+    with tempfile.TemporaryDirectory() as name:
+        place, there = Path(name), dict[str, Block]()
+        for number, offer in enumerate(offers):
+            claim = make(place, f"c{number}", offer)
+            if claim is None:
+                assert all(any(b.overlaps(t) for t in there.values()) for b in offer)
+                continue
+            assert not any(claim.block.overlaps(other) for other in there.values())
+            there[f"c{number}"] = claim.block
+            if data.draw(st.booleans()):
+                gone = data.draw(st.sampled_from(sorted(there)))
+                remove(place, gone, kindly=data.draw(st.booleans()))
+                del there[gone]
+
+
+@pytest.mark.parametrize("kindly", [True, False])
+def test_freed_with_its_container(place: Path, kindly: bool) -> None:
+    """The one block there is can be had again when its container has gone, cleaned up or not."""
+    only = [Block(100, 200, 10)]
+    assert make(place, "a", only) is not None
+    assert make(place, "b", only) is None
+    remove(place, "a", kindly=kindly)
+    assert make(place, "b", only) is not None
+
+
+def test_a_create_that_fails_frees_it(place: Path) -> None:
+    """A claim whose container was never made leaves nothing."""
+    claim = take([Block(1, 1, 1)], str(place / "a"), directory=str(place / "ids"))
+    assert claim is not None
+    with claim:
+        pass
+    assert os.listdir(place / "ids") == []
+
+
+def test_held_while_the_container_is_made(place: Path) -> None:
+    """Before its directory is there, a claim holds by its lock; who is killed then, holds none."""
+    ready, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        take([Block(1, 1, 1)], str(place / "a"), directory=str(place / "ids"))
+        os.write(told, b"x")
+        signal.pause()
+    os.read(ready, 1)
+    os.close(ready)
+    os.close(told)
+    try:
+        assert make(place, "b", [Block(1, 1, 1)]) is None
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert make(place, "b", [Block(1, 1, 1)]) is not None
+
+
+def test_another_container_of_the_same_name_keeps_no_old_claim(place: Path) -> None:
+    """A directory that was made anew leads to its own ids: those of before are free."""
+    make(place, "a", [Block(1, 1, 1)])
+    remove(place, "a", kindly=False)
+    make(place, "a", [Block(2, 2, 1)])
+    assert make(place, "b", [Block(1, 1, 1)]) is not None
+    assert make(place, "c", [Block(2, 2, 1)]) is None
+
+
+@needs_root
+def test_ids_that_processes_have_are_never_free(place: Path) -> None:
+    """A container whose directory was moved away still has its ids: its processes show that."""
+    block = Block(1_999_000_000, 1_999_000_000, 10)
+    make(place, "a", [block])
+    remove(place, "a", kindly=False)
+    with subprocess.Popen(
+        ["unshare", "-U", "sh", "-c", "echo; read x"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        Path(f"/proc/{process.pid}/uid_map").write_text("0 1999000005 1")
+        assert make(place, "b", [block]) is None
+        process.stdin.close()
+        process.wait()
+    assert make(place, "b", [block]) is not None
+
+
+@needs_root
+@pytest.mark.parametrize("harm", ["mode", "owner", "link"])
+def test_a_directory_that_others_may_write_proves_nothing(place: Path, harm: str) -> None:
+    """Claims are noted only in a directory of ours alone."""
+    ids = place / "ids"
+    if harm == "link":
+        (place / "real").mkdir(mode=0o700)
+        ids.symlink_to(place / "real")
+    else:
+        ids.mkdir(mode=0o700)
+        ids.chmod(0o770) if harm == "mode" else os.chown(ids, 1, 1)
+    with pytest.raises(InvalidValue, match="isn't a directory of ours alone"):
+        make(place, "a", [Block(1, 1, 1)])
