@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
@@ -129,7 +130,7 @@ class Entry:
         stdout: StdioArgument,
         stderr: StdioArgument,
         labels: Mapping[str, str],
-        privileges: Mapping[str, Any],
+        privileges: Mapping[str, Any] = MappingProxyType({}),
     ) -> Entry:
         """Create a container that waits to be started.
 
