@@ -15,7 +15,7 @@ from supervisor.shim import find_binary
 
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
 PARTS = {
-    "shim": ("shim", "words", "report", "files", "layer", "log", "terminal"),
+    "shim": ("shim", "words", "report", "files", "idmap", "layer", "log", "terminal"),
     "keeper": ("keeper",),
     "tether": ("tether",),
 }
