@@ -12,6 +12,8 @@ from ._claim import is_shared, proof
 from ._errors import ShimError, scarcity
 from ._host import shielded
 from ._pidfd import PidFd
+from ._root import Root
+from ._temporary import Temporary, paths
 from .cgroups import Hierarchies
 from .oci import Bundle, Caller
 from .shim import KeeperFds, Leash, find_binary, launch_keeper
@@ -27,26 +29,67 @@ _KEEPER_SECONDS = 15.0
 
 
 @contextlib.asynccontextmanager
-async def held_leash(
-    root: str, directory: int, *, remove_root: bool, apart: Sequence[str] = ()
-) -> AsyncIterator[Leash]:
-    """Hold a leash for what is below ``root``, with a keeper at its other end.
+async def held_leash(root: Root, *, apart: Sequence[str] = ()) -> AsyncIterator[Leash]:
+    """Hold a leash for what is below a durable root, with a keeper at its other end.
 
-    ``directory`` is the root itself. ``apart`` says by what files the keeper gets into a cgroup
-    of its own.
+    ``apart`` says by what files the keeper gets into a cgroup of its own.
 
     At the end of the block the leash is broken, and the keeper has removed what is left.
 
     Raises:
         ShimNotFound, ShimError, TooManyFiles: there is no keeper, or no descriptor for it.
     """
-    binary = find_binary("supervisor-keeper")
-    keeper = Keeper(binary, root, directory, remove_root=remove_root, apart=apart)
+    keeper = Keeper(root.path, root.fd, apart=apart)
     try:
         await keeper.wait_ready()
         yield keeper.leash
     finally:
         await keeper.let_go()
+
+
+@contextlib.asynccontextmanager
+async def ephemeral_root(*, apart: Sequence[str] = ()) -> AsyncIterator[tuple[Root, Leash]]:
+    """Hold a leash with a root that goes with us: it is made and removed by the keeper.
+
+    ``apart``: see `held_leash`.
+
+    Raises:
+        InvalidValue: the place that the environment names can't be used.
+        ShimNotFound, ShimError, DiskFull, TooManyFiles, OSError: as they say; nothing is left.
+    """
+    keeper, made = await keep_temporary(apart=apart)
+    try:
+        yield Root(made.path, made.fd), keeper.leash
+    finally:
+        await keeper.let_go()
+        made.remove()
+
+
+async def keep_temporary(*, apart: Sequence[str] = ()) -> tuple[Keeper, Temporary]:
+    """Have a keeper make a temporary directory, and remove it when its leash breaks.
+
+    Raises: as `ephemeral_root`.
+    """
+    for path in paths():
+        keeper = _keeper_in(path, apart)
+        try:
+            await keeper.wait_ready()
+            return keeper, Temporary.found(path)
+        except FileExistsError:
+            await keeper.let_go()
+        except BaseException:
+            await keeper.let_go()
+            raise
+    raise AssertionError("names never end")
+
+
+def _keeper_in(path: str, apart: Sequence[str]) -> Keeper:
+    with _scarce():
+        parent = lifted(os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        try:
+            return Keeper(path, parent, make_root=True, apart=apart)
+        finally:
+            os.close(parent)
 
 
 class Keeper:
@@ -57,14 +100,17 @@ class Keeper:
     """
 
     def __init__(
-        self,
-        binary: str,
-        root: str,
-        directory: int,
-        *,
-        remove_root: bool,
-        apart: Sequence[str] = (),
+        self, root: str, directory: int, *, make_root: bool = False, apart: Sequence[str] = ()
     ) -> None:
+        """Launch it.
+
+        Args:
+            root: the path of the root.
+            directory: the root, open; or the directory that it is to be made in.
+            make_root: whether the keeper makes the root, and removes it in the end.
+            apart: by what files the keeper gets into a cgroup of its own.
+        """
+        binary = find_binary("supervisor-keeper")
         with contextlib.ExitStack() as undo, _scarce():
             pidfd = lifted(os.pidfd_open(os.getpid()))
             undo.callback(os.close, pidfd)
@@ -79,7 +125,7 @@ class Keeper:
                     binary,
                     root,
                     KeeperFds(self.leash, directory=directory, ready=told),
-                    remove_root=remove_root,
+                    make_root=make_root,
                     ways=apart,
                 )
             finally:
@@ -93,7 +139,9 @@ class Keeper:
         """Return when the keeper watches its leash.
 
         Raises:
-            ShimError: it has ended.
+            FileExistsError: there is something at the root's path.
+            DiskFull, OSError: the root can't be made.
+            ShimError: the keeper has ended.
         """
         told = b""
         with shielded(_KEEPER_SECONDS):
@@ -102,8 +150,12 @@ class Keeper:
             await self._launching.wait_ended()
         self._launching.reap()
         self._launching.close()
-        if told.strip().isdigit():
-            self._process = PidFd.open(int(told))
+        number = int(told or 0)
+        if number < 0:
+            error = OSError(-number, os.strerror(-number))
+            raise error if isinstance(error, FileExistsError) else scarcity(error)
+        if number > 0:
+            self._process = PidFd.open(number)
         if self._process is None:
             raise ShimError("the keeper ended at once, or can't be reached: nothing was made")
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import attrs
 
 from ._errors import InvalidValue, scarcity
-from ._temporary import Temporary
 from .state import Descriptor, close_in_children, distrust_way, lifted
 
 _MODE = 0o711  # a user namespace's root must be able to pass through
@@ -19,7 +18,7 @@ _MODE = 0o711  # a user namespace's root must be able to pass through
 
 @attrs.frozen
 class Root:
-    """The root of a supervisor that is open.
+    """The root of a supervisor that is open: a durable one, or an ephemeral one of a keeper's.
 
     Attributes:
         path: its real path.
@@ -31,17 +30,13 @@ class Root:
 
 
 @contextlib.contextmanager
-def opened_root(path: str | os.PathLike[str] | None) -> Iterator[Root]:
-    """Open a durable root, or for None make one that is removed at the end of the block.
+def durable_root(path: str | os.PathLike[str]) -> Iterator[Root]:
+    """Open a durable root for the time of a block.
 
     Raises:
         InvalidValue: as `_open_durable`.
         DiskFull, TooManyFiles, OSError: it can't be made or opened.
     """
-    if path is None:
-        with Temporary.make() as made:
-            yield Root(made.path, made.fd)
-        return
     real, descriptor = _open_durable(path)
     with descriptor:
         yield Root(real, descriptor.fd)

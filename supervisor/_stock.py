@@ -197,7 +197,12 @@ class Stock:
         try:
             await taker.served.wait()
         except BaseException:
-            queue.remove(taker)  # once it is served, a cancellation comes later
+            # A cancellation that was delivered runs in Trio's next batch only: until then it may
+            # have been served.
+            if taker in queue:
+                queue.remove(taker)
+            elif taker.entry is not None:
+                self._offer(taker.entry)
             raise
         if taker.error is not None:
             raise taker.error.with_traceback(None)

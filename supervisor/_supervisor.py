@@ -34,14 +34,14 @@ from ._errors import (
     SupervisorError,
 )
 from ._host import Host, shielded
-from ._leash import cleanup_list, held_leash
+from ._leash import cleanup_list, ephemeral_root, held_leash
 from ._lifecycle import State
 from ._make import make_container
 from ._nursery import lasting_nursery
 from ._patrol import Patrol
 from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
-from ._root import opened_root
+from ._root import durable_root
 from ._witness import waiting
 from .cgroups import Hierarchies, group_apart
 from .oci import (
@@ -541,15 +541,16 @@ async def open_supervisor(
         patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
         programs = stack.enter_context(contextlib.closing(SealedPrograms()))
         null = stack.enter_context(contextlib.closing(NullDevice()))
-        opened_as = stack.enter_context(opened_root(root))
-        real_root = opened_as.path
         hierarchies = Hierarchies.discover()
         apart = await stack.enter_async_context(group_apart(hierarchies, cgroup_parent))
         held = None
-        if leash or (leash is None and root is None):
-            held = await stack.enter_async_context(
-                held_leash(real_root, opened_as.fd, remove_root=root is None, apart=apart)
-            )
+        if root is None:
+            opened_as, held = await stack.enter_async_context(ephemeral_root(apart=apart))
+        else:
+            opened_as = stack.enter_context(durable_root(root))
+            if leash:
+                held = await stack.enter_async_context(held_leash(opened_as, apart=apart))
+        real_root = opened_as.path
         in_the_end = stack.enter_context(contextlib.ExitStack())
         nursery = await stack.enter_async_context(lasting_nursery())
         nursery.start_soon(patrol.run)

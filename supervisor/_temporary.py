@@ -61,14 +61,26 @@ class Temporary:
             InvalidValue: the place that the environment names can't be used.
             DiskFull, TooManyFiles, OSError: it can't be made.
         """
-        parent = places()[0]
         try:
-            path = _make(parent)
+            path = _make()
             try:
                 return cls(path, _open(path))
             except BaseException:
                 os.rmdir(path)
                 raise
+        except OSError as error:
+            raise scarcity(error) from error
+
+    @classmethod
+    def found(cls, path: str) -> Temporary:
+        """Open one that a keeper has made for us.
+
+        Raises:
+            InvalidValue: it isn't ours.
+            TooManyFiles, OSError: it can't be opened.
+        """
+        try:
+            return cls(path, _open(path))
         except OSError as error:
             raise scarcity(error) from error
 
@@ -176,19 +188,24 @@ def _kind(device: str) -> str:
     return ""
 
 
-def _make(parent: str) -> str:
+def paths() -> Iterator[str]:
+    """Yield where a temporary directory may be made, without end: try until a name is free.
+
+    Raises:
+        InvalidValue: as `places`.
+    """
+    parent = places()[0]
+    while True:
+        yield os.path.join(parent, f"{PREFIX}{place() or secrets.token_hex(8)}")
+
+
+def _make() -> str:
     """Make a directory that only we may enter; whatever has a name already is stepped over."""
-    for name in _names():
-        path = os.path.join(parent, name)
+    for path in paths():
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
             return path
     raise AssertionError("names never end")
-
-
-def _names() -> Iterator[str]:
-    while True:
-        yield f"{PREFIX}{place() or secrets.token_hex(8)}"
 
 
 def _open(path: str) -> Descriptor:

@@ -50,7 +50,7 @@ class KeeperFds:
 
     Attributes:
         leash: what it watches.
-        directory: the root that it cleans up, open.
+        directory: the root that it cleans up, open; or where it makes that.
         ready: where it tells its pid; open for as long as it lives.
     """
 
@@ -223,16 +223,17 @@ def apart(ways: Sequence[str]) -> list[str]:
 
 
 def launch_keeper(
-    binary: str, root: str, fds: KeeperFds, *, remove_root: bool, ways: Sequence[str] = ()
+    binary: str, root: str, fds: KeeperFds, *, make_root: bool, ways: Sequence[str] = ()
 ) -> PidFd:
     """Launch the keeper, which cleans up below ``root`` when the supervisor lets go.
 
-    ``ways`` are the ``cgroup.procs`` of cgroups that it goes into.
+    With ``make_root`` it makes that first, and removes it in the end. ``ways`` are the
+    ``cgroup.procs`` of cgroups that it goes into.
 
     Returns:
         The process that launches it, and ends at once.
     """
-    command = [binary, str(fds), root, *(["remove-root"] if remove_root else []), *apart(ways)]
+    command = [binary, str(fds), root, *(["make-root"] if make_root else []), *apart(ways)]
     with _scarce():
         return _spawn(command, output=None, fds=fds.all)
 

@@ -35,7 +35,7 @@
 #endif
 
 enum { MAX_WORDS = 256, FILE_SIZE = 64 * 1024, STEP_MS = 5, REMOVALS = 100 };
-enum { LAST_SIGNAL = 64, DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY };
+enum { LAST_SIGNAL = 64, DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY, ROOT_MODE = 0711 };
 
 static void pause_step(void) {
     struct timespec step = {0, STEP_MS * 1000000L};
@@ -235,13 +235,36 @@ static bool parse(const char *words, int given[GIVEN]) {
 }
 
 /* Who ends a program and its children, one by one, must not end us with them: so we are nobody's
- * child. READY tells our pid, and is open for as long as we live. */
+ * child. */
 static void go_apart(int ready) {
     if (ready < 0) return;
     pid_t child = fork();
     if (child != 0) _exit(child < 0);
     setsid();
-    dprintf(ready, "%d\n", (int)getpid());
+}
+
+/* READY tells our pid, or why there is no root; it is open for as long as we live. */
+static void tell(int ready, int error) {
+    if (ready >= 0) dprintf(ready, "%d\n", error == 0 ? (int)getpid() : -error);
+}
+
+/* Made here, an ephemeral root can't be left by a supervisor that dies before we watch it. Nobody else
+ * may go into it before it is ours and open. Returns 0 or an errno. */
+static int make_root(int given[GIVEN], const char *path) {
+    const char *name = strrchr(path, '/');
+    int parent = given[ROOT], made;
+    if (name == NULL || mkdirat(parent, name + 1, 0700) < 0) return name == NULL ? EINVAL : errno;
+    made = open_ours(parent, name + 1, DIRECTORY_FLAGS, S_IFDIR);
+    if (made < 0) return EACCES;
+    /* The lock tells whoever sweeps temporary files that it is in use. */
+    if (flock(made, LOCK_SH | LOCK_NB) < 0 || fchmod(made, ROOT_MODE) < 0 ||
+        dup3(made, parent, O_CLOEXEC) < 0) {
+        int error = errno;
+        unlinkat(parent, name + 1, AT_REMOVEDIR);
+        return error;
+    }
+    close(made);
+    return 0;
 }
 
 static void block_signals(void) {
@@ -254,18 +277,22 @@ static void block_signals(void) {
 int main(int argc, char **argv) {
     int given[GIVEN] = {-1, -1, -1, -1};
     argc = take_cgroups(argc, argv);
-    root_is_ours = argc == 4 && strcmp(argv[3], "remove-root") == 0;
+    bool make = argc == 4 && strcmp(argv[3], "make-root") == 0;
+    root_is_ours = make || (argc == 4 && strcmp(argv[3], "remove-root") == 0);
     if (argc < 3 || argc > 4 || (argc == 4 && !root_is_ours) || !parse(argv[1], given)) {
-        fprintf(stderr, "usage: supervisor-keeper PIPE:PIDFD:DIRECTORY[:READY] ROOT [remove-root] "
-                        "[--cgroup PROCS]...\n");
+        fprintf(stderr, "usage: supervisor-keeper PIPE:PIDFD:DIRECTORY[:READY] ROOT "
+                        "[make-root | remove-root] [--cgroup PROCS]...\n");
         return 2;
     }
     block_signals();
-    if (!keep_only(given) || !is_ours(given[ROOT])) return 1;
+    if (!keep_only(given) || (!make && !is_ours(given[ROOT]))) return 1;
     if (chdir("/") < 0) return 1; /* it must not keep a file system busy */
     struct pollfd leash[2] = {{.fd = given[PIPE], .events = 0},
                               {.fd = given[SUPERVISOR], .events = POLLIN}};
     go_apart(given[READY]);
+    int error = make ? make_root(given, argv[2]) : 0;
+    tell(given[READY], error);
+    if (error != 0) return 1;
     for (size_t i = 0; i < cgroup_count(); i++) cgroup_enter(i); /* where that can't be, it stays */
     while (poll(leash, 2, -1) <= 0) continue;
     for_each(given[ROOT], clean_entry, NULL);

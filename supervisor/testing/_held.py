@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import trio
 
-from .._leash import Keeper
-from .._temporary import Temporary
-from ..shim import find_binary
+from .._leash import keep_temporary
 
 
 @contextlib.contextmanager
@@ -19,11 +17,9 @@ def held_directory() -> Iterator[str]:
     Raises:
         ShimNotFound, DiskFull, TooManyFiles: it can't be had.
     """
-    with Temporary.make() as made:
-        keeper = Keeper(find_binary("supervisor-keeper"), made.path, made.fd, remove_root=True)
-        try:
-            trio.run(keeper.wait_ready)
-            yield made.path
-        finally:
-            made.remove()
-            trio.run(keeper.let_go)
+    keeper, made = trio.run(keep_temporary)
+    try:
+        yield made.path
+    finally:
+        made.remove()
+        trio.run(keeper.let_go)

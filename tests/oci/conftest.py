@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor._temporary import PLACE
 from supervisor.oci import Bundle
 from supervisor.oci._init import is_static
 from supervisor.oci._runtime import why_not
@@ -41,6 +42,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     directory = tmp_path / "temporary"
     directory.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    monkeypatch.setenv(PLACE, str(directory))
     yield directory
     if os.listdir(directory):
         gc.collect()

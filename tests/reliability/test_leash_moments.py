@@ -193,7 +193,7 @@ def test_killed_at_a_moment(scene: Scene, long: bool) -> None:
 def test_killed_before_a_step(scene: Scene, long: bool) -> None:
     """Killed before any step that Python takes in an operation, it leaves nothing.
 
-    So its keeper comes before its ephemeral root, a container has its ``cleanup`` file before it
+    So its ephemeral root is made by its keeper, a container has its ``cleanup`` file before it
     has its name, and the keeper sweeps up what has a temporary one.
     """
     steps, _ = scene.measure()

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from supervisor.state import (
@@ -281,6 +281,7 @@ def test_a_version_that_is_none_is_refused(cls: type[Any], version: Any) -> None
 @given(secret=json_texts().filter(lambda text: len(text) > 6))
 def test_a_reason_does_not_quote_the_environment(secret: str) -> None:
     """Reasons end in logs; an environment holds secrets."""
+    assume(secret not in "env: must be an array, not text" + "env[0] has no =, or a NUL")
     for env in ([secret.replace("=", "")], [secret, 5], secret, [f"A={secret}\0"]):
         assert secret not in reason(ProcessRecord, {**tree_of(PROCESS), "env": env})
 
