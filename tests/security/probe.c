@@ -156,8 +156,9 @@ static void streams(void) {
         int both = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
         if (both >= 0) close(both);
         int flags = fcntl(fd, F_GETFL);
-        snprintf(text, sizeof text, "%s access %d%s", kind(is.st_mode), flags & O_ACCMODE,
-                 flags & O_NONBLOCK ? " nonblocking" : "");
+        snprintf(text, sizeof text, "%s, access %d%s%s%s", kind(is.st_mode), flags & O_ACCMODE,
+                 flags & O_NONBLOCK ? ", nonblocking" : "", both >= 0 ? ", reopens" : "",
+                 fchmod(fd, is.st_mode & 07777) == 0 ? ", changes mode" : "");
         field(name, text);
     }
 }
@@ -186,7 +187,7 @@ static void devices(void) {
 
 int main(int argc, char **argv, char **environment) {
     (void)argc, (void)argv;
-    section("streams"), streams(); /* first: nothing of ours is open yet */
+    section("streams"), streams(); /* nothing of ours is open yet */
     section("calls");
     if (system_calls()) return 1;
     section("reads");

@@ -26,6 +26,10 @@ def _calls(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 OURS: Final[dict[str, str]] = (
     dict.fromkeys(_calls(REFUSED), "refused")
     | dict.fromkeys(_calls(UNKNOWN), "unknown")
@@ -42,7 +46,7 @@ OURS: Final[dict[str, str]] = (
         "quotactl(8388608, 0, 0, 0)": "refused",
         "socket(10, 1, 0)": "reached",
         "socket(17, 3, 0)": "refused",
-        "mknod(\"/nonexistent/x\", 4096, 0)": "reached",
+        'mknod("/nonexistent/x", 4096, 0)': "reached",
         "process_mrelease(-1, 0)": "reached",
     }
 )
@@ -63,7 +67,7 @@ FAMILIES: Final = {
 MOBY: Final[dict[str, str]] = OURS | dict.fromkeys(FAMILIES, "reached")
 """What docker's profile does with each, as it was read call by call."""
 
-READS: Final = """
+READS: Final = _words("""
     /proc/kcore /proc/keys /proc/timer_list /proc/timer_stats /proc/latency_stats /proc/sched_debug
     /proc/interrupts /proc/acpi /proc/asound /proc/scsi /proc/kmsg /proc/kpagecount
     /proc/kpageflags /proc/kpagecgroup /proc/iomem /proc/slabinfo /proc/1/environ /proc/self/status
@@ -74,9 +78,9 @@ READS: Final = """
     /dev/mem /dev/port /dev/kmsg /dev/sda /dev/vda /dev/kvm /dev/fuse /dev/net/tun /dev/vsock
     /dev/console /dev/zero /dev/random
     /etc/shadow /etc/gshadow /etc/ssl/private /root/.ssh /home /var/log /boot
-""".split()
+""")
 
-WRITES: Final = """
+WRITES: Final = _words("""
     /proc/sys/kernel/core_pattern /proc/sys/kernel/hostname /proc/sys/kernel/modprobe
     /proc/sys/kernel/randomize_va_space /proc/sys/net/ipv4/ip_forward /proc/sys/vm/drop_caches
     /proc/sys/fs/binfmt_misc/register /proc/sysrq-trigger /proc/irq/default_smp_affinity /proc/mtrr
@@ -89,9 +93,9 @@ WRITES: Final = """
     /sys/fs/cgroup/unified/cgroup.procs /sys/fs/cgroup/memory.max /sys/fs/cgroup/release_agent
     /sys/fs/cgroup/memory/release_agent /dev/null /dev/mem /dev/kmsg /dev/vda
     /etc/passwd /usr/bin/env
-""".split()
+""")
 
-MAKES: Final = "/ /etc /usr /proc /sys /sys/fs/cgroup /dev /dev/shm /tmp /run /var".split()
+MAKES: Final = _words("/ /etc /usr /proc /sys /sys/fs/cgroup /dev /dev/shm /tmp /run /var")
 """Directories in which a file is made."""
 
 

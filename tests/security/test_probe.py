@@ -30,7 +30,7 @@ PAGE = HERE.parents[1] / "docs/security.md"
 SECONDS = 60
 KINDS = ("from_rootfs", "from_host", "from_rootfs userns", "from_host userns")
 USER_KINDS = ("from_rootfs", "from_host")
-NODES = tuple(f"/dev/{name}" for name in "null zero full tty random urandom".split())
+NODES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "tty", "random", "urandom"))
 WRITABLE = {
     "/dev": "tmpfs",
     "/dev/mqueue": "mqueue",
