@@ -148,6 +148,8 @@ static const char *kind(mode_t mode) {
 
 static void streams(void) {
     char path[64], name[32], text[200];
+    struct stat dev; /* a tmpfs of the container's own */
+    if (stat("/dev", &dev) < 0) return;
     for (int fd = 0; fd < 1024; fd++) {
         struct stat is;
         if (fstat(fd, &is) < 0) continue;
@@ -156,8 +158,9 @@ static void streams(void) {
         int both = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
         if (both >= 0) close(both);
         int flags = fcntl(fd, F_GETFL);
-        snprintf(text, sizeof text, "%s, access %d%s%s%s", kind(is.st_mode), flags & O_ACCMODE,
+        snprintf(text, sizeof text, "%s, access %d%s%s%s%s", kind(is.st_mode), flags & O_ACCMODE,
                  flags & O_NONBLOCK ? ", nonblocking" : "", both >= 0 ? ", reopens" : "",
+                 is.st_dev == dev.st_dev ? ", its own" : "",
                  fchmod(fd, is.st_mode & 07777) == 0 ? ", changes mode" : "");
         field(name, text);
     }
