@@ -86,14 +86,15 @@ def expected(kind: str, who: str, runtime: str) -> dict[str, dict[str, str | Non
     which = (f"{kind}, {who}", f"{runtime}, {who}", runtime, "else")
     if not os.path.isdir("/sys/fs/cgroup/memory"):  # only with version 1 is there a tmpfs
         table["makes"]["/sys/fs/cgroup"] = "closed"
-    answers = {
+    answers: dict[str, dict[str, str | None]] = {
         section: {
             name: next(one[key] for key in which if key in one) if isinstance(one, dict) else one
             for name, one in rows.items()
         }
         for section, rows in table.items()
     }
-    return answers | {"calls": {call.replace('"', "'"): said for call, said in OURS.items()}}
+    answers["calls"] = {call.replace('"', "'"): said for call, said in OURS.items()}
+    return answers
 
 
 def differences(found: Answers, wanted: dict[str, dict[str, str | None]]) -> list[str]:
