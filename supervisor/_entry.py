@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
@@ -32,7 +33,6 @@ from .oci import (
     frame,
     init_process,
 )
-from .state import lifted_pipe
 from .stdio import PIPE, StdioArgument
 
 _REPORT_BYTES: Final = 4096
@@ -130,7 +130,7 @@ class Entry:
         stdout: StdioArgument,
         stderr: StdioArgument,
         labels: Mapping[str, str],
-        privileges: Mapping[str, Any] | None = None,
+        privileges: Mapping[str, Any] = MappingProxyType({}),
     ) -> Entry:
         """Create a container that waits to be started.
 
@@ -142,7 +142,7 @@ class Entry:
         Cancellation: as there.
         """
         try:
-            report_fd, write_fd = lifted_pipe(os.O_NONBLOCK)
+            report_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise scarcity(error, container=id) from error
         try:
@@ -154,7 +154,7 @@ class Entry:
                 stderr=stderr,
                 labels=labels,
                 gate=Gate(gate, write_fd),
-                **(privileges or {}),
+                **privileges,
             )
         except BaseException:
             os.close(report_fd)

@@ -253,7 +253,7 @@ class RuntimeFailed(OCIRuntimeError):
         super().__init__(message, container=container)
         self.command: tuple[str, ...] = tuple(command)
         self.returncode = returncode
-        self.reason = printable(reason)
+        self.reason: str = printable(reason)
 
 
 # ---- what is on disk --------------------------------------------------------------

@@ -19,7 +19,6 @@ from ._errors import ContainerExists, InfrastructureError, InvalidValue, scarcit
 from ._points import Point, Reach, pass_by
 from ._reserve import Reserve
 from .state import (
-    LINK,
     Claim,
     ContainerLayout,
     ContainerRecord,
@@ -91,7 +90,7 @@ def make_container(
         if cleanup is not None:
             write_new(temporary.cleanup, cleanup)
         if claim is not None:
-            os.symlink(claim.path, os.path.join(path, LINK))
+            os.symlink(claim.path, temporary.ids)
         _make_directory(temporary.bundle)
         build_rootfs(temporary.bundle)
         write_new(temporary.config, json.dumps(spec).encode())

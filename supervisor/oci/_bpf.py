@@ -19,14 +19,12 @@ from typing import Any
 
 import attrs
 
-Code = list[tuple[int, int, int, int]]
-"""Instructions: operation, jump if true, jump if false, operand."""
-
 _NUMBERS = os.path.join(os.path.dirname(__file__), "syscalls.json")
 
 _LOAD, _RETURN, _AND = 0x20, 0x06, 0x54  # BPF_LD|W|ABS, BPF_RET|K, BPF_ALU|AND|K
 _ALWAYS, _EQUAL, _AT_LEAST = 0x05, 0x15, 0x35  # BPF_JMP|JA, JEQ|K, JGE|K
-_FAR = 255
+_FAR = 255  # the longest conditional jump
+_NEAR = 200  # how far away an answer is still shared
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _LOW, _HIGH = (0, 4) if sys.byteorder == "little" else (4, 0)
 
@@ -51,6 +49,78 @@ class _Rule:
     argument: Mapping[str, Any] | None = None
 
 
+Ranges = Sequence[tuple[int, tuple[_Rule, ...]]]
+"""Where each range of calls begins that are treated alike, and how; the default after all."""
+
+
+@attrs.define
+class _Program:
+    """A program that is written from its end: jumps lead forward only.
+
+    A place is the index of an instruction in ``code``, whose first is the program's last. Each
+    instruction costs the kernel a quarter of a microsecond at every exec of a container's first
+    program: so answers are shared.
+    """
+
+    default: int
+    code: list[tuple[int, int, int, int]] = attrs.field(factory=list)
+    answers: dict[int, int] = attrs.field(factory=dict)
+
+    def add(self, operation: int, operand: int, yes: int = 0, no: int = 0) -> int:
+        self.code.append((operation, yes, no, operand))
+        return len(self.code) - 1
+
+    def answer(self, action: int) -> int:
+        """Return a place where a call is answered so."""
+        place = self.answers.get(action)
+        if place is None or len(self.code) - place > _NEAR:
+            place = self.answers[action] = self.add(_RETURN, action)
+        return place
+
+    def branch(self, test: int, operand: int, yes: int, no: int) -> int:
+        """Go on at one place or the other; return the place of the test."""
+        yes, no = self._near(yes), self._near(no)
+        last = len(self.code) - 1
+        return self.add(test, operand, last - yes, last - no)
+
+    def _near(self, place: int) -> int:
+        """Return a place that a conditional jump reaches, two instructions from here too."""
+        distance = len(self.code) - 1 - place
+        return place if distance < _FAR - 1 else self.add(_ALWAYS, distance)
+
+    def search(self, ranges: Ranges) -> int:
+        """Find the range that a number is in, by halves."""
+        if len(ranges) == 1:
+            return self.treat(ranges[0][1])
+        middle = len(ranges) // 2
+        above = self.search(ranges[middle:])
+        below = self.search(ranges[:middle])
+        return self.branch(_AT_LEAST, ranges[middle][0], above, below)
+
+    def treat(self, rules: Sequence[_Rule]) -> int:
+        """Answer one call, by its argument if that matters."""
+        first = rules[0]
+        if first.argument is None:
+            return self.answer(first.action)
+        place = self.answer(self.default)
+        for rule in reversed(rules):
+            assert rule.argument is not None
+            place = self.compare(rule.argument, self.answer(rule.action), place)
+        if first.argument["op"] == "SCMP_CMP_MASKED_EQ":  # all masks are of 32 bits
+            return place
+        high = self.branch(_EQUAL, 0, place, self.answer(self.default))
+        assert high == len(self.code) - 1
+        return self.add(_LOAD, _ARGUMENTS + 8 * first.argument["index"] + _HIGH)
+
+    def compare(self, argument: Mapping[str, Any], yes: int, no: int) -> int:
+        """Compare the lower half of an argument."""
+        masked = argument["op"] == "SCMP_CMP_MASKED_EQ"
+        self.branch(_EQUAL, argument["valueTwo"] if masked else argument["value"], yes, no)
+        if masked:
+            self.add(_AND, argument["value"])
+        return self.add(_LOAD, _ARGUMENTS + 8 * argument["index"] + _LOW)
+
+
 def compile_filter(profile: Mapping[str, Any]) -> bytes | None:
     """Return the program for a profile.
 
@@ -61,19 +131,30 @@ def compile_filter(profile: Mapping[str, Any]) -> bytes | None:
         profile: a `linux.seccomp` that `_seccomp.default_profile` has made.
 
     Returns:
-        None for an architecture whose numbers we don't have.
+        None for an architecture whose numbers we don't have, or a comparison we don't know.
     """
-    default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
-    code: Code = [(_RETURN, 0, 0, _KILL)]
+    if not _understood(profile):
+        return None
+    program = _Program(_action(profile["defaultAction"], profile.get("defaultErrnoRet")))
+    start = program.answer(_KILL)
     for name in reversed(profile["architectures"]):
-        if name not in _TOKENS:
-            return None
         column, token = _TOKENS[name]
-        calls = _search(_ranges(_rules(profile["syscalls"], column), default))
+        calls = program.search(_ranges(_rules(profile["syscalls"], column), program.default))
         if column == "amd64":
-            calls = _if(_AT_LEAST, _X32, [(_RETURN, 0, 0, _KILL)], calls)
-        code = _if(_EQUAL, token, [(_LOAD, 0, 0, _NUMBER), *calls], code)
-    return b"".join(struct.pack("=HBBI", *one) for one in [(_LOAD, 0, 0, _ARCHITECTURE), *code])
+            calls = program.branch(_AT_LEAST, _X32, program.answer(_KILL), calls)
+        if calls != len(program.code) - 1:
+            program.add(_ALWAYS, len(program.code) - 1 - calls)
+        start = program.branch(_EQUAL, token, program.add(_LOAD, _NUMBER), start)
+    program.add(_LOAD, _ARCHITECTURE)
+    return b"".join(struct.pack("=HBBI", *one) for one in reversed(program.code))
+
+
+def _understood(profile: Mapping[str, Any]) -> bool:
+    return all(name in _TOKENS for name in profile.get("architectures") or [""]) and all(
+        argument["op"] in ("SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ")
+        for entry in profile["syscalls"]
+        for argument in entry.get("args") or ()
+    )
 
 
 @cache
@@ -107,60 +188,13 @@ def _rules(entries: Iterable[Mapping[str, Any]], column: str) -> dict[int, list[
     return rules
 
 
-def _ranges(rules: Mapping[int, list[_Rule]], default: int) -> list[tuple[int, Code]]:
-    """Return where each range of calls begins that are treated alike, and how that is."""
-    refused: Code = [(_RETURN, 0, 0, default)]
-    unknown: Code = [(_RETURN, 0, 0, _ERRNO | _ENOSYS)]
+def _ranges(rules: Mapping[int, list[_Rule]], default: int) -> Ranges:
+    """Return the ranges of calls that are treated alike, in their order."""
     last = max(number for number in rules if number < _PRIVATE)
-    found: list[tuple[int, Code]] = []
+    found: list[tuple[int, tuple[_Rule, ...]]] = []
     for number in sorted({0, last + 1, *rules, *(number + 1 for number in rules)}):
-        treated = _treat(rules[number], default) if number in rules else refused
-        if number > last and number not in rules:
-            treated = unknown
+        refused = _Rule(default if number <= last else _ERRNO | _ENOSYS)
+        treated = tuple(rules.get(number) or [refused])
         if not found or found[-1][1] != treated:
             found.append((number, treated))
     return found
-
-
-def _treat(rules: Sequence[_Rule], default: int) -> Code:
-    """Return what is done with one call."""
-    code: Code = [(_RETURN, 0, 0, default)]
-    if rules[0].argument is None:
-        return [(_RETURN, 0, 0, rules[0].action)]
-    for rule in reversed(rules):
-        assert rule.argument is not None
-        code = _compare(rule.argument, [(_RETURN, 0, 0, rule.action)], code)
-    if rules[0].argument["op"] == "SCMP_CMP_MASKED_EQ":  # all masks are of 32 bits
-        return code
-    high = _ARGUMENTS + 8 * rules[0].argument["index"] + _HIGH
-    return [(_LOAD, 0, 0, high), *_if(_EQUAL, 0, code, [(_RETURN, 0, 0, default)])]
-
-
-def _compare(argument: Mapping[str, Any], yes: Code, no: Code) -> Code:
-    """Compare the lower half of an argument."""
-    load = (_LOAD, 0, 0, _ARGUMENTS + 8 * argument["index"] + _LOW)
-    value = argument["value"]
-    match argument["op"]:
-        case "SCMP_CMP_EQ":
-            return [load, *_if(_EQUAL, value, yes, no)]
-        case "SCMP_CMP_LT":
-            return [load, *_if(_AT_LEAST, value, no, yes)]
-        case "SCMP_CMP_MASKED_EQ":
-            return [load, (_AND, 0, 0, value), *_if(_EQUAL, argument["valueTwo"], yes, no)]
-        case other:
-            raise AssertionError(other)
-
-
-def _search(ranges: Sequence[tuple[int, Code]]) -> Code:
-    """Find the range that a number is in, by halves."""
-    if len(ranges) == 1:
-        return ranges[0][1]
-    middle = len(ranges) // 2
-    return _if(_AT_LEAST, ranges[middle][0], _search(ranges[middle:]), _search(ranges[:middle]))
-
-
-def _if(test: int, operand: int, yes: Code, no: Code) -> Code:
-    """Do one or the other; ``yes`` ends with a return, as all code does."""
-    if len(yes) <= _FAR:
-        return [(test, 0, len(yes), operand), *yes, *no]
-    return [(test, 1, 0, operand), (_ALWAYS, 0, 0, len(yes)), *yes, *no]

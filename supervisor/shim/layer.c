@@ -70,7 +70,7 @@ void layer_gids(const char *lines) {
 
 void layer_check(void) {
     if ((layer.lower == NULL) != (layer.target == NULL))
-        fail(0, "options", "--lower and --layer or --target go together");
+        fail(0, "options", "--lower and --layer go together, or --lower and --target");
     if (layer.bare && !idmap_wanted())
         fail(0, "options", "--target goes with --lower-uids and --lower-gids");
     if ((layer.ids[0] == NULL) != (layer.ids[1] == NULL) || (layer.ids[0] && !layer.target))

@@ -16,6 +16,7 @@ from os.path import basename, dirname, join
 
 import attrs
 
+from ._claims import LINK
 from ._ids import INIT, RESERVED, check_exec_id, check_id, is_id
 
 
@@ -100,6 +101,11 @@ class ContainerLayout:
     def run(self, number: int) -> str:
         """Return the file of the `Result` of an earlier run."""
         return join(self.path, "runs", f"{number}.json")
+
+    @property
+    def ids(self) -> str:
+        """A link to the claim on the ids of its user namespace, where it has some of its own."""
+        return join(self.path, LINK)
 
     @property
     def cleanup(self) -> str:

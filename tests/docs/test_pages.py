@@ -131,7 +131,7 @@ def test_the_keys_of_the_records_are_documented(
     assert sorted(first_column(section("state.md", heading))) == sorted(known_keys(record))
 
 
-SHIM_PARTS = ("shim", "files", "layer", "log", "terminal")
+SHIM_PARTS = ("shim", "files", "idmap", "layer", "log", "terminal")
 
 
 def test_the_phases_of_the_report_are_documented() -> None:

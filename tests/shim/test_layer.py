@@ -222,6 +222,13 @@ def test_killed_while_ids_are_mapped(rig: Rig, lower: Path, target: Path) -> Non
         (["--uids", "0 0 1\n" * 3000], "these ids are too many"),
         (["--uids", "0 0 1"], "--uids and --gids go together, and with --layer"),
         (["--uids", "0 0 1", "--gids", "0 0 1"], "--uids and --gids go together, and with --layer"),
+        (["--target", "/"], "--lower and --layer go together, or --lower and --target"),
+        (["--lower", "/", "--target", "/x"], "--target goes with --lower-uids and --lower-gids"),
+        (["--lower-uids", "0 0 1"], "--lower-uids and --lower-gids go together"),
+        (
+            ["--lower-uids", "0 0 1", "--lower-gids", "0 0 1"],
+            "--lower-uids and --lower-gids go together, and with --lower",
+        ),
     ],
 )
 def test_bad_options(rig: Rig, words: list[str], said: str) -> None:

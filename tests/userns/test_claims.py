@@ -47,25 +47,26 @@ def remove(place: Path, name: str, *, kindly: bool) -> None:
 BLOCKS = st.builds(Block, st.integers(1, 60), st.integers(1, 60), st.integers(1, 20))
 
 
-@given(
-    offers=st.lists(st.lists(BLOCKS, min_size=1, max_size=6), max_size=12),
-    data=st.data(),
-)
-def test_no_two_overlap(offers: list[list[Block]], data: st.DataObject) -> None:
+OFFERS = st.lists(BLOCKS, min_size=1, max_size=6)
+LEAVING = st.none() | st.tuples(st.integers(0, 20), st.booleans())
+
+
+@given(st.lists(st.tuples(OFFERS, LEAVING), max_size=12))
+def test_no_two_overlap(steps: list[tuple[list[Block], tuple[int, bool] | None]]) -> None:
     """Whatever is offered and whoever goes, and however: those that are there share no id, and
     who is refused could have had none."""
     with tempfile.TemporaryDirectory() as name:
         place, there = Path(name), dict[str, Block]()
-        for number, offer in enumerate(offers):
+        for number, (offer, leaving) in enumerate(steps):
             claim = make(place, f"c{number}", offer)
             if claim is None:
                 assert all(any(b.overlaps(t) for t in there.values()) for b in offer)
                 continue
             assert not any(claim.block.overlaps(other) for other in there.values())
             there[f"c{number}"] = claim.block
-            if data.draw(st.booleans()):
-                gone = data.draw(st.sampled_from(sorted(there)))
-                remove(place, gone, kindly=data.draw(st.booleans()))
+            if leaving is not None:
+                gone = sorted(there)[leaving[0] % len(there)]
+                remove(place, gone, kindly=leaving[1])
                 del there[gone]
 
 
