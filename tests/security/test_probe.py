@@ -76,7 +76,7 @@ async def probe(kind: str, ground: Path, runtime: Any, **options: Any) -> Answer
             done = await run_container(
                 made, supervisor=sup, capture_stdout=True, capture_stderr=True
             )
-    found: Answers = json.loads(done.stdout)
+    found: Answers = json.loads(done.stdout or b"")
     return found
 
 
