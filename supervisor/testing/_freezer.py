@@ -19,16 +19,17 @@ from .._pidfd import PidFd
 from ._processes import descendants, state_of
 
 _POLL_SECONDS: Final = 0.001
+_LOOKS: Final = 200
 
 
 @contextlib.asynccontextmanager
 async def frozen_cgroup(directory: str, *, seconds: float) -> AsyncIterator[None]:
     """Freeze a cgroup directory of either version during the block."""
     file, freeze, thaw = _switch(directory)
-    file.write_text(freeze)
     try:
         with trio.move_on_after(seconds) as scope:
-            while not _is_frozen(directory):
+            while not await _freeze(directory, file, freeze):
+                file.write_text(thaw)  # version 1 may stay on its way: from the beginning, then
                 await trio.sleep(_POLL_SECONDS)
         if scope.cancelled_caught:
             raise DeadlineExpired(f"{directory} isn't frozen", seconds=seconds)
@@ -36,6 +37,16 @@ async def frozen_cgroup(directory: str, *, seconds: float) -> AsyncIterator[None
     finally:
         with contextlib.suppress(FileNotFoundError, OSError):
             file.write_text(thaw)
+
+
+async def _freeze(directory: str, file: Path, freeze: str) -> bool:
+    """Ask for it, and say whether it is frozen a moment later."""
+    file.write_text(freeze)
+    for _ in range(_LOOKS):
+        if _is_frozen(directory):
+            return True
+        await trio.sleep(_POLL_SECONDS)
+    return False
 
 
 @contextlib.asynccontextmanager

@@ -65,7 +65,7 @@ FAMILIES: Final = {
     "socket(44, 3, 0)": "AF_XDP",
 }
 MOBY: Final[dict[str, str]] = OURS | dict.fromkeys(FAMILIES, "reached")
-"""What docker's profile does with each, as it was read call by call."""
+"""What docker's profile does with each, as far as it was read: no docker is run here."""
 
 READS: Final = _words("""
     /proc/kcore /proc/keys /proc/timer_list /proc/timer_stats /proc/latency_stats /proc/sched_debug
