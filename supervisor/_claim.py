@@ -28,6 +28,8 @@ _STATE_FILES: Final = ("state.json", "status", "config.json")
 def is_shared(record: ContainerRecord) -> bool:
     """Whether others may have containers in its runtime's ``--root``."""
     own = RootLayout(record.root).runtime_root
+    if record.runtime_root == own:
+        return False
     return os.path.realpath(record.runtime_root) != os.path.realpath(own)
 
 

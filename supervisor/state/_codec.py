@@ -209,6 +209,8 @@ def _converter() -> cattrs.Converter:
         converter.register_structure_hook(kind, _exactly(kind))
     converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _texts)
     converter.register_structure_hook_func(_is_mapping, _exactly(dict))
+    # Made of JSON values already, when the record was made: no need to look at each of them again.
+    converter.register_unstructure_hook_func(_is_mapping, lambda value: value)
     converter.register_structure_hook(enum.Enum, _member)
     structure, unstructure = _hooks(converter, ExitStatus)
     converter.register_structure_hook(ExitStatus, structure)

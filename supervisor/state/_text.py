@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +49,9 @@ def check_int(value: object, name: str, *, least: int, most: int) -> int:
     return int(value)
 
 
+_PLAIN_INT = 2**64
+
+
 def copy_json(value: object, name: str, *, nul: bool = True, depth: int = 0) -> Any:
     """Return a deep copy of ``value``, made of dict, list, str, int, float, bool and None.
 
@@ -60,6 +64,9 @@ def copy_json(value: object, name: str, *, nul: bool = True, depth: int = 0) -> 
     Raises:
         InvalidValue: something in it wouldn't come back equal from JSON; named by its place.
     """
+    if depth == 0:
+        with contextlib.suppress(_NotPlain):
+            return _copy_plain(value, nul=nul, depth=0)
     if depth > MAX_DEPTH:
         raise InvalidValue(f"{name} is nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool):
@@ -80,6 +87,44 @@ def copy_json(value: object, name: str, *, nul: bool = True, depth: int = 0) -> 
 
 def copy_object(value: object, name: str, *, nul: bool = True, depth: int = 0) -> dict[str, Any]:
     """Return a deep copy of ``value``, which must be a mapping; see `copy_json`."""
+    if type(value) is dict and depth == 0:
+        with contextlib.suppress(_NotPlain):
+            plain: dict[str, Any] = _copy_plain(value, nul=nul, depth=0)
+            return plain
+    return _copy_object(value, name, nul=nul, depth=depth)
+
+
+class _NotPlain(Exception):
+    """Something that has to be looked at more closely."""
+
+
+def _copy_plain(value: object, *, nul: bool, depth: int) -> Any:
+    """Return a copy of what is plainly right: a tenth of the time, and no names for errors."""
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    if kind is str:
+        return _plain_text(value, nul=nul)
+    if isinstance(value, int) and kind is int and -_PLAIN_INT < value < _PLAIN_INT:
+        return value
+    if depth < MAX_DEPTH:
+        if kind is dict and isinstance(value, dict):
+            return {
+                _plain_text(key, nul=nul): _copy_plain(item, nul=nul, depth=depth + 1)
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [_copy_plain(item, nul=nul, depth=depth + 1) for item in value]
+    raise _NotPlain
+
+
+def _plain_text(value: object, *, nul: bool) -> str:
+    if type(value) is str and value.isascii() and (nul or "\0" not in value):
+        return value
+    raise _NotPlain
+
+
+def _copy_object(value: object, name: str, *, nul: bool, depth: int) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidValue(f"{name} must be a mapping, not {type(value).__name__}")
     copied: dict[str, Any] = {}
