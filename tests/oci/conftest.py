@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from supervisor._temporary import PLACE
 from supervisor.oci import Bundle
 from supervisor.oci._init import is_static
 from supervisor.oci._runtime import why_not
@@ -40,7 +40,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Where temporary bundles go; none may be left when a test has ended."""
     directory = tmp_path / "temporary"
     directory.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    monkeypatch.setenv(PLACE, str(directory))
     yield directory
     if os.listdir(directory):
         gc.collect()
