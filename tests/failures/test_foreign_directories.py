@@ -1,7 +1,7 @@
 """Below a durable root nothing is believed, made, run or deleted that isn't ours.
 
-A subdirectory of somebody else's with a forged `state.json` had its `runtime` run as root by the next
-open, and was deleted; a `lock` was made in every directory before anything was looked at.
+A subdirectory of somebody else's with a forged `state.json` had its `runtime` run as root by the
+next open, and was deleted; a `lock` was made in every directory before anything was looked at.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ async def test_a_forged_container(
 async def test_a_file_that_decides(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, name: str, spoil: Spoil
 ) -> None:
-    """In a directory of ours a file that others may write to is garbage, and its container broken."""
+    """Also in a directory of ours: what others may write to is garbage, its container broken."""
     async with supervisor(root) as sup:
         await sup.create("a", bundle("true"))
     spoil(root / "a" / name)
@@ -126,7 +126,7 @@ async def test_a_file_that_decides(
 async def test_a_process_directory(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, spoil: Spoil
 ) -> None:
-    """Whose an exec's directory is decides who says what is signalled, and where lines are written."""
+    """Whose an exec's directory is, says what is signalled, and where lines are written."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -177,7 +177,7 @@ async def test_data_of_a_users_own(
         assert sorted(sup.broken) == ["data", "empty"]
         for id in ("data", "empty"):
             assert "no container" in sup.broken[id].reason
-            with pytest.raises(InvalidValue, match="isn't deleted: .*no container"):
+            with pytest.raises(InvalidValue, match=r"isn't deleted: .*no container"):
                 await sup.delete_broken(id)
             with pytest.raises(ContainerExists):
                 await sup.create(id, bundle("true"))

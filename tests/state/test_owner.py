@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.state import distrust, distrust_directory, distrust_way
 from supervisor.state import _owner as owner
+from supervisor.state import distrust, distrust_directory, distrust_way
 
 STRANGER = 65534
 _PR_SET_DUMPABLE = 4
@@ -68,7 +68,7 @@ def test_no_directory(place: Path) -> None:
 @root_only
 @pytest.mark.parametrize("sticky", [0, 0o1000])
 def test_a_way_through_somebody_elses(place: Path, sticky: int) -> None:
-    """Its owner may replace what is in a directory, also in a sticky one: also one that is missing."""
+    """Its owner may replace what is in a directory, also in a sticky one, or what is missing."""
     os.chown(place.parent, STRANGER, STRANGER)
     place.parent.chmod(0o755 | sticky)
     for path in (place, place / "missing" / "more"):
@@ -119,7 +119,6 @@ def test_a_group_that_is_somebody_elses_first(place: Path, monkeypatch: pytest.M
     assert distrust_way(str(place)) is not None
 
 
-
 @pytest.mark.parametrize(("uid_map", "trusted"), [("0 0 1\n", True), ("0 0 4294967295\n", False)])
 def test_an_unmapped_owner(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uid_map: str, trusted: bool
@@ -140,7 +139,7 @@ def test_without_a_map(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @root_only
 def test_in_a_namespace() -> None:
-    """With only one user mapped, the machine's own directories are no stranger's: the real kernel."""
+    """With one user mapped, the machine's own directories are no stranger's: the real kernel."""
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
