@@ -86,6 +86,8 @@ def _make(given: str, real: str) -> None:
     """Make a root that isn't there, by its real path: a link in ``given`` may be another by now."""
     if os.path.isdir(real):
         return
+    if os.path.lexists(given):  # a file, or a link that leads nowhere
+        raise FileExistsError(given)
     os.makedirs(real, mode=_MODE, exist_ok=True)
     _check_way(given, real)  # under umask 0 others may write to what was made above it
 

@@ -23,6 +23,7 @@ from supervisor import (
     SupervisorError,
     open_supervisor,
 )
+from supervisor._temporary import PLACE
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import left, reap, shim_of
@@ -307,7 +308,7 @@ async def test_ephemeral(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An ephemeral supervisor on a full disk says so, and one on a tiny disk undoes its creates."""
-    monkeypatch.setattr("tempfile.tempdir", str(disk.path))
+    monkeypatch.setenv(PLACE, str(disk.path))
     disk.fill(inodes=0)
     with pytest.raises(DiskFull):
         async with open_supervisor(runtime=runtime, cgroup_parent=cgroup_parent):

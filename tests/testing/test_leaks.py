@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import trio
 import trio.testing
 
 from supervisor import InvalidValue
+from supervisor._temporary import PLACE
 from supervisor.cgroups import Hierarchies
 from supervisor.testing import LeakError, leak_check
 from tests.support.leaks import children, command, wait_for
@@ -117,7 +117,7 @@ async def test_names_what_is_left(leave: Leave, root: Path) -> None:
 
 def test_ephemeral_roots(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> None:
     """A temporary root that is left is found, and others' files in /tmp aren't looked at."""
-    monkeypatch.setattr(tempfile, "tempdir", str(workdir))
+    monkeypatch.setenv(PLACE, str(workdir))
     with pytest.raises(LeakError) as caught, leak_check(seconds=0):
         (workdir / "trio-supervisor-0123").mkdir()
         (workdir / "something").mkdir()
