@@ -137,9 +137,9 @@ def test_a_bundle_whose_place_somebody_took(keeper: KeeperRig, tmp_path: Path) -
     assert (taken / "precious").exists()
 
 
-@pytest.mark.parametrize(("levels", "length"), [(200, 250), (6000, 1)])
+@pytest.mark.parametrize(("levels", "length"), [(200, 250), (1000, 1)])
 def test_any_depth(keeper: KeeperRig, levels: int, length: int) -> None:
-    """A tree that no path can name goes, also if much of it goes between two ticks of the clock."""
+    """A tree that no path can name goes, and one of many levels."""
     fd = os.open(keeper.root, os.O_RDONLY | os.O_DIRECTORY)
     for _ in range(levels):
         name = "d" * length
