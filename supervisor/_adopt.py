@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -98,6 +99,8 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
         lock = Lock.take(layout.lock)
     except (FileNotFoundError, NotADirectoryError):
         return None  # deleted under our eyes
+    except StateCorrupt as error:
+        return _broken(layout, error)
     core = None
     try:
         record = load_record(recovery.root, layout)
@@ -123,9 +126,14 @@ def strange(layout: ContainerLayout) -> str | None:
     why = distrust_directory(layout.path)
     if why is not None:
         return f"its directory {why}: it was not made by us, and is left as it is"
-    signs = (layout.state, layout.lock, layout.init.path)
+    signs = (layout.state, layout.lock, layout.init.record)
     if not any(os.path.lexists(sign) for sign in signs):
         return "its directory holds no container: it is left as it is"
+    for process in layout.processes():
+        with contextlib.suppress(FileNotFoundError):
+            why = distrust_directory(process.path)
+            if why is not None:
+                return f"the directory of its process {process.id} {why}: it is left as it is"
     return None
 
 
@@ -144,6 +152,8 @@ async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
     except (FileNotFoundError, NotADirectoryError):  # its supervisor has deleted it
         forget(recovery, core)
         return None
+    except StateCorrupt as error:
+        return _broken(core.layout, error)
     if lock is None:
         return None
     try:

@@ -34,6 +34,8 @@ async def discard(host: Host, layout: ContainerLayout, presumed: ContainerRecord
         lock = Lock.take(layout.lock)
     except FileNotFoundError:  # it was removed by hand
         return
+    except StateCorrupt as error:
+        raise InvalidValue(f"it isn't deleted: {error}", container=layout.id) from error
     if lock is None:
         raise ContainerLocked(
             "cannot delete it: another supervisor that is alive supervises it",

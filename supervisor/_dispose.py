@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from ._claim import is_ours
-from ._errors import CleanupIncomplete, SupervisorError, scarcity
+from ._errors import CleanupIncomplete, StateCorrupt, SupervisorError, scarcity
 from ._host import Host, shielded
 from ._make import NEW
 from ._points import Point
@@ -119,7 +119,7 @@ def sweep(directory: str) -> None:
     except OSError as error:
         raise scarcity(error) from error
     for path in found:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StateCorrupt):  # a lock of somebody else's, too
             if distrust_directory(path) is not None:
                 continue  # somebody else's
             if os.path.basename(path).startswith(DELETED):

@@ -159,7 +159,7 @@ async def _forget_when_collected(core: Core, process: Process, lock: Lock | None
     if lock is not None:
         remove_directory(layout.path)
     elif core.lock is not None:  # it was another supervisor's when we found it
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, StateCorrupt):
             freed = Lock.take(layout.lock)
             if freed is not None:
                 with freed:

@@ -11,7 +11,14 @@ from collections.abc import Iterator
 import attrs
 
 from ._errors import InvalidValue, scarcity
-from .state import Descriptor, close_in_children, distrust_way, lifted
+from .state import (
+    Descriptor,
+    RootLayout,
+    close_in_children,
+    distrust_directory,
+    distrust_way,
+    lifted,
+)
 
 _MODE = 0o711  # a user namespace's root must be able to pass through
 
@@ -51,11 +58,9 @@ def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
     """
     given = _check_path(path)
     real = os.path.realpath(given)
-    why = distrust_way(real)
-    if why is not None:
-        raise InvalidValue(f"the root {given} isn't safe: {why}")
+    _check_way(given, real)
     try:
-        os.makedirs(given, mode=_MODE, exist_ok=True)
+        _make(given, real)
         descriptor = close_in_children(
             lifted(os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
         )
@@ -65,10 +70,36 @@ def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
         raise scarcity(error) from error
     try:
         _check_owner(given, os.fstat(descriptor.fd))
+        _check_runtime_root(given, real)
     except BaseException:
         descriptor.close()
         raise
     return real, descriptor
+
+
+def _make(given: str, real: str) -> None:
+    """Make a root that isn't there, by its real path: a link in ``given`` may be another by now."""
+    if os.path.isdir(real):
+        return
+    if os.path.lexists(given):  # a file, or a link that leads nowhere
+        raise FileExistsError(given)
+    os.makedirs(real, mode=_MODE, exist_ok=True)
+    _check_way(given, real)  # under umask 0 others may write to what was made above it
+
+
+def _check_way(given: str, real: str) -> None:
+    why = distrust_way(real)
+    if why is not None:
+        raise InvalidValue(f"the root {given} isn't safe: {why}")
+
+
+def _check_runtime_root(given: str, real: str) -> None:
+    """Refuse a root whose runtimes would believe somebody else's files: they hold hooks."""
+    path = RootLayout(real).runtime_root
+    with contextlib.suppress(FileNotFoundError):
+        why = distrust_directory(path)
+        if why is not None:
+            raise InvalidValue(f"the root {given} isn't safe: {path} {why}")
 
 
 def _check_path(path: str | os.PathLike[str]) -> str:

@@ -58,7 +58,7 @@ class Temporary:
         """Make one, under a name that is nobody's yet.
 
         Raises:
-            InvalidValue: the place that the environment names can't be used.
+            InvalidValue: as `places`.
             DiskFull, TooManyFiles, OSError: it can't be made.
         """
         try:
@@ -66,7 +66,8 @@ class Temporary:
             try:
                 return cls(path, _open(path))
             except BaseException:
-                os.rmdir(path)
+                with contextlib.suppress(OSError):  # it may be gone, or somebody else's
+                    os.rmdir(path)
                 raise
         except OSError as error:
             raise scarcity(error) from error
@@ -88,6 +89,11 @@ class Temporary:
     def fd(self) -> int:
         """The descriptor of the directory."""
         return self._descriptor.fd
+
+    @property
+    def may_be_swept(self) -> bool:
+        """Whether it lies where somebody may sweep what is old and not locked: in /tmp."""
+        return os.path.dirname(self.path) not in (_own_path(), _SHARED_MEMORY)
 
     def remove(self) -> None:
         """Remove it with all that is in it, if it still is the one that was made; close it."""
@@ -116,16 +122,17 @@ def places() -> list[str]:
     """Return where temporary directories of ours may lie, the best first.
 
     Raises:
-        InvalidValue: the environment names a place that can't be used.
+        InvalidValue: the environment names a place that can't be used, or where others may
+            replace what we make; or there is no other one.
     """
     named = os.environ.get(PLACE)
     if named:
-        return [_named(named)]
+        return [_safe(_named(named))]
     own = _own_place()
     candidates = [path for path in (own, _SHARED_MEMORY) if path is not None and _usable(path)]
     in_memory = [path for path in candidates if _is_in_memory(path)]
     found = in_memory or [path for path in candidates if path == own]
-    found = found or [os.path.realpath(tempfile.gettempdir())]
+    found = found or [_safe(os.path.realpath(tempfile.gettempdir()))]
     if found[0] != own:
         _say(own, found[0])
     return found
@@ -146,14 +153,32 @@ def _named(path: str) -> str:
     return real
 
 
-def _own_place() -> str | None:
-    """Return the directory of ours below that for runtime files, made if it isn't there."""
-    above = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
+def _safe(path: str) -> str:
+    why = distrust_way(os.path.join(path, _OWN))
+    if why is not None:
+        raise InvalidValue(f"no temporary directory is safe there: {why}; {PLACE} names a place")
+    return path
+
+
+def _above() -> str:
+    return "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
+
+
+def _own_path() -> str | None:
+    """Return the path of the directory of ours below that for runtime files."""
+    above = _above()
     if not os.path.isabs(above) or os.path.realpath(above) != os.path.normpath(above):
         return None
-    path = os.path.join(os.path.normpath(above), _OWN)
+    return os.path.join(os.path.normpath(above), _OWN)
+
+
+def _own_place() -> str | None:
+    """Return that directory, made if it isn't there."""
+    path = _own_path()
+    if path is None:
+        return None
     with contextlib.suppress(OSError):
-        if distrust(os.stat(above)) is None and distrust_way(path) is None:
+        if distrust(os.stat(os.path.dirname(path))) is None and distrust_way(path) is None:
             os.mkdir(path, MODE)
             os.chmod(path, MODE)  # whatever the umask
     return path

@@ -20,7 +20,7 @@ from ..state._files import write_whole
 from ..state._scarcity import scarce
 from ..state._text import check_text
 from ._arguments import Arguments, check_arguments
-from ._directory import MODE, made_directory, remove_owned
+from ._directory import MODE, Made, made_directory, remove_owned
 from ._host import HostView, build_view, view_host
 from ._ids import UserNamespace
 from ._init import init_path
@@ -308,18 +308,18 @@ class Bundle:
         target = None if path is None else _path(path, "path")
         if view is not None and target is not None and os.path.lexists(f"{target}/{ROOTFS}"):
             raise InvalidValue(f"path: there is a {ROOTFS} in {target} already")
-        with made_directory(target) as directory:
+        with made_directory(target) as made:
             if view is not None:
-                build_view(view, os.path.join(directory, ROOTFS))
+                build_view(view, os.path.join(made.path, ROOTFS))
             text = json.dumps(spec, sort_keys=True) + "\n"  # laid out, it takes three times as long
-            write_whole(os.path.join(directory, "config.json"), text.encode())
-            bundle = cls(directory, spec, view)
+            write_whole(os.path.join(made.path, "config.json"), text.encode())
+            bundle = cls(made.path, spec, view)
         if target is None:
-            bundle._own()
+            bundle._own(made)
         return bundle
 
-    def _own(self) -> None:
-        removal = weakref.finalize(self, remove_owned, self.path, os.getpid())
+    def _own(self, made: Made) -> None:
+        removal = weakref.finalize(self, remove_owned, made, os.getpid())
         object.__setattr__(self, "_removal", removal)
 
     @property

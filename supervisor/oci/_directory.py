@@ -8,6 +8,8 @@ import os
 import shutil
 from collections.abc import Iterator
 
+import attrs
+
 from .._errors import InvalidValue
 from .._temporary import Temporary
 from ..state._scarcity import scarce
@@ -19,8 +21,26 @@ shut it out)."""
 logger = logging.getLogger(__name__)
 
 
+@attrs.frozen
+class Made:
+    """The directory of a new bundle.
+
+    Attributes:
+        path: its path.
+        held: keeps those who sweep temporary files off it, where that is needed.
+    """
+
+    path: str
+    held: Temporary | None = None
+
+    def close(self) -> None:
+        """Let go of it; the directory stays."""
+        if self.held is not None:
+            self.held.close()
+
+
 @contextlib.contextmanager
-def made_directory(path: str | None) -> Iterator[str]:
+def made_directory(path: str | None) -> Iterator[Made]:
     """Make the directory for a bundle; if the block fails, nothing of it is left.
 
     Args:
@@ -32,23 +52,24 @@ def made_directory(path: str | None) -> Iterator[str]:
         OSError: it can't be made.
     """
     with scarce():
-        if path is None:
-            directory, ours = _make_temporary(), True
-        else:
-            directory, ours = path, _make(path)
-        before = set() if ours else set(os.listdir(directory))
+        made, ours = (_make_temporary(), True) if path is None else (Made(path), _make(path))
+        before = set() if ours else set(os.listdir(made.path))
         try:
             if ours:
-                os.chmod(directory, MODE)
-            yield directory
+                os.chmod(made.path, MODE)
+            yield made
         except BaseException:
-            _undo(directory, ours=ours, before=before)
+            _undo(made.path, ours=ours, before=before)
+            made.close()
             raise
 
 
-def _make_temporary() -> str:
-    with contextlib.closing(Temporary.make()) as made:
-        return made.path
+def _make_temporary() -> Made:
+    made = Temporary.make()
+    if made.may_be_swept:
+        return Made(made.path, made)
+    made.close()  # a descriptor less for each bundle
+    return Made(made.path)
 
 
 def _make(path: str) -> bool:
@@ -78,14 +99,18 @@ def _undo(directory: str, *, ours: bool, before: set[str]) -> None:
                 os.unlink(path)
 
 
-def remove_owned(directory: str, owner_pid: int) -> None:
+def remove_owned(made: Made, owner_pid: int) -> None:
     """Remove a temporary bundle, in the process that made it only: a forked child has it on loan.
 
     It is left where it is while something is mounted below it: removing would go on into that,
     which may be the host's /usr.
     """
-    if os.getpid() != owner_pid:
-        return
+    if os.getpid() == owner_pid:
+        _remove(made.path)
+        made.close()
+
+
+def _remove(directory: str) -> None:
     try:
         in_use = _mounted_below(directory)
     except OSError:  # no descriptor is left to look with

@@ -5,7 +5,9 @@ Source: man 7 fifo; the facts about non-blocking reads are in docs/shim-protocol
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 import trio
 
@@ -19,6 +21,15 @@ def make_fifos(*paths: str) -> None:
         os.mkfifo(path, 0o600)
 
 
+def _open(path: str, mode: int) -> int:
+    """Open a fifo: what stands in its place may be a file that our line would be written into."""
+    fd = lifted(os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.ENXIO, "not a fifo", path)
+
+
 class ExitFifo:
     """The reading end of ``exit``.
 
@@ -28,7 +39,7 @@ class ExitFifo:
     def __init__(self, path: str) -> None:
         self._fd = -1
         try:
-            self._fd = lifted(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            self._fd = _open(path, os.O_RDONLY)
         except OSError as error:
             raise scarcity(error) from error
 
@@ -64,7 +75,7 @@ def send_line(control: str, line: str, *, container: str | None = None) -> None:
         TooManyFiles: no descriptor was left.
     """
     try:
-        fd = lifted(os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        fd = _open(control, os.O_WRONLY)
         try:
             os.write(fd, f"{line}\n".encode())  # below PIPE_BUF: whole or not at all
         finally:

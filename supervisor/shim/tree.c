@@ -78,30 +78,33 @@ int open_below(int directory, const char *name) {
 struct removal {
     int top;   /* the directory that is emptied */
     int depth; /* how far below it we are: each level takes descriptors */
+    unsigned *done; /* how much was removed or lifted */
 };
 
 /* What lies too deep goes to the top, under a name of its own, and is emptied from there. */
-static void lift(int directory, const char *name, int top) {
+static bool lift(int directory, const char *name, int top) {
     static unsigned number;
     char other[NAME_SIZE];
     snprintf(other, sizeof other, ".keeper-%d-%u", (int)getpid(), number++);
-    renameat(directory, name, top, other);
+    return renameat(directory, name, top, other) == 0;
+}
+
+static bool unlink_any(int directory, const char *name) {
+    return unlinkat(directory, name, 0) == 0 || unlinkat(directory, name, AT_REMOVEDIR) == 0;
 }
 
 static bool remove_entry(int directory, const char *name, void *data) {
     const struct removal *at = data;
-    struct removal next = {at->top, at->depth + 1};
-    if (unlinkat(directory, name, 0) == 0 || unlinkat(directory, name, AT_REMOVEDIR) == 0)
-        return true;
-    if (next.depth > DEEPEST) {
-        lift(directory, name, at->top);
-        return true;
+    struct removal next = {at->top, at->depth + 1, at->done};
+    bool gone = unlink_any(directory, name);
+    int below = gone || next.depth > DEEPEST ? -1 : open_below(directory, name);
+    if (!gone && next.depth > DEEPEST) gone = lift(directory, name, at->top);
+    if (below >= 0) {
+        for_each(below, remove_entry, &next);
+        close(below);
+        gone = unlinkat(directory, name, AT_REMOVEDIR) == 0;
     }
-    int below = open_below(directory, name);
-    if (below < 0) return true;
-    for_each(below, remove_entry, &next);
-    close(below);
-    unlinkat(directory, name, AT_REMOVEDIR);
+    if (gone) ++*at->done;
     return true;
 }
 
@@ -118,15 +121,14 @@ static bool is_empty(int directory) {
 }
 
 void empty_tree(int directory) {
-    struct removal all = {directory, 0};
-    struct stat before, after;
+    unsigned done, before;
+    struct removal all = {directory, 0, &done};
+    done = 0;
+    /* As long as something goes, what was lifted may still be there. (Not by the time of the last
+     * change: that stands still between two ticks of the kernel's clock.) */
     for (int pass = 0; pass < PASSES; pass++) {
-        if (fstat(directory, &before) < 0) return;
+        before = done;
         for_each(directory, remove_entry, &all);
-        /* As long as something went, what was lifted may still be there. */
-        if (is_empty(directory) || fstat(directory, &after) < 0) return;
-        if (before.st_mtim.tv_sec == after.st_mtim.tv_sec &&
-            before.st_mtim.tv_nsec == after.st_mtim.tv_nsec)
-            return;
+        if (done == before || is_empty(directory)) return;
     }
 }

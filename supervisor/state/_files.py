@@ -94,12 +94,24 @@ def read_own(path: str) -> bytes:
                 raise
             raise StateCorrupt(path, "a symbolic link") from error
         try:
-            why = distrust(os.fstat(fd))
-            if why is not None:
-                raise StateCorrupt(path, f"it {why}")
+            require_own(fd, path)
             return _read(fd, path)
         finally:
             os.close(fd)
+
+
+def require_own(fd: int, path: str) -> None:
+    """Require that an open file is a regular one that only we may have written.
+
+    Raises:
+        StateCorrupt: it isn't.
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise StateCorrupt(path, "not a regular file")
+    why = distrust(status)
+    if why is not None:
+        raise StateCorrupt(path, f"it {why}")
 
 
 def _read(fd: int, path: str) -> bytes:

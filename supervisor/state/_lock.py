@@ -6,15 +6,19 @@ descriptor holds it too, and it ends when the last copy is closed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from types import TracebackType
 from typing import Self
 
+from .._errors import StateCorrupt
 from ._descriptors import NO_FORK, Descriptor, close_in_children, lifted
+from ._files import require_own
 from ._scarcity import scarce
 
 _TRIES = 100
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Lock:
@@ -33,6 +37,7 @@ class Lock:
         Raises:
             FileNotFoundError: its directory isn't there, or not any more.
             TooManyFiles: no descriptor is left.
+            StateCorrupt: it is no file that only we may open: others could hold us up.
             OSError: it can't be opened.
         """
         for _ in range(_TRIES):
@@ -82,7 +87,7 @@ def held(path: str) -> bool:
     """
     try:
         with scarce():
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:
@@ -93,8 +98,22 @@ def held(path: str) -> bool:
 
 def _open(path: str) -> Descriptor:
     with NO_FORK, scarce():
-        fd = lifted(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        return close_in_children(fd)
+        descriptor = close_in_children(lifted(_open_file(path)))
+    try:
+        require_own(descriptor.fd, path)
+    except BaseException:
+        descriptor.close()
+        raise
+    return descriptor
+
+
+def _open_file(path: str) -> int:
+    try:
+        return os.open(path, _FLAGS, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            raise
+        raise StateCorrupt(path, "not a regular file") from error
 
 
 def _lock(fd: int) -> bool:

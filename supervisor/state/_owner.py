@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from os import geteuid
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_UID_MAP = "/proc/self/uid_map"
 _OVERFLOW_ID = 65534  # what stands for an owner that has no id in our user namespace
 
 
@@ -76,7 +77,9 @@ def _is_our_group(gid: int) -> bool:
         name, group = pwd.getpwuid(geteuid()).pw_name, grp.getgrgid(gid)
     except KeyError:
         return False
-    return group.gr_name == name and set(group.gr_mem) <= {name}
+    if group.gr_name != name or not set(group.gr_mem) <= {name}:
+        return False
+    return all(one.pw_gid != gid or one.pw_name == name for one in pwd.getpwall())
 
 
 def _is_unmapped(uid: int) -> bool:
@@ -84,7 +87,7 @@ def _is_unmapped(uid: int) -> bool:
     if uid != _OVERFLOW_ID:
         return False
     try:
-        with open("/proc/self/uid_map") as file:
+        with open(_UID_MAP) as file:
             maps = [tuple(map(int, line.split())) for line in file]
     except (OSError, ValueError):
         return False

@@ -225,13 +225,22 @@ def _everything(places: _Places) -> Iterator[tuple[tuple[object, ...], Leak]]:
 
 
 def _descriptors() -> dict[int, str]:
+    """Return our open descriptors; a temporary directory's goes with that, which is told itself."""
     found = {}
+    ours = tuple(os.path.join(place, PREFIX) for place in temporary_places())
     for name in names_in("/proc/self/fd"):
         try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the one that listed them
             continue
+        if not any(_is_entry(target, prefix) for prefix in ours):
+            found[int(name)] = target
     return found
+
+
+def _is_entry(path: str, prefix: str) -> bool:
+    """Whether a path begins so, and is no longer one below that."""
+    return path.startswith(prefix) and "/" not in path[len(prefix) :]
 
 
 def _cgroups(parent: str | None) -> Iterator[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from supervisor.cgroups import Hierarchies
+from supervisor.testing._processes import name_of
 from tests.conftest import MakeBundle
-from tests.support.leaks import descendants, wait_for
+from tests.support.leaks import STRANGERS, children, descendants, reap_strangers, wait_for
 from tests.support.runtimes import Choice
 from tests.support.victim import victim
 
@@ -59,6 +60,39 @@ def test_killed_program_leaves_nothing(
         if "tests.support.victim" in line:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def test_killed_with_all_its_children(
+    choice: Choice, cgroup_parent: str, bundle: MakeBundle, workdir: Path
+) -> None:
+    """A script that ends a program and its children takes the shims along, but not the keeper.
+
+    The keeper was a child too: the containers ran on, and nobody could adopt them.
+    """
+    spec = bundle("sleep", "600").path
+    with victim(
+        choice.runtime(),
+        cgroup_parent,
+        None,
+        temporary=workdir,
+        containers={"created": spec, "running": spec},
+        started=["running"],
+        # without a pid namespace nobody but its shim knows of an exec
+        execs={"more": ["sleep", "600"]} if choice.real else {},
+    ) as pid:
+        unit = [pid, *children(pid)]
+        names = [name_of(one) for one in unit[1:]]
+        assert names and not any(name.startswith("supervisor-keep") for name in names)
+        STRANGERS.update(descendants(pid))
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # as if at once: nobody sees another one go
+            for one in unit:
+                os.kill(one, number)
+
+    def over() -> bool:
+        reap_strangers()  # with the shims gone it is for us: runc waits until its init is reaped
+        return not remains(cgroup_parent, workdir)
+
+    wait_for(over, "nothing to be left")
 
 
 @pytest.mark.parametrize("moment_ms", [0, 1, 2, 4, 8, 16, 32, 64])

@@ -112,7 +112,7 @@ def test_nothing_is_removed_below_a_mount(make: Maker, monkeypatch: pytest.Monke
     made.close()
     assert os.path.exists(os.path.join(made.path, "config.json"))
     mounted = False
-    _directory.remove_owned(made.path, os.getpid())
+    _directory.remove_owned(_directory.Made(made.path), os.getpid())
     assert not os.path.exists(made.path)
 
 
@@ -127,7 +127,7 @@ def test_nothing_is_removed_unseen(make: Maker, monkeypatch: pytest.MonkeyPatch)
     made.close()
     assert os.path.exists(made.path)
     monkeypatch.undo()
-    _directory.remove_owned(made.path, os.getpid())
+    _directory.remove_owned(_directory.Made(made.path), os.getpid())
 
 
 def test_mounts_below_are_seen() -> None:

@@ -137,11 +137,12 @@ def test_a_bundle_whose_place_somebody_took(keeper: KeeperRig, tmp_path: Path) -
     assert (taken / "precious").exists()
 
 
-def test_any_depth(keeper: KeeperRig) -> None:
-    """A tree that no path can name goes: 200 levels of names of 250 bytes."""
+@pytest.mark.parametrize(("levels", "length"), [(200, 250), (1000, 1)])
+def test_any_depth(keeper: KeeperRig, levels: int, length: int) -> None:
+    """A tree that no path can name goes, and one of many levels."""
     fd = os.open(keeper.root, os.O_RDONLY | os.O_DIRECTORY)
-    for _ in range(200):
-        name = "d" * 250
+    for _ in range(levels):
+        name = "d" * length
         os.mkdir(name, dir_fd=fd)
         os.close(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
         below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
