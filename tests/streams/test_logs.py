@@ -172,9 +172,10 @@ def test_rotated_while_the_next_file_is_looked_for(
     write("init.log.1", "a")
     write("init.log", "b")
     with contextlib.closing(LogFiles(str(path), lambda: True)) as files:
-        assert [record.data for record in files.read(1)] == [b"a"]
+        assert [record.data for record in files.read(1) or ()] == [b"a"]
         monkeypatch.setattr(LogFiles, "_names", rotate_twice)
-        assert [record.data for record in files.read(9)] == [b"b", b"c", b"d"]
+        rest = [record.data for batch in iter(lambda: files.read(9), None) for record in batch]
+        assert rest == [b"b", b"c", b"d"]
         assert files.gaps == 0
 
 

@@ -29,6 +29,7 @@ GROUPS = (
     supervisor.StateCorrupt,
     InfrastructureError,
     supervisor.ProcessFailed,
+    supervisor.OutputTooLarge,
     supervisor.GateFailed,
 )
 
