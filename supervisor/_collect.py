@@ -33,6 +33,7 @@ MAX_OUTPUT_BYTES: Final = 16 << 20
 
 GRACE_SECONDS = 5.0
 _CHUNK_BYTES = 64 * 1024
+_PAUSE_SECONDS = 0.001
 _SAID_BYTES = 400
 _SEARCH_SECONDS = 0.05
 _MAX_HOLDERS = 64
@@ -305,7 +306,7 @@ async def end_process(
                 process.kill()
             with shielded(process.deadlines.kill):
                 await process.wait()
-        process.close_streams()
+        process.abandon_streams()
 
 
 async def _ask(process: Process) -> None:
@@ -322,7 +323,8 @@ async def feed(stream: trio.abc.SendStream, content: bytes | bytearray | memoryv
 async def _discard(stream: trio.abc.ReceiveStream) -> None:
     with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
         async for _ in stream:
-            pass
+            # 64 MiB/s: one that floods us until it is killed shan't have a processor for that.
+            await trio.sleep(_PAUSE_SECONDS)
 
 
 class _Collected:
