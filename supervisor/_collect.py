@@ -277,8 +277,8 @@ def _ended(
     assert limit is not None
     return OutputTooLarge(
         f"the program put out more than {limit} bytes on {stream} and was ended: raise "
-        f"max_output_bytes, or have {stream} go to LOG or a file, or use {stream}=PIPE and read "
-        "it as it comes",
+        f"max_output_bytes, have {stream} go to LOG or a file, or read it as it comes, with "
+        "create, exec or take",
         stream=stream,
         limit=limit,
         container=container,

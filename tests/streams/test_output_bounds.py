@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from trio.testing import MockClock
 
 from supervisor import (
     LOG,
+    PIPE,
     Completed,
     ContainerPool,
     DeadlineExpired,
@@ -30,7 +32,7 @@ from supervisor import (
     SupervisorError,
     run_container,
 )
-from supervisor._collect import MAX_OUTPUT_BYTES, _Collected
+from supervisor._collect import MAX_OUTPUT_BYTES, _Collected, _discard
 from supervisor.stdio import OutputStream
 from supervisor.testing import SharedPool
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -265,6 +267,23 @@ async def test_it_has_ended_by_itself(supervisor: OpenSupervisor, bundle: MakeBu
                 await box.run(["sh", "-c", f"echo > {GATE}; rm {GATE}"])
 
 
+async def test_adopted_without_its_output(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Whoever gave up an exec's output was killed before the exec was gone: that is no damage."""
+    async with supervisor(root) as sup:
+        box = await sup.create("a", bundle("sleep", "60"))
+        await box.start()
+        await box.exec(["sleep", "61"], id="e", stdout=PIPE, stderr=PIPE)
+    (fifo,) = (root / "a").glob("**/e/stdout")
+    fifo.unlink()
+    async with supervisor(root) as sup:
+        assert not sup.broken
+        process = sup["a"].processes["e"]
+        assert process.stdout is None and process.stderr is not None
+        await sup["a"].delete(force=True)
+
+
 # ---- one stream, without a container -----------------------------------------------
 
 
@@ -285,6 +304,19 @@ class Fed:
         self.taken += len(chunk)
         self._when_read()
         return chunk
+
+
+class Plain(trio.abc.ReceiveStream):
+    """The same for who doesn't say how much."""
+
+    def __init__(self, fed: Fed) -> None:
+        self._fed = fed
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self._fed.receive_some(max_bytes or 64 * 1024)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 def collected(fed: Fed, limit: int | None) -> _Collected:
@@ -337,6 +369,19 @@ def test_in_the_same_turn(first: str) -> None:
     assert trio.run(main, clock=clock) == (first == "too long")
 
 
+def test_thrown_away_slowly() -> None:
+    """A program that floods us until it is killed takes no whole processor: 64 MiB/s, at most."""
+    fed = Fed([b"x"] * 100)
+
+    async def main() -> float:
+        before = trio.current_time()
+        await _discard(cast(trio.abc.ReceiveStream, Plain(fed)))
+        return trio.current_time() - before
+
+    assert trio.run(main, clock=MockClock(autojump_threshold=0)) >= 0.1
+    assert fed.taken == 100
+
+
 # ---- memory ------------------------------------------------------------------------
 
 FLOOD = """
@@ -348,7 +393,7 @@ def peak():
 
 async def main():
     options = {"runtime": sys.argv[1], "capture_stdout": True, "capture_stderr": True}
-    script = "cat /dev/zero >&2 & trap 'exit 0' TERM; while :; do cat /dev/zero; done"
+    script = "trap 'exit 0' TERM; cat /dev/zero >&2 & cat /dev/zero & wait"
     bundle = Bundle.from_host(["sh", "-c", script], pids=10)
     # Also where it may not be raised again, a limit of ours is no hindrance.
     resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
