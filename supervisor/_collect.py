@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 import attrs
 import trio
 
-from ._errors import DeadlineExpired, InvalidValue, ProcessEnded, ProcessFailed
+from ._errors import (
+    DeadlineExpired,
+    InvalidValue,
+    OutputTooLarge,
+    ProcessEnded,
+    ProcessFailed,
+)
 from ._host import shielded
 from ._nursery import background_nursery
 from ._process import Process
@@ -20,7 +28,12 @@ from ._status import Cause, ExitStatus
 from .cgroups import Steps
 from .stdio import PIPE, OutputStream, StdioArgument
 
+MAX_OUTPUT_BYTES: Final = 16 << 20
+"""How much is captured of each stream, if nobody says so."""
+
 GRACE_SECONDS = 5.0
+_CHUNK_BYTES = 64 * 1024
+_PAUSE_SECONDS = 0.001
 _SAID_BYTES = 400
 _SEARCH_SECONDS = 0.05
 _MAX_HOLDERS = 64
@@ -82,6 +95,7 @@ class Wishes:
         input: what it is fed with, or None.
         stdin, stdout, stderr: as for `Supervisor.create`.
         capture: the names of the streams that are collected.
+        max_output_bytes: how long each of them may be; None for as long as it is.
     """
 
     input: bytes | bytearray | memoryview | None
@@ -89,6 +103,7 @@ class Wishes:
     stdout: StdioArgument
     stderr: StdioArgument
     capture: tuple[str, ...]
+    max_output_bytes: int | None
 
 
 def wishes(
@@ -99,6 +114,7 @@ def wishes(
     stderr: StdioArgument,
     capture_stdout: bool,
     capture_stderr: bool,
+    max_output_bytes: int | None,
 ) -> Wishes:
     """Check what the caller wants.
 
@@ -117,6 +133,7 @@ def wishes(
         raise InvalidValue("stdin=PIPE: nobody would write to it; give it bytes")
     if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
         raise InvalidValue(f"the deadline must be above 0 seconds, not {deadline!r}")
+    _check_max_output(max_output_bytes)
     feed = stdin if isinstance(stdin, bytes | bytearray | memoryview) else None
     names = ("stdout",) * capture_stdout + ("stderr",) * capture_stderr
     return Wishes(
@@ -126,13 +143,25 @@ def wishes(
         stdout=PIPE if capture_stdout else stdout,
         stderr=PIPE if capture_stderr else stderr,
         capture=names,
+        max_output_bytes=max_output_bytes,
     )
+
+
+def _check_max_output(value: object) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value is not None and not fits:
+        raise InvalidValue(
+            f"max_output_bytes must be 1 or more, or None for no bound, not {value!r}"
+        )
 
 
 async def collect(
     process: Process, wanted: Wishes, collected: Mapping[str, _Collected]
-) -> Completed:
+) -> Completed | None:
     """Feed it, collect its output, and wait for its end.
+
+    Returns:
+        None as soon as a stream turns out to be too long.
 
     Cancellation: it goes on; what was read so far is in ``collected``.
     """
@@ -140,16 +169,21 @@ async def collect(
         if wanted.input is not None and process.stdin is not None:
             nursery.start_soon(feed, process.stdin, wanted.input)
         for one in collected.values():
-            nursery.start_soon(one.read)
-        status = await process.wait()
+            nursery.start_soon(one.read, nursery.cancel_scope)
+        await process.wait()
         with trio.move_on_after(process.deadlines.drain):
             for one in collected.values():
                 await one.complete.wait()
         nursery.cancel_scope.cancel()
+    if _too_long(collected) is not None:
+        return None
     late = [(name, one.stream) for name, one in collected.items() if not one.complete.is_set()]
     held = await process.carry_out(_holders(process, late)) if late else []
     process.close_streams()
-    return Completed(args=process.args, status=status, held=tuple(held), **_contents(collected))
+    assert process.status is not None
+    return Completed(
+        args=process.args, status=process.status, held=tuple(held), **_contents(collected)
+    )
 
 
 @contextlib.asynccontextmanager
@@ -211,7 +245,9 @@ async def stay(
 ) -> Completed:
     """Stay with a process to its end, or call ``end``; see `Container.run`, `run_container`."""
     completed = None
-    collected = {name: _Collected(getattr(process, name)) for name in wanted.capture}
+    collected = {
+        name: _Collected(getattr(process, name), wanted.max_output_bytes) for name in wanted.capture
+    }
     try:
         with trio.move_on_after(math.inf if deadline is None else deadline):
             completed = await collect(process, wanted, collected)
@@ -219,15 +255,39 @@ async def stay(
         if completed is None:
             await end()
     if completed is None:
+        raise _ended(process.container, deadline, collected)
+    return checked(completed, container=process.container) if check else completed
+
+
+def _ended(
+    container: str, deadline: float | None, collected: Mapping[str, _Collected]
+) -> OutputTooLarge | DeadlineExpired:
+    """Return why a program was ended: what came first counts."""
+    contents = _contents(collected)
+    stream = _too_long(collected)
+    if stream is None:
         assert deadline is not None
-        contents = _contents(collected)
-        raise DeadlineExpired(
+        return DeadlineExpired(
             f"the program ran longer than {deadline:g} seconds and was ended{_said(**contents)}",
             seconds=deadline,
-            container=process.container,
+            container=container,
             **contents,
         )
-    return checked(completed, container=process.container) if check else completed
+    limit = collected[stream].limit
+    assert limit is not None
+    return OutputTooLarge(
+        f"the program put out more than {limit} bytes on {stream} and was ended: raise "
+        f"max_output_bytes, have {stream} go to LOG or a file, or read it as it comes, with "
+        "create, exec or take",
+        stream=stream,
+        limit=limit,
+        container=container,
+        **contents,
+    )
+
+
+def _too_long(collected: Mapping[str, _Collected]) -> str | None:
+    return next((name for name, one in collected.items() if one.too_long), None)
 
 
 async def end_process(
@@ -237,7 +297,8 @@ async def end_process(
     try:
         with shielded(GRACE_SECONDS):
             async with winding_up(process):
-                await (deliver_cancel or _ask)(process)
+                with contextlib.suppress(ProcessEnded):  # it was quicker
+                    await (deliver_cancel or _ask)(process)
                 await process.wait()
     finally:
         if process.status is None:
@@ -245,12 +306,11 @@ async def end_process(
                 process.kill()
             with shielded(process.deadlines.kill):
                 await process.wait()
-        process.close_streams()
+        process.abandon_streams()
 
 
 async def _ask(process: Process) -> None:
-    with contextlib.suppress(ProcessEnded):
-        await process.ask(signal.SIGTERM)
+    await process.ask(signal.SIGTERM)
 
 
 async def feed(stream: trio.abc.SendStream, content: bytes | bytearray | memoryview) -> None:
@@ -263,27 +323,62 @@ async def feed(stream: trio.abc.SendStream, content: bytes | bytearray | memoryv
 async def _discard(stream: trio.abc.ReceiveStream) -> None:
     with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
         async for _ in stream:
-            pass
+            # 64 MiB/s: one that floods us until it is killed shan't have a processor for that.
+            await trio.sleep(_PAUSE_SECONDS)
 
 
 class _Collected:
-    def __init__(self, stream: OutputStream) -> None:
+    """What is captured of a stream; never more than the limit, and one byte to tell that by.
+
+    Attributes:
+        stream: it.
+        limit: how long it may be; None for as long as it is.
+        content: what was read of it.
+        too_long: whether it turned out to be longer.
+        complete: set at its end.
+    """
+
+    def __init__(self, stream: OutputStream, limit: int | None) -> None:
         self.stream = stream
-        self.content = bytearray()
+        self.limit = limit
+        # It gives its content away without a copy, unlike a bytearray, so that nothing is held
+        # twice, and its buffer grows where it is.
+        self.content = io.BytesIO()
+        self.too_long = False
         self.complete = trio.Event()
 
-    async def read(self) -> None:
+    async def read(self, reading: trio.CancelScope) -> None:
+        """Read it to its end; or cancel ``reading``, if it is longer than it may be."""
         # Closed: somebody has deleted its container, and there is no more to come.
         with contextlib.suppress(trio.ClosedResourceError):
-            async for chunk in self.stream:
-                self.content += chunk
+            while chunk := await self.stream.receive_some(self._wanted_bytes()):
+                # A cancellation, or a deadline, that came before is what counts.
+                if not self._keep(chunk) and not _is_cancelled():
+                    self.too_long = True
+                    reading.cancel()
         self.complete.set()
+
+    def _wanted_bytes(self) -> int:
+        """Return how much to ask for: a byte more than may be kept tells that it is too long."""
+        if self.limit is None:
+            return _CHUNK_BYTES
+        return min(_CHUNK_BYTES, self.limit - self.content.tell() + 1)
+
+    def _keep(self, chunk: bytes) -> bool:
+        """Keep what may be kept of it; say whether that is all."""
+        room = len(chunk) if self.limit is None else self.limit - self.content.tell()
+        self.content.write(chunk[:room])
+        return room >= len(chunk)
+
+
+def _is_cancelled() -> bool:
+    return trio.current_effective_deadline() <= trio.current_time()
 
 
 def _contents(collected: Mapping[str, _Collected]) -> dict[str, bytes | None]:
     """Return what was captured so far; None for what isn't."""
     return {
-        name: bytes(collected[name].content) if name in collected else None
+        name: collected[name].content.getvalue() if name in collected else None
         for name in ("stdout", "stderr")
     }
 

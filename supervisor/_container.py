@@ -12,7 +12,7 @@ import trio
 
 from . import _end, _exec, _start
 from ._checkpoint import CheckpointOptions, checkpoint
-from ._collect import Completed, Input, end_process, stay, wishes
+from ._collect import MAX_OUTPUT_BYTES, Completed, Input, end_process, stay, wishes
 from ._core import Core
 from ._end import STOP_GRACE_SECONDS, Stopped
 from ._lifecycle import State
@@ -208,6 +208,7 @@ class Container:
         stderr: StdioArgument = None,
         capture_stdout: bool = False,
         capture_stderr: bool = False,
+        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
         check: bool = True,
         deadline: float | None = None,
         deliver_cancel: Callable[[Process], Awaitable[None]] | None = None,
@@ -217,8 +218,8 @@ class Container:
 
         Args:
             args, id, env, cwd, user: as for `exec`.
-            stdin, stdout, stderr, capture_stdout, capture_stderr, check, deadline: as for
-                `run_container`.
+            stdin, stdout, stderr, capture_stdout, capture_stderr, max_output_bytes, check,
+                deadline: as for `run_container`.
             deliver_cancel: what is done in place of SIGTERM when it is cancelled; it is killed
                 if it still runs 5 seconds later.
 
@@ -228,6 +229,7 @@ class Container:
         Raises:
             ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
             DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
+            OutputTooLarge: it put out more than ``max_output_bytes``; carries what was captured.
             All that `exec` raises.
 
         Cancellation: SIGTERM, 5 seconds, SIGKILL, all shielded, each with a deadline.
@@ -239,6 +241,7 @@ class Container:
             stderr=stderr,
             capture_stdout=capture_stdout,
             capture_stderr=capture_stderr,
+            max_output_bytes=max_output_bytes,
         )
         process = await self.exec(
             args,

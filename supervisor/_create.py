@@ -24,6 +24,7 @@ from .oci import (
     Privileges,
     Runtime,
     UserNamespace,
+    attainable,
     container_root_ids,
     for_runtime,
     fresh_log,
@@ -194,13 +195,14 @@ def _spec(
     if "process" not in spec:
         raise BundleInvalid("it has no process to run", path=bundle.path, where="process")
     size = order.stdio.terminal
-    spec["process"] = init_process(
+    process = init_process(
         spec["process"],
         args=order.args,
         env=order.env,
         cwd=order.cwd,
         terminal=None if size is None else (size.columns, size.rows),
     )
+    spec["process"] = attainable(process)
     if order.privileges is not None:
         spec = with_privileges(spec, order.privileges)
     return spec if order.gate is None else with_gate(spec, order.gate)

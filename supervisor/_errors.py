@@ -1,9 +1,9 @@
 """The tree of exceptions, grouped by who is at fault.
 
-``SupervisorError`` is the root. Below it stand seven groups: the caller (`UsageError`), the
-program that was run (`ProcessFailed`), what a pool was told to run (`GateFailed`), the shim
-(`ShimError`), the OCI runtime (`OCIRuntimeError`), what is on disk (`StateCorrupt`) and the
-machine (`InfrastructureError`: time, space, descriptors, processes).
+``SupervisorError`` is the root. Below it stand eight groups: the caller (`UsageError`), the
+program that was run (`ProcessFailed`, `OutputTooLarge`), what a pool was told to run
+(`GateFailed`), the shim (`ShimError`), the OCI runtime (`OCIRuntimeError`), what is on disk
+(`StateCorrupt`) and the machine (`InfrastructureError`: time, space, descriptors, processes).
 A container's exit is an exception only for who has asked for that, with ``check=True``; else it
 is an `ExitStatus`.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import trio
 
@@ -47,6 +48,23 @@ class SupervisorError(Exception):
         if self.container is None:
             return self.message
         return f"container {self.container!r}: {self.message}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it be copied, and go to another process (pytest-xdist, multiprocessing), whole.
+
+        By default an exception is made anew from its message alone, and ours need more than that.
+        """
+        state = dict(self.__dict__)
+        if isinstance(self, OSError):  # these are no entries of its dictionary
+            state.update(errno=self.errno, strerror=self.strerror, filename=self.filename)
+        return _made_again, (type(self), self.args), state
+
+
+def _made_again(kind: type[SupervisorError], args: tuple[object, ...]) -> SupervisorError:
+    """Return an error as yet without its attributes; whoever unpickles it sets them."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 # ---- the caller -------------------------------------------------------------------
@@ -164,6 +182,35 @@ class ProcessFailed(SupervisorError):
         self.command: tuple[str, ...] = tuple(command)
         self.status: ExitStatus = status
         self.returncode: int = status.returncode
+        self.stdout: bytes | None = stdout
+        self.stderr: bytes | None = stderr
+
+
+class OutputTooLarge(SupervisorError):
+    """A program that was run put out more than ``max_output_bytes`` on a stream, and was ended.
+
+    Not raised for what isn't captured: a log, a file and a PIPE bound themselves.
+
+    Attributes:
+        stream: the stream that was too long, ``"stdout"`` or ``"stderr"``.
+        limit: how many bytes were allowed of it.
+        stdout: what was captured of its output, cut at the limit; None if that wasn't captured.
+        stderr: its errors, likewise.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream: str,
+        limit: int,
+        stdout: bytes | None,
+        stderr: bytes | None,
+        container: str | None = None,
+    ) -> None:
+        super().__init__(message, container=container)
+        self.stream = stream
+        self.limit = limit
         self.stdout: bytes | None = stdout
         self.stderr: bytes | None = stderr
 

@@ -16,7 +16,7 @@ from ._make import make_exec, shim_lost
 from ._pidfd import PidFd
 from ._process import Process
 from ._witness import ending
-from .oci import exec_process, fresh_log
+from .oci import attainable, exec_process, fresh_log
 from .state import (
     Lock,
     ProcessLayout,
@@ -187,7 +187,7 @@ def _record(
     )
     stdin, stdout, stderr = stdio.specs
     return ProcessRecord.from_process(
-        process,
+        attainable(process),
         exec=True,
         root_uid=init.root_uid,
         root_gid=init.root_gid,

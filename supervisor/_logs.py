@@ -18,7 +18,7 @@ from ._inotify import DirectoryWatch
 from .stdio import LogFiles, LogRecord, parse_record
 
 _BATCH = 1000
-_TAIL_BYTES = 8192
+_TAIL_BYTES = 32 * 1024  # the longest record, 16 KiB, and one before it
 
 Since = datetime | float | None
 
@@ -110,8 +110,9 @@ class Logs(AsyncIterator[LogRecord]):
         complete = self._is_complete()  # asked first: then what is there is all
         if self._skipping:
             await self._skip_to_tail()
-        else:
-            self._pending.extend(self._batch())
+        elif (batch := self._batch()) is not None:
+            self._pending.extend(batch)
+            return
         if self._pending:
             return
         if complete or self._watch is None:
@@ -121,26 +122,26 @@ class Logs(AsyncIterator[LogRecord]):
             await self._watch.wait()
 
     async def _skip_to_tail(self) -> None:
-        while batch := self._batch():
+        while (batch := self._batch()) is not None:
             self._last.extend(batch)  # kept here: it may be cancelled now and go on later
             await trio.lowlevel.checkpoint()
         self._skipping = False
         self._pending.extend(self._last)
         self._last.clear()
 
-    def _batch(self) -> list[LogRecord]:
-        while records := self._files.read(_BATCH):
-            wanted = [record for record in records if record.at_ns >= self._since_ns]
-            if wanted:
-                return wanted
-        return []
+    def _batch(self) -> list[LogRecord] | None:
+        """Return what is wanted of some that follow; None if there are none now."""
+        records = self._files.read(_BATCH)
+        if records is None:
+            return None
+        return [record for record in records if record.at_ns >= self._since_ns]
 
 
 def log_tail(path: str) -> bytes:
     """Return what the last records of a log hold; nothing if there is none."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        records = (parse_record(line) for line in file.read().split(b"\n"))
+        records = (parse_record(line) for line in file.read(_TAIL_BYTES).split(b"\n"))
         return b"".join(record.written for record in records if record is not None)
     return b""
 

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from ._backoff import Backoff
-from ._collect import Completed, feed, stay, wishes
+from ._collect import MAX_OUTPUT_BYTES, Completed, feed, stay, wishes
 from ._container import Container
 from ._entry import Entry, Errand, errand
 from ._errors import BundleInvalid, InvalidValue, OCIRuntimeError, ProcessEnded, ShimExited
@@ -239,6 +239,7 @@ class ContainerPool:
         cwd: str | None = None,
         stdin: bytes | bytearray | memoryview | None = b"",
         files: Mapping[str, FileContent] | None = None,
+        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
         check: bool = True,
         deadline: float | None = None,
         task_status: trio.TaskStatus[Container] = trio.TASK_STATUS_IGNORED,
@@ -247,6 +248,8 @@ class ContainerPool:
 
         Args:
             args, env, cwd, stdin, files: as for `take`; but somebody has to feed it, so no PIPE.
+            max_output_bytes: how many bytes are collected of each of its outputs, at most; the
+                program is killed if there are more. As for `run_container`.
             check: whether anything but exit code 0 raises.
             deadline: how many seconds the program may run; then it is killed.
 
@@ -257,6 +260,7 @@ class ContainerPool:
         Raises:
             ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
             DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
+            OutputTooLarge: it put out more than ``max_output_bytes``; carries what was captured.
             All that `take` raises.
 
         Cancellation: it is killed and deleted, in the background.
@@ -268,6 +272,7 @@ class ContainerPool:
             stderr=None,
             capture_stdout=self._outputs["stdout"] == PIPE,
             capture_stderr=self._outputs["stderr"] == PIPE,
+            max_output_bytes=max_output_bytes,
         )
         prepared = self._errand(args, env=env, cwd=cwd, stdin=stdin, files=files)
         async with self._borrowed(prepared) as entry:

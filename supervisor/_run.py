@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 
 import trio
 
-from ._collect import Completed, Input, stay, winding_up, wishes
+from ._collect import MAX_OUTPUT_BYTES, Completed, Input, stay, winding_up, wishes
 from ._container import Container
 from ._end import STOP_GRACE_SECONDS
-from ._errors import InvalidValue
+from ._errors import InvalidValue, ProcessEnded
 from ._host import shielded
 from ._lifecycle import State
 from ._supervisor import Supervisor, open_supervisor
@@ -40,6 +40,7 @@ async def run_container(
     stderr: StdioArgument = None,
     capture_stdout: bool = False,
     capture_stderr: bool = False,
+    max_output_bytes: int | None = MAX_OUTPUT_BYTES,
     check: bool = True,
     deadline: float | None = None,
     deliver_cancel: DeliverCancel | None = None,
@@ -61,9 +62,12 @@ async def run_container(
         stdout, stderr: as for `Supervisor.create`.
         capture_stdout: whether its output is collected.
         capture_stderr: whether its errors are collected.
+        max_output_bytes: how many bytes are collected of each of them, at most; its program is
+            ended as if cancelled if there are more. 16 MiB by default; None is no bound, and
+            lets the program fill this one's memory.
         check: whether anything but exit code 0 raises.
         deadline: how many seconds its program may run; then it is ended as if cancelled.
-        deliver_cancel: what is done in place of SIGTERM when it is cancelled, or at its deadline;
+        deliver_cancel: what is done in place of SIGTERM when it is cancelled, or ended;
             it is killed if it still runs 10 seconds later. Only for a program that was started.
 
     Returns:
@@ -73,6 +77,7 @@ async def run_container(
     Raises:
         ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
         DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
+        OutputTooLarge: it put out more than ``max_output_bytes``; carries what was captured.
         InvalidValue: the arguments don't go together; nothing was touched.
         All that `Supervisor.create`, `Container.start` and `Container.delete` raise.
 
@@ -85,6 +90,7 @@ async def run_container(
         stderr=stderr,
         capture_stdout=capture_stdout,
         capture_stderr=capture_stderr,
+        max_output_bytes=max_output_bytes,
     )
     if supervisor is not None and runtime is not None:
         raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
@@ -140,5 +146,6 @@ async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> None:
                 await box.stop(STOP_GRACE_SECONDS)
             else:
                 with trio.move_on_after(STOP_GRACE_SECONDS):
-                    await deliver_cancel(box)
+                    with contextlib.suppress(ProcessEnded):  # it was quicker
+                        await deliver_cancel(box)
                     await box.wait()

@@ -503,6 +503,10 @@ class ProcessTask:
         """Close our ends of its fifos; the process isn't told."""
         self._streams.close()
 
+    def abandon_streams(self) -> None:
+        """Close our ends of its fifos, whatever is in there: nobody will read it."""
+        self._streams.abandon()
+
     def _close(self) -> None:
         self._streams.release()
         for part in (self._exit, self._shim, self._process):

@@ -50,7 +50,13 @@ from ._init import INIT_ARGS
 from ._layer import Layer, wants_layer
 from ._load import read_config
 from ._mounts import Mount
-from ._privileges import Privileges, RlimitArgument, check_privileges, with_privileges
+from ._privileges import (
+    Privileges,
+    RlimitArgument,
+    attainable,
+    check_privileges,
+    with_privileges,
+)
 from ._runtime import Runtime
 from ._sealed import SealedPrograms
 from ._seccomp import SeccompArgument
@@ -74,6 +80,7 @@ __all__ = [
     "UserNamespace",
     "ask_bundle",
     "ask_status",
+    "attainable",
     "call",
     "check_absolute",
     "check_args",

@@ -106,6 +106,27 @@ def process_privileges(wanted: Privileges, *, uid: int) -> dict[str, Any]:
     }
 
 
+def attainable(process: dict[str, Any]) -> dict[str, Any]:
+    """Return a process object with the default limits that this program can set now.
+
+    Its own may have been lowered since the bundle was made, or the container created: without
+    CAP_SYS_RESOURCE, each create and exec would fail. What is no default is what its author says.
+    """
+    before = process.get("rlimits") or []
+    after = [_attainable(one) for one in before]
+    if after == before or may_raise_limits():
+        return process
+    return {**process, "rlimits": after}
+
+
+def _attainable(entry: dict[str, Any]) -> dict[str, Any]:
+    kind = entry["type"]
+    if RLIMITS.get(kind) != (entry["soft"], entry["hard"]):
+        return entry
+    soft, hard = _clamped(kind)
+    return {"type": kind, "soft": soft, "hard": hard}
+
+
 def with_privileges(spec: dict[str, Any], wanted: Privileges) -> dict[str, Any]:
     """Return a spec with what the caller of create says in place of its own; shares the rest."""
     process, linux = dict(spec["process"]), dict(spec["linux"])

@@ -73,13 +73,16 @@ def read_bytes(path: str) -> bytes:
         # Without O_NONBLOCK a fifo in its place would hold us for ever.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return _read(fd, path)
+            return _read(fd, path, MAX_BYTES)
         finally:
             os.close(fd)
 
 
-def read_own(path: str) -> bytes:
+def read_own(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the whole content of a regular file that only we may have written.
+
+    Args:
+        max_bytes: a longer one is corrupt.
 
     Raises:
         FileNotFoundError: there is none.
@@ -95,7 +98,7 @@ def read_own(path: str) -> bytes:
             raise StateCorrupt(path, "a symbolic link") from error
         try:
             require_own(fd, path)
-            return _read(fd, path)
+            return _read(fd, path, max_bytes)
         finally:
             os.close(fd)
 
@@ -114,18 +117,20 @@ def require_own(fd: int, path: str) -> None:
         raise StateCorrupt(path, f"it {why}")
 
 
-def _read(fd: int, path: str) -> bytes:
+def _read(fd: int, path: str, max_bytes: int) -> bytes:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise StateCorrupt(path, "not a regular file")
-    if status.st_size > MAX_BYTES:
-        raise StateCorrupt(path, f"longer than {MAX_BYTES} bytes")
-    data = os.read(fd, status.st_size + 1)
+    wanted = min(status.st_size, max_bytes) + 1
+    data = os.read(fd, wanted)
     if len(data) == status.st_size:
         return data  # a byte more was asked for, and there is none
-    parts = [data]
-    while part := os.read(fd, status.st_size + 1):
+    parts, held = [data], len(data)
+    while held <= max_bytes and (part := os.read(fd, wanted)):  # it may grow meanwhile
         parts.append(part)
+        held += len(part)
+    if held > max_bytes:
+        raise StateCorrupt(path, f"longer than {max_bytes} bytes")
     return b"".join(parts)
 
 

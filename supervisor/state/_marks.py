@@ -14,6 +14,7 @@ from ._files import read_own
 
 MAX_PID = 2**31 - 1
 MAX_TICKS = 2**64 - 1
+MAX_MARK_BYTES = 4096
 
 _NUMBER = re.compile(rb"[0-9]{1,20}")
 _STATUS = re.compile(rb"([0-9]{1,3}) ([0-9]{1,2}) ([0-9]{1,19}) ([01])")
@@ -84,7 +85,7 @@ def read_shim(path: str) -> tuple[int, int] | None:
 
 def _read(path: str) -> bytes:
     try:
-        return read_own(path).strip(b" \n")
+        return read_own(path, max_bytes=MAX_MARK_BYTES).strip(b" \n")
     except FileNotFoundError:
         return b""
 

@@ -25,6 +25,7 @@ _LINE = re.compile(
     re.DOTALL,
 )
 _READ_BYTES = 256 * 1024
+_LINE_BYTES = 64 * 1024  # a shim's hold 16 KiB and some words
 _TRIES = 10
 
 
@@ -96,14 +97,18 @@ class LogFiles:
         self._lines: deque[bytes] = deque()
         self.gaps: int = 0
 
-    def read(self, limit: int) -> list[LogRecord]:
-        """Return up to ``limit`` of those that are there and weren't read yet."""
-        records: list[LogRecord] = []
-        while len(records) < limit and (self._lines or self._read_lines()):
-            record = parse_record(self._lines.popleft())
-            if record is not None:
-                records.append(record)
-        return records
+    def read(self, limit: int) -> list[LogRecord] | None:
+        """Return up to ``limit`` of those that are there and weren't read yet.
+
+        It takes a moment, however much isn't a record: [] means that there may be more.
+
+        Returns:
+            None if there are none now.
+        """
+        if not self._lines and not self._read_lines():
+            return None
+        taken = [self._lines.popleft() for _ in range(min(limit, len(self._lines)))]
+        return [record for line in taken if (record := parse_record(line)) is not None]
 
     def close(self) -> None:
         """Close the file; reading goes on with the oldest."""
@@ -112,12 +117,12 @@ class LogFiles:
             self._file = None
 
     def _read_lines(self) -> bool:
-        """Read some whole lines; say whether there were any."""
-        while not self._lines:
+        """Read the next chunk, whole lines or not; say whether there was any."""
+        while True:
             over = self._file is not None and self._is_rotated()
             # Asked first: what a rotated file holds now is all that it ever will.
             if self._file is not None and self._read_chunk(self._file):
-                continue
+                return True
             if self._file is not None and not over:
                 return False
             following, adjacent = self._next_undisturbed()
@@ -129,12 +134,14 @@ class LogFiles:
             self.gaps += self._file is not None and not adjacent
             self.close()
             self._file, self._begun = following, b""
-        return True
 
     def _read_chunk(self, file: BinaryIO) -> bool:
         chunk = file.read(_READ_BYTES)
-        *lines, self._begun = (self._begun + chunk).split(b"\n")
-        self._lines.extend(lines)
+        *lines, begun = (self._begun + chunk).split(b"\n")
+        self._lines.extend(line for line in lines if len(line) <= _LINE_BYTES)
+        # Of what is no record, such as the zeros that a crashed disk has left, only so much is
+        # kept that its end is known to be the end of something too long.
+        self._begun = begun[: _LINE_BYTES + 1]
         return bool(chunk)
 
     def _is_rotated(self) -> bool:

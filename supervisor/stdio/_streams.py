@@ -62,13 +62,19 @@ class Streams:
             if owned:
                 self.stdin.open()
         if self._record.stdout == f"fifo:{self._layout.stdout}":
-            self.stdout = OutputStream(self._layout.stdout, self._container)
+            self.stdout = self._open_output(self._layout.stdout)
         if self._record.stderr == f"fifo:{self._layout.stderr}":
-            self.stderr = OutputStream(self._layout.stderr, self._container)
+            self.stderr = self._open_output(self._layout.stderr)
         if hold:
             self._hold_output()
         if hold and owned:
             self._hold_input()
+
+    def _open_output(self, path: str) -> OutputStream | None:
+        try:
+            return OutputStream(path, self._container)
+        except FileNotFoundError:  # see `abandon`: whoever did that was killed before the rest
+            return None
 
     def own(self, *, hold: bool) -> None:
         """Take over the streams of a process that wasn't owned: ``hold`` as at `open`."""
@@ -97,6 +103,21 @@ class Streams:
             if stream is not None:
                 stream.close()
         self.release()
+
+    def abandon(self) -> None:
+        """Close our ends of what nobody will read; the shim doesn't stay for what is in there.
+
+        It looks whether there is a name by which a fifo could be opened.
+        """
+        if self._control.stands():  # else the names are a later one's
+            for stream, path in (
+                (self.stdout, self._layout.stdout),
+                (self.stderr, self._layout.stderr),
+            ):
+                if stream is not None:
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+        self.close()
 
     def release(self) -> None:
         """Close what is held open beside the streams; the second time nothing happens."""

@@ -67,8 +67,10 @@ class Example:
             self._sights.append(sight)
 
     def heard(self, container: str, content: bytes) -> None:
-        """Keep the end of it."""
+        """Keep the end of it, if it is one of those that are kept."""
         with self._lock:
+            if all(sight.id != container for sight in self._sights):
+                return
             tail = self._outputs.setdefault(container, bytearray())
             tail += content[-MAX_OUTPUT_BYTES:]
             del tail[:-MAX_OUTPUT_BYTES]

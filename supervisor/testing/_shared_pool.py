@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 import trio
 
-from .._collect import Completed
+from .._collect import MAX_OUTPUT_BYTES, Completed
 from .._pool import ContainerPool
 from .._supervisor import Supervisor
 from ..oci import Bundle, FileContent, Runtime
@@ -89,6 +89,7 @@ class SharedPool:
         cwd: str | None = None,
         stdin: bytes | bytearray | memoryview | None = b"",
         files: Mapping[str, FileContent] | None = None,
+        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
         check: bool = True,
         deadline: float | None = RUN_SECONDS,
     ) -> Completed:
@@ -109,6 +110,7 @@ class SharedPool:
                 cwd=cwd,
                 stdin=stdin,
                 files=files,
+                max_output_bytes=max_output_bytes,
                 check=check,
                 deadline=deadline,
             )
@@ -122,6 +124,7 @@ class SharedPool:
         cwd: str | None = None,
         stdin: bytes | bytearray | memoryview | None = b"",
         files: Mapping[str, FileContent] | None = None,
+        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
         check: bool = True,
         deadline: float | None = RUN_SECONDS,
     ) -> Completed:
@@ -139,6 +142,7 @@ class SharedPool:
                 cwd=cwd,
                 stdin=stdin,
                 files=files,
+                max_output_bytes=max_output_bytes,
                 check=check,
                 deadline=deadline,
             )

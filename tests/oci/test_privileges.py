@@ -15,6 +15,7 @@ from supervisor.oci._privileges import (
     CAPABILITIES,
     INFINITY,
     RLIMITS,
+    attainable,
     check_privileges,
     with_privileges,
 )
@@ -143,6 +144,26 @@ def test_who_may_not_raise_limits(make: Maker, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_privileges, "may_raise_limits", lambda: True)
     with make(rlimits={"STACK": (5, 300)}) as bundle:
         assert limits_of(bundle.spec)["RLIMIT_NOFILE"] == RLIMITS["RLIMIT_NOFILE"]
+
+
+def test_limits_that_were_lowered_since(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle's defaults are lowered with ours, at each create and exec; its author's aren't.
+
+    Once every create failed for who had lowered a limit of its own and may not raise any.
+    """
+    monkeypatch.setattr(_privileges, "may_raise_limits", lambda: True)
+    with make(rlimits={"SIGPENDING": (5, 300)}) as bundle:
+        process = bundle.spec["process"]
+    monkeypatch.setattr(resource, "getrlimit", lambda number: (100, 200))
+    assert attainable(process) is process
+    monkeypatch.setattr(_privileges, "may_raise_limits", lambda: False)
+    found = limits_of({"process": attainable(process)})
+    assert found["RLIMIT_NOFILE"] == (200, 200)
+    assert found["RLIMIT_CORE"] == (0, 0)
+    assert found["RLIMIT_SIGPENDING"] == (5, 300)
+    assert limits_of({"process": process})["RLIMIT_NOFILE"] != (200, 200)
+    bare = {"args": ["sh"]}
+    assert attainable(bare) is bare
 
 
 @pytest.mark.usefixtures("as_root")

@@ -66,6 +66,9 @@ def test_the_last_containers_are_kept() -> None:
         example.heard(f"box-{number}", b"x")
     titles = [title for title, _ in example.told()]
     assert titles == [f"container box-{number}" for number in range(3, MAX_CONTAINERS + 3)]
+    for number in range(MAX_CONTAINERS + 3):  # older ones go on talking, and so does a stranger
+        example.heard(f"box-{number}", b"x")
+        example.heard(f"stranger-{number}", b"x")
     assert len(example._outputs) == MAX_CONTAINERS
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from supervisor._errors import DiskFull, InfrastructureError, StateCorrupt, TooManyFiles
 from supervisor.state import write_whole
-from supervisor.state._files import TEMPORARY, read_bytes
+from supervisor.state._files import TEMPORARY, read_bytes, read_own
 
 from .processes import line, python
 from .settings import BRIEF
@@ -303,6 +303,27 @@ def test_reading_runs_out_of_descriptors(path: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "open", failing("open", OSError(errno.EMFILE, "Too many open files")))
     with pytest.raises(TooManyFiles):
         read_bytes(path)
+
+
+@pytest.mark.parametrize("bound", [9, 10, 30])
+def test_a_file_that_grows_while_it_is_read(
+    path: str, monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    """It is held up to the bound, however fast it is written to."""
+    write_whole(path, b"1234567890")
+    real = os.read
+    asked: list[int] = []
+
+    def read_more(fd: int, count: int) -> bytes:
+        asked.append(count)
+        with open(path, "ab") as file:
+            file.write(b"1234567890")
+        return real(fd, count)
+
+    monkeypatch.setattr(os, "read", read_more)
+    with pytest.raises(StateCorrupt, match=f"longer than {bound} bytes"):
+        read_own(path, max_bytes=bound)
+    assert sum(asked) <= bound + 11
 
 
 def test_reading_leaves_no_descriptor(path: str) -> None:

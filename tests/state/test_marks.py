@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from supervisor._errors import StateCorrupt
 from supervisor._status import Cause, ExitStatus, Source
 from supervisor.state import read_exit_status, read_pid, read_shim, read_starttime
+from supervisor.state._marks import MAX_MARK_BYTES
 
 from .settings import BRIEF, THOROUGH
 
@@ -48,6 +49,18 @@ def refused(reader: Callable[[str], Any], file: Path, data: bytes) -> None:
 
 
 # ---- all of them -----------------------------------------------------------------
+
+
+@each_reader
+@pytest.mark.parametrize("size", [MAX_MARK_BYTES + 1, 1 << 40])
+def test_a_long_file_is_not_read(reader: Callable[[str], Any], tmp_path: Path, size: int) -> None:
+    """A mark takes some bytes: what a broken disk makes of it isn't held in memory."""
+    path = tmp_path / "mark"
+    path.write_bytes(b" " * MAX_MARK_BYTES)
+    assert reader(str(path)) is None
+    os.truncate(path, size)
+    with pytest.raises(StateCorrupt, match=f"longer than {MAX_MARK_BYTES} bytes"):
+        reader(str(path))
 
 
 @each_reader

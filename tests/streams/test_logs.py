@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from supervisor import LOG, PIPE, STDOUT, InvalidValue, LogFile, LogRecord, Logs, Process
+from supervisor._logs import log_tail
 from supervisor.stdio import LogFiles
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.streams.test_pipes import pattern
@@ -172,10 +174,82 @@ def test_rotated_while_the_next_file_is_looked_for(
     write("init.log.1", "a")
     write("init.log", "b")
     with contextlib.closing(LogFiles(str(path), lambda: True)) as files:
-        assert [record.data for record in files.read(1)] == [b"a"]
+        assert [record.data for record in files.read(1) or ()] == [b"a"]
         monkeypatch.setattr(LogFiles, "_names", rotate_twice)
-        assert [record.data for record in files.read(9)] == [b"b", b"c", b"d"]
+        rest = [record.data for batch in iter(lambda: files.read(9), None) for record in batch]
+        assert rest == [b"b", b"c", b"d"]
         assert files.gaps == 0
+
+
+async def read_log(path: Path, **options: Any) -> list[bytes]:
+    """Return what the records of a log hold that nobody writes any more."""
+
+    async def over() -> None:
+        """It is."""
+
+    logs = Logs(
+        str(path),
+        is_there=lambda: True,
+        follow=False,
+        since=None,
+        tail=None,
+        is_complete=lambda: True,
+        wait_complete=over,
+        **options,
+    )
+    return [record.data async for record in logs]
+
+
+async def test_what_is_no_record(tmp_path: Path) -> None:
+    """A crashed disk's zeros in the middle, and other lines that have no end, are left out.
+
+    Once they were held in memory as one line, copied with each chunk that came to it.
+    """
+    path = tmp_path / "init.log"
+    line = b"2026-01-31T12:34:56.0Z stdout F %s\n"
+    with path.open("wb") as file:
+        file.write(line % b"one")
+        file.seek(64 << 20, 1)
+        file.write(b"\n" + line % b"two" + line % (b"x" * 200_000) + line % (b"y" * 16384))
+        file.write(line.rstrip(b"\n") % (b"z" * 200_000))
+    tracemalloc.start()
+    try:
+        found = await read_log(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == [b"one", b"two", b"y" * 16384]
+    assert peak < 4 << 20
+
+
+async def test_what_is_no_record_holds_nobody_up(tmp_path: Path) -> None:
+    """However long it takes to pass over it: others have their turn meanwhile."""
+    path = tmp_path / "init.log"
+    with path.open("wb") as file:
+        file.truncate(16 << 20)
+    turns = 0
+
+    class Turns(trio.abc.Instrument):
+        def after_io_wait(self, timeout: float) -> None:
+            nonlocal turns
+            turns += 1
+
+    instrument = Turns()
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        assert await read_log(path) == []
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
+    assert turns >= 64
+
+
+def test_the_tail_is_bounded(tmp_path: Path) -> None:
+    """The last records of a log, and no more of it than they take; also the longest one."""
+    path = tmp_path / "init.log"
+    line = b"2026-01-31T12:34:56.0Z stdout F %s\n"
+    path.write_bytes(line % b"first" + line % (b"x" * 100_000) + line % (b"y" * 16384))
+    assert log_tail(str(path)) == b"y" * 16384 + b"\n"
+    assert log_tail(str(tmp_path / "none")) == b""
 
 
 async def test_since_and_tail(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:

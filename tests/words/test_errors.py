@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import pickle
+from typing import cast
 
 import pytest
 
@@ -14,7 +17,9 @@ from supervisor import (
     DiskFull,
     InfrastructureError,
     InvalidValue,
+    OutputTooLarge,
     ShimError,
+    Source,
     SupervisorError,
     TooManyFiles,
     TooManyProcesses,
@@ -29,6 +34,7 @@ GROUPS = (
     supervisor.StateCorrupt,
     InfrastructureError,
     supervisor.ProcessFailed,
+    supervisor.OutputTooLarge,
     supervisor.GateFailed,
 )
 
@@ -97,3 +103,50 @@ def test_deadlines_are_positive(seconds: object) -> None:
 def test_deadline_says_how_long() -> None:
     """An expired deadline carries its seconds."""
     assert CreateTimeout("no process", seconds=5).seconds == 5
+
+
+def every_kind() -> list[SupervisorError]:
+    """Return an error of each kind, with all that it can carry."""
+    status = supervisor.ExitStatus(cause=supervisor.Cause.EXITED, source=Source.SHIM, code=3)
+    said = {"stdout": b"out", "stderr": None}
+    special: dict[str, SupervisorError] = {
+        "BundleInvalid": supervisor.BundleInvalid("wrong", path="/b", where="root.path"),
+        "GateFailed": supervisor.GateFailed("no", what="cwd", errno=2, name="/x", container="a"),
+        "IllegalTransition": supervisor.IllegalTransition("no", state="a", event="b"),
+        "NotFifo": supervisor.NotFifo("no", path="/f"),
+        "OutputTooLarge": OutputTooLarge(
+            "more", stream="stdout", limit=3, container="a", stdout=b"out", stderr=None
+        ),
+        "ProcessFailed": supervisor.ProcessFailed("no", command=["a"], status=status, **said),
+        "RuntimeFailed": supervisor.RuntimeFailed("no", command=["a"], returncode=1, reason="x"),
+        "RuntimeNotFound": supervisor.RuntimeNotFound("no", name="runc"),
+        "ShimNotFound": supervisor.ShimNotFound("no", path="/s"),
+        "StateCorrupt": supervisor.StateCorrupt("/p", "why"),
+    }
+    kinds = [getattr(supervisor, name) for name in supervisor.__all__]
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, SupervisorError):
+            if issubclass(kind, supervisor.DeadlineExpired):
+                special[kind.__name__] = kind("late", seconds=5, container="a", stdout=b"x")
+            elif kind.__name__ not in special:
+                special[kind.__name__] = kind("why", container="a")
+    scarce = OSError(errno.ENOSPC, "no space", "/a/file")
+    return [*special.values(), cast(SupervisorError, scarcity(scarce, container="web"))]
+
+
+@pytest.mark.parametrize("error", every_kind(), ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("way", ["copy", "deepcopy", "pickle"])
+def test_copies(error: SupervisorError, way: str) -> None:
+    """It can go to another process, and be copied, with all that it carries.
+
+    Once an error of ours that needs more than a message couldn't: unpickling failed.
+    """
+    error.add_note("a note")
+    ways = {"copy": copy.copy, "deepcopy": copy.deepcopy}
+    made: SupervisorError = ways.get(way, lambda it: pickle.loads(pickle.dumps(it)))(error)
+    assert made is not error and type(made) is type(error)
+    assert (str(made), repr(made), made.args) == (str(error), repr(error), error.args)
+    assert made.__dict__ == error.__dict__
+    if isinstance(error, OSError) and isinstance(made, OSError):
+        told = (made.errno, made.strerror, made.filename)
+        assert told == (error.errno, error.strerror, error.filename)
