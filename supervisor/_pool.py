@@ -17,6 +17,7 @@ from ._collect import Completed, feed, stay, wishes
 from ._container import Container
 from ._entry import Entry, Errand, errand
 from ._errors import BundleInvalid, InvalidValue, OCIRuntimeError, ProcessEnded, ShimExited
+from ._forks import forked
 from ._nursery import background_nursery
 from ._run import borrowed
 from ._stock import PATIENCE, Failure, Stock
@@ -323,7 +324,9 @@ class ContainerPool:
         raise AssertionError("the loop has no end")
 
     def _give_back(self, stock: Stock, entry: Entry) -> None:
-        if entry in self._taken:  # when the pool closes, it takes everything back itself
+        if (
+            entry in self._taken and not forked()
+        ):  # when the pool closes, it takes everything back itself
             self._taken.remove(entry)
             stock.discard(entry)
 
@@ -350,9 +353,10 @@ class ContainerPool:
                 try:
                     yield
                 finally:
-                    stock.close()
-                    for entry in tuple(self._taken):
-                        self._give_back(stock, entry)
+                    if not forked():  # else it is its parent's
+                        stock.close()
+                        for entry in tuple(self._taken):
+                            self._give_back(stock, entry)
 
     async def _make(self, supervisor: Supervisor, gate: str) -> Entry:
         entry = await Entry.make(

@@ -10,6 +10,7 @@ import os
 import trio
 
 from .._errors import ProcessEnded, scarcity
+from .._forks import Opener, refuse_forked
 from ..state import Original, ProcessLayout, lifted
 
 
@@ -62,7 +63,9 @@ def send_line(control: str, line: str, *, container: str | None = None) -> None:
         ProcessEnded: no shim reads it any more.
         BlockingIOError: the fifo is full.
         TooManyFiles: no descriptor was left.
+        SupervisorClosed: this is a forked child.
     """
+    refuse_forked()
     try:
         fd = lifted(os.open(control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         try:
@@ -86,6 +89,7 @@ class Control:
         self._record = Original(layout.record)
         self._id = layout.id
         self._container = container
+        self._opener = Opener()
 
     def stands(self) -> bool:
         """Whether the directory of its process is there."""
@@ -100,6 +104,7 @@ class Control:
 
     def send(self, line: str) -> None:
         """Write one line; raises as `send_line`."""
+        self._opener.require(self._container)
         self.require()
         send_line(self._path, line, container=self._container)
 
