@@ -106,7 +106,11 @@ def _replace_epoll() -> None:
     """
     run: Any = trio._core._run
     with contextlib.suppress(AttributeError, OSError, ValueError), select.epoll() as fresh:
-        shared = run.GLOBAL_RUN_CONTEXT.runner.io_manager._epoll.fileno()
+        runner = run.GLOBAL_RUN_CONTEXT.runner
+        shared = runner.io_manager._epoll.fileno()
+        fresh.register(runner.io_manager._force_wakeup_fd, select.EPOLLIN)
+        once = select.EPOLLIN | select.EPOLLONESHOT
+        fresh.register(runner.entry_queue.wakeup.wakeup_sock, once)  # what finalizers need
         os.dup2(fresh.fileno(), shared, inheritable=False)
 
 
