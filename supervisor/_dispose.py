@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Iterator, Sequence
 
 import attrs
-import trio
 
 from ._claim import is_ours
 from ._errors import CleanupIncomplete, SupervisorError, scarcity

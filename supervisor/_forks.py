@@ -2,9 +2,9 @@
 
 A child of `os.fork` in a Trio task goes on with a copy of that run: all of its tasks, all blocks
 that are open. What ends there, with `sys.exit` say, would undo what is its parent's. So whatever
-acts knows which process opened it, and in another one does nothing, or says so. And what the
-kernel shares with the parent, Trio's epoll, is replaced: the parent would be woken no more for what
-the child unregisters in it.
+acts knows which process opened it, and in another one does nothing, or says so. What waits there
+waits no more. And what the kernel shares with the parent, Trio's epoll and the sockets that wake
+it, is replaced: the parent would be woken no more for what the child takes out of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 from typing import Any
 
 import trio
@@ -79,8 +80,11 @@ def refuse_forked() -> None:
         opener.require()
 
 
-def shields() -> set[trio.CancelScope]:
-    """Return the open scopes that keep this run's tasks from being cancelled."""
+def open_scopes() -> set[trio.CancelScope]:
+    """Return the scopes of this run that a forked child's copy of it cancels first thing.
+
+    They are those of our tasks, of what waits, and of what undoes something, shielded.
+    """
     found = _SCOPES.get(None)
     if found is None:
         found = set()
@@ -93,25 +97,38 @@ def _detach() -> None:
     if _DETACHED.get(0) == os.getpid():
         return
     _DETACHED.set(os.getpid())
-    _replace_epoll()
-    for scope in tuple(shields()):
-        scope.cancel()  # whoever undoes something is done with it
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        _replace_shared()
+    for scope in tuple(open_scopes()):
+        scope.cancel()
 
 
-def _replace_epoll() -> None:
-    """Give Trio's loop an epoll of its own in place of its parent's.
+def _replace_shared() -> None:
+    """Give Trio's loop an epoll and wake-up sockets of its own in place of its parent's.
 
-    In it nothing is registered: what the parent's tasks wait for isn't the child's to take.
-    A Trio that keeps it elsewhere goes on with its parent's.
+    In the epoll nothing else is registered: what the parent's tasks wait for isn't the child's to
+    take. Trio has no name for these things that is public, and a test that tells of a Trio which
+    keeps them elsewhere; there the child goes on with its parent's.
     """
     run: Any = trio._core._run
-    with contextlib.suppress(AttributeError, OSError, ValueError), select.epoll() as fresh:
-        runner = run.GLOBAL_RUN_CONTEXT.runner
-        shared = runner.io_manager._epoll.fileno()
-        fresh.register(runner.io_manager._force_wakeup_fd, select.EPOLLIN)
-        once = select.EPOLLIN | select.EPOLLONESHOT
-        fresh.register(runner.entry_queue.wakeup.wakeup_sock, once)  # what finalizers need
-        os.dup2(fresh.fileno(), shared, inheritable=False)
+    runner = run.GLOBAL_RUN_CONTEXT.runner
+    poller = runner.io_manager
+    woken, forced = runner.entry_queue.wakeup, poller._force_wakeup
+    with select.epoll() as fresh:
+        for pair in (woken, forced):
+            _replace_pair(pair.wakeup_sock, pair.write_sock)
+        fresh.register(forced.wakeup_sock, select.EPOLLIN)
+        fresh.register(woken.wakeup_sock, select.EPOLLIN | select.EPOLLONESHOT)
+        os.dup2(fresh.fileno(), poller._epoll.fileno(), inheritable=False)
+
+
+def _replace_pair(reading: socket.socket, writing: socket.socket) -> None:
+    """Put a fresh pair of connected sockets at the numbers of another."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for fresh, old in ((ours, reading), (theirs, writing)):
+            fresh.setblocking(False)
+            os.dup2(fresh.fileno(), old.fileno(), inheritable=False)
 
 
 os.register_at_fork(after_in_child=forked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -17,11 +18,12 @@ from ._collect import Completed, feed, stay, wishes
 from ._container import Container
 from ._entry import Entry, Errand, errand
 from ._errors import BundleInvalid, InvalidValue, OCIRuntimeError, ProcessEnded, ShimExited
-from ._forks import forked
+from ._forks import forked, refuse_forked
 from ._nursery import background_nursery
 from ._run import borrowed
 from ._stock import PATIENCE, Failure, Stock
 from ._supervisor import Supervisor
+from ._within import within
 from ._witness import ending, waiting
 from .oci import (
     Bundle,
@@ -305,8 +307,7 @@ class ContainerPool:
     async def _started(self, stock: Stock, wanted: Errand) -> Entry:
         """Return an entry that runs the program: one that turns out to be dead is replaced."""
         for attempt in itertools.count(1):
-            with waiting():
-                entry = await stock.get()
+            entry = await _next(stock)
             self._taken.add(entry)
             try:
                 await entry.start(wanted)
@@ -324,15 +325,15 @@ class ContainerPool:
         raise AssertionError("the loop has no end")
 
     def _give_back(self, stock: Stock, entry: Entry) -> None:
-        if (
-            entry in self._taken and not forked()
-        ):  # when the pool closes, it takes everything back itself
+        # When the pool closes, it takes everything back itself; and in a child it's its parent's.
+        if entry in self._taken and not forked():
             self._taken.remove(entry)
             stock.discard(entry)
 
     def _open_stock(self) -> Stock:
         if self._stock is None:
             raise trio.ClosedResourceError("the pool isn't open: async with ContainerPool(...)")
+        refuse_forked()
         return self._stock
 
     # ---- making and closing -------------------------------------------------------------
@@ -370,6 +371,12 @@ class ContainerPool:
         )
         self._created += 1
         return entry
+
+
+async def _next(stock: Stock) -> Entry:
+    with waiting(), within(math.inf):
+        return await stock.get()
+    raise AssertionError("only a fork ends that, with an error")
 
 
 async def _kill(box: Container) -> None:

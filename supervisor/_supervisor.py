@@ -33,7 +33,7 @@ from ._errors import (
     SupervisorClosed,
     SupervisorError,
 )
-from ._forks import forked, note_process
+from ._forks import forked, note_process, refuse_forked
 from ._host import Host, shielded
 from ._leash import cleanup_list, held_leash
 from ._lifecycle import State
@@ -542,6 +542,7 @@ async def open_supervisor(
         )
     if creates_at_once is not None and creates_at_once < 1:
         raise InvalidValue(f"creates_at_once must be at least 1, not {creates_at_once!r}")
+    refuse_forked()
     note_process()
     async with contextlib.AsyncExitStack() as stack:
         busy = stack.enter_context(contextlib.ExitStack())

@@ -431,7 +431,8 @@ class ProcessTask:
     async def wait_output_complete(self) -> None:
         """Return when it has ended, and its output too, or ``deadlines.drain`` has passed."""
         await self._ended.wait()
-        with trio.move_on_at(self._ended_at + self._host.deadlines.drain):
+        left = self._ended_at + self._host.deadlines.drain - trio.current_time()
+        with within(max(0.0, left)):
             await self._shim_gone.wait()
 
     # ---- for the container --------------------------------------------------------------
@@ -507,6 +508,8 @@ class ProcessTask:
         self._streams.close()
 
     def _close(self) -> None:
+        if self._host.opener.elsewhere():
+            self._streams.close()  # in a forked child nobody waits for them any more
         self._streams.release()
         for part in (self._exit, self._shim, self._process):
             if part is not None:

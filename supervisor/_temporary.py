@@ -85,7 +85,9 @@ class Temporary:
         A forked child has closed it; what is at its path is its parent's.
         """
         with contextlib.suppress(OSError):
-            if not self._opener.elsewhere() and os.path.samestat(os.fstat(self.fd), os.lstat(self.path)):
+            if not self._opener.elsewhere() and os.path.samestat(
+                os.fstat(self.fd), os.lstat(self.path)
+            ):
                 shutil.rmtree(self.path, ignore_errors=True)
         self.close()
 

@@ -96,7 +96,8 @@ class Control:
         return self._record.stands()
 
     def require(self) -> None:
-        """Raise ProcessEnded if it isn't."""
+        """Raise ProcessEnded if it isn't, and SupervisorClosed in a forked child."""
+        self._opener.require(self._container)
         if not self.stands():
             raise ProcessEnded(
                 f"its process {self._id} has ended and was removed", container=self._container
@@ -104,7 +105,6 @@ class Control:
 
     def send(self, line: str) -> None:
         """Write one line; raises as `send_line`."""
-        self._opener.require(self._container)
         self.require()
         send_line(self._path, line, container=self._container)
 

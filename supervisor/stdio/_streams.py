@@ -172,7 +172,11 @@ class OutputStream(trio.abc.ReceiveStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive what is there, at most ``max_bytes``; ``b""`` at the end of the output."""
         self._opener.require(self._container)
-        chunk = await self._stream.receive_some(max_bytes)
+        try:
+            chunk = await self._stream.receive_some(max_bytes)
+        except trio.ClosedResourceError:
+            self._opener.require(self._container)
+            raise
         hear(self._container, chunk)
         return chunk
 
@@ -240,7 +244,11 @@ class InputStream(trio.abc.SendStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; BrokenResourceError once the process has closed its end."""
-        await self._usable().send_all(data)
+        try:
+            await self._usable().send_all(data)
+        except trio.ClosedResourceError:
+            self._opener.require(self._container)
+            raise
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Send what of ``data`` the fifo takes at once; return how many bytes that were.
