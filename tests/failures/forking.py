@@ -41,14 +41,15 @@ def play(choice: Choice, **told: Any) -> dict[str, Any]:
     """Run one to its end; return what it found.
 
     Args:
-        told: ``how`` (the name of a function of this module), ``root`` (or None), ``cgroup_parent``,
-            ``rootfs``, ``diary`` (a file that its child writes to).
+        told: ``how`` (the name of a function of this module), ``waiting``, ``root`` (or None),
+            ``cgroup_parent``, ``rootfs``, ``diary`` (a file that its child writes to).
     """
     runtime = choice.runtime()
     told |= {"runtime": [runtime.path, *runtime.args], "runtime_root": runtime.root}
     done = subprocess.run(
         [sys.executable, "-m", "tests.failures.forking", json.dumps(told)],
         cwd=Path(__file__).parent.parent.parent,
+        check=False,
         stdout=subprocess.PIPE,
         timeout=PATIENCE_SECONDS,
         text=True,

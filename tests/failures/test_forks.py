@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,5 +109,13 @@ async def test_a_forked_child_has_no_threads(ground: Ground, nothing_left: Nothi
 
 async def test_trio_keeps_its_epoll_where_we_look() -> None:
     """If this fails, a Trio keeps it elsewhere: `_forks._replace_shared` has to learn that."""
+    runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner
+    sockets = [
+        getattr(pair, name)
+        for pair in (runner.entry_queue.wakeup, runner.io_manager._force_wakeup)
+        for name in ("wakeup_sock", "write_sock")
+    ]
+    before = {os.fstat(one.fileno()).st_ino for one in sockets}
     _forks._replace_shared()
+    assert before.isdisjoint(os.fstat(one.fileno()).st_ino for one in sockets)
     await trio.to_thread.run_sync(int)  # the run goes on with them
