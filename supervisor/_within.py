@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import time
 from types import TracebackType
+from typing import NamedTuple
 
-import attrs
 import trio
 
 from ._forks import forked, open_scopes, refuse_forked
@@ -77,8 +77,7 @@ class Limit:
         return expired
 
 
-@attrs.frozen
-class _Running:
+class _Running(NamedTuple):
     begun: float
     beat: float
 
@@ -93,6 +92,7 @@ class _Watch(trio.abc.Instrument):
     def __init__(self) -> None:
         self._running: dict[trio.CancelScope, _Running] = {}
         self._rest = trio.CancelScope()
+        self._next = math.inf
         self._seen = trio.current_time()
         self._seen_by_kernel = time.monotonic()
 
@@ -110,7 +110,8 @@ class _Watch(trio.abc.Instrument):
         """Keep an eye on a scope."""
         beat = max(_BEAT_SECONDS, seconds / _BEATS)
         self._running[scope] = _Running(begun, beat)
-        self._rest.deadline = min(self._rest.deadline, begun + beat)
+        if begun + beat < self._next:
+            self._next = self._rest.deadline = begun + beat
 
     def remove(self, scope: trio.CancelScope) -> None:
         """Forget it."""
@@ -119,10 +120,9 @@ class _Watch(trio.abc.Instrument):
     async def beat(self) -> None:
         """Have the loop turn, until the end of the run."""
         while True:
-            with trio.CancelScope() as self._rest:
-                if self._running:
-                    beat = min(running.beat for running in self._running.values())
-                    self._rest.deadline = trio.current_time() + beat
+            beat = min((running.beat for running in self._running.values()), default=math.inf)
+            self._next = trio.current_time() + beat
+            with trio.CancelScope(deadline=self._next) as self._rest:
                 await trio.sleep_forever()
 
 

@@ -6,6 +6,7 @@ It prints a JSON object: how its child ended, and what it found of its own after
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import multiprocessing
 import os
@@ -50,11 +51,12 @@ def play(choice: Choice, **told: Any) -> dict[str, Any]:
         [sys.executable, "-m", "tests.failures.forking", json.dumps(told)],
         cwd=Path(__file__).parent.parent.parent,
         check=False,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         timeout=PATIENCE_SECONDS,
         text=True,
     )
     lines = done.stdout.splitlines()
+    assert done.stderr == ""  # nothing failed that was to be undone
     assert done.returncode == 0 and len(lines) == 1, (done.returncode, lines)
     found: dict[str, Any] = json.loads(lines[0])
     return found
@@ -76,7 +78,7 @@ class Stage:
             file.write(f"{what}\n")
 
 
-Child = Callable[[Stage], Awaitable[object]]
+_BESIDE_PYTHON = ctypes.CDLL(None)
 
 
 # ---- what a child does -------------------------------------------------------------------
@@ -85,6 +87,11 @@ Child = Callable[[Stage], Awaitable[object]]
 async def exits(stage: Stage) -> NoReturn:
     """End in the middle of all blocks."""
     sys.exit(3)
+
+
+async def exits_from_c(stage: Stage) -> NoReturn:
+    """Do the same where Python wasn't told of the fork."""
+    await exits(stage)
 
 
 async def raises(stage: Stage) -> NoReturn:
@@ -180,7 +187,7 @@ async def _forking(told: dict[str, Any]) -> dict[str, Any]:
         if told["how"] == "multiprocessing":
             ended = await _multiprocess()
         else:
-            pid = os.fork()
+            pid = _BESIDE_PYTHON.fork() if told["how"] == "exits_from_c" else os.fork()
             if pid == 0:
                 await globals()[told["how"]](stage)
                 return {}

@@ -55,7 +55,8 @@ def ground(choice: Choice, cgroup_parent: str, rootfs: Path, workdir: Path) -> G
 
 @pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize(
-    ("how", "ended"), [("exits", 3), ("raises", 6), ("returns", 0), ("multiprocessing", 4)]
+    ("how", "ended"),
+    [("exits", 3), ("exits_from_c", 3), ("raises", 6), ("returns", 0), ("multiprocessing", 4)],
 )
 async def test_a_forked_child_leaves_its_parents_blocks(
     ground: Ground, root: Path, nothing_left: NothingLeft, how: str, ended: int, durable: bool
