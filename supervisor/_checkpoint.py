@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 import attrs
-import trio
 
 from ._core import Core
 from ._errors import InvalidValue, RuntimeFailed
 from ._lifecycle import Event
+from ._within import within
 from .oci import checkpoint_options, criu_said, fresh_log, read_config, wants_layer, wish_of
 
 
@@ -74,7 +74,7 @@ async def checkpoint(
     except RuntimeFailed as error:
         raise with_criu(error, image) from error
     if not leave_running:
-        with trio.move_on_after(core.host.deadlines.kill):
+        with within(core.host.deadlines.kill):
             await core.init.wait()
 
 

@@ -21,10 +21,12 @@ from ._errors import (
     ProcessEnded,
     ProcessFailed,
 )
+from ._forks import forked
 from ._host import shielded
 from ._nursery import background_nursery
 from ._process import Process
 from ._status import Cause, ExitStatus
+from ._within import within
 from .cgroups import Steps
 from .stdio import PIPE, OutputStream, StdioArgument
 
@@ -171,7 +173,7 @@ async def collect(
         for one in collected.values():
             nursery.start_soon(one.read, nursery.cancel_scope)
         await process.wait()
-        with trio.move_on_after(process.deadlines.drain):
+        with within(process.deadlines.drain):
             for one in collected.values():
                 await one.complete.wait()
         nursery.cancel_scope.cancel()
@@ -249,10 +251,10 @@ async def stay(
         name: _Collected(getattr(process, name), wanted.max_output_bytes) for name in wanted.capture
     }
     try:
-        with trio.move_on_after(math.inf if deadline is None else deadline):
+        with within(math.inf if deadline is None else deadline):
             completed = await collect(process, wanted, collected)
     finally:
-        if completed is None:
+        if completed is None and not forked():
             await end()
     if completed is None:
         raise _ended(process.container, deadline, collected)

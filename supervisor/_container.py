@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from ._lifecycle import State
 from ._logs import Logs, Since
 from ._process import Process
 from ._status import ExitStatus
+from ._within import within
 from ._witness import Change
 from .stdio import StdioArgument, TerminalArgument, TerminalStream
 
@@ -51,7 +53,9 @@ class Container:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with trio.CancelScope(shield=True):  # a delete has deadlines of its own
+        if self._core.host.opener.elsewhere():  # a forked child's block, of its parent's container
+            return
+        with within(math.inf, shield=True):  # a delete has deadlines of its own
             await self.delete(force=True)
 
     # ---- what it is ---------------------------------------------------------------------

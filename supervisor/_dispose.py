@@ -13,13 +13,14 @@ import secrets
 from collections.abc import Iterator, Sequence
 
 import attrs
-import trio
 
 from ._claim import is_ours
 from ._errors import CleanupIncomplete, StateCorrupt, SupervisorError, scarcity
+from ._forks import forked
 from ._host import Host, shielded
 from ._make import NEW
 from ._points import Point
+from ._within import within
 from .oci import Caller, call, fresh_log
 from .shim import RELEASE, Shim, send_line
 from .state import (
@@ -140,6 +141,8 @@ def _sweep_new(path: str) -> None:
 
 def remove_directory(path: str) -> None:
     """Remove a directory of ours: renamed away first, so that nobody sees half of it."""
+    if forked():
+        return
     doomed = os.path.join(os.path.dirname(path), f"{DELETED}{secrets.token_hex(8)}")
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, doomed)
@@ -187,7 +190,7 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
                 failed.append(str(error))
                 return
         if record.cgroup is not None:  # what the runtime couldn't remove keeps it from deleting
-            with trio.move_on_after(host.deadlines.kill):
+            with within(host.deadlines.kill):
                 await host.hierarchies.remove(record.cgroup)
 
 
@@ -212,7 +215,7 @@ async def _await_shims(host: Host, layout: ContainerLayout) -> None:
             send_line(process.control, RELEASE)  # nobody will read its output
         shim = Shim.adopt(process)
         try:
-            with trio.move_on_after(host.deadlines.shim):
+            with within(host.deadlines.shim):
                 await shim.wait_gone()
                 continue
             shim.kill()

@@ -7,7 +7,6 @@ import math
 import signal
 
 import attrs
-import trio
 
 from ._core import Core
 from ._dispose import Estate, dispose
@@ -18,6 +17,7 @@ from ._logs import log_tail
 from ._points import Point
 from ._process import check_signal
 from ._status import ExitStatus
+from ._within import within
 from ._witness import hear, waiting, witness
 from .cgroups import Steps, finish
 from .state import Intent
@@ -56,7 +56,7 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
     try:
         if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
             await _thaw(core)
-            with trio.move_on_after(grace), contextlib.suppress(ProcessEnded):
+            with within(grace), contextlib.suppress(ProcessEnded):
                 return Stopped(await core.init.ask(ask_with), escalated=False)
         return await end(core)
     except BaseException:
@@ -80,6 +80,7 @@ def kill(core: Core) -> None:
     If there is much of that, the rest is done by a task of the supervisor's, so that nobody else
     has to wait for it.
     """
+    core.host.opener.require(core.record.id)
     replaced = core.lock is None and not core.init.has_container()
     if replaced or core.current() is State.DELETED:  # a later one of its id has the same cgroup
         raise ProcessEnded("it was deleted", container=core.record.id)
@@ -121,7 +122,7 @@ async def end(core: Core) -> Stopped:
         kill(core)
     except ProcessEnded:
         lived = False
-    with trio.move_on_after(seconds):
+    with within(seconds):
         return Stopped(await core.init.wait(), escalated=lived)
     raise DeadlineExpired(
         f"its init didn't end within {seconds:g} seconds after SIGKILL: it may be frozen, or "

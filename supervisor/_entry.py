@@ -23,6 +23,7 @@ from ._errors import (
 )
 from ._status import Cause, ExitStatus, Source
 from ._supervisor import Supervisor
+from ._within import within
 from .oci import (
     Bundle,
     FileContent,
@@ -217,7 +218,7 @@ class Entry:
 
     async def _pass_gate(self, frame: memoryview) -> None:
         seconds = self.box.init.deadlines.start
-        with trio.move_on_after(seconds):
+        with within(seconds):
             if frame and self.box.stdin is not None:
                 with contextlib.suppress(trio.BrokenResourceError):  # its report says why
                     await self.box.stdin.send_all(frame)

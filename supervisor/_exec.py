@@ -101,6 +101,8 @@ def end_unreported(core: Core, layout: ProcessLayout) -> None:
     The number in the file proves nothing by itself, so only a process that is in the container's
     own cgroup, and isn't its init, is touched.
     """
+    if core.host.opener.elsewhere():
+        return
     with contextlib.suppress(StateCorrupt, TooManyFiles):
         pid = read_pid(layout.pid)
         process = None if pid is None else PidFd.open(pid)

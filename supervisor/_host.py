@@ -10,8 +10,10 @@ import trio
 
 from ._deadlines import Deadlines
 from ._errors import SupervisorClosed
+from ._forks import Opener
 from ._patrol import Patrol
 from ._points import Reach, pass_by
+from ._within import within
 from .cgroups import Hierarchies
 from .oci import SealedPrograms
 from .stdio import NullDevice
@@ -34,6 +36,7 @@ class Host:
         tether: path of the program by which runtimes that are called for leashed containers die
             with us; None if we hold no leash.
         closed: set when the supervisor has let go of everything.
+        opener: the process that everything was opened in.
     """
 
     shim: str
@@ -47,19 +50,24 @@ class Host:
     reach: Reach = pass_by
     tether: str | None = None
     closed: trio.Event = attrs.field(factory=trio.Event)
+    opener: Opener = attrs.field(factory=Opener)
 
     def require_open(self, container: str | None = None) -> None:
         """Refuse what a supervisor that was closed can't do any more.
 
         Raises:
-            SupervisorClosed: it was.
+            SupervisorClosed: it was, or this is a forked child.
         """
+        self.opener.require(container)
         if self.closed.is_set():
             raise SupervisorClosed("its supervisor is closed", container=container)
 
 
 @contextlib.contextmanager
 def shielded(seconds: float) -> Iterator[trio.CancelScope]:
-    """Shield the body from outer cancellation, for ``seconds`` at most."""
-    with trio.CancelScope(deadline=trio.current_time() + seconds, shield=True) as scope:
+    """Shield the body from outer cancellation, for ``seconds`` at most; see `within`.
+
+    In a forked child nothing is to be undone: there it is cancelled at once.
+    """
+    with within(seconds, shield=True) as scope:
         yield scope

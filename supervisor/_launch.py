@@ -7,8 +7,6 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-import trio
-
 from ._errors import (
     CreateTimeout,
     RuntimeNotFound,
@@ -19,6 +17,7 @@ from ._errors import (
 )
 from ._host import Host, shielded
 from ._points import Point
+from ._within import within
 from .oci import failure, last_error
 from .shim import Leash, Made, Refused, Shim, apart, launch, read_report
 from .state import ProcessLayout
@@ -75,7 +74,7 @@ async def launch_process(
     seconds = host.deadlines.create
     report = None
     try:
-        with trio.move_on_after(seconds) as scope:
+        with within(seconds) as scope:
             report = await read_report(report_fd)
         if isinstance(report, Made):
             host.reach(Point.REPORTED)

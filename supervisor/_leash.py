@@ -10,6 +10,7 @@ import trio
 
 from ._claim import is_shared, proof
 from ._errors import ShimError, scarcity
+from ._forks import Opener
 from ._host import shielded
 from ._pidfd import PidFd
 from ._root import Root
@@ -120,6 +121,7 @@ class Keeper:
             self._life, told = lifted_pipe()
             undo.callback(os.close, self._life)
             self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd)
+            self._opener = Opener()
             try:
                 self._launching = launch_keeper(
                     binary,
@@ -164,10 +166,14 @@ class Keeper:
 
         It is for us to reap where we are the subreaper, or pid 1, that it was left to.
 
+        In a forked child nothing is broken, and the keeper isn't its to wait for.
+
         Cancellation: shielded, with a deadline of its own.
         """
         for end in self._ends:
             end.close()
+        if self._opener.elsewhere():
+            return
         with shielded(_KEEPER_SECONDS):
             if self._process is not None:
                 await self._process.wait_ended()

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 
 import trio
 
+from ._forks import open_scopes
+
 
 @contextlib.asynccontextmanager
 async def background_nursery() -> AsyncIterator[trio.Nursery]:
@@ -40,11 +42,13 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
 async def lasting_nursery() -> AsyncIterator[trio.Nursery]:
     """Open such a nursery whose tasks go on when the block is cancelled, until it has ended.
 
-    A clean-up at the block's end, shielded, waits for what they find out.
+    A clean-up at the block's end, shielded, waits for what they find out. In a forked child they
+    end at once.
     """
     opened: list[trio.Nursery] = []
     ready = trio.Event()
     scope = trio.CancelScope(shield=True)
+    open_scopes().add(scope)
     async with background_nursery() as outer:
         outer.start_soon(_hold_open, scope, opened, ready)
         with trio.CancelScope(shield=True):  # it takes one step, also if we are cancelled
@@ -52,6 +56,7 @@ async def lasting_nursery() -> AsyncIterator[trio.Nursery]:
         try:
             yield opened[0]
         finally:
+            open_scopes().discard(scope)
             scope.cancel()
 
 

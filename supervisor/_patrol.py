@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 import trio
 
 from ._errors import scarcity
+from ._forks import forked
 from ._pidfd import PidFd
 from .state import lifted
 
@@ -49,7 +50,8 @@ class Patrol:
             yield
         finally:
             del self._watched[fd]
-            self._epoll.unregister(fd)
+            if not forked():  # the epoll is its parent's too
+                self._epoll.unregister(fd)
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -63,6 +65,8 @@ class Patrol:
         self._epoll.close()
 
     def _look(self) -> None:
+        if forked():
+            return
         now = trio.current_time()
         for fd, _ in self._epoll.poll(0):
             self._ended.append((now + self._seconds, fd, self._watched[fd][0]))

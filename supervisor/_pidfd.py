@@ -16,7 +16,8 @@ from typing import Any
 
 import trio
 
-from ._errors import ProcessEnded, scarcity
+from ._errors import ProcessEnded, SupervisorClosed, scarcity
+from ._forks import Opener, refuse_forked
 from .state import lifted
 from .state import start_time as read_start_time
 
@@ -52,6 +53,7 @@ class PidFd:
         self.pid: int = pid
         self.fd: int = fd
         self._gone = fd < 0
+        self._opener = Opener()
 
     @classmethod
     def open(cls, pid: int, start_time: int | None = None) -> PidFd | None:
@@ -112,7 +114,9 @@ class PidFd:
         Raises:
             TooManyProcesses: a limit on processes, or on memory, keeps it from being made.
             OSError: it can't be started.
+            SupervisorClosed: this is a forked child, with a Trio run of its parent's.
         """
+        refuse_forked()
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, 0 if output is None else output, 1)]
         actions += [(os.POSIX_SPAWN_DUP2, 0 if errors is None else errors, 2)]
@@ -134,7 +138,9 @@ class PidFd:
 
         Raises:
             ProcessEnded: it has ended (and may be a zombie no more).
+            SupervisorClosed: this is a forked child of whoever opened it.
         """
+        self._opener.require()
         try:
             if self._gone:
                 raise ProcessLookupError
@@ -143,8 +149,8 @@ class PidFd:
             raise ProcessEnded(f"process {self.pid} has ended") from error
 
     def kill(self) -> None:
-        """SIGKILL it; nothing happens if it has ended."""
-        with contextlib.suppress(ProcessEnded):
+        """SIGKILL it; nothing happens if it has ended, or in a forked child."""
+        with contextlib.suppress(ProcessEnded, SupervisorClosed):
             self.send_signal(signal.SIGKILL)
 
     def ended(self) -> bool:

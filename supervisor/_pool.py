@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -17,10 +18,12 @@ from ._collect import MAX_OUTPUT_BYTES, Completed, feed, stay, wishes
 from ._container import Container
 from ._entry import Entry, Errand, errand
 from ._errors import BundleInvalid, InvalidValue, OCIRuntimeError, ProcessEnded, ShimExited
+from ._forks import forked, refuse_forked
 from ._nursery import background_nursery
 from ._run import borrowed
 from ._stock import PATIENCE, Failure, Stock
 from ._supervisor import Supervisor
+from ._within import within
 from ._witness import ending, waiting
 from .oci import (
     Bundle,
@@ -309,8 +312,7 @@ class ContainerPool:
     async def _started(self, stock: Stock, wanted: Errand) -> Entry:
         """Return an entry that runs the program: one that turns out to be dead is replaced."""
         for attempt in itertools.count(1):
-            with waiting():
-                entry = await stock.get()
+            entry = await _next(stock)
             self._taken.add(entry)
             try:
                 await entry.start(wanted)
@@ -328,13 +330,15 @@ class ContainerPool:
         raise AssertionError("the loop has no end")
 
     def _give_back(self, stock: Stock, entry: Entry) -> None:
-        if entry in self._taken:  # when the pool closes, it takes everything back itself
+        # When the pool closes, it takes everything back itself; and in a child it's its parent's.
+        if entry in self._taken and not forked():
             self._taken.remove(entry)
             stock.discard(entry)
 
     def _open_stock(self) -> Stock:
         if self._stock is None:
             raise trio.ClosedResourceError("the pool isn't open: async with ContainerPool(...)")
+        refuse_forked()
         return self._stock
 
     # ---- making and closing -------------------------------------------------------------
@@ -355,9 +359,10 @@ class ContainerPool:
                 try:
                     yield
                 finally:
-                    stock.close()
-                    for entry in tuple(self._taken):
-                        self._give_back(stock, entry)
+                    if not forked():  # else it is its parent's
+                        stock.close()
+                        for entry in tuple(self._taken):
+                            self._give_back(stock, entry)
 
     async def _make(self, supervisor: Supervisor, gate: str) -> Entry:
         entry = await Entry.make(
@@ -371,6 +376,12 @@ class ContainerPool:
         )
         self._created += 1
         return entry
+
+
+async def _next(stock: Stock) -> Entry:
+    with waiting(), within(math.inf):
+        return await stock.get()
+    raise AssertionError("only a fork ends that, with an error")
 
 
 async def _kill(box: Container) -> None:

@@ -12,6 +12,7 @@ from ._hearing import hears
 from ._logs import Logs, Since
 from ._status import ExitStatus
 from ._task import ProcessTask
+from ._within import within
 from .shim import resize_line, signal_line
 from .stdio import InputStream, TerminalSize, TerminalStream, attach
 
@@ -90,10 +91,12 @@ class Process(ProcessTask):
             The same status to everybody, as often as asked.
 
         Raises:
-            SupervisorClosed: its supervisor was closed before it ended.
+            SupervisorClosed: its supervisor was closed before it ended; or this is a forked child.
 
         Cancellation: the process goes on.
         """
+        if self._status is None:
+            self._host.opener.require(self.container)
         await self._ended.wait()
         if self._status is None:
             raise SupervisorClosed(
@@ -112,6 +115,7 @@ class Process(ProcessTask):
             ProcessEnded: it has ended.
         """
         check_signal(number, "number", container=self.container, least=0)
+        self._host.opener.require(self.container)
         self._require_alive()
         if number == signal.SIGKILL:
             self.note_killed()
@@ -130,7 +134,8 @@ class Process(ProcessTask):
         Raises:
             ProcessEnded: it has ended.
         """
-        with trio.move_on_at(self._started_at + _HEARING_SECONDS):
+        left = self._started_at + _HEARING_SECONDS - trio.current_time()
+        with within(max(0.0, left)):
             while self.pid is not None and not hears(self.pid, number, gate=self._gate):
                 await trio.sleep(_HEARING_POLL_SECONDS)
         self.send_signal(number)

@@ -10,6 +10,7 @@ import trio
 from ._adopt import Broken, Recovery, adopt, delete_again, forget, take_over
 from ._core import Core
 from ._errors import DeadlineExpired, InfrastructureError, StateCorrupt
+from ._within import within
 from .state import ContainerLayout, ContainerRecord, load
 
 _AT_ONCE = 16
@@ -64,7 +65,7 @@ async def adopt_all(
             nursery.cancel_scope.cancel()
 
     seconds = recovery.host.deadlines.recovery
-    with trio.move_on_after(seconds) as scope:
+    with within(seconds) as scope:
         async with trio.open_nursery() as nursery:
             for layout in layouts:
                 nursery.start_soon(one, layout)

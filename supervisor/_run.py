@@ -12,9 +12,11 @@ from ._collect import MAX_OUTPUT_BYTES, Completed, Input, stay, winding_up, wish
 from ._container import Container
 from ._end import STOP_GRACE_SECONDS
 from ._errors import InvalidValue, ProcessEnded
+from ._forks import forked
 from ._host import shielded
 from ._lifecycle import State
 from ._supervisor import Supervisor, open_supervisor
+from ._within import within
 from ._witness import ending
 from .oci import Bundle, RlimitArgument, Runtime, SeccompArgument
 from .stdio import StdioArgument
@@ -138,14 +140,14 @@ async def borrowed(
 
 async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> None:
     """Ask it to end, if its program runs; whoever deletes it kills it, if need be."""
-    if box.status is not None or box.state is not State.RUNNING:
+    if forked() or box.status is not None or box.state is not State.RUNNING:
         return
     with shielded(STOP_GRACE_SECONDS + box.init.deadlines.kill):
         async with winding_up(box.init):
             if deliver_cancel is None:
                 await box.stop(STOP_GRACE_SECONDS)
             else:
-                with trio.move_on_after(STOP_GRACE_SECONDS):
+                with within(STOP_GRACE_SECONDS):
                     with contextlib.suppress(ProcessEnded):  # it was quicker
                         await deliver_cancel(box)
                     await box.wait()

@@ -18,6 +18,7 @@ from ._host import shielded
 from ._lifecycle import Event, State
 from ._points import Point
 from ._status import ExitStatus, Source
+from ._within import within
 from .oci import ask_status, fresh_log
 
 _GATE_SECONDS = 0.05
@@ -87,7 +88,7 @@ async def _look_again(core: Core) -> None:
     if told == "created" and await core.init.has_begun(_GATE_SECONDS):
         told = "running"  # a start that was killed between two steps has opened the gate already
     if told == "stopped" or told is None:
-        with trio.move_on_after(core.host.deadlines.shim):
+        with within(core.host.deadlines.shim):
             await core.init.wait()
     if told == "running":
         _started(core)

@@ -15,6 +15,7 @@ from ._backoff import Backoff
 from ._entry import Entry
 from ._errors import DeadlineExpired, ShimExited, SupervisorError
 from ._status import ExitStatus
+from ._within import within
 from ._witness import witness
 
 logger: Final = logging.getLogger("supervisor")
@@ -246,7 +247,7 @@ class Stock:
     async def _delete(self, entry: Entry) -> None:
         witness.set(None)  # its time is nobody's
         try:
-            with trio.CancelScope(shield=True):  # both have deadlines of their own
+            with within(math.inf, shield=True):  # both have deadlines of their own
                 async with self._deletes:
                     await entry.delete()
         except (SupervisorError, OSError) as error:

@@ -33,6 +33,7 @@ from ._errors import (
     SupervisorClosed,
     SupervisorError,
 )
+from ._forks import forked, note_process, refuse_forked
 from ._host import Host, shielded
 from ._leash import cleanup_list, ephemeral_root, held_leash
 from ._lifecycle import State
@@ -248,6 +249,7 @@ class Supervisor(Mapping[str, Container]):
             making.over.set()
 
     def _require_open(self) -> None:
+        self._host.opener.require()
         if self._closing:
             raise SupervisorClosed(f"the supervisor of {self.root} is closed")
 
@@ -308,6 +310,8 @@ class Supervisor(Mapping[str, Container]):
 
     async def _undo(self, estate: Estate) -> None:
         """Remove what a failed create has left; what can't be removed is listed."""
+        if forked():
+            return
         try:
             await dispose(self._host, estate)
         except CleanupIncomplete as error:
@@ -522,6 +526,9 @@ async def open_supervisor(
     Cancellation: as leaving the block. Ephemeral and leashed containers are killed and
     deleted, shielded, each within the deadlines of `Container.delete`.
 
+    Fork: a child that goes on with this Trio run, and leaves the block, undoes nothing; what it
+    asks of the supervisor raises SupervisorClosed.
+
     Crash: shims and containers go on; those on a leash are ended by their shims, and the
     keeper removes what they leave.
     """
@@ -535,6 +542,8 @@ async def open_supervisor(
         )
     if creates_at_once is not None and creates_at_once < 1:
         raise InvalidValue(f"creates_at_once must be at least 1, not {creates_at_once!r}")
+    refuse_forked()
+    note_process()
     async with contextlib.AsyncExitStack() as stack:
         busy = stack.enter_context(contextlib.ExitStack())
         busy.enter_context(waiting())
@@ -583,6 +592,7 @@ async def open_supervisor(
             yield supervisor
         finally:
             busy.enter_context(waiting())  # until everything else on the stack is closed
-            with shielded(deadlines.cleanup + deadlines.kill):
-                await supervisor._close()
+            if not forked():
+                with shielded(deadlines.cleanup + deadlines.kill):
+                    await supervisor._close()
             host.closed.set()

@@ -23,6 +23,7 @@ from ._pidfd import PidFd
 from ._points import Point
 from ._status import Cause, ExitStatus
 from ._verdict import Remains
+from ._within import within
 from .cgroups import Steps, T, finish
 from .oci import INIT_ARGS
 from .shim import Control, ExitFifo, Leash, Shim, make_fifos
@@ -312,6 +313,8 @@ class ProcessTask:
 
     def _end_stuck_shim(self) -> None:
         """Kill a shim that doesn't record the end of its process; then the kernel tells it."""
+        if self._exit is not None and not self._exit.watched():
+            return  # it has, and we were the slow ones
         if self._shim is not None and self._owned:
             logger.warning("%s/%s: its shim is stuck: killed", self.container, self.id)
             self._shim.kill()
@@ -351,7 +354,7 @@ class ProcessTask:
 
     def _record(self, status: ExitStatus) -> None:
         status = self._with_oom(status)
-        if self._owned:
+        if self._owned and not self._host.opener.elsewhere():
             try:
                 write_whole(self._layout.result, dump(Result(status=status)))
             except OSError as error:
@@ -428,7 +431,8 @@ class ProcessTask:
     async def wait_output_complete(self) -> None:
         """Return when it has ended, and its output too, or ``deadlines.drain`` has passed."""
         await self._ended.wait()
-        with trio.move_on_at(self._ended_at + self._host.deadlines.drain):
+        left = self._ended_at + self._host.deadlines.drain - trio.current_time()
+        with within(max(0.0, left)):
             await self._shim_gone.wait()
 
     # ---- for the container --------------------------------------------------------------
@@ -480,7 +484,7 @@ class ProcessTask:
 
         Until then it runs the runtime's own, which waits to be started.
         """
-        with trio.move_on_after(seconds):
+        with within(seconds):
             while self.pid is not None and self._gate is not None:
                 now = program_of(self.pid)
                 if now is None:
@@ -508,6 +512,8 @@ class ProcessTask:
         self._streams.abandon()
 
     def _close(self) -> None:
+        if self._host.opener.elsewhere():
+            self._streams.close()  # in a forked child nobody waits for them any more
         self._streams.release()
         for part in (self._exit, self._shim, self._process):
             if part is not None:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ._errors import InvalidValue, scarcity
+from ._forks import Opener
 from ._witness import place
 from .state import Descriptor, close_in_children, distrust, distrust_way, lifted
 
@@ -52,6 +53,7 @@ class Temporary:
     def __init__(self, path: str, descriptor: Descriptor) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._opener = Opener()
 
     @classmethod
     def make(cls) -> Temporary:
@@ -96,9 +98,14 @@ class Temporary:
         return os.path.dirname(self.path) not in (_own_path(), _SHARED_MEMORY)
 
     def remove(self) -> None:
-        """Remove it with all that is in it, if it still is the one that was made; close it."""
+        """Remove it with all that is in it, if it still is the one that was made; close it.
+
+        A forked child has closed it; what is at its path is its parent's.
+        """
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(self.fd), os.lstat(self.path)):
+            if not self._opener.elsewhere() and os.path.samestat(
+                os.fstat(self.fd), os.lstat(self.path)
+            ):
                 shutil.rmtree(self.path, ignore_errors=True)
         self.close()
 

@@ -12,6 +12,7 @@ from ._errors import StateCorrupt, TooManyFiles
 from ._host import Host
 from ._pidfd import PidFd
 from ._status import Cause, ExitStatus, Source, unknown
+from ._within import within
 from .state import ProcessLayout, Result, load, read_exit_status
 
 _POLL_SECONDS = 0.005
@@ -46,7 +47,7 @@ class Remains:
         status = self.recorded()
         if status is None and self.keep and self.process is not None:
             await self.process.wait_ended()
-        with trio.move_on_after(self.host.deadlines.kill):
+        with within(self.host.deadlines.kill):
             while status is None and os.path.exists(self.layout.path):  # else it is deleted
                 with contextlib.suppress(FileNotFoundError, StateCorrupt):
                     status = load(Result, self.layout.result).status
@@ -68,13 +69,13 @@ class Remains:
 
     async def _end_lost(self) -> ExitStatus:
         if self.process is None:
-            if self.cgroup is not None:
+            if self.cgroup is not None and not self.host.opener.elsewhere():
                 await self.host.hierarchies.kill(self.cgroup)  # whoever it is, it is in there
             return self.lost or unknown("its shim was lost, and its pid can't be verified")
         if self.keep:
             await self.process.wait_ended()
         self.process.kill()
-        with trio.move_on_after(self.host.deadlines.kill):
+        with within(self.host.deadlines.kill):
             await self.process.wait_reaped()
         return self.told_by_kernel("its shim was lost, and the kernel doesn't tell how it ended")
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import trio
 
+from .._forks import forked
 from ._hierarchies import Hierarchies
 from ._mounts import Mount
 
@@ -42,9 +43,10 @@ async def group_apart(hierarchies: Hierarchies, parent: str) -> AsyncIterator[Se
     try:
         yield ways
     finally:
-        with trio.CancelScope(shield=True):
-            for way in ways:
-                await _remove(way)
+        if not forked():  # else its parent's keeper may be on its way into it
+            with trio.CancelScope(shield=True):
+                for way in ways:
+                    await _remove(way)
 
 
 async def _remove(way: str) -> None:

@@ -13,6 +13,7 @@ import trio
 
 from .._errors import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, ShimNotFound, scarcity
 from .._pidfd import PidFd
+from .._within import within
 from ..state import lifted
 
 _TAIL_BYTES = 64 * 1024
@@ -69,7 +70,7 @@ async def call(
         output = None if log else files.enter_context(_memory_file())
         errors = files.enter_context(_appending(log) if log else _memory_file())
         status = None
-        with trio.move_on_after(seconds) as scope:
+        with within(seconds) as scope:
             status = await _run(command, output, errors, inherit, program, tether)
         if scope.cancelled_caught:
             raise RuntimeTimeout(
@@ -206,7 +207,7 @@ async def _run(
     except BaseException:
         process.kill()
         # A SIGKILLed child ends, unless the kernel holds it: then it isn't ours to wait for.
-        with trio.move_on_after(_REAP_SECONDS, shield=True):
+        with within(_REAP_SECONDS, shield=True):
             await process.wait_ended()
         process.reap()
         raise

@@ -12,6 +12,7 @@ import stat
 import trio
 
 from .._errors import ProcessEnded, scarcity
+from .._forks import Opener, refuse_forked
 from ..state import Original, ProcessLayout, lifted
 
 
@@ -73,7 +74,9 @@ def send_line(control: str, line: str, *, container: str | None = None) -> None:
         ProcessEnded: no shim reads it any more.
         BlockingIOError: the fifo is full.
         TooManyFiles: no descriptor was left.
+        SupervisorClosed: this is a forked child.
     """
+    refuse_forked()
     try:
         fd = _open(control, os.O_WRONLY)
         try:
@@ -97,13 +100,15 @@ class Control:
         self._record = Original(layout.record)
         self._id = layout.id
         self._container = container
+        self._opener = Opener()
 
     def stands(self) -> bool:
         """Whether the directory of its process is there."""
         return self._record.stands()
 
     def require(self) -> None:
-        """Raise ProcessEnded if it isn't."""
+        """Raise ProcessEnded if it isn't, and SupervisorClosed in a forked child."""
+        self._opener.require(self._container)
         if not self.stands():
             raise ProcessEnded(
                 f"its process {self._id} has ended and was removed", container=self._container

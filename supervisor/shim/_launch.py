@@ -12,7 +12,9 @@ import attrs
 import trio
 
 from .._errors import ShimNotFound, StateCorrupt, scarcity
+from .._forks import forked
 from .._pidfd import PidFd
+from .._within import within
 from ..state import ProcessLayout, held, lifted_pipe, read_shim
 from ._fifos import send_line, signal_line
 from ._report import Made, Refused, parse_report
@@ -118,13 +120,15 @@ class Shim:
         itself. If it has its process already, it passes them on; so it is told to kill that
         as well, which it obeys no earlier. After ``seconds`` it is killed itself.
         """
+        if forked():
+            return
         with contextlib.suppress(OSError):
             send_line(self._layout.control, signal_line(signal.SIGKILL))
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
                 self._process.send_signal(signal.SIGINT)
-        with trio.move_on_after(seconds):
+        with within(seconds):
             await self.wait_gone()
             return
         self.kill()

@@ -96,7 +96,8 @@ class Claim:
         traceback: TracebackType | None,
     ) -> None:
         with self._lock:
-            if not _has_link(self.owner, self.path):
+            ours = self._lock.fd >= 0  # a forked child hasn't got the lock
+            if ours and not _has_link(self.owner, self.path):
                 _unlink(self.path)
 
 

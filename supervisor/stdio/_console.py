@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import attrs
 
 from .._errors import scarcity
+from .._forks import forked
 from ..state import ProcessLayout, lifted
 from ._plan import Stdio
 
@@ -67,8 +68,9 @@ def console(layout: ProcessLayout, stdio: Stdio) -> Iterator[Console | None]:
         try:
             yield Console(f"{reach}/{name}", listener.fileno())
         finally:
-            with contextlib.suppress(OSError):
-                os.unlink(layout.console)
+            if not forked():  # else its parent's runtime is about to connect
+                with contextlib.suppress(OSError):
+                    os.unlink(layout.console)
 
 
 def unix_socket() -> socket.socket:

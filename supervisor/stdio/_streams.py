@@ -11,6 +11,7 @@ from functools import partial
 import trio
 
 from .._errors import InvalidValue, scarcity
+from .._forks import Opener
 from .._witness import hear
 from ..shim import CLOSE_STDIN, Control
 from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children, lifted
@@ -187,10 +188,16 @@ class OutputStream(trio.abc.ReceiveStream):
     def __init__(self, path: str, container: str) -> None:
         self._container = container
         self._stream = open_output(path, container)
+        self._opener = Opener()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive what is there, at most ``max_bytes``; ``b""`` at the end of the output."""
-        chunk = await self._stream.receive_some(max_bytes)
+        self._opener.require(self._container)
+        try:
+            chunk = await self._stream.receive_some(max_bytes)
+        except trio.ClosedResourceError:
+            self._opener.require(self._container)
+            raise
         hear(self._container, chunk)
         return chunk
 
@@ -232,6 +239,7 @@ class InputStream(trio.abc.SendStream):
         self._opened = False
         self.closed: bool = False
         self._stream: trio.lowlevel.FdStream | None = None
+        self._opener = Opener()
 
     def open(self) -> None:
         """Open it, unless it was opened, or closed, before: from then on it keeps it from ending.
@@ -257,7 +265,11 @@ class InputStream(trio.abc.SendStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; BrokenResourceError once the process has closed its end."""
-        await self._usable().send_all(data)
+        try:
+            await self._usable().send_all(data)
+        except trio.ClosedResourceError:
+            self._opener.require(self._container)
+            raise
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """Send what of ``data`` the fifo takes at once; return how many bytes that were.
@@ -289,6 +301,8 @@ class InputStream(trio.abc.SendStream):
         self.closed = True
         if self._stream is not None:
             self._stream.close()
+        if self._opener.elsewhere():
+            return
         with contextlib.suppress(ProcessLookupError):
             self._let_go()
 
@@ -299,6 +313,7 @@ class InputStream(trio.abc.SendStream):
             self._stream.close()
 
     def _usable(self) -> trio.lowlevel.FdStream:
+        self._opener.require(self._container)
         if self.closed:
             raise trio.ClosedResourceError("this end of the fifo was closed")
         self.open()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import trio
 
 from .._errors import AlreadyAttached, ProcessEnded, SupervisorError, scarcity
+from .._forks import Opener
+from .._within import within
 from ..state import ProcessLayout, lifted
 from ._console import unix_socket
 
@@ -28,24 +31,32 @@ class TerminalStream(trio.abc.HalfCloseableStream):
     def __init__(self, stream: trio.SocketStream, dropped: int, first: bytes) -> None:
         self._stream = stream
         self._first = first
+        self._opener = Opener()
         self.dropped: int = dropped
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return some output; b"" at the end."""
+        self._opener.require()
         if self._first:
             await trio.lowlevel.checkpoint()
             size = len(self._first) if max_bytes is None else max_bytes
             chunk, self._first = self._first[:size], self._first[size:]
             return chunk
-        return bytes(await self._stream.receive_some(max_bytes or _CHUNK_BYTES))
+        with within(math.inf):
+            return bytes(await self._stream.receive_some(max_bytes or _CHUNK_BYTES))
+        raise AssertionError("only a fork ends that, with an error")
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Type ``data``; BrokenResourceError once the process has ended."""
-        await self._stream.send_all(data)
+        self._opener.require()
+        with within(math.inf):
+            await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return when some of it may be sent at once."""
-        await self._stream.wait_send_all_might_not_block()
+        self._opener.require()
+        with within(math.inf):
+            await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
         """Say that nothing more will be typed; output goes on.
@@ -53,6 +64,7 @@ class TerminalStream(trio.abc.HalfCloseableStream):
         The program doesn't see that: on a terminal, Ctrl-D (``b"\\x04"``) at the beginning of a
         line is the end of the input.
         """
+        self._opener.require()
         await self._stream.send_eof()
 
     async def aclose(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import trio
 
+from .._forks import Opener
 from .._leash import keep_temporary
 
 
@@ -17,9 +18,11 @@ def held_directory() -> Iterator[str]:
     Raises:
         ShimNotFound, DiskFull, TooManyFiles: it can't be had.
     """
+    opener = Opener()
     keeper, made = trio.run(keep_temporary)
     try:
         yield made.path
     finally:
         made.remove()
-        trio.run(keeper.let_go)
+        if not opener.elsewhere():  # else it is a parent's
+            trio.run(keeper.let_go)

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 import trio
 
 from .._errors import DeadlineExpired, InvalidValue
+from .._forks import Opener
 from .._host import shielded
 from .._supervisor import Supervisor, open_supervisor
 from .._witness import Witness, witness
@@ -54,6 +55,7 @@ class SupervisorThread:
     def __init__(self, *, inside: Inside = _nothing, **options: Any) -> None:
         self._inside = inside
         self._options = options
+        self._opener = Opener()
         self._opened = threading.Event()
         self._failed: BaseException | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -80,6 +82,7 @@ class SupervisorThread:
 
         Raises: what `open_supervisor` raises, and what ``inside`` does.
         """
+        self._opener = Opener()
         self._thread.start()
         if not self._opened.wait(_OPEN_SECONDS):
             raise DeadlineExpired("the supervisor didn't open", seconds=_OPEN_SECONDS)
@@ -99,6 +102,8 @@ class SupervisorThread:
         Raises:
             DeadlineExpired: it didn't come to its end.
         """
+        if self._opener.elsewhere():  # a forked child hasn't got the thread
+            return
         assert self._token is not None
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._closing.set)
@@ -152,6 +157,7 @@ class SupervisorThread:
     # ---- between the threads --------------------------------------------------------------
 
     def _send(self, job: _Job[T]) -> _Job[T]:
+        self._opener.require()
         if self._token is None:
             raise trio.ClosedResourceError("it isn't open: use it in a with block")
         try:

@@ -1,0 +1,115 @@
+"""Deadlines count the time in which the program could run, and no other."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+import trio
+import trio.lowlevel
+from trio.testing import MockClock
+
+from supervisor._within import _put_off, _watch, within
+
+LONG = 1.2
+"""Seconds for which the loop doesn't turn: what a program that is stopped looks like to it."""
+
+
+def _stopped() -> None:
+    time.sleep(LONG)
+
+
+@pytest.mark.parametrize("shield", [False, True])
+async def test_time_in_which_nothing_could_run_is_not_counted(shield: bool) -> None:
+    """A supervisor that was stopped for 31 seconds said that a clean-up had taken 30."""
+    with within(LONG / 2, shield=shield) as scope:
+        await trio.lowlevel.checkpoint()
+        _stopped()
+        await trio.sleep(0.1)  # what has come meanwhile is looked at
+    assert not scope.cancelled_caught
+
+
+async def test_what_was_left_before_is_left_afterwards() -> None:
+    """And no more than that: it expires."""
+    begun = trio.current_time()
+    with within(1.0) as scope:
+        await trio.lowlevel.checkpoint()
+        _stopped()
+        await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert LONG + 0.8 < trio.current_time() - begun < LONG + 1.0 + LONG
+
+
+async def test_a_deadline_expires_in_its_time() -> None:
+    """Turns that come in time put nothing off."""
+    begun = trio.current_time()
+    with within(0.2) as scope:
+        while True:
+            await trio.sleep(0.001)
+    assert scope.cancelled_caught
+    assert 0.2 <= trio.current_time() - begun < LONG
+
+
+async def test_others_deadlines_are_left_alone() -> None:
+    """A scope of the user's is the user's."""
+    with trio.move_on_after(LONG / 2) as theirs:
+        with within(LONG / 2) as ours:
+            _stopped()
+            await trio.sleep(0.1)
+    assert theirs.cancelled_caught and not ours.cancelled_caught
+
+
+def test_a_long_deadline_gets_back_what_was_lost_and_not_more() -> None:
+    """The loop may have turned long before a stop: that time is counted."""
+    scope = trio.CancelScope(deadline=3600.0)
+    _put_off(scope, since=100.0, now=500.0, lost=40.0)
+    assert scope.deadline == 3640.0
+
+
+def test_one_that_was_about_to_expire_gets_some_seconds_to_look() -> None:
+    """When in a turn it was stopped isn't known: it may have been at its beginning."""
+    scope = trio.CancelScope(deadline=400.0)
+    _put_off(scope, since=100.0, now=500.0, lost=40.0)
+    assert scope.deadline == 505.0
+    scope = trio.CancelScope(deadline=101.0)
+    _put_off(scope, since=100.0, now=500.0, lost=40.0)
+    assert scope.deadline == 501.0
+
+
+class _Turns(trio.abc.Instrument):
+    count = 0
+
+    def after_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 3600.0])
+async def test_an_idle_supervisor_is_not_woken(seconds: float) -> None:
+    """A deadline of an hour was looked at each second."""
+    with within(60.0):  # what was limited before leaves nothing that goes on
+        await trio.lowlevel.checkpoint()
+    turns = _Turns()
+    with within(seconds):
+        await trio.sleep(0.6)  # what is left of that beat
+        trio.lowlevel.add_instrument(turns)
+        await trio.sleep(LONG)
+    trio.lowlevel.remove_instrument(turns)
+    assert turns.count <= 2
+
+
+def test_a_tests_clock_passes_as_that_likes() -> None:
+    """Virtual time that jumps isn't lost, and nothing of ours makes it stop on the way."""
+
+    async def main() -> None:
+        turns = _Turns()
+        trio.lowlevel.add_instrument(turns)
+        begun = trio.current_time()
+        with within(100.0) as scope:
+            await trio.sleep_forever()
+        assert scope.cancelled_caught
+        assert trio.current_time() - begun == 100.0
+        assert _watch() is None
+        assert turns.count < 5
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
