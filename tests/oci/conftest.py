@@ -40,7 +40,6 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Where temporary bundles go; none may be left when a test has ended."""
     directory = tmp_path / "temporary"
     directory.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(directory))
     monkeypatch.setenv(PLACE, str(directory))
     yield directory
     if os.listdir(directory):
