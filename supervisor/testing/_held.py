@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import trio
 
-from .._forks import Opener
 from .._leash import Keeper
 from .._temporary import Temporary
 from ..shim import find_binary
@@ -20,7 +19,6 @@ def held_directory() -> Iterator[str]:
     Raises:
         ShimNotFound, DiskFull, TooManyFiles: it can't be had.
     """
-    opener = Opener()
     with Temporary.make() as made:
         keeper = Keeper(find_binary("supervisor-keeper"), made.path, made.fd, remove_root=True)
         try:
@@ -28,5 +26,4 @@ def held_directory() -> Iterator[str]:
             yield made.path
         finally:
             made.remove()
-            if not opener.elsewhere():  # else it is a parent's
-                trio.run(keeper.let_go)
+            trio.run(keeper.let_go)
