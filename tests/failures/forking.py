@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -323,7 +324,9 @@ def _in_threads(told: dict[str, Any]) -> dict[str, Any]:
                     continue
                 os._exit(1)
             sys.exit(5)
+        begun = time.monotonic()
         _, status = os.waitpid(pid, 0)
+        assert time.monotonic() - begun < 2 * PROMPT_SECONDS, "it waited for its parent's keeper"
         thread.run_sync(box.start)
         return {
             "child": os.waitstatus_to_exitcode(status),
