@@ -18,7 +18,7 @@ from ._collect import MAX_OUTPUT_BYTES, Completed, feed, stay, wishes
 from ._container import Container
 from ._entry import Entry, Errand, errand
 from ._errors import BundleInvalid, InvalidValue, OCIRuntimeError, ProcessEnded, ShimExited
-from ._forks import forked, refuse_forked
+from ._forks import refuse_forked
 from ._nursery import background_nursery
 from ._run import borrowed
 from ._stock import PATIENCE, Failure, Stock
@@ -330,8 +330,7 @@ class ContainerPool:
         raise AssertionError("the loop has no end")
 
     def _give_back(self, stock: Stock, entry: Entry) -> None:
-        # When the pool closes, it takes everything back itself; and in a child it's its parent's.
-        if entry in self._taken and not forked():
+        if entry in self._taken:  # when the pool closes, it takes everything back itself
             self._taken.remove(entry)
             stock.discard(entry)
 
@@ -359,10 +358,9 @@ class ContainerPool:
                 try:
                     yield
                 finally:
-                    if not forked():  # else it is its parent's
-                        stock.close()
-                        for entry in tuple(self._taken):
-                            self._give_back(stock, entry)
+                    stock.close()
+                    for entry in tuple(self._taken):
+                        self._give_back(stock, entry)
 
     async def _make(self, supervisor: Supervisor, gate: str) -> Entry:
         entry = await Entry.make(

@@ -14,6 +14,7 @@ import trio
 from ._backoff import Backoff
 from ._entry import Entry
 from ._errors import DeadlineExpired, ShimExited, SupervisorError
+from ._forks import forked
 from ._status import ExitStatus
 from ._within import within
 from ._witness import witness
@@ -109,7 +110,7 @@ class Stock:
         """Whether one more should be made now. After a failure one alone tries the ground."""
         if self._in_a_row and (self.creating or trio.current_time() < self._not_before):
             return False
-        return self._is_short() and not self._closed
+        return self._is_short() and not self._closed and not forked()
 
     async def _make_one(self) -> None:
         witness.set(None)  # it isn't for whoever made the pool, or took the one before
@@ -137,7 +138,9 @@ class Stock:
             self._tell_all(error)  # takers wait only while there is nothing for them
 
     def note(self, error: Failure, what: str) -> None:
-        """Log a failure and keep it."""
+        """Log a failure and keep it; a forked child has nothing to say of its parent's pool."""
+        if forked():
+            return
         logger.warning("pool: %s: %s", what, error)
         self.failures.append(error)
         self.failed += 1

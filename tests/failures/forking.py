@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +32,7 @@ from supervisor import (
     open_supervisor,
 )
 from supervisor.testing import SharedPool, SupervisorThread
+from supervisor.testing._held import held_directory
 from supervisor.testing._processes import command
 from tests.support.runtimes import Choice
 
@@ -56,6 +58,7 @@ def play(choice: Choice, **told: Any) -> dict[str, Any]:
         text=True,
     )
     lines = done.stdout.splitlines()
+    sys.stderr.write(done.stderr)
     assert done.stderr == ""  # nothing failed that was to be undone
     assert done.returncode == 0 and len(lines) == 1, (done.returncode, lines)
     found: dict[str, Any] = json.loads(lines[0])
@@ -134,7 +137,7 @@ def _operations(stage: Stage) -> dict[str, Callable[[], Awaitable[object]]]:
             pass
 
     async def another() -> None:
-        async with open_supervisor(runtime=sup.runtime):
+        async with open_supervisor(sup.root, runtime=sup.runtime):
             pass
 
     return {
@@ -307,6 +310,7 @@ def _in_threads(told: dict[str, Any]) -> dict[str, Any]:
     bundle = Bundle.from_rootfs(told["rootfs"], ["cat"])
     sleeping = Bundle.from_rootfs(told["rootfs"], ["sleep", "100"])
     with (
+        held_directory() as held,
         SupervisorThread(runtime=runtime, cgroup_parent=told["cgroup_parent"]) as thread,
         SharedPool(bundle, size=1, runtime=runtime) as pool,
     ):
@@ -320,11 +324,14 @@ def _in_threads(told: dict[str, Any]) -> dict[str, Any]:
                     continue
                 os._exit(1)
             sys.exit(5)
+        begun = time.monotonic()
         _, status = os.waitpid(pid, 0)
+        assert time.monotonic() - begun < 2 * PROMPT_SECONDS, "it waited for its parent's keeper"
         thread.run_sync(box.start)
         return {
             "child": os.waitstatus_to_exitcode(status),
             "state": box.state.value,
+            "held": os.path.isdir(held),
             "pool": pool.run_sync(["true"]).status.code,
         }
 

@@ -104,7 +104,7 @@ async def test_a_forked_child_may_begin_again(ground: Ground, nothing_left: Noth
 async def test_a_forked_child_has_no_threads(ground: Ground, nothing_left: NothingLeft) -> None:
     """It waited for a minute for the thread of a `SupervisorThread`, which only the parent has."""
     found = await trio.to_thread.run_sync(ground.play, "in_threads", None)
-    assert found == {"child": 5, "state": "running", "pool": 0}
+    assert found == {"child": 5, "state": "running", "held": True, "pool": 0}
     await nothing_left()
 
 
