@@ -145,6 +145,7 @@ async def test_overtaken(supervisor: OpenSupervisor, bundle: MakeBundle) -> None
             assert (await anext(slow)).data == b"first"
             box.close_stdin()
             await box.wait()
+            await records_of(box, follow=True)  # to the end of the log, which is after init's
             late = box.logs(follow=True)
             kept = [record async for record in late]
             seen = [record async for record in slow]  # the rest of its file, then what is left

@@ -267,6 +267,18 @@ async def test_it_has_ended_by_itself(supervisor: OpenSupervisor, bundle: MakeBu
                 await box.run(["sh", "-c", f"echo > {GATE}; rm {GATE}"])
 
 
+async def test_given_up_unread(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """An exec that was ended is gone, whatever is unread: once its shim stayed for that."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        process = await box.exec(["echo", "words"], stdout=PIPE)
+        await process.wait()
+        process.abandon_streams()
+        with trio.fail_after(10):
+            while len(box.processes) > 1:
+                await trio.sleep(0.002)
+
+
 async def test_adopted_without_its_output(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
