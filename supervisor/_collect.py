@@ -30,7 +30,7 @@ from ._within import within
 from .cgroups import Steps
 from .stdio import PIPE, OutputStream, StdioArgument
 
-MAX_OUTPUT_BYTES: Final = 16 << 20
+MAX_OUTPUT_BYTES: Final = 64 << 20
 """How much is captured of each stream, if nobody says so."""
 
 GRACE_SECONDS = 5.0

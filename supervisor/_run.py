@@ -65,7 +65,7 @@ async def run_container(
         capture_stdout: whether its output is collected.
         capture_stderr: whether its errors are collected.
         max_output_bytes: how many bytes are collected of each of them, at most; its program is
-            ended as if cancelled if there are more. 16 MiB by default; None is no bound, and
+            ended as if cancelled if there are more. 64 MiB by default; None is no bound, and
             lets the program fill this one's memory.
         check: whether anything but exit code 0 raises.
         deadline: how many seconds its program may run; then it is ended as if cancelled.

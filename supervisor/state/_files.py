@@ -123,7 +123,7 @@ def _read(fd: int, path: str, max_bytes: int) -> bytes:
         raise StateCorrupt(path, "not a regular file")
     wanted = min(status.st_size, max_bytes) + 1
     data = os.read(fd, wanted)
-    if len(data) == status.st_size:
+    if len(data) == status.st_size <= max_bytes:
         return data  # a byte more was asked for, and there is none
     parts, held = [data], len(data)
     while held <= max_bytes and (part := os.read(fd, wanted)):  # it may grow meanwhile

@@ -149,7 +149,7 @@ def test_an_unsafe_last_resort(
 def test_a_name_that_is_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever has it already, a directory, a link or a fifo, is stepped over and stays."""
     names = iter(["directory", "link", "fifo", "dangling", "free"])
-    monkeypatch.setattr(_temporary, "_names", lambda: names)
+    monkeypatch.setattr(_temporary, "paths", lambda: (str(place / name) for name in names))
     (place / "directory").mkdir()
     (place / "link").symlink_to(place / "directory")
     (place / "dangling").symlink_to(place / "nowhere")
@@ -165,8 +165,8 @@ def test_another_one_than_was_made(place: Path, monkeypatch: pytest.MonkeyPatch)
     """Somebody who can rename there puts another one in its place: that isn't taken for ours."""
     make = _temporary._make
 
-    def swapped(parent: str) -> str:
-        path = make(parent)
+    def swapped() -> str:
+        path = make()
         os.rename(path, f"{path}.moved")
         os.mkdir(path)
         os.chown(path, STRANGER, STRANGER)

@@ -141,8 +141,8 @@ async def test_the_streams_are_bounded_each(runner: OpenRunner, how: str) -> Non
 @pytest.mark.runtimes("crun")
 @each_way
 async def test_the_default(runner: OpenRunner, how: str) -> None:
-    """It is 16 MiB of each; None is no bound."""
-    assert MAX_OUTPUT_BYTES == 16 << 20
+    """It is 64 MiB of each; None is no bound."""
+    assert MAX_OUTPUT_BYTES == 64 << 20
     content = bytes(MAX_OUTPUT_BYTES + 1)
     async with runner(how) as run:
         done = await run(["cat"], stdin=content[1:])
@@ -427,6 +427,6 @@ def test_memory(choice: Choice) -> None:
     command = [sys.executable, "-c", FLOOD, choice.name]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     limit, held, grown = json.loads(done.stdout)
-    assert limit == 16
+    assert limit == 64
     assert limit <= held <= 2 * limit
     assert grown < held + 8
