@@ -20,6 +20,7 @@ from ._errors import (
     OutputTooLarge,
     ProcessEnded,
     ProcessFailed,
+    printable,
 )
 from ._forks import forked
 from ._host import shielded
@@ -60,7 +61,8 @@ class Holder:
     program: str | None
 
     def __str__(self) -> str:
-        return f"{self.stream}: {self.program or 'somebody'} (pid {self.pid or 'unknown'})"
+        program = printable(self.program or "somebody")
+        return f"{self.stream}: {program} (pid {self.pid or 'unknown'})"
 
 
 @attrs.frozen(kw_only=True)
@@ -433,7 +435,7 @@ def _identity(status: os.stat_result) -> _Identity:
 
 def _program(pid: int) -> str | None:
     try:
-        with open(f"/proc/{pid}/comm") as file:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             return file.read().rstrip("\n")
     except OSError:
         return None

@@ -45,12 +45,13 @@ def is_pid_1(pid: int | None) -> bool:
     """Whether a process is the pid 1 of its namespace; one that can't be seen is taken for one."""
     try:
         return pid is None or _is_first(_status_of(pid))
-    except (OSError, KeyError, IndexError):
+    except (OSError, KeyError, ValueError, IndexError):
         return True
 
 
 def _status_of(pid: int) -> dict[str, str]:
-    with open(f"/proc/{pid}/status") as file:
+    # A program gives itself any name that it likes, text or not.
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         lines = [line.rstrip("\n").partition(":\t") for line in file]
     return {name: value for name, _, value in lines}
 

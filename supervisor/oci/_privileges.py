@@ -253,6 +253,6 @@ def may_raise_limits() -> bool:
     with open("/proc/self/uid_map") as file:
         if " ".join(file.read().split()) != _ALL_IDS:
             return False
-    with open("/proc/self/status") as file:
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
         effective = next(line for line in file if line.startswith("CapEff:"))
     return bool(int(effective.split()[1], 16) & _CAP_SYS_RESOURCE)

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -148,24 +149,31 @@ static bool remove_from(int parent, int group, int patience_ms) {
     return one.removed;
 }
 
-/* Down to a group without others below it, which goes, and up again: two descriptors, at any depth. */
+static bool is_same(int fd, const struct stat *other) {
+    struct stat status;
+    return fstat(fd, &status) == 0 && status.st_dev == other->st_dev &&
+           status.st_ino == other->st_ino;
+}
+
+/* Down to a group without others below it, which goes, and up again: two descriptors, at any depth. Never
+ * above the first one: what is there is somebody else's, whatever is renamed meanwhile. */
 void remove_group(const char *path, int patience_ms) {
-    const char *name;
-    int parent = open_parent(path, &name), here = open_group(path), child;
-    bool going = parent >= 0 && here >= 0;
+    struct stat top;
+    long depth = 0;
+    int here = open_group(path);
+    bool going = here >= 0 && fstat(here, &top) == 0;
     while (going) {
-        child = -1;
+        int next = -1;
         thaw(here);
-        for_each(here, enter_child, &child);
-        if (child < 0) {
-            bool last = is_named(parent, name, here);
-            int above = openat(here, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-            going = above >= 0 && remove_from(above, here, patience_ms) && !last;
-            child = above;
+        for_each(here, enter_child, &next);
+        if (next >= 0) depth++;
+        else {
+            next = openat(here, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            going = next >= 0 && remove_from(next, here, patience_ms) && --depth >= 0;
+            going = going && (depth > 0 || is_same(next, &top));
         }
         close(here);
-        here = child;
+        here = next;
     }
     if (here >= 0) close(here);
-    if (parent >= 0) close(parent);
 }

@@ -51,7 +51,7 @@ def distrust_way(path: str) -> str | None:
             continue
         if status.st_uid not in (0, geteuid()) and not _is_unmapped(status.st_uid):
             return f"{directory} belongs to uid {status.st_uid}, who can replace what is in it"
-        if _others_may_rename(status):
+        if _others_may_rename(status) or _may_be_others(directory, status):
             return f"others may write to {directory}, and replace what is in it (chmod go-w it)"
     return None
 
@@ -69,6 +69,20 @@ def _others_may_rename(status: os.stat_result) -> bool:
     if status.st_mode & stat.S_IWOTH:
         return True
     return bool(status.st_mode & stat.S_IWGRP) and not _is_our_group(status.st_gid)
+
+
+def _may_be_others(directory: str, status: os.stat_result) -> bool:
+    """Whether an ACL may name others who write there: its mask stands in the group's place.
+
+    Source: acl(5), "Correspondence between ACL entries and file permission bits".
+    """
+    if status.st_mode & stat.S_ISVTX or not status.st_mode & stat.S_IWGRP:
+        return False
+    try:
+        os.getxattr(directory, "system.posix_acl_access")
+    except OSError:  # it has none
+        return False
+    return True
 
 
 def _is_our_group(gid: int) -> bool:

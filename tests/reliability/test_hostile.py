@@ -487,3 +487,28 @@ async def _has_three(pid: int | None) -> None:
     comm = Path(f"/proc/{pid}/comm")
     await until(lambda: comm.read_text() == "sleep\n", "the program")
     assert sorted(os.listdir(f"/proc/{pid}/fd"), key=int) == ["0", "1", "2"]
+
+
+RENAMED = """
+import ctypes, time
+ctypes.CDLL(None).prctl(15, b"\\xff\\xfe\\x80", 0, 0, 0)
+print("renamed", flush=True)
+time.sleep(600)
+"""
+
+
+async def test_a_name_that_is_no_text(supervisor: OpenSupervisor, root: Path) -> None:
+    """A program that calls itself so made each exec fail, and its root impossible to open."""
+    with Bundle.from_host(["/usr/bin/python3", "-ISc", RENAMED]) as made:
+        async with supervisor(root) as sup:
+            box = await sup.create("a", made, stdout=PIPE)
+            await box.start()
+            assert box.stdout is not None
+            assert await box.stdout.receive_some() == b"renamed\n"
+            assert (await box.run(["true"])).status.code == 0
+            await box.exec(["sleep", "600"], id="job")
+            await sup.create("b", made)
+        async with supervisor(root) as sup:
+            assert sorted(sup) == ["a", "b"] and not sup.broken
+            for box in list(sup.values()):
+                await box.delete(force=True)

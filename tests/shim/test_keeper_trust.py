@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.leaks import wait_for
 
-from .keeper import KeeperRig
+from .keeper import KeeperRig, patient
 from .programs import Programs
 
 STRANGER = 65534
@@ -181,3 +181,23 @@ def test_nobodys_child(keeper: KeeperRig, programs: Programs, tmp_path: Path) ->
         os.close(told)
     assert (tmp_path / "ran").exists()
     wait_for(lambda: not keeper.root.exists(), "the root's removal")
+
+
+@patient
+def test_a_group_that_is_renamed_meanwhile(keeper: KeeperRig, tmp_path: Path) -> None:
+    """The walk ends where it began, and went on to the root of the hierarchy, killing on its way.
+
+    Directories stand for the groups here: one that isn't empty is as one that is in use.
+    """
+    leaf = tmp_path / "groups/top/leaf"
+    leaf.mkdir(parents=True)
+    (leaf / "busy").touch()
+    (tmp_path / "groups/sibling").mkdir()
+    keeper.container("box", ["cgroup", str(tmp_path / "groups/top")])
+    keeper.launch()
+    keeper.leash.let_go()
+    keeper.wait_waiting(leaf)
+    (tmp_path / "groups/top").rename(tmp_path / "groups/other")
+    (tmp_path / "groups/other/leaf/busy").unlink()
+    assert keeper.wait_gone() == 0
+    assert os.listdir(tmp_path / "groups") == ["sibling"]

@@ -7,6 +7,7 @@ import ctypes
 import grp
 import os
 import pwd
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,3 +165,25 @@ def _way_in_a_namespace() -> str:
         return f"errno {ctypes.get_errno()}"
     Path("/proc/self/uid_map").write_text("0 54321 1")
     return f"{os.stat('/usr').st_uid} {distrust_way('/usr/bin/place')}"
+
+
+@root_only
+def test_an_acl(place: Path) -> None:
+    """Its mask stands in the place of the group's bits, and may be for somebody else."""
+    place.parent.chmod(0o775)
+    assert distrust_way(str(place)) is None  # root's group is root's alone
+    nobody = 0xFFFFFFFF
+    entries = (
+        (1, 7, nobody),
+        (2, 7, STRANGER),
+        (4, 5, nobody),
+        (0x10, 7, nobody),
+        (0x20, 5, nobody),
+    )
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(place.parent, "system.posix_acl_access", acl)
+    except OSError as error:
+        pytest.skip(f"no ACLs here: {error.strerror}")
+    told = distrust_way(str(place))
+    assert told is not None and str(place.parent) in told
