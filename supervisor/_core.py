@@ -203,8 +203,15 @@ class Core:
             self.record = attrs.evolve(self.record, intent=intent)
             write_whole(self.layout.state, dump(self.record))
 
-    async def call(self, command: Sequence[str], *, seconds: float, log: str | None) -> bytes:
-        """Call its runtime; the call holds its lock until it ends."""
+    async def call(
+        self,
+        command: Sequence[str],
+        *,
+        seconds: float,
+        log: str | None,
+        patience: Callable[[], float] = lambda: 0,
+    ) -> bytes:
+        """Call its runtime; the call holds its lock until it ends. For the rest see `oci.call`."""
         assert self.lock is not None
         return await call(
             command,
@@ -214,6 +221,7 @@ class Core:
             inherit=[self.lock.fd],
             program=self.host.programs.open(command[0]),
             tether=self.tether,
+            patience=patience,
         )
 
     def let_go(self) -> None:

@@ -21,6 +21,7 @@ from ._status import ExitStatus, Source
 from ._within import within
 from .oci import ask_status, fresh_log
 
+_HALF_SECONDS = 0.25  # a whole start takes some milliseconds
 _GATE_SECONDS = 0.05
 
 Failure = OCIRuntimeError | InfrastructureError | OSError
@@ -62,9 +63,16 @@ async def _call_start(core: Core) -> Failure | None:
             quick = status.source is Source.SHIM
             attempt.deadline = trio.current_time() + (core.host.deadlines.shim if quick else 0)
 
+        def patience() -> float:
+            # Of crun 1.8, half a start leaves an init that fails at the next one. One whose init
+            # has ended may wait for ever.
+            return _HALF_SECONDS if core.init.status is None else 0
+
         with core.init.when_ended(give_up_soon):
             try:
-                await core.call(command, seconds=core.host.deadlines.start, log=log)
+                await core.call(
+                    command, seconds=core.host.deadlines.start, log=log, patience=patience
+                )
             except (OCIRuntimeError, InfrastructureError, OSError) as error:
                 return error
     return None

@@ -36,6 +36,7 @@ async def call(
     program: int | None = None,
     tether: str | None = None,
     done: Callable[[bytes], bool] | None = None,
+    patience: Callable[[], float] = lambda: 0,
 ) -> bytes:
     """Run a runtime's command that makes no container process, and return its standard output.
 
@@ -55,6 +56,8 @@ async def call(
         done: tells, from the output or by looking at the fact itself, whether a call has done its
             work that somebody else has reaped: the kernel may not tell its exit status then.
             Without it, such a call has failed.
+        patience: tells how many seconds a call that is cancelled, or is too late, may take to end
+            by itself, before it is killed.
 
     Raises:
         RuntimeFailed: it ended with an error.
@@ -71,7 +74,7 @@ async def call(
         errors = files.enter_context(_appending(log) if log else _memory_file())
         status = None
         with within(seconds) as scope:
-            status = await _run(command, output, errors, inherit, program, tether)
+            status = await _run(command, output, errors, inherit, program, tether, patience)
         if scope.cancelled_caught:
             raise RuntimeTimeout(
                 f"{verb(command)} took longer than {seconds:g} seconds and was killed",
@@ -181,6 +184,7 @@ async def _run(
     inherit: Sequence[int],
     program: int | None,
     tether: str | None,
+    patience: Callable[[], float],
 ) -> int | None:
     await trio.lowlevel.checkpoint_if_cancelled()
     spawned = command
@@ -205,6 +209,8 @@ async def _run(
             status = None if told is None else os.waitstatus_to_exitcode(told)
         return status
     except BaseException:
+        with within(patience(), shield=True):
+            await process.wait_ended()
         process.kill()
         # A SIGKILLed child ends, unless the kernel holds it: then it isn't ours to wait for.
         with within(_REAP_SECONDS, shield=True):

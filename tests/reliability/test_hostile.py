@@ -331,7 +331,7 @@ async def _ends_in_time(sup: Supervisor, box: Container) -> None:
     [
         "exec 0<&- 1>&- 2>&-; exit 5",
         ": > /proc/self/fd/1; : > /proc/self/fd/2; exit 5",
-        "(exec 1<>/proc/self/fd/1; exec 3<>/proc/self/fd/0; sleep 600) & sleep 0.1; exit 5",
+        "command exec 1<>/proc/self/fd/1; command exec 3<>/proc/self/fd/0; (sleep 600 &) ; exit 5",
         "chmod 0 /proc/self/fd/0 /proc/self/fd/1; chown 1:1 /proc/self/fd/1; exit 5",
     ],
     ids=["closes", "truncates", "reopens", "takes"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import RuntimeFailed, SupervisorError
+from supervisor import Holder, RuntimeFailed, SupervisorError
 
 
 @given(st.text())
@@ -20,3 +20,10 @@ def test_printable_text_stays() -> None:
     """Visible text of any language is as it was."""
     assert str(SupervisorError("Größe 大きさ")) == "Größe 大きさ"
     assert str(SupervisorError("\x1b[2J\n\u202e")) == "\\x1b[2J\\n\\u202e"
+
+
+def test_the_name_of_who_holds_a_stream() -> None:
+    """A program gives itself any name that it likes."""
+    assert (
+        str(Holder(stream="stdout", pid=7, program="\x1b[31m\n")) == "stdout: \\x1b[31m\\n (pid 7)"
+    )
