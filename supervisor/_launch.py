@@ -51,8 +51,19 @@ async def launch_process(
     fds: Sequence[int],
     leash: Leash | None,
     container: str,
+    cgroup: str | None,
 ) -> tuple[Shim, Made]:
     """Launch a shim, and return it with the process that the runtime made under it.
+
+    Args:
+        host: what its supervisor's parts share.
+        layout: the process directory.
+        command: the runtime's command line.
+        options: the shim's, besides those that every shim has.
+        fds: descriptors that it inherits.
+        leash: what it watches, or None.
+        container: the id, for errors.
+        cgroup: the container's, or None.
 
     Raises:
         CreateTimeout: there was no report within ``deadlines.create``.
@@ -65,7 +76,7 @@ async def launch_process(
         host.shim,
         command,
         layout=layout,
-        options=[*options, *apart(host.apart)],
+        options=[*options, *apart(host.apart, alone=cgroup is not None)],
         fds=fds,
         leash=leash,
         program=host.programs.open(command[0]),

@@ -248,6 +248,7 @@ class ProcessTask:
                 fds=[*stdio.fds, *([] if console is None else [console.fd])],
                 leash=self._leash,
                 container=self.container,
+                cgroup=self._cgroup,
             )
         finally:
             os.close(reserve)  # so that there is a descriptor for the pidfd

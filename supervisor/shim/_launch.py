@@ -221,9 +221,13 @@ async def read_report(fd: int) -> Made | Refused | None:
     return parse_report(heard)
 
 
-def apart(ways: Sequence[str]) -> list[str]:
-    """Return the options by which a shim or a keeper goes into cgroups of its own."""
-    return [word for way in ways for word in ("--cgroup", way)]
+def apart(ways: Sequence[str], *, alone: bool = False) -> list[str]:
+    """Return the options by which a shim or a keeper goes into cgroups of its own.
+
+    With ``alone`` the runtime doesn't: the container is going to have cgroups of its own, too.
+    """
+    option = "--own-cgroup" if alone else "--cgroup"
+    return [word for way in ways for word in (option, way)]
 
 
 def launch_keeper(
