@@ -138,7 +138,7 @@ async def test_a_durable_ones_containers_live_on(
 ) -> None:
     """A restart by a service manager ended them with 143: their shims were told, and passed it on.
     The next open adopts them, and is told their exact ends."""
-    script = "trap 'exit 7' USR1; while :; do sleep 0.05; done"
+    script = "trap 'exit 7' USR1; trap 'exit 8' TERM; while :; do sleep 0.05; done"
     path = bundle("sh", "-c", script).path
     unit = Unit(groups, choice.name, cgroup_parent, path, str(root))
     if number == signal.SIGKILL:
