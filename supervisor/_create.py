@@ -107,7 +107,7 @@ class Draft:
 
     def having(self, stdio: Stdio) -> Draft:
         """Return the same with its streams opened."""
-        return attrs.evolve(self, stdio=attrs.evolve(stdio, given=self.stdio.given))
+        return attrs.evolve(self, stdio=stdio)
 
     def build_rootfs(self, directory: str) -> None:
         """Make what the spec needs in its bundle's directory; see `Bundle.build_rootfs`."""
@@ -159,12 +159,15 @@ def draft(
     cgroup = cgroup_for(site.cgroup_parent, site.root, site.id) if named else None
     directory = RootLayout(site.root).container(site.id).bundle
     ids = _ids(claim)
-    spec = _spec(bundle, order, cgroup=cgroup, directory=directory, ids=ids)
+    derived = bundle.derive(cgroup=cgroup, directory=directory, ids=ids, mounts=host.mounts)
+    spec = _ordered(derived, bundle, order)
     spec = for_runtime(spec, site.runtime.path)
     root_options = bundle.shim_options(directory, ids)
     record = _container_record(host, site, bundle, order, cgroup=cgroup)
     image = None if order.checkpoint is None else _checkpoint_path(order.checkpoint, bundle)
-    given = None if order.gate is None else order.gate.report_fd
+    stdio = order.stdio
+    if order.gate is not None:
+        stdio = attrs.evolve(stdio, given=order.gate.report_fd)
     return Draft(
         record=record,
         bundle=bundle,
@@ -178,20 +181,13 @@ def draft(
         spec=spec,
         claim=claim,
         root_options=root_options,
-        stdio=attrs.evolve(order.stdio, given=given),
+        stdio=stdio,
         options=order.options or CheckpointOptions(),
     )
 
 
-def _spec(
-    bundle: Bundle,
-    order: Order,
-    *,
-    cgroup: str | None,
-    directory: str,
-    ids: UserNamespace | None,
-) -> dict[str, Any]:
-    spec = bundle.derive(cgroup=cgroup, directory=directory, ids=ids)
+def _ordered(spec: dict[str, Any], bundle: Bundle, order: Order) -> dict[str, Any]:
+    """Return a spec that was derived for the container, with what was ordered in it."""
     if "process" not in spec:
         raise BundleInvalid("it has no process to run", path=bundle.path, where="process")
     size = order.stdio.terminal

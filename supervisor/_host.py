@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import attrs
 import trio
@@ -13,9 +12,9 @@ from ._errors import SupervisorClosed
 from ._forks import Opener
 from ._patrol import Patrol
 from ._points import Reach, pass_by
-from ._within import within
+from ._within import Limit, within
 from .cgroups import Hierarchies
-from .oci import SealedPrograms
+from .oci import MountTable, SealedPrograms
 from .stdio import NullDevice
 
 
@@ -32,6 +31,7 @@ class Host:
         programs: sealed copies of the runtimes.
         apart: by what files a shim gets into a cgroup of its own (see `group_apart`).
         null: the null device that containers get.
+        mounts: what is mounted on this machine.
         reach: called at each `Point`.
         tether: path of the program by which runtimes that are called for leashed containers die
             with us; None if we hold no leash.
@@ -46,6 +46,7 @@ class Host:
     patrol: Patrol
     programs: SealedPrograms
     null: NullDevice
+    mounts: MountTable
     apart: Sequence[str] = ()
     reach: Reach = pass_by
     tether: str | None = None
@@ -63,11 +64,9 @@ class Host:
             raise SupervisorClosed("its supervisor is closed", container=container)
 
 
-@contextlib.contextmanager
-def shielded(seconds: float) -> Iterator[trio.CancelScope]:
+def shielded(seconds: float) -> Limit:
     """Shield the body from outer cancellation, for ``seconds`` at most; see `within`.
 
     In a forked child nothing is to be undone: there it is cancelled at once.
     """
-    with within(seconds, shield=True) as scope:
-        yield scope
+    return within(seconds, shield=True)

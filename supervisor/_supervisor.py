@@ -48,6 +48,7 @@ from .cgroups import Hierarchies, group_apart
 from .oci import (
     Bundle,
     Gate,
+    MountTable,
     RlimitArgument,
     Runtime,
     SealedPrograms,
@@ -231,7 +232,7 @@ class Supervisor(Mapping[str, Container]):
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         with claimed_ids(loaded, self._layout.container(id).path) as claim:
             drafted = draft(self._host, self._site(id), loaded, order, claim)
-            with self._being_made(id), opened(order.stdio, self._host.null) as ready, waiting():
+            with self._being_made(id), opened(drafted.stdio, self._host.null) as ready, waiting():
                 async with self._creates:
                     core = await self._make(drafted.having(ready))
                 return self._register(core)
@@ -550,6 +551,7 @@ async def open_supervisor(
         patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
         programs = stack.enter_context(contextlib.closing(SealedPrograms()))
         null = stack.enter_context(contextlib.closing(NullDevice()))
+        mounts = stack.enter_context(contextlib.closing(MountTable()))
         hierarchies = Hierarchies.discover()
         apart = await stack.enter_async_context(group_apart(hierarchies, cgroup_parent))
         held = None
@@ -572,6 +574,7 @@ async def open_supervisor(
             patrol=patrol,
             programs=programs,
             null=null,
+            mounts=mounts,
             reach=reach,
             tether=None if held is None else find_binary("supervisor-tether"),
         )

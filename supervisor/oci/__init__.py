@@ -61,6 +61,7 @@ from ._runtime import Runtime
 from ._sealed import SealedPrograms
 from ._seccomp import SeccompArgument
 from ._spec import derive_spec
+from ._submounts import MountTable
 from ._userns import of_block, wish_of
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "IdMap",
     "Layer",
     "Mount",
+    "MountTable",
     "Privileges",
     "RlimitArgument",
     "Runtime",

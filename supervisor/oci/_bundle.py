@@ -31,7 +31,7 @@ from ._privileges import RlimitArgument
 from ._rootless import check_limits
 from ._seccomp import SeccompArgument
 from ._spec import compose_spec, derive_spec
-from ._submounts import seal_submounts
+from ._submounts import MountTable, seal_submounts
 from ._userns import (
     AUTO,
     NONE,
@@ -334,6 +334,7 @@ class Bundle:
         terminal: bool = False,
         directory: str | None = None,
         ids: UserNamespace | None = None,
+        mounts: MountTable | None = None,
     ) -> dict[str, Any]:
         """Return the config.json that is run; see `derive_spec`.
 
@@ -343,6 +344,7 @@ class Bundle:
             directory: the absolute path of the container's own bundle directory, for which
                 `build_rootfs` is called as well; None to run it on this bundle's directory.
             ids: of the container's user namespace, in place of the bundle's.
+            mounts: those of this machine, if somebody has read them.
         """
         spec = derive_spec(self.spec, self.path, cgroup=cgroup, terminal=terminal)
         if ids is not None:
@@ -356,7 +358,10 @@ class Bundle:
             spec["root"]["readonly"] = False
             if layer.namespace is not None:
                 spec["linux"] |= inside(layer.namespace)
-        return seal_submounts(spec)
+        if mounts is not None:
+            return seal_submounts(spec, mounts)
+        with contextlib.closing(MountTable()) as read:
+            return seal_submounts(spec, read)
 
     @property
     def id_blocks(self) -> Sequence[Block] | None:

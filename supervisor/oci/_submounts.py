@@ -2,39 +2,82 @@
 
 Runtimes bind the root with all that is mounted below, and then make the root's own mount read-only.
 
-Source: proc_pid_mountinfo(5); mount_setattr(2), AT_RECURSIVE.
+Source: proc_pid_mountinfo(5), also for what poll(2) tells of it; mount_setattr(2), AT_RECURSIVE.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import select
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .._errors import scarcity
+from ..state import Descriptor, close_in_children, lifted
 from ..state._scarcity import scarce
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _MOUNT_POINT = 4  # the field of a line
+_READ = os.O_RDONLY | os.O_CLOEXEC
 
 
-def seal_submounts(spec: dict[str, Any], mountinfo: str = "/proc/self/mountinfo") -> dict[str, Any]:
+class MountTable:
+    """What is mounted where a runtime of ours will run; read anew only when that has changed.
+
+    A machine may have thousands of mounts, and each create asks.
+    """
+
+    def __init__(self, path: str = "/proc/thread-self/mountinfo") -> None:
+        self._path = path
+        self._held: Descriptor | None = None
+        self._poll = select.poll()
+        self._namespace = 0
+        self._content = b""
+
+    def read(self) -> bytes:
+        """Return the table.
+
+        Raises:
+            TooManyFiles: no descriptor was left to look with.
+        """
+        with scarce():
+            namespace = os.stat("/proc/thread-self/ns/mnt").st_ino
+            if self._held is None or namespace != self._namespace or self._poll.poll(0):
+                self.close()
+                self._held = close_in_children(lifted(os.open(self._path, _READ)))
+                self._poll.register(self._held.fd, select.POLLPRI)
+                self._namespace = namespace
+                with open(self._held.fd, "rb", closefd=False) as file:
+                    self._content = file.read()
+        return self._content
+
+    def close(self) -> None:
+        """Close its descriptor; it may be read again."""
+        if self._held is not None:
+            self._poll.unregister(self._held.fd)
+            self._held.close()
+            self._held = None
+
+
+def seal_submounts(spec: dict[str, Any], mounts: MountTable) -> dict[str, Any]:
     """Return a spec in which what is mounted inside of a read-only root is read-only too.
 
     What is mounted there after this was called, isn't.
 
     Args:
         spec: with an absolute ``root.path``.
-        mountinfo: the table of the mounts that the runtime will see.
+        mounts: the mounts that the runtime will see.
 
     Raises:
         TooManyFiles: no descriptor was left to look with.
     """
     if not spec["root"].get("readonly"):
         return spec
-    root = os.path.realpath(spec["root"]["path"])
-    with scarce(), open(mountinfo, "rb") as file:
-        table = file.read()
+    root = _real(spec["root"]["path"])
+    if root is None:
+        return spec
+    table = mounts.read()
     if _escape(root) + b"/" not in table:
         return spec
     covered = [str(mount["destination"]) for mount in spec.get("mounts") or ()]
@@ -45,6 +88,25 @@ def seal_submounts(spec: dict[str, Any], mountinfo: str = "/proc/self/mountinfo"
     ]
     # First, since others may stand inside of them.
     return {**spec, "mounts": [*filter(None, entries), *(spec.get("mounts") or ())]}
+
+
+def _real(path: str) -> str | None:
+    """Return the real path of a directory as the kernel knows it; None if there is none yet.
+
+    It is asked at each create, and `os.path.realpath` looks at each part by itself.
+    """
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if scarcity(error) is not error:
+            raise scarcity(error) from error
+        return os.path.realpath(path)
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 def _below(root: str, table: bytes) -> Iterator[str]:

@@ -96,6 +96,8 @@ class Stdio:
     def having(self, theirs: Sequence[int | None], *, null: int | None) -> Stdio:
         """Return the same with descriptors for the shim."""
         stdin, stdout, stderr = theirs
+        if self.theirs == (stdin, stdout, stderr) and self.null == null:
+            return self
         return attrs.evolve(self, theirs=(stdin, stdout, stderr), null=null)
 
     def _told(self, spec: str, theirs: int | None) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,14 @@ from typing import Any
 import pytest
 
 from supervisor.oci import Bundle, Mount
-from supervisor.oci._submounts import seal_submounts
+from supervisor.oci._submounts import MountTable, seal_submounts
 from tests.support.users import _own_mounts
 
 from .running import Runner, open_directory
 
 LINE = "30 20 0:30 / {} rw - tmpfs t rw\n"
 RO = ["rbind", "rro"]
+_CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
 
 
 def sealed(tmp_path: Path, points: list[str], **spec: Any) -> list[dict[str, Any]]:
@@ -25,7 +29,8 @@ def sealed(tmp_path: Path, points: list[str], **spec: Any) -> list[dict[str, Any
     table = tmp_path / "mountinfo"
     table.write_text("".join(LINE.format(point) for point in points))
     root = {"path": str(tmp_path / "root"), "readonly": True}
-    found = seal_submounts({"root": root, **spec}, str(table))
+    with contextlib.closing(MountTable(str(table))) as read:
+        found = seal_submounts({"root": root, **spec}, read)
     mounts: list[dict[str, Any]] = found.get("mounts", [])
     return mounts
 
@@ -37,6 +42,27 @@ def root(tmp_path: Path) -> Path:
         (path / name).mkdir(parents=True)
     (path / "file").touch()
     return path
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory in which `mount` may be used: what is mounted there, only we see."""
+    if os.geteuid() != 0 or not _own_mounts():
+        pytest.skip("only root, in a mount namespace of its own (scripts/test), may mount here")
+    with open_directory() as directory:
+        try:
+            yield directory
+        finally:
+            with open("/proc/self/mountinfo") as file:
+                points = [line.split()[4] for line in file]
+            for point in reversed(points):
+                if point.startswith(f"{directory}/"):
+                    subprocess.run(["umount", "--lazy", point], check=True)
+
+
+def mount(path: Path) -> None:
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "t", path], check=True)
 
 
 def test_which_are_sealed(root: Path, tmp_path: Path) -> None:
@@ -72,7 +98,8 @@ def test_a_root_behind_a_link(root: Path, tmp_path: Path) -> None:
     table = tmp_path / "mountinfo"
     table.write_text(LINE.format(f"{root}/a"))
     spec = {"root": {"path": str(tmp_path / "link"), "readonly": True}}
-    assert seal_submounts(spec, str(table))["mounts"][0]["destination"] == "/a"
+    with contextlib.closing(MountTable(str(table))) as read:
+        assert seal_submounts(spec, read)["mounts"][0]["destination"] == "/a"
 
 
 def test_a_writable_root(root: Path, tmp_path: Path) -> None:
@@ -81,28 +108,53 @@ def test_a_writable_root(root: Path, tmp_path: Path) -> None:
     assert sealed(tmp_path, [f"{root}/a"], root=writable) == []
 
 
+def test_the_table_is_read_again_when_it_has_changed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was mounted, and what was unmounted, is seen at once; else nothing is read."""
+    reads: list[str] = []
+    real = os.open
+
+    def noted(path: str, flags: int) -> int:
+        reads.append(path)
+        return real(path, flags)
+
+    with monkeypatch.context() as patched, contextlib.closing(MountTable()) as table:
+        patched.setattr(os, "open", noted)
+        point = os.fsencode(place / "made")
+        assert point not in table.read()
+        mount(place / "made")
+        assert point in table.read()
+        assert table.read() == table.read()
+        subprocess.run(["umount", place / "made"], check=True)
+        assert point not in table.read()
+        table.read()
+    assert len([path for path in reads if path.endswith("mountinfo")]) == 3
+
+
+def test_the_table_of_another_namespace(place: Path) -> None:
+    """A thread that has gone to a namespace of its own gets the table of that one."""
+    point = os.fsencode(place / "made")
+    seen: list[bool] = []
+
+    def elsewhere() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.unshare(_CLONE_FS | _CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+        assert libc.mount(b"t", os.fsencode(place), b"tmpfs", 0, None) == 0
+        (place / "made").mkdir()
+        assert libc.mount(b"t", point, b"tmpfs", 0, None) == 0
+        seen.append(point in table.read())
+
+    with contextlib.closing(MountTable()) as table:
+        assert point not in table.read()
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert seen == [True]
+        assert point not in table.read()
+
+
 # ---- with a real runtime --------------------------------------------------------------
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory in which `mount` may be used: what is mounted there, only we see."""
-    if os.geteuid() != 0 or not _own_mounts():
-        pytest.skip("only root, in a mount namespace of its own (scripts/test), may mount here")
-    with open_directory() as directory:
-        try:
-            yield directory
-        finally:
-            with open("/proc/self/mountinfo") as file:
-                points = [line.split()[4] for line in file]
-            for point in reversed(points):
-                if point.startswith(f"{directory}/"):
-                    subprocess.run(["umount", "--lazy", point], check=True)
-
-
-def mount(path: Path) -> None:
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "t", path], check=True)
 
 
 def test_nothing_in_a_read_only_root_is_written(runner: Runner, busybox: Path, place: Path) -> None:
