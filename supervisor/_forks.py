@@ -57,8 +57,13 @@ def note_process() -> None:
         _RUN.set(Opener())
 
 
+_IMPORTED_BY = os.getpid()
+
+
 def forked() -> bool:
     """Whether this is a forked child that goes on with a Trio run of its parent's."""
+    if os.getpid() == _IMPORTED_BY:  # asked often, and mostly so
+        return False
     try:
         opener = _RUN.get(None)
     except RuntimeError:  # no Trio here

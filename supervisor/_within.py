@@ -93,12 +93,13 @@ class _Watch(trio.abc.Instrument):
         self._running: dict[trio.CancelScope, _Running] = {}
         self._rest = trio.CancelScope()
         self._next = math.inf
-        self._seen = trio.current_time()
+        self._time = trio.lowlevel.current_clock().current_time
+        self._seen = self._time()
         self._seen_by_kernel = time.monotonic()
 
     def after_io_wait(self, timeout: float) -> None:
         """Put off the deadlines if it took longer than it should; Trio looks at them afterwards."""
-        now, kernel = trio.current_time(), time.monotonic()
+        now, kernel = self._time(), time.monotonic()
         seen, self._seen = self._seen, now
         took = min(now - seen, kernel - self._seen_by_kernel)  # a clock may be a test's
         self._seen_by_kernel = kernel

@@ -39,7 +39,8 @@ def for_runtime(spec: Mapping[str, Any], runtime: str) -> dict[str, Any]:
     _check_crun(runtime)
     bounding = (spec["process"].get("capabilities") or {}).get("bounding") or ()
     capabilities = frozenset(bounding)
-    compiled = _compiled(capabilities) if profile == default_profile(capabilities) else None
+    known = default_profile(capabilities)
+    compiled = _compiled(capabilities) if profile is known or profile == known else None
     if compiled is None:
         return dict(spec)
     annotations = {**(spec.get("annotations") or {}), ANNOTATION: compiled}

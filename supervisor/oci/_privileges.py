@@ -55,11 +55,14 @@ RLIMITS: Final[Mapping[str, Limit]] = {
 }
 """Soft and hard limit of every kind there is, so that none is inherited."""
 
-_NUMBERS: Final = {"RLIMIT_LOCKS": 10}
-"""Of kinds that Python's module has no name for."""
+_NUMBERS: Final = {kind: getattr(resource, kind, 10) for kind in RLIMITS}
+"""Python's module has no name for RLIMIT_LOCKS, which is 10."""
+
+_BOUNDED: Final = [(kind, _NUMBERS[kind], hard) for kind, (_, hard) in RLIMITS.items() if hard > 0]
+"""Those whose default a program may not be able to set; their numbers and hard limits."""
 
 _CAP_SYS_RESOURCE: Final = 1 << 24
-_ALL_IDS: Final = "0 0 4294967295"
+_ALL_IDS: Final = [b"0", b"0", b"4294967295"]
 
 
 @attrs.frozen(kw_only=True)
@@ -112,19 +115,21 @@ def attainable(process: dict[str, Any]) -> dict[str, Any]:
     Its own may have been lowered since the bundle was made, or the container created: without
     CAP_SYS_RESOURCE, each create and exec would fail. What is no default is what its author says.
     """
-    before = process.get("rlimits") or []
-    after = [_attainable(one) for one in before]
-    if after == before or may_raise_limits():
+    own = resource.getrlimit
+    beyond = {kind for kind, number, hard in _BOUNDED if 0 <= own(number)[1] < hard}
+    before = process.get("rlimits") or ()
+    if not any(one["type"] in beyond and _is_default(one) for one in before) or may_raise_limits():
         return process
-    return {**process, "rlimits": after}
+    return {**process, "rlimits": [_attainable(one) if _is_default(one) else one for one in before]}
 
 
-def _attainable(entry: dict[str, Any]) -> dict[str, Any]:
-    kind = entry["type"]
-    if RLIMITS.get(kind) != (entry["soft"], entry["hard"]):
-        return entry
-    soft, hard = _clamped(kind)
-    return {"type": kind, "soft": soft, "hard": hard}
+def _is_default(entry: Mapping[str, Any]) -> bool:
+    return RLIMITS.get(entry["type"]) == (entry["soft"], entry["hard"])
+
+
+def _attainable(entry: Mapping[str, Any]) -> dict[str, Any]:
+    soft, hard = _clamped(entry["type"])
+    return {"type": entry["type"], "soft": soft, "hard": hard}
 
 
 def with_privileges(spec: dict[str, Any], wanted: Privileges) -> dict[str, Any]:
@@ -235,8 +240,7 @@ def _clamped(kind: str) -> Limit:
 
 
 def _own_hard(kind: str) -> int:
-    number = _NUMBERS.get(kind)
-    hard = resource.getrlimit(getattr(resource, kind) if number is None else number)[1]
+    hard = resource.getrlimit(_NUMBERS[kind])[1]
     return INFINITY if hard == resource.RLIM_INFINITY else hard
 
 
@@ -250,9 +254,9 @@ def _oom_score_adj(wanted: int, *, unbounded: bool) -> int:
 
 def may_raise_limits() -> bool:
     """Whether this process has CAP_SYS_RESOURCE where the kernel asks for it: on the host."""
-    with open("/proc/self/uid_map") as file:
-        if " ".join(file.read().split()) != _ALL_IDS:
+    with open("/proc/self/uid_map", "rb", buffering=0) as file:
+        if file.read().split() != _ALL_IDS:
             return False
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
-        effective = next(line for line in file if line.startswith("CapEff:"))
-    return bool(int(effective.split()[1], 16) & _CAP_SYS_RESOURCE)
+    with open("/proc/self/status", "rb", buffering=0) as file:
+        effective = file.read().partition(b"\nCapEff:")[2].split(maxsplit=1)[0]
+    return bool(int(effective, 16) & _CAP_SYS_RESOURCE)

@@ -71,51 +71,51 @@ class ContainerLayout:
     @property
     def lock(self) -> str:
         """Locked by the supervisor that supervises the container."""
-        return join(self.path, "lock")
+        return f"{self.path}/lock"
 
     @property
     def state(self) -> str:
         """The file of the `ContainerRecord`."""
-        return join(self.path, "state.json")
+        return f"{self.path}/state.json"
 
     @property
     def bundle(self) -> str:
         """The directory of the bundle that is run."""
-        return join(self.path, "bundle")
+        return f"{self.path}/bundle"
 
     @property
     def config(self) -> str:
         """The spec that is run."""
-        return join(self.path, "bundle", "config.json")
+        return f"{self.path}/bundle/config.json"
 
     @property
     def logs(self) -> str:
         """The directory of the logged streams."""
-        return join(self.path, "logs")
+        return f"{self.path}/logs"
 
     @property
     def runs(self) -> str:
         """The directory of the results of earlier runs."""
-        return join(self.path, "runs")
+        return f"{self.path}/runs"
 
     def run(self, number: int) -> str:
         """Return the file of the `Result` of an earlier run."""
-        return join(self.path, "runs", f"{number}.json")
+        return f"{self.path}/runs/{number}.json"
 
     @property
     def ids(self) -> str:
         """A link to the claim on the ids of its user namespace, where it has some of its own."""
-        return join(self.path, LINK)
+        return f"{self.path}/{LINK}"
 
     @property
     def cleanup(self) -> str:
         """What the keeper has to do, should a leashed container's supervisor die."""
-        return join(self.path, "cleanup")
+        return f"{self.path}/cleanup"
 
     @property
     def init(self) -> ProcessLayout:
         """The paths of the container's first process."""
-        return ProcessLayout(join(self.path, INIT))
+        return ProcessLayout(f"{self.path}/{INIT}")
 
     def process(self, id: str) -> ProcessLayout:
         """Return the paths of one process: ``"init"`` or an exec's id.
@@ -151,67 +151,67 @@ class ProcessLayout:
     @property
     def lock(self) -> str:
         """Locked by the maker of an exec."""
-        return join(self.path, "lock")
+        return f"{self.path}/lock"
 
     @property
     def record(self) -> str:
         """The file of the `ProcessRecord`."""
-        return join(self.path, "process.json")
+        return f"{self.path}/process.json"
 
     @property
     def pid(self) -> str:
         """The process's pid, by the runtime."""
-        return join(self.path, "pid")
+        return f"{self.path}/pid"
 
     @property
     def starttime(self) -> str:
         """The process's start time, by the shim."""
-        return join(self.path, "starttime")
+        return f"{self.path}/starttime"
 
     @property
     def shim(self) -> str:
         """The shim's own pid and start time; locked by it for as long as it lives."""
-        return join(self.path, "shim")
+        return f"{self.path}/shim"
 
     @property
     def exit_status(self) -> str:
         """How the process ended, by the shim."""
-        return join(self.path, "exitStatus")
+        return f"{self.path}/exitStatus"
 
     @property
     def result(self) -> str:
         """The file of the `Result`, final once written."""
-        return join(self.path, "result.json")
+        return f"{self.path}/result.json"
 
     @property
     def started(self) -> str:
         """There once the process was started."""
-        return join(self.path, "started")
+        return f"{self.path}/started"
 
     @property
     def exit(self) -> str:
         """Fifo whose end of file says that the end is recorded."""
-        return join(self.path, "exit")
+        return f"{self.path}/exit"
 
     @property
     def control(self) -> str:
         """Fifo that takes the shim's control lines."""
-        return join(self.path, "control")
+        return f"{self.path}/control"
 
     @property
     def stdin(self) -> str:
         """Fifo to the process's standard input."""
-        return join(self.path, "stdin")
+        return f"{self.path}/stdin"
 
     @property
     def stdout(self) -> str:
         """Fifo from the process's standard output."""
-        return join(self.path, "stdout")
+        return f"{self.path}/stdout"
 
     @property
     def stderr(self) -> str:
         """Fifo from the process's standard error."""
-        return join(self.path, "stderr")
+        return f"{self.path}/stderr"
 
     def output_log(self) -> str:
         """The file that its output is logged to; rotated ones are called ``.1``, ``.2``, ..."""
@@ -220,21 +220,21 @@ class ProcessLayout:
     @property
     def terminal(self) -> str:
         """Socket of whoever attaches to its terminal."""
-        return join(self.path, "terminal")
+        return f"{self.path}/terminal"
 
     @property
     def console(self) -> str:
         """Socket over which the runtime sends its terminal to the shim, while it is made."""
-        return join(self.path, "console.sock")
+        return f"{self.path}/console.sock"
 
     def log(self, verb: str) -> str:
         """Return the file of the runtime's own log of its call ``verb``."""
-        return join(self.path, f"log-{verb}.json")
+        return f"{self.path}/log-{verb}.json"
 
     @property
     def shim_log(self) -> str:
         """The shim's own log."""
-        return join(self.path, "shim-log.json")
+        return f"{self.path}/shim-log.json"
 
 
 def _is_process_id(name: str) -> bool:

@@ -31,7 +31,7 @@ from ._fields import (
     texts,
 )
 from ._ids import check_id
-from ._text import check_int, check_text, copy_json
+from ._text import check_int, check_object, check_text, copy_json
 
 VERSION = 1
 """The newest version of ``state.json`` and ``result.json`` that this library knows."""
@@ -151,6 +151,41 @@ class ContainerRecord:
         _no_known_keys(self.extra, _CONTAINER_KEYS)
 
 
+_PLAIN_OCI_KEYS = ("terminal", "args", "env", "cwd")
+_OTHER_OCI_KEYS = (
+    "apparmorProfile",
+    "capabilities",
+    "commandLine",
+    "consoleSize",
+    "execCPUAffinity",
+    "ioPriority",
+    "noNewPrivileges",
+    "oomScoreAdj",
+    "rlimits",
+    "scheduler",
+    "selinuxLabel",
+    "user",
+)
+_FOLDED = {key.casefold(): key for key in (*_PLAIN_OCI_KEYS, *_OTHER_OCI_KEYS)}
+
+
+def _copied_process_extra(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the other keys; refuse what a runtime would read as something else than it says.
+
+    A runtime written in Go matches keys without regard to case, so ``Args`` would be taken
+    for ``args``; one in C ends text at a NUL.
+    """
+    check_object(value, "extra")
+    copied = {}
+    for key, item in value.items():
+        name = check_text(key, "a key of extra", nul=True)
+        meant = _FOLDED.get(name.casefold())
+        if meant is not None and name != meant:
+            raise InvalidValue(f"extra holds {name!r}, which a runtime may take for {meant!r}")
+        copied[name] = copy_json(item, f"extra.{name}", nul=meant is None)
+    return copied
+
+
 @attrs.frozen(kw_only=True)
 class ProcessRecord:
     """One process: ``process.json``, the OCI process object with our keys beside its own.
@@ -187,14 +222,12 @@ class ProcessRecord:
     args: tuple[str, ...] = attrs.field(converter=as_tuple, validator=texts)
     env: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=environment)
     cwd: str = attrs.field(default="/", validator=absolute)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_copied_process_extra)
 
     def __attrs_post_init__(self) -> None:
         if not self.args:
             raise InvalidValue("args must hold at least the program")
         _no_known_keys(self.extra, _PROCESS_KEYS)
-        for key, value in self.extra.items():
-            _check_process_key(key, value)
 
     @classmethod
     def from_process(
@@ -295,33 +328,3 @@ def known_keys(cls: type[ContainerRecord | ProcessRecord | Result]) -> frozenset
 _CONTAINER_KEYS = known_keys(ContainerRecord)
 _PROCESS_KEYS = known_keys(ProcessRecord)
 _RESULT_KEYS = known_keys(Result)
-_PLAIN_OCI_KEYS = ("terminal", "args", "env", "cwd")
-_OTHER_OCI_KEYS = (
-    "apparmorProfile",
-    "capabilities",
-    "commandLine",
-    "consoleSize",
-    "execCPUAffinity",
-    "ioPriority",
-    "noNewPrivileges",
-    "oomScoreAdj",
-    "rlimits",
-    "scheduler",
-    "selinuxLabel",
-    "user",
-)
-_FOLDED = {key.casefold(): key for key in (*_PLAIN_OCI_KEYS, *_OTHER_OCI_KEYS)}
-
-
-def _check_process_key(key: str, value: object) -> None:
-    """Refuse what a runtime would read as something else than it says.
-
-    A runtime written in Go matches keys without regard to case, so ``Args`` would be taken
-    for ``args``; one in C ends text at a NUL.
-    """
-    meant = _FOLDED.get(key.casefold())
-    if meant is None:
-        return
-    if key != meant:
-        raise InvalidValue(f"extra holds {key!r}, which a runtime may take for {meant!r}")
-    copy_json(value, f"extra.{key}", nul=False)

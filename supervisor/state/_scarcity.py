@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from types import TracebackType
+from typing import Final
 
 from .._errors import scarcity
 
 
-@contextlib.contextmanager
-def scarce() -> Iterator[None]:
+class _Scarce:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            known = scarcity(error)
+            if known is not error:
+                raise known from error
+
+
+_SCARCE: Final = _Scarce()
+
+
+def scarce() -> _Scarce:
     """Raise DiskFull or TooManyFiles for an OSError that means it; let others through."""
-    try:
-        yield
-    except OSError as error:
-        known = scarcity(error)
-        if known is error:
-            raise
-        raise known from error
+    return _SCARCE

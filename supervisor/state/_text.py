@@ -124,11 +124,20 @@ def _plain_text(value: object, *, nul: bool) -> str:
     raise _NotPlain
 
 
-def _copy_object(value: object, name: str, *, nul: bool, depth: int) -> dict[str, Any]:
+def check_object(value: object, name: str) -> Mapping[Any, Any]:
+    """Return ``value`` if it is a mapping.
+
+    Raises:
+        InvalidValue: it isn't.
+    """
     if not isinstance(value, Mapping):
         raise InvalidValue(f"{name} must be a mapping, not {type(value).__name__}")
+    return value
+
+
+def _copy_object(value: object, name: str, *, nul: bool, depth: int) -> dict[str, Any]:
     copied: dict[str, Any] = {}
-    for key, item in value.items():
+    for key, item in check_object(value, name).items():
         text = check_text(key, f"a key of {name}", nul=nul)
         copied[text] = copy_json(item, f"{name}.{text}", nul=nul, depth=depth + 1)
     return copied
