@@ -4,7 +4,7 @@ The floors of the house. A module imports only from the lines above its own, and
 stand before it on its line::
 
     _status _errors _lifecycle _deadlines _backoff   words: errors, ends, states, deadlines
-    _forks _within                          in which process; how long
+    _syscall _forks _within                 system calls; in which process; how long
     _witness                                who looks on: a test's example
     state/                                  what is on disk
     _nursery _points _pidfd _patrol _inotify _temporary   processes, by descriptor; directories

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import struct
+from collections.abc import Iterator
 
 from .._errors import InvalidValue, StateCorrupt
-from ..state._files import read_bytes
+from .._syscall import OPENAT2, syscall
+from ..state._files import read_found
+from ..state._scarcity import scarce
 from ._ids import parse_id
+
+_LIST = "etc/passwd"
+_HOW = struct.Struct("=QQQ")  # struct open_how
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
 
 def find_user(user: tuple[int, int | None] | str | None, rootfs: str) -> tuple[int, int]:
@@ -40,13 +50,10 @@ def _group_of(uid: int, rootfs: str) -> int:
 
 
 def _accounts(rootfs: str, user: str) -> list[tuple[str, int, int]]:
-    path = os.path.join(rootfs, "etc/passwd")
-    real = os.path.realpath(path)
-    # The image may be anybody's: a link out of it must not have us read a file of the host.
-    if os.path.commonpath([os.path.realpath(rootfs), real]) != os.path.realpath(rootfs):
-        raise InvalidValue(f"user: {user!r} can't be looked up, since {path} leads to {real}")
+    path = os.path.join(rootfs, _LIST)
     try:
-        lines = read_bytes(path).decode(errors="replace").splitlines()
+        with _found(rootfs) as fd:
+            lines = read_found(fd, path).decode(errors="replace").splitlines()
     except StateCorrupt as error:
         raise InvalidValue(f"user: {user!r} can't be looked up: {error}") from error
     except OSError as error:
@@ -54,6 +61,24 @@ def _accounts(rootfs: str, user: str) -> list[tuple[str, int, int]]:
             f"user: {user!r} can't be looked up in {path}: {error.strerror}"
         ) from error
     return [account for line in lines if (account := _account(line)) is not None]
+
+
+@contextlib.contextmanager
+def _found(rootfs: str) -> Iterator[int]:
+    """Find the list in a root filesystem, which may be anybody's, and may change meanwhile.
+
+    Links are followed as they would be inside: none leads to a file of the host. Nothing is opened
+    before it is known what it is: a device may do something when it is.
+
+    Source: man 2 openat2.
+    """
+    with scarce(), contextlib.ExitStack() as stack:
+        top = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, top)
+        how = _HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        fd = syscall(OPENAT2, top, os.fsencode(_LIST), how, ctypes.c_size_t(_HOW.size))
+        stack.callback(os.close, fd)
+        yield fd
 
 
 def _account(line: str) -> tuple[str, int, int] | None:

@@ -70,8 +70,25 @@ def read_bytes(path: str) -> bytes:
         OSError: it can't be read.
     """
     with scarce():
-        # Without O_NONBLOCK a fifo in its place would hold us for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        # A fifo in its place would hold us for ever, and a device may do something when opened.
+        found = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return read_found(found, path)
+        finally:
+            os.close(found)
+
+
+def read_found(found: int, path: str) -> bytes:
+    """Return the whole content of a file that is only found yet (O_PATH), if it is a regular one.
+
+    Raises:
+        StateCorrupt: it isn't, or is longer than `MAX_BYTES`; named by ``path``.
+        OSError: it can't be read.
+    """
+    with scarce():
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            raise StateCorrupt(path, "not a regular file")
+        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return _read(fd, path, MAX_BYTES)
         finally:

@@ -16,14 +16,13 @@ import os
 import stat
 
 from .._errors import InfrastructureError, scarcity
+from .._syscall import MOUNT_SETATTR, OPEN_TREE, syscall
 from ..state import Descriptor, close_in_children
 
 _PATH = "/dev/null"
 _NUMBER = os.makedev(1, 3)
 _AFTER_STREAMS = 3
 
-_SYS_OPEN_TREE = 428  # the same on all machines
-_SYS_MOUNT_SETATTR = 442
 _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 0x1
 _RDONLY_NOSUID_NOEXEC = 0x1 | 0x2 | 0x8
@@ -116,21 +115,13 @@ def _broken() -> InfrastructureError:
 def _clone(found: int) -> Descriptor | None:
     """Return a mount of it that nobody else has, or None where that can't be made."""
     with contextlib.ExitStack() as undo, contextlib.suppress(OSError):
-        mount = _call(_SYS_OPEN_TREE, found, b"", _OPEN_TREE_CLONE | _AT_EMPTY_PATH | os.O_CLOEXEC)
+        mount = syscall(OPEN_TREE, found, b"", _OPEN_TREE_CLONE | _AT_EMPTY_PATH | os.O_CLOEXEC)
         undo.callback(os.close, mount)
         wanted = _Attributes(attr_set=_RDONLY_NOSUID_NOEXEC, propagation=_MS_PRIVATE)
         size = ctypes.c_size_t(ctypes.sizeof(wanted))
-        _call(_SYS_MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), size)
+        syscall(MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH, ctypes.byref(wanted), size)
         return _kept(mount)
     return None
-
-
-def _call(number: int, *arguments: object) -> int:
-    told: int = ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments)
-    if told < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return told
 
 
 def _kept(fd: int) -> Descriptor:

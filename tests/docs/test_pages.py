@@ -145,7 +145,7 @@ def test_the_options_of_the_shim_are_documented() -> None:
     """The page on the protocol names exactly the shim's options."""
     source = "".join((PACKAGE / f"shim/{part}.c").read_text() for part in SHIM_PARTS)
     told = " ".join(first_column(section("shim-protocol.md", "Synopsis")))
-    assert set(re.findall(r"--[a-z]+", told)) == set(re.findall(r'option, "(--[a-z]+)"', source))
+    assert set(re.findall(r"--[a-z-]+", told)) == set(re.findall(r'option, "(--[a-z-]+)"', source))
 
 
 def test_the_floors_in_the_architecture_are_those_of_the_code() -> None:

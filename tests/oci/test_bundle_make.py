@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +135,37 @@ def test_a_root_filesystem_without_users(tmp_path: Path) -> None:
         Bundle.from_rootfs(tmp_path, ["sh"], user="web")
 
 
-def test_a_list_of_users_that_leads_out(rootfs: Path) -> None:
-    """A link out of the root filesystem isn't followed: the image may be a stranger's."""
+@pytest.mark.parametrize("target", ["/etc/list", "../etc/list", "../../../../etc/list"])
+@pytest.mark.usefixtures("as_root")
+def test_a_list_of_users_behind_a_link(rootfs: Path, target: str) -> None:
+    """A link is followed as it would be inside."""
+    (rootfs / "etc/passwd").rename(rootfs / "etc/list")
+    (rootfs / "etc/passwd").symlink_to(target)
+    user = Bundle.from_rootfs(rootfs, ["sh"], user="web").spec["process"]["user"]
+    assert user == {"uid": 33, "gid": 44}
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../../../../../etc/passwd", "/proc/1/root"])
+def test_a_list_of_users_that_leads_out(rootfs: Path, target: str) -> None:
+    """No link leads to a file of the host: the image may be a stranger's."""
     (rootfs / "etc/passwd").unlink()
-    (rootfs / "etc/passwd").symlink_to("/etc/passwd")
-    with pytest.raises(InvalidValue, match="leads to /etc/passwd"):
+    (rootfs / "etc/passwd").symlink_to(target)
+    with pytest.raises(InvalidValue, match=r"user: 'root' can't be looked up in .*etc/passwd: "):
         Bundle.from_rootfs(rootfs, ["sh"], user="root")
+
+
+@pytest.mark.parametrize("directory", ["etc", "."])
+def test_a_list_of_users_in_a_directory_that_leads_out(
+    rootfs: Path, tmp_path: Path, directory: str
+) -> None:
+    """Nor does a link in place of its directory."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "passwd").write_text("web:x:1:1::/:\n")
+    (rootfs / "etc").rename(rootfs / "old")
+    (rootfs / "etc").symlink_to(outside if directory == "etc" else f"../{outside.name}")
+    with pytest.raises(InvalidValue, match=r"user: 'web' can't be looked up in .*etc/passwd: "):
+        Bundle.from_rootfs(rootfs, ["sh"], user="web")
 
 
 def test_a_list_of_users_that_is_a_fifo(rootfs: Path) -> None:
@@ -148,6 +174,27 @@ def test_a_list_of_users_that_is_a_fifo(rootfs: Path) -> None:
     os.mkfifo(rootfs / "etc/passwd")
     with pytest.raises(InvalidValue, match="not a regular file"):
         Bundle.from_rootfs(rootfs, ["sh"], user="root")
+
+
+def test_a_list_of_users_that_is_a_device(rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device in its place isn't even opened: some do something then."""
+    if os.geteuid() != 0:
+        pytest.skip("only root makes devices")
+    (rootfs / "etc/passwd").unlink()
+    os.mknod(rootfs / "etc/passwd", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    opened: list[int] = []
+    real = os.open
+
+    def noted(path: str, flags: int, *rest: Any, **named: Any) -> int:
+        if not flags & os.O_PATH:
+            opened.append(flags)
+        return real(path, flags, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", noted)
+        with pytest.raises(InvalidValue, match="not a regular file"):
+            Bundle.from_rootfs(rootfs, ["sh"], user="root")
+    assert opened == []
 
 
 def test_a_list_of_users_with_endless_numbers(rootfs: Path) -> None:
