@@ -293,7 +293,7 @@ class ProcessTask:
                 self._tell(found.status)
             elif found.finding is not Finding.RUNNING and not self._is_kept(found):
                 await self._settle(lost=found.lost)
-            self._streams.open(hold=self._keep, owned=self._owned)
+            self._streams.open(hold=self._keep, owned=self._owned, adopted=True)
         except BaseException:
             self._close()
             raise

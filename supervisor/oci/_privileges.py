@@ -58,8 +58,8 @@ RLIMITS: Final[Mapping[str, Limit]] = {
 _NUMBERS: Final = {kind: getattr(resource, kind, 10) for kind in RLIMITS}
 """Python's module has no name for RLIMIT_LOCKS, which is 10."""
 
-_BOUNDED: Final = [(kind, _NUMBERS[kind], hard) for kind, (_, hard) in RLIMITS.items() if hard > 0]
-"""Those whose default a program may not be able to set; their numbers and hard limits."""
+_BOUNDED: Final = [(kind, _NUMBERS[kind]) for kind, (_, hard) in RLIMITS.items() if hard > 0]
+"""Those whose default a program may not be able to set; their numbers."""
 
 _CAP_SYS_RESOURCE: Final = 1 << 24
 _ALL_IDS: Final = [b"0", b"0", b"4294967295"]
@@ -115,16 +115,26 @@ def attainable(process: dict[str, Any]) -> dict[str, Any]:
     Its own may have been lowered since the bundle was made, or the container created: without
     CAP_SYS_RESOURCE, each create and exec would fail. What is no default is what its author says.
     """
-    own = resource.getrlimit
-    beyond = {kind for kind, number, hard in _BOUNDED if 0 <= own(number)[1] < hard}
+    own = {kind: resource.getrlimit(number)[1] for kind, number in _BOUNDED}
     before = process.get("rlimits") or ()
-    if not any(one["type"] in beyond and _is_default(one) for one in before) or may_raise_limits():
+    if not any(_is_out_of_reach(one, own) for one in before) or may_raise_limits():
         return process
-    return {**process, "rlimits": [_attainable(one) if _is_default(one) else one for one in before]}
+    return {
+        **process,
+        "rlimits": [_attainable(one) if _is_out_of_reach(one, own) else one for one in before],
+    }
 
 
-def _is_default(entry: Mapping[str, Any]) -> bool:
-    return RLIMITS.get(entry["type"]) == (entry["soft"], entry["hard"])
+def _is_out_of_reach(entry: Mapping[str, Any], own: Mapping[str, int]) -> bool:
+    """Whether it is a default one that is above our own.
+
+    A default one is that, or what was the nearest to it once: the hard limit is a lower one then.
+    """
+    kind, soft, hard = entry["type"], entry["soft"], entry["hard"]
+    if not 0 <= own.get(kind, resource.RLIM_INFINITY) < hard:
+        return False
+    default_soft, default_hard = RLIMITS[kind]
+    return bool(hard <= default_hard and soft == min(default_soft, hard))
 
 
 def _attainable(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -15,6 +18,10 @@ from .._forks import Opener
 from .._witness import hear
 from ..shim import CLOSE_STDIN, Control
 from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children, lifted
+
+logger: Final = logging.getLogger("supervisor")
+
+_FIFO_MODE = 0o600
 
 
 class Streams:
@@ -39,7 +46,7 @@ class Streams:
         self._stdin_holders: list[Descriptor] = []
         self._output_holders: list[Descriptor] = []
 
-    def open(self, *, hold: bool = False, owned: bool = True) -> None:
+    def open(self, *, hold: bool = False, owned: bool = True, adopted: bool = False) -> None:
         """Open the fifos in the process directory; a fifo of the caller's own is the caller's.
 
         Args:
@@ -47,9 +54,12 @@ class Streams:
                 they stay whole without it.
             owned: whether the process is supervised from here. Whoever only looks on opens the
                 input when it is first used: an open one would keep it from ending.
+            adopted: whether it has run before. Then it may have shut us out of a fifo that the
+                runtime gave to its user: the rest of it is supervised all the same.
 
         Raises:
             TooManyFiles: no descriptor was left.
+            InvalidValue: we may not open one.
         """
         # No reference back to the process: a stream that nobody keeps is closed at once.
         let_go = partial(_end_input, self._control, self._stdin_holders)
@@ -61,11 +71,14 @@ class Streams:
                 container=self._container,
             )
             if owned:
-                self.stdin.open()
+                with _shut_out(adopted):
+                    self.stdin.open()
         if self._record.stdout == f"fifo:{self._layout.stdout}":
-            self.stdout = self._open_output(self._layout.stdout)
+            with _shut_out(adopted):
+                self.stdout = self._open_output(self._layout.stdout)
         if self._record.stderr == f"fifo:{self._layout.stderr}":
-            self.stderr = self._open_output(self._layout.stderr)
+            with _shut_out(adopted):
+                self.stderr = self._open_output(self._layout.stderr)
         if hold:
             self._hold_output()
         if hold and owned:
@@ -137,8 +150,45 @@ class Streams:
             _end_input(self._control, self._stdin_holders)
 
 
+@contextlib.contextmanager
+def _shut_out(adopted: bool) -> Iterator[None]:
+    try:
+        yield
+    except InvalidValue as error:
+        if not adopted:
+            raise
+        logger.warning("%s", error)
+
+
 def _holder(path: str, flags: int) -> Descriptor:
-    return close_in_children(lifted(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)))
+    return close_in_children(_open_fifo(path, flags))
+
+
+def _open_fifo(path: str, flags: int) -> int:
+    """Open a fifo in the process directory.
+
+    The container's root may be us, and take its fifo's mode away from whoever isn't let in anyway:
+    then we give it back.
+    """
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return lifted(os.open(path, flags))
+    except PermissionError:
+        if not _give_back_mode(path):
+            raise
+        return lifted(os.open(path, flags))
+
+
+def _give_back_mode(path: str) -> bool:
+    found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(found)
+        if not stat.S_ISFIFO(status.st_mode) or status.st_uid != os.geteuid():
+            return False
+        os.chmod(f"/proc/self/fd/{found}", _FIFO_MODE)
+    finally:
+        os.close(found)
+    return True
 
 
 def _close_all(held: list[Descriptor]) -> None:
@@ -161,7 +211,7 @@ def open_output(path: str, container: str) -> trio.lowlevel.FdStream:
         InvalidValue: we may not.
     """
     try:
-        fd = lifted(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        fd = _open_fifo(path, os.O_RDONLY)
         return trio.lowlevel.FdStream(fd)
     except OSError as error:
         raise _unopened(error, path, container) from error
@@ -251,7 +301,7 @@ class InputStream(trio.abc.SendStream):
         if self._opened or self.closed:
             return
         try:
-            fd = lifted(os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            fd = _open_fifo(self._path, os.O_WRONLY)
         except OSError as error:
             # The process has closed its end already, or was deleted.
             if error.errno not in (errno.ENXIO, errno.ENOENT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import pwd
 import shutil
@@ -52,14 +53,30 @@ def somebody() -> Iterator[pwd.struct_passwd]:
         return
     if os.geteuid() != 0 or not all(map(os.path.exists, _ADDED)) or not _own_mounts():
         raise NobodyHasThem("no user here has subordinate ids: useradd makes one")
-    with contextlib.ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for path, line in _ADDED.items():
-            copy = directory / Path(path).name
-            copy.write_text("".join(f"{old}\n" for old in _rootless._lines(path)) + line)
-            subprocess.run(["mount", "--bind", copy, path], check=True)
-            stack.callback(subprocess.run, ["umount", "--lazy", path], check=True)
-        yield pwd.getpwnam(_NAME)
+    _make()
+    yield pwd.getpwnam(_NAME)
+
+
+def _make() -> None:
+    """Make the user: for good, since another test process may have found it by now.
+
+    Only our view of the machine shows it, and ends with us.
+    """
+    etc = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            fcntl.flock(etc, fcntl.LOCK_EX)
+            if _found() is not None:
+                return
+            # In memory, and unmounted from there again: what is bound elsewhere keeps it.
+            subprocess.run(["mount", "-t", "tmpfs", "users", directory], check=True)
+            for path, line in _ADDED.items():
+                copy = Path(directory, Path(path).name)
+                copy.write_text("".join(f"{old}\n" for old in _rootless._lines(path)) + line)
+                subprocess.run(["mount", "--bind", copy, path], check=True)
+            subprocess.run(["umount", directory], check=True)
+        finally:
+            os.close(etc)
 
 
 def _found() -> pwd.struct_passwd | None:
