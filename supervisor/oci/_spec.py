@@ -34,8 +34,10 @@ MASKED_PATHS = (
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/dev/block",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
+    "/sys/fs/selinux",
 )
 THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle"
 """As ``/proc/interrupts``, they tell when others compute, and what keys they type."""
