@@ -46,6 +46,7 @@ class MountTable:
             if self._held is None or namespace != self._namespace or self._poll.poll(0):
                 self.close()
                 self._held = close_in_children(lifted(os.open(self._path, _READ)))
+                self._poll = select.poll()
                 self._poll.register(self._held.fd, select.POLLPRI)
                 self._namespace = namespace
                 with open(self._held.fd, "rb", closefd=False) as file:
@@ -55,7 +56,6 @@ class MountTable:
     def close(self) -> None:
         """Close its descriptor; it may be read again."""
         if self._held is not None:
-            self._poll.unregister(self._held.fd)
             self._held.close()
             self._held = None
 
