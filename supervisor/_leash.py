@@ -10,7 +10,6 @@ import trio
 
 from ._claim import is_shared, proof
 from ._errors import ShimError, scarcity
-from ._forks import Opener
 from ._host import shielded
 from ._pidfd import PidFd
 from ._root import Root
@@ -121,7 +120,6 @@ class Keeper:
             self._life, told = lifted_pipe()
             undo.callback(os.close, self._life)
             self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd)
-            self._opener = Opener()
             try:
                 self._launching = launch_keeper(
                     binary,
@@ -172,8 +170,6 @@ class Keeper:
         """
         for end in self._ends:
             end.close()
-        if self._opener.elsewhere():
-            return
         with shielded(_KEEPER_SECONDS):
             if self._process is not None:
                 await self._process.wait_ended()

@@ -137,8 +137,13 @@ def _operations(stage: Stage) -> dict[str, Callable[[], Awaitable[object]]]:
             pass
 
     async def another() -> None:
-        async with open_supervisor(sup.root, runtime=sup.runtime):
-            pass
+        root = f"{stage.told['diary']}-root"
+        try:
+            async with open_supervisor(root, runtime=sup.runtime):
+                pass
+        finally:
+            if os.path.exists(root):
+                stage.note("open: it has made its root")
 
     return {
         "create": lambda: sup.create("other", stage.bundle),

@@ -73,8 +73,8 @@ READS: Final = _words("""
     /proc/kpageflags /proc/kpagecgroup /proc/iomem /proc/slabinfo /proc/1/environ /proc/self/status
     /proc/cpuinfo /proc/meminfo /proc/sys/kernel/random/boot_id /proc/self/mem
     /sys/firmware /sys/devices/virtual/powercap /sys/kernel/debug /sys/kernel/tracing
-    /sys/kernel/security /sys/fs/bpf /sys/fs/selinux /sys/dev/block /sys/devices/system/cpu/cpu0/thermal_throttle
-    /sys/class/dmi/id/product_serial
+    /sys/kernel/security /sys/fs/bpf /sys/fs/selinux /sys/dev/block
+    /sys/devices/system/cpu/cpu0/thermal_throttle /sys/class/dmi/id/product_serial
     /dev/mem /dev/port /dev/kmsg /dev/sda /dev/vda /dev/kvm /dev/fuse /dev/net/tun /dev/vsock
     /dev/console /dev/zero /dev/random
     /etc/shadow /etc/gshadow /etc/ssl/private /root/.ssh /home /var/log /boot

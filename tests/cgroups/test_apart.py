@@ -1,0 +1,30 @@
+"""The cgroup for shims and keepers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervisor._forks import note_process
+from supervisor.cgroups import Hierarchies, group_apart
+
+
+async def test_a_forked_child_leaves_it(cgroup_parent: str) -> None:
+    """Its parent goes on with it: a keeper may be on its way into it, and nobody be in it yet."""
+    hierarchies = Hierarchies.discover()
+    if not hierarchies.usable:
+        pytest.skip("cgroups can't be made here")
+    note_process()
+    child = -1
+    async with group_apart(hierarchies, cgroup_parent) as ways:
+        child = os.fork()
+        if child != 0:
+            await trio.to_thread.run_sync(os.waitpid, child, 0)
+            assert ways
+            assert [way for way in ways if not Path(way).exists()] == []
+    if child == 0:
+        os._exit(0)
+    assert [way for way in ways if Path(way).exists()] == []
