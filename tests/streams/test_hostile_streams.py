@@ -3,10 +3,14 @@ reached, and nothing of the host's."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import os
+import platform
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +64,9 @@ for fd in (0, 1, 2):
 os._exit(7)
 """
 PYTHON = "/usr/bin/python3"
+_ADDR_NO_RANDOMIZE = 0x40000
+_SET_MEMPOLICY = 238 if platform.machine() == "x86_64" else 237
+_MPOL_PREFERRED = 1
 STREAMS = ("stdin", "stdout", "stderr")
 KINDS = ("path", "file", "pipe", "socket", "fifo", "device")
 
@@ -339,26 +346,70 @@ async def test_the_null_device_of_an_exec(supervisor: OpenSupervisor, bundle: Ma
             assert done.stderr == b"1"
 
 
+@contextlib.contextmanager
+def odd_habits() -> Iterator[None]:
+    """Be niced, pinned and slack, with a place in the disk's queue, memory and a layout of our own.
+
+    What the kernel has no such thing of is left out.
+    """
+    libc, pid = ctypes.CDLL(None), str(os.getpid())
+    cpus, nice = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
+    slack = Path("/proc/self/timerslack_ns")
+    before = slack.read_text()
+    node = ctypes.byref(ctypes.c_ulong(1))
+    os.setpriority(os.PRIO_PROCESS, 0, 7)
+    os.sched_setaffinity(0, {min(cpus)})
+    slack.write_text("777777")
+    subprocess.run(["ionice", "-c", "2", "-n", "6", "-p", pid], check=True)
+    libc.personality(_ADDR_NO_RANDOMIZE)
+    libc.syscall(_SET_MEMPOLICY, _MPOL_PREFERRED, node, ctypes.c_ulong(8))
+    try:
+        yield
+    finally:
+        libc.syscall(_SET_MEMPOLICY, 0, None, ctypes.c_ulong(0))
+        libc.personality(0)
+        subprocess.run(["ionice", "-c", "0", "-p", pid], check=True)
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        os.sched_setaffinity(0, cpus)
+        slack.write_text(before)
+
+
+def habits(pid: int | None) -> dict[str, object]:
+    """Return what a process has of that."""
+    assert pid is not None
+    proc = Path(f"/proc/{pid}")
+    told = subprocess.run(
+        ["ionice", "-p", str(pid)], check=True, capture_output=True, text=True
+    ).stdout
+    maps = proc / "numa_maps"
+    return {
+        "nice": os.getpriority(os.PRIO_PROCESS, pid),
+        "cpus": os.sched_getaffinity(pid),
+        "slack": (proc / "timerslack_ns").read_text(),
+        "dumped": (proc / "coredump_filter").read_text(),
+        "personality": (proc / "personality").read_text(),
+        "disk": told.partition(":")[0],
+        "memory": {line.split()[1] for line in maps.read_text().splitlines()}
+        if maps.exists()
+        else {"default"},
+    }
+
+
 @needs_root
 async def test_scheduling_is_not_inherited(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """A supervisor that runs niced and pinned had its containers run so, too."""
-    cpus, nice = os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)
-    slack = Path("/proc/self/timerslack_ns").read_text()
-    os.setpriority(os.PRIO_PROCESS, 0, 7)
-    os.sched_setaffinity(0, {min(cpus)})
-    Path("/proc/self/timerslack_ns").write_text("777777")
-    try:
+    cpus = os.sched_getaffinity(0)
+    with odd_habits():
         async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
             await box.start()
             process = await box.exec(["sleep", "60"])
             for pid in (box.pid, process.pid):
-                assert pid is not None
-                assert os.getpriority(os.PRIO_PROCESS, pid) == 0
-                assert os.sched_getaffinity(pid) == cpus
-                assert Path(f"/proc/{pid}/timerslack_ns").read_text() == "50000\n"
-                assert Path(f"/proc/{pid}/coredump_filter").read_text() == "00000033\n"
-                assert Path(f"/proc/{pid}/personality").read_text() == "00000000\n"
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
-        os.sched_setaffinity(0, cpus)
-        Path("/proc/self/timerslack_ns").write_text(slack)
+                assert habits(pid) == {
+                    "nice": 0,
+                    "cpus": cpus,
+                    "slack": "50000\n",
+                    "dumped": "00000033\n",
+                    "personality": "00000000\n",
+                    "disk": "none",
+                    "memory": {"default"},
+                }
