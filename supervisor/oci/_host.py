@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -121,12 +122,12 @@ def _masked(bound: Iterable[tuple[str, str]]) -> Iterator[str]:
     """
     for name, path in bound:
         if os.path.isdir(path):
-            looked = {path: None if name.startswith("etc/") else _LEVELS}
+            ours = name.startswith("etc/")
+            found = [secrets_below(path, levels=None if ours else _LEVELS, remembered=not ours)]
             if name == "usr":
-                looked[os.path.join(path, "local")] = None
-            for top, levels in looked.items():
-                for secret in secrets_below(top, levels=levels):
-                    yield f"/{name}/{os.path.relpath(secret, path)}"
+                found.append(secrets_below(os.path.join(path, "local"), remembered=True))
+            for secret in itertools.chain(*found):
+                yield f"/{name}/{os.path.relpath(secret, path)}"
 
 
 def _present(names: list[str], host_root: str) -> Iterator[tuple[str, str]]:

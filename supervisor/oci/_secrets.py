@@ -6,14 +6,19 @@ it isn't: there nothing of this is needed.)
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Final
 
 MAX_DIRECTORIES = 4096
-"""How many are looked at below one. What is deeper in a larger tree isn't."""
+"""How many are looked at below one. What is deeper in a larger tree is covered as a whole."""
+
+logger: Final = logging.getLogger("supervisor")
 
 
 def is_public(path: str) -> bool:
@@ -24,26 +29,39 @@ def is_public(path: str) -> bool:
         return False
 
 
-def secrets_below(directory: str, *, levels: int | None = None) -> Iterator[str]:
-    """Yield what below ``directory`` not everybody can read, topmost first.
+def secrets_below(
+    directory: str, *, levels: int | None = None, remembered: bool = False
+) -> Iterator[str]:
+    """Yield what below ``directory`` not everybody can read, topmost first; and what is too much.
 
     Args:
         directory: an absolute path.
         levels: how many levels of directories are looked into; None for all.
+        remembered: whether what was seen in a directory is believed for a second, if no file has
+            come or gone there: thousands of files take some milliseconds, for each bundle.
     """
+    look = partial(_look_once, int(time.monotonic())) if remembered else _look
     waiting = deque([(directory, 1)])
     for _ in range(MAX_DIRECTORIES):
         if not waiting:
             return
         path, level = waiting.popleft()
         try:
-            status = os.lstat(path)
-            secret, directories = _look(path, _identity(status))
+            secret, directories = look(path, identity=_identity(os.stat(path)))
         except OSError:
             continue  # it has gone
         yield from secret
         if levels is None or level < levels:
             waiting.extend((one, level + 1) for one in directories)
+    if waiting:
+        logger.warning(
+            "%s has more than %d directories: %d of them, from %s on, aren't shown to containers",
+            directory,
+            MAX_DIRECTORIES,
+            len(waiting),
+            waiting[0][0],
+        )
+        yield from (path for path, _ in waiting)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -51,20 +69,26 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
-@lru_cache(maxsize=2 * MAX_DIRECTORIES)
-def _look(path: str, identity: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _look(path: str, *, identity: tuple[int, ...] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what in a directory is secret, and its other directories."""
     secret, directories = [], []
     with os.scandir(path) as entries:
         for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode):
+            if entry.is_symlink():
                 continue  # what it leads to is shown elsewhere, or not at all
+            status = entry.stat(follow_symlinks=False)
             if not _is_public(status):
                 secret.append(entry.path)
             elif stat.S_ISDIR(status.st_mode):
                 directories.append(entry.path)
     return tuple(sorted(secret)), tuple(sorted(directories))
+
+
+@lru_cache(maxsize=2 * MAX_DIRECTORIES)
+def _look_once(
+    second: int, path: str, *, identity: tuple[int, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return _look(path)
 
 
 def _is_public(status: os.stat_result) -> bool:

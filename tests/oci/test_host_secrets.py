@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -74,18 +75,50 @@ def test_what_not_everybody_can_read_is_masked(host: Path) -> None:
     ]
 
 
-def test_what_has_come_is_found(host: Path) -> None:
+@pytest.mark.parametrize("remembered", [False, True])
+def test_what_has_come_is_found(host: Path, remembered: bool) -> None:
     """What was seen once is remembered only as long as nothing has come there."""
     top = str(host / "usr/local")
-    before = set(secrets_below(top))
+    before = set(secrets_below(top, remembered=remembered))
     late = host / "usr/local/etc/deep/late"
     late.touch(mode=0o600)
-    assert set(secrets_below(top)) == before | {str(late)}
+    assert set(secrets_below(top, remembered=remembered)) == before | {str(late)}
     late.unlink()
-    assert set(secrets_below(top)) == before
+    assert set(secrets_below(top, remembered=remembered)) == before
 
 
-def test_the_look_is_bounded(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more than so many directories are looked at, the topmost ones."""
+@pytest.mark.parametrize("name", ["usr/local/etc/open", "usr/local/etc", "etc/ssl/certs/ca.pem"])
+def test_what_was_closed_is_found(host: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mode that was changed since the last bundle counts: in /usr after a second at most."""
+    assert f"/{name}" not in view_host(network=False, host_root=str(host)).masked
+    (host / name).chmod(0o700)
+    if name.startswith("usr/"):
+        later = time.monotonic() + 1
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert f"/{name}" in view_host(network=False, host_root=str(host)).masked
+
+
+def test_certificates_behind_a_link(host: Path) -> None:
+    """Where /etc/ssl/certs is a link, what it leads to is looked at, each time."""
+    (host / "etc/ssl/certs").rename(host / "etc/pki/tls/certs/real")
+    (host / "etc/ssl/certs").symlink_to("../pki/tls/certs/real")
+    before = view_host(network=False, host_root=str(host)).masked
+    assert "/etc/ssl/certs/mine/key.pem" in before
+    (host / "etc/pki/tls/certs/real/late.pem").touch(mode=0o600)
+    after = view_host(network=False, host_root=str(host)).masked
+    assert set(after) - set(before) == {
+        "/etc/ssl/certs/late.pem",
+        "/etc/pki/tls/certs/real/late.pem",
+    }
+
+
+def test_the_look_is_bounded(
+    host: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No more than so many directories are looked at, the topmost ones; the others are covered."""
     monkeypatch.setattr(_secrets, "MAX_DIRECTORIES", 3)
-    assert list(secrets_below(str(host / "usr/local"))) == [str(host / "usr/local/share/key")]
+    assert list(secrets_below(str(host / "usr/local"))) == [
+        str(host / "usr/local/share/key"),
+        str(host / "usr/local/etc/deep"),
+    ]
+    assert "more than 3 directories: 1 of them" in caplog.text
