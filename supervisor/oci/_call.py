@@ -100,7 +100,8 @@ def fresh_log(path: str) -> str | None:
         or a delete had better go without.
     """
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        os.close(os.open(path, flags | os.O_CLOEXEC, 0o600))
     except OSError:
         return None
     return path

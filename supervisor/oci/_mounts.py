@@ -22,6 +22,8 @@ READ_ONLY_FILE = ("bind", "ro", "nosuid", "nodev")
 WRITABLE_TREE = ("rbind", "rw", "nosuid", "rnosuid", "nodev", "rnodev")
 WRITABLE_FILE = ("bind", "rw", "nosuid", "nodev")
 
+_MOUNT_SETATTR = (5, 12)  # the kernel that has it: ``rro`` needs it
+
 DEVICES_BYTES = 64 << 20
 """How much /dev may hold, and /dev/shm."""
 
@@ -130,10 +132,29 @@ def system_mounts(*, tty_group: bool, own_sysfs: bool, cgroup: bool) -> list[dic
                 "destination": "/sys/fs/cgroup",
                 "type": "cgroup",
                 "source": "cgroup",
-                "options": [*quiet, "relatime", "ro"],
+                "options": [*quiet, "relatime", "ro", *_all_of_it()],
             }
         )
     return mounts
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """Return the first two numbers of a kernel's release; zeros if it has none."""
+    major, _, rest = release.partition(".")
+    minor = rest.partition(".")[0]
+    digits = [text for text in (major, minor) if text.isascii() and text.isdigit()]
+    return (int(major), int(minor)) if len(digits) == 2 else (0, 0)
+
+
+def _all_of_it() -> list[str]:
+    """Return the option by which nothing of the cgroups is writable, where ``ro`` isn't enough.
+
+    Of version 1 they are in a tmpfs, which crun leaves writable: without a bound on its files, on
+    memory of the kernel's. (As a ``readonlyPaths`` it would be bound with hierarchies that are
+    writable again.)
+    """
+    version_1 = not os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+    return ["rro"] if version_1 and kernel_version(os.uname().release) >= _MOUNT_SETATTR else []
 
 
 def _sysfs(*, own: bool) -> dict[str, Any]:

@@ -61,6 +61,8 @@ _NUMBERS: Final = {kind: getattr(resource, kind, 10) for kind in RLIMITS}
 _BOUNDED: Final = [(kind, _NUMBERS[kind]) for kind, (_, hard) in RLIMITS.items() if hard > 0]
 """Those whose default a program may not be able to set; their numbers."""
 
+_CRUNS_SECCOMP: Final = "run.oci.seccomp"  # man crun, "EXTENSIONS TO OCI"
+
 _CAP_SYS_RESOURCE: Final = 1 << 24
 _ALL_IDS: Final = [b"0", b"0", b"4294967295"]
 
@@ -163,7 +165,18 @@ def with_privileges(spec: dict[str, Any], wanted: Privileges) -> dict[str, Any]:
         linux["seccomp"] = seccomp_section(seccomp, _bounding(process))
         if linux["seccomp"] is None:
             del linux["seccomp"]
+        spec = _without_filter(spec)
     return {**spec, "process": process, "linux": linux}
+
+
+def _without_filter(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a spec without what would have crun take another filter, or add to it."""
+    kept = {
+        name: value
+        for name, value in (spec.get("annotations") or {}).items()
+        if not name.startswith(_CRUNS_SECCOMP)
+    }
+    return {**spec, "annotations": kept} if "annotations" in spec else spec
 
 
 def _bounding(process: Mapping[str, Any]) -> frozenset[str]:

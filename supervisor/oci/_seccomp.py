@@ -19,6 +19,7 @@ from .._errors import InvalidValue, StateCorrupt
 from ..state._files import read_bytes
 from ..state._text import check_text, copy_object
 from ._check import Fault
+from ._mounts import kernel_version
 from ._schema import SECCOMP
 
 SeccompArgument = str | os.PathLike[str] | Mapping[str, Any]
@@ -120,19 +121,12 @@ def _included(condition: Mapping[str, Any], known: Mapping[str, Set[str]], relea
     return (
         set(condition.get("caps") or ()) <= known["caps"]
         and (not arches or not known["arches"].isdisjoint(arches))
-        and (not least or _version(release) >= _version(least))
+        and (not least or kernel_version(release) >= kernel_version(least))
     )
 
 
 def _excluded(condition: Mapping[str, Any], known: Mapping[str, Set[str]]) -> bool:
     return any(not known[key].isdisjoint(condition.get(key) or ()) for key in known)
-
-
-def _version(release: str) -> tuple[int, int]:
-    major, _, rest = release.partition(".")
-    minor = rest.partition(".")[0]
-    digits = [text for text in (major, minor) if text.isascii() and text.isdigit()]
-    return (int(major), int(minor)) if len(digits) == 2 else (0, 0)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import struct
 from collections.abc import Iterator
 
 from .._errors import InvalidValue, StateCorrupt
-from .._syscall import OPENAT2, syscall
+from .._syscall import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from ..state._files import read_found
 from ..state._scarcity import scarce
 from ._ids import parse_id
 
 _LIST = "etc/passwd"
-_HOW = struct.Struct("=QQQ")  # struct open_how
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
 
 
 def find_user(user: tuple[int, int | None] | str | None, rootfs: str) -> tuple[int, int]:
@@ -69,14 +65,11 @@ def _found(rootfs: str) -> Iterator[int]:
 
     Links are followed as they would be inside: none leads to a file of the host. Nothing is opened
     before it is known what it is: a device may do something when it is.
-
-    Source: man 2 openat2.
     """
     with scarce(), contextlib.ExitStack() as stack:
         top = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, top)
-        how = _HOW.pack(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-        fd = syscall(OPENAT2, top, os.fsencode(_LIST), how, ctypes.c_size_t(_HOW.size))
+        fd = openat2(top, _LIST, os.O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
         stack.callback(os.close, fd)
         yield fd
 

@@ -13,7 +13,7 @@ from supervisor._errors import InvalidValue
 from supervisor.oci import for_runtime
 from supervisor.oci._bpf import _numbers, compile_filter
 from supervisor.oci._filter import ANNOTATION
-from supervisor.oci._privileges import CAPABILITIES
+from supervisor.oci._privileges import CAPABILITIES, check_privileges, with_privileges
 from supervisor.oci._seccomp import _PROFILE, default_profile, resolve
 
 from . import libseccomp
@@ -169,3 +169,16 @@ def test_a_crun_without_seccomp(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="was built without it"):
         for_runtime(spec_with(default_profile(frozenset(CAPABILITIES))), str(crun))
     assert for_runtime(spec_with(None), str(crun)) == spec_with(None)
+
+
+def test_a_profile_of_the_callers_is_the_only_one() -> None:
+    """A loaded bundle's own compiled filter stood above the profile that create was given."""
+    own = {ANNOTATION: "AAAA", "run.oci.seccomp.plugins": "x", "a": "b"}
+    spec = {"process": {}, "linux": {"seccomp": {"defaultAction": "SCMP_ACT_LOG"}}}
+    asked = {"capabilities": None, "rlimits": None, "oom_score_adj": None}
+    for seccomp in ("default", "unconfined", {"defaultAction": "SCMP_ACT_ALLOW"}):
+        wanted = check_privileges(seccomp=seccomp, **asked)
+        assert with_privileges({**spec, "annotations": own}, wanted)["annotations"] == {"a": "b"}
+        assert "annotations" not in with_privileges(spec, wanted)
+    nothing = check_privileges(seccomp=None, **{**asked, "oom_score_adj": 5})
+    assert with_privileges({**spec, "annotations": own}, nothing)["annotations"] == own
