@@ -38,6 +38,7 @@ from .state import (
     ProcessLayout,
     ProcessRecord,
     distrust_directory,
+    is_process_id,
     load,
 )
 
@@ -129,12 +130,17 @@ def strange(layout: ContainerLayout) -> str | None:
     signs = (layout.state, layout.lock, layout.init.record)
     if not any(os.path.lexists(sign) for sign in signs):
         return "its directory holds no container: it is left as it is"
-    for process in layout.processes():
+    for path in sorted({*layout.directories(), *layout.inner_directories()}):
         with contextlib.suppress(FileNotFoundError):
-            why = distrust_directory(process.path)
+            why = distrust_directory(path)
             if why is not None:
-                return f"the directory of its process {process.id} {why}: it is left as it is"
+                return f"the directory {_what(path)} {why}: it was not made by us, and is left"
     return None
+
+
+def _what(path: str) -> str:
+    name = os.path.basename(path)
+    return f"of its process {name}" if is_process_id(name) else f"{name} in it"
 
 
 async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:

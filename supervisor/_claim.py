@@ -1,8 +1,8 @@
-"""Whether what a runtime knows under an id is ours: several supervisors may share its ``--root``.
+"""Whether what a runtime knows under an id is ours: it holds hooks, which a delete runs.
 
-In the ``.runtime`` below our own root it is: nobody else makes containers there. In a directory
-that the user has named (``Runtime(root=...)``) the same id may be another supervisor's, podman's or
-somebody's by hand. What is ours there names our own bundle, which nobody else's does.
+In a directory that the user has named (``Runtime(root=...)``) the same id may be another
+supervisor's, podman's or somebody's by hand, and even the ``.runtime`` below our own root may be
+named by somebody. What is ours belongs to us, and names our own bundle, which nobody else's does.
 """
 
 from __future__ import annotations
@@ -10,19 +10,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 from collections.abc import Sequence
 from typing import Final
 
-from ._errors import ContainerExists
+from ._errors import ContainerExists, StateCorrupt
 from ._host import Host
 from .oci import Caller, ask_bundle
-from .state import ContainerLayout, ContainerRecord, Lock, RootLayout
+from .state import (
+    ContainerLayout,
+    ContainerRecord,
+    Lock,
+    RootLayout,
+    distrust,
+    distrust_directory,
+)
 
 logger: Final = logging.getLogger("supervisor")
 
-# Where runtimes keep what they know of a container, below DIRECTORY/ID: runc and youki; crun; and
-# crun's copy of the spec, which is there before the rest.
-_STATE_FILES: Final = ("state.json", "status", "config.json")
+# Where runtimes keep what they know of a container, below DIRECTORY/ID: runc and youki; crun. And
+# crun's copy of the spec, which is there before the rest, and needn't name the bundle.
+_STATES: Final = frozenset({"state.json", "status"})
+_FILES: Final = ("state.json", "status", "config.json")
 
 
 def is_shared(record: ContainerRecord) -> bool:
@@ -40,7 +49,7 @@ def require_free(record: ContainerRecord) -> None:
         ContainerExists: it does.
     """
     path = _place(record)
-    if is_shared(record) and os.path.lexists(path):
+    if os.path.lexists(path):
         raise ContainerExists(
             f"the runtime's root {record.runtime_root} has a container of that id, which isn't "
             f"ours: choose another id, or remove that one ({path})",
@@ -48,32 +57,80 @@ def require_free(record: ContainerRecord) -> None:
         )
 
 
+async def require_empty(host: Host, record: ContainerRecord) -> None:
+    """Refuse a container whose cgroup holds processes already: a kill and a delete are by it.
+
+    Raises:
+        ContainerExists: it does.
+    """
+    if record.cgroup is None or not host.hierarchies.exists(record.cgroup):
+        return
+    pids = await host.hierarchies.list_members(record.cgroup)
+    if pids:
+        raise ContainerExists(
+            f"the cgroup {record.cgroup} that it would get has {len(pids)} processes that aren't "
+            f"ours, {min(pids)} for one: choose another id, or a cgroup_parent= of your own",
+            container=record.id,
+        )
+
+
 async def is_ours(host: Host, layout: ContainerLayout, record: ContainerRecord, lock: Lock) -> bool:
     """Whether the runtime may be told to delete what it knows under the container's id.
 
-    Raises: as `ask_bundle`.
+    Raises:
+        StateCorrupt: somebody else may have put there what the runtime would believe.
+        And as `ask_bundle`.
     """
+    known = _require_trusted(_place(record))
     if not is_shared(record):
-        return True
-    if not os.path.lexists(_place(record)):
+        states = [name for name in _STATES if known.get(name)]
+        if not states or any(_is_mentioned(record, layout, name) for name in states):
+            return True
+    elif not os.path.lexists(_place(record)):
         return False
-    told = await ask_bundle(
-        Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args),
-        record.id,
-        seconds=host.deadlines.call,
-        inherit=[lock.fd],
-        tether=host.tether if record.leash else None,
-    )
-    if told is not None:
-        return os.path.realpath(told) == os.path.realpath(layout.bundle)
-    if _is_mentioned(record, layout):  # a create that was cut short has left it
-        return True
+    else:
+        told = await ask_bundle(
+            Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args),
+            record.id,
+            seconds=host.deadlines.call,
+            inherit=[lock.fd],
+            tether=host.tether if record.leash else None,
+        )
+        if told is not None:
+            return os.path.realpath(told) == os.path.realpath(layout.bundle)
+        # A create that was cut short has left it.
+        if any(_is_mentioned(record, layout, name) for name in known):
+            return True
     logger.warning(
         "container %s: %s may be somebody else's, who shares the runtime's root: it is left there",
         record.id,
         _place(record),
     )
     return False
+
+
+def _require_trusted(place: str) -> dict[str, int]:
+    """Return the size of each file that a runtime would believe, if all of it is ours alone.
+
+    Raises:
+        StateCorrupt: it isn't.
+    """
+    sizes: dict[str, int] = {}
+    try:
+        why = distrust_directory(place)
+    except FileNotFoundError:
+        return sizes
+    if why is not None:
+        raise StateCorrupt(place, f"it {why}: it was not made by us, and is left as it is")
+    for name in _FILES:
+        path = os.path.join(place, name)
+        with contextlib.suppress(FileNotFoundError):
+            status = os.lstat(path)
+            why = distrust(status) if stat.S_ISREG(status.st_mode) else "is no regular file"
+            if why is not None:
+                raise StateCorrupt(path, f"it {why}: it was not made by us, and is left as it is")
+            sizes[name] = status.st_size
+    return sizes
 
 
 def proof(record: ContainerRecord) -> Sequence[str]:
@@ -90,11 +147,9 @@ def _words(layout: ContainerLayout) -> str:
     return layout.bundle
 
 
-def _is_mentioned(record: ContainerRecord, layout: ContainerLayout) -> bool:
+def _is_mentioned(record: ContainerRecord, layout: ContainerLayout, name: str) -> bool:
     words = os.fsencode(_words(layout))
-    for name in _STATE_FILES:
-        with contextlib.suppress(OSError), open(os.path.join(_place(record), name), "rb") as file:
-            content = file.read()
-            if any(words + end in content for end in (b'"', b"/")):
-                return True
+    with contextlib.suppress(OSError), open(os.path.join(_place(record), name), "rb") as file:
+        content = file.read()
+        return any(words + end in content for end in (b'"', b"/"))
     return False

@@ -20,6 +20,7 @@ from ._forks import forked
 from ._host import Host, shielded
 from ._make import NEW
 from ._points import Point
+from ._syscall import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from ._within import within
 from .oci import Caller, call, fresh_log
 from .shim import RELEASE, Shim, send_line
@@ -33,6 +34,7 @@ from .state import (
 )
 
 DELETED = ".deleted-"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 @attrs.frozen(kw_only=True)
@@ -150,19 +152,37 @@ def remove_directory(path: str) -> None:
 
 
 def _remove_tree(path: str) -> None:
-    """Remove a directory that nobody else changes: half the time of `shutil.rmtree`.
+    """Remove a directory: by descriptors, so that whoever changes it meanwhile leads us nowhere.
 
-    What can't be removed is left for the next open.
+    What can't be removed, and what is mounted there, is left for the next open.
     """
     with contextlib.suppress(OSError):
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    _remove_tree(entry.path)
-                else:
-                    with contextlib.suppress(OSError):
-                        os.unlink(entry.path)
+        fd = os.open(path, _DIRECTORY | os.O_CLOEXEC)
+        try:
+            _empty(fd)
+        finally:
+            os.close(fd)
         os.rmdir(path)
+
+
+def _empty(directory: int) -> None:
+    with os.scandir(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        with contextlib.suppress(OSError):
+            if is_directory:
+                _remove_below(directory, name)
+            else:
+                os.unlink(name, dir_fd=directory)
+
+
+def _remove_below(directory: int, name: str) -> None:
+    fd = openat2(directory, name, _DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
+    try:
+        _empty(fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=directory)
 
 
 async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> None:

@@ -194,8 +194,8 @@ def _scarce() -> Iterator[None]:
 def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
     """Return what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
     caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
-    run = ["owned", *proof(record)] if is_shared(record) else ["run"]
-    steps = [[*run, *caller.delete(record.id, force=True)]]
+    verb = "owned" if is_shared(record) else "private"
+    steps = [[verb, *proof(record), *caller.delete(record.id, force=True)]]
     if record.cgroup is not None:
         steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
     if bundle.temporary:  # it goes with the program that made it

@@ -102,6 +102,22 @@ def _check_runtime_root(given: str, real: str) -> None:
             raise InvalidValue(f"the root {given} isn't safe: {path} {why}")
 
 
+def check_shared_runtime_root(path: str) -> None:
+    """Refuse a runtime's root that was named, where somebody else could change what is in it.
+
+    Raises:
+        InvalidValue: it is somebody else's, or others may write to it, or replace it.
+    """
+    real = os.path.realpath(path)
+    why = distrust_way(real)
+    if why is None:
+        with contextlib.suppress(FileNotFoundError):
+            why = distrust_directory(real)
+            why = why and f"it {why}"
+    if why is not None:
+        raise InvalidValue(f"Runtime(root={path!r}) isn't safe, since a runtime believes it: {why}")
+
+
 def _check_path(path: str | os.PathLike[str]) -> str:
     given = os.fspath(path)
     if not isinstance(given, str) or not given or "\0" in given or "\n" in given:

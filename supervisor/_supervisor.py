@@ -15,7 +15,7 @@ import trio
 
 from ._adopt import DELETED_ELSEWHERE, Broken, Recovery
 from ._checkpoint import CheckpointOptions
-from ._claim import require_free
+from ._claim import require_empty, require_free
 from ._container import Container
 from ._core import Core
 from ._create import Draft, Order, Site, claimed_ids, draft, launch_init, presumed_record
@@ -42,7 +42,7 @@ from ._nursery import lasting_nursery
 from ._patrol import Patrol
 from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
-from ._root import durable_root
+from ._root import check_shared_runtime_root, durable_root
 from ._witness import waiting
 from .cgroups import Hierarchies, group_apart
 from .oci import (
@@ -278,6 +278,7 @@ class Supervisor(Mapping[str, Container]):
     async def _make(self, drafted: Draft) -> Core:
         record = drafted.record
         require_free(record)
+        await require_empty(self._host, record)
         layout = self._layout.container(record.id)
         cleanup = None
         if self._leash is not None:
@@ -543,6 +544,8 @@ async def open_supervisor(
         )
     if creates_at_once is not None and creates_at_once < 1:
         raise InvalidValue(f"creates_at_once must be at least 1, not {creates_at_once!r}")
+    if chosen.root is not None:
+        check_shared_runtime_root(chosen.root)
     refuse_forked()
     note_process()
     async with contextlib.AsyncExitStack() as stack:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
+from functools import cache
 
 # The same numbers on all machines (the kernel's include/uapi/asm-generic/unistd.h).
 OPEN_TREE = 428
-OPENAT2 = 437
 MOUNT_SETATTR = 442
+_OPENAT2 = 437
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+_HOW = struct.Struct("=QQQ")  # struct open_how
 
 
 def syscall(number: int, *arguments: object) -> int:
@@ -21,8 +31,28 @@ def syscall(number: int, *arguments: object) -> int:
     Raises:
         OSError: it failed.
     """
-    told: int = ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments)
+    told: int = _libc().syscall(ctypes.c_long(number), *arguments)
     if told < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return told
+
+
+def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+    """Open ``path`` from ``directory`` on; ``resolve`` says where it may lead.
+
+    Returns:
+        A descriptor, closed on exec.
+
+    Raises:
+        OSError: it failed: ELOOP or EXDEV for a path that leads where it may not.
+
+    Source: man 2 openat2.
+    """
+    how = _HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
+    return syscall(_OPENAT2, directory, os.fsencode(path), how, ctypes.c_size_t(_HOW.size))
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

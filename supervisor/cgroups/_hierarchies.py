@@ -83,7 +83,7 @@ class Hierarchies:
 
     def exists(self, cgroup: str) -> bool:
         """Whether ``cgroup`` has a directory in some hierarchy."""
-        return any(os.path.isdir(path) for path in self.directories(cgroup))
+        return any(os.access(path, os.F_OK) for path in self.directories(cgroup))
 
     def oom_kills(self, cgroup: str | None) -> int:
         """Return how many processes the kernel has killed for want of memory in ``cgroup``."""

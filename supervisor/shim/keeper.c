@@ -88,10 +88,9 @@ static void run_command(char **words) {
     }
 }
 
-/* DIRECTORY WORDS COMMAND...: where a runtime's root is shared, its id may be somebody else's. */
-static void run_owned(char **words) {
-    if (words[0] != NULL && words[1] != NULL && is_owned(words[0], words[1]))
-        run_command(words + 2);
+/* DIRECTORY WORDS COMMAND...: what a runtime knows under our id may be somebody else's. */
+static void run_if(bool (*may)(const char *directory, const char *words), char **words) {
+    if (words[0] != NULL && words[1] != NULL && may(words[0], words[1])) run_command(words + 2);
 }
 
 /* A shim may just be writing its first file into a directory that we remove: once more, then. Only
@@ -120,7 +119,8 @@ static void end(char **words) {
 
 static void clean(char **words) {
     if (strcmp(words[0], "run") == 0) run_command(words + 1);
-    else if (strcmp(words[0], "owned") == 0) run_owned(words + 1);
+    else if (strcmp(words[0], "owned") == 0) run_if(is_owned, words + 1);
+    else if (strcmp(words[0], "private") == 0) run_if(is_nobody_elses, words + 1);
     else if (words[1] == NULL) return;
     else if (strcmp(words[0], "cgroup") == 0) remove_group(words[1], PATIENCE_MS);
     else if (strcmp(words[0], "remove") == 0) remove_path(words[1]);

@@ -1,11 +1,15 @@
-/* For the keeper: what it may delete in a runtime's root that others use too. */
+/* For the keeper: what it may have a runtime delete. */
 #ifndef SUPERVISOR_OWNED_H
 #define SUPERVISOR_OWNED_H
 
 #include <stdbool.h>
 
-/* Whether one of the files in which a runtime keeps what it knows, in DIRECTORY, names the bundle
- * WORDS, or something in it. */
+/* Whether DIRECTORY, in which a runtime keeps what it knows of a container, and its files are ours,
+ * and one of these names the bundle WORDS, or something in it. */
 bool is_owned(const char *directory, const char *words);
+
+/* Whether the runtime may believe what is in DIRECTORY, if there is anything: it and its files are
+ * ours, and those that name a bundle name WORDS. For a runtime's root that is only ours. */
+bool is_nobody_elses(const char *directory, const char *words);
 
 #endif

@@ -26,7 +26,7 @@ from ._codec import dump, load, loads
 from ._descriptors import Descriptor, close_in_children, lifted, lifted_pipe
 from ._files import Original, write_new, write_whole
 from ._ids import RESERVED, check_exec_id, check_id
-from ._layout import ContainerLayout, ProcessLayout, RootLayout
+from ._layout import ContainerLayout, ProcessLayout, RootLayout, is_process_id
 from ._lock import Lock, held
 from ._marks import read_exit_status, read_pid, read_shim, read_starttime
 from ._models import (
@@ -72,6 +72,7 @@ __all__ = [
     "dump",
     "give_back",
     "held",
+    "is_process_id",
     "known_keys",
     "lifted",
     "lifted_pipe",

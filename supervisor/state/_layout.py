@@ -130,7 +130,15 @@ class ContainerLayout:
 
         A container directory that isn't there (any more) has none.
         """
-        return map(ProcessLayout, _directories(self.path, _is_process_id))
+        return map(ProcessLayout, _directories(self.path, is_process_id))
+
+    def directories(self) -> list[str]:
+        """Return the paths of the directories that are in it, whatever they are called."""
+        return _directories(self.path, lambda name: True)
+
+    def inner_directories(self) -> list[str]:
+        """Return the paths at which it has directories of ours, existing or not."""
+        return [self.init.path, self.bundle, self.logs, self.runs]
 
 
 @attrs.frozen
@@ -237,7 +245,8 @@ class ProcessLayout:
         return f"{self.path}/shim-log.json"
 
 
-def _is_process_id(name: str) -> bool:
+def is_process_id(name: str) -> bool:
+    """Whether a directory of that name is a process's."""
     return is_id(name) and (name == INIT or name not in RESERVED)
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from supervisor import ContainerExists, InvalidValue, ProcessEnded
+from supervisor import ContainerExists, InvalidValue, ProcessEnded, _dispose
 from supervisor.shim import send_line
 from supervisor.state import ContainerRecord, Intent, dump
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import pid_in, state_of
+from tests.support.users import _own_mounts
 
 pytestmark = pytest.mark.runtimes("fake")
 
@@ -292,3 +294,106 @@ async def test_a_line_for_a_shim_is_written_into_a_fifo_only(
         file.unlink()
         await a.delete(force=True)
         await nothing_left()
+
+
+@root_only
+@pytest.mark.parametrize("name", ["logs", "runs", "bundle", "init", ".hidden", "anything"])
+@spoils
+async def test_any_directory_in_it(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, name: str, spoil: Spoil
+) -> None:
+    """A delete went into a directory of somebody else's, who led it on to the host's."""
+    async with supervisor(root) as sup:
+        await (await sup.create("a", bundle("sleep", "60"))).start()
+    path = root / "a" / name
+    path.mkdir(exist_ok=True)
+    mode = path.stat().st_mode & 0o7777
+    spoil(path)
+    before = _contents(path)
+    async with supervisor(root) as sup:
+        assert name in sup.broken["a"].reason
+        with pytest.raises(InvalidValue, match="isn't deleted"):
+            await sup.delete_broken("a")
+        assert _contents(path) == before
+        os.chown(path, os.geteuid(), os.getegid())
+        path.chmod(mode)
+        [a] = await sup.adopt()
+        await a.delete(force=True)
+
+
+@pytest.mark.parametrize("name", ["logs", "runs", "bundle", "init"])
+async def test_a_link_in_place_of_a_directory(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, name: str
+) -> None:
+    """What it leads to may be anybody's."""
+    async with supervisor(root) as sup:
+        await (await sup.create("a", bundle("sleep", "60"))).start()
+    path, elsewhere = root / "a" / name, workdir / "elsewhere"
+    if path.exists():
+        path.rename(elsewhere)
+    else:
+        elsewhere.mkdir()
+    path.symlink_to(elsewhere)
+    async with supervisor(root) as sup:
+        assert "is no directory" in sup.broken["a"].reason
+        path.unlink()
+        if any(elsewhere.iterdir()):
+            elsewhere.rename(path)
+        [a] = await sup.adopt()
+        await a.delete(force=True)
+
+
+async def test_a_directory_that_becomes_a_link_while_it_is_emptied(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can change it leads us nowhere: it is opened as what it was seen to be."""
+    doomed, host = workdir / "doomed", workdir / "host"
+    (doomed / "in").mkdir(parents=True)
+    host.mkdir()
+    (host / "precious").touch()
+    real = _dispose.openat2
+
+    def swapped(directory: int, name: str, flags: int, resolve: int) -> int:
+        (doomed / name).rename(doomed / "moved")
+        (doomed / name).symlink_to(host)
+        return real(directory, name, flags, resolve)
+
+    monkeypatch.setattr(_dispose, "openat2", swapped)
+    _dispose._remove_tree(str(doomed))
+    assert (host / "precious").exists()
+
+
+@root_only
+async def test_a_mount_in_it_is_not_emptied(workdir: Path) -> None:
+    """Whatever is mounted there is somebody else's, also from the same file system."""
+    if not _own_mounts():
+        pytest.skip("only in a mount namespace of its own (scripts/test) something is mounted")
+    doomed, host = workdir / "doomed", workdir / "host"
+    (doomed / "in").mkdir(parents=True)
+    host.mkdir()
+    (host / "precious").touch()
+    subprocess.run(["mount", "--bind", host, doomed / "in"], check=True)
+    try:
+        _dispose._remove_tree(str(doomed))
+        assert (host / "precious").exists()
+    finally:
+        subprocess.run(["umount", doomed / "in"], check=True)
+    _dispose._remove_tree(str(doomed))
+    assert not doomed.exists()
+
+
+@pytest.mark.parametrize("verb", ["start", "delete"])
+async def test_a_link_in_place_of_a_runtimes_log(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, verb: str
+) -> None:
+    """What it leads to was emptied, and written to."""
+    precious = workdir / "precious"
+    precious.write_text("kept")
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        log = root / f"a/init/log-{verb}.json"
+        log.unlink(missing_ok=True)
+        log.symlink_to(precious)
+        await a.start()
+        await a.delete(force=True)
+    assert precious.read_text() == "kept"

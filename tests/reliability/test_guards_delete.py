@@ -444,11 +444,11 @@ def test_what_cannot_be_removed_stays_for_later(
     stuck: list[str] = []
     unlink = os.unlink
 
-    def fail_first(path: str) -> None:
+    def fail_first(path: str, **named: int) -> None:
         if not stuck:
             stuck.append(os.path.basename(path))
             raise PermissionError(path)
-        unlink(path)
+        unlink(path, **named)
 
     monkeypatch.setattr("supervisor._dispose.os.unlink", fail_first)
     disposing.remove_directory(str(tmp_path / "a"))
