@@ -37,10 +37,13 @@ from .oci import (
 )
 from .state import (
     MAX_NS,
+    Block,
     Claim,
     ContainerRecord,
     ProcessRecord,
+    Ranges,
     RootLayout,
+    note,
     take,
 )
 from .stdio import Stdio, console
@@ -116,7 +119,7 @@ class Draft:
 
 @contextlib.contextmanager
 def claimed_ids(bundle: Bundle, directory: str) -> Iterator[Claim | None]:
-    """Claim ids that no other container has, if the bundle wishes for them.
+    """Claim ids that no other container has, if the bundle wishes for them; note those it gives.
 
     At the end of the block they are free again, unless the container is there.
 
@@ -125,13 +128,21 @@ def claimed_ids(bundle: Bundle, directory: str) -> Iterator[Claim | None]:
         directory: the path that the container's directory will have.
 
     Raises:
-        InvalidValue: there are none, or that they are taken can't be noted.
+        InvalidValue: there are none, or that they are taken can't be noted; or those that were
+            given are another container's own.
         IdsExhausted: all of them are taken.
     """
-    blocks = bundle.id_blocks
-    if blocks is None:
-        yield None
-        return
+    blocks, given = bundle.id_blocks, bundle.given_ids
+    claim = None
+    if blocks is not None:
+        claim = _take(blocks, directory)
+    elif any(given):
+        claim = _note(*given, directory)
+    with claim or contextlib.nullcontext():
+        yield claim
+
+
+def _take(blocks: Sequence[Block], directory: str) -> Claim:
     claim = take(blocks, directory)
     if claim is None:
         raise IdsExhausted(
@@ -139,12 +150,26 @@ def claimed_ids(bundle: Bundle, directory: str) -> Iterator[Claim | None]:
             "give the user containers more in /etc/subuid and /etc/subgid",
             container=os.path.basename(directory),
         )
-    with claim:
-        yield claim
+    return claim
+
+
+def _note(uids: Ranges, gids: Ranges, directory: str) -> Claim | None:
+    """Note ids that a caller gave. Where nothing can be noted, nobody is promised any either."""
+    try:
+        claim = note(uids, gids, directory)
+    except InvalidValue:
+        return None
+    if isinstance(claim, str):
+        raise InvalidValue(
+            f"userns: some of its ids are those of the container {claim}, which has them for "
+            'itself (userns="auto"): give others',
+            container=os.path.basename(directory),
+        )
+    return claim
 
 
 def _ids(claim: Claim | None) -> UserNamespace | None:
-    return None if claim is None else of_block(claim.block)
+    return None if claim is None or claim.block is None else of_block(claim.block)
 
 
 def draft(

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from .._errors import InvalidValue
-from ..state import Block
+from ..state import Block, Ranges
 from ..state._files import write_whole
 from ..state._scarcity import scarce
 from ..state._text import check_text
@@ -377,6 +377,20 @@ class Bundle:
         if self._blocks is None:
             object.__setattr__(self, "_blocks", blocks())
         return self._blocks
+
+    @property
+    def given_ids(self) -> tuple[Ranges, Ranges]:
+        """The host's uids and gids that root's containers get by a caller's words, or a file's.
+
+        Each range is its first id and its size.
+        """
+        if wish_of(self.spec) == AUTO or os.geteuid() != 0:
+            return (), ()
+        uids, gids = (
+            [(one["hostID"], one["size"]) for one in self.spec["linux"].get(key) or ()]
+            for key in ("uidMappings", "gidMappings")
+        )
+        return uids, gids
 
     def shim_options(self, directory: str, ids: UserNamespace | None) -> list[str]:
         """Return the shim's options for the root filesystem of a config.json.

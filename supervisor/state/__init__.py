@@ -21,7 +21,7 @@ The disk is the truth: nothing here keeps anything in memory that the next proce
 read again.
 """
 
-from ._claims import LINK, Block, Claim, give_back, take
+from ._claims import LINK, Block, Claim, Ranges, give_back, note, take
 from ._codec import dump, load, loads
 from ._descriptors import Descriptor, close_in_children, lifted, lifted_pipe
 from ._files import Original, write_new, write_whole
@@ -58,6 +58,7 @@ __all__ = [
     "Original",
     "ProcessLayout",
     "ProcessRecord",
+    "Ranges",
     "Result",
     "RootLayout",
     "ShimLost",
@@ -79,6 +80,7 @@ __all__ = [
     "load",
     "loads",
     "look_at",
+    "note",
     "process_object",
     "read_exit_status",
     "read_pid",

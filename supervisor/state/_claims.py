@@ -5,6 +5,9 @@ supervisors of the machine share, as a file named by it. The file says whose it 
 directory), and the container's directory has a link to it: only together do they count. So a
 killed supervisor can't fail to free anything: with its directory a container's ids go, too.
 
+Ids that a caller gives to a container are noted too, in a file of that container's: the same may be
+given to several, but nobody who is promised some of his own gets any of them.
+
 While a container is being made it has no directory yet; until then its supervisor holds a lock on
 the file.
 """
@@ -32,7 +35,12 @@ DIRECTORY = "/run/trio-supervisor.ids"
 LINK = ".ids"
 """The link's name in a container's directory; no exec can have it."""
 
-_MAX_OWNER_BYTES = 4096
+_MAX_BYTES = 64 * 1024
+_GIVEN = "given-"
+_NO_ID = 5_000_000_000  # above all ids: where a range is of uids only, or of gids
+
+
+Ranges = Sequence[tuple[int, int]]
 
 
 @attrs.frozen
@@ -76,12 +84,12 @@ class Claim:
     frees it if not.
 
     Attributes:
-        block: the ids.
+        block: the ids; None for those that its caller has given it.
         path: the file that notes it; what the link has to lead to.
         owner: the container's directory.
     """
 
-    block: Block
+    block: Block | None
     path: str
     owner: str
     _lock: Lock = attrs.field(repr=False)
@@ -135,12 +143,62 @@ def take(blocks: Sequence[Block], owner: str, *, directory: str | None = None) -
     return None
 
 
+def note(uids: Ranges, gids: Ranges, owner: str, *, directory: str | None = None) -> Claim | str:
+    """Note the ids that a caller has given to a container.
+
+    Args:
+        uids: the host's, as first one and number.
+        gids: the same.
+        owner: the path that the container's directory will have.
+        directory: where it is noted.
+
+    Returns:
+        The claim; or the directory of a container that was promised some of them for its own.
+
+    Raises: as `take`.
+    """
+    directory = directory or DIRECTORY
+    blocks = [Block(first, _NO_ID, size) for first, size in uids]
+    blocks += [Block(_NO_ID, first, size) for first, size in gids]
+    with scarce():
+        _make(directory)
+        path = os.path.join(directory, _GIVEN + secrets.token_hex(8))
+        lock = Lock.take(path)
+        assert lock is not None  # nobody else knows its name
+        try:
+            content = "\0".join([owner, *(block.name for block in blocks)])
+            os.write(lock.fd, os.fsencode(content))
+            theirs = _promised(directory, blocks)
+            if theirs is not None:
+                _sweep(directory)
+                theirs = _promised(directory, blocks)
+            if theirs is None:
+                return Claim(None, path, owner, lock)
+        except BaseException:
+            _unlink(path)
+            lock.release()
+            raise
+        _unlink(path)
+        lock.release()
+        return theirs
+
+
+def _promised(directory: str, blocks: Sequence[Block]) -> str | None:
+    """Return the directory of a container that was promised one of these ids, or None."""
+    for path, noted in _notes(directory).items():
+        name = os.path.basename(path)
+        if not name.startswith(_GIVEN) and any(one.overlaps(noted[0]) for one in blocks):
+            return _read(path)[0] or name
+    return None
+
+
 def give_back(owner: str, *, directory: str | None = None) -> None:
     """Free the ids of a container whose processes are dead, if it had some."""
     with contextlib.suppress(OSError):
         path = os.readlink(os.path.join(owner, LINK))
         place, name = os.path.split(path)
-        if place == (directory or DIRECTORY) and Block.parse(name) is not None:
+        known = Block.parse(name) is not None or name.startswith(_GIVEN)
+        if place == (directory or DIRECTORY) and known:
             _free(path, owner)
 
 
@@ -162,8 +220,27 @@ def _make(directory: str) -> None:
         )
 
 
+def _notes(directory: str) -> dict[str, list[Block]]:
+    """Return the ids that each file notes."""
+    notes = {}
+    for name in os.listdir(directory):
+        path, block = os.path.join(directory, name), Block.parse(name)
+        if block is not None:
+            notes[path] = [block]
+        elif name.startswith(_GIVEN):
+            notes[path] = [one for text in _read(path)[1:] if (one := Block.parse(text))]
+    return notes
+
+
 def _noted(directory: str) -> set[Block]:
-    return {block for name in os.listdir(directory) if (block := Block.parse(name)) is not None}
+    return {block for blocks in _notes(directory).values() for block in blocks}
+
+
+def _read(path: str) -> list[str]:
+    """Return what is in a note: its owner, and the blocks that a caller gave."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return os.fsdecode(file.read(_MAX_BYTES)).split("\0")
+    return [""]
 
 
 def _in_random_order(blocks: Sequence[Block]) -> Iterator[Block]:
@@ -198,11 +275,13 @@ def _try(directory: str, block: Block, owner: str) -> Claim | None:
 def _sweep(directory: str) -> None:
     """Free the blocks of containers that are gone without having given theirs back."""
     in_use = list(_mapped())
-    for block in _noted(directory):
+    for path, blocks in _notes(directory).items():
         if not any(
-            block.uid < first + size and first < block.uid + block.size for first, size in in_use
+            block.uid < first + size and first < block.uid + block.size
+            for first, size in in_use
+            for block in blocks
         ):
-            _free(os.path.join(directory, block.name), None)
+            _free(path, None)
 
 
 def _free(path: str, owner: str | None) -> None:
@@ -215,7 +294,7 @@ def _free(path: str, owner: str | None) -> None:
         if lock is None:
             return
         with lock:
-            noted = os.fsdecode(os.pread(lock.fd, _MAX_OWNER_BYTES, 0))
+            noted = os.fsdecode(os.pread(lock.fd, _MAX_BYTES, 0)).partition("\0")[0]
             if noted in ("", owner) or (owner is None and not _has_link(noted, path)):
                 _unlink(path)
 

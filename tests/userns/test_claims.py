@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import InvalidValue
-from supervisor.state import LINK, Block, Claim, give_back, take
+from supervisor.state import LINK, Block, Claim, Ranges, give_back, note, take
 from tests.support.runtimes import needs_root
 
 
@@ -62,6 +62,7 @@ def test_no_two_overlap(steps: list[tuple[list[Block], tuple[int, bool] | None]]
             if claim is None:
                 assert all(any(b.overlaps(t) for t in there.values()) for b in offer)
                 continue
+            assert claim.block is not None
             assert not any(claim.block.overlaps(other) for other in there.values())
             there[f"c{number}"] = claim.block
             if leaving is not None:
@@ -150,3 +151,45 @@ def test_a_directory_that_others_may_write_proves_nothing(place: Path, harm: str
         ids.chmod(0o770) if harm == "mode" else os.chown(ids, 1, 1)
     with pytest.raises(InvalidValue, match="isn't a directory of ours alone"):
         make(place, "a", [Block(1, 1, 1)])
+
+
+# ---- ids that a caller gives ----------------------------------------------------------------
+
+
+def give(place: Path, name: str, uids: Ranges, gids: Ranges) -> Claim | str:
+    """Note ids as a supervisor does, and make the container's directory if they can be had."""
+    owner = place / name
+    claim = note(uids, gids, str(owner), directory=str(place / "ids"))
+    if isinstance(claim, Claim):
+        with claim:
+            owner.mkdir()
+            os.symlink(claim.path, owner / LINK)
+    return claim
+
+
+@pytest.mark.parametrize("kindly", [True, False])
+def test_what_a_caller_gave_is_promised_to_nobody(place: Path, kindly: bool) -> None:
+    """As long as the container is there; it may have been given to several."""
+    for name in ("a", "b"):
+        assert isinstance(give(place, name, [(100, 10)], [(500, 10)]), Claim)
+    assert make(place, "c", [Block(105, 1, 3)]) is None
+    assert make(place, "c", [Block(1, 509, 3)]) is None
+    assert make(place, "c", [Block(500, 100, 5)]) is not None
+    remove(place, "a", kindly=kindly)
+    assert make(place, "d", [Block(105, 1, 3)]) is None
+    remove(place, "b", kindly=kindly)
+    assert make(place, "d", [Block(105, 1, 3)]) is not None
+
+
+@pytest.mark.parametrize("kindly", [True, False])
+@pytest.mark.parametrize(("uids", "gids"), [([(15, 9)], []), ([(1, 1)], [(50, 1), (29, 3)])])
+def test_what_was_promised_is_given_to_nobody(
+    place: Path, uids: Ranges, gids: Ranges, kindly: bool
+) -> None:
+    """It is said whose it is, and nothing is noted."""
+    make(place, "a", [Block(10, 20, 10)])
+    before = os.listdir(place / "ids")
+    assert give(place, "b", uids, gids) == str(place / "a")
+    assert os.listdir(place / "ids") == before
+    remove(place, "a", kindly=kindly)
+    assert isinstance(give(place, "b", uids, gids), Claim)

@@ -240,3 +240,29 @@ async def test_loaded_again(supervisor: OpenSupervisor, image: Path, workdir: Pa
             assert one.pid is not None and two.pid is not None
             assert mapped(one.pid) != mapped(two.pid)
             assert await output(one, "cat /secret") == "kept\n"
+
+
+async def test_ids_that_are_given_and_ids_that_are_promised(
+    supervisor: OpenSupervisor, image: Path, claims: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with ids of its own got those of one that was given them, and the other way."""
+    few = Blocks(((FIRST, SIZE),), ((FIRST, SIZE),))
+    monkeypatch.setattr(_userns, "blocks", lambda: few)
+    ids = UserNamespace(uids=[(0, FIRST + 5, 10)], gids=[(0, FIRST + 5, 10)])
+    given = Bundle.from_rootfs(image, ["true"], userns=ids)
+    auto = Bundle.from_rootfs(image, ["true"], userns="auto")
+    object.__setattr__(auto, "_blocks", few)
+    async with supervisor() as sup:
+        first = await sup.create("first", given)
+        with pytest.raises(IdsExhausted):
+            await sup.create("second", auto)
+        other = await sup.create("third", given)
+        await first.delete(force=True)
+        await other.delete(force=True)
+        assert list(claims.iterdir()) == []
+        second = await sup.create("second", auto)
+        with pytest.raises(InvalidValue, match=r"its ids are those of the container .*/second"):
+            await sup.create("first", given)
+        await second.delete(force=True)
+        await (await sup.create("first", given)).delete(force=True)
+        assert list(claims.iterdir()) == []
