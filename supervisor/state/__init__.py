@@ -24,7 +24,7 @@ read again.
 from ._claims import LINK, Block, Claim, give_back, take
 from ._codec import dump, load, loads
 from ._descriptors import Descriptor, close_in_children, lifted, lifted_pipe
-from ._files import Original, write_new, write_whole
+from ._files import Original, kind_of, oddity, write_new, write_whole
 from ._ids import RESERVED, check_exec_id, check_id
 from ._layout import ContainerLayout, ProcessLayout, RootLayout
 from ._lock import Lock, held
@@ -72,12 +72,14 @@ __all__ = [
     "dump",
     "give_back",
     "held",
+    "kind_of",
     "known_keys",
     "lifted",
     "lifted_pipe",
     "load",
     "loads",
     "look_at",
+    "oddity",
     "process_object",
     "read_exit_status",
     "read_pid",
