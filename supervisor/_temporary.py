@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from ._errors import InvalidValue, scarcity
+from ._errors import InfrastructureError, InvalidValue, misplaced, scarcity
 from ._forks import Opener
 from ._witness import place
 from .state import Descriptor, close_in_children, distrust, distrust_way, lifted
@@ -33,6 +33,7 @@ PREFIX: Final = "trio-supervisor-"
 MODE: Final = 0o711
 """A container's root in a user namespace passes through, and sees no names."""
 
+_PRIVATE: Final = 0o700
 _OWN: Final = "trio-supervisor"
 _SHARED_MEMORY: Final = "/dev/shm"
 _IN_MEMORY: Final = ("tmpfs", "ramfs")
@@ -60,19 +61,18 @@ class Temporary:
         """Make one, under a name that is nobody's yet.
 
         Raises:
-            InvalidValue: as `places`.
-            DiskFull, TooManyFiles, OSError: it can't be made.
+            InvalidValue: as `places`; or the environment names a place where none can be made.
+            DiskFull, TooManyFiles, InfrastructureError: it can't be made.
         """
+        path = _make()
         try:
-            path = _make()
-            try:
-                return cls(path, _open(path))
-            except BaseException:
-                with contextlib.suppress(OSError):  # it may be gone, or somebody else's
-                    os.rmdir(path)
-                raise
-        except OSError as error:
-            raise scarcity(error) from error
+            return cls(path, _open(path))
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # it may be gone, or somebody else's
+                os.rmdir(path)
+            if isinstance(error, OSError):
+                raise unmade(error, path) from error
+            raise
 
     @classmethod
     def found(cls, path: str) -> Temporary:
@@ -231,12 +231,28 @@ def paths() -> Iterator[str]:
         yield os.path.join(parent, f"{PREFIX}{place() or secrets.token_hex(8)}")
 
 
+def unmade(error: OSError, path: str) -> OSError | InvalidValue | InfrastructureError:
+    """Return what it means that a temporary directory can't be made at ``path``."""
+    why = f"no temporary directory can be made in {os.path.dirname(path)}"
+    if os.environ.get(PLACE):
+        return misplaced(error, f"{PLACE}: {why}")
+    scarce = scarcity(error)
+    if isinstance(scarce, InfrastructureError):
+        return scarce
+    return InfrastructureError(f"{why}: {error.strerror}; {PLACE} names another place")
+
+
 def _make() -> str:
     """Make a directory that only we may enter; whatever has a name already is stepped over."""
     for path in paths():
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+        try:
+            os.mkdir(path, _PRIVATE)
+            os.chmod(path, _PRIVATE)  # a umask may take even our own bits
             return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise unmade(error, path) from error
     raise AssertionError("names never end")
 
 

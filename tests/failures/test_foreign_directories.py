@@ -247,7 +247,7 @@ async def test_a_root_that_others_may_rename(supervisor: OpenSupervisor, workdir
 
 
 async def test_a_root_made_under_umask_0(supervisor: OpenSupervisor, workdir: Path) -> None:
-    """What is made above the root would be everybody's: then it isn't used either."""
+    """What is made above the root would be everybody's: it isn't used either, nor left there."""
     before = os.umask(0)
     try:
         with pytest.raises(InvalidValue, match=f"others may write to {workdir}/a"):
@@ -255,6 +255,7 @@ async def test_a_root_made_under_umask_0(supervisor: OpenSupervisor, workdir: Pa
                 raise AssertionError("it was opened")
     finally:
         os.umask(before)
+    assert not (workdir / "a").exists()
 
 
 @root_only
