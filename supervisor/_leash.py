@@ -71,7 +71,7 @@ async def keep_temporary(*, apart: Sequence[str] = ()) -> tuple[Keeper, Temporar
 
     Raises: as `ephemeral_root`.
     """
-    for path in paths():
+    for path in paths(marked=False):  # the keeper's, which outlives us
         keeper = _keeper_in(path, apart)
         try:
             await keeper.wait_ready()

@@ -11,7 +11,6 @@ import fcntl
 import functools
 import logging
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
+from ._abandoned import PREFIX, new_name, sweep_once
 from ._errors import InfrastructureError, InvalidValue, misplaced, scarcity
 from ._forks import Opener
 from ._witness import place
@@ -26,9 +26,6 @@ from .state import Descriptor, close_in_children, distrust, distrust_way, lifted
 
 PLACE: Final = "TRIO_SUPERVISOR_RUNTIME_DIR"
 """The environment variable that names a directory for them."""
-
-PREFIX: Final = "trio-supervisor-"
-"""How their names begin."""
 
 MODE: Final = 0o711
 """A container's root in a user namespace passes through, and sees no names."""
@@ -220,15 +217,25 @@ def _kind(device: str) -> str:
     return ""
 
 
-def paths() -> Iterator[str]:
+def paths(*, marked: bool = True) -> Iterator[str]:
     """Yield where a temporary directory may be made, without end: try until a name is free.
+
+    First of all what killed programs have left there is removed, once in a process.
+
+    Args:
+        marked: whether the name tells that it is ours, so that others remove it if we are killed.
 
     Raises:
         InvalidValue: as `places`.
     """
     parent = places()[0]
+    sweep_once(parent, os.getpid())
     while True:
-        yield os.path.join(parent, f"{PREFIX}{place() or secrets.token_hex(8)}")
+        named = place()
+        if named is not None:
+            yield os.path.join(parent, f"{PREFIX}{named}")
+        else:
+            yield os.path.join(parent, new_name(marked=marked))
 
 
 def unmade(error: OSError, path: str) -> OSError | InvalidValue | InfrastructureError:
