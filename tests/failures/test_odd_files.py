@@ -7,6 +7,7 @@ though it ran.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor import InvalidValue, State, Supervisor
+from supervisor import InvalidValue, State, Supervisor, _adopt, _recovery
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import pid_in, reap, shim_of, state_of
@@ -139,6 +140,51 @@ async def test_a_lock_of_one_that_was_foreign(
                 await second.adopt()
                 assert second["a"].foreign and not second.broken
         await box.delete(force=True)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EACCES])
+async def test_what_the_disk_refuses(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """A fault of one container's files is its own too, whatever the system says of them."""
+    async with supervisor(root) as first:
+        for name in ("bad", "exec", "good"):
+            box = await first.create(name, bundle("sleep", "60"))
+            await box.start()
+        await first["exec"].exec(["sleep", "60"], id="job")
+        async with supervisor(root) as second:
+            with monkeypatch.context() as patch:
+                _refuse(patch, number, _recovery, "load", f"{root}/bad/state.json")
+                _refuse(patch, number, _adopt.Lock, "take", f"{root}/bad/lock")
+                await second.adopt()
+                assert (sorted(second), list(second.broken)) == (["exec", "good"], ["bad"])
+                assert os.strerror(number) in second.broken["bad"].reason
+    with monkeypatch.context() as patch:
+        _refuse(patch, number, _adopt.Lock, "take", f"{root}/bad/lock")
+        _refuse(patch, number, _adopt.Lock, "take", f"{root}/exec/job/lock")
+        async with supervisor(root) as sup:
+            assert (sorted(sup), list(sup.broken)) == (["exec", "good"], ["bad"])
+            assert os.strerror(number) in sup.broken["bad"].reason
+            assert list(sup["exec"].processes) == ["init"]
+            with pytest.raises(InvalidValue, match=os.strerror(number)):
+                await sup.delete_broken("bad")
+    await _delete_all(supervisor, root, 3)
+
+
+def _refuse(patch: pytest.MonkeyPatch, number: int, owner: object, name: str, refused: str) -> None:
+    """Have a function of one's fail for a path, which is one of its arguments."""
+    real = getattr(owner, name)
+
+    def fail(*args: object) -> object:
+        if refused in args:
+            raise OSError(number, os.strerror(number), refused)
+        return real(*args)
+
+    patch.setattr(owner, name, fail)
 
 
 @with_real

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -70,9 +71,12 @@ def test_a_fifo_is_no_lock(tmp_path: Path) -> None:
     """Somebody who has a lock on it proves nothing."""
     path = tmp_path / "file"
     os.mkfifo(path)
+    fd = os.open(path, os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
     assert not held(str(path))
     with pytest.raises(StateCorrupt, match="not a regular file, but a fifo"):
         Lock.take(str(path))
+    os.close(fd)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
