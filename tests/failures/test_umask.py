@@ -27,8 +27,9 @@ from supervisor import (
     open_supervisor,
 )
 from supervisor._temporary import PLACE, Temporary
+from supervisor.cgroups import Hierarchies, group_apart
 from supervisor.shim import find_binary
-from supervisor.state import Lock
+from supervisor.state import Block, Lock, take
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.streams.test_rootless import Home, home
@@ -184,3 +185,39 @@ def test_each_alone(place: Path, workdir: Path, umask: int) -> None:
         assert lock is not None
         with lock:
             assert stat.S_IMODE((workdir / "lock").stat().st_mode) == 0o600
+
+
+@UMASKS
+def test_claims(workdir: Path, umask: int) -> None:
+    """What notes who has which ids is ours alone."""
+    with under(umask):
+        claim = take([Block(1, 1, 1)], str(workdir / "a"), directory=str(workdir / "ids"))
+    assert claim is not None
+    with claim:
+        assert stat.S_IMODE((workdir / "ids").stat().st_mode) == 0o700
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (workdir / "ids").iterdir()] == [
+            0o600
+        ]
+
+
+@UMASKS
+async def test_the_cgroup_of_shims(cgroup_parent: str, umask: int) -> None:
+    """An ordinary user must be able to go into what was made for that."""
+    hierarchies = Hierarchies.discover()
+    if not hierarchies.usable:
+        pytest.skip("cgroups can't be made here")
+    with under(umask):
+        async with group_apart(hierarchies, cgroup_parent) as ways:
+            modes = {stat.S_IMODE(Path(way).parent.stat().st_mode) for way in ways}
+    assert modes == {0o755}
+
+
+@UMASKS
+def test_where_a_layer_is_shown(rootfs: Path, workdir: Path, umask: int) -> None:
+    """The root of a user namespace passes through it."""
+    options = {"path": workdir / "bundle", "writable": "overlay"}
+    made = Bundle.from_rootfs(rootfs, ["true"], **options)  # type: ignore[arg-type]
+    (workdir / "own").mkdir()
+    with under(umask):
+        made.build_rootfs(str(workdir / "own"))
+    assert stat.S_IMODE((workdir / "own/rootfs").stat().st_mode) == 0o711
