@@ -7,7 +7,8 @@ stand before it on its line::
     _syscall _forks _within                 system calls; in which process; how long
     _witness                                who looks on: a test's example
     state/                                  what is on disk
-    _nursery _points _pidfd _patrol _inotify _temporary   processes, by descriptor; directories
+    _nursery _points _pidfd _patrol _inotify   processes, by descriptor
+    _abandoned _temporary                   temporary directories of ours
     shim/ oci/ stdio/ cgroups/              shims, runtimes and bundles, streams, cgroups
     _host _evidence _hearing _verdict       what is known of a process, and how it ended
     _launch _task _logs _process _collect   one shimmed process and its task

@@ -100,7 +100,9 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
         lock = Lock.take(layout.lock)
     except (FileNotFoundError, NotADirectoryError):
         return None  # deleted under our eyes
-    except StateCorrupt as error:
+    except InfrastructureError:
+        raise
+    except _OF_ONE as error:
         return _broken(layout, error)
     core = None
     try:
@@ -158,7 +160,9 @@ async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
     except (FileNotFoundError, NotADirectoryError):  # its supervisor has deleted it
         forget(recovery, core)
         return None
-    except StateCorrupt as error:
+    except InfrastructureError:
+        raise
+    except _OF_ONE as error:
         return _broken(core.layout, error)
     if lock is None:
         return None
@@ -345,7 +349,9 @@ async def _adopt_execs(recovery: Recovery, core: Core) -> None:
             continue
         try:
             await _adopt_exec(recovery, core, layout)
-        except StateCorrupt as error:
+        except InfrastructureError:
+            raise
+        except (StateCorrupt, OSError) as error:
             logger.warning("%s: exec %s is set aside: %s", core.record.id, layout.id, error)
 
 

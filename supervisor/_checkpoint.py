@@ -12,6 +12,8 @@ from ._lifecycle import Event
 from ._within import within
 from .oci import checkpoint_options, criu_said, fresh_log, read_config, wants_layer, wish_of
 
+_MODE = 0o700
+
 
 @attrs.frozen(kw_only=True)
 class CheckpointOptions:
@@ -60,7 +62,9 @@ async def checkpoint(
     image = os.path.abspath(path)
     if os.path.isdir(image) and os.listdir(image):
         raise InvalidValue(f"the checkpoint's directory {image} is not empty")
-    os.makedirs(image, mode=0o700, exist_ok=True)
+    if not os.path.isdir(image):
+        os.makedirs(image, mode=_MODE, exist_ok=True)
+        os.chmod(image, _MODE)  # a umask may take even our own bits
     log = fresh_log(core.layout.init.log("checkpoint"))
     command = core.caller.checkpoint(
         core.record.id,

@@ -143,7 +143,7 @@ class Core:
 
     def current(self) -> State:
         """Return its state; a foreign one may have been started or deleted meanwhile."""
-        if self.lock is None and not os.path.exists(self.layout.state):
+        if self.lock is None and not os.path.lexists(self.layout.state):
             self.state = State.DELETED
         elif self.lock is None and self.state is State.CREATED and self.was_started():
             self.state = State.RUNNING
@@ -151,7 +151,7 @@ class Core:
 
     def was_started(self) -> bool:
         """Whether a supervisor has seen the runtime start it."""
-        return os.path.exists(self.layout.init.started)
+        return os.path.lexists(self.layout.init.started)
 
     def mark_started(self) -> None:
         """Put on record that it was started, so that adoption needs no runtime to know.
@@ -160,7 +160,11 @@ class Core:
         """
         path = self.layout.init.started
         with contextlib.suppress(OSError):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.fchmod(fd, 0o600)  # whatever the umask
+            finally:
+                os.close(fd)
 
     def own(self, lock: Lock) -> None:
         """Take over one that was foreign, with its lock in hand; execs have locks of their own."""

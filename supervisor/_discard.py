@@ -7,10 +7,17 @@ import os
 
 from ._adopt import load_record, strange
 from ._dispose import Estate, dispose, leftovers
-from ._errors import CleanupIncomplete, ContainerLocked, InvalidValue, StateCorrupt
-from ._evidence import gather
+from ._errors import (
+    CleanupIncomplete,
+    ContainerLocked,
+    InfrastructureError,
+    InvalidValue,
+    StateCorrupt,
+)
+from ._evidence import kill_found
 from ._host import Host, shielded
-from .shim import Shim
+from ._within import within
+from .shim import ExitFifo, Shim
 from .state import ContainerLayout, ContainerRecord, Lock, ProcessLayout, held
 
 
@@ -34,8 +41,12 @@ async def discard(host: Host, layout: ContainerLayout, presumed: ContainerRecord
         lock = Lock.take(layout.lock)
     except FileNotFoundError:  # it was removed by hand
         return
-    except StateCorrupt as error:
-        raise InvalidValue(f"it isn't deleted: {error}", container=layout.id) from error
+    except InfrastructureError:
+        raise
+    except (StateCorrupt, OSError) as error:
+        raise InvalidValue(
+            f"it isn't deleted: {error}; remove or repair that by hand", container=layout.id
+        ) from error
     if lock is None:
         raise ContainerLocked(
             "cannot delete it: another supervisor that is alive supervises it",
@@ -55,39 +66,43 @@ def _estate(layout: ContainerLayout, presumed: ContainerRecord, lock: Lock) -> E
     record = presumed
     with contextlib.suppress(StateCorrupt, OSError):
         record = load_record(presumed.root, layout)
-    known = os.path.exists(os.path.join(record.runtime_root, record.id))
+    known = os.path.lexists(os.path.join(record.runtime_root, record.id))
     return Estate(layout=layout, record=record, lock=lock, ran=known)
 
 
 async def _end(host: Host, estate: Estate) -> None:
     """End its processes and its shims: after that there is nobody left to wait for."""
     for process in estate.layout.processes():
-        _kill(host, estate.record, process)
+        kill_found(host, estate.record, process)
     if estate.record.cgroup is not None:
         await host.hierarchies.kill(estate.record.cgroup)
     for process in estate.layout.processes():
         await _end_shim(host, process)
-    if any(held(process.shim) for process in estate.layout.processes()):
+    unseen = [
+        process.id for process in estate.layout.processes() if not await _ended(host, process)
+    ]
+    if unseen or any(held(process.shim) for process in estate.layout.processes()):
         raise _incomplete(host, estate, "a shim that can't be found doesn't end")
-
-
-def _kill(host: Host, record: ContainerRecord, layout: ProcessLayout) -> None:
-    """Kill a process if it is certain which one it is."""
-    with contextlib.suppress(StateCorrupt):
-        with contextlib.closing(gather(host, record, layout)) as found:
-            if found.process is not None:
-                found.process.kill()
 
 
 async def _end_shim(host: Host, layout: ProcessLayout) -> None:
     """Have a shim kill what it watches, and end."""
-    try:
-        shim = Shim.adopt(layout)
-    except StateCorrupt:
-        shim = Shim(layout, None)
-    with contextlib.closing(shim), shielded(2 * host.deadlines.shim):
+    with contextlib.closing(Shim.adopt(layout)) as shim, shielded(2 * host.deadlines.shim):
         if shim.alive():
             await shim.give_up(host.deadlines.shim)
+
+
+async def _ended(host: Host, layout: ProcessLayout) -> bool:
+    """Wait until no shim watches its process any more, also one that couldn't be found.
+
+    Its ``exit`` tells; where that isn't a fifo, nobody does.
+    """
+    with contextlib.suppress(FileNotFoundError, StateCorrupt):
+        with contextlib.closing(ExitFifo(layout.exit)) as exit:
+            with within(host.deadlines.shim):
+                await exit.wait_end()
+            return not exit.watched()
+    return True
 
 
 def _incomplete(host: Host, estate: Estate, why: str) -> CleanupIncomplete:

@@ -104,7 +104,7 @@ def leftovers(host: Host, estate: Estate) -> Sequence[str]:
     record = estate.record
     groups = [] if record.cgroup is None else host.hierarchies.remains(record.cgroup)
     own = [os.path.join(record.runtime_root, record.id), estate.layout.path]
-    return [*groups, *(path for path in own if os.path.exists(path))]
+    return [*groups, *(path for path in own if os.path.lexists(path))]
 
 
 def sweep(directory: str) -> None:

@@ -11,6 +11,7 @@ import attrs
 from ._core import Core
 from ._dispose import Estate, dispose
 from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded, SupervisorError
+from ._evidence import kill_found
 from ._host import shielded
 from ._lifecycle import Event, State
 from ._logs import log_tail
@@ -186,6 +187,15 @@ async def _end_processes(core: Core) -> None:
         with contextlib.suppress(OSError):
             process.kill()
         await process.wait_over()
+    _kill_set_aside(core)
     core.init.close_streams()
     for process in execs:
         process.close_streams()
+
+
+def _kill_set_aside(core: Core) -> None:
+    """Kill execs that couldn't be adopted: not everywhere they fall with init or the cgroup."""
+    for layout in core.layout.processes():
+        if layout.id != core.init.id and layout.id not in core.execs:
+            with contextlib.suppress(SupervisorError, OSError):
+                kill_found(core.host, core.record, layout)

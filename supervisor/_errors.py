@@ -405,3 +405,20 @@ def scarcity(error: OSError, *, container: str | None = None, spawning: bool = F
         error.filename,
     )
     return scarce
+
+
+# The machine's fault, whatever the path was.
+_OF_THE_MACHINE = (errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
+
+
+def misplaced(error: OSError, message: str) -> OSError | InvalidValue | InfrastructureError:
+    """Return what it means that a place which the user has named can't be used.
+
+    ``message`` says which place; what the system says of it is added.
+    """
+    scarce = scarcity(error)
+    if isinstance(scarce, InfrastructureError):
+        return scarce
+    at = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+    kind = InfrastructureError if error.errno in _OF_THE_MACHINE else InvalidValue
+    return kind(f"{message}: {error.strerror}{at}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import signal
 
 import attrs
 
@@ -15,7 +16,7 @@ from ._errors import StateCorrupt
 from ._host import Host
 from ._pidfd import PidFd
 from ._status import ExitStatus, unknown
-from .shim import ExitFifo, Shim
+from .shim import ExitFifo, Shim, send_line, signal_line
 from .state import (
     ContainerRecord,
     ProcessLayout,
@@ -100,7 +101,7 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
     only ever believed when all of them agree.
 
     Raises:
-        StateCorrupt: ``result.json`` can't be understood.
+        StateCorrupt: ``result.json`` can't be understood, or what is called ``exit`` is no fifo.
         TooManyFiles: no descriptor was left.
     """
     status = None
@@ -119,7 +120,7 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
     evidence = Evidence(
         settled=status is not None,
         watched=exit is not None and exit.watched(),
-        reported=os.path.exists(layout.starttime),
+        reported=os.path.lexists(layout.starttime),  # a link that leads nowhere was once a file
         alive=process is not None,
     )
     return Found(
@@ -130,6 +131,26 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
         process=process,
         lost=unknown(_why(same_boot=same_boot)),
     )
+
+
+def kill_found(host: Host, record: ContainerRecord, layout: ProcessLayout) -> None:
+    """Kill the process of a directory, whatever else is in there.
+
+    If it is certain which one it is; else by its shim, whoever that is, which hears ``control``.
+
+    Raises:
+        TooManyFiles: no descriptor was left.
+    """
+    process = None
+    if record.boot_id == host.boot_id:
+        with contextlib.closing(Shim.adopt(layout)) as shim:
+            process = _process(host, record, layout, shim)
+    if process is not None:
+        with contextlib.closing(process):
+            process.kill()
+        return
+    with contextlib.suppress(OSError):  # nobody may hear it
+        send_line(layout.control, signal_line(signal.SIGKILL))
 
 
 def _why(*, same_boot: bool) -> str:

@@ -13,7 +13,7 @@ from ._errors import ShimError, scarcity
 from ._host import shielded
 from ._pidfd import PidFd
 from ._root import Root
-from ._temporary import Temporary, paths
+from ._temporary import Temporary, paths, unmade
 from .cgroups import Hierarchies
 from .oci import Bundle, Caller
 from .shim import KeeperFds, Leash, find_binary, launch_keeper
@@ -55,7 +55,8 @@ async def ephemeral_root(*, apart: Sequence[str] = ()) -> AsyncIterator[tuple[Ro
 
     Raises:
         InvalidValue: the place that the environment names can't be used.
-        ShimNotFound, ShimError, DiskFull, TooManyFiles, OSError: as they say; nothing is left.
+        ShimNotFound, ShimError, DiskFull, TooManyFiles, InfrastructureError: as they say;
+            nothing is left.
     """
     keeper, made = await keep_temporary(apart=apart)
     try:
@@ -70,26 +71,30 @@ async def keep_temporary(*, apart: Sequence[str] = ()) -> tuple[Keeper, Temporar
 
     Raises: as `ephemeral_root`.
     """
-    for path in paths():
+    for path in paths(marked=False):  # the keeper's, which outlives us
         keeper = _keeper_in(path, apart)
         try:
             await keeper.wait_ready()
             return keeper, Temporary.found(path)
         except FileExistsError:
             await keeper.let_go()
-        except BaseException:
+        except BaseException as error:
             await keeper.let_go()
+            if isinstance(error, OSError):
+                raise unmade(error, path) from error
             raise
     raise AssertionError("names never end")
 
 
 def _keeper_in(path: str, apart: Sequence[str]) -> Keeper:
-    with _scarce():
+    try:
         parent = lifted(os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        try:
-            return Keeper(path, parent, make_root=True, apart=apart)
-        finally:
-            os.close(parent)
+    except OSError as error:
+        raise unmade(error, path) from error
+    try:
+        return Keeper(path, parent, make_root=True, apart=apart)
+    finally:
+        os.close(parent)
 
 
 class Keeper:

@@ -102,6 +102,8 @@ def replaced(core: Core) -> bool:
         now = load(ContainerRecord, core.layout.state)
     except FileNotFoundError:
         return True
-    except StateCorrupt:
+    except InfrastructureError:
+        raise
+    except (StateCorrupt, OSError):
         return False  # whoever takes it over says what is wrong with it
     return now.created_ns != core.record.created_ns

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from ._errors import InvalidValue, scarcity
+from ._errors import InvalidValue, misplaced
 from .state import (
     Descriptor,
     RootLayout,
@@ -42,7 +42,7 @@ def durable_root(path: str | os.PathLike[str]) -> Iterator[Root]:
 
     Raises:
         InvalidValue: as `_open_durable`.
-        DiskFull, TooManyFiles, OSError: it can't be made or opened.
+        DiskFull, TooManyFiles, InfrastructureError: the machine can't make or open it.
     """
     real, descriptor = _open_durable(path)
     with descriptor:
@@ -53,13 +53,14 @@ def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
     """Open a durable root, made if it isn't there; return its real path as well.
 
     Raises:
-        InvalidValue: it isn't a directory, belongs to somebody else, or others may write to
-            it, or replace it: they could have us run and kill what they like.
+        InvalidValue: it isn't a directory, can't be made there, opened or written, or it belongs
+            to somebody else, or others may write to it, or replace it: they could have us run
+            and kill what they like.
     """
     given = _check_path(path)
-    real = os.path.realpath(given)
-    _check_way(given, real)
     try:
+        real = os.path.realpath(given)
+        _check_way(given, real)
         _make(given, real)
         descriptor = close_in_children(
             lifted(os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
@@ -67,24 +68,52 @@ def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
     except (FileExistsError, NotADirectoryError) as error:
         raise InvalidValue(f"the root {given} is not a directory") from error
     except OSError as error:
-        raise scarcity(error) from error
+        raise misplaced(error, f"the root {given} can't be made or opened") from error
     try:
         _check_owner(given, os.fstat(descriptor.fd))
         _check_runtime_root(given, real)
-    except BaseException:
+        _check_access(given, descriptor.fd)
+    except BaseException as error:
         descriptor.close()
+        if isinstance(error, OSError):
+            raise misplaced(error, f"the root {given} can't be used") from error
         raise
     return real, descriptor
 
 
 def _make(given: str, real: str) -> None:
-    """Make a root that isn't there, by its real path: a link in ``given`` may be another by now."""
+    """Make a root that isn't there, by its real path: a link in ``given`` may be another by now.
+
+    What has to be made above it has the modes that the umask leaves. If it fails, nothing is left.
+    """
     if os.path.isdir(real):
         return
     if os.path.lexists(given):  # a file, or a link that leads nowhere
         raise FileExistsError(given)
-    os.makedirs(real, mode=_MODE, exist_ok=True)
-    _check_way(given, real)  # under umask 0 others may write to what was made above it
+    made: list[str] = []
+    try:
+        for path in _missing_above(real):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+                made.append(path)
+        _check_way(given, real)  # under umask 0 others may write to what was made above it
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(real, _MODE)
+            made.append(real)
+            os.chmod(real, _MODE)  # whatever the umask; nobody else can have replaced it
+    except BaseException:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        raise
+
+
+def _missing_above(path: str) -> list[str]:
+    """Return the directories above a path that aren't there, the highest first."""
+    missing: list[str] = []
+    while not os.path.isdir(path := os.path.dirname(path)):
+        missing.insert(0, path)
+    return missing
 
 
 def _check_way(given: str, real: str) -> None:
@@ -134,6 +163,15 @@ def _check_owner(given: str, status: os.stat_result) -> None:
         raise InvalidValue(f"the root {given} belongs to uid {status.st_uid}, not to us")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InvalidValue(f"others may write to the root {given}: chmod go-w it")
+
+
+def _check_access(given: str, fd: int) -> None:
+    """Refuse a root in which nothing can be made: before anything else is."""
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        raise InvalidValue(f"the root {given} can't be written: its file system is read-only")
+    if not os.access(".", os.R_OK | os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        raise InvalidValue(f"the root {given} can't be written (mode {mode:04o}): chmod u+rwx it")
 
 
 def cgroup_for(parent: str, root: str, id: str) -> str:

@@ -11,7 +11,6 @@ import fcntl
 import functools
 import logging
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -19,7 +18,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
 
-from ._errors import InvalidValue, scarcity
+from ._abandoned import PREFIX, new_name, sweep_once
+from ._errors import InfrastructureError, InvalidValue, misplaced, scarcity
 from ._forks import Opener
 from ._witness import place
 from .state import Descriptor, close_in_children, distrust, distrust_way, lifted
@@ -27,12 +27,10 @@ from .state import Descriptor, close_in_children, distrust, distrust_way, lifted
 PLACE: Final = "TRIO_SUPERVISOR_RUNTIME_DIR"
 """The environment variable that names a directory for them."""
 
-PREFIX: Final = "trio-supervisor-"
-"""How their names begin."""
-
 MODE: Final = 0o711
 """A container's root in a user namespace passes through, and sees no names."""
 
+_PRIVATE: Final = 0o700
 _OWN: Final = "trio-supervisor"
 _SHARED_MEMORY: Final = "/dev/shm"
 _IN_MEMORY: Final = ("tmpfs", "ramfs")
@@ -60,19 +58,18 @@ class Temporary:
         """Make one, under a name that is nobody's yet.
 
         Raises:
-            InvalidValue: as `places`.
-            DiskFull, TooManyFiles, OSError: it can't be made.
+            InvalidValue: as `places`; or the environment names a place where none can be made.
+            DiskFull, TooManyFiles, InfrastructureError: it can't be made.
         """
+        path = _make()
         try:
-            path = _make()
-            try:
-                return cls(path, _open(path))
-            except BaseException:
-                with contextlib.suppress(OSError):  # it may be gone, or somebody else's
-                    os.rmdir(path)
-                raise
-        except OSError as error:
-            raise scarcity(error) from error
+            return cls(path, _open(path))
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # it may be gone, or somebody else's
+                os.rmdir(path)
+            if isinstance(error, OSError):
+                raise unmade(error, path) from error
+            raise
 
     @classmethod
     def found(cls, path: str) -> Temporary:
@@ -220,23 +217,49 @@ def _kind(device: str) -> str:
     return ""
 
 
-def paths() -> Iterator[str]:
+def paths(*, marked: bool = True) -> Iterator[str]:
     """Yield where a temporary directory may be made, without end: try until a name is free.
+
+    First of all what killed programs have left there is removed, once in a process.
+
+    Args:
+        marked: whether the name tells that it is ours, so that others remove it if we are killed.
 
     Raises:
         InvalidValue: as `places`.
     """
     parent = places()[0]
+    sweep_once(parent, os.getpid())
     while True:
-        yield os.path.join(parent, f"{PREFIX}{place() or secrets.token_hex(8)}")
+        named = place()
+        if named is not None:
+            yield os.path.join(parent, f"{PREFIX}{named}")
+        else:
+            yield os.path.join(parent, new_name(marked=marked))
+
+
+def unmade(error: OSError, path: str) -> OSError | InvalidValue | InfrastructureError:
+    """Return what it means that a temporary directory can't be made at ``path``."""
+    why = f"no temporary directory can be made in {os.path.dirname(path)}"
+    if os.environ.get(PLACE):
+        return misplaced(error, f"{PLACE}: {why}")
+    scarce = scarcity(error)
+    if isinstance(scarce, InfrastructureError):
+        return scarce
+    return InfrastructureError(f"{why}: {error.strerror}; {PLACE} names another place")
 
 
 def _make() -> str:
     """Make a directory that only we may enter; whatever has a name already is stepped over."""
     for path in paths():
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+        try:
+            os.mkdir(path, _PRIVATE)
+            os.chmod(path, _PRIVATE)  # a umask may take even our own bits
             return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise unmade(error, path) from error
     raise AssertionError("names never end")
 
 

@@ -48,7 +48,7 @@ class Remains:
         if status is None and self.keep and self.process is not None:
             await self.process.wait_ended()
         with within(self.host.deadlines.kill):
-            while status is None and os.path.exists(self.layout.path):  # else it is deleted
+            while status is None and os.path.lexists(self.layout.path):  # else it is deleted
                 with contextlib.suppress(FileNotFoundError, StateCorrupt):
                     status = load(Result, self.layout.result).status
                 await trio.sleep(_POLL_SECONDS)

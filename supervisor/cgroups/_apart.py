@@ -17,6 +17,7 @@ from ._hierarchies import Hierarchies
 from ._mounts import Mount
 
 _SUFFIX = ".shims"
+_MODE = 0o755
 _TRIES = 20
 _RETRY_SECONDS = 0.001
 
@@ -75,6 +76,7 @@ def _make(mount: Mount, group: str) -> str | None:
         directory = os.path.join(directory, name)
         try:
             os.mkdir(directory)
+            os.chmod(directory, _MODE)  # a umask may take even our own bits
         except FileExistsError:
             continue
         except OSError:

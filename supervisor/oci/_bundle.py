@@ -472,6 +472,7 @@ class Bundle:
                 build_view(self._view, rootfs, owner=self._view_owner(ids))
             elif self._is_shown(ids):
                 os.mkdir(rootfs, MODE)
+                os.chmod(rootfs, MODE)  # whatever the umask
 
     def _view_owner(self, ids: UserNamespace | None) -> tuple[int, int] | None:
         """Return the host's ids of the container's root, if we can give it files."""

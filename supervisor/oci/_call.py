@@ -101,7 +101,11 @@ def fresh_log(path: str) -> str | None:
     """
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-        os.close(os.open(path, flags | os.O_CLOEXEC, 0o600))
+        fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(fd, 0o600)  # whatever the umask
+        finally:
+            os.close(fd)
     except OSError:
         return None
     return path
@@ -254,7 +258,8 @@ def _memory_file() -> Iterator[int]:
 @contextlib.contextmanager
 def _appending(path: str) -> Iterator[int]:
     try:
-        fd = lifted(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = lifted(os.open(path, flags | os.O_CLOEXEC))
     except OSError as error:
         raise scarcity(error) from error
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from .._abandoned import mounted_below
 from .._errors import InvalidValue
 from .._temporary import Temporary
 from ..state._scarcity import scarce
@@ -112,29 +113,10 @@ def remove_owned(made: Made, owner_pid: int) -> None:
 
 def _remove(directory: str) -> None:
     try:
-        in_use = _mounted_below(directory)
+        in_use = mounted_below(directory)
     except OSError:  # no descriptor is left to look with
         in_use = True
     if in_use:
         logger.warning("%s is left behind: something may be mounted in it", directory)
         return
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def _mounted_below(directory: str) -> bool:
-    prefix = os.path.realpath(directory).rstrip("/") + "/"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = (line.split(" ", 5)[4] for line in file)
-        return any(_unescape(point).startswith(prefix) for point in points)
-
-
-def _unescape(point: str) -> str:
-    """Undo the octal escapes of proc_pid_mountinfo(5)."""
-    for code, char in (
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ):
-        point = point.replace(code, char)
-    return point

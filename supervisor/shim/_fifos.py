@@ -5,36 +5,69 @@ Source: man 7 fifo; the facts about non-blocking reads are in docs/shim-protocol
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
 import trio
 
-from .._errors import ProcessEnded, scarcity
+from .._errors import InfrastructureError, ProcessEnded, StateCorrupt, scarcity
 from .._forks import Opener, refuse_forked
-from ..state import Original, ProcessLayout, lifted
+from ..state import Original, ProcessLayout, kind_of, lifted
+
+_MODE = 0o600
+_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
 
 
 def make_fifos(*paths: str) -> None:
     """Make fifos that only we may open."""
     for path in paths:
-        os.mkfifo(path, 0o600)
+        os.mkfifo(path, _MODE)
+        os.chmod(path, _MODE)  # a umask may take even our own bits
 
 
 def _open(path: str, mode: int) -> int:
-    """Open a fifo: what stands in its place may be a file that our line would be written into."""
-    fd = lifted(os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
-    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+    """Open a fifo: what stands in its place may be a file that our line would be written into.
+
+    Raises:
+        StateCorrupt: something else stands there, or we may not open it.
+        OSError: there is none, nobody reads it, or no descriptor was left.
+    """
+    try:
+        fd = lifted(os.open(path, mode | _FLAGS))
+    except OSError as error:
+        raise _unopened(error, path) from error
+    status = os.fstat(fd)
+    if stat.S_ISFIFO(status.st_mode):
         return fd
     os.close(fd)
-    raise OSError(errno.ENXIO, "not a fifo", path)
+    raise StateCorrupt(path, f"not a fifo, but {kind_of(status)}")
+
+
+def _unopened(error: OSError, path: str) -> OSError | StateCorrupt:
+    """Return why a fifo can't be opened: ENXIO means that nobody reads it, or a socket."""
+    if isinstance(scarcity(error), InfrastructureError):
+        return error
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return error
+    if not stat.S_ISFIFO(status.st_mode):
+        return StateCorrupt(path, f"not a fifo, but {kind_of(status)}")
+    if isinstance(error, PermissionError):
+        mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
+        return StateCorrupt(path, f"it can't be opened ({error.strerror}; {mode})")
+    return error
 
 
 class ExitFifo:
     """The reading end of ``exit``.
 
     The shim holds the fifo open for writing while it watches its process, and never writes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StateCorrupt: something else stands in its place, or we may not open it.
+        TooManyFiles: no descriptor was left.
     """
 
     def __init__(self, path: str) -> None:
@@ -71,7 +104,7 @@ def send_line(control: str, line: str, *, container: str | None = None) -> None:
     """Write one line to a shim's ``control`` fifo.
 
     Raises:
-        ProcessEnded: no shim reads it any more.
+        ProcessEnded: no shim reads it any more, or can't be reached: something else stands there.
         BlockingIOError: the fifo is full.
         TooManyFiles: no descriptor was left.
         SupervisorClosed: this is a forked child.
@@ -85,6 +118,8 @@ def send_line(control: str, line: str, *, container: str | None = None) -> None:
             os.close(fd)
     except BlockingIOError:
         raise
+    except StateCorrupt as error:
+        raise ProcessEnded(f"its shim can't be reached: {error}", container=container) from error
     except OSError as error:  # it may also have gone since we opened the fifo: EPIPE
         scarce = scarcity(error, container=container)
         if scarce is not error:

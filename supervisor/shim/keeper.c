@@ -35,7 +35,7 @@
 #endif
 
 enum { MAX_WORDS = 256, FILE_SIZE = 64 * 1024, STEP_MS = 5, REMOVALS = 100 };
-enum { LAST_SIGNAL = 64, DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY, ROOT_MODE = 0711 };
+enum { LAST_SIGNAL = 64, DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY, ROOT_MODE = 0711, UMASK = 022 };
 
 static void pause_step(void) {
     struct timespec step = {0, STEP_MS * 1000000L};
@@ -255,7 +255,10 @@ static int make_root(int given[GIVEN], const char *path) {
     int parent = given[ROOT], made;
     if (name == NULL || mkdirat(parent, name + 1, 0700) < 0) return name == NULL ? EINVAL : errno;
     made = open_ours(parent, name + 1, DIRECTORY_FLAGS, S_IFDIR);
-    if (made < 0) return EACCES;
+    if (made < 0) {
+        unlinkat(parent, name + 1, AT_REMOVEDIR);
+        return EACCES;
+    }
     /* The lock tells whoever sweeps temporary files that it is in use. */
     if (flock(made, LOCK_SH | LOCK_NB) < 0 || fchmod(made, ROOT_MODE) < 0 ||
         dup3(made, parent, O_CLOEXEC) < 0) {
@@ -285,6 +288,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     block_signals();
+    umask(UMASK); /* our launcher's may take from what we make, and what we run makes, our own bits */
     if (!keep_only(given) || (!make && !is_ours(given[ROOT]))) return 1;
     if (chdir("/") < 0) return 1; /* it must not keep a file system busy */
     struct pollfd leash[2] = {{.fd = given[PIPE], .events = 0},

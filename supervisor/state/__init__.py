@@ -24,7 +24,7 @@ read again.
 from ._claims import LINK, Block, Claim, Ranges, give_back, note, take
 from ._codec import dump, load, loads
 from ._descriptors import Descriptor, close_in_children, lifted, lifted_pipe
-from ._files import Original, write_new, write_whole
+from ._files import Original, kind_of, oddity, write_new, write_whole
 from ._ids import RESERVED, check_exec_id, check_id
 from ._layout import ContainerLayout, ProcessLayout, RootLayout, is_process_id
 from ._lock import Lock, held
@@ -74,6 +74,7 @@ __all__ = [
     "give_back",
     "held",
     "is_process_id",
+    "kind_of",
     "known_keys",
     "lifted",
     "lifted_pipe",
@@ -81,6 +82,7 @@ __all__ = [
     "loads",
     "look_at",
     "note",
+    "oddity",
     "process_object",
     "read_exit_status",
     "read_pid",

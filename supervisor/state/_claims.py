@@ -207,6 +207,7 @@ def _make(directory: str) -> None:
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, 0o700)
+            os.chmod(directory, 0o700)  # a umask may take even our own bits
         status = os.lstat(directory)
     except OSError as error:
         raise InvalidValue(

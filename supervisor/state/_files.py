@@ -15,6 +15,32 @@ from ._scarcity import scarce
 MAX_BYTES = 64 << 20
 """The longest file that is read: a record takes some kilobytes."""
 
+# A fifo doesn't hold us, a link isn't followed, a terminal doesn't become ours.
+_TO_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
+
+# A link or a loop of them; a socket, or a device that nobody drives; a directory; no right to it;
+# its directory is none.
+_ODD = frozenset(
+    {
+        errno.ELOOP,
+        errno.ENXIO,
+        errno.ENODEV,
+        errno.EISDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+    }
+)
+_KINDS = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
 TEMPORARY = ".tmp-"
 """How the names of temporary files begin. One that is left over belonged to a killed writer."""
 
@@ -108,11 +134,9 @@ def read_own(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """
     with scarce():
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            fd = os.open(path, _TO_READ)
         except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise StateCorrupt(path, "a symbolic link") from error
+            raise oddity(error, path) from error
         try:
             require_own(fd, path)
             return _read(fd, path, max_bytes)
@@ -120,18 +144,47 @@ def read_own(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
             os.close(fd)
 
 
-def require_own(fd: int, path: str) -> None:
+def require_own(fd: int, path: str) -> os.stat_result:
     """Require that an open file is a regular one that only we may have written.
+
+    Returns:
+        Its status.
 
     Raises:
         StateCorrupt: it isn't.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
-        raise StateCorrupt(path, "not a regular file")
+        raise StateCorrupt(path, f"not a regular file, but {kind_of(status)}")
     why = distrust(status)
     if why is not None:
         raise StateCorrupt(path, f"it {why}")
+    return status
+
+
+def oddity(error: OSError, path: str) -> OSError | StateCorrupt:
+    """Return what it means that a file of ours can't be opened.
+
+    Returns:
+        StateCorrupt, which names the file and says what it is, if that is why: a link or a
+        socket say, or one that we have no right to. Else ``error`` itself: the file isn't
+        there, or the machine is at fault.
+    """
+    if error.errno not in _ODD:
+        return error
+    try:
+        status = os.lstat(path)
+    except OSError:  # its directory is no directory, or can't be entered
+        return StateCorrupt(path, f"it can't be opened ({error.strerror})")
+    if stat.S_ISREG(status.st_mode):
+        mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
+        return StateCorrupt(path, f"it can't be opened ({error.strerror}; {mode})")
+    return StateCorrupt(path, f"not a regular file, but {kind_of(status)}")
+
+
+def kind_of(status: os.stat_result) -> str:
+    """Return what a file is, for a sentence's end."""
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
 def _read(fd: int, path: str, max_bytes: int) -> bytes:

@@ -6,19 +6,21 @@ descriptor holds it too, and it ends when the last copy is closed.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
+import stat
 from types import TracebackType
 from typing import Self
 
 from .._errors import StateCorrupt
 from ._descriptors import NO_FORK, Descriptor, close_in_children, lifted
-from ._files import require_own
+from ._files import oddity, require_own
 from ._scarcity import scarce
 
 _TRIES = 100
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_TO_LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_TO_LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_MODE = 0o600
 
 
 class Lock:
@@ -37,8 +39,9 @@ class Lock:
         Raises:
             FileNotFoundError: its directory isn't there, or not any more.
             TooManyFiles: no descriptor is left.
-            StateCorrupt: it is no file that only we may open: others could hold us up.
-            OSError: it can't be opened.
+            StateCorrupt: it is no file that only we may open: others could hold us up. Or we
+                may not open it either.
+            OSError: the machine can't open it.
         """
         for _ in range(_TRIES):
             descriptor = _open(path)
@@ -81,17 +84,32 @@ class Lock:
 
 
 def held(path: str) -> bool:
-    """Say whether somebody holds the lock on the file at ``path``; False if it isn't there.
+    """Say whether somebody holds the lock on the file at ``path``.
 
     It looks by taking a shared lock for an instant. `Lock.take` is not misled by that.
+
+    Returns:
+        False also if it isn't there, or isn't a file that only we may have made: nobody holds a
+        lock there that would mean something.
+
+    Raises:
+        TooManyFiles: no descriptor is left.
+        OSError: the machine can't open it.
     """
     try:
         with scarce():
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            fd = os.open(path, _TO_LOOK)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if oddity(error, path) is error:
+            raise
+        return False
     try:
+        require_own(fd, path)
         return not _flock(fd, fcntl.LOCK_SH)
+    except StateCorrupt:
+        return False
     finally:
         os.close(fd)
 
@@ -100,7 +118,9 @@ def _open(path: str) -> Descriptor:
     with NO_FORK, scarce():
         descriptor = close_in_children(lifted(_open_file(path)))
     try:
-        require_own(descriptor.fd, path)
+        status = require_own(descriptor.fd, path)
+        if stat.S_IMODE(status.st_mode) != _MODE:  # a umask may take even our own bits
+            os.fchmod(descriptor.fd, _MODE)
     except BaseException:
         descriptor.close()
         raise
@@ -109,11 +129,9 @@ def _open(path: str) -> Descriptor:
 
 def _open_file(path: str) -> int:
     try:
-        return os.open(path, _FLAGS, 0o600)
+        return os.open(path, _TO_LOCK, _MODE)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR):
-            raise
-        raise StateCorrupt(path, "not a regular file") from error
+        raise oddity(error, path) from error
 
 
 def _lock(fd: int) -> bool:
@@ -139,6 +157,6 @@ def _flock(fd: int, kind: int) -> bool:
 
 def _is_at(fd: int, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False

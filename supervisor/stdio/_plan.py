@@ -28,6 +28,7 @@ from ._kinds import (
 
 NAMES = ("stdin", "stdout", "stderr")
 _DIRECTORY_MODE = 0o711
+_FIFO_MODE = 0o600
 _ACL = "system.posix_acl_access"
 _NO_ACLS = {errno.ENOTSUP, errno.ENOSYS, errno.EPERM}
 
@@ -156,7 +157,8 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
     """
     try:
         for path in stdio.fifos:
-            os.mkfifo(path, 0o600)
+            os.mkfifo(path, _FIFO_MODE)
+            os.chmod(path, _FIFO_MODE)  # a umask may take even our own bits
             _own(path, uid, gid)
             _stay_admitted(path)
         if stdio.log is not None:

@@ -12,9 +12,9 @@ from typing import Final
 import attrs
 import trio
 
+from .._abandoned import PREFIX
 from .._errors import InvalidValue
 from .._supervisor import DEFAULT_CGROUP_PARENT
-from .._temporary import PREFIX
 from .._temporary import places as temporary_places
 from ..cgroups import Hierarchies
 from ._processes import descendants, identified, names_in

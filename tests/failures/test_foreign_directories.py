@@ -249,7 +249,7 @@ async def test_a_root_that_others_may_rename(supervisor: OpenSupervisor, workdir
 
 
 async def test_a_root_made_under_umask_0(supervisor: OpenSupervisor, workdir: Path) -> None:
-    """What is made above the root would be everybody's: then it isn't used either."""
+    """What is made above the root would be everybody's: it isn't used either, nor left there."""
     before = os.umask(0)
     try:
         with pytest.raises(InvalidValue, match=f"others may write to {workdir}/a"):
@@ -257,6 +257,7 @@ async def test_a_root_made_under_umask_0(supervisor: OpenSupervisor, workdir: Pa
                 raise AssertionError("it was opened")
     finally:
         os.umask(before)
+    assert not (workdir / "a").exists()
 
 
 @root_only
@@ -286,7 +287,7 @@ async def test_a_line_for_a_shim_is_written_into_a_fifo_only(
         file.write_text("precious")
         for stand_in in (os.link, os.symlink):
             stand_in(file, control)
-            with pytest.raises(ProcessEnded, match="shim is gone"):
+            with pytest.raises(ProcessEnded, match=f"{control}: not a fifo, but"):
                 send_line(str(control), "1 2 3")
             os.unlink(control)
         os.rename(root / "a/init/kept", control)

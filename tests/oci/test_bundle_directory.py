@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor import _abandoned
 from supervisor._errors import DiskFull, InvalidValue
 from supervisor._temporary import PLACE
 from supervisor.oci import Bundle, _bundle, _directory
@@ -108,7 +109,7 @@ def test_nothing_is_removed_below_a_mount(make: Maker, monkeypatch: pytest.Monke
     """While something is mounted inside, a temporary bundle stays: it could be the host's /usr."""
     made = make()
     mounted = True
-    monkeypatch.setattr(_directory, "_mounted_below", lambda directory: mounted)
+    monkeypatch.setattr(_directory, "mounted_below", lambda directory: mounted)
     made.close()
     assert os.path.exists(os.path.join(made.path, "config.json"))
     mounted = False
@@ -123,7 +124,7 @@ def test_nothing_is_removed_unseen(make: Maker, monkeypatch: pytest.MonkeyPatch)
         raise OSError(24, "Too many open files")
 
     made = make()
-    monkeypatch.setattr(_directory, "_mounted_below", refuse)
+    monkeypatch.setattr(_directory, "mounted_below", refuse)
     made.close()
     assert os.path.exists(made.path)
     monkeypatch.undo()
@@ -132,9 +133,9 @@ def test_nothing_is_removed_unseen(make: Maker, monkeypatch: pytest.MonkeyPatch)
 
 def test_mounts_below_are_seen() -> None:
     """What is mounted inside a directory is found, what is mounted on it isn't inside."""
-    assert _directory._mounted_below("/")
-    assert not _directory._mounted_below("/proc/self/task")
-    assert _directory._unescape(r"/a\040b\134040") == r"/a b\040"
+    assert _abandoned.mounted_below("/")
+    assert not _abandoned.mounted_below("/proc/self/task")
+    assert _abandoned._unescape(r"/a\040b\134040") == r"/a b\040"
 
 
 def test_a_bundle_is_not_overwritten(make: Maker, tmp_path: Path) -> None:
