@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from ._deadlines import Deadlines
+from ._delivery import Delivery
 from ._errors import ShimExited, TooManyFiles, scarcity
 from ._evidence import Finding, Found
 from ._hearing import Identity, is_pid_1, program_of
@@ -60,6 +61,7 @@ class ProcessTask:
         args: the program and its arguments.
         pid: its pid on the host; None before it is made, or if it couldn't be verified.
         killed_waiting: whether we have killed it while it waited to be started.
+        delivery: what becomes of its streams that are copied.
     """
 
     def __init__(
@@ -112,6 +114,14 @@ class ProcessTask:
         self._container_record = Original(directory.init.record)
         self._streams = Streams(layout, record, self._control, container=container)
         self._ended_at = math.inf
+        self.delivery = Delivery(
+            layout,
+            record,
+            self._control,
+            drain=host.deadlines.drain,
+            shim_gone=self._shim_gone.is_set,
+            container=container,
+        )
 
     async def run(
         self,
@@ -130,7 +140,8 @@ class ProcessTask:
         """
         try:
             with self._launching, files_made(stdio) as ready:
-                await self._launch(command, ready, console, [*options, *ready.options])
+                words = [*options, *ready.options]
+                await self._launch(command, ready, console, words)
             if self._launching.cancelled_caught:
                 raise ShimExited(
                     f"the launch of {self.id} was given up: its container is being deleted",
@@ -214,8 +225,10 @@ class ProcessTask:
             except TooManyFiles:
                 # Raised from here it would end everybody's tasks; what is on disk can wait.
                 await trio.sleep(_SCARCITY_SECONDS)
+        self.delivery.look()
         if self._shim is not None:
             await self._shim.wait_gone()
+        self.delivery.warn()
         self._shim_gone.set()
 
     async def _await_last_moment(self) -> None:

@@ -32,7 +32,8 @@
 #endif
 
 enum { STATUS_SIZE = 64, LINE_SIZE = 128, GIVEN_FD = 3 };
-enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, CATCH_UP_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
+enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
+enum { CATCH_UP_MS = 1000, FINISH_MS = 500 };
 
 /* The shim's whole state: there is one process, so there is one of these. */
 static struct {
@@ -521,7 +522,7 @@ static int reap(void) {
 }
 
 /* Whoever hears of the end may look at once for what was written before it. Not for long: nobody
- * may be reading where it goes. */
+ * may be reading where it goes, or slowly. Then `copied` says that it is late, and we stay. */
 static void catch_up(void) {
     int64_t until = monotonic_ms() + CATCH_UP_MS;
     copy_end_input();
@@ -566,6 +567,19 @@ static bool add_watch(int watcher, int fd) {
     return inotify_add_watch(watcher, path, IN_ACCESS | IN_CLOSE | IN_ATTRIB) >= 0;
 }
 
+/* Whoever takes what is left gets it all. But a supervisor that lets go, or doesn't want the rest,
+ * waits for us: it has had its time, or nobody is left to have any. */
+static void finish_copies(void) {
+    copy_dismiss();
+    while (copy_active() && !shim.released && !shim.leash_broken) {
+        int64_t left = FINISH_MS - copy_idle_ms();
+        if (left <= 0) break;
+        wait_for_events(-1, (int)left);
+        reap();
+    }
+    copy_finish(shim.released || shim.leash_broken ? FINISH_MS : 0);
+}
+
 /* A fifo that nobody holds open forgets its bytes, so stay while there are any. Readers are seen
  * through inotify (a read, a close, the name's end): nothing else tells that a fifo became empty.
  * Its instances are few: without one, look again now and then. A log and a terminal are there for
@@ -583,7 +597,7 @@ static void hold_output(void) {
         reap();
         while (read(watcher, events, sizeof events) > 0) continue;
     }
-    copy_finish();
+    finish_copies();
     log_finish();
     terminal_finish();
 }
@@ -609,7 +623,7 @@ static void end_children(void) {
 }
 
 static void undo(void) {
-    copy_finish(); /* what the runtime has said; and those that are stuck end, too */
+    copy_finish(FINISH_MS); /* what the runtime has said; and those that are stuck end, too */
     end_children();
     log_finish();
 }

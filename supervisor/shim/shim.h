@@ -77,7 +77,9 @@ void copy_catch_up(void);     /* the process has ended: what it wrote shall get 
 bool copy_behind(void);       /* it isn't there yet */
 bool copy_active(void);       /* somebody may still write */
 void copy_end_input(void);
-void copy_finish(void);
+void copy_dismiss(void);      /* they copy what is there, and end */
+int64_t copy_idle_ms(void);   /* since when nobody takes what they copy */
+void copy_finish(int patience_ms);
 
 /* ---- terminal.c: the master of a pseudo-terminal, and whoever is attached to it ----------- */
 
