@@ -37,6 +37,7 @@ from .state import (
     dump,
     lifted,
     look_at,
+    process_object,
     write_whole,
 )
 from .stdio import Console, Stdio, Streams, files_made
@@ -48,6 +49,7 @@ Listener = Callable[[ExitStatus], None]
 _LAST_MOMENT_SECONDS: Final = 0.1
 _SCARCITY_SECONDS: Final = 0.05
 _GATE_POLL_SECONDS: Final = 0.002
+_MAX_OOM_SCORE: Final = 1000
 
 
 class ProcessTask:
@@ -140,7 +142,7 @@ class ProcessTask:
         """
         try:
             with self._launching, files_made(stdio) as ready:
-                words = [*options, *ready.options]
+                words = [*options, *self._oom_score(), *ready.options]
                 await self._launch(command, ready, console, words)
             if self._launching.cancelled_caught:
                 raise ShimExited(
@@ -285,6 +287,12 @@ class ProcessTask:
         if self._shim is not None:
             with shielded(self._host.deadlines.cleanup):
                 await self._shim.give_up(self._host.deadlines.shim)
+
+    def _oom_score(self) -> list[str]:
+        """Return the shim's option for what isn't inherited of us, whatever the runtime does."""
+        wanted = process_object(self.record).get("oomScoreAdj")
+        fits = isinstance(wanted, int) and abs(wanted) <= _MAX_OOM_SCORE
+        return ["--oom-score-adj", str(wanted if fits else 0)]
 
     def take(self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None) -> None:
         """Take over the descriptors of a process that runs: the task closes them."""

@@ -40,6 +40,7 @@ static struct {
     char **command;       /* the runtime's command line */
     int program;          /* the runtime itself, or -1: then it is at the first word's path */
     int given;            /* what the runtime gets as its descriptor 3, or -1 */
+    const char *oom_score; /* what the runtime gets as its oom_score_adj, or NULL */
     const char *stdio[3]; /* null, fifo:PATH, log:PATH, fd:N, hold:N; for stderr also stdout */
     int theirs[3];        /* descriptors of somebody else's, which the container never gets, or -1 */
     bool alone;           /* whether its cgroups are its own, and not the runtime's */
@@ -100,6 +101,14 @@ static int descriptor(const char *option, const char *spec) {
     return fd;
 }
 
+static void set_oom_score(const char *spec) {
+    int score = 0, used = 0;
+    if (sscanf(spec, "%5d%n", &score, &used) != 1 || spec[used] != '\0' || score < -1000 ||
+        score > 1000)
+        fail(0, "options", "--oom-score-adj takes -1000 to 1000, not %s", spec);
+    shim.oom_score = spec;
+}
+
 static void set_cgroup(const char *procs, bool alone) {
     if (!cgroup_add(procs)) fail(0, "options", "too many cgroups: %s", procs);
     shim.alone = alone;
@@ -122,6 +131,7 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--cgroup") == 0) set_cgroup(*at, false);
         else if (strcmp(option, "--own-cgroup") == 0) set_cgroup(*at, true);
         else if (strcmp(option, "--null") == 0) shim.null = descriptor(option, *at);
+        else if (strcmp(option, "--oom-score-adj") == 0) set_oom_score(*at);
         else if (strcmp(option, "--log") == 0) log_configure(*at);
         else if (strcmp(option, "--terminal") == 0) terminal_configure(*at);
         else if (strcmp(option, "--layer") == 0) layer_configure(*at);
@@ -137,7 +147,7 @@ static void parse_options(char **at) {
     if (*at == NULL || at[1] == NULL)
         fail(0, "options", "usage: supervisor-shim [--directory PATH] [--leash PIPE:PIDFD] "
                            "[--program FD] [--give FD] [--null FD] [--log MAX_BYTES:FILES:PATH] "
-                           "[--terminal FD] "
+                           "[--terminal FD] [--oom-score-adj N] "
                            "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
                            "[--cgroup PROCS | --own-cgroup PROCS]... "
                            "[--target PATH] [--lower-uids LINES --lower-gids LINES] "
@@ -404,6 +414,8 @@ static int run_child(pid_t self) {
         syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
     if (getppid() != self) return ECHILD;
+    fresh_oom_score(shim.oom_score); /* in a user namespace it could only be raised */
+    fresh_keyring();
     int error = layer_mount();
     if (error != 0) return error;
     fresh_scheduling();

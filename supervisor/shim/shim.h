@@ -49,6 +49,8 @@ bool read_stat(pid_t pid, pid_t *parent, unsigned long long *start_time);
 void fresh_umask(void);
 void fresh_memory(void);     /* what is of a program's memory, and so the shim's own too */
 void fresh_scheduling(void); /* between vfork and exec: system calls only */
+void fresh_keyring(void);    /* there, too */
+void fresh_oom_score(const char *score);
 
 /* ---- log.c: output streams into a file, in the CRI format -------------------------------- */
 
