@@ -12,8 +12,8 @@ from typing import IO, Any
 
 import attrs
 
-from .._errors import InvalidValue, scarcity
-from ..state import ProcessLayout
+from .._errors import InvalidValue, StateCorrupt, scarcity
+from ..state import ProcessLayout, distrust_directory
 from ._kinds import (
     DEVNULL,
     PIPE,
@@ -153,6 +153,7 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
 
     Raises:
         DiskFull, TooManyFiles, OSError: one of them can't be made.
+        StateCorrupt: what should be the log's directory isn't one, or isn't ours.
     """
     try:
         for path in stdio.fifos:
@@ -160,11 +161,23 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
             _own(path, uid, gid)
             _stay_admitted(path)
         if stdio.log is not None:
-            directory = os.path.dirname(stdio.log_path)
-            os.makedirs(directory, exist_ok=True)
-            os.chmod(directory, _DIRECTORY_MODE)  # whatever the umask
+            _make_log_directory(os.path.dirname(stdio.log_path))
     except OSError as error:
         raise scarcity(error) from error
+
+
+def _make_log_directory(path: str) -> None:
+    """Make it; one that is there must be ours: a link would lead what is printed elsewhere.
+
+    It is in the container's directory, which is ours: so one look holds.
+    """
+    try:
+        os.mkdir(path)
+    except FileExistsError as error:
+        why = distrust_directory(path)
+        if why is not None:
+            raise StateCorrupt(path, f"{why}: no log can be in it") from error
+    os.chmod(path, _DIRECTORY_MODE)  # whatever the umask
 
 
 def check_descriptor(name: str, fd: int) -> None:
