@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import stat
 import struct
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from ._kinds import (
 NAMES = ("stdin", "stdout", "stderr")
 _DIRECTORY_MODE = 0o711
 _ACL = "system.posix_acl_access"
+_UNCONNECTED = (errno.ENOTCONN, errno.EINVAL)  # of a unix socket that is read: EINVAL
 _NO_ACLS = {errno.ENOTSUP, errno.ENOSYS, errno.EPERM}
 
 
@@ -185,6 +187,7 @@ def check_descriptor(name: str, fd: int) -> None:
 
     Raises:
         InvalidValue: it can't.
+        TooManyFiles: no descriptor was left to look.
     """
     try:
         mode, flags = os.fstat(fd).st_mode, fcntl.fcntl(fd, fcntl.F_GETFL)
@@ -196,6 +199,32 @@ def check_descriptor(name: str, fd: int) -> None:
     if flags & os.O_PATH or flags & os.O_ACCMODE == unfit:
         verb = "read from" if name == "stdin" else "written to"
         raise InvalidValue(f"{name}: descriptor {fd} can't be {verb}")
+    if stat.S_ISSOCK(mode):
+        why = _unfit_socket(name, fd)
+        if why is not None:
+            raise InvalidValue(f"{name}: descriptor {fd} is a socket that {why}")
+
+
+def _unfit_socket(name: str, fd: int) -> str | None:
+    """Return why a socket can't be that stream, as far as a look tells; None if it can.
+
+    What has been connected, and was closed since, may still be read: to its end.
+    """
+    try:
+        with socket.socket(fileno=os.dup(fd)) as looked_at:
+            if looked_at.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return "listens for connections: give one that it has accepted"
+            if name != "stdin":
+                looked_at.getpeername()
+            elif looked_at.type in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+                looked_at.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError as error:
+        if error.errno in _UNCONNECTED:
+            return "isn't connected"
+        scarce = scarcity(error)
+        if scarce is not error:
+            raise scarce from error
+    return None
 
 
 def _spec(name: str, value: StdioArgument, fifo: str) -> str:
