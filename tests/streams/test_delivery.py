@@ -30,20 +30,22 @@ from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.leaks import wait_for
 from tests.support.runtimes import needs_root
 
-SIZE = 110_000  # more than a pipe and a page, less than what fits in between
+SIZE = 150_000  # more than two pipes hold, less than what fits in between
 PIECE = 4096
 WRITES = ["sh", "-c", f"head -c {SIZE} /dev/zero"]
 WAYS = ("run_container", "run", "create", "exec")
 
 
 class SlowReader:
-    """Somebody who takes a page every tenth of a second, less than what shims once waited for."""
+    """Somebody who takes a page at times, and so less than what shims once waited for."""
 
     def __init__(self, kind: str) -> None:
         if kind == "pipe":
             self.reader, self.writer = os.pipe()
         else:
             ours, theirs = socket.socketpair()
+            # It takes something again only when three quarters of that are free.
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
             self.reader, self.writer = ours.detach(), theirs.detach()
         self.got = 0
         self._thread = threading.Thread(target=self._read)
@@ -52,7 +54,7 @@ class SlowReader:
     def _read(self) -> None:
         while chunk := os.read(self.reader, PIECE):
             self.got += len(chunk)
-            time.sleep(0.1)
+            time.sleep(0.15)
 
     async def rest(self) -> int:
         """Return how much came in all, when nobody can write any more."""
@@ -70,7 +72,7 @@ async def test_a_slow_reader_gets_it_all(
     reader = SlowReader(kind)
     ended = left = 0.0
     try:
-        async with supervisor() as sup:
+        async with supervisor(deadlines=Deadlines(drain=0.8)) as sup:
             if way == "run_container":
                 await run_container(bundle(*WRITES), supervisor=sup, stdout=reader.writer)
                 assert reader.got > SIZE - 2 * 65536
