@@ -30,7 +30,8 @@ from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.leaks import wait_for
 from tests.support.runtimes import needs_root
 
-SIZE = 150_000  # more than two pipes hold, less than what fits in between
+SIZE = 150_000
+STUCK = 110_000  # more than a pipe holds, less than two: it is written though nobody reads
 PIECE = 4096
 WRITES = ["sh", "-c", f"head -c {SIZE} /dev/zero"]
 WAYS = ("run_container", "run", "create", "exec")
@@ -105,7 +106,7 @@ async def test_what_nobody_takes_is_given_up_and_told(
 ) -> None:
     """It was lost silently, and the run a success."""
     read_fd, write_fd = os.pipe()
-    writes = ["sh", "-c", f"head -c {SIZE} /dev/zero; echo said >&2; exit 3"]
+    writes = ["sh", "-c", f"head -c {STUCK} /dev/zero; echo said >&2; exit 3"]
     async with supervisor(deadlines=Deadlines(drain=0.2)) as sup:
         if way == "create":
             async with await sup.create("a", bundle(*writes), stdout=write_fd) as box:
