@@ -11,7 +11,7 @@ stand before it on its line::
     _abandoned _temporary                   temporary directories of ours
     shim/ oci/ stdio/ cgroups/              shims, runtimes and bundles, streams, cgroups
     _host _evidence _hearing _verdict       what is known of a process, and how it ended
-    _launch _task _logs _process _collect   one shimmed process and its task
+    _launch _delivery _task _logs _process _collect   one shimmed process and its task
     _reserve _root _make _claim _dispose _core   a container's directory, its end, its inside
     _start _exec _end _checkpoint _create   the operations on one container
     _container                              a container, as users see it

@@ -181,6 +181,7 @@ async def collect(
         nursery.cancel_scope.cancel()
     if _too_long(collected) is not None:
         return None
+    await process.delivery.wait()
     late = [(name, one.stream) for name, one in collected.items() if not one.complete.is_set()]
     held = await process.carry_out(_holders(process, late)) if late else []
     process.close_streams()
@@ -249,6 +250,7 @@ async def stay(
 ) -> Completed:
     """Stay with a process to its end, or call ``end``; see `Container.run`, `run_container`."""
     completed = None
+    process.delivery.asked = True
     collected = {
         name: _Collected(getattr(process, name), wanted.max_output_bytes) for name in wanted.capture
     }
@@ -260,6 +262,9 @@ async def stay(
             await end()
     if completed is None:
         raise _ended(process.container, deadline, collected)
+    lost = process.delivery.failure(process.status, **_contents(collected))
+    if lost is not None:
+        raise lost
     return checked(completed, container=process.container) if check else completed
 
 

@@ -7,6 +7,7 @@ import math
 import signal
 
 import attrs
+import trio
 
 from ._core import Core
 from ._dispose import Estate, dispose
@@ -160,6 +161,8 @@ async def _delete(core: Core) -> None:
             core.host.reach(Point.DELETE_INTENDED)
         with shielded(core.host.deadlines.cleanup):
             await _end_processes(core)
+        with shielded(core.host.deadlines.cleanup):
+            await _deliver(core)
         core.host.reach(Point.PROCESSES_ENDED)
         execs = list(core.execs.values())
         await dispose(core.host, Estate(layout=core.layout, record=core.record, lock=core.lock))
@@ -174,6 +177,13 @@ async def _delete(core: Core) -> None:
     for process in core.execs.values():  # also one that was launched meanwhile
         process.abandon()
     core.gone(core.record.id, None)
+
+
+async def _deliver(core: Core) -> None:
+    """Let whoever reads what was written take it, as long as they do: then its copiers end."""
+    async with trio.open_nursery() as nursery:
+        for process in (core.init, *core.execs.values()):
+            nursery.start_soon(process.delivery.wait)
 
 
 async def _end_processes(core: Core) -> None:

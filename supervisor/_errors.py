@@ -3,7 +3,8 @@
 ``SupervisorError`` is the root. Below it stand eight groups: the caller (`UsageError`), the
 program that was run (`ProcessFailed`, `OutputTooLarge`), what a pool was told to run
 (`GateFailed`), the shim (`ShimError`), the OCI runtime (`OCIRuntimeError`), what is on disk
-(`StateCorrupt`) and the machine (`InfrastructureError`: time, space, descriptors, processes).
+(`StateCorrupt`) and the machine (`InfrastructureError`: time, space, descriptors, processes, and
+what the caller gave as a stream).
 A container's exit is an exception only for who has asked for that, with ``check=True``; else it
 is an `ExitStatus`.
 """
@@ -365,6 +366,44 @@ class CleanupIncomplete(DeadlineExpired):
 
 class DiskFull(InfrastructureError, OSError):
     """No space (ENOSPC, EDQUOT) for a file; the operation undid itself."""
+
+
+class StreamFailed(InfrastructureError, OSError):
+    """What the caller gave as a stream couldn't be read from or written to; or nobody took it.
+
+    The program has ended by then. That a reader has gone (EPIPE) isn't this error: the program
+    hears that as from any pipe.
+
+    Attributes:
+        stream: ``"stdin"``, ``"stdout"`` or ``"stderr"``.
+        errno: the system's error number; ETIMEDOUT if nobody took the output in time.
+        status: how the program ended.
+        stdout: what was captured of its output; None if that wasn't captured.
+        stderr: its errors, likewise.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stream: str,
+        errno: int,
+        status: ExitStatus | None,
+        stdout: bytes | None = None,
+        stderr: bytes | None = None,
+        container: str | None = None,
+    ) -> None:
+        super().__init__(message, container=container)
+        self.errno = errno
+        self.strerror = os.strerror(errno)
+        self.stream = stream
+        self.status: ExitStatus | None = status
+        self.stdout: bytes | None = stdout
+        self.stderr: bytes | None = stderr
+
+
+class StreamFull(StreamFailed, DiskFull):
+    """The same, for want of space (ENOSPC, EDQUOT): where the caller's file is, not ours."""
 
 
 class TooManyFiles(InfrastructureError, OSError):

@@ -15,7 +15,7 @@ from trio_util import move_on_when
 
 from ._errors import InvalidValue
 from ._inotify import DirectoryWatch
-from .stdio import LogFiles, LogRecord, parse_record
+from .stdio import LogFiles, LogRecord, open_own, parse_record
 
 _BATCH = 1000
 _TAIL_BYTES = 32 * 1024  # the longest record, 16 KiB, and one before it
@@ -139,7 +139,7 @@ class Logs(AsyncIterator[LogRecord]):
 
 def log_tail(path: str) -> bytes:
     """Return what the last records of a log hold; nothing if there is none."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+    with contextlib.suppress(OSError), open_own(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
         records = (parse_record(line) for line in file.read(_TAIL_BYTES).split(b"\n"))
         return b"".join(record.written for record in records if record is not None)

@@ -105,6 +105,30 @@ class Process(ProcessTask):
         self._collected.set()
         return self._status
 
+    async def wait_copied(self) -> ExitStatus:
+        """Wait until it has ended, and what it wrote is where it goes, if that is the caller's.
+
+        `wait` tells of the end whoever takes the output. What is copied to a file, a pipe or a
+        socket of the caller's is waited for here for as long as somebody takes it.
+
+        Returns:
+            How it ended, as `wait`.
+
+        Raises:
+            StreamFailed: the caller's file couldn't be read or written; or nobody has taken
+                anything for ``deadlines.drain``, and the rest is given up.
+            SupervisorClosed: as `wait`.
+
+        Cancellation: the process goes on, and so does the copying.
+        """
+        status = await self.wait()
+        await self.delivery.wait()
+        failure = self.delivery.failure(status)
+        if failure is not None:
+            self.delivery.asked = True
+            raise failure
+        return status
+
     def send_signal(self, number: signal.Signals | int) -> None:
         """Send it a signal, through its pidfd (or its shim, where its pid isn't certain).
 

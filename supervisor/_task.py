@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from ._deadlines import Deadlines
+from ._delivery import Delivery
 from ._errors import ShimExited, TooManyFiles, scarcity
 from ._evidence import Finding, Found
 from ._hearing import Identity, is_pid_1, program_of
@@ -36,6 +37,7 @@ from .state import (
     dump,
     lifted,
     look_at,
+    process_object,
     write_whole,
 )
 from .stdio import Console, Stdio, Streams, files_made
@@ -47,6 +49,7 @@ Listener = Callable[[ExitStatus], None]
 _LAST_MOMENT_SECONDS: Final = 0.1
 _SCARCITY_SECONDS: Final = 0.05
 _GATE_POLL_SECONDS: Final = 0.002
+_MAX_OOM_SCORE: Final = 1000
 
 
 class ProcessTask:
@@ -60,6 +63,7 @@ class ProcessTask:
         args: the program and its arguments.
         pid: its pid on the host; None before it is made, or if it couldn't be verified.
         killed_waiting: whether we have killed it while it waited to be started.
+        delivery: what becomes of its streams that are copied.
     """
 
     def __init__(
@@ -112,6 +116,14 @@ class ProcessTask:
         self._container_record = Original(directory.init.record)
         self._streams = Streams(layout, record, self._control, container=container)
         self._ended_at = math.inf
+        self.delivery = Delivery(
+            layout,
+            record,
+            self._control,
+            drain=host.deadlines.drain,
+            shim_gone=self._shim_gone.is_set,
+            container=container,
+        )
 
     async def run(
         self,
@@ -130,7 +142,8 @@ class ProcessTask:
         """
         try:
             with self._launching, files_made(stdio) as ready:
-                await self._launch(command, ready, console, [*options, *ready.options])
+                words = [*options, *self._oom_score(), *ready.options]
+                await self._launch(command, ready, console, words)
             if self._launching.cancelled_caught:
                 raise ShimExited(
                     f"the launch of {self.id} was given up: its container is being deleted",
@@ -214,8 +227,10 @@ class ProcessTask:
             except TooManyFiles:
                 # Raised from here it would end everybody's tasks; what is on disk can wait.
                 await trio.sleep(_SCARCITY_SECONDS)
+        self.delivery.look()
         if self._shim is not None:
             await self._shim.wait_gone()
+        self.delivery.warn()
         self._shim_gone.set()
 
     async def _await_last_moment(self) -> None:
@@ -272,6 +287,12 @@ class ProcessTask:
         if self._shim is not None:
             with shielded(self._host.deadlines.cleanup):
                 await self._shim.give_up(self._host.deadlines.shim)
+
+    def _oom_score(self) -> list[str]:
+        """Return the shim's option for what isn't inherited of us, whatever the runtime does."""
+        wanted = process_object(self.record).get("oomScoreAdj")
+        fits = isinstance(wanted, int) and abs(wanted) <= _MAX_OOM_SCORE
+        return ["--oom-score-adj", str(wanted if fits else 0)]
 
     def take(self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None) -> None:
         """Take over the descriptors of a process that runs: the task closes them."""

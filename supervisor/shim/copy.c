@@ -9,14 +9,18 @@
  * A copier of output ends at the end of the fifo, one of input at the end of its source or when
  * nobody reads the fifo any more. So none outlives the processes that it serves, and it goes on
  * without the shim. Each holds the other end of a `line`: by it the shim says what to do, one byte
- * each, and hears an errno, or 0 for *caught up*.
+ * each, and hears an errno or a word.
+ *
+ * What the shim has heard is in `copied`, for whoever gave us the descriptors.
  */
 #include "shim.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -30,40 +34,124 @@
 #define SYS_close_range 436
 #endif
 
-enum { CHUNK = 64 * 1024, PIPE_BYTES = 1024 * 1024, FINISH_MS = 500 };
+enum { CHUNK = 64 * 1024, PIPE_BYTES = 1024 * 1024, TOLD_SIZE = 64 };
+enum { LOOK_MS = 100, TELL_MS = 20 };
 enum { CATCH_UP = 'c', FINISH = 'f' };
+enum { CAUGHT_UP = 0, MOVED = 254, COMPLETE = 255 }; /* no errno is that high */
 enum { FROM = STDIN_FILENO, TO = STDOUT_FILENO, LINE = STDERR_FILENO };
 
 struct copier {
-    int from, to; /* until it is launched */
-    int line;     /* -1 when it has ended */
-    pid_t pid;    /* 0 before it is launched and after it was reaped */
-    bool behind;  /* what was written before the process's end may not be there yet */
+    int from, to;  /* until it is launched */
+    int line;      /* -1 when it has ended */
+    pid_t pid;     /* 0 before it is launched and after it was reaped */
+    bool behind;   /* what was written before the process's end may not be there yet */
+    bool complete; /* it has said that it ends */
+    int failed;    /* the errno of a read or write of what is theirs, or 0 */
 };
 
 static struct copier copiers[COPY_WATCHED] = {{.from = -1, .to = -1, .line = -1},
                                               {.from = -1, .to = -1, .line = -1},
                                               {.from = -1, .to = -1, .line = -1}};
 
+static struct {
+    int fd;          /* of `copied`, or -1 */
+    unsigned moves;  /* how often something was taken of what the process had left */
+    int64_t last_ms; /* when that was */
+} copied = {.fd = -1};
+
 /* ---- in the copier ------------------------------------------------------------------------- */
 
 static char chunk[CHUNK];
 
-static void tell(int error) {
-    char byte = (char)error;
+static struct {
+    bool terminal;   /* what is theirs is one; afterwards it can't be asked any more */
+    bool deaf;       /* there is no shim any more */
+    bool asked;      /* the shim waits until what the fifo held then is where it goes */
+    bool ends;       /* and that is all */
+    int due;         /* how much of that is still in the fifo */
+    size_t piece;    /* how much is written at once */
+    int64_t told_ms; /* when it last heard that there is progress */
+} copying = {.piece = CHUNK};
+
+static void tell(int word) {
+    unsigned char byte = (unsigned char)word;
     send(LINE, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Not for each piece: the shim writes it down. */
+static void tell_moved(void) {
+    int64_t now = copying.asked ? monotonic_ms() : 0;
+    if (!copying.asked || now - copying.told_ms < TELL_MS) return;
+    copying.told_ms = now;
+    tell(MOVED);
+}
+
+/* A shim that was killed says nothing any more: then we go on to the end. What the fifo holds at
+ * this moment is due: whoever goes on writing can't keep us. */
+static void hear_shim(void) {
+    char word = 0;
+    copying.deaf = read(LINE, &word, 1) <= 0;
+    if (copying.deaf) return;
+    copying.asked = true;
+    copying.ends = word == FINISH;
+    ioctl(FROM, FIONREAD, &copying.due);
+}
+
+/* What the target holds, and nobody has taken yet, as far as it can tell. */
+static int queued(void) {
+    int bytes = 0;
+    if (ioctl(TO, TIOCOUTQ, &bytes) < 0) ioctl(TO, FIONREAD, &bytes); /* a pipe has one queue */
+    return bytes;
+}
+
+/* Until the target takes something. A socket has room again only when it is nearly empty; and the
+ * shim shall know meanwhile that somebody reads there. */
+static void await_room(void) {
+    for (int now, before = queued();; before = now) {
+        struct pollfd watched[] = {{.fd = TO, .events = POLLOUT},
+                                   {.fd = copying.deaf ? -1 : LINE, .events = POLLIN}};
+        if (poll(watched, 2, copying.asked ? LOOK_MS : -1) < 0) return;
+        if (watched[1].revents != 0) hear_shim();
+        if (watched[0].revents != 0) return;
+        now = queued();
+        if (now < before) tell_moved();
+    }
+}
+
+/* Where somebody reads, small pieces: for these there is room, or none. A large one would be stuck
+ * in its write, and nobody could tell whether it moves. */
+static void choose_piece(void) {
+    struct stat status;
+    int type = SOCK_STREAM;
+    socklen_t size = sizeof type;
+    if (fstat(TO, &status) < 0 || S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)) return;
+    getsockopt(TO, SOL_SOCKET, SO_TYPE, &type, &size);
+    if (type == SOCK_STREAM) copying.piece = PIPE_BUF;
 }
 
 /* Whoever gave us the descriptor may have made it non-blocking, and relies on that. */
 static bool put(size_t size) {
-    struct pollfd room = {.fd = TO, .events = POLLOUT};
     for (size_t done = 0; done < size;) {
-        ssize_t n = write(TO, chunk + done, size - done);
-        if (n > 0) done += (size_t)n;
-        else if (n < 0 && errno == EAGAIN) poll(&room, 1, -1);
+        size_t most = size - done < copying.piece ? size - done : copying.piece;
+        if (copying.piece < CHUNK) await_room();
+        ssize_t n = write(TO, chunk + done, most);
+        if (n > 0) {
+            done += (size_t)n;
+            tell_moved();
+        } else if (n < 0 && errno == EAGAIN) await_room();
         else if (n == 0 || errno != EINTR) return false;
     }
     return true;
+}
+
+/* EIO is how a terminal says that nobody is at its other side. */
+static bool hung_up(void) {
+    return errno == EIO && copying.terminal;
+}
+
+/* That a reader has gone is no failure: the program hears it as from any pipe. */
+static bool reader_gone(void) {
+    return errno == EPIPE || errno == ECONNRESET || hung_up();
 }
 
 static void feed(void) {
@@ -76,53 +164,41 @@ static void feed(void) {
         if (n == 0) return;
         if (n > 0 && !put((size_t)n)) return;
         if (n < 0 && errno != EAGAIN && errno != EINTR) {
-            tell(errno);
+            if (!hung_up()) tell(errno);
             return;
         }
     }
 }
 
 /* Returns whether there may be more. Somebody else may have read what there was: EAGAIN. */
-static bool drain_once(size_t most, ssize_t *n) {
-    *n = read(FROM, chunk, most < sizeof chunk ? most : sizeof chunk);
-    if (*n < 0) return errno == EAGAIN || errno == EINTR;
-    if (*n > 0 && put((size_t)*n)) return true;
-    if (*n > 0) tell(errno);
+static bool drain_once(void) {
+    bool due = copying.asked && copying.due < CHUNK;
+    ssize_t n = read(FROM, chunk, due ? (size_t)copying.due : sizeof chunk);
+    if (n < 0) copying.due = 0;
+    if (n < 0) return errno == EAGAIN || errno == EINTR;
+    copying.due -= (int)n;
+    if (n > 0 && put((size_t)n)) return true;
+    if (n > 0 && !reader_gone()) tell(errno);
     return false;
-}
-
-/* What is there at this moment: whoever goes on writing can't keep us. */
-static bool catch_up(void) {
-    int left = 0;
-    ssize_t n;
-    ioctl(FROM, FIONREAD, &left);
-    for (; left > 0; left -= (int)n) {
-        if (!drain_once((size_t)left, &n)) return false;
-        if (n <= 0) break;
-    }
-    return true;
-}
-
-/* A shim that was killed says nothing any more: then we go on to the end. */
-static bool obey(struct pollfd *line) {
-    char word = 0;
-    if (read(LINE, &word, 1) <= 0) line->fd = -1;
-    else if (!catch_up()) return false;
-    else if (word == CATCH_UP) tell(0);
-    return word != FINISH;
 }
 
 static void drain(void) {
     struct stat status;
-    struct pollfd watched[] = {{.fd = FROM, .events = POLLIN}, {.fd = LINE, .events = POLLIN}};
-    ssize_t n;
     fcntl(FROM, F_SETFL, O_NONBLOCK);
+    choose_piece();
     /* Larger means fewer turns. Not where a reader may go: the writer shall hear that soon. */
     if (fstat(TO, &status) == 0 && S_ISREG(status.st_mode)) fcntl(FROM, F_SETPIPE_SZ, PIPE_BYTES);
     for (;;) {
+        if (copying.asked && copying.due <= 0) {
+            if (copying.ends) return;
+            copying.asked = false;
+            tell(CAUGHT_UP);
+        }
+        struct pollfd watched[] = {{.fd = FROM, .events = POLLIN},
+                                   {.fd = copying.deaf ? -1 : LINE, .events = POLLIN}};
         poll(watched, 2, -1);
-        if (watched[1].revents != 0 && !obey(&watched[1])) return;
-        if (watched[0].revents != 0 && !drain_once(sizeof chunk, &n)) return;
+        if (watched[1].revents != 0) hear_shim();
+        else if (watched[0].revents != 0 && !drain_once()) return;
     }
 }
 
@@ -132,8 +208,10 @@ __attribute__((noreturn)) static void copy(int stream, int from, int to, int lin
     prctl(PR_SET_NAME, "supervisor-copy");
     if (dup2(from, FROM) < 0 || dup2(to, TO) < 0 || dup2(line, LINE) < 0) _exit(1);
     if (syscall(SYS_close_range, LINE + 1, ~0U, 0) < 0 || chdir("/") < 0) _exit(1);
+    copying.terminal = isatty(stream == STDIN_FILENO ? FROM : TO) || errno == EIO;
     if (stream == STDIN_FILENO) feed();
     else drain();
+    tell(COMPLETE);
     _exit(0);
 }
 
@@ -159,7 +237,30 @@ static void launch(int stream, struct copier *copier) {
     close_quietly(&copier->to);
 }
 
+/* One pwrite into room that is there: a full disk can't lose what is told of a full disk. */
+static void write_copied(void) {
+    char text[TOLD_SIZE];
+    if (copied.fd < 0) return;
+    int late = (copiers[STDOUT_FILENO].behind ? 1 << STDOUT_FILENO : 0) |
+               (copiers[STDERR_FILENO].behind ? 1 << STDERR_FILENO : 0);
+    int length = snprintf(text, sizeof text, "%d %d %d %d %u", copiers[0].failed,
+                          copiers[1].failed, copiers[2].failed, late, copied.moves);
+    memset(text + length, ' ', TOLD_SIZE - 1 - (size_t)length);
+    text[TOLD_SIZE - 1] = '\n';
+    if (pwrite(copied.fd, text, TOLD_SIZE, 0) != TOLD_SIZE)
+        note("error", "cannot write copied: %s", strerror(errno));
+}
+
+static void open_copied(void) {
+    char blank[TOLD_SIZE + 1];
+    snprintf(blank, sizeof blank, "%*s\n", TOLD_SIZE - 1, "");
+    copied.fd = open_or_fail("files", "copied", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW);
+    if (!write_text(copied.fd, blank)) fail(errno, "files", "cannot write copied");
+}
+
 void copy_start(void) {
+    for (int i = 0; i < COPY_WATCHED && copied.fd < 0; i++)
+        if (copiers[i].from >= 0) open_copied();
     for (int i = 0; i < COPY_WATCHED; i++)
         if (copiers[i].from >= 0) launch(i, &copiers[i]);
 }
@@ -175,15 +276,27 @@ void copy_reaped(pid_t pid) {
         if (copiers[i].pid == pid) copiers[i].pid = 0;
 }
 
-/* The end of the line is the copier's: all that it was to copy, or could, is copied. */
-static void hear(int stream) {
+static void set_failed(int stream, int error) {
     static const char *const what[] = {"read stdin", "write stdout", "write stderr"};
-    char word;
-    ssize_t n = read(copiers[stream].line, &word, 1);
+    note("error", "cannot %s: %s", what[stream], strerror(error));
+    copiers[stream].failed = error;
+}
+
+/* The end of the line is the copier's: all that it was to copy, or could, is copied; or it was
+ * killed, and nobody knows. */
+static void hear(int stream) {
+    struct copier *copier = &copiers[stream];
+    unsigned char word = 0;
+    ssize_t n = read(copier->line, &word, 1);
     if (n < 0 && errno == EINTR) return;
-    if (n > 0 && word != 0) note("error", "cannot %s: %s", what[stream], strerror(word));
-    copiers[stream].behind = false;
-    if (n <= 0) close_quietly(&copiers[stream].line);
+    if (n <= 0) close_quietly(&copier->line);
+    if (n <= 0 && !copier->complete && copier->failed == 0) set_failed(stream, EIO);
+    if (n > 0 && word == COMPLETE) copier->complete = true;
+    else if (n > 0 && word != CAUGHT_UP && word != MOVED) set_failed(stream, word);
+    if (n > 0 && word == MOVED) copied.moves++;
+    else copier->behind = false;
+    copied.last_ms = monotonic_ms();
+    write_copied();
 }
 
 void copy_watch(struct pollfd *watched) {
@@ -205,6 +318,7 @@ void copy_catch_up(void) {
         copiers[i].behind = copiers[i].line >= 0;
         command(&copiers[i], CATCH_UP);
     }
+    if (copy_behind()) write_copied();
 }
 
 bool copy_behind(void) {
@@ -230,11 +344,20 @@ void copy_end_input(void) {
     end(&copiers[STDIN_FILENO]);
 }
 
-/* They copy what is there; one whose target takes nothing has had its time. */
-void copy_finish(void) {
-    int64_t until = monotonic_ms() + FINISH_MS;
-    copy_end_input();
+void copy_dismiss(void) {
+    copied.last_ms = monotonic_ms();
     for (int i = STDOUT_FILENO; i <= STDERR_FILENO; i++) command(&copiers[i], FINISH);
+}
+
+int64_t copy_idle_ms(void) {
+    return monotonic_ms() - copied.last_ms;
+}
+
+/* They copy what is there; one whose target takes nothing has had its time. */
+void copy_finish(int patience_ms) {
+    int64_t until = monotonic_ms() + patience_ms;
+    copy_end_input();
+    copy_dismiss();
     for (int i = STDOUT_FILENO; i <= STDERR_FILENO; i++) {
         struct pollfd line = {.fd = copiers[i].line, .events = POLLIN};
         for (int64_t left; line.fd >= 0 && (left = until - monotonic_ms()) > 0;) {

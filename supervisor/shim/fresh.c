@@ -5,7 +5,7 @@
  * as it is.
  *
  * Source: man 2 sched_setattr, sched_setaffinity, ioprio_set, set_mempolicy, personality; man 5
- * core; man 2 prctl.
+ * core, proc_pid_oom_score_adj; man 2 prctl, keyctl; man 7 session-keyring.
  */
 #include "shim.h"
 
@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 enum { UMASK = 022, TIMER_SLACK_NS = 50000, IOPRIO_WHO_PROCESS = 1, CPU_BYTES = 1024 };
+enum { KEYCTL_JOIN_SESSION_KEYRING = 1 };
 
 /* The kernel's first layout. A C library may have none of it, or a name of its own for it. */
 struct scheduling {
@@ -59,4 +60,21 @@ void fresh_scheduling(void) {
 #endif
     prctl(PR_SET_TIMERSLACK, (unsigned long)TIMER_SLACK_NS, 0L, 0L, 0L);
     personality(PER_LINUX);
+}
+
+/* Not all runtimes set it for what they exec. The kernel sets it for all processes that share their
+ * memory, but for a child of vfork alone: fs/proc/base.c, __set_oom_adj. */
+void fresh_oom_score(const char *score) {
+    if (score == NULL) return;
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    write_text(fd, score); /* EACCES: an ordinary user's, below their own minimum */
+    close(fd);
+}
+
+/* A session's keys are the supervisor's: a new one, without a name, takes their place. Not all
+ * runtimes make one for what they exec. There may be none in this kernel, or a user's share of
+ * keys may be used up. */
+void fresh_keyring(void) {
+    syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL, 0L, 0L, 0L);
 }

@@ -10,6 +10,9 @@
  *
  * The file never exceeds its bound: it is rotated by renaming (PATH.1 to PATH.2, PATH to PATH.1)
  * between two records. What can't be written is dropped, and the program isn't stopped for it.
+ *
+ * Nothing that isn't ours alone is written to, renamed or replaced, and no link is followed: the file
+ * of somebody else's that a link leads to would grow by what a container prints.
  */
 #include "shim.h"
 
@@ -67,16 +70,44 @@ void log_configure(const char *spec) {
     cri.path = spec + used;
 }
 
+/* Nobody else can put it there, or write to it. */
+static bool is_ours(const struct stat *status, mode_t type) {
+    return (status->st_mode & S_IFMT) == type && status->st_uid == geteuid() &&
+           (status->st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+/* What isn't ours is ELOOP, as a link is: no other call of ours says that. */
 static bool open_file(void) {
+    enum { FLAGS = O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK };
     struct stat status;
-    cri.fd = open(cri.path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+    cri.fd = open(cri.path, FLAGS, 0600);
     if (cri.fd < 0) return false;
-    if (fstat(cri.fd, &status) < 0) {
+    bool seen = fstat(cri.fd, &status) == 0;
+    if (!seen || !is_ours(&status, S_IFREG)) {
+        int error = seen ? ELOOP : errno;
         close_quietly(&cri.fd);
+        errno = error;
         return false;
     }
     cri.written = (long long)status.st_size;
     return true;
+}
+
+static const char *reason(void) {
+    return errno == ELOOP ? "it isn't a file of ours alone" : strerror(errno);
+}
+
+/* The container's directory is ours, so nobody replaces this one in it later. */
+static void check_directory(void) {
+    char directory[PATH_MAX];
+    struct stat status;
+    const char *slash = strrchr(cri.path, '/');
+    size_t length = slash != NULL ? (size_t)(slash - cri.path) : 0;
+    snprintf(directory, sizeof directory, "%.*s", (int)length, cri.path);
+    if (length == 0 || length >= sizeof directory) fail(0, "files", "no path: %s", cri.path);
+    if (lstat(directory, &status) < 0) fail(errno, "files", "cannot look at %s", directory);
+    if (!is_ours(&status, S_IFDIR))
+        fail(0, "files", "%s, where the log goes, isn't a directory of ours alone", directory);
 }
 
 /* A shim that was killed may have left half a record, which ours would be glued to. */
@@ -95,7 +126,10 @@ static void cut_half_record(void) {
 
 void log_open(void) {
     if (cri.path == NULL) return;
-    if (!open_file()) fail(errno, "files", "cannot open the log %s", cri.path);
+    check_directory();
+    if (!open_file() && errno == ELOOP)
+        fail(0, "files", "cannot open the log %s: %s", cri.path, reason());
+    if (cri.fd < 0) fail(errno, "files", "cannot open the log %s", cri.path);
     cut_half_record();
 }
 
@@ -110,7 +144,7 @@ void log_add(int stream, int fd) {
 /* ---- the file ---------------------------------------------------------------------------- */
 
 static void complain(const char *what) {
-    if (!cri.failing) note("error", "cannot %s the log %s: %s", what, cri.path, strerror(errno));
+    if (!cri.failing) note("error", "cannot %s the log %s: %s", what, cri.path, reason());
     cri.failing = true;
 }
 
@@ -137,7 +171,17 @@ static void name_file(char name[static PATH_MAX], int number) {
 
 /* Where nobody can tell, a file must not be lost. */
 static bool is_there(const char *name) {
-    return access(name, F_OK) == 0 || errno != ENOENT;
+    struct stat status;
+    return lstat(name, &status) == 0 || errno != ENOENT;
+}
+
+/* What isn't ours is neither moved nor replaced. */
+static bool may_move(const char *name) {
+    struct stat status;
+    if (lstat(name, &status) < 0) return errno == ENOENT;
+    if (is_ours(&status, S_IFREG)) return true;
+    errno = ELOOP;
+    return false;
 }
 
 /* Files move up to the first free number only: a rotation that failed half-way is tried again at
@@ -146,12 +190,13 @@ static void rotate(void) {
     char from[PATH_MAX], to[PATH_MAX];
     int last = 0;
     close_quietly(&cri.fd);
-    if (cri.files == 1 && unlink(cri.path) < 0 && errno != ENOENT) complain("remove");
+    if (cri.files == 1 && (!may_move(cri.path) || unlink(cri.path) < 0) && errno != ENOENT)
+        complain("remove");
     for (name_file(to, 0); last < cri.files - 1 && is_there(to);) name_file(to, ++last);
     for (int i = last; i > 0; i--) {
         name_file(from, i - 1);
         name_file(to, i);
-        if (rename(from, to) < 0) complain("rotate");
+        if (!may_move(from) || !may_move(to) || rename(from, to) < 0) complain("rotate");
     }
     if (!open_file()) complain("open");
 }

@@ -32,13 +32,15 @@
 #endif
 
 enum { STATUS_SIZE = 64, LINE_SIZE = 128, GIVEN_FD = 3 };
-enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, CATCH_UP_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
+enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
+enum { CATCH_UP_MS = 1000, FINISH_MS = 500 };
 
 /* The shim's whole state: there is one process, so there is one of these. */
 static struct {
     char **command;       /* the runtime's command line */
     int program;          /* the runtime itself, or -1: then it is at the first word's path */
     int given;            /* what the runtime gets as its descriptor 3, or -1 */
+    const char *oom_score; /* what the runtime gets as its oom_score_adj, or NULL */
     const char *stdio[3]; /* null, fifo:PATH, log:PATH, fd:N, hold:N; for stderr also stdout */
     int theirs[3];        /* descriptors of somebody else's, which the container never gets, or -1 */
     bool alone;           /* whether its cgroups are its own, and not the runtime's */
@@ -99,6 +101,14 @@ static int descriptor(const char *option, const char *spec) {
     return fd;
 }
 
+static void set_oom_score(const char *spec) {
+    int score = 0, used = 0;
+    if (sscanf(spec, "%5d%n", &score, &used) != 1 || spec[used] != '\0' || score < -1000 ||
+        score > 1000)
+        fail(0, "options", "--oom-score-adj takes -1000 to 1000, not %s", spec);
+    shim.oom_score = spec;
+}
+
 static void set_cgroup(const char *procs, bool alone) {
     if (!cgroup_add(procs)) fail(0, "options", "too many cgroups: %s", procs);
     shim.alone = alone;
@@ -121,6 +131,7 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--cgroup") == 0) set_cgroup(*at, false);
         else if (strcmp(option, "--own-cgroup") == 0) set_cgroup(*at, true);
         else if (strcmp(option, "--null") == 0) shim.null = descriptor(option, *at);
+        else if (strcmp(option, "--oom-score-adj") == 0) set_oom_score(*at);
         else if (strcmp(option, "--log") == 0) log_configure(*at);
         else if (strcmp(option, "--terminal") == 0) terminal_configure(*at);
         else if (strcmp(option, "--layer") == 0) layer_configure(*at);
@@ -136,7 +147,7 @@ static void parse_options(char **at) {
     if (*at == NULL || at[1] == NULL)
         fail(0, "options", "usage: supervisor-shim [--directory PATH] [--leash PIPE:PIDFD] "
                            "[--program FD] [--give FD] [--null FD] [--log MAX_BYTES:FILES:PATH] "
-                           "[--terminal FD] "
+                           "[--terminal FD] [--oom-score-adj N] "
                            "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
                            "[--cgroup PROCS | --own-cgroup PROCS]... "
                            "[--target PATH] [--lower-uids LINES --lower-gids LINES] "
@@ -403,6 +414,8 @@ static int run_child(pid_t self) {
         syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
     if (getppid() != self) return ECHILD;
+    fresh_oom_score(shim.oom_score); /* in a user namespace it could only be raised */
+    fresh_keyring();
     int error = layer_mount();
     if (error != 0) return error;
     fresh_scheduling();
@@ -521,7 +534,7 @@ static int reap(void) {
 }
 
 /* Whoever hears of the end may look at once for what was written before it. Not for long: nobody
- * may be reading where it goes. */
+ * may be reading where it goes, or slowly. Then `copied` says that it is late, and we stay. */
 static void catch_up(void) {
     int64_t until = monotonic_ms() + CATCH_UP_MS;
     copy_end_input();
@@ -566,6 +579,19 @@ static bool add_watch(int watcher, int fd) {
     return inotify_add_watch(watcher, path, IN_ACCESS | IN_CLOSE | IN_ATTRIB) >= 0;
 }
 
+/* Whoever takes what is left gets it all. But a supervisor that lets go, or doesn't want the rest,
+ * waits for us: it has had its time, or nobody is left to have any. */
+static void finish_copies(void) {
+    copy_dismiss();
+    while (copy_active() && !shim.released && !shim.leash_broken) {
+        int64_t left = FINISH_MS - copy_idle_ms();
+        if (left <= 0) break;
+        wait_for_events(-1, (int)left);
+        reap();
+    }
+    copy_finish(shim.released || shim.leash_broken ? FINISH_MS : 0);
+}
+
 /* A fifo that nobody holds open forgets its bytes, so stay while there are any. Readers are seen
  * through inotify (a read, a close, the name's end): nothing else tells that a fifo became empty.
  * Its instances are few: without one, look again now and then. A log and a terminal are there for
@@ -583,7 +609,7 @@ static void hold_output(void) {
         reap();
         while (read(watcher, events, sizeof events) > 0) continue;
     }
-    copy_finish();
+    finish_copies();
     log_finish();
     terminal_finish();
 }
@@ -609,7 +635,7 @@ static void end_children(void) {
 }
 
 static void undo(void) {
-    copy_finish(); /* what the runtime has said; and those that are stuck end, too */
+    copy_finish(FINISH_MS); /* what the runtime has said; and those that are stuck end, too */
     end_children();
     log_finish();
 }

@@ -49,6 +49,8 @@ bool read_stat(pid_t pid, pid_t *parent, unsigned long long *start_time);
 void fresh_umask(void);
 void fresh_memory(void);     /* what is of a program's memory, and so the shim's own too */
 void fresh_scheduling(void); /* between vfork and exec: system calls only */
+void fresh_keyring(void);    /* there, too */
+void fresh_oom_score(const char *score);
 
 /* ---- log.c: output streams into a file, in the CRI format -------------------------------- */
 
@@ -77,7 +79,9 @@ void copy_catch_up(void);     /* the process has ended: what it wrote shall get 
 bool copy_behind(void);       /* it isn't there yet */
 bool copy_active(void);       /* somebody may still write */
 void copy_end_input(void);
-void copy_finish(void);
+void copy_dismiss(void);      /* they copy what is there, and end */
+int64_t copy_idle_ms(void);   /* since when nobody takes what they copy */
+void copy_finish(int patience_ms);
 
 /* ---- terminal.c: the master of a pseudo-terminal, and whoever is attached to it ----------- */
 

@@ -60,7 +60,7 @@ void note(const char *level, const char *format, ...) {
              escaped, (long long)now_ns());
     if (logged + strlen(entry) > LOG_LIMIT) return;
     logged += strlen(entry);
-    int fd = open("shim-log.json", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int fd = open("shim-log.json", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) return;
     write_text(fd, entry);
     close(fd);

@@ -11,7 +11,7 @@ Layers, each importing only from those above it::
     _descriptors  descriptors that forked children close, and their numbers
     _files        files written whole or not at all
     _codec        dump, load
-    _marks        exitStatus, pid, starttime, shim
+    _marks        exitStatus, copied, pid, starttime, shim
     _lock         Lock, held
     _claims       which ids of the host are taken
     _layout       names and paths below a root
@@ -28,7 +28,14 @@ from ._files import Original, kind_of, oddity, write_new, write_whole
 from ._ids import RESERVED, check_exec_id, check_id
 from ._layout import ContainerLayout, ProcessLayout, RootLayout, is_process_id
 from ._lock import Lock, held
-from ._marks import read_exit_status, read_pid, read_shim, read_starttime
+from ._marks import (
+    Copied,
+    read_copied,
+    read_exit_status,
+    read_pid,
+    read_shim,
+    read_starttime,
+)
 from ._models import (
     MAX_NS,
     VERSION,
@@ -52,6 +59,7 @@ __all__ = [
     "Claim",
     "ContainerLayout",
     "ContainerRecord",
+    "Copied",
     "Descriptor",
     "Intent",
     "Lock",
@@ -84,6 +92,7 @@ __all__ = [
     "note",
     "oddity",
     "process_object",
+    "read_copied",
     "read_exit_status",
     "read_pid",
     "read_shim",

@@ -187,6 +187,11 @@ class ProcessLayout:
         return f"{self.path}/exitStatus"
 
     @property
+    def copied(self) -> str:
+        """What became of streams that are copied, by the shim."""
+        return f"{self.path}/copied"
+
+    @property
     def result(self) -> str:
         """The file of the `Result`, final once written."""
         return f"{self.path}/result.json"

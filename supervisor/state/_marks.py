@@ -1,12 +1,14 @@
 """The small text files that the shim and the runtime leave in a process directory.
 
-``exitStatus`` is made blank and written in place, ``pid`` by the runtime in whatever way it
-likes: so a blank one means *not yet*.
+``exitStatus`` and ``copied`` are made blank and written in place, ``pid`` by the runtime in
+whatever way it likes: so a blank one means *not yet*.
 """
 
 from __future__ import annotations
 
 import re
+
+import attrs
 
 from .._errors import StateCorrupt
 from .._status import Cause, ExitStatus, Source
@@ -19,6 +21,24 @@ MAX_MARK_BYTES = 4096
 _NUMBER = re.compile(rb"[0-9]{1,20}")
 _STATUS = re.compile(rb"([0-9]{1,3}) ([0-9]{1,2}) ([0-9]{1,19}) ([01])")
 _LONE = re.compile(rb"[0-9]{1,3}")
+_COPIED = re.compile(rb"([0-9]{1,4}) ([0-9]{1,4}) ([0-9]{1,4}) ([0246]) ([0-9]{1,10})")
+
+
+@attrs.frozen(kw_only=True)
+class Copied:
+    """What became of a process's streams that are copied.
+
+    Attributes:
+        errors: the system's error number of a read or write that failed, or 0, for stdin, stdout
+            and stderr.
+        late: which outputs had left something, at the end of the process, that hasn't been taken
+            yet: 0, or 2 for stdout and 4 for stderr.
+        moves: how often somebody has taken some of that.
+    """
+
+    errors: tuple[int, int, int] = (0, 0, 0)
+    late: int = 0
+    moves: int = 0
 
 
 def read_exit_status(path: str) -> ExitStatus | None:
@@ -45,6 +65,25 @@ def read_exit_status(path: str) -> ExitStatus | None:
     if core:
         raise StateCorrupt(path, "a core dump without a signal")
     return _exited(path, code, at_ns)
+
+
+def read_copied(path: str) -> Copied | None:
+    """Return what the shim says in ``copied``, ``STDIN STDOUT STDERR LATE MOVES``.
+
+    Returns:
+        None while it is missing or blank: there is nothing to say.
+
+    Raises:
+        StateCorrupt: it holds anything else.
+    """
+    text = _read(path)
+    if not text:
+        return None
+    match = _COPIED.fullmatch(text)
+    if match is None:
+        raise StateCorrupt(path, "not STDIN STDOUT STDERR LATE MOVES")
+    stdin, stdout, stderr, late, moves = map(int, match.groups())
+    return Copied(errors=(stdin, stdout, stderr), late=late, moves=moves)
 
 
 def read_pid(path: str) -> int | None:

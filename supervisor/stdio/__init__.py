@@ -27,7 +27,7 @@ from ._kinds import (
 )
 from ._null import NullDevice
 from ._plan import Stdio, plan, prepare
-from ._records import LogFiles, LogRecord, parse_record
+from ._records import LogFiles, LogRecord, open_own, parse_record
 from ._streams import InputStream, OutputStream, Streams
 from ._terminal import TerminalStream, attach
 from ._theirs import files_made, opened
@@ -54,6 +54,7 @@ __all__ = [
     "attach",
     "console",
     "files_made",
+    "open_own",
     "opened",
     "parse_record",
     "plan",

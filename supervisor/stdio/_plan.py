@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import stat
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,8 @@ from typing import IO, Any
 
 import attrs
 
-from .._errors import InvalidValue, scarcity
-from ..state import ProcessLayout
+from .._errors import InvalidValue, StateCorrupt, scarcity
+from ..state import ProcessLayout, distrust_directory
 from ._kinds import (
     DEVNULL,
     PIPE,
@@ -30,6 +31,7 @@ NAMES = ("stdin", "stdout", "stderr")
 _DIRECTORY_MODE = 0o711
 _FIFO_MODE = 0o600
 _ACL = "system.posix_acl_access"
+_UNCONNECTED = (errno.ENOTCONN, errno.EINVAL)  # of a unix socket that is read: EINVAL
 _NO_ACLS = {errno.ENOTSUP, errno.ENOSYS, errno.EPERM}
 
 
@@ -154,6 +156,7 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
 
     Raises:
         DiskFull, TooManyFiles, OSError: one of them can't be made.
+        StateCorrupt: what should be the log's directory isn't one, or isn't ours.
     """
     try:
         for path in stdio.fifos:
@@ -162,11 +165,23 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
             _own(path, uid, gid)
             _stay_admitted(path)
         if stdio.log is not None:
-            directory = os.path.dirname(stdio.log_path)
-            os.makedirs(directory, exist_ok=True)
-            os.chmod(directory, _DIRECTORY_MODE)  # whatever the umask
+            _make_log_directory(os.path.dirname(stdio.log_path))
     except OSError as error:
         raise scarcity(error) from error
+
+
+def _make_log_directory(path: str) -> None:
+    """Make it; one that is there must be ours: a link would lead what is printed elsewhere.
+
+    It is in the container's directory, which is ours: so one look holds.
+    """
+    try:
+        os.mkdir(path)
+    except FileExistsError as error:
+        why = distrust_directory(path)
+        if why is not None:
+            raise StateCorrupt(path, f"{why}: no log can be in it") from error
+    os.chmod(path, _DIRECTORY_MODE)  # whatever the umask
 
 
 def check_descriptor(name: str, fd: int) -> None:
@@ -174,6 +189,7 @@ def check_descriptor(name: str, fd: int) -> None:
 
     Raises:
         InvalidValue: it can't.
+        TooManyFiles: no descriptor was left to look.
     """
     try:
         mode, flags = os.fstat(fd).st_mode, fcntl.fcntl(fd, fcntl.F_GETFL)
@@ -185,6 +201,32 @@ def check_descriptor(name: str, fd: int) -> None:
     if flags & os.O_PATH or flags & os.O_ACCMODE == unfit:
         verb = "read from" if name == "stdin" else "written to"
         raise InvalidValue(f"{name}: descriptor {fd} can't be {verb}")
+    if stat.S_ISSOCK(mode):
+        why = _unfit_socket(name, fd)
+        if why is not None:
+            raise InvalidValue(f"{name}: descriptor {fd} is a socket that {why}")
+
+
+def _unfit_socket(name: str, fd: int) -> str | None:
+    """Return why a socket can't be that stream, as far as a look tells; None if it can.
+
+    What has been connected, and was closed since, may still be read: to its end.
+    """
+    try:
+        with socket.socket(fileno=os.dup(fd)) as looked_at:
+            if looked_at.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                return "listens for connections: give one that it has accepted"
+            if name != "stdin":
+                looked_at.getpeername()
+            elif looked_at.type in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+                looked_at.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError as error:
+        if error.errno in _UNCONNECTED:
+            return "isn't connected"
+        scarce = scarcity(error)
+        if scarce is not error:
+            raise scarce from error
+    return None
 
 
 def _spec(name: str, value: StdioArgument, fifo: str) -> str:

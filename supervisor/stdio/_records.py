@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import calendar
 import contextlib
+import errno
 import os
 import re
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from typing import BinaryIO
 import attrs
 
 from .._errors import scarcity
-from ..state import lifted
+from ..state import distrust, lifted
 
 _LINE = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z (stdout|stderr) ([PF])(?::\S*)? (.*)",
@@ -27,6 +29,7 @@ _LINE = re.compile(
 _READ_BYTES = 256 * 1024
 _LINE_BYTES = 64 * 1024  # a shim's hold 16 KiB and some words
 _TRIES = 10
+_STRANGE = (errno.ELOOP, errno.ENXIO)  # a link; a socket
 
 
 @attrs.frozen
@@ -177,7 +180,7 @@ class LogFiles:
         seen: set[int] = set()
         for path in self._names():
             try:
-                file = open(path, "rb", buffering=0, opener=_opened)  # noqa: SIM115
+                file = open_own(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -211,8 +214,28 @@ class LogFiles:
             yield f"{self._path}.{number}"
 
 
+def open_own(path: str) -> BinaryIO:
+    """Open a log for reading: nobody else's, no link's target, nor a fifo, which would wait.
+
+    Raises:
+        FileNotFoundError: there is none, or what is there isn't a log of ours.
+        OSError: it can't be opened.
+    """
+    return open(path, "rb", buffering=0, opener=_opened)
+
+
 def _opened(path: str, flags: int) -> int:
-    return lifted(os.open(path, flags))
+    try:
+        fd = lifted(os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno in _STRANGE:
+            raise FileNotFoundError(errno.ENOENT, "not a log of ours", path) from error
+        raise
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and distrust(status) is None:
+        return fd
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "not a log of ours", path)
 
 
 def _inode(path: str) -> int | None:

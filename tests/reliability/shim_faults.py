@@ -36,7 +36,6 @@ AT_ONCE = 2
 
 CAN_FAIL = {
     "accept4": "EMFILE ENFILE ENOMEM EINTR EAGAIN",
-    "access": "ENOMEM EIO",
     "bind": "ENOMEM",
     "chdir": "ENOMEM EIO",
     "chmod": "ENOMEM EIO",
@@ -50,6 +49,7 @@ CAN_FAIL = {
     "ftruncate": "EINTR EIO",
     "inotify_add_watch": "ENOSPC ENOMEM",
     "inotify_init1": "EMFILE ENOMEM",
+    "lstat": "ENOMEM EIO",
     "open": "EMFILE ENFILE ENOSPC ENOMEM EINTR EIO EAGAIN",
     "poll": "ENOMEM EINTR",
     "pread64": "EINTR EIO EAGAIN",
@@ -73,6 +73,7 @@ CANNOT_FAIL = {
     "arch_prctl",
     "execve",
     "exit_group",
+    "geteuid",
     "getpid",
     "getppid",
     "ioctl",
@@ -88,7 +89,6 @@ CANNOT_FAIL = {
 """What can return none of them. `execve` is the launcher's."""
 
 OTHER_NAMES = {
-    "faccessat": "access",
     "fchmodat": "chmod",
     "dup3": "dup2",
     "newfstatat": "fstat",

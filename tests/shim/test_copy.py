@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -364,3 +365,67 @@ def test_an_idle_copier_never_wakes(rig: Rig) -> None:
     for _ in range(30):
         subprocess.run(["/bin/true"], check=True)
     assert [status_of(pid)["voluntary_ctxt_switches"] for pid in (copier, rig.pid)] == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_slow_reader_when_it_is_told_to_stop(rig: Rig, kind: str) -> None:
+    """The shim stays for whoever takes what is left; it was gone half a second later."""
+    size = 100_000
+    if kind == "pipe":
+        reader, writer = os.pipe()
+    else:
+        ours, theirs = socket.socketpair()
+        reader, writer = ours.detach(), theirs.detach()
+    rig.adopt(reader)
+    rig.adopt(writer)
+    script = f"head -c {size} /dev/zero; exit 3"
+    rig.launch(runtime(*shell(script)), "--stdout", rig.given("stdout", writer))
+    rig.made()
+    rig.wait_end()
+    rig.drop_given()
+    os.kill(rig.pid, signal.SIGTERM)
+    got = 0
+    while chunk := os.read(reader, 8192):
+        got += len(chunk)
+        time.sleep(0.15)
+    assert got == size
+    assert rig.end() == (3, 0)
+    assert rig.log() == []
+
+
+def test_what_is_late_is_told(rig: Rig) -> None:
+    """`copied` says so when the end is heard, and that it moves, and when it is there."""
+    reader, spec = pipe(rig, "stdout")
+    rig.launch(runtime(*shell("head -c 100000 /dev/zero")), "--stdout", spec)
+    rig.made()
+    rig.wait_end()
+    assert (rig / "copied").read_text() == "0 0 0 2 0".ljust(63) + "\n"
+    os.set_blocking(reader, True)
+    os.read(reader, 8192)
+    wait_for(lambda: (rig / "copied").read_text()[8] != "0", "a move")
+    rig.drop_given()
+    assert len(read_to_end(reader)) == 100000 - 8192
+    assert rig.wait_gone() == 0
+    assert (rig / "copied").read_text().startswith("0 0 0 0 ")
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+def test_a_terminal_that_was_closed(rig: Rig, stream: str) -> None:
+    """Nobody is at its other side any more, which is no failure of it."""
+    ours, theirs = os.openpty()
+    rig.adopt(ours)
+    rig.adopt(theirs)
+    gate = Gate(rig)
+    script = f"{gate.wait} echo words; exit 0" if stream == "stdout" else f"cat; {gate.wait}"
+    rig.launch(runtime(*shell(script)), f"--{stream}", rig.given(stream, theirs))
+    rig.made()
+    one_copier(rig)
+    if stream == "stdout":
+        gate.wait_reached()
+    rig.drop_given()
+    rig.drop(ours)
+    if stream == "stdin":
+        gate.wait_reached()
+    gate.open()
+    assert rig.end() == (0, 0)
+    assert rig.log() == []

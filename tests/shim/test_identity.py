@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
 from supervisor.state import held, look_at, read_pid, read_shim, read_starttime, start_time
 
-from .rig import SLEEP, Gate, Rig, ended, exiting, runtime
+from .rig import SLEEP, Gate, Rig, ended, exiting, runtime, shell
 
 
 def test_a_successful_create(rig: Rig) -> None:
@@ -86,3 +90,26 @@ def test_its_files_are_its_own(rig: Rig, name: str) -> None:
     rig.launch(runtime(*SLEEP), umask=0)
     rig.made()
     assert (rig / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_runtime_has_a_score_and_a_keyring_of_its_own(rig: Rig) -> None:
+    """A child of vfork shares the shim's memory: its score must not become the shim's."""
+    number = 250 if platform.machine() == "x86_64" else 219
+    keyring = f"import ctypes; print(ctypes.CDLL(None).syscall({number}, 0, -3, 0))"
+    script = f"exec >told; cat /proc/self/oom_score_adj; {sys.executable} -ISc '{keyring}'"
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    rig.launch(runtime(*shell(f"{script}; exec sleep 1000")), "--oom-score-adj", str(own + 1))
+    rig.running()
+    score, ring = map(int, (rig / "told").read_text().split())
+    ours: int = ctypes.CDLL(None).syscall(number, 0, -3, 0)
+    assert score == own + 1
+    assert ring > 0
+    assert ring != ours
+    assert int(Path(f"/proc/{rig.pid}/oom_score_adj").read_text()) == own
+
+
+@pytest.mark.parametrize("score", ["", "x", "1001", "-1001", "0 1"])
+def test_what_is_no_score(rig: Rig, score: str) -> None:
+    """It is refused before anything is made."""
+    rig.launch(runtime(*SLEEP), "--oom-score-adj", score)
+    assert "--oom-score-adj takes -1000 to 1000" in rig.refused("options")["error"]

@@ -381,7 +381,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system: 256 KiB."""
     path = tmp_path / "disk"
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=20", "none", str(path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k,nr_inodes=20,mode=755", "none", str(path)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("no tmpfs can be mounted here")
     yield path
@@ -638,3 +638,113 @@ def test_a_log_that_is_no_fifo(rig: Rig) -> None:
     (rig / "stdout").touch()
     rig.launch(runtime(*SLEEP), *options)
     assert rig.refused("stdio")["error"].endswith("is not a fifo")
+
+
+# ---- what isn't ours -----------------------------------------------------------------------
+
+
+def precious(rig: Rig) -> Path:
+    """Return a file that isn't a log, and of which nothing may change."""
+    path = rig / "precious"
+    path.write_bytes(b"precious\n")
+    return path
+
+
+def _link(path: Path, target: Path) -> None:
+    path.symlink_to(target)
+
+
+def _fifo(path: Path, target: Path) -> None:
+    os.mkfifo(path, 0o600)
+
+
+def _others_may_write(path: Path, target: Path) -> None:
+    path.write_bytes(b"mine\n")
+    path.chmod(0o666)
+
+
+def _foreign(path: Path, target: Path) -> None:
+    path.write_bytes(b"mine\n")
+    os.chown(path, 65534, 65534)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+strange = pytest.mark.parametrize(
+    "spoil", [_link, _fifo, _others_may_write, pytest.param(_foreign, marks=as_root)]
+)
+
+
+@strange
+def test_a_log_that_is_not_ours(rig: Rig, spoil: Callable[[Path, Path], None]) -> None:
+    """A link there had root append to any file of the host what a container printed."""
+    target = precious(rig)
+    log = Log(rig, max_bytes=MUCH, files=2)
+    spoil(log.path, target)
+    before = log.path.lstat()
+    rig.launch(runtime(*SLEEP), *log.options())
+    assert "isn't a file of ours alone" in rig.refused("files")["error"]
+    assert target.read_bytes() == b"precious\n"
+    assert log.path.lstat() == before
+
+
+@pytest.mark.parametrize(
+    "kind", ["link", "writable", pytest.param("foreign", marks=as_root), "file", "none"]
+)
+def test_a_directory_that_is_not_ours(rig: Rig, kind: str) -> None:
+    """Whoever may write there can put a link in place of any file that the shim makes."""
+    directory, elsewhere = rig / "logs", rig / "elsewhere"
+    elsewhere.mkdir()
+    if kind == "link":
+        directory.symlink_to(elsewhere)
+    elif kind == "file":
+        directory.write_bytes(b"")
+    elif kind != "none":
+        directory.mkdir()
+    if kind == "writable":
+        directory.chmod(0o777)
+    if kind == "foreign":
+        os.chown(directory, 65534, 65534)
+    log = Log(rig, directory / "e.log", max_bytes=MUCH, files=2)
+    rig.launch(runtime(*SLEEP), *log.options())
+    said = "cannot look at" if kind == "none" else "isn't a directory of ours alone"
+    assert said in rig.refused("files")["error"]
+    assert list(elsewhere.iterdir()) == []
+
+
+@strange
+def test_a_rotation_stops_at_what_is_not_ours(
+    rig: Rig, spoil: Callable[[Path, Path], None]
+) -> None:
+    """It isn't replaced nor renamed; the log keeps to its bound, and the writer goes on."""
+    target = precious(rig)
+    log = Log(rig, max_bytes=LEAST_BYTES, files=3)
+    obstacle = Path(f"{log.path}.1")
+    spoil(obstacle, target)
+    before = obstacle.lstat()
+    sleeping(rig, log)
+    fd = log.writer()
+    write_all(fd, (b"x" * 99 + b"\n") * 3000)
+    wait_for(drained(rig, fd), "a shim that has read it")
+    assert 0 < log.path.stat().st_size <= LEAST_BYTES
+    assert obstacle.lstat() == before
+    assert not Path(f"{log.path}.2").exists()
+    assert target.read_bytes() == b"precious\n"
+    finish_writers(rig, fd)
+    [entry] = rig.log()
+    assert entry["msg"] == f"cannot rotate the log {log.path}: it isn't a file of ours alone"
+
+
+def test_a_link_that_comes_in_its_place(rig: Rig) -> None:
+    """After a rotation the next file is made, and what stands there instead isn't written to."""
+    target = precious(rig)
+    log = Log(rig, max_bytes=LEAST_BYTES, files=1)
+    sleeping(rig, log)
+    fd = log.writer()
+    write_all(fd, b"line\n")
+    wait_for(lambda: log.text() == b"line\n", "a record")
+    log.path.unlink()
+    log.path.symlink_to(target)
+    write_all(fd, (b"x" * 99 + b"\n") * 3000)
+    wait_for(drained(rig, fd), "a shim that has read it")
+    assert target.read_bytes() == b"precious\n"
+    finish_writers(rig, fd)

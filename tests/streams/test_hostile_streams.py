@@ -414,3 +414,61 @@ async def test_scheduling_is_not_inherited(supervisor: OpenSupervisor, bundle: M
                     "disk": "none",
                     "memory": {"default"},
                 }
+
+
+def unfit_sockets(stream: str) -> list[socket.socket]:
+    """Return sockets that can be no such stream."""
+    unix, inet = socket.AF_UNIX, socket.AF_INET
+    listening = [socket.socket(unix), socket.socket(inet)]
+    listening[0].bind("\0ts-" + os.urandom(8).hex())
+    listening[1].bind(("127.0.0.1", 0))
+    for one in listening:
+        one.listen()
+    unconnected = [socket.socket(unix), socket.socket(inet)]
+    unconnected.append(socket.socket(unix, socket.SOCK_SEQPACKET))
+    if stream != "stdin":
+        unconnected.append(socket.socket(inet, socket.SOCK_DGRAM))
+    return listening + unconnected
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_sockets_that_can_be_no_stream(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, stream: str, blocking: bool
+) -> None:
+    """One that listens was taken as stdin, and the program waited for ever."""
+    async with supervisor(root) as sup:
+        there = sorted(os.listdir(root))
+        for one in unfit_sockets(stream):
+            with one:
+                one.setblocking(blocking)
+                with pytest.raises(InvalidValue, match=rf"{stream}.*(listens|isn't connected)"):
+                    await run_container(bundle("cat"), supervisor=sup, **{stream: one})
+                assert one.getblocking() == blocking
+        assert sorted(os.listdir(root)) == there
+
+
+async def test_sockets_that_were_closed_since(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """What they have still got is read, to its end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    unix, other = socket.socketpair()
+    datagrams, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, unix, datagrams, sender:
+        for one in (theirs, other):
+            one.sendall(b"words\n")
+            one.close()
+        ours.shutdown(socket.SHUT_WR)
+        sender.send(b"words\n")
+        async with supervisor() as sup:
+            for one in (ours, unix):
+                done = await run_container(
+                    bundle("cat"), supervisor=sup, stdin=one, capture_stdout=True
+                )
+                assert done.stdout == b"words\n"
+            first = bundle("sh", "-c", "read line; echo $line")
+            done = await run_container(first, supervisor=sup, stdin=datagrams, capture_stdout=True)
+            assert done.stdout == b"words\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -15,7 +16,17 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from supervisor import LOG, PIPE, STDOUT, InvalidValue, LogFile, LogRecord, Logs, Process
+from supervisor import (
+    LOG,
+    PIPE,
+    STDOUT,
+    InvalidValue,
+    LogFile,
+    LogRecord,
+    Logs,
+    Process,
+    StateCorrupt,
+)
 from supervisor._logs import log_tail
 from supervisor.stdio import LogFiles
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -409,3 +420,61 @@ def test_bad_bounds(wrong: dict[str, Any]) -> None:
     """Bounds that can't be kept are refused."""
     with pytest.raises(InvalidValue):
         LogFile(**wrong)
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "writable", "foreign"])
+async def test_a_log_directory_that_is_not_ours(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, kind: str
+) -> None:
+    """A link had the logs written elsewhere, with root's rights; a file was taken for a process."""
+    elsewhere = workdir / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        logs = root / "a" / "logs"
+        if kind == "link":
+            logs.symlink_to(elsewhere)
+        elif kind == "file":
+            logs.write_bytes(b"")
+        else:
+            logs.mkdir()
+        if kind == "writable":
+            logs.chmod(0o777)
+        if kind == "foreign":
+            if os.geteuid() != 0:
+                pytest.skip("needs root, to be somebody else")
+            os.chown(logs, 65534, 65534)
+        with pytest.raises(StateCorrupt, match="no log can be in it"):
+            await box.exec(["echo", "words"], id="e", stdout=LOG)
+        assert not (root / "a" / "e").exists()
+        assert list(elsewhere.iterdir()) == []
+        assert elsewhere.stat().st_mode & 0o777 == 0o700
+        if kind in ("link", "file"):
+            logs.unlink()
+        else:
+            logs.rmdir()
+        process = await box.exec(["echo", "words"], id="e", stdout=LOG)
+        await process.wait()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "writable"])
+async def test_a_log_that_is_not_ours_is_not_read(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, kind: str
+) -> None:
+    """What a link leads to isn't the container's; and opening a fifo waited, in Trio's thread."""
+    other = workdir / "other"
+    other.write_bytes(b"2026-01-31T12:34:56.123456789Z stdout F secret\n")
+    async with supervisor(root) as sup:
+        async with await sup.create("a", bundle("true"), stdout=LOG) as box:
+            await box.start()
+            await box.wait()
+            log = root / "a" / "logs" / "init.log"
+            log.unlink()
+            if kind == "link":
+                log.symlink_to(other)
+            elif kind == "fifo":
+                os.mkfifo(log)
+            else:
+                log.write_bytes(other.read_bytes())
+                log.chmod(0o666)
+            assert [record async for record in box.logs()] == []

@@ -121,6 +121,12 @@ def every_kind() -> list[SupervisorError]:
         "RuntimeFailed": supervisor.RuntimeFailed("no", command=["a"], returncode=1, reason="x"),
         "RuntimeNotFound": supervisor.RuntimeNotFound("no", name="runc"),
         "ShimNotFound": supervisor.ShimNotFound("no", path="/s"),
+        "StreamFailed": supervisor.StreamFailed(
+            "no", stream="stdin", errno=errno.EIO, status=status, container="a", **said
+        ),
+        "StreamFull": supervisor.StreamFull(
+            "no", stream="stdout", errno=errno.ENOSPC, status=status, container="a", **said
+        ),
         "StateCorrupt": supervisor.StateCorrupt("/p", "why"),
     }
     kinds = [getattr(supervisor, name) for name in supervisor.__all__]
