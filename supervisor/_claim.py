@@ -23,7 +23,6 @@ from .state import (
     Lock,
     RootLayout,
     distrust,
-    distrust_directory,
 )
 
 logger: Final = logging.getLogger("supervisor")
@@ -117,12 +116,13 @@ def _require_trusted(place: str) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     try:
-        why = distrust_directory(place)
+        status = os.lstat(place)
     except FileNotFoundError:
         return sizes
+    why = "is a link" if stat.S_ISLNK(status.st_mode) else distrust(status)
     if why is not None:
         raise StateCorrupt(place, f"it {why}: it was not made by us, and is left as it is")
-    for name in _FILES:
+    for name in _FILES if stat.S_ISDIR(status.st_mode) else ():
         path = os.path.join(place, name)
         with contextlib.suppress(FileNotFoundError):
             status = os.lstat(path)

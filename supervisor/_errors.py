@@ -394,8 +394,8 @@ class StreamFailed(InfrastructureError, OSError):
         container: str | None = None,
     ) -> None:
         super().__init__(message, container=container)
-        self.errno = errno
-        self.strerror = os.strerror(errno)
+        self.errno: int | None = errno
+        self.strerror: str | None = os.strerror(errno)
         self.stream = stream
         self.status: ExitStatus | None = status
         self.stdout: bytes | None = stdout

@@ -116,7 +116,7 @@ class ProcessTask:
         self._container_record = Original(directory.init.record)
         self._streams = Streams(layout, record, self._control, container=container)
         self._ended_at = math.inf
-        self.delivery = Delivery(
+        self.delivery: Delivery = Delivery(
             layout,
             record,
             self._control,

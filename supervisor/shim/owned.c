@@ -75,8 +75,14 @@ static bool may_be_read(int directory, int number, const char *words) {
     return right;
 }
 
+static bool is_our_file(const char *path) {
+    int fd = open_ours(AT_FDCWD, path, O_PATH, S_IFREG);
+    if (fd >= 0) close(fd);
+    return fd >= 0;
+}
+
 bool is_nobody_elses(const char *directory, const char *words) {
-    if (!is_there(AT_FDCWD, directory)) return true;
+    if (!is_there(AT_FDCWD, directory) || is_our_file(directory)) return true;
     int fd = open_ours(AT_FDCWD, directory, DIRECTORY_FLAGS, S_IFDIR);
     bool right = fd >= 0;
     for (int i = 0; right && i < FILES; i++) right = may_be_read(fd, i, words);

@@ -15,6 +15,7 @@ import attrs
 import pytest
 
 from supervisor import CleanupIncomplete, ContainerExists, InvalidValue, State
+from supervisor._claim import is_ours
 from supervisor.cgroups import Hierarchies
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
@@ -190,3 +191,20 @@ async def test_a_cgroup_that_somebody_is_in(
             stranger.kill()
         await (await sup.create("web", bundle("true"))).delete(force=True)
         assert not place.exists()
+
+
+async def test_a_file_of_ours_is_no_strangers(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """A runtime may keep a file there, or what we don't know: that is its business."""
+    async with supervisor(root) as sup:
+        web = await sup.create("web", bundle("true"))
+        core = web._core
+        assert core.lock is not None
+        place = root / ".runtime/web"
+        moved = place.rename(root / ".runtime/moved")
+        place.touch()
+        assert await is_ours(core.host, core.layout, core.record, core.lock)
+        place.unlink()
+        moved.rename(place)
+        await web.delete(force=True)
