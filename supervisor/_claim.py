@@ -149,7 +149,8 @@ def _words(layout: ContainerLayout) -> str:
 
 def _is_mentioned(record: ContainerRecord, layout: ContainerLayout, name: str) -> bool:
     words = os.fsencode(_words(layout))
-    with contextlib.suppress(OSError), open(os.path.join(_place(record), name), "rb") as file:
+    path = os.path.join(_place(record), name)
+    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
         content = file.read()
-        return any(words + end in content for end in (b'"', b"/"))
+        return words + b'"' in content or words + b"/" in content
     return False

@@ -65,14 +65,15 @@ class Delivery:
 
         It won't if nobody has taken any of it for ``deadlines.drain``, or its shim is gone.
         """
-        while self._is_late():
+        while self.is_late():
             moves = self._copied.moves
             with within(self._drain) as scope:
-                while self._is_late() and self._copied.moves == moves:
+                while self.is_late() and self._copied.moves == moves:
                     await trio.sleep(_POLL_SECONDS)
             self._given_up = scope.cancelled_caught and self._copied.moves == moves
 
-    def _is_late(self) -> bool:
+    def is_late(self) -> bool:
+        """Whether somebody may still take some of what an ended process wrote."""
         gone = self._shim_gone()  # before the look: what it says last counts
         self.look()
         return bool(self._copied.late) and not gone and not self._given_up

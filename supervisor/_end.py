@@ -161,8 +161,7 @@ async def _delete(core: Core) -> None:
             core.host.reach(Point.DELETE_INTENDED)
         with shielded(core.host.deadlines.cleanup):
             await _end_processes(core)
-        with shielded(core.host.deadlines.cleanup):
-            await _deliver(core)
+        await _deliver(core)
         core.host.reach(Point.PROCESSES_ENDED)
         execs = list(core.execs.values())
         await dispose(core.host, Estate(layout=core.layout, record=core.record, lock=core.lock))
@@ -181,9 +180,13 @@ async def _delete(core: Core) -> None:
 
 async def _deliver(core: Core) -> None:
     """Let whoever reads what was written take it, as long as they do: then its copiers end."""
-    async with trio.open_nursery() as nursery:
-        for process in (core.init, *core.execs.values()):
-            nursery.start_soon(process.delivery.wait)
+    deliveries = [process.delivery for process in (core.init, *core.execs.values())]
+    late = [delivery for delivery in deliveries if delivery.is_late()]
+    if late:
+        with shielded(core.host.deadlines.cleanup):
+            async with trio.open_nursery() as nursery:
+                for delivery in late:
+                    nursery.start_soon(delivery.wait)
 
 
 async def _end_processes(core: Core) -> None:
