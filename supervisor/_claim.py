@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from ._errors import ContainerExists, StateCorrupt
 from ._host import Host
@@ -30,6 +30,7 @@ logger: Final = logging.getLogger("supervisor")
 # Where runtimes keep what they know of a container, below DIRECTORY/ID: runc and youki; crun. And
 # crun's copy of the spec, which is there before the rest, and needn't name the bundle.
 _STATES: Final = frozenset({"state.json", "status"})
+_ANNOTATION: Final = "org.trio-supervisor.bundle"
 _FILES: Final = ("state.json", "status", "config.json")
 
 
@@ -136,6 +137,17 @@ def _require_trusted(place: str) -> dict[str, int]:
 def proof(record: ContainerRecord) -> Sequence[str]:
     """Return by what a keeper knows ours: a directory, and what a file in it must have in it."""
     return [_place(record), _words(RootLayout(record.root).container(record.id))]
+
+
+def with_proof(spec: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:
+    """Return a spec that names our bundle, where others may have containers in the runtime's root.
+
+    crun copies it before it writes anything else: so a create that is killed leaves whose it was.
+    """
+    if not is_shared(record):
+        return spec
+    words = _words(RootLayout(record.root).container(record.id))
+    return {**spec, "annotations": {**(spec.get("annotations") or {}), _ANNOTATION: words}}
 
 
 def _place(record: ContainerRecord) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from ._checkpoint import CheckpointOptions, with_criu
+from ._claim import with_proof
 from ._core import Core
 from ._errors import BundleInvalid, IdsExhausted, InvalidValue, RuntimeFailed
 from ._host import Host
@@ -189,6 +190,7 @@ def draft(
     spec = for_runtime(spec, site.runtime.path)
     root_options = bundle.shim_options(directory, ids)
     record = _container_record(host, site, bundle, order, cgroup=cgroup)
+    spec = with_proof(spec, record)
     image = None if order.checkpoint is None else _checkpoint_path(order.checkpoint, bundle)
     stdio = order.stdio
     if order.gate is not None:

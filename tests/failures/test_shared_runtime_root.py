@@ -136,6 +136,20 @@ async def test_what_a_killed_create_of_ours_has_left_is_removed(
         assert not begun.exists()
 
 
+async def test_what_a_runtime_copies_first_names_its_bundle(
+    supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, shared: Runtime
+) -> None:
+    """crun's copy of the spec is all that a killed create leaves; its root is the user's own."""
+    async with supervisor(workdir / "one", runtime=shared) as one:
+        mine = await one.create("web", bundle("true"))
+        spec = Path(mine._core.layout.config).read_bytes()
+        begun = forget(shared, "web")
+        begun.mkdir()
+        (begun / "config.json").write_bytes(spec)
+        await mine.delete(force=True)
+        assert not begun.exists()
+
+
 @pytest.mark.parametrize("taken", [False, True], ids=["ours", "anothers"])
 async def test_the_keeper_too(
     supervisor: OpenSupervisor,
