@@ -14,6 +14,8 @@ import stat
 from collections.abc import Sequence
 from typing import Any, Final
 
+import trio
+
 from ._errors import ContainerExists, StateCorrupt
 from ._host import Host
 from .oci import Caller, ask_bundle
@@ -23,6 +25,7 @@ from .state import (
     Lock,
     RootLayout,
     distrust,
+    is_argument,
 )
 
 logger: Final = logging.getLogger("supervisor")
@@ -32,6 +35,7 @@ logger: Final = logging.getLogger("supervisor")
 _STATES: Final = frozenset({"state.json", "status"})
 _ANNOTATION: Final = "org.trio-supervisor.bundle"
 _FILES: Final = ("state.json", "status", "config.json")
+_FIFO: Final = "exec.fifo"  # what `start` opens: runc and crun make it first
 
 
 def is_shared(record: ContainerRecord) -> bool:
@@ -101,6 +105,8 @@ async def is_ours(host: Host, layout: ContainerLayout, record: ContainerRecord, 
         # A create that was cut short has left it.
         if any(_is_mentioned(record, layout, name) for name in known):
             return True
+        if not any(known.values()) and await trio.to_thread.run_sync(_remove_begun, record):
+            return False
     logger.warning(
         "container %s: %s may be somebody else's, who shares the runtime's root: it is left there",
         record.id,
@@ -148,6 +154,22 @@ def with_proof(spec: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:
         return spec
     words = _words(RootLayout(record.root).container(record.id))
     return {**spec, "annotations": {**(spec.get("annotations") or {}), _ANNOTATION: words}}
+
+
+def _remove_begun(record: ContainerRecord) -> bool:
+    """Remove what a create had made before it wrote whose it is, if no create is under way.
+
+    Whoever makes a container of that id has it among its arguments.
+    """
+    place = _place(record)
+    with contextlib.suppress(OSError):
+        names = os.listdir(place)
+        if {_FIFO, *_FILES}.issuperset(names) and not is_argument(record.id):
+            for name in names:
+                os.unlink(os.path.join(place, name))
+            os.rmdir(place)
+            return True
+    return False
 
 
 def _place(record: ContainerRecord) -> str:

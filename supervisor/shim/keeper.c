@@ -93,6 +93,11 @@ static void run_if(bool (*may)(const char *directory, const char *words), char *
     if (words[0] != NULL && words[1] != NULL && may(words[0], words[1])) run_command(words + 2);
 }
 
+static void run_owned(char **words) {
+    run_if(is_owned, words);
+    if (words[0] != NULL) remove_begun(words[0]);
+}
+
 /* A shim may just be writing its first file into a directory that we remove: once more, then. Only
  * the name of the very directory that was emptied goes. */
 static void remove_directory(int parent, const char *name, int directory) {
@@ -119,7 +124,7 @@ static void end(char **words) {
 
 static void clean(char **words) {
     if (strcmp(words[0], "run") == 0) run_command(words + 1);
-    else if (strcmp(words[0], "owned") == 0) run_if(is_owned, words + 1);
+    else if (strcmp(words[0], "owned") == 0) run_owned(words + 1);
     else if (strcmp(words[0], "private") == 0) run_if(is_nobody_elses, words + 1);
     else if (words[1] == NULL) return;
     else if (strcmp(words[0], "cgroup") == 0) remove_group(words[1], PATIENCE_MS);

@@ -89,3 +89,87 @@ bool is_nobody_elses(const char *directory, const char *words) {
     if (fd >= 0) close(fd);
     return right;
 }
+
+/* ---- what a killed create has begun ------------------------------------------------------ */
+
+enum { NAMESPACE_SIZE = 64, ARGUMENTS_SIZE = 128 * 1024 };
+
+/* What runc and crun make before any of their files; and these, as long as they are empty. */
+static bool is_begun(int directory, const char *name, void *begun) {
+    struct stat status;
+    bool right = strcmp(name, "exec.fifo") == 0;
+    for (int i = 0; !right && i < FILES; i++)
+        right = strcmp(name, files[i]) == 0 &&
+                fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_size == 0;
+    return *(bool *)begun = right;
+}
+
+static bool namespace_of(int process, char name[NAMESPACE_SIZE]) {
+    ssize_t n = readlinkat(process, "ns/pid", name, NAMESPACE_SIZE - 1);
+    if (n >= 0) name[n] = '\0';
+    return n >= 0;
+}
+
+struct search {
+    const char *word;
+    bool found;
+    char namespace[NAMESPACE_SIZE];
+};
+
+static bool has_argument(int process, const char *word) {
+    static char text[ARGUMENTS_SIZE];
+    bool found = false;
+    int fd = openat(process, "cmdline", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (n > 0) text[n] = '\0';
+    for (char *at = text; n > 0 && !found && at < text + n; at += strlen(at) + 1)
+        found = strcmp(at, word) == 0;
+    if (fd >= 0) close(fd);
+    return found;
+}
+
+/* Other users' processes, and those of containers, are none of our business: to read their
+ * arguments may wait for them. */
+static bool look_at(int proc, const char *name, void *data) {
+    struct search *search = data;
+    char namespace[NAMESPACE_SIZE];
+    struct stat status;
+    int fd = name[0] < '1' || name[0] > '9' ? -1 : openat(proc, name, O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return true;
+    search->found = fstat(fd, &status) == 0 && status.st_uid == geteuid() &&
+                    namespace_of(fd, namespace) && strcmp(namespace, search->namespace) == 0 &&
+                    has_argument(fd, search->word);
+    close(fd);
+    return !search->found;
+}
+
+static bool is_argument(const char *word) {
+    struct search search = {.word = word, .found = true};
+    int proc = open("/proc", DIRECTORY_FLAGS | O_CLOEXEC);
+    int self = proc < 0 ? -1 : openat(proc, "self", O_DIRECTORY | O_CLOEXEC);
+    if (self >= 0 && namespace_of(self, search.namespace)) {
+        search.found = false;
+        for_each(proc, look_at, &search);
+    }
+    if (self >= 0) close(self);
+    if (proc >= 0) close(proc);
+    return search.found;
+}
+
+static bool unlink_entry(int directory, const char *name, void *data) {
+    (void)data;
+    unlinkat(directory, name, 0);
+    return true;
+}
+
+void remove_begun(const char *directory) {
+    const char *name;
+    bool begun = true;
+    int parent = open_parent(directory, &name);
+    int fd = parent < 0 ? -1 : open_ours(parent, name, DIRECTORY_FLAGS, S_IFDIR);
+    if (fd < 0) return;
+    for_each(fd, is_begun, &begun);
+    if (!begun || is_argument(name)) return;
+    for_each(fd, unlink_entry, NULL);
+    unlinkat(parent, name, AT_REMOVEDIR);
+}

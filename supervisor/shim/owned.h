@@ -12,4 +12,8 @@ bool is_owned(const char *directory, const char *words);
  * ours, and those that name a bundle name WORDS. For a runtime's root that is only ours. */
 bool is_nobody_elses(const char *directory, const char *words);
 
+/* Removes DIRECTORY if a create was killed before it had written whose it is, and none is under way
+ * now: whoever makes a container of that id has it among its arguments. */
+void remove_begun(const char *directory);
+
 #endif

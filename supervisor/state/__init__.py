@@ -15,7 +15,7 @@ Layers, each importing only from those above it::
     _lock         Lock, held
     _claims       which ids of the host are taken
     _layout       names and paths below a root
-    _procfs       boot id, start times, parents
+    _procfs       boot id, start times, parents, arguments
 
 The disk is the truth: nothing here keeps anything in memory that the next process couldn't
 read again.
@@ -48,7 +48,7 @@ from ._models import (
     process_object,
 )
 from ._owner import distrust, distrust_directory, distrust_way
-from ._procfs import Stat, boot_id, look_at, start_time
+from ._procfs import Stat, boot_id, is_argument, look_at, start_time
 
 __all__ = [
     "LINK",

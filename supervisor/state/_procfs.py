@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 import attrs
 
 from ._scarcity import scarce
@@ -67,6 +70,24 @@ def stat_fields(data: bytes) -> list[bytes]:
     no later one holds a parenthesis: the last one ends it.
     """
     return data.rpartition(b")")[2].split()
+
+
+def is_argument(word: str) -> bool:
+    """Whether any process of our user and our pid namespace has a word among its arguments.
+
+    Those of others are none of our business, and reading theirs may wait for them. This takes
+    some time where there are many processes: it is for a thread.
+    """
+    user, namespace, wanted = os.geteuid(), os.readlink("/proc/self/ns/pid"), os.fsencode(word)
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if os.stat(f"/proc/{name}").st_uid != user:
+                continue
+            if os.readlink(f"/proc/{name}/ns/pid") != namespace:
+                continue
+            if wanted in _read(f"/proc/{name}/cmdline").split(b"\0"):
+                return True
+    return False
 
 
 def _read(path: str) -> bytes:

@@ -272,7 +272,7 @@ class Box:
     def __init__(self, root: str, name: str) -> None:
         self.name = name
         self.path = os.path.join(root, name)
-        self.gate = os.path.join(self.path, "gate")
+        self.gate = os.path.join(self.path, "exec.fifo")
         self.file = os.path.join(self.path, "state")
         self.paused = os.path.join(self.path, "paused")
 
@@ -355,6 +355,7 @@ def create(box: Box, options: Options, faults: Misbehaviour, *, gated: bool = Tr
     except FileExistsError:
         complain(options, "a container of that id is half-made: delete --force it")
     os.mkfifo(box.gate)
+    shutil.copyfile(os.path.join(bundle, "config.json"), os.path.join(box.path, "config.json"))
     preserved = int(options.get("--preserve-fds", 0))
     pid = run_process(options, process, faults, box.gate if gated else None, preserved)
     box.save(pid, bundle)

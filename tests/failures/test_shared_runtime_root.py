@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -104,7 +109,28 @@ async def test_deleted_by_hand_and_taken_by_somebody_else(
         await other.delete(force=True)
 
 
-async def test_what_is_nobodys_for_certain_is_left(
+@contextlib.contextmanager
+def creating(id: str) -> Iterator[None]:
+    """Somebody's create of that id, that takes its time."""
+    command = [sys.executable, "-c", "input()", "create", id]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        yield
+        process.communicate(b"\n")
+
+
+@contextlib.contextmanager
+def begun_again(shared: Runtime, id: str, files: Sequence[str] = ()) -> Iterator[Path]:
+    """What a create makes first, in place of what the runtime knew of a container."""
+    begun = forget(shared, id)
+    begun.mkdir()
+    os.mkfifo(begun / "exec.fifo")
+    for name in files:
+        (begun / name).write_text("")
+    yield begun
+    shutil.rmtree(begun, ignore_errors=True)
+
+
+async def test_what_somebody_is_creating_is_left(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
     workdir: Path,
@@ -114,11 +140,60 @@ async def test_what_is_nobodys_for_certain_is_left(
     """Another one's create may just have made its directory: that is said, and nothing deleted."""
     async with supervisor(workdir / "one", runtime=shared) as one:
         mine = await one.create("web", bundle("true"))
-        begun = forget(shared, "web")
-        begun.mkdir()
-        await mine.delete(force=True)
-        assert begun.is_dir() and str(begun) in caplog.text
-        begun.rmdir()
+        with begun_again(shared, "web") as begun, creating("web"):
+            await mine.delete(force=True)
+            assert os.listdir(begun) == ["exec.fifo"] and str(begun) in caplog.text
+
+
+@pytest.mark.parametrize("name", ["state.json", "config.json", "something"])
+async def test_what_is_nobodys_for_certain_is_left(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    workdir: Path,
+    shared: Runtime,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    """A create has got further, and it doesn't say that it was ours."""
+    async with supervisor(workdir / "one", runtime=shared) as one:
+        mine = await one.create("web", bundle("true"))
+        with begun_again(shared, "web") as begun:
+            (begun / name).write_text("{}")
+            await mine.delete(force=True)
+            assert (begun / name).read_text() == "{}" and str(begun) in caplog.text
+
+
+@pytest.mark.parametrize("files", [(), ("config.json",)], ids=["fifo", "empty file"])
+async def test_what_a_killed_create_has_begun_is_removed(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    workdir: Path,
+    shared: Runtime,
+    files: Sequence[str],
+) -> None:
+    """Nothing says whose it was, but nobody makes a container of that id: it would stay taken."""
+    async with supervisor(workdir / "one", runtime=shared) as one:
+        mine = await one.create("web", bundle("true"))
+        with begun_again(shared, "web", files) as begun, creating("website"):
+            await mine.delete(force=True)
+            assert not begun.exists()
+        again = await one.create("web", bundle("true"))
+        await again.delete()
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["nobody", "somebody"])
+async def test_the_keeper_removes_what_was_begun(
+    bundle: MakeBundle, workdir: Path, shared: Runtime, cgroup_parent: str, busy: bool
+) -> None:
+    """A killed supervisor's keeper does the same."""
+    with contextlib.ExitStack() as stack:
+        root, box = workdir / "one", {"web": bundle("sleep", "60").path}
+        with victim(shared, cgroup_parent, root, leash=True, containers=box):
+            begun = stack.enter_context(begun_again(shared, "web", ["config.json"]))
+            if busy:
+                stack.enter_context(creating("web"))
+        await until(lambda: not (root / "web").exists(), "the keeper has cleaned up")
+        assert begun.exists() == busy
 
 
 async def test_what_a_killed_create_of_ours_has_left_is_removed(
