@@ -81,6 +81,7 @@ __all__ = [
     "dump",
     "give_back",
     "held",
+    "is_argument",
     "is_process_id",
     "kind_of",
     "known_keys",

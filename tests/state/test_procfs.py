@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from supervisor._errors import TooManyFiles
 from supervisor.state import _procfs as procfs
-from supervisor.state import boot_id, look_at, start_time
+from supervisor.state import boot_id, is_argument, look_at, start_time
+from tests.support.runtimes import needs_root
 
 from .processes import line, python
 from .settings import THOROUGH
@@ -112,3 +114,30 @@ def test_the_boot_id_is_one() -> None:
     """It is the same each time, a UUID, without a line end."""
     assert boot_id() == boot_id()
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", boot_id())
+
+
+WORD = "a-word-that-nobody-else-says"
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("prefix", "seen"),
+    [
+        pytest.param([], True, id="ours"),
+        pytest.param(["unshare", "--user"], True, id="in a user namespace"),
+        pytest.param(["unshare", "--pid", "--fork"], False, id="in a container"),
+        pytest.param(["setpriv", "--reuid=12345", "--clear-groups"], False, id="another user's"),
+    ],
+)
+def test_whose_arguments_count(prefix: list[str], seen: bool) -> None:
+    """Ours do, wherever the word stands; to read a container's may wait for that."""
+    script = """read -r word; exec sh -c 'echo up; read -r _' "$word" last"""
+    with subprocess.Popen(
+        [*prefix, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        print(WORD, file=process.stdin, flush=True)  # what starts it in there doesn't have it
+        assert line(process.stdout) == "up"
+        assert is_argument(WORD) == seen
+        process.communicate("\n")
+    assert not is_argument(WORD)
