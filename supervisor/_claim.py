@@ -26,6 +26,7 @@ from .state import (
     RootLayout,
     distrust,
     is_argument,
+    lenient,
 )
 
 logger: Final = logging.getLogger("supervisor")
@@ -162,7 +163,7 @@ def _remove_begun(record: ContainerRecord) -> bool:
     Whoever makes a container of that id has it among its arguments.
     """
     place = _place(record)
-    with contextlib.suppress(OSError):
+    with lenient():
         names = os.listdir(place)
         if {_FIFO, *_FILES}.issuperset(names) and not is_argument(record.id):
             for name in names:
@@ -184,7 +185,7 @@ def _words(layout: ContainerLayout) -> str:
 def _is_mentioned(record: ContainerRecord, layout: ContainerLayout, name: str) -> bool:
     words = os.fsencode(_words(layout))
     path = os.path.join(_place(record), name)
-    with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:
+    with lenient(), open(path, "rb", buffering=0) as file:
         content = file.read()
         return words + b'"' in content or words + b"/" in content
     return False

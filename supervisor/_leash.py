@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import trio
 
@@ -23,6 +23,7 @@ from .state import (
     close_in_children,
     lifted,
     lifted_pipe,
+    scarce,
 )
 
 _KEEPER_SECONDS = 15.0
@@ -116,7 +117,7 @@ class Keeper:
             apart: by what files the keeper gets into a cgroup of its own.
         """
         binary = find_binary("supervisor-keeper")
-        with contextlib.ExitStack() as undo, _scarce():
+        with contextlib.ExitStack() as undo, scarce():
             pidfd = lifted(os.pidfd_open(os.getpid()))
             undo.callback(os.close, pidfd)
             read_fd, write_fd = lifted_pipe()
@@ -186,14 +187,6 @@ class Keeper:
             trio.lowlevel.notify_closing(self._life)
             os.close(self._life)
             self._life = -1
-
-
-@contextlib.contextmanager
-def _scarce() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise scarcity(error) from error
 
 
 def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:

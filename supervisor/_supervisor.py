@@ -56,7 +56,7 @@ from .oci import (
     check_privileges,
 )
 from .shim import Leash, check_program, find_binary
-from .state import ContainerLayout, RootLayout, boot_id, check_id
+from .state import ContainerLayout, RootLayout, boot_id, check_id, scarce
 from .stdio import NullDevice, StdioArgument, TerminalArgument, opened, plan
 
 logger: Final = logging.getLogger("supervisor")
@@ -211,31 +211,36 @@ class Supervisor(Mapping[str, Container]):
         """
         self._require_open()
         self._check_free(id)
-        init = self._layout.container(id).init
-        order = Order(
-            stdio=plan(init, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal),
-            args=args,
-            env=env,
-            cwd=cwd,
-            labels=labels,
-            on_shim_lost=on_shim_lost,
-            checkpoint=checkpoint,
-            options=checkpoint_options,
-            gate=gate,
-            privileges=check_privileges(
-                capabilities=capabilities,
-                rlimits=rlimits,
-                oom_score_adj=oom_score_adj,
-                seccomp=seccomp,
-            ),
-        )
-        loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        with claimed_ids(loaded, self._layout.container(id).path) as claim:
-            drafted = draft(self._host, self._site(id), loaded, order, claim)
-            with self._being_made(id), opened(drafted.stdio, self._host.null) as ready, waiting():
-                async with self._creates:
-                    core = await self._make(drafted.having(ready))
-                return self._register(core)
+        with scarce():
+            init = self._layout.container(id).init
+            order = Order(
+                stdio=plan(init, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal),
+                args=args,
+                env=env,
+                cwd=cwd,
+                labels=labels,
+                on_shim_lost=on_shim_lost,
+                checkpoint=checkpoint,
+                options=checkpoint_options,
+                gate=gate,
+                privileges=check_privileges(
+                    capabilities=capabilities,
+                    rlimits=rlimits,
+                    oom_score_adj=oom_score_adj,
+                    seccomp=seccomp,
+                ),
+            )
+            loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+            with claimed_ids(loaded, self._layout.container(id).path) as claim:
+                drafted = draft(self._host, self._site(id), loaded, order, claim)
+                with (
+                    self._being_made(id),
+                    opened(drafted.stdio, self._host.null) as ready,
+                    waiting(),
+                ):
+                    async with self._creates:
+                        core = await self._make(drafted.having(ready))
+                    return self._register(core)
         raise SupervisorClosed("its supervisor was closed before it was made", container=id)
 
     @contextlib.contextmanager

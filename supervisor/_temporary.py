@@ -22,7 +22,7 @@ from ._abandoned import PREFIX, new_name, sweep_once
 from ._errors import InfrastructureError, InvalidValue, misplaced, scarcity
 from ._forks import Opener
 from ._witness import place
-from .state import Descriptor, close_in_children, distrust, distrust_way, lifted
+from .state import Descriptor, close_in_children, distrust, distrust_way, lenient, lifted
 
 PLACE: Final = "TRIO_SUPERVISOR_RUNTIME_DIR"
 """The environment variable that names a directory for them."""
@@ -209,7 +209,7 @@ def _is_in_memory(path: str) -> bool:
 
 @functools.cache
 def _kind(device: str) -> str:
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", errors="replace") as file:
+    with lenient(), open("/proc/self/mountinfo", errors="replace") as file:
         for line in file:
             fields, _, rest = line.partition(" - ")
             if fields.split(" ")[2] == device:

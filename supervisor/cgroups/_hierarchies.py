@@ -231,7 +231,9 @@ def _is_root() -> bool:
     try:
         with open("/proc/self/uid_map") as file:
             return file.read().split() == ["0", "0", "4294967295"]
-    except OSError:
+    except OSError as error:
+        if scarcity(error) is not error:
+            raise scarcity(error) from error
         return True
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import attrs
 
-from .._errors import BundleInvalid, InvalidValue
+from .._errors import BundleInvalid, InfrastructureError, InvalidValue
+from ..state._scarcity import scarce
 from ..state._text import check_int
 
 MAX_ID = 2**32 - 2
@@ -222,8 +223,10 @@ def _maps_of_namespace(joined: str, kind: str, *, path: str) -> list[IdMap]:
         )
     source = f"/proc/{match[1]}/{kind}_map"
     try:
-        with open(source) as file:
+        with scarce(), open(source) as file:
             return [IdMap(*map(int, line.split())) for line in file]
+    except InfrastructureError:
+        raise
     except OSError as error:
         raise BundleInvalid(
             f"the mappings of the user namespace at {joined} can't be read from {source}: "

@@ -12,6 +12,7 @@ from typing import overload
 import attrs
 
 from ..state import Block
+from ..state._scarcity import lenient
 from ._ids import IdMap, parse_id
 
 SIZE = 65536
@@ -27,11 +28,9 @@ Range = tuple[int, int]
 
 def read_lines(path: str) -> list[str]:
     """Return the lines of a file; none of one that can't be read."""
-    try:
-        with open(path, errors="replace") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []  # without the file, nobody has subordinate ids
+    with lenient(), open(path, errors="replace") as file:
+        return file.read().splitlines()
+    return []  # without the file, nobody has subordinate ids
 
 
 @attrs.frozen

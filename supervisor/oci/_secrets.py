@@ -11,9 +11,11 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Final
+
+from ..state._scarcity import lenient
 
 MAX_DIRECTORIES = 4096
 """How many are looked at below one. What is deeper in a larger tree is covered as a whole."""
@@ -46,10 +48,10 @@ def secrets_below(
         if not waiting:
             return
         path, level = waiting.popleft()
-        try:
+        secret: Sequence[str] = ()
+        directories: Sequence[str] = ()
+        with lenient():  # it may have gone
             secret, directories = look(path, identity=_identity(os.stat(path)))
-        except OSError:
-            continue  # it has gone
         yield from secret
         if levels is None or level < levels:
             waiting.extend((one, level + 1) for one in directories)

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from .._errors import InvalidValue, StateCorrupt
+from .._errors import InfrastructureError, InvalidValue, StateCorrupt
 from .._syscall import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 from ..state._files import read_found
 from ..state._scarcity import scarce
@@ -52,6 +52,8 @@ def _accounts(rootfs: str, user: str) -> list[tuple[str, int, int]]:
             lines = read_found(fd, path).decode(errors="replace").splitlines()
     except StateCorrupt as error:
         raise InvalidValue(f"user: {user!r} can't be looked up: {error}") from error
+    except InfrastructureError:
+        raise
     except OSError as error:
         raise InvalidValue(
             f"user: {user!r} can't be looked up in {path}: {error.strerror}"

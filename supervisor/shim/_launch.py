@@ -6,16 +6,16 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import attrs
 import trio
 
-from .._errors import ShimNotFound, StateCorrupt, scarcity
+from .._errors import ShimNotFound, StateCorrupt
 from .._forks import forked
 from .._pidfd import PidFd
 from .._within import within
-from ..state import ProcessLayout, held, lifted_pipe, read_shim
+from ..state import ProcessLayout, held, lifted_pipe, read_shim, scarce
 from ._fifos import send_line, signal_line
 from ._report import Made, Refused, parse_report
 
@@ -190,7 +190,7 @@ def launch(
     if leash is not None:
         arguments += ["--leash", str(leash)]
         fds = [*fds, *leash.fds]
-    with _scarce(), contextlib.ExitStack() as undo:
+    with scarce(), contextlib.ExitStack() as undo:
         report_fd, write_fd = lifted_pipe()
         undo.callback(os.close, report_fd)
         try:
@@ -242,7 +242,7 @@ def launch_keeper(
         The process that launches it, and ends at once.
     """
     command = [binary, str(fds), root, *(["make-root"] if make_root else []), *apart(ways)]
-    with _scarce():
+    with scarce():
         return _spawn(command, output=None, fds=fds.all)
 
 
@@ -275,11 +275,3 @@ def _is_ending(pid: int) -> bool:
     except OSError:
         return False
     return False
-
-
-@contextlib.contextmanager
-def _scarce() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise scarcity(error) from error

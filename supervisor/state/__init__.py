@@ -49,6 +49,7 @@ from ._models import (
 )
 from ._owner import distrust, distrust_directory, distrust_way
 from ._procfs import Stat, boot_id, is_argument, look_at, start_time
+from ._scarcity import lenient, scarce
 
 __all__ = [
     "LINK",
@@ -85,6 +86,7 @@ __all__ = [
     "is_process_id",
     "kind_of",
     "known_keys",
+    "lenient",
     "lifted",
     "lifted_pipe",
     "load",
@@ -98,6 +100,7 @@ __all__ = [
     "read_pid",
     "read_shim",
     "read_starttime",
+    "scarce",
     "start_time",
     "take",
     "write_new",

@@ -27,7 +27,7 @@ import attrs
 
 from .._errors import InvalidValue, TooManyFiles
 from ._lock import Lock
-from ._scarcity import scarce
+from ._scarcity import lenient, scarce
 
 DIRECTORY = "/run/trio-supervisor.ids"
 """A reboot, which ends all containers, empties it."""
@@ -239,7 +239,7 @@ def _noted(directory: str) -> set[Block]:
 
 def _read(path: str) -> list[str]:
     """Return what is in a note: its owner, and the blocks that a caller gave."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+    with lenient(), open(path, "rb") as file:
         return os.fsdecode(file.read(_MAX_BYTES)).split("\0")
     return [""]
 
@@ -318,7 +318,7 @@ def _mapped() -> Iterator[tuple[int, int]]:
     ours = os.readlink("/proc/self/ns/user")
     seen = {ours}
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
+        with lenient():
             namespace = os.readlink(f"/proc/{pid}/ns/user")
             if namespace not in seen:
                 seen.add(namespace)

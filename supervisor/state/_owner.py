@@ -5,12 +5,15 @@ Source: inode(7), user_namespaces(7).
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
 import stat
 from collections.abc import Iterator
 from os import geteuid
+
+from ._scarcity import lenient
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _UID_MAP = "/proc/self/uid_map"
@@ -100,9 +103,7 @@ def _is_unmapped(uid: int) -> bool:
     """Whether the uid stands for somebody outside of our user namespace: the machine's root."""
     if uid != _OVERFLOW_ID:
         return False
-    try:
-        with open(_UID_MAP) as file:
-            maps = [tuple(map(int, line.split())) for line in file]
-    except (OSError, ValueError):
-        return False
-    return not any(first <= uid < first + size for first, _, size in maps)
+    with contextlib.suppress(ValueError), lenient(), open(_UID_MAP) as file:
+        maps = [tuple(map(int, line.split())) for line in file]
+        return not any(first <= uid < first + size for first, _, size in maps)
+    return False

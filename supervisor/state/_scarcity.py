@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final
 
-from .._errors import scarcity
+from .._errors import InfrastructureError, scarcity
 
 
 class _Scarce:
@@ -25,6 +25,28 @@ class _Scarce:
 
 
 _SCARCE: Final = _Scarce()
+
+
+class _Lenient:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        _SCARCE.__exit__(kind, error, traceback)
+        return isinstance(error, OSError) and not isinstance(error, InfrastructureError)
+
+
+_LENIENT: Final = _Lenient()
+
+
+def lenient() -> _Lenient:
+    """Suppress an OSError that isn't one of those: what wasn't looked at may be there."""
+    return _LENIENT
 
 
 def scarce() -> _Scarce:

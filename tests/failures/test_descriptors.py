@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,6 +16,7 @@ import trio.lowlevel
 
 from supervisor import (
     PIPE,
+    Bundle,
     Deadlines,
     ExitStatus,
     InfrastructureError,
@@ -22,20 +25,31 @@ from supervisor import (
     TooManyFiles,
     open_supervisor,
 )
+from supervisor._temporary import _kind
+from supervisor.cgroups._hierarchies import _is_root
+from supervisor.oci._ranges import read_lines
+from supervisor.oci._secrets import secrets_below
+from supervisor.oci._users import find_user
 from supervisor.state import read_exit_status
+from supervisor.state._claims import _read
+from supervisor.state._owner import _is_unmapped
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import left, read_all, until
-from tests.support.runtimes import Choice
+from tests.support.runtimes import Choice, needs_root
 
-pytestmark = pytest.mark.runtimes("fake", "runc")
+pytestmark = pytest.mark.runtimes("fake", "crun", "runc")
 
 _MOST = 40
 
 
 @contextlib.contextmanager
 def only(free: int) -> Iterator[None]:
-    """Leave us so many descriptors, and no more; gaps between the open ones are filled."""
+    """Leave us so many descriptors, and no more; gaps between the open ones are filled.
+
+    Nor does anybody remember what was in a file: what a program does first is the worst case.
+    """
+    forget()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name)))
     fillers = []
@@ -49,6 +63,16 @@ def only(free: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for filler in fillers:
             os.close(filler)
+
+
+def forget() -> None:
+    """Empty the caches of all of our modules."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "supervisor":
+            for value in list(vars(module).values()):
+                clear = getattr(value, "cache_clear", None)
+                if clear is not None:
+                    clear()
 
 
 def _is_open(fd: int) -> bool:
@@ -90,6 +114,37 @@ async def test_create(
                 assert left(root) == [], free
                 raise
             await a.start()
+            await a.delete(force=True)
+
+        assert await _at_every_limit(attempt) > 4
+        await nothing_left()
+
+
+@pytest.mark.runtimes("crun", "runc")
+@needs_root
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"user": "daemon"}, id="user"),
+        pytest.param({"userns": "auto"}, id="userns"),
+        pytest.param({"hostname": "a", "network": "host", "init": True}, id="others"),
+    ],
+)
+async def test_a_bundle_and_its_container(
+    supervisor: OpenSupervisor, options: dict[str, Any], root: Path, nothing_left: NothingLeft
+) -> None:
+    """So do a bundle of the host's files, and a container with all that one can have."""
+    async with supervisor(root) as sup:
+
+        async def attempt(free: int) -> None:
+            with only(free), Bundle.from_host(["sleep", "60"], **options) as bundle:
+                a = await sup.create(
+                    "a",
+                    bundle,
+                    capabilities=["CAP_CHOWN"],
+                    rlimits={"nofile": 64},
+                    oom_score_adj=10,
+                )
             await a.delete(force=True)
 
         assert await _at_every_limit(attempt) > 4
@@ -286,3 +341,23 @@ async def test_capacity(supervisor: OpenSupervisor, bundle: MakeBundle, root: Pa
         assert len(made) >= promised - 5  # a create needs a few more for a moment
         for box in made:
             await box.delete()
+
+
+@pytest.mark.runtimes("fake")
+@pytest.mark.parametrize(
+    "look",
+    [
+        pytest.param(lambda: list(secrets_below("/etc")), id="secrets"),
+        pytest.param(lambda: read_lines("/etc/passwd"), id="subordinate ids"),
+        pytest.param(lambda: find_user((1000, None), "/"), id="group"),
+        pytest.param(lambda: _kind("0:1"), id="file system"),
+        pytest.param(lambda: _is_unmapped(65534), id="owner"),
+        pytest.param(_is_root, id="root"),
+        pytest.param(lambda: _read("/etc/passwd"), id="note"),
+    ],
+)
+def test_what_was_not_looked_at_may_be_there(look: Callable[[], object]) -> None:
+    """No secret is shown, and no id given twice, since there was no descriptor to see it with."""
+    with only(0), pytest.raises(TooManyFiles):
+        look()
+    look()
