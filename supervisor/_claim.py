@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import stat
 from collections.abc import Sequence
 from typing import Any, Final
@@ -36,7 +37,8 @@ logger: Final = logging.getLogger("supervisor")
 _STATES: Final = frozenset({"state.json", "status"})
 _ANNOTATION: Final = "org.trio-supervisor.bundle"
 _FILES: Final = ("state.json", "status", "config.json")
-_FIFO: Final = "exec.fifo"  # what `start` opens: runc and crun make it first
+# What `start` opens, which runc and crun make first, and runc's copy of itself (mkostemp(3)).
+_BEGUN: Final = re.compile(r"exec\.fifo|runc\.[0-9A-Za-z]{6}")
 
 
 def is_shared(record: ContainerRecord) -> bool:
@@ -165,7 +167,8 @@ def _remove_begun(record: ContainerRecord) -> bool:
     place = _place(record)
     with lenient():
         names = os.listdir(place)
-        if {_FIFO, *_FILES}.issuperset(names) and not is_argument(record.id):
+        begun = all(name in _FILES or _BEGUN.fullmatch(name) for name in names)
+        if begun and not is_argument(record.id):
             for name in names:
                 os.unlink(os.path.join(place, name))
             os.rmdir(place)

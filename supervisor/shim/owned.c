@@ -92,12 +92,16 @@ bool is_nobody_elses(const char *directory, const char *words) {
 
 /* ---- what a killed create has begun ------------------------------------------------------ */
 
+#define LETTERS "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 enum { NAMESPACE_SIZE = 64, ARGUMENTS_SIZE = 128 * 1024 };
 
-/* What runc and crun make before any of their files; and these, as long as they are empty. */
+/* What runc and crun make before any of their files, and runc's copy of itself (mkostemp(3)); and
+ * those files, as long as they are empty. */
 static bool is_begun(int directory, const char *name, void *begun) {
     struct stat status;
-    bool right = strcmp(name, "exec.fifo") == 0;
+    bool right = strcmp(name, "exec.fifo") == 0 ||
+                 (strncmp(name, "runc.", 5) == 0 && strspn(name + 5, LETTERS) == 6 &&
+                  strlen(name) == 11);
     for (int i = 0; !right && i < FILES; i++)
         right = strcmp(name, files[i]) == 0 &&
                 fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_size == 0;

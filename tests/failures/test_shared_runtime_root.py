@@ -26,6 +26,9 @@ from tests.failures.helpers import until
 from tests.support.runtimes import Choice
 from tests.support.victim import victim
 
+# Of which nobody else on this machine makes a container meanwhile, as other tests do.
+ID = f"web-{os.getpid()}"
+
 
 @pytest.fixture
 def shared(choice: Choice, workdir: Path) -> Runtime:
@@ -139,13 +142,13 @@ async def test_what_somebody_is_creating_is_left(
 ) -> None:
     """Another one's create may just have made its directory: that is said, and nothing deleted."""
     async with supervisor(workdir / "one", runtime=shared) as one:
-        mine = await one.create("web", bundle("true"))
-        with begun_again(shared, "web") as begun, creating("web"):
+        mine = await one.create(ID, bundle("true"))
+        with begun_again(shared, ID) as begun, creating(ID):
             await mine.delete(force=True)
             assert os.listdir(begun) == ["exec.fifo"] and str(begun) in caplog.text
 
 
-@pytest.mark.parametrize("name", ["state.json", "config.json", "something"])
+@pytest.mark.parametrize("name", ["state.json", "config.json", "runc.a1B2c", "something"])
 async def test_what_is_nobodys_for_certain_is_left(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
@@ -156,14 +159,16 @@ async def test_what_is_nobodys_for_certain_is_left(
 ) -> None:
     """A create has got further, and it doesn't say that it was ours."""
     async with supervisor(workdir / "one", runtime=shared) as one:
-        mine = await one.create("web", bundle("true"))
-        with begun_again(shared, "web") as begun:
+        mine = await one.create(ID, bundle("true"))
+        with begun_again(shared, ID) as begun:
             (begun / name).write_text("{}")
             await mine.delete(force=True)
             assert (begun / name).read_text() == "{}" and str(begun) in caplog.text
 
 
-@pytest.mark.parametrize("files", [(), ("config.json",)], ids=["fifo", "empty file"])
+@pytest.mark.parametrize(
+    "files", [(), ("config.json",), ("runc.a1B2c3",)], ids=["fifo", "empty file", "runc"]
+)
 async def test_what_a_killed_create_has_begun_is_removed(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
@@ -173,11 +178,11 @@ async def test_what_a_killed_create_has_begun_is_removed(
 ) -> None:
     """Nothing says whose it was, but nobody makes a container of that id: it would stay taken."""
     async with supervisor(workdir / "one", runtime=shared) as one:
-        mine = await one.create("web", bundle("true"))
-        with begun_again(shared, "web", files) as begun, creating("website"):
+        mine = await one.create(ID, bundle("true"))
+        with begun_again(shared, ID, files) as begun, creating(f"{ID}-2"):
             await mine.delete(force=True)
             assert not begun.exists()
-        again = await one.create("web", bundle("true"))
+        again = await one.create(ID, bundle("true"))
         await again.delete()
 
 
@@ -187,12 +192,12 @@ async def test_the_keeper_removes_what_was_begun(
 ) -> None:
     """A killed supervisor's keeper does the same."""
     with contextlib.ExitStack() as stack:
-        root, box = workdir / "one", {"web": bundle("sleep", "60").path}
+        root, box = workdir / "one", {ID: bundle("sleep", "60").path}
         with victim(shared, cgroup_parent, root, leash=True, containers=box):
-            begun = stack.enter_context(begun_again(shared, "web", ["config.json"]))
+            begun = stack.enter_context(begun_again(shared, ID, ["config.json", "runc.a1B2c3"]))
             if busy:
-                stack.enter_context(creating("web"))
-        await until(lambda: not (root / "web").exists(), "the keeper has cleaned up")
+                stack.enter_context(creating(ID))
+        await until(lambda: not (root / ID).exists(), "the keeper has cleaned up")
         assert begun.exists() == busy
 
 
