@@ -324,7 +324,7 @@ async def _check(cell: Cell, sup: Supervisor) -> None:
 
 def _check_state(cell: Cell, box: Container) -> None:
     alive = state_of(cell.process) not in ("Z", "")
-    waits = (cell.root / ".runtime/a/gate").exists()
+    waits = (cell.root / ".runtime/a/exec.fifo").exists()
     true = State.STOPPED if not alive else State.CREATED if waits else State.RUNNING
     assert box.state is true, (box.state, true)
     assert (box.status is None) == alive
