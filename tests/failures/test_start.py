@@ -113,7 +113,7 @@ async def test_cancelled(
         await sup.create("a", bundle("sleep", "60")) as a,
     ):
         before = living(os.getpid())
-        gate = Path(sup.root) / ".runtime/a/gate"
+        gate = Path(sup.root) / ".runtime/a/exec.fifo"
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(a.start)
