@@ -399,10 +399,12 @@ def test_what_is_late_is_told(rig: Rig) -> None:
     rig.launch(runtime(*shell("head -c 100000 /dev/zero")), "--stdout", spec)
     rig.made()
     rig.wait_end()
-    assert (rig / "copied").read_text() == "0 0 0 2 0".ljust(63) + "\n"
+    before = (rig / "copied").read_text()
+    assert before[:8] == "0 0 0 2 " and len(before) == 64
+    assert before[8:].strip() in ("0", "1")  # what the pipe still took may be told already
     os.set_blocking(reader, True)
     os.read(reader, 8192)
-    wait_for(lambda: (rig / "copied").read_text()[8] != "0", "a move")
+    wait_for(lambda: (rig / "copied").read_text() != before, "a move")
     rig.drop_given()
     assert len(read_to_end(reader)) == 100000 - 8192
     assert rig.wait_gone() == 0
