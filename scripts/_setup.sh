@@ -191,6 +191,7 @@ set_up() { # EXTRAS: those of pyproject.toml, with commas; may be empty
 
 # crun refuses hybrid cgroups (version 1 hierarchies with a version 2 one beside them). It runs
 # where the version 2 one isn't mounted: in a mount namespace of our own, the machine stays as it is.
+# SUPERVISOR_OWN_MOUNTS names that namespace: tests mount there, and nowhere else.
 view=()
 
 set_up_view() {
@@ -199,7 +200,11 @@ set_up_view() {
         return 0
     fi
     # shellcheck disable=SC2016  # the inner shell expands it
-    view=(unshare --mount --propagation private sh -c 'umount "$0" && exec "$@"' "$unified")
+    view=(unshare --mount --propagation private sh -c '
+        umount "$0" || exit
+        SUPERVISOR_OWN_MOUNTS=$(readlink /proc/self/ns/mnt)
+        export SUPERVISOR_OWN_MOUNTS
+        exec "$@"' "$unified")
     if ! "${view[@]}" true 2>/dev/null; then
         view=()
         say "crun can't run with hybrid cgroups, and $unified can't be hidden from it here"

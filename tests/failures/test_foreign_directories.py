@@ -20,7 +20,7 @@ from supervisor.state import ContainerRecord, Intent, dump
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import pid_in, state_of
-from tests.support.users import _own_mounts
+from tests.support.users import own_mounts
 
 pytestmark = pytest.mark.runtimes("fake")
 
@@ -367,7 +367,7 @@ async def test_a_directory_that_becomes_a_link_while_it_is_emptied(
 @root_only
 async def test_a_mount_in_it_is_not_emptied(workdir: Path) -> None:
     """Whatever is mounted there is somebody else's, also from the same file system."""
-    if not _own_mounts():
+    if not own_mounts():
         pytest.skip("only in a mount namespace of its own (scripts/test) something is mounted")
     doomed, host = workdir / "doomed", workdir / "host"
     (doomed / "in").mkdir(parents=True)

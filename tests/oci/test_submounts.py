@@ -15,7 +15,7 @@ import pytest
 
 from supervisor.oci import Bundle, Mount
 from supervisor.oci._submounts import MountTable, seal_submounts
-from tests.support.users import _own_mounts
+from tests.support.users import own_mounts
 
 from .running import Runner, open_directory
 
@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory in which `mount` may be used: what is mounted there, only we see."""
-    if os.geteuid() != 0 or not _own_mounts():
+    if os.geteuid() != 0 or not own_mounts():
         pytest.skip("only root, in a mount namespace of its own (scripts/test), may mount here")
     with open_directory() as directory:
         try:
