@@ -4,7 +4,7 @@ The floors of the house. A module imports only from the lines above its own, and
 stand before it on its line::
 
     _status _errors _lifecycle _deadlines _backoff   words: errors, ends, states, deadlines
-    _syscall _forks _within                 system calls; in which process; how long
+    _syscall _forks _within _threads        system calls; in which process or thread; how long
     _witness                                who looks on: a test's example
     state/                                  what is on disk
     _nursery _points _pidfd _patrol _inotify   processes, by descriptor

@@ -15,10 +15,9 @@ import stat
 from collections.abc import Sequence
 from typing import Any, Final
 
-import trio
-
 from ._errors import ContainerExists, StateCorrupt
 from ._host import Host
+from ._threads import in_thread
 from .oci import Caller, ask_bundle
 from .state import (
     ContainerLayout,
@@ -37,8 +36,9 @@ logger: Final = logging.getLogger("supervisor")
 _STATES: Final = frozenset({"state.json", "status"})
 _ANNOTATION: Final = "org.trio-supervisor.bundle"
 _FILES: Final = ("state.json", "status", "config.json")
-# What `start` opens, which runc and crun make first, and runc's copy of itself (mkostemp(3)).
-_BEGUN: Final = re.compile(r"exec\.fifo|runc\.[0-9A-Za-z]{6}")
+# What `start` opens, which runc and crun make first; runc's copy of itself (mkostemp(3)), and what
+# it renames to state.json (Go's os.CreateTemp).
+_BEGUN: Final = re.compile(r"exec\.fifo|runc\.[0-9A-Za-z]{6}|state-[0-9]+")
 
 
 def is_shared(record: ContainerRecord) -> bool:
@@ -108,7 +108,7 @@ async def is_ours(host: Host, layout: ContainerLayout, record: ContainerRecord, 
         # A create that was cut short has left it.
         if any(_is_mentioned(record, layout, name) for name in known):
             return True
-        if not any(known.values()) and await trio.to_thread.run_sync(_remove_begun, record):
+        if not any(known.values()) and await in_thread(_remove_begun, record):
             return False
     logger.warning(
         "container %s: %s may be somebody else's, who shares the runtime's root: it is left there",
@@ -162,18 +162,32 @@ def with_proof(spec: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:
 def _remove_begun(record: ContainerRecord) -> bool:
     """Remove what a create had made before it wrote whose it is, if no create is under way.
 
-    Whoever makes a container of that id has it among its arguments.
+    Whoever makes a container of that id has it among its arguments. Who isn't seen has ended
+    before: what he has made is there when we look into the directory, by a descriptor of it.
     """
     place = _place(record)
     with lenient():
-        names = os.listdir(place)
-        begun = all(name in _FILES or _BEGUN.fullmatch(name) for name in names)
-        if begun and not is_argument(record.id):
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if is_argument(record.id):
+                return False
+            names = os.listdir(fd)
+            if not all(_is_begun(fd, name) for name in names):
+                return False
             for name in names:
-                os.unlink(os.path.join(place, name))
-            os.rmdir(place)
-            return True
+                os.unlink(name, dir_fd=fd)
+        finally:
+            os.close(fd)
+        os.rmdir(place)
+        return True
     return False
+
+
+def _is_begun(directory: int, name: str) -> bool:
+    if _BEGUN.fullmatch(name):
+        return True
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return name in _FILES and stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def _place(record: ContainerRecord) -> str:

@@ -6,9 +6,8 @@ import contextlib
 import os
 
 from ._adopt import load_record, strange
-from ._dispose import Estate, dispose, leftovers
+from ._dispose import Estate, dispose, incomplete
 from ._errors import (
-    CleanupIncomplete,
     ContainerLocked,
     InfrastructureError,
     InvalidValue,
@@ -59,7 +58,7 @@ async def discard(host: Host, layout: ContainerLayout, presumed: ContainerRecord
                 await _end(host, estate)
             await dispose(host, estate)
         except (OSError, StateCorrupt) as error:
-            raise _incomplete(host, estate, str(error)) from error
+            raise incomplete(host, estate, str(error)) from error
 
 
 def _estate(layout: ContainerLayout, presumed: ContainerRecord, lock: Lock) -> Estate:
@@ -82,7 +81,7 @@ async def _end(host: Host, estate: Estate) -> None:
         process.id for process in estate.layout.processes() if not await _ended(host, process)
     ]
     if unseen or any(held(process.shim) for process in estate.layout.processes()):
-        raise _incomplete(host, estate, "a shim that can't be found doesn't end")
+        raise incomplete(host, estate, "a shim that can't be found doesn't end")
 
 
 async def _end_shim(host: Host, layout: ProcessLayout) -> None:
@@ -103,11 +102,3 @@ async def _ended(host: Host, layout: ProcessLayout) -> bool:
                 await exit.wait_end()
             return not exit.watched()
     return True
-
-
-def _incomplete(host: Host, estate: Estate, why: str) -> CleanupIncomplete:
-    return CleanupIncomplete(
-        f"clean-up failed: {why}. Left: {', '.join(leftovers(host, estate))}",
-        seconds=host.deadlines.cleanup,
-        container=estate.record.id,
-    )

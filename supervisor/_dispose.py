@@ -82,10 +82,14 @@ async def dispose(host: Host, estate: Estate) -> None:
             estate.lock.release()
             return
     what = "took too long" if scope.cancelled_caught else "failed"
-    why = "; ".join(failed) or f"it had {seconds:g} seconds"
-    raise CleanupIncomplete(
+    raise incomplete(host, estate, "; ".join(failed) or f"it had {seconds:g} seconds", what=what)
+
+
+def incomplete(host: Host, estate: Estate, why: str, *, what: str = "failed") -> CleanupIncomplete:
+    """Return the error for a container that couldn't be removed: why, and what is left of it."""
+    return CleanupIncomplete(
         f"clean-up {what}: {why}. Left: {', '.join(leftovers(host, estate))}",
-        seconds=seconds,
+        seconds=host.deadlines.cleanup,
         container=estate.record.id,
     )
 

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from ._core import Core
-from ._dispose import Estate, dispose
+from ._dispose import Estate, dispose, incomplete
 from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded, SupervisorError
 from ._evidence import kill_found
 from ._host import shielded
@@ -155,6 +155,7 @@ def _show_log(core: Core) -> None:
 async def _delete(core: Core) -> None:
     """The rest of a delete, which is done to its end once it has begun."""
     assert core.lock is not None
+    estate = Estate(layout=core.layout, record=core.record, lock=core.lock)
     try:
         with contextlib.suppress(OSError):  # a full disk must not keep it from being deleted
             core.intend(Intent.DELETE)
@@ -164,14 +165,18 @@ async def _delete(core: Core) -> None:
         await _deliver(core)
         core.host.reach(Point.PROCESSES_ENDED)
         execs = list(core.execs.values())
-        await dispose(core.host, Estate(layout=core.layout, record=core.record, lock=core.lock))
+        await dispose(core.host, estate)
         with shielded(core.host.deadlines.shim):
             for process in (core.init, *execs):
                 await process.wait_shim_gone()  # its task reaps it
-    except CleanupIncomplete as error:
+    except (SupervisorError, OSError) as error:
         core.apply(Event.DELETE_FAILED)
-        core.gone(core.record.id, error)
-        raise
+        if isinstance(error, CleanupIncomplete):
+            core.gone(core.record.id, error)
+            raise
+        failed = incomplete(core.host, estate, str(error))
+        core.gone(core.record.id, failed)
+        raise failed from error
     core.apply(Event.DELETED)
     for process in core.execs.values():  # also one that was launched meanwhile
         process.abandon()

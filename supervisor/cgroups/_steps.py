@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import trio
 
+from .._threads import in_thread
+
 T = TypeVar("T")
 
 Steps = Generator[None, None, T]
@@ -50,7 +52,7 @@ async def carry_out(steps: Steps[T], limiter: trio.CapacityLimiter) -> T:
         done, result = begin(steps)
         if done:
             return result  # type: ignore[return-value]  # there is one when it is done
-        return await trio.to_thread.run_sync(_finish_in_thread, steps, limiter=limiter)
+        return await in_thread(_finish_in_thread, steps, limiter=limiter, otherwise=finish)
     finally:
         steps.close()
 

@@ -287,6 +287,19 @@ class Bundle:
         userns: UserNamespaceArgument | None,
     ) -> Bundle:
         """Write the bundle; ``root`` is where users are looked up."""
+        with scarce():
+            return cls._written(wanted, path=path, root=root, view=view, userns=userns)
+
+    @classmethod
+    def _written(
+        cls,
+        wanted: Arguments,
+        *,
+        path: StrPath | None,
+        root: str,
+        view: HostView | None,
+        userns: UserNamespaceArgument | None,
+    ) -> Bundle:
         choice = choose(check_userns(userns), default=NONE)
         user = find_user(wanted.user, root)
         if choice.namespace is not None:

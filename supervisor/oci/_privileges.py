@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 
 from .._errors import InvalidValue
+from ..state._scarcity import scarce
 from ..state._text import check_int, check_text
 from ._seccomp import SeccompArgument, check_seccomp, default_profile, seccomp_section
 
@@ -271,15 +272,15 @@ def _oom_score_adj(wanted: int, *, unbounded: bool) -> int:
     """Return the nearest that this process can set: it may not go below its own."""
     if unbounded:
         return wanted
-    with open("/proc/self/oom_score_adj") as file:
+    with scarce(), open("/proc/self/oom_score_adj") as file:
         return max(wanted, int(file.read()))
 
 
 def may_raise_limits() -> bool:
     """Whether this process has CAP_SYS_RESOURCE where the kernel asks for it: on the host."""
-    with open("/proc/self/uid_map", "rb", buffering=0) as file:
+    with scarce(), open("/proc/self/uid_map", "rb", buffering=0) as file:
         if file.read().split() != _ALL_IDS:
             return False
-    with open("/proc/self/status", "rb", buffering=0) as file:
+    with scarce(), open("/proc/self/status", "rb", buffering=0) as file:
         effective = file.read().partition(b"\nCapEff:")[2].split(maxsplit=1)[0]
     return bool(int(effective, 16) & _CAP_SYS_RESOURCE)

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 
 from .._errors import InvalidValue
+from ..state._scarcity import require_descriptor
 from ._ids import IdMap, UserNamespace
 from ._ranges import owned
 from ._ranges import read_lines as _lines
@@ -59,6 +60,7 @@ def _name(uid: int) -> str | None:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
+        require_descriptor()
         return None
 
 

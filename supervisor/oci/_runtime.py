@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import attrs
 
 from .._errors import InvalidValue, RuntimeNotFound
+from ..state._scarcity import lenient
 
 logger = logging.getLogger("supervisor")
 
@@ -108,11 +109,9 @@ def why_not(name: str, *, cgroup_root: str = "/sys/fs/cgroup") -> str | None:
     """
     if name != "crun":
         return None
-    try:
-        with open(os.path.join(cgroup_root, "unified", "cgroup.controllers")) as file:
-            hybrid = file.read().strip() != ""
-    except OSError:
-        hybrid = False
+    hybrid = False
+    with lenient(), open(os.path.join(cgroup_root, "unified", "cgroup.controllers")) as file:
+        hybrid = file.read().strip() != ""
     if hybrid and not os.path.exists(os.path.join(cgroup_root, "cgroup.controllers")):
         return "refuses hybrid cgroups (a cgroup2 mount with controllers at /sys/fs/cgroup/unified)"
     return None

@@ -60,7 +60,10 @@ class SealedPrograms:
         copy = self._copies.get(path)
         if copy is None or copy.identity != identity:
             self._forget(path)
-            copy = self._copies[path] = _Copy(identity, _seal(path))
+            try:
+                copy = self._copies[path] = _Copy(identity, _seal(path))
+            except OSError:
+                return None  # there may be a descriptor, or memory, next time
         return None if copy.held is None else copy.held.fd
 
     def close(self) -> None:
@@ -75,7 +78,7 @@ class SealedPrograms:
 
 
 def _seal(path: str) -> Descriptor | None:
-    with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as undo:
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         undo.callback(os.close, source)
         size = os.fstat(source).st_size
@@ -89,7 +92,6 @@ def _seal(path: str) -> Descriptor | None:
         fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
         # Not 0 to 2: the child has its standard streams there.
         return close_in_children(fcntl.fcntl(copy, fcntl.F_DUPFD_CLOEXEC, 3))
-    return None
 
 
 def _memory_file(name: str) -> int:

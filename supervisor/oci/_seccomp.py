@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from typing import Any
 
-from .._errors import InvalidValue, StateCorrupt
+from .._errors import InfrastructureError, InvalidValue, StateCorrupt
 from ..state._files import read_bytes
 from ..state._text import check_text, copy_object
 from ._check import Fault
@@ -132,6 +132,8 @@ def _excluded(condition: Mapping[str, Any], known: Mapping[str, Set[str]]) -> bo
 def _read(path: str) -> dict[str, Any]:
     try:
         value = json.loads(read_bytes(os.path.abspath(path)).decode())
+    except InfrastructureError:
+        raise
     except (OSError, StateCorrupt) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InvalidValue(

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -95,23 +96,29 @@ bool is_nobody_elses(const char *directory, const char *words) {
 #define LETTERS "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 enum { NAMESPACE_SIZE = 64, ARGUMENTS_SIZE = 128 * 1024 };
 
-/* What runc and crun make before any of their files, and runc's copy of itself (mkostemp(3)); and
- * those files, as long as they are empty. */
-static bool is_begun(int directory, const char *name, void *begun) {
-    struct stat status;
-    bool right = strcmp(name, "exec.fifo") == 0 ||
-                 (strncmp(name, "runc.", 5) == 0 && strspn(name + 5, LETTERS) == 6 &&
-                  strlen(name) == 11);
-    for (int i = 0; !right && i < FILES; i++)
-        right = strcmp(name, files[i]) == 0 &&
-                fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_size == 0;
-    return *(bool *)begun = right;
+/* What runc and crun make before any of their files: the fifo that `start` opens; runc's copy of itself
+ * (mkostemp(3)), and what it renames to state.json (Go's os.CreateTemp); and those files, as long as
+ * they are empty. */
+static bool has_form(const char *name, const char *prefix, const char *letters, size_t least) {
+    size_t length = strlen(prefix);
+    return strncmp(name, prefix, length) == 0 && strspn(name + length, letters) >= least &&
+           name[length + strspn(name + length, letters)] == '\0';
 }
 
-static bool namespace_of(int process, char name[NAMESPACE_SIZE]) {
-    ssize_t n = readlinkat(process, "ns/pid", name, NAMESPACE_SIZE - 1);
-    if (n >= 0) name[n] = '\0';
-    return n >= 0;
+static bool is_empty_file(int directory, const char *name) {
+    struct stat status;
+    for (int i = 0; i < FILES; i++)
+        if (strcmp(name, files[i]) == 0)
+            return fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+                   S_ISREG(status.st_mode) && status.st_size == 0;
+    return false;
+}
+
+static bool look_for_more(int directory, const char *name, void *begun) {
+    return *(bool *)begun = strcmp(name, "exec.fifo") == 0 ||
+                            (has_form(name, "runc.", LETTERS, 6) && strlen(name) == 11) ||
+                            has_form(name, "state-", "0123456789", 1) ||
+                            is_empty_file(directory, name);
 }
 
 struct search {
@@ -120,44 +127,56 @@ struct search {
     char namespace[NAMESPACE_SIZE];
 };
 
+/* Whose namespace can't be seen may be ours. */
+static bool is_elsewhere(int process, const char *namespace) {
+    char name[NAMESPACE_SIZE];
+    ssize_t n = readlinkat(process, "ns/pid", name, sizeof name - 1);
+    if (n < 0) return errno == ENOENT || errno == ESRCH;
+    name[n] = '\0';
+    return strcmp(name, namespace) != 0;
+}
+
+/* Behind the program's own name. What can't be read, since no descriptor is left, may have it. */
 static bool has_argument(int process, const char *word) {
     static char text[ARGUMENTS_SIZE];
     bool found = false;
     int fd = openat(process, "cmdline", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (n > 0) text[n] = '\0';
-    for (char *at = text; n > 0 && !found && at < text + n; at += strlen(at) + 1)
+    if (fd < 0) return errno == EMFILE || errno == ENFILE;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0) return false;
+    text[n] = '\0';
+    for (char *at = text + strlen(text) + 1; !found && at < text + n; at += strlen(at) + 1)
         found = strcmp(at, word) == 0;
-    if (fd >= 0) close(fd);
     return found;
 }
 
 /* Other users' processes, and those of containers, are none of our business: to read their
- * arguments may wait for them. */
+ * arguments may wait for them. One that may not be traced is root's here. */
 static bool look_at(int proc, const char *name, void *data) {
     struct search *search = data;
-    char namespace[NAMESPACE_SIZE];
     struct stat status;
-    int fd = name[0] < '1' || name[0] > '9' ? -1 : openat(proc, name, O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return true;
-    search->found = fstat(fd, &status) == 0 && status.st_uid == geteuid() &&
-                    namespace_of(fd, namespace) && strcmp(namespace, search->namespace) == 0 &&
-                    has_argument(fd, search->word);
-    close(fd);
+    if (strspn(name, "0123456789") < strlen(name) || atoi(name) == getpid()) return true;
+    int fd = openat(proc, name, O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        search->found = errno != ENOENT && errno != ESRCH;
+    } else {
+        search->found = fstat(fd, &status) == 0 &&
+                        (status.st_uid == geteuid() || status.st_uid == 0) &&
+                        !is_elsewhere(fd, search->namespace) && has_argument(fd, search->word);
+        close(fd);
+    }
     return !search->found;
 }
 
+/* What couldn't be searched may have it. */
 static bool is_argument(const char *word) {
-    struct search search = {.word = word, .found = true};
+    struct search search = {.word = word, .found = false};
+    ssize_t n = readlink("/proc/self/ns/pid", search.namespace, sizeof search.namespace - 1);
     int proc = open("/proc", DIRECTORY_FLAGS | O_CLOEXEC);
-    int self = proc < 0 ? -1 : openat(proc, "self", O_DIRECTORY | O_CLOEXEC);
-    if (self >= 0 && namespace_of(self, search.namespace)) {
-        search.found = false;
-        for_each(proc, look_at, &search);
-    }
-    if (self >= 0) close(self);
+    bool whole = n > 0 && proc >= 0 && for_each(proc, look_at, &search);
     if (proc >= 0) close(proc);
-    return search.found;
+    return search.found || !whole;
 }
 
 static bool unlink_entry(int directory, const char *name, void *data) {
@@ -166,14 +185,15 @@ static bool unlink_entry(int directory, const char *name, void *data) {
     return true;
 }
 
+/* Who isn't seen has ended before: what he has made is there when we look. */
 void remove_begun(const char *directory) {
     const char *name;
     bool begun = true;
     int parent = open_parent(directory, &name);
     int fd = parent < 0 ? -1 : open_ours(parent, name, DIRECTORY_FLAGS, S_IFDIR);
-    if (fd < 0) return;
-    for_each(fd, is_begun, &begun);
-    if (!begun || is_argument(name)) return;
-    for_each(fd, unlink_entry, NULL);
-    unlinkat(parent, name, AT_REMOVEDIR);
+    if (fd >= 0 && !is_argument(name) && for_each(fd, look_for_more, &begun) && begun &&
+        for_each(fd, unlink_entry, NULL))
+        unlinkat(parent, name, AT_REMOVEDIR);
+    if (fd >= 0) close(fd);
+    if (parent >= 0) close(parent);
 }

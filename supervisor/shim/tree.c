@@ -54,19 +54,20 @@ int open_parent(const char *path, const char **name) {
     return open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-void for_each(int directory, bool (*act)(int, const char *, void *), void *data) {
+bool for_each(int directory, bool (*act)(int, const char *, void *), void *data) {
     struct dirent *entry;
     bool more = true;
     int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *entries = fd < 0 ? NULL : fdopendir(fd);
     if (entries == NULL) {
         if (fd >= 0) close(fd);
-        return;
+        return false;
     }
     while (more && (entry = readdir(entries)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             more = act(directory, entry->d_name, data);
     closedir(entries);
+    return true;
 }
 
 int open_below(int directory, const char *name) {

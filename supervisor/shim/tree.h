@@ -22,8 +22,9 @@ int open_below(int directory, const char *name);
 /* Splits an absolute PATH: opens the directory that it is in, and points NAME to its last part. */
 int open_parent(const char *path, const char **name);
 
-/* Calls ACT with the name of every entry of a directory but `.` and `..`, until it says false. */
-void for_each(int directory, bool (*act)(int directory, const char *name, void *data), void *data);
+/* Calls ACT with the name of every entry of a directory but `.` and `..`, until it says false. Says
+ * itself whether it could list them. */
+bool for_each(int directory, bool (*act)(int directory, const char *name, void *data), void *data);
 
 /* Removes all that is in an open directory, however deep: not through links, nor through mounts. */
 void empty_tree(int directory);

@@ -18,6 +18,7 @@ import attrs
 
 from ._claims import LINK
 from ._ids import INIT, RESERVED, check_exec_id, check_id, is_id
+from ._scarcity import scarce
 
 
 @attrs.frozen
@@ -257,7 +258,7 @@ def is_process_id(name: str) -> bool:
 
 def _directories(path: str, wanted: Callable[[str], bool]) -> list[str]:
     try:
-        with os.scandir(path) as entries:
+        with scarce(), os.scandir(path) as entries:
             names = [e.name for e in entries if wanted(e.name) and e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []

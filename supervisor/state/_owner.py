@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from os import geteuid
 
-from ._scarcity import lenient
+from ._scarcity import lenient, require_descriptor
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _UID_MAP = "/proc/self/uid_map"
@@ -93,6 +93,7 @@ def _is_our_group(gid: int) -> bool:
     try:
         name, group = pwd.getpwuid(geteuid()).pw_name, grp.getgrgid(gid)
     except KeyError:
+        require_descriptor()
         return False
     if group.gr_name != name or not set(group.gr_mem) <= {name}:
         return False

@@ -73,21 +73,39 @@ def stat_fields(data: bytes) -> list[bytes]:
 
 
 def is_argument(word: str) -> bool:
-    """Whether any process of our user and our pid namespace has a word among its arguments.
+    """Whether any other process of our user and our pid namespace has a word as an argument.
 
-    Those of others are none of our business, and reading theirs may wait for them. This takes
-    some time where there are many processes: it is for a thread.
+    Those of other users and of containers are none of our business, and reading theirs may wait
+    for them. A program that may not be traced belongs to root here, and whose namespace can't be
+    seen may be ours. This takes some time where there are many processes: it is for a thread.
+
+    Raises:
+        TooManyFiles: no descriptor was left to look with.
     """
-    user, namespace, wanted = os.geteuid(), os.readlink("/proc/self/ns/pid"), os.fsencode(word)
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if os.stat(f"/proc/{name}").st_uid != user:
-                continue
-            if os.readlink(f"/proc/{name}/ns/pid") != namespace:
-                continue
-            if wanted in _read(f"/proc/{name}/cmdline").split(b"\0"):
-                return True
-    return False
+    wanted, namespace = os.fsencode(word), os.readlink("/proc/self/ns/pid")
+    with scarce():
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return any(
+        _is_near(pid, namespace) and wanted in _arguments(pid) for pid in pids if pid != os.getpid()
+    )
+
+
+def _is_near(pid: int, namespace: str) -> bool:
+    try:
+        if os.stat(f"/proc/{pid}").st_uid not in (os.geteuid(), 0):
+            return False
+        return os.readlink(f"/proc/{pid}/ns/pid") == namespace
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+
+
+def _arguments(pid: int) -> list[bytes]:
+    """Return what a process was given beside its name; nothing if it has gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        return _read(f"/proc/{pid}/cmdline").split(b"\0")[1:]
+    return []
 
 
 def _read(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Final
 
@@ -47,6 +48,16 @@ _LENIENT: Final = _Lenient()
 def lenient() -> _Lenient:
     """Suppress an OSError that isn't one of those: what wasn't looked at may be there."""
     return _LENIENT
+
+
+def require_descriptor() -> None:
+    """Fail if no file can be opened: libc's look-ups don't tell that from "nobody of that name".
+
+    Raises:
+        TooManyFiles: no descriptor is left.
+    """
+    with scarce():
+        os.close(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
 
 
 def scarce() -> _Scarce:

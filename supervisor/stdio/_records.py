@@ -178,26 +178,27 @@ class LogFiles:
         current = None if self._file is None else os.fstat(self._file.fileno())
         following: BinaryIO | None = None
         seen: set[int] = set()
-        for path in self._names():
-            try:
-                file = open_own(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
+        try:
+            for path in self._names():
+                try:
+                    file = open_own(path)
+                except FileNotFoundError:
+                    continue
+                status = os.fstat(file.fileno())
+                if current is not None and os.path.samestat(status, current):
+                    file.close()
+                    return following, True
+                if status.st_ino in seen:
+                    file.close()
+                    continue
+                seen.add(status.st_ino)
                 if following is not None:
                     following.close()
-                raise scarcity(error) from error
-            status = os.fstat(file.fileno())
-            if current is not None and os.path.samestat(status, current):
-                file.close()
-                return following, True
-            if status.st_ino in seen:
-                file.close()
-                continue
-            seen.add(status.st_ino)
+                following = file
+        except OSError as error:
             if following is not None:
                 following.close()
-            following = file
+            raise scarcity(error) from error
         return following, False
 
     def _names(self) -> Iterator[str]:

@@ -36,3 +36,17 @@ async def test_cancelled_between_two_steps() -> None:
     with trio.move_on_after(0.05) as scope:
         await carry_out(steps(threads, 1_000_000, 0.003), trio.CapacityLimiter(1))
     assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("much", [False, True])
+async def test_where_no_thread_can_be_started(much: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under RLIMIT_NPROC all of it is done in Trio's: late is better than not at all."""
+
+    def none(*args: object, **options: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", none)
+    threads: set[int] = set()
+    work = steps(threads, 3, 2 * AT_ONCE_SECONDS if much else 0)
+    assert await carry_out(work, trio.CapacityLimiter(1)) == 3
+    assert threads == {threading.get_ident()}

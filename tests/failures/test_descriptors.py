@@ -15,6 +15,7 @@ import trio
 import trio.lowlevel
 
 from supervisor import (
+    LOG,
     PIPE,
     Bundle,
     Deadlines,
@@ -27,12 +28,16 @@ from supervisor import (
 )
 from supervisor._temporary import _kind
 from supervisor.cgroups._hierarchies import _is_root
+from supervisor.oci._privileges import may_raise_limits
 from supervisor.oci._ranges import read_lines
+from supervisor.oci._rootless import _name
+from supervisor.oci._runtime import why_not
+from supervisor.oci._seccomp import _PROFILE, check_seccomp
 from supervisor.oci._secrets import secrets_below
 from supervisor.oci._users import find_user
-from supervisor.state import read_exit_status
+from supervisor.state import is_argument, read_exit_status
 from supervisor.state._claims import _read
-from supervisor.state._owner import _is_unmapped
+from supervisor.state._owner import _is_our_group, _is_unmapped
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import left, read_all, until
@@ -286,6 +291,51 @@ async def test_delete(
         await nothing_left()
 
 
+async def test_delete_what_has_ended(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
+) -> None:
+    """However the descriptors run out, it isn't stuck in *deleting*: that can't be repeated."""
+    async with supervisor(root) as sup:
+        for free in range(_MOST):
+            a = await sup.create("a", bundle("sleep", "60"), stdin=PIPE, stdout=PIPE)
+            await a.start()
+            a.kill()
+            await a.wait()
+            try:
+                with only(free):
+                    await a.delete()
+            except InfrastructureError:
+                assert (a.state, list(sup.broken)) == (State.BROKEN, ["a"]), free
+                await a.delete(force=True)
+            assert a.state is State.DELETED, free
+        await nothing_left()
+
+
+async def test_logs(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """With however few descriptors, what was written is read, or it is said why not."""
+    async with supervisor() as sup, await sup.create("a", bundle("echo", "x"), stdout=LOG) as a:
+        await a.start()
+        await a.wait()
+
+        async def attempt(free: int) -> None:
+            with only(free):
+                records = [record async for record in a.logs()]
+            assert [record.data for record in records] == [b"x"]
+
+        await _at_every_limit(attempt)
+
+
+@pytest.mark.runtimes("crun", "runc")
+async def test_a_bundle_of_ours(rootfs: Path, workdir: Path) -> None:
+    """So for a bundle from a root filesystem, with all that one can have."""
+
+    async def attempt(free: int) -> None:
+        with only(free), Bundle.from_rootfs(rootfs, ["true"], init=True, memory_bytes=1 << 30):
+            pass
+
+    assert await _at_every_limit(attempt) > 0
+
+
 async def test_open(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
@@ -354,6 +404,12 @@ async def test_capacity(supervisor: OpenSupervisor, bundle: MakeBundle, root: Pa
         pytest.param(lambda: _is_unmapped(65534), id="owner"),
         pytest.param(_is_root, id="root"),
         pytest.param(lambda: _read("/etc/passwd"), id="note"),
+        pytest.param(lambda: _is_our_group(54321), id="our group"),
+        pytest.param(lambda: _name(54321), id="our name"),
+        pytest.param(lambda: is_argument("x"), id="arguments"),
+        pytest.param(lambda: why_not("crun"), id="runtime"),
+        pytest.param(lambda: check_seccomp(_PROFILE), id="profile"),
+        pytest.param(may_raise_limits, id="limits"),
     ],
 )
 def test_what_was_not_looked_at_may_be_there(look: Callable[[], object]) -> None:

@@ -148,7 +148,9 @@ async def test_what_somebody_is_creating_is_left(
             assert os.listdir(begun) == ["exec.fifo"] and str(begun) in caplog.text
 
 
-@pytest.mark.parametrize("name", ["state.json", "config.json", "runc.a1B2c", "something"])
+@pytest.mark.parametrize(
+    "name", ["state.json", "config.json", "runc.a1B2c", "state-8a", "something"]
+)
 async def test_what_is_nobodys_for_certain_is_left(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
@@ -167,7 +169,9 @@ async def test_what_is_nobodys_for_certain_is_left(
 
 
 @pytest.mark.parametrize(
-    "files", [(), ("config.json",), ("runc.a1B2c3",)], ids=["fifo", "empty file", "runc"]
+    "files",
+    [(), ("config.json",), ("runc.a1B2c3",), ("state-8602",)],
+    ids=["fifo", "empty file", "runc", "state"],
 )
 async def test_what_a_killed_create_has_begun_is_removed(
     supervisor: OpenSupervisor,
@@ -186,6 +190,27 @@ async def test_what_a_killed_create_has_begun_is_removed(
         await again.delete()
 
 
+async def test_what_was_finished_while_we_looked_is_left(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    workdir: Path,
+    shared: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody creates it any more: since it is made. What was seen before that doesn't count."""
+    async with supervisor(workdir / "one", runtime=shared) as one:
+        mine = await one.create(ID, bundle("true"))
+        with begun_again(shared, ID) as begun:
+
+            def finish(word: str) -> bool:
+                (begun / "state.json").write_text("{}")
+                return False
+
+            monkeypatch.setattr("supervisor._claim.is_argument", finish)
+            await mine.delete(force=True)
+            assert sorted(os.listdir(begun)) == ["exec.fifo", "state.json"]
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["nobody", "somebody"])
 async def test_the_keeper_removes_what_was_begun(
     bundle: MakeBundle, workdir: Path, shared: Runtime, cgroup_parent: str, busy: bool
@@ -194,7 +219,9 @@ async def test_the_keeper_removes_what_was_begun(
     with contextlib.ExitStack() as stack:
         root, box = workdir / "one", {ID: bundle("sleep", "60").path}
         with victim(shared, cgroup_parent, root, leash=True, containers=box):
-            begun = stack.enter_context(begun_again(shared, ID, ["config.json", "runc.a1B2c3"]))
+            begun = stack.enter_context(
+                begun_again(shared, ID, ["config.json", "runc.a1B2c3", "state-86"])
+            )
             if busy:
                 stack.enter_context(creating(ID))
         await until(lambda: not (root / ID).exists(), "the keeper has cleaned up")

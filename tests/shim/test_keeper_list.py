@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.state.processes import python
 
 from .conftest import root_only
 from .keeper import KeeperRig, impatient
@@ -147,3 +151,37 @@ def test_remove_stays_on_its_file_system(keeper: KeeperRig, tmp_path: Path) -> N
         assert (tree / "mount/file").exists()
     finally:
         subprocess.run(["umount", tree / "mount"], check=True)
+
+
+def lacking(descriptors: int) -> Callable[[], None]:
+    """Return what leaves a new process so many descriptors."""
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+
+def test_more_execs_than_descriptors(keeper: KeeperRig) -> None:
+    """A shim's lock is awaited, not held: 506 execs were too many for a limit of 1,024."""
+    box = keeper.container("box", ["run", "/bin/true"])
+    for number in range(64):
+        (box / f"exec-{number}").mkdir()
+        (box / f"exec-{number}/shim").touch()
+    keeper.launch(preexec_fn=lacking(32))
+    keeper.leash.let_go()
+    assert keeper.wait_gone() == 0
+    assert not box.exists()
+
+
+@pytest.mark.parametrize("descriptors", range(11, 24))
+def test_what_somebody_creates_is_left_with_few_descriptors(
+    keeper: KeeperRig, tmp_path: Path, descriptors: int
+) -> None:
+    """The keeper took what it couldn't look at for nobody."""
+    name = f"box-{os.getpid()}"
+    begun = tmp_path / name
+    begun.mkdir()
+    keeper.container(name, ["owned", str(begun), "/no/bundle", "/bin/true"])
+    with python("input()", name) as other:
+        keeper.launch(preexec_fn=lacking(descriptors))
+        keeper.leash.let_go()
+        assert keeper.wait_gone() == 0
+        assert begun.exists()
+        other.communicate("\n")

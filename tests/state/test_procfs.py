@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,7 @@ WORD = "a-word-that-nobody-else-says"
     ("prefix", "seen"),
     [
         pytest.param([], True, id="ours"),
+        pytest.param(["setpriv", "--no-new-privs"], True, id="ours, without new privileges"),
         pytest.param(["unshare", "--user"], True, id="in a user namespace"),
         pytest.param(["unshare", "--pid", "--fork"], False, id="in a container"),
         pytest.param(["setpriv", "--reuid=12345", "--clear-groups"], False, id="another user's"),
@@ -141,3 +143,25 @@ def test_whose_arguments_count(prefix: list[str], seen: bool) -> None:
         assert is_argument(WORD) == seen
         process.communicate("\n")
     assert not is_argument(WORD)
+
+
+def test_its_own_arguments_do_not_count() -> None:
+    """`myctl run web` must be able to clean up after the web that was killed; nor do names."""
+    script = "import sys; from supervisor.state import is_argument; print(is_argument(sys.argv[1]))"
+    with python(script, WORD) as process:
+        assert line(process.stdout) == "False"
+    with subprocess.Popen([WORD], executable="/bin/cat", stdin=subprocess.PIPE) as process:
+        assert not is_argument(WORD)
+        process.communicate()
+
+
+@needs_root
+def test_a_process_that_may_not_be_traced_counts() -> None:
+    """Its namespace can't be seen without CAP_SYS_PTRACE, its arguments can."""
+    script = "from supervisor.state import is_argument; print(is_argument(input()))"
+    without = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-all"]
+    command = [*without, sys.executable, "-c", script]
+    with python("input()", WORD) as other:
+        done = subprocess.run(command, input=WORD, text=True, stdout=subprocess.PIPE, check=True)
+        assert done.stdout == "True\n"
+        other.communicate("\n")

@@ -1,0 +1,36 @@
+"""What would hold up Trio's loop, in a thread; or on the loop, where no thread can be started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+# CPython's thread_PyThread_start_new_thread says it with an error of no kind of its own.
+_NONE = "can't start new thread"
+
+
+async def in_thread(
+    function: Callable[..., T],
+    *args: object,
+    limiter: trio.CapacityLimiter | None = None,
+    otherwise: Callable[..., T] | None = None,
+) -> T:
+    """Call a function in a thread, as `trio.to_thread.run_sync`.
+
+    Args:
+        function: what is called.
+        args: its arguments.
+        limiter: how many threads there may be.
+        otherwise: what is called instead where there can't be one more thread (RLIMIT_NPROC,
+            pids.max), in Trio's; ``function`` itself if that is None.
+    """
+    try:
+        return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+    except RuntimeError as error:
+        if str(error) != _NONE:
+            raise
+    return (otherwise or function)(*args)
