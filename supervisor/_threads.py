@@ -17,7 +17,7 @@ async def in_thread(
     function: Callable[..., T],
     *args: object,
     limiter: trio.CapacityLimiter | None = None,
-    otherwise: Callable[..., T] | None = None,
+    otherwise: Callable[[], T] | None = None,
 ) -> T:
     """Call a function in a thread, as `trio.to_thread.run_sync`.
 
@@ -26,11 +26,11 @@ async def in_thread(
         args: its arguments.
         limiter: how many threads there may be.
         otherwise: what is called instead where there can't be one more thread (RLIMIT_NPROC,
-            pids.max), in Trio's; ``function`` itself if that is None.
+            pids.max), in Trio's; ``function`` itself, with ``args``, if that is None.
     """
     try:
         return await trio.to_thread.run_sync(function, *args, limiter=limiter)
     except RuntimeError as error:
         if str(error) != _NONE:
             raise
-    return (otherwise or function)(*args)
+    return function(*args) if otherwise is None else otherwise()

@@ -52,7 +52,9 @@ async def carry_out(steps: Steps[T], limiter: trio.CapacityLimiter) -> T:
         done, result = begin(steps)
         if done:
             return result  # type: ignore[return-value]  # there is one when it is done
-        return await in_thread(_finish_in_thread, steps, limiter=limiter, otherwise=finish)
+        return await in_thread(
+            _finish_in_thread, steps, limiter=limiter, otherwise=lambda: finish(steps)
+        )
     finally:
         steps.close()
 
