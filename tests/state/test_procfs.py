@@ -117,7 +117,7 @@ def test_the_boot_id_is_one() -> None:
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", boot_id())
 
 
-WORD = "a-word-that-nobody-else-says"
+WORD = f"a-word-that-nobody-else-says-{os.getpid()}"  # nor do tests beside this one
 
 
 @needs_root
