@@ -39,6 +39,7 @@ _CHUNK_BYTES = 64 * 1024
 _PAUSE_SECONDS = 0.001
 _SAID_BYTES = 400
 _SEARCH_SECONDS = 0.05
+_FIRST_SECONDS = 1.0  # until somebody was found
 _MAX_HOLDERS = 64
 
 _Identity = tuple[int, int]
@@ -396,14 +397,15 @@ def _holders(process: Process, late: Sequence[tuple[str, OutputStream]]) -> Step
     """Find who has fifos open for writing, among the processes of the container.
 
     It is a diagnosis, so it takes a moment at most, however many processes and descriptors there
-    are: who isn't found by then is somebody.
+    are, and a second until the first one: who isn't found by then is somebody.
     """
     fifos = {_identity(os.fstat(stream.fileno())): name for name, stream in late}
     found: list[Holder] = []
-    end = time.monotonic() + _SEARCH_SECONDS
+    begun = time.monotonic()
     with contextlib.closing(_search(process, fifos, found)) as search:
         for _ in search:
-            if time.monotonic() > end or len(found) >= _MAX_HOLDERS:
+            patience = _SEARCH_SECONDS if found else _FIRST_SECONDS
+            if time.monotonic() > begun + patience or len(found) >= _MAX_HOLDERS:
                 found += [Holder(name, None, None) for name in fifos.values()]
                 return found
             yield

@@ -230,17 +230,22 @@ class Supervisor(Mapping[str, Container]):
                     seccomp=seccomp,
                 ),
             )
-            loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-            with claimed_ids(loaded, self._layout.container(id).path) as claim:
-                drafted = draft(self._host, self._site(id), loaded, order, claim)
-                with (
-                    self._being_made(id),
-                    opened(drafted.stdio, self._host.null) as ready,
-                    waiting(),
-                ):
-                    async with self._creates:
-                        core = await self._make(drafted.having(ready))
-                    return self._register(core)
+            return await self._create(id, bundle, order)
+
+    async def _create(
+        self, id: str, bundle: Bundle | str | os.PathLike[str], order: Order
+    ) -> Container:
+        loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        with claimed_ids(loaded, self._layout.container(id).path) as claim:
+            drafted = draft(self._host, self._site(id), loaded, order, claim)
+            with (
+                self._being_made(id),
+                opened(drafted.stdio, self._host.null) as ready,
+                waiting(),
+            ):
+                async with self._creates:
+                    core = await self._make(drafted.having(ready))
+                return self._register(core)
         raise SupervisorClosed("its supervisor was closed before it was made", container=id)
 
     @contextlib.contextmanager

@@ -288,48 +288,38 @@ class Bundle:
     ) -> Bundle:
         """Write the bundle; ``root`` is where users are looked up."""
         with scarce():
-            return cls._written(wanted, path=path, root=root, view=view, userns=userns)
-
-    @classmethod
-    def _written(
-        cls,
-        wanted: Arguments,
-        *,
-        path: StrPath | None,
-        root: str,
-        view: HostView | None,
-        userns: UserNamespaceArgument | None,
-    ) -> Bundle:
-        choice = choose(check_userns(userns), default=NONE)
-        user = find_user(wanted.user, root)
-        if choice.namespace is not None:
-            check_user(choice.namespace, *user)
-        ordinary = os.geteuid() != 0
-        if ordinary:
-            check_limits(wanted.limits)
-        spec = compose_spec(
-            wanted,
-            root_path=root if view is None else ROOTFS,
-            user=user,
-            host_mounts=() if view is None else view.mounts,
-            host_masked=() if view is None else view.masked,
-            namespace=choice.namespace,
-            ordinary=ordinary,
-            annotations=choice.annotations,
-            init=init_path() if wanted.init else None,
-        )
-        target = None if path is None else _path(path, "path")
-        if view is not None and target is not None and os.path.lexists(f"{target}/{ROOTFS}"):
-            raise InvalidValue(f"path: there is a {ROOTFS} in {target} already")
-        with made_directory(target) as made:
-            if view is not None:
-                build_view(view, os.path.join(made.path, ROOTFS))
-            text = json.dumps(spec, sort_keys=True) + "\n"  # laid out, it takes three times as long
-            write_whole(os.path.join(made.path, "config.json"), text.encode())
-            bundle = cls(made.path, spec, view)
-        if target is None:
-            bundle._own(made)
-        return bundle
+            choice = choose(check_userns(userns), default=NONE)
+            user = find_user(wanted.user, root)
+            if choice.namespace is not None:
+                check_user(choice.namespace, *user)
+            ordinary = os.geteuid() != 0
+            if ordinary:
+                check_limits(wanted.limits)
+            spec = compose_spec(
+                wanted,
+                root_path=root if view is None else ROOTFS,
+                user=user,
+                host_mounts=() if view is None else view.mounts,
+                host_masked=() if view is None else view.masked,
+                namespace=choice.namespace,
+                ordinary=ordinary,
+                annotations=choice.annotations,
+                init=init_path() if wanted.init else None,
+            )
+            target = None if path is None else _path(path, "path")
+            if view is not None and target is not None and os.path.lexists(f"{target}/{ROOTFS}"):
+                raise InvalidValue(f"path: there is a {ROOTFS} in {target} already")
+            with made_directory(target) as made:
+                if view is not None:
+                    build_view(view, os.path.join(made.path, ROOTFS))
+                text = (
+                    json.dumps(spec, sort_keys=True) + "\n"
+                )  # laid out, it takes three times as long
+                write_whole(os.path.join(made.path, "config.json"), text.encode())
+                bundle = cls(made.path, spec, view)
+            if target is None:
+                bundle._own(made)
+            return bundle
 
     def _own(self, made: Made) -> None:
         removal = weakref.finalize(self, remove_owned, made, os.getpid())

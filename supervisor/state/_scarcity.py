@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
 from typing import Final
 
 from .._errors import InfrastructureError, scarcity
@@ -13,36 +12,28 @@ class _Scarce:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, OSError):
             known = scarcity(error)
             if known is not error:
                 raise known from error
 
 
-_SCARCE: Final = _Scarce()
-
-
-class _Lenient:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+class _Lenient(_Scarce):
+    def __exit__(  # type: ignore[override]  # nobody takes the one for the other
+        self, kind: object, error: BaseException | None, traceback: object
     ) -> bool:
-        _SCARCE.__exit__(kind, error, traceback)
+        super().__exit__(kind, error, traceback)
         return isinstance(error, OSError) and not isinstance(error, InfrastructureError)
 
 
+_SCARCE: Final = _Scarce()
 _LENIENT: Final = _Lenient()
+
+
+def scarce() -> _Scarce:
+    """Raise DiskFull or TooManyFiles for an OSError that means it; let others through."""
+    return _SCARCE
 
 
 def lenient() -> _Lenient:
@@ -58,8 +49,3 @@ def require_descriptor() -> None:
     """
     with scarce():
         os.close(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
-
-
-def scarce() -> _Scarce:
-    """Raise DiskFull or TooManyFiles for an OSError that means it; let others through."""
-    return _SCARCE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -55,18 +54,23 @@ class Lateness:
     """How late a task came that wanted to run every few milliseconds, as far as that was our doing.
 
     Attributes:
-        worst: in seconds; no more than the processor time that all threads of ours took meanwhile,
-            so other programs of a busy machine don't count.
+        worst: in seconds; without the time in which Trio's thread could have run, and other
+            programs had all processors (kernel Documentation/scheduler/sched-stats).
     """
 
     worst = 0.0
 
     async def tick(self) -> None:
         while True:
-            begun, used = trio.current_time(), time.process_time()
+            begun, queued = trio.current_time(), queued_seconds()
             await trio.sleep(0.005)
-            late, ours = trio.current_time() - begun - 0.005, time.process_time() - used
-            self.worst = max(self.worst, min(late, ours))
+            late = trio.current_time() - begun - 0.005
+            self.worst = max(self.worst, late - (queued_seconds() - queued))
+
+
+def queued_seconds() -> float:
+    """Return how long this thread has waited for a processor."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 @contextlib.asynccontextmanager
@@ -94,7 +98,7 @@ async def test_many_holders(
         async with lateness() as late:
             done = await box.run(["/many", "1000", "1000", "leave"], capture_stdout=True)
             assert done.stdout == b"made"
-            assert 1 <= len(done.held) <= 65  # on a busy machine nobody may have been seen in time
+            assert 2 <= len(done.held) <= 65
             assert (done.held[0].stream, done.held[-1].pid) == ("stdout", None)
             await box.delete(force=True)
         assert late.worst < LATE_SECONDS

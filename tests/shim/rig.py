@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -10,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -341,6 +344,13 @@ class Gate:
     def open(self) -> None:
         """Let the script pass."""
         os.write(self._opened_fd, b"\n")
+
+
+def unread(fd: int) -> int:
+    """Return how many bytes a fifo holds."""
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
 
 
 def children(pid: int) -> list[int]:

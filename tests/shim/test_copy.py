@@ -30,6 +30,7 @@ from .rig import (
     runtime,
     shell,
     status_of,
+    unread,
 )
 
 MIB = 1 << 20
@@ -396,15 +397,20 @@ def test_a_slow_reader_when_it_is_told_to_stop(rig: Rig, kind: str) -> None:
 def test_what_is_late_is_told(rig: Rig) -> None:
     """`copied` says so when the end is heard, and that it moves, and when it is there."""
     reader, spec = pipe(rig, "stdout")
-    rig.launch(runtime(*shell("head -c 100000 /dev/zero")), "--stdout", spec)
+    gate = Gate(rig)
+    script = f"head -c 100000 /dev/zero; {gate.wait}"
+    rig.launch(runtime(*shell(script)), "--stdout", spec)
     rig.made()
+    gate.wait_reached()
+    wait_for(
+        lambda: unread(reader) == fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ), "a full pipe"
+    )  # it moves no more by itself
+    gate.open()
     rig.wait_end()
-    before = (rig / "copied").read_text()
-    assert before[:8] == "0 0 0 2 " and len(before) == 64
-    assert before[8:].strip() in ("0", "1")  # what the pipe still took may be told already
+    assert (rig / "copied").read_text() == "0 0 0 2 0".ljust(63) + "\n"
     os.set_blocking(reader, True)
     os.read(reader, 8192)
-    wait_for(lambda: (rig / "copied").read_text() != before, "a move")
+    wait_for(lambda: (rig / "copied").read_text()[8] != "0", "a move")
     rig.drop_given()
     assert len(read_to_end(reader)) == 100000 - 8192
     assert rig.wait_gone() == 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
-import fcntl
 import itertools
 import json
 import os
@@ -13,7 +11,6 @@ import random
 import signal
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,7 +23,7 @@ from tests.support.leaks import wait_for
 
 from .conftest import root_only
 from .logs import CONTENT_MAX, LEAST_BYTES, Log, joined, parse, write_all
-from .rig import SLEEP, Gate, Rig, Word, become, children, ended, runtime, shell
+from .rig import SLEEP, Gate, Rig, Word, become, children, ended, runtime, shell, unread
 from .test_holding import switches
 
 SEED = 20261124
@@ -67,13 +64,6 @@ def finish(rig: Rig) -> None:
 def drained(rig: Rig, fd: int) -> Callable[[], bool]:
     """Return a condition: the shim has taken all that was written, and waits."""
     return lambda: unread(fd) == 0 and rig.waiting()
-
-
-def unread(fd: int) -> int:
-    """Return how many bytes a fifo holds."""
-    count = array.array("i", [0])
-    fcntl.ioctl(fd, termios.FIONREAD, count)
-    return count[0]
 
 
 # ---- byte for byte -------------------------------------------------------------------------
