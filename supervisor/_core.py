@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 import attrs
 import trio
@@ -30,6 +31,7 @@ from .state import (
     dump,
     write_whole,
 )
+from .stdio import Ends
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -48,7 +50,8 @@ class Core:
         history: how it came to that, the last changes only. It is replaced, not changed: other
             threads read it.
         init: its first process.
-        execs: its other processes, by id.
+        execs: its other processes, by id, as long as they aren't done with.
+        ends: our ends of all its processes' fifos, also of execs that are done with.
         deleting: held by the one task that deletes it.
         stops: how many tasks are stopping it.
     """
@@ -64,6 +67,7 @@ class Core:
     history: tuple[Change, ...] = attrs.field(init=False, default=())
     init: Process = attrs.field(init=False)
     execs: dict[str, Process] = attrs.field(init=False, factory=dict)
+    ends: Ends = attrs.field(init=False, factory=WeakSet)
     deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
     stops: int = attrs.field(init=False, default=0)
 
@@ -87,6 +91,7 @@ class Core:
             record,
             container=self.record.id,
             cgroup=self.record.cgroup,
+            ends=self.ends,
             leash=self.leash,
             keep=self.record.on_shim_lost is ShimLost.KEEP,
             owned=self.lock is not None if owned is None else owned,
@@ -182,8 +187,8 @@ class Core:
         It isn't ours from now on: nothing of it is removed.
         """
         self.lock = None
+        self.close_streams()
         for process in (self.init, *self.execs.values()):
-            process.close_streams()
             process.dismiss()
 
     def write_off(self, why: str) -> None:
@@ -230,10 +235,16 @@ class Core:
 
     def let_go(self) -> None:
         """Release its lock and our ends of its streams; the container goes on."""
-        for process in (self.init, *self.execs.values()):
-            process.close_streams()
+        self.close_streams()
         if self.lock is not None:
             self.lock.release()
+
+    def close_streams(self) -> None:
+        """Close our ends of its processes' fifos, whoever has them in hand."""
+        for process in (self.init, *self.execs.values()):
+            process.close_streams()
+        for end in tuple(self.ends):
+            end.detach()
 
     def _exec_ended(self, status: ExitStatus) -> None:
         if status.oom_killed:  # that kill was its own, and nobody else's

@@ -206,9 +206,7 @@ async def _end_processes(core: Core) -> None:
             process.kill()
         await process.wait_over()
     _kill_set_aside(core)
-    core.init.close_streams()
-    for process in execs:
-        process.close_streams()
+    core.close_streams()
 
 
 def _kill_set_aside(core: Core) -> None:

@@ -40,7 +40,7 @@ from .state import (
     process_object,
     write_whole,
 )
-from .stdio import Console, Stdio, Streams, files_made
+from .stdio import Console, Ends, Stdio, Streams, files_made
 
 logger: Final = logging.getLogger("supervisor")
 
@@ -74,6 +74,7 @@ class ProcessTask:
         *,
         container: str,
         cgroup: str | None,
+        ends: Ends,
         leash: Leash | None = None,
         owned: bool = True,
         keep: bool = False,
@@ -114,7 +115,7 @@ class ProcessTask:
         self._control = Control(layout, container=container)
         directory = ContainerLayout(os.path.dirname(layout.path))
         self._container_record = Original(directory.init.record)
-        self._streams = Streams(layout, record, self._control, container=container)
+        self._streams = Streams(layout, record, self._control, ends=ends, container=container)
         self._ended_at = math.inf
         self.delivery: Delivery = Delivery(
             layout,

@@ -28,7 +28,7 @@ from ._kinds import (
 from ._null import NullDevice
 from ._plan import Stdio, plan, prepare
 from ._records import LogFiles, LogRecord, open_own, parse_record
-from ._streams import InputStream, OutputStream, Streams
+from ._streams import Ends, InputStream, OutputStream, Streams
 from ._terminal import TerminalStream, attach
 from ._theirs import files_made, opened
 
@@ -38,6 +38,7 @@ __all__ = [
     "PIPE",
     "STDOUT",
     "Console",
+    "Ends",
     "Fifo",
     "InputStream",
     "LogFile",

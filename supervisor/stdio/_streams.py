@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import stat
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
@@ -34,9 +35,16 @@ class Streams:
     """
 
     def __init__(
-        self, layout: ProcessLayout, record: ProcessRecord, control: Control, *, container: str
+        self,
+        layout: ProcessLayout,
+        record: ProcessRecord,
+        control: Control,
+        *,
+        ends: Ends,
+        container: str,
     ) -> None:
         self._container = container
+        self._ends = ends
         self._control = control
         self._layout = layout
         self._record = record
@@ -79,6 +87,7 @@ class Streams:
         if self._record.stderr == f"fifo:{self._layout.stderr}":
             with _shut_out(adopted):
                 self.stderr = self._open_output(self._layout.stderr)
+        self._ends.update(end for end in (self.stdin, self.stdout, self.stderr) if end is not None)
         if hold:
             self._hold_output()
         if hold and owned:
@@ -115,7 +124,7 @@ class Streams:
             self.stdin.detach()
         for stream in (self.stdout, self.stderr):
             if stream is not None:
-                stream.close()
+                stream.detach()
         self.release()
 
     def abandon(self) -> None:
@@ -255,7 +264,7 @@ class OutputStream(trio.abc.ReceiveStream):
         """Return the descriptor's number."""
         return self._stream.fileno()
 
-    def close(self) -> None:
+    def detach(self) -> None:
         """Close our end; the second time nothing happens."""
         self._stream.close()
 
@@ -370,3 +379,8 @@ class InputStream(trio.abc.SendStream):
         if self._stream is None:
             raise trio.BrokenResourceError("the process has closed its standard input")
         return self._stream
+
+
+# Of one container, also of those of its processes that are done with: a stream belongs to whoever
+# has it in hand, so they are held weakly.
+Ends = weakref.WeakSet[InputStream | OutputStream]

@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 import trio
+import trio.testing
 
 from supervisor import (
     DEVNULL,
@@ -297,3 +298,71 @@ async def test_ending_the_input_after_the_end(
             with pytest.raises(trio.ClosedResourceError):
                 await box.stdin.send_all(b"x")
             await box.stdin.aclose()
+
+
+async def assert_closed(stdin: trio.abc.SendStream, stdout: trio.abc.ReceiveStream) -> None:
+    """Both are closed here, by somebody else."""
+    with trio.fail_after(2), pytest.raises(trio.ClosedResourceError):
+        await stdout.receive_some()
+    with trio.fail_after(2), pytest.raises(trio.ClosedResourceError):
+        await stdin.send_all(b"x")
+
+
+@pytest.mark.parametrize("over", ["deleted", "let go"])
+async def test_our_ends_of_an_exec_that_is_done_with(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, over: str
+) -> None:
+    """They are closed with the container or its supervisor, as those of any other process."""
+    async with supervisor(root) as sup:
+        box = await sup.create("a", bundle("sleep", "60"))
+        await box.start()
+        process = await box.exec(["sh", "-c", "exit 7"], stdin=PIPE, stdout=PIPE)
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None and stdout is not None
+        assert (await process.wait()).code == 7
+        while process.id in box.processes:
+            await trio.sleep(0.001)
+        if over == "deleted":
+            await box.delete(force=True)
+            await assert_closed(stdin, stdout)
+    await assert_closed(stdin, stdout)
+    if over == "let go":
+        async with supervisor(root) as sup:
+            await sup["a"].delete(force=True)
+
+
+async def test_a_reader_of_an_exec_when_its_supervisor_closes(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """It is woken: nothing comes here any more."""
+    async with trio.open_nursery() as nursery:
+        async with supervisor(root) as sup:
+            box = await sup.create("a", bundle("sleep", "60"))
+            await box.start()
+            process = await box.exec(["sleep", "60"], stdin=PIPE, stdout=PIPE)
+            assert process.stdin is not None and process.stdout is not None
+            nursery.start_soon(assert_closed, process.stdin, process.stdout)
+            await trio.testing.wait_all_tasks_blocked()
+    async with supervisor(root) as sup:
+        await sup["a"].delete(force=True)
+
+
+async def test_the_input_of_an_exec_after_reopening(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """The next supervisor's end is the only one, in the same program too: closing it is heard."""
+    async with supervisor(root) as sup:
+        box = await sup.create("a", bundle("sleep", "60"))
+        await box.start()
+        first = await box.exec(["cat"], id="e", stdin=PIPE, stdout=PIPE)
+        assert first.stdin is not None
+        await first.stdin.send_all(b"one ")
+    async with supervisor(root) as sup:
+        process = sup["a"].processes["e"]
+        assert process.stdin is not None
+        await process.stdin.send_all(b"two")
+        with trio.fail_after(5):
+            await process.stdin.aclose()
+            assert await everything(process.stdout) == b"one two"
+            assert (await process.wait()).code == 0
+        await sup["a"].delete(force=True)
