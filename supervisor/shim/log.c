@@ -300,11 +300,14 @@ static void emit_rests(bool all) {
     flush();
 }
 
-/* New bytes first: they may end a line whose time is up. */
+/* New bytes first, also those that came since the last look: they may end a line whose time is up. */
 void log_copy(const struct pollfd *watched) {
     for (int i = 0; i < LOG_WATCHED; i++)
         if (watched[i].revents != 0) copy_once(&cri.sources[i]);
-    if (log_patience() == 0) emit_rests(false);
+    if (log_patience() != 0) return;
+    for (int i = 0; i < LOG_WATCHED; i++)
+        if (patience(&cri.sources[i]) == 0) copy_once(&cri.sources[i]);
+    emit_rests(false);
 }
 
 bool log_active(void) {

@@ -90,6 +90,24 @@ def test_the_end_of_a_late_line(rig: Rig) -> None:
 
 
 @needs_strace
+def test_the_end_of_a_line_that_comes_after_the_look(rig: Rig) -> None:
+    """A shim that is held up between its look and the end of its turn looks once more."""
+    log = Log(rig, max_bytes=MUCH, files=1)
+    inject = ["-P", str(log.path), "-e", "inject=write:delay_exit=300000:when=1"]
+    launch_traced(rig, "exec sleep 1000", log, *inject)
+    rig.running()
+    fd = log.writer()
+    write_all(fd, b"Hello\nname? ")
+    wait_for(lambda: log.text() == b"Hello\n", "a shim that is held up in its first write")
+    write_all(fd, b"Alice\n")
+    wait_for(lambda: log.text().endswith(b"Alice\n"), "all of it")
+    assert [record.written for record in log.records()] == [b"Hello\n", b"name? Alice\n"]
+    rig.drop(fd)
+    rig.control("2 9 0\n")
+    assert rig.end() == (137, signal.SIGKILL)
+
+
+@needs_strace
 def test_who_writes_on_and_on(rig: Rig) -> None:
     """A shim that is released takes no more than a full pipe from whoever never stops writing."""
     log = Log(rig, max_bytes=LEAST_BYTES, files=1)
