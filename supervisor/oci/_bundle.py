@@ -312,9 +312,8 @@ class Bundle:
             with made_directory(target) as made:
                 if view is not None:
                     build_view(view, os.path.join(made.path, ROOTFS))
-                text = (
-                    json.dumps(spec, sort_keys=True) + "\n"
-                )  # laid out, it takes three times as long
+                # On one line: laid out, it takes three times as long.
+                text = json.dumps(spec, sort_keys=True) + "\n"
                 write_whole(os.path.join(made.path, "config.json"), text.encode())
                 bundle = cls(made.path, spec, view)
             if target is None:
