@@ -300,7 +300,8 @@ static void emit_rests(bool all) {
     flush();
 }
 
-/* New bytes first, also those that came since the last look: they may end a line whose time is up. */
+/* New bytes first, also those that have come since the last look: they may end a line whose time
+ * is up. */
 void log_copy(const struct pollfd *watched) {
     for (int i = 0; i < LOG_WATCHED; i++)
         if (watched[i].revents != 0) copy_once(&cri.sources[i]);

@@ -12,7 +12,7 @@ import pytest
 from tests.support.leaks import wait_for
 
 from .logs import CONTENT_MAX, LEAST_BYTES, Log, write_all
-from .rig import SLEEP, Rig, runtime, shell
+from .rig import SLEEP, Rig, runtime, shell, status_of
 from .test_log import MUCH, RECORD, unread
 
 pytestmark = pytest.mark.parametrize("programs", ["release"], indirect=True)
@@ -93,13 +93,17 @@ def test_the_end_of_a_late_line(rig: Rig) -> None:
 def test_the_end_of_a_line_that_comes_after_the_look(rig: Rig) -> None:
     """A shim that is held up between its look and the end of its turn looks once more."""
     log = Log(rig, max_bytes=MUCH, files=1)
-    inject = ["-P", str(log.path), "-e", "inject=write:delay_exit=300000:when=1"]
+    inject = ["-P", str(log.path), "-e", "inject=write:signal=SIGSTOP:when=1"]
     launch_traced(rig, "exec sleep 1000", log, *inject)
     rig.running()
     fd = log.writer()
     write_all(fd, b"Hello\nname? ")
-    wait_for(lambda: log.text() == b"Hello\n", "a shim that is held up in its first write")
+    wait_for(lambda: log.text() == b"Hello\n", "the first write")
+    wait_for(lambda: status_of(rig.pid)["State"].startswith("t"), "a shim that is held up in it")
+    held_ns = time.monotonic_ns()
+    wait_for(lambda: time.monotonic_ns() - held_ns > 150_000_000, "a line that is due")
     write_all(fd, b"Alice\n")
+    os.kill(rig.pid, signal.SIGCONT)
     wait_for(lambda: log.text().endswith(b"Alice\n"), "all of it")
     assert [record.written for record in log.records()] == [b"Hello\n", b"name? Alice\n"]
     rig.drop(fd)
