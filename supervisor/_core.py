@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from weakref import WeakSet
 
 import attrs
 import trio
@@ -67,7 +66,7 @@ class Core:
     history: tuple[Change, ...] = attrs.field(init=False, default=())
     init: Process = attrs.field(init=False)
     execs: dict[str, Process] = attrs.field(init=False, factory=dict)
-    ends: Ends = attrs.field(init=False, factory=WeakSet)
+    ends: Ends = attrs.field(init=False, factory=Ends)
     deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
     stops: int = attrs.field(init=False, default=0)
 

@@ -26,6 +26,7 @@ from supervisor import (
     run_container,
 )
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.helpers import until
 from tests.support.runtimes import Choice, needs_root
 from tests.support.victim import victim
 
@@ -320,8 +321,7 @@ async def test_our_ends_of_an_exec_that_is_done_with(
         stdin, stdout = process.stdin, process.stdout
         assert stdin is not None and stdout is not None
         assert (await process.wait()).code == 7
-        while process.id in box.processes:
-            await trio.sleep(0.001)
+        await until(lambda: process.id not in box.processes, "an exec that is done with")
         if over == "deleted":
             await box.delete(force=True)
             await assert_closed(stdin, stdout)
