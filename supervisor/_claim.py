@@ -34,6 +34,8 @@ logger: Final = logging.getLogger("supervisor")
 # Where runtimes keep what they know of a container, below DIRECTORY/ID: runc and youki; crun. And
 # crun's copy of the spec, which is there before the rest, and needn't name the bundle.
 _STATES: Final = frozenset({"state.json", "status"})
+# json-c, which crun has, writes \/ for a slash, and Go \u003c for <.
+_ESCAPE: Final = re.compile(rb"\\(?:u00([0-7][0-9a-fA-F])|(.))", re.DOTALL)
 _ANNOTATION: Final = "org.trio-supervisor.bundle"
 _FILES: Final = ("state.json", "status", "config.json")
 # What `start` opens, which runc and crun make first; runc's copy of itself (mkostemp(3)), and what
@@ -203,6 +205,11 @@ def _is_mentioned(record: ContainerRecord, layout: ContainerLayout, name: str) -
     words = os.fsencode(_words(layout))
     path = os.path.join(_place(record), name)
     with lenient(), open(path, "rb", buffering=0) as file:
-        content = file.read()
+        content = _ESCAPE.sub(_unescaped, file.read())
         return words + b'"' in content or words + b"/" in content
     return False
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    number, literal = escape.groups()
+    return literal if number is None else bytes([int(number, 16)])

@@ -30,15 +30,49 @@ static bool says(const char *text, size_t size, const char *words) {
     return false;
 }
 
+/* How much of an escape of JSON has been read: what is left of \uXXXX, or all but its backslash. */
+struct escape {
+    bool begun;
+    int left;
+    unsigned value;
+};
+
+static int hex_digit(char c) {
+    const char *digits = "0123456789abcdef", *at = strchr(digits, c | 0x20);
+    return c == '\0' || at == NULL ? 0 : (int)(at - digits);
+}
+
+/* Writes text as it is meant: json-c, which crun has, writes \/ for a slash, and Go \u003c for <. Returns
+ * how much it is then. */
+static size_t unescape(char *text, size_t size, struct escape *escape) {
+    size_t kept = 0;
+    for (size_t i = 0; i < size; i++) {
+        if (escape->left > 0) {
+            escape->value = escape->value * 16 + (unsigned)hex_digit(text[i]);
+            if (--escape->left == 0) text[kept++] = (char)(escape->value < 0x80 ? escape->value : '?');
+        } else if (escape->begun) {
+            escape->begun = false;
+            if (text[i] == 'u') *escape = (struct escape){.left = 4};
+            else text[kept++] = text[i];
+        } else if (text[i] == '\\') {
+            escape->begun = true;
+        } else {
+            text[kept++] = text[i];
+        }
+    }
+    return kept;
+}
+
 /* A part of it that was cut by our buffer comes first in the next one. */
 static bool mentions(int fd, const char *words) {
     char text[2 * CHUNK_SIZE];
+    struct escape escape = {0};
     size_t kept = 0, length = strlen(words);
     ssize_t n;
     bool found = false;
     if (length == 0 || length >= CHUNK_SIZE) return false;
     while (!found && (n = read(fd, text + kept, CHUNK_SIZE)) > 0) {
-        size_t size = kept + (size_t)n;
+        size_t size = kept + unescape(text + kept, (size_t)n, &escape);
         found = says(text, size, words);
         kept = size < length ? size : length;
         memmove(text, text + size - kept, kept);

@@ -208,3 +208,26 @@ async def test_a_file_of_ours_is_no_strangers(
         place.unlink()
         moved.rename(place)
         await web.delete(force=True)
+
+
+@pytest.mark.parametrize("slash", ["/", r"\/", r"\u002f"])
+@pytest.mark.parametrize("name", ["state.json", "status"])
+async def test_a_path_that_a_runtime_has_escaped(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, name: str, slash: str
+) -> None:
+    """Newer crun writes a slash with a backslash before it: every container seemed foreign."""
+    async with supervisor(root) as sup:
+        web = await sup.create("web", bundle("true"))
+        core = web._core
+        assert core.lock is not None
+        place = root / ".runtime/web"
+        moved = place.rename(root / ".runtime/moved")
+        place.mkdir(mode=0o700)
+        ours = core.layout.bundle.replace("/", slash)
+        for path, right in [(ours, True), (ours + slash + "x", True), (ours + "x", False)]:
+            (place / name).write_text(f'{{"bundle": "{path}"}}')
+            assert await is_ours(core.host, core.layout, core.record, core.lock) is right
+        (place / name).unlink()
+        place.rmdir()
+        moved.rename(place)
+        await web.delete(force=True)
