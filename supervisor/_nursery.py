@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import NoReturn
 
 import trio
 
@@ -15,7 +16,8 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
     """Open a nursery for tasks of our own, cancelled when the block ends.
 
     Our tasks raise nothing but bugs, so what the block raises is all there is to tell; a bug
-    comes out beside it in a group, as from any nursery.
+    comes out beside it in a group, as from any nursery. A KeyboardInterrupt that comes while the
+    tasks end is told alone.
     """
     raised: BaseException | None = None
     try:
@@ -28,14 +30,10 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if raised is None or not all(_is(error, raised) for error in group.exceptions):
+        told = _told(group, raised)
+        if told is None:
             raise
-        context = raised.__context__
-        try:
-            raise raised
-        finally:
-            raised.__context__ = context
-            del raised
+        raise_as_it_is(told)
 
 
 @contextlib.asynccontextmanager
@@ -50,10 +48,10 @@ async def lasting_nursery() -> AsyncIterator[trio.Nursery]:
     scope = trio.CancelScope(shield=True)
     open_scopes().add(scope)
     async with background_nursery() as outer:
-        outer.start_soon(_hold_open, scope, opened, ready)
-        with trio.CancelScope(shield=True):  # it takes one step, also if we are cancelled
-            await ready.wait()
         try:
+            outer.start_soon(_hold_open, scope, opened, ready)
+            with trio.CancelScope(shield=True):  # it takes one step, also if we are cancelled
+                await ready.wait()  # a KeyboardInterrupt ends it all the same
             yield opened[0]
         finally:
             open_scopes().discard(scope)
@@ -70,5 +68,36 @@ async def _hold_open(
             await trio.sleep_forever()
 
 
-def _is(error: BaseException, raised: BaseException) -> bool:
-    return error is raised or isinstance(error, trio.Cancelled)
+def raise_as_it_is(error: BaseException) -> NoReturn:
+    """Raise an error that was in a group, with the context that it had."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error
+
+
+def _told(
+    group: BaseExceptionGroup[BaseException], raised: BaseException | None
+) -> BaseException | None:
+    """Return what the group of a nursery has to tell, if that is one thing.
+
+    Cancel scopes split groups, and what is left of a nested one is a copy of it: so it is the
+    leaves that are compared.
+    """
+    known = set() if raised is None else set(map(id, _leaves(raised)))
+    others = [leaf for leaf in _leaves(group) if id(leaf) not in known]
+    others = [leaf for leaf in others if not isinstance(leaf, trio.Cancelled)]
+    interrupt = next((leaf for leaf in others if isinstance(leaf, KeyboardInterrupt)), None)
+    if interrupt is not None and len(others) == 1:
+        return interrupt
+    return None if others else raised
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error

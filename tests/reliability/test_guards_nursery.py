@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
 import pytest
 import trio
 
 from supervisor._nursery import background_nursery, lasting_nursery
 
 SECONDS = 10
+
+Context = AbstractAsyncContextManager[trio.Nursery]
 
 
 class Oops(Exception):
@@ -96,3 +102,77 @@ async def test_a_lasting_one_that_is_cancelled_as_it_opens() -> None:
         async with lasting_nursery():
             opened = True
     assert opened
+
+
+def _group() -> BaseExceptionGroup[BaseException]:
+    inner = BaseExceptionGroup("inner", [Oops(1), KeyboardInterrupt()])
+    return BaseExceptionGroup("outer", [inner, ExceptionGroup("beside", [Oops(2)])])
+
+
+@pytest.mark.parametrize("opened", [background_nursery, lasting_nursery])
+async def test_a_group_comes_out_as_it_is(opened: Callable[[], Context]) -> None:
+    """Cancel scopes split groups: a nested one came out as a copy, in a group of our nursery's."""
+    group = _group()
+    with trio.fail_after(SECONDS), pytest.raises(BaseExceptionGroup) as caught:
+        async with opened() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await trio.lowlevel.checkpoint()
+            raise group
+    assert caught.value is group
+    assert [type(error) for error in group.exceptions] == [BaseExceptionGroup, ExceptionGroup]
+
+
+async def test_a_bug_beside_a_group_is_told() -> None:
+    """It isn't taken for one of the group's own."""
+    group = _group()
+    with trio.fail_after(SECONDS), pytest.raises(BaseExceptionGroup) as caught:
+        async with background_nursery() as nursery:
+            nursery.start_soon(fail_when_cancelled)
+            await trio.lowlevel.checkpoint()
+            raise group
+    assert caught.value is not group
+    assert caught.value.subgroup(ValueError) is not None
+    assert caught.value.subgroup(Oops) is not None
+
+
+def _interrupted(opened: Callable[[], Context], where: str) -> list[str]:
+    """Run a block that is interrupted at one moment; return how it went on."""
+    went: list[str] = []
+
+    @trio.lowlevel.enable_ki_protection
+    async def linger() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()
+                if where == "leaving":
+                    signal.raise_signal(signal.SIGINT)
+                await trio.sleep(0.01)
+            went.append("tasks ended")
+
+    @trio.lowlevel.enable_ki_protection
+    async def main() -> None:
+        with trio.fail_after(SECONDS):
+            if where == "entering":
+                signal.raise_signal(signal.SIGINT)
+            async with opened() as nursery:
+                went.append("entered")
+                nursery.start_soon(linger)
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    return went
+
+
+@pytest.mark.parametrize("opened", [background_nursery, lasting_nursery])
+def test_interrupted_as_its_tasks_end(opened: Callable[[], Context]) -> None:
+    """Ctrl-C in that moment came out in a group."""
+    assert _interrupted(opened, "leaving") == ["entered", "tasks ended"]
+
+
+def test_a_lasting_one_that_is_interrupted_as_it_opens() -> None:
+    """Ctrl-C in that moment let the run hang for ever: its scope, shielded, was cancelled later."""
+    assert _interrupted(lasting_nursery, "entering") == []
