@@ -8,8 +8,9 @@ import math
 import os
 import signal
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -43,6 +44,8 @@ _FIRST_SECONDS = 1.0  # until somebody was found
 _MAX_HOLDERS = 64
 
 _Identity = tuple[int, int]
+
+T = TypeVar("T")
 
 Input = bytes | bytearray | memoryview | StdioArgument
 
@@ -247,9 +250,12 @@ async def stay(
     *,
     check: bool,
     deadline: float | None,
-    end: Callable[[], Awaitable[None]],
+    end: Callable[[], Awaitable[RuntimeWarning | None]],
 ) -> Completed:
-    """Stay with a process to its end, or call ``end``; see `Container.run`, `run_container`."""
+    """Stay with a process to its end, or call ``end``; see `Container.run`, `run_container`.
+
+    What that warns of is said when we are cancelled; else an error tells that it was ended.
+    """
     completed = None
     process.delivery.asked = True
     collected = {
@@ -258,10 +264,12 @@ async def stay(
     try:
         with within(math.inf if deadline is None else deadline):
             completed = await collect(process, wanted, collected)
-    finally:
-        if completed is None and not forked():
-            await end()
+    except BaseException:
+        if not forked():
+            warn(await end())
+        raise
     if completed is None:
+        await end()
         raise _ended(process.container, deadline, collected)
     lost = process.delivery.failure(process.status, **_contents(collected))
     if lost is not None:
@@ -302,21 +310,63 @@ def _too_long(collected: Mapping[str, _Collected]) -> str | None:
 
 async def end_process(
     process: Process, deliver_cancel: Callable[[Process], Awaitable[None]] | None
-) -> None:
-    """Ask, wait, kill, wait; shielded, with deadlines."""
+) -> RuntimeWarning | None:
+    """Ask, wait, kill, wait, shielded, with deadlines; return what to say if it was killed."""
     try:
         with shielded(GRACE_SECONDS):
             async with winding_up(process):
-                with contextlib.suppress(ProcessEnded):  # it was quicker
-                    await (deliver_cancel or _ask)(process)
-                await process.wait()
+                await deliver(deliver_cancel or _ask, process, process)
     finally:
-        if process.status is None:
+        killed = process.status is None
+        if killed:
             with contextlib.suppress(ProcessEnded):
                 process.kill()
             with shielded(process.deadlines.kill):
                 await process.wait()
         process.abandon_streams()
+    return stubborn(process, GRACE_SECONDS, asked=deliver_cancel is None) if killed else None
+
+
+async def deliver(
+    deliver_cancel: Callable[[T], Awaitable[None]], target: T, process: Process
+) -> None:
+    """Have a program asked to end, and wait for its end; whoever still asks then is cancelled.
+
+    As `trio.run_process`: who signals once more may come too late, and needn't expect that.
+
+    Raises: what ``deliver_cancel`` raises, as it is.
+    """
+    raised: list[Exception] = []
+    async with background_nursery() as nursery:
+
+        async def ask() -> None:
+            try:
+                with contextlib.suppress(ProcessEnded):
+                    await deliver_cancel(target)
+            except Exception as error:
+                raised.append(error)
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(ask)
+        await process.wait()
+    if raised:
+        raise raised.pop()
+
+
+def stubborn(process: Process, seconds: float, *, asked: bool) -> RuntimeWarning:
+    """Return what to say of a program that didn't end when it was asked to, and was killed."""
+    how = "SIGTERM" if asked else "deliver_cancel"
+    return RuntimeWarning(
+        f"the program {process.args[0]!r} ({process.container}/{process.id}) went on for "
+        f"{seconds:g} seconds after {how}, and was killed. As pid 1 it hears only what it has a "
+        "handler for: a bundle with init=True helps, or another deliver_cancel"
+    )
+
+
+def warn(warning: RuntimeWarning | None) -> None:
+    """Warn of something, if there is something to warn of."""
+    if warning is not None:
+        warnings.warn(warning, stacklevel=2)
 
 
 async def _ask(process: Process) -> None:

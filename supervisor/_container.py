@@ -224,8 +224,10 @@ class Container:
             args, id, env, cwd, user: as for `exec`.
             stdin, stdout, stderr, capture_stdout, capture_stderr, max_output_bytes, check,
                 deadline: as for `run_container`.
-            deliver_cancel: what is done in place of SIGTERM when it is cancelled; it is killed
-                if it still runs 5 seconds later.
+            deliver_cancel: what is done in place of SIGTERM when it is cancelled, or ended: an
+                async function that gets the process, and is cancelled as soon as that has ended.
+                Whatever is done, it is killed if it still runs 5 seconds later, with a
+                RuntimeWarning if that was for a cancellation.
 
         Returns:
             How it ended, and what was captured.

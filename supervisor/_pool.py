@@ -382,6 +382,7 @@ async def _next(stock: Stock) -> Entry:
     raise AssertionError("only a fork ends that, with an error")
 
 
-async def _kill(box: Container) -> None:
+async def _kill(box: Container) -> RuntimeWarning | None:
     with contextlib.suppress(ProcessEnded):
         box.kill()
+    return None

@@ -8,7 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 
 import trio
 
-from ._collect import MAX_OUTPUT_BYTES, Completed, Input, stay, winding_up, wishes
+from ._collect import (
+    MAX_OUTPUT_BYTES,
+    Completed,
+    Input,
+    deliver,
+    stay,
+    stubborn,
+    warn,
+    winding_up,
+    wishes,
+)
 from ._container import Container
 from ._end import STOP_GRACE_SECONDS
 from ._errors import InvalidValue, ProcessEnded
@@ -69,8 +79,10 @@ async def run_container(
             lets the program fill this one's memory.
         check: whether anything but exit code 0 raises.
         deadline: how many seconds its program may run; then it is ended as if cancelled.
-        deliver_cancel: what is done in place of SIGTERM when it is cancelled, or ended;
-            it is killed if it still runs 10 seconds later. Only for a program that was started.
+        deliver_cancel: what is done in place of SIGTERM when it is cancelled, or ended: an async
+            function that gets the container, and is cancelled as soon as the program has ended.
+            Only for a program that was started. Whatever is done, it is killed if it still runs
+            10 seconds later, with a RuntimeWarning if that was for a cancellation.
 
     Returns:
         How it ended, and what was captured. Output is read until its end, or until
@@ -115,7 +127,7 @@ async def run_container(
             try:
                 await box.start()
             except BaseException:
-                await _end(box, deliver_cancel)
+                warn(await _end(box, deliver_cancel))
                 raise
             task_status.started(box)
             return await stay(
@@ -138,16 +150,21 @@ async def borrowed(
         yield own
 
 
-async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> None:
-    """Ask it to end, if its program runs; whoever deletes it kills it, if need be."""
+async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeWarning | None:
+    """Ask it to end, if its program runs, and kill it if it doesn't: return what to say then."""
     if forked() or box.status is not None or box.state is not State.RUNNING:
-        return
+        return None
+    killed = False
     with shielded(STOP_GRACE_SECONDS + box.init.deadlines.kill):
         async with winding_up(box.init):
             if deliver_cancel is None:
-                await box.stop(STOP_GRACE_SECONDS)
+                killed = (await box.stop(STOP_GRACE_SECONDS)).escalated
             else:
-                with within(STOP_GRACE_SECONDS):
-                    with contextlib.suppress(ProcessEnded):  # it was quicker
-                        await deliver_cancel(box)
-                    await box.wait()
+                with within(STOP_GRACE_SECONDS) as scope:
+                    await deliver(deliver_cancel, box, box.init)
+                killed = scope.cancelled_caught
+    if not killed:
+        return None
+    with contextlib.suppress(ProcessEnded):
+        box.kill()
+    return stubborn(box.init, STOP_GRACE_SECONDS, asked=deliver_cancel is None)

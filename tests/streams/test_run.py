@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from supervisor import (
     Deadlines,
     InvalidValue,
     Process,
+    ProcessEnded,
     ProcessFailed,
     RuntimeFailed,
     State,
@@ -30,6 +32,7 @@ from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
 from tests.shim.rig import status_of
 
+TRAPPED = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done"]
 STUBBORN = ["sh", "-c", "trap '' TERM; while :; do sleep 0.01; done"]
 
 
@@ -233,15 +236,16 @@ async def test_cancelled_inside(supervisor: OpenSupervisor, bundle: MakeBundle) 
 async def test_cancelled_and_stubborn(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who ignores SIGTERM is killed after the grace, and nothing is left."""
+    """Who ignores SIGTERM is killed after the grace, with a warning, and nothing is left."""
     monkeypatch.setattr("supervisor._collect.GRACE_SECONDS", 0.3)
     monkeypatch.setattr("supervisor._run.STOP_GRACE_SECONDS", 0.3)
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
-        for inside in (True, False):
+
+        async def cancelled(inside: bool) -> Any:
             async with trio.open_nursery() as nursery:
                 started: Any = await nursery.start(
-                    lambda task_status, inside=inside: (
+                    lambda task_status: (
                         box.run(STUBBORN, task_status=task_status)
                         if inside
                         else run_container(
@@ -251,6 +255,11 @@ async def test_cancelled_and_stubborn(
                 )
                 await trap_set(started)
                 nursery.cancel_scope.cancel()
+            return started
+
+        for inside in (True, False):
+            with pytest.warns(RuntimeWarning, match=r"0\.3 seconds after SIGTERM, and was killed"):
+                started = await cancelled(inside)
             assert started.status.signal is signal.SIGKILL
         assert list(sup) == ["a"]
         with trio.fail_after(5):
@@ -273,6 +282,58 @@ async def test_deliver_cancel(supervisor: OpenSupervisor, bundle: MakeBundle) ->
             run_container, bundle("sleep", "60"), supervisor=sup, deliver_cancel=deliver
         )
         assert [type(what) for what in delivered] == [Process, Container]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_deliver_cancel_ends_with_the_program(
+    supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
+) -> None:
+    """The function of Trio's own documentation slept on after the end, and then signalled: its
+    ProcessEnded came out in place of the cancellation."""
+    went: list[str] = []
+
+    async def deliver(what: Any) -> None:
+        await trap_set(what)
+        went.append("asked")
+        what.terminate()
+        try:
+            await trio.sleep(60)
+        finally:
+            with pytest.raises(ProcessEnded):
+                what.kill()
+            what.kill()
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        with trio.fail_after(8):
+            if inside:
+                await cancelled_once_it_runs(box.run, TRAPPED, deliver_cancel=deliver)
+            else:
+                await cancelled_once_it_runs(
+                    run_container, bundle(*TRAPPED), supervisor=sup, deliver_cancel=deliver
+                )
+    assert went == ["asked"]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_deliver_cancel_that_does_nothing(
+    supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its program is killed after the grace, with a warning."""
+    monkeypatch.setattr("supervisor._collect.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("supervisor._run.STOP_GRACE_SECONDS", 0.2)
+
+    async def deliver(what: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        run = partial(box.run, ["sleep", "61"])
+        if not inside:
+            run = partial(run_container, bundle("sleep", "62"), supervisor=sup)
+        with pytest.warns(RuntimeWarning, match=r"0\.2 seconds after deliver_cancel"):
+            await cancelled_once_it_runs(run, deliver_cancel=deliver)
+        assert list(sup) == ["a"]
 
 
 async def test_deliver_cancel_that_fails(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
