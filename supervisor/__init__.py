@@ -3,6 +3,7 @@
 The floors of the house. A module imports only from the lines above its own, and from those that
 stand before it on its line::
 
+    _lazy                                   public names, loaded when they are used
     _status _errors _lifecycle _deadlines _backoff   words: errors, ends, states, deadlines
     _syscall _forks _within _threads        system calls; in which process or thread; how long
     _witness                                who looks on: a test's example
@@ -25,6 +26,6 @@ The public names stand in ``__init__.pyi``. Each is loaded when it is first used
 only imports this package, or pytest with a plugin of it, doesn't wait for what it may never need.
 """
 
-import lazy_loader
+from . import _lazy
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _lazy.attach(__name__, __file__)

@@ -255,7 +255,7 @@ async def _adopt_known(
     core = _core(recovery, layout, record, lock)
     core.add_init(init)
     await core.init.adopt(found)
-    recovery.nursery.start_soon(core.init.watch)
+    recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
     recovery.host.reach(Point.ADOPTED)
     try:
         return core if await _complete(recovery, core) else None
@@ -274,7 +274,7 @@ async def _complete(recovery: Recovery, core: Core) -> bool:
     await _adopt_execs(recovery, core)
     recovery.host.reach(Point.EXECS_ADOPTED)
     if core.record.intent is Intent.STOP:
-        recovery.nursery.start_soon(_finish_stop, core)
+        recovery.nursery.start_soon(_finish_stop, core, name=f"{core.init.task_name}: stop")
     return True
 
 
@@ -366,7 +366,7 @@ async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> 
         elif lock is not None:  # whoever has made it has let go of it
             known.own()
             await _settle_again(recovery, core, known)
-            recovery.nursery.start_soon(_hold, known, layout, lock)
+            recovery.nursery.start_soon(_hold, known, layout, lock, name=f"{known.task_name}: lock")
             kept = True
     except FileNotFoundError:
         pass  # its maker removes it just now
@@ -393,7 +393,7 @@ async def _adopt_locked_exec(
     await process.adopt(found)
     adopt_exec(core, process)
     if lock is not None:
-        recovery.nursery.start_soon(_hold, process, layout, lock)
+        recovery.nursery.start_soon(_hold, process, layout, lock, name=f"{process.task_name}: lock")
     return lock is not None
 
 
@@ -424,7 +424,7 @@ async def _watch_foreign(
         found.close()
         return None
     await core.init.adopt(found)
-    recovery.nursery.start_soon(core.init.watch)
+    recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
     core.current()
     try:
         await _adopt_execs(recovery, core)

@@ -175,9 +175,11 @@ async def collect(
     """
     async with trio.open_nursery() as nursery:
         if wanted.input is not None and process.stdin is not None:
-            nursery.start_soon(feed, process.stdin, wanted.input)
-        for one in collected.values():
-            nursery.start_soon(one.read, nursery.cancel_scope)
+            nursery.start_soon(
+                feed, process.stdin, wanted.input, name=f"{process.task_name}: stdin"
+            )
+        for name, one in collected.items():
+            nursery.start_soon(one.read, nursery.cancel_scope, name=f"{process.task_name}: {name}")
         await process.wait()
         with within(process.deadlines.drain):
             for one in collected.values():
@@ -204,7 +206,7 @@ async def winding_up(process: Process) -> AsyncIterator[None]:
     async with background_nursery() as nursery:
         for stream in (process.stdout, process.stderr):
             if stream is not None:
-                nursery.start_soon(_discard, stream)
+                nursery.start_soon(_discard, stream, name=f"{process.task_name}: output")
         yield
 
 
@@ -347,7 +349,7 @@ async def deliver(
                 raised.append(error)
                 nursery.cancel_scope.cancel()
 
-        nursery.start_soon(ask)
+        nursery.start_soon(ask, name=f"{process.task_name}: deliver_cancel")
         await process.wait()
     if raised:
         raise raised.pop()

@@ -315,7 +315,9 @@ async def launch_init(core: Core, drafted: Draft) -> None:
         with console(core.layout.init, drafted.stdio) as listening:
             command = _command(core, drafted, None if listening is None else listening.path)
             options = drafted.root_options
-            await core.nursery.start(init.run, command, drafted.stdio, listening, options)
+            await core.nursery.start(
+                init.run, command, drafted.stdio, listening, options, name=init.task_name
+            )
     except RuntimeFailed as error:
         if drafted.init.checkpoint is None:
             raise

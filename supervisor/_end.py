@@ -99,7 +99,7 @@ def kill(core: Core) -> None:
 def _kill_cgroup(core: Core, cgroup: str) -> None:
     rest = core.host.hierarchies.begin_kill(cgroup)
     if rest is not None and not core.host.closed.is_set():
-        core.nursery.start_soon(_kill_rest, core, rest)
+        core.nursery.start_soon(_kill_rest, core, rest, name=f"{core.init.task_name}: kill")
     elif rest is not None:  # there is no task any more that could
         finish(rest)
 
@@ -191,7 +191,7 @@ async def _deliver(core: Core) -> None:
         with shielded(core.host.deadlines.cleanup):
             async with trio.open_nursery() as nursery:
                 for delivery in late:
-                    nursery.start_soon(delivery.wait)
+                    nursery.start_soon(delivery.wait, name=f"{core.init.task_name}: delivery")
 
 
 async def _end_processes(core: Core) -> None:

@@ -70,7 +70,9 @@ async def _launch(
                 console_socket=None if listening is None else listening.path,
                 log=layout.log("exec"),
             )
-            await core.nursery.start(_own, core, process, lock, command, stdio, listening)
+            await core.nursery.start(
+                _own, core, process, lock, command, stdio, listening, name=process.task_name
+            )
     except BaseException:
         end_unreported(core, layout)
         remove_directory(layout.path)
@@ -118,7 +120,7 @@ def end_unreported(core: Core, layout: ProcessLayout) -> None:
 def adopt_exec(core: Core, process: Process) -> None:
     """Watch an exec that another supervisor has made."""
     core.execs[process.id] = process
-    core.nursery.start_soon(_watch, core, process)
+    core.nursery.start_soon(_watch, core, process, name=process.task_name)
 
 
 async def _own(

@@ -74,7 +74,7 @@ class Logs(AsyncIterator[LogRecord]):
 
         Cancellation: nothing is lost; the next call returns it.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         while not self._pending:
             if self._over:
                 await self.aclose()

@@ -231,7 +231,12 @@ class ContainerPool:
                 yield entry.box
                 return
             async with background_nursery() as nursery:
-                nursery.start_soon(feed, entry.box.init.stdin, entry.rest)
+                nursery.start_soon(
+                    feed,
+                    entry.box.init.stdin,
+                    entry.rest,
+                    name=f"{entry.box.init.task_name}: stdin",
+                )
                 yield entry.box
 
     async def run(
@@ -308,6 +313,7 @@ class ContainerPool:
             yield entry
         finally:
             self._give_back(stock, entry)
+        await trio.lowlevel.checkpoint()
 
     async def _started(self, stock: Stock, wanted: Errand) -> Entry:
         """Return an entry that runs the program: one that turns out to be dead is replaced."""
@@ -345,6 +351,7 @@ class ContainerPool:
     @contextlib.asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
         gate = gate_path()
+        await trio.lowlevel.checkpoint()  # a supervisor that is there waits for nothing
         async with borrowed(self._supervisor, self._runtime) as supervisor:
             async with background_nursery() as nursery:
                 stock = self._stock = Stock(
@@ -354,7 +361,7 @@ class ContainerPool:
                     deletes_at_once=2 * (os.cpu_count() or 1),
                     backoff=self._backoff,
                 )
-                nursery.start_soon(stock.fill)
+                nursery.start_soon(stock.fill, name=f"{self._name}: fill")
                 try:
                     yield
                 finally:

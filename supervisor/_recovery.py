@@ -68,7 +68,7 @@ async def adopt_all(
     with within(seconds) as scope:
         async with trio.open_nursery() as nursery:
             for layout in layouts:
-                nursery.start_soon(one, layout)
+                nursery.start_soon(one, layout, name=f"{layout.id}: adopt")
     if scarce:
         raise scarce[0]
     if scope.cancelled_caught:

@@ -96,7 +96,7 @@ class Stock:
             self._changed = trio.Event()
             while self._lacks_one():
                 self.creating += 1
-                self._nursery.start_soon(self._make_one)
+                self._nursery.start_soon(self._make_one, name="pool: create")
             waits = self._in_a_row > 0 and self.creating == 0 and self._is_short()
             with trio.move_on_at(self._not_before if waits else math.inf):
                 await self._changed.wait()
@@ -232,6 +232,8 @@ class Stock:
             raise trio.ClosedResourceError("the pool is closed")
         if len(self._ready) < self._size:
             await self._wait_in(self._watchers)
+        else:
+            await trio.lowlevel.checkpoint()
 
     def _tell_all(self, error: Failure | None) -> None:
         for queue in (self._takers, self._watchers):
@@ -245,7 +247,7 @@ class Stock:
     def discard(self, entry: Entry) -> None:
         """Delete an entry in the background."""
         self.deleting += 1
-        self._nursery.start_soon(self._delete, entry)
+        self._nursery.start_soon(self._delete, entry, name=f"{entry.box.init.task_name}: delete")
 
     async def _delete(self, entry: Entry) -> None:
         witness.set(None)  # its time is nobody's

@@ -475,7 +475,7 @@ class Supervisor(Mapping[str, Container]):
         leashed = [box for box in self.values() if box.leashed and not box.foreign]
         async with trio.open_nursery() as nursery:
             for box in leashed:
-                nursery.start_soon(_delete_quietly, box)
+                nursery.start_soon(_delete_quietly, box, name=f"{box.init.task_name}: delete")
 
     def _let_go(self) -> None:
         """Release the locks: after the tasks have ended, which hold those of execs."""
@@ -558,6 +558,7 @@ async def open_supervisor(
         check_shared_runtime_root(chosen.root)
     refuse_forked()
     note_process()
+    await trio.lowlevel.checkpoint()  # cancelled by now, nothing is opened
     async with contextlib.AsyncExitStack() as stack:
         busy = stack.enter_context(contextlib.ExitStack())
         busy.enter_context(waiting())
@@ -577,7 +578,7 @@ async def open_supervisor(
         real_root = opened_as.path
         in_the_end = stack.enter_context(contextlib.ExitStack())
         nursery = await stack.enter_async_context(lasting_nursery())
-        nursery.start_soon(patrol.run)
+        nursery.start_soon(patrol.run, name=f"supervisor {real_root}: patrol")
         host = Host(
             shim=shim,
             deadlines=deadlines,

@@ -59,6 +59,7 @@ class ProcessTask:
         container: the container's id.
         deadlines: how long operations may take.
         id: ``"init"``, or the exec's id.
+        task_name: the name of its task, for people: ``web/init``.
         record: its ``process.json``.
         args: the program and its arguments.
         pid: its pid on the host; None before it is made, or if it couldn't be verified.
@@ -109,6 +110,7 @@ class ProcessTask:
         self.deadlines: Deadlines = host.deadlines
         self._cgroup = cgroup
         self.id: str = layout.id
+        self.task_name: str = f"{container}/{layout.id}"
         self.record: ProcessRecord = record
         self.args: tuple[str, ...] = record.args
         self.pid: int | None = None

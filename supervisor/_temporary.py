@@ -209,7 +209,7 @@ def _is_in_memory(path: str) -> bool:
 
 @functools.cache
 def _kind(device: str) -> str:
-    with lenient(), open("/proc/self/mountinfo", errors="replace") as file:
+    with lenient(), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
         for line in file:
             fields, _, rest = line.partition(" - ")
             if fields.split(" ")[2] == device:

@@ -63,7 +63,7 @@ async def _remove(way: str) -> None:
 
 def _is_empty(way: str) -> bool:
     try:
-        with open(way) as file:
+        with open(way, encoding="utf-8") as file:
             return file.readline() == ""
     except OSError:  # somebody else has removed it
         return False
@@ -95,7 +95,7 @@ def _inherit_cpus(directory: str) -> None:
     for name in ("cpuset.cpus", "cpuset.mems"):
         with (
             contextlib.suppress(OSError),
-            open(os.path.join(os.path.dirname(directory), name)) as above,
-            open(os.path.join(directory, name), "w") as own,
+            open(os.path.join(os.path.dirname(directory), name), encoding="utf-8") as above,
+            open(os.path.join(directory, name), "w", encoding="utf-8") as own,
         ):
             own.write(above.read())

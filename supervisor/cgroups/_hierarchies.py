@@ -122,7 +122,7 @@ class Hierarchies:
         further up than we do.
         """
         try:
-            with open(f"/proc/{pid}/cgroup", errors="surrogateescape") as file:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
                 lines = [line.rstrip("\n").split(":", 2)[1:] for line in file]
         except (FileNotFoundError, ProcessLookupError):
             return False
@@ -229,7 +229,7 @@ def _is_root() -> bool:
     if os.geteuid() != 0:
         return False
     try:
-        with open("/proc/self/uid_map") as file:
+        with open("/proc/self/uid_map", encoding="utf-8") as file:
             return file.read().split() == ["0", "0", "4294967295"]
     except OSError as error:
         if scarcity(error) is not error:
@@ -254,7 +254,7 @@ def _try_rmdir(path: str) -> bool:
 
 
 def _counter(path: str, key: str) -> int:
-    with open(path) as file:
+    with open(path, encoding="utf-8") as file:
         for line in file:
             name, _, value = line.partition(" ")
             if name == key:

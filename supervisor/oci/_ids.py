@@ -223,7 +223,7 @@ def _maps_of_namespace(joined: str, kind: str, *, path: str) -> list[IdMap]:
         )
     source = f"/proc/{match[1]}/{kind}_map"
     try:
-        with scarce(), open(source) as file:
+        with scarce(), open(source, encoding="utf-8") as file:
             return [IdMap(*map(int, line.split())) for line in file]
     except InfrastructureError:
         raise

@@ -272,7 +272,7 @@ def _oom_score_adj(wanted: int, *, unbounded: bool) -> int:
     """Return the nearest that this process can set: it may not go below its own."""
     if unbounded:
         return wanted
-    with scarce(), open("/proc/self/oom_score_adj") as file:
+    with scarce(), open("/proc/self/oom_score_adj", encoding="utf-8") as file:
         return max(wanted, int(file.read()))
 
 

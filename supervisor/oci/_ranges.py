@@ -28,7 +28,7 @@ Range = tuple[int, int]
 
 def read_lines(path: str) -> list[str]:
     """Return the lines of a file; none of one that can't be read."""
-    with lenient(), open(path, errors="replace") as file:
+    with lenient(), open(path, encoding="utf-8", errors="replace") as file:
         return file.read().splitlines()
     return []  # without the file, nobody has subordinate ids
 

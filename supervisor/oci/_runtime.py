@@ -110,7 +110,10 @@ def why_not(name: str, *, cgroup_root: str = "/sys/fs/cgroup") -> str | None:
     if name != "crun":
         return None
     hybrid = False
-    with lenient(), open(os.path.join(cgroup_root, "unified", "cgroup.controllers")) as file:
+    with (
+        lenient(),
+        open(os.path.join(cgroup_root, "unified", "cgroup.controllers"), encoding="utf-8") as file,
+    ):
         hybrid = file.read().strip() != ""
     if hybrid and not os.path.exists(os.path.join(cgroup_root, "cgroup.controllers")):
         return "refuses hybrid cgroups (a cgroup2 mount with controllers at /sys/fs/cgroup/unified)"

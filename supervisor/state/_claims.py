@@ -322,7 +322,7 @@ def _mapped() -> Iterator[tuple[int, int]]:
             namespace = os.readlink(f"/proc/{pid}/ns/user")
             if namespace not in seen:
                 seen.add(namespace)
-                with open(f"/proc/{pid}/uid_map") as file:
+                with open(f"/proc/{pid}/uid_map", encoding="utf-8") as file:
                     for line in file:
                         _, first, size = map(int, line.split())
                         yield first, size

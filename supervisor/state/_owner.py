@@ -104,7 +104,7 @@ def _is_unmapped(uid: int) -> bool:
     """Whether the uid stands for somebody outside of our user namespace: the machine's root."""
     if uid != _OVERFLOW_ID:
         return False
-    with contextlib.suppress(ValueError), lenient(), open(_UID_MAP) as file:
+    with contextlib.suppress(ValueError), lenient(), open(_UID_MAP, encoding="utf-8") as file:
         maps = [tuple(map(int, line.split())) for line in file]
         return not any(first <= uid < first + size for first, _, size in maps)
     return False

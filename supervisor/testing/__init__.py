@@ -27,6 +27,6 @@ loaded when it is first used: pytest with our plugin doesn't wait for what it ma
 Hypothesis, an optional dependency, is imported when something is asked for that needs it.
 """
 
-import lazy_loader
+from .. import _lazy
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _lazy.attach(__name__, __file__)

@@ -143,7 +143,7 @@ async def _refused(rig: Rig, words: Iterable[str]) -> None:
 async def _status(rig: Rig) -> dict[str, str]:
     """Return what the kernel says of a program in a container (proc(5), status)."""
     box, _ = await rig.run("/bin/cat", "/proc/self/status")
-    lines = box.call.output.read_text().splitlines()
+    lines = box.call.output.read_text(encoding="utf-8").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
@@ -278,7 +278,7 @@ async def _exec_needs_a_living_container(rig: Rig) -> None:
     box, _ = await rig.run("/bin/true")
     file, pid_file = str(rig.path / "exec.json"), str(rig.path / "exec.pid")
     process = {**rig.bundle.spec["process"], "args": ["/bin/true"]}
-    Path(file).write_text(json.dumps(process))
+    Path(file).write_text(json.dumps(process), encoding="utf-8")
     for id in (box.id, "absent"):
         await _refused(rig, rig.caller.exec(id, process=file, pid_file=pid_file))
 
@@ -317,7 +317,7 @@ async def _environment_is_the_spec_s(rig: Rig) -> None:
     """The program gets the spec's environment and directory, and nothing of the caller's."""
     env = ["PATH=/usr/bin:/bin", "GIVEN=some=thing"]
     box, _ = await rig.run("/bin/sh", "-c", "env; pwd", env=env, cwd="/usr")
-    lines = box.call.output.read_text().splitlines()
+    lines = box.call.output.read_text(encoding="utf-8").splitlines()
     assert "GIVEN=some=thing" in lines and "PATH=/usr/bin:/bin" in lines, f"it has {lines}"
     assert lines[-1] == "/usr", f"it works in {lines[-1]}"
     assert not [line for line in lines if line.startswith("RUNTIME_CALLER")]

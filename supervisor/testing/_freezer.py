@@ -29,19 +29,21 @@ async def frozen_cgroup(directory: str, *, seconds: float) -> AsyncIterator[None
     try:
         with trio.move_on_after(seconds) as scope:
             while not await _freeze(directory, file, freeze):
-                file.write_text(thaw)  # version 1 may stay on its way: from the beginning, then
+                file.write_text(
+                    thaw, encoding="utf-8"
+                )  # version 1 may stay on its way: from the beginning, then
                 await trio.sleep(_POLL_SECONDS)
         if scope.cancelled_caught:
             raise DeadlineExpired(f"{directory} isn't frozen", seconds=seconds)
         yield
     finally:
         with contextlib.suppress(FileNotFoundError, OSError):
-            file.write_text(thaw)
+            file.write_text(thaw, encoding="utf-8")
 
 
 async def _freeze(directory: str, file: Path, freeze: str) -> bool:
     """Ask for it, and say whether it is frozen a moment later."""
-    file.write_text(freeze)
+    file.write_text(freeze, encoding="utf-8")
     for _ in range(_LOOKS):
         if _is_frozen(directory):
             return True
@@ -85,8 +87,8 @@ def _switch(directory: str) -> tuple[Path, str, str]:
 def _is_frozen(directory: str) -> bool:
     old = Path(directory, "freezer.state")
     if old.exists():
-        return old.read_text().strip() == "FROZEN"
-    return "frozen 1" in Path(directory, "cgroup.events").read_text().splitlines()
+        return old.read_text(encoding="utf-8").strip() == "FROZEN"
+    return "frozen 1" in Path(directory, "cgroup.events").read_text(encoding="utf-8").splitlines()
 
 
 def _not_stopped(roots: Iterable[int]) -> list[int]:

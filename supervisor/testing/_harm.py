@@ -34,7 +34,7 @@ _FILLER: Final = """
 import os, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 for directory in sys.argv[1:]:
-    with open(directory + "/cgroup.procs", "w") as file:
+    with open(directory + "/cgroup.procs", "w", encoding="utf-8") as file:
         file.write(str(os.getpid()))
 fd = os.memfd_create("filler")
 while True:
@@ -174,13 +174,13 @@ def _first_choice(pids: Iterable[int]) -> Iterator[None]:
     try:
         for file in files:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                before[file] = file.read_text()
-                file.write_text("1000")
+                before[file] = file.read_text(encoding="utf-8")
+                file.write_text("1000", encoding="utf-8")
         yield
     finally:
         for file, text in before.items():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                file.write_text(text)
+                file.write_text(text, encoding="utf-8")
 
 
 @contextlib.asynccontextmanager
@@ -208,7 +208,7 @@ async def _filling(directories: list[str], ends: list[int | None]) -> AsyncItera
 def _limit(directory: str) -> int | None:
     for name in ("memory.max", "memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
-            limit = int(Path(directory, name).read_text())
+            limit = int(Path(directory, name).read_text(encoding="utf-8"))
             return limit if limit < _UNLIMITED else None
     return None
 

@@ -70,7 +70,7 @@ def complain(options: Options, message: str) -> NoReturn:
     """Exit as runtimes do: the last line of level error is the one that matters."""
     entries = [("error", "an earlier error"), ("error", message), ("warning", "a later warning")]
     if "--log" in options:
-        with open(options["--log"], "a") as file:
+        with open(options["--log"], "a", encoding="utf-8") as file:
             for level, text in entries:
                 entry = {"level": level, "msg": text, "time": "2000-01-01T00:00:00Z"}
                 file.write(json.dumps(entry) + "\n")
@@ -103,7 +103,7 @@ class Misbehaviour:
     def at(self, when: str) -> None:
         """Do what the faults say for this time."""
         for fault in self.now("tell", when):
-            with open(fault["value"] + ".new", "w") as file:
+            with open(fault["value"] + ".new", "w", encoding="utf-8") as file:
                 file.write(str(os.getpid()))
             os.rename(file.name, fault["value"])
         for _ in self.now("noisy", when):
@@ -140,7 +140,7 @@ def applies(fault: dict[str, Any]) -> bool:
 def stat(pid: int) -> list[str]:
     """Return what the kernel says of a process, from its state on; nothing if there is none."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             return file.read().rpartition(")")[2].split()
     except OSError:
         return []
@@ -247,7 +247,7 @@ def write_pid(options: Options, pid: int, faults: Misbehaviour) -> None:
     for fault in faults.now("garbage-pid"):
         text = "gar\0bage" if fault["value"] is None else fault["value"]
     if "--pid-file" in options:
-        with open(options["--pid-file"], "w") as file:
+        with open(options["--pid-file"], "w", encoding="utf-8") as file:
             file.write(text)
 
 
@@ -256,7 +256,7 @@ def family(pid: int) -> list[int]:
     found = [pid]
     for one in found:
         try:
-            with open(f"/proc/{one}/task/{one}/children") as file:
+            with open(f"/proc/{one}/task/{one}/children", encoding="utf-8") as file:
                 found += map(int, file.read().split())
         except OSError:
             continue
@@ -284,18 +284,18 @@ class Box:
         """Write down what was made; the file with the pid last."""
         facts = {"started": stat(pid)[19:20], "bundle": bundle}
         for path, text in ((f"{self.path}/facts", json.dumps(facts)), (self.file, str(pid))):
-            with open(path + ".new", "w") as file:
+            with open(path + ".new", "w", encoding="utf-8") as file:
                 file.write(text)
             os.rename(path + ".new", path)
 
     def pid(self) -> int:
         """Return the pid of its init, dead or alive."""
-        with open(self.file) as file:
+        with open(self.file, encoding="utf-8") as file:
             return int(file.read())
 
     def facts(self) -> dict[str, Any]:
         """Return what else was written down."""
-        with open(f"{self.path}/facts") as file:
+        with open(f"{self.path}/facts", encoding="utf-8") as file:
             found: dict[str, Any] = json.load(file)
             return found
 
@@ -343,7 +343,7 @@ def create(box: Box, options: Options, faults: Misbehaviour, *, gated: bool = Tr
     """Make a container, whose process waits at the gate."""
     bundle = os.path.abspath(options.get("--bundle", "."))
     try:
-        with open(os.path.join(bundle, "config.json")) as file:
+        with open(os.path.join(bundle, "config.json"), encoding="utf-8") as file:
             spec = json.load(file)
         process = spec["process"]
     except (OSError, ValueError, KeyError) as error:
@@ -396,7 +396,7 @@ def exec_(box: Box, options: Options, faults: Misbehaviour) -> None:
     """Run a further process beside a container's."""
     if box.status() != "running":
         complain(options, f"cannot exec: it is {box.status()}")
-    with open(options["--process"]) as file:
+    with open(options["--process"], encoding="utf-8") as file:
         process = json.load(file)
     pid = run_process(options, process, faults)
     faults.at("before-pid")
@@ -423,7 +423,7 @@ def pause(box: Box, options: Options, faults: Misbehaviour) -> None:
     if box.status() != "running":
         complain(options, f"cannot pause: it is {box.status()}")
     signal_family(box, signal.SIGSTOP, everybody=True)
-    open(box.paused, "w").close()
+    open(box.paused, "w", encoding="utf-8").close()
 
 
 def resume(box: Box, options: Options, faults: Misbehaviour) -> None:
@@ -437,10 +437,10 @@ def resume(box: Box, options: Options, faults: Misbehaviour) -> None:
 def checkpoint(box: Box, options: Options, faults: Misbehaviour) -> None:
     """Pretend to write an image."""
     if any(faults.now("criu")):
-        with open(os.path.join(options["--work-path"], "dump.log"), "w") as file:
+        with open(os.path.join(options["--work-path"], "dump.log"), "w", encoding="utf-8") as file:
             file.write("(00.1) Warn  (x.c:1): hm\n(00.2) Error (criu/x.c:2): vdso: can't start\n")
         complain(options, "criu failed: type NOTIFY errno 0")
-    with open(os.path.join(options["--image-path"], "image"), "w") as file:
+    with open(os.path.join(options["--image-path"], "image"), "w", encoding="utf-8") as file:
         file.write("processes")
     if "--leave-running" not in options:
         os.kill(box.pid(), signal.SIGKILL)
@@ -450,7 +450,9 @@ def restore(box: Box, options: Options, faults: Misbehaviour) -> None:
     """Pretend to read one: the program begins anew."""
     if not os.path.exists(os.path.join(options["--image-path"], "image")):
         complain(options, "no image there")
-    with open(os.path.join(options["--work-path"], "restore-options"), "w") as file:
+    with open(
+        os.path.join(options["--work-path"], "restore-options"), "w", encoding="utf-8"
+    ) as file:
         file.write(" ".join(sorted(key for key in options if key in FLAGS)))
     create(box, options, faults, gated=False)
 

@@ -252,7 +252,7 @@ def _cgroups(parent: str | None) -> Iterator[str]:
 
 
 def _mounts(below: tuple[str, ...]) -> list[str]:
-    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = [line.split(" ")[4] for line in file]
     return [point for point in points if point.startswith(below)]
 

@@ -36,7 +36,9 @@ def children(pid: int) -> list[int]:
     found: list[int] = []
     for task in names_in(f"/proc/{pid}/task"):
         try:
-            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+            found += map(
+                int, Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="utf-8").split()
+            )
         except OSError:
             continue
     return found
@@ -54,7 +56,7 @@ def command(pid: int) -> str:
 def name_of(pid: int) -> str:
     """Return the name of a process; "" if there is none."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").rstrip("\n")
     except OSError:
         return ""
 
@@ -62,7 +64,7 @@ def name_of(pid: int) -> str:
 def state_of(pid: int) -> str:
     """Return the kernel's letter for the state of a process; "" if there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except OSError:
         return ""
 

@@ -47,13 +47,13 @@ class Called:
     log: Path
 
     def __str__(self) -> str:
-        said = self.errors.read_text(errors="replace").strip()
+        said = self.errors.read_text(encoding="utf-8", errors="replace").strip()
         return f"{' '.join(self.words)}: exit {self.returncode}{said and f', {said!r}'}"
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the entries of its log: the lines that are JSON objects."""
         found = []
-        for line in self.log.read_text().splitlines() if self.log.exists() else ():
+        for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else ():
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
         return [entry for entry in found if isinstance(entry, dict)]
@@ -117,7 +117,7 @@ class Rig:
         spec["process"] |= {"args": list(args), **process}
         directory = self.path / "bundles" / id
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "config.json").write_text(json.dumps(spec))
+        (directory / "config.json").write_text(json.dumps(spec), encoding="utf-8")
         return str(directory)
 
     async def call(
@@ -160,7 +160,7 @@ class Rig:
         name = f"exec-{next(self.ids)}"
         file, pid_file = self.path / f"{name}.json", self.path / f"{name}.pid"
         process = {**self.bundle.spec["process"], "args": list(args), "terminal": False}
-        file.write_text(json.dumps(process))
+        file.write_text(json.dumps(process), encoding="utf-8")
         words = self.caller.exec(box.id, process=str(file), pid_file=str(pid_file))
         return self._made(box.id, await self.call(words, id=name), pid_file)
 
@@ -203,7 +203,7 @@ class Rig:
 
     async def until(self, made: Made, text: str) -> None:
         """Return when a process has written something to its standard output."""
-        while text not in made.call.output.read_text(errors="replace"):
+        while text not in made.call.output.read_text(encoding="utf-8", errors="replace"):
             assert not made.process.ended(), f"{made.id} ended and didn't write {text!r}"
             await trio.sleep(_POLL_SECONDS)
 

@@ -230,7 +230,7 @@ def send(pid: int, number: int) -> None:
 def catches_term(pid: int) -> bool:
     """Whether a process has a handler for SIGTERM; one that has gone needs none."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return True
     caught = next(line.split()[1] for line in lines if line.startswith("SigCgt:"))
