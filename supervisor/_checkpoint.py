@@ -73,13 +73,14 @@ async def checkpoint(
         options=options.words(leave_running=leave_running),
         log=log,
     )
-    try:
-        await core.call(command, seconds=core.host.deadlines.create, log=log)
-    except RuntimeFailed as error:
-        raise with_criu(error, image) from error
-    if not leave_running:
-        with within(core.host.deadlines.kill):
-            await core.init.wait()
+    with core.operating():
+        try:
+            await core.call(command, seconds=core.host.deadlines.create, log=log)
+        except RuntimeFailed as error:
+            raise with_criu(error, image) from error
+        if not leave_running:
+            with within(core.host.deadlines.kill):
+                await core.init.wait()
 
 
 def with_criu(error: RuntimeFailed, work: str) -> RuntimeFailed:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 import trio
 
-from ._errors import CleanupIncomplete, ContainerLocked
+from ._errors import CleanupIncomplete, ContainerLocked, SupervisorClosed
 from ._host import Host
 from ._lifecycle import Event, State, next_state
 from ._process import Process
@@ -33,6 +33,23 @@ from .state import (
 from .stdio import Ends
 
 
+@attrs.frozen(eq=False)
+class UnderWay:
+    """An operation that ends when its supervisor closes: what ends it, and when it is over."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    over: trio.Event = attrs.field(factory=trio.Event)
+
+
+async def end_under_way(operations: Iterable[UnderWay]) -> None:
+    """Cancel operations, and wait until they have undone what they had begun."""
+    operations = tuple(operations)
+    for one in operations:
+        one.scope.cancel()
+    for one in operations:
+        await one.over.wait()
+
+
 @attrs.define(kw_only=True, eq=False)
 class Core:
     """One container from the inside. `Container` is what users see of it.
@@ -52,6 +69,7 @@ class Core:
         execs: its other processes, by id, as long as they aren't done with.
         ends: our ends of all its processes' fifos, also of execs that are done with.
         deleting: held by the one task that deletes it.
+        under_way: what else is done with it and ends when its supervisor closes.
         stops: how many tasks are stopping it.
     """
 
@@ -68,6 +86,7 @@ class Core:
     execs: dict[str, Process] = attrs.field(init=False, factory=dict)
     ends: Ends = attrs.field(init=False, factory=Ends)
     deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
+    under_way: set[UnderWay] = attrs.field(init=False, factory=set)
     stops: int = attrs.field(init=False, default=0)
 
     def add_init(self, record: ProcessRecord) -> Process:
@@ -145,11 +164,20 @@ class Core:
             )
         )
 
+    @property
+    def held(self) -> bool:
+        """Whether we hold its lock: neither a foreign one's, nor any more when we are closed."""
+        return self.lock is not None and self.lock.fd >= 0
+
+    def stands(self) -> bool:
+        """Whether it is still there: not only a later one of its id, with the same cgroup."""
+        return self.held or (os.path.lexists(self.layout.state) and self.init.has_container())
+
     def current(self) -> State:
-        """Return its state; a foreign one may have been started or deleted meanwhile."""
-        if self.lock is None and not os.path.lexists(self.layout.state):
+        """Return its state; one that isn't ours may have been started or deleted meanwhile."""
+        if self.state is not State.DELETING and not self.stands():
             self.state = State.DELETED
-        elif self.lock is None and self.state is State.CREATED and self.was_started():
+        elif not self.held and self.state is State.CREATED and self.was_started():
             self.state = State.RUNNING
         return self.state
 
@@ -196,9 +224,30 @@ class Core:
             process.write_off(why)
         self.dismiss()
 
+    @contextlib.contextmanager
+    def operating(self) -> Iterator[None]:
+        """Do something that ends, undone as if it were cancelled, when its supervisor closes.
+
+        Afterwards its directory may be another's, so nothing is done there then.
+
+        Raises:
+            SupervisorClosed: it is closing, or began to meanwhile.
+        """
+        self.host.require_open(self.record.id)
+        operation = UnderWay()
+        self.under_way.add(operation)
+        try:
+            with operation.scope:
+                yield
+        finally:
+            self.under_way.discard(operation)
+            operation.over.set()
+        if operation.scope.cancelled_caught:
+            raise SupervisorClosed("its supervisor was closed meanwhile", container=self.record.id)
+
     def require_own(self, operation: str) -> None:
         """Refuse an operation that only the supervisor that holds the lock may do."""
-        self.host.require_open(self.record.id)
+        self.host.require_open(self.record.id, deletes=operation == "delete")
         if self.lock is None:
             raise ContainerLocked(
                 f"cannot {operation}: another supervisor that is alive supervises it",
@@ -207,7 +256,7 @@ class Core:
 
     def intend(self, intent: Intent | None) -> None:
         """Record what is about to be done, for whoever opens next; foreign ones aren't ours."""
-        if self.lock is not None and self.record.intent is not intent:
+        if self.held and self.record.intent is not intent:
             self.record = attrs.evolve(self.record, intent=intent)
             write_whole(self.layout.state, dump(self.record))
 

@@ -47,7 +47,11 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
             f"the grace must be 0 seconds or more, not {grace!r}", container=core.record.id
         )
     check_signal(ask_with, "ask_with", container=core.record.id)
-    core.host.require_open(core.record.id)
+    with core.operating():
+        return await _stop(core, grace, ask_with)
+
+
+async def _stop(core: Core, grace: float, ask_with: int) -> Stopped:
     core.apply(Event.STOP)
     if core.init.status is not None:
         return Stopped(await core.init.wait(), escalated=False)
@@ -73,7 +77,7 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
 async def _thaw(core: Core) -> None:
     """Thaw it, if it is frozen: so it hears that it is asked to end, and may do that."""
     if core.record.cgroup is not None:
-        await core.host.hierarchies.thaw(core.record.cgroup)
+        await core.host.hierarchies.thaw(core.record.cgroup, core.stands)
 
 
 def kill(core: Core) -> None:
@@ -83,8 +87,7 @@ def kill(core: Core) -> None:
     has to wait for it.
     """
     core.host.opener.require(core.record.id)
-    replaced = core.lock is None and not core.init.has_container()
-    if replaced or core.current() is State.DELETED:  # a later one of its id has the same cgroup
+    if core.current() is State.DELETED:
         raise ProcessEnded("it was deleted", container=core.record.id)
     try:
         core.init.send_signal(signal.SIGKILL)
@@ -97,7 +100,7 @@ def kill(core: Core) -> None:
 
 
 def _kill_cgroup(core: Core, cgroup: str) -> None:
-    rest = core.host.hierarchies.begin_kill(cgroup)
+    rest = core.host.hierarchies.begin_kill(cgroup, core.stands)
     if rest is not None and not core.host.closed.is_set():
         core.nursery.start_soon(_kill_rest, core, rest, name=f"{core.init.task_name}: kill")
     elif rest is not None:  # there is no task any more that could

@@ -51,7 +51,7 @@ async def exec(
     stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
     shim_lost(core.record.on_shim_lost.value, stdio)
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
-    with opened(stdio, core.host.null) as ready:
+    with opened(stdio, core.host.null) as ready, core.operating():
         return await _launch(core, layout, record, ready)
 
 

@@ -35,6 +35,7 @@ class Host:
         reach: called at each `Point`.
         tether: path of the program by which runtimes that are called for leashed containers die
             with us; None if we hold no leash.
+        closing: set when the supervisor begins to close: nothing is begun any more but deletes.
         closed: set when the supervisor has let go of everything.
         opener: the process that everything was opened in.
     """
@@ -50,17 +51,20 @@ class Host:
     apart: Sequence[str] = ()
     reach: Reach = pass_by
     tether: str | None = None
+    closing: trio.Event = attrs.field(factory=trio.Event)
     closed: trio.Event = attrs.field(factory=trio.Event)
     opener: Opener = attrs.field(factory=Opener)
 
-    def require_open(self, container: str | None = None) -> None:
-        """Refuse what a supervisor that was closed can't do any more.
+    def require_open(self, container: str | None = None, *, deletes: bool = False) -> None:
+        """Refuse what a supervisor that closes, or was closed, can't do any more.
+
+        It goes on with ``deletes`` until it is closed.
 
         Raises:
-            SupervisorClosed: it was, or this is a forked child.
+            SupervisorClosed: it closes, or this is a forked child.
         """
         self.opener.require(container)
-        if self.closed.is_set():
+        if (self.closed if deletes else self.closing).is_set():
             raise SupervisorClosed("its supervisor is closed", container=container)
 
 

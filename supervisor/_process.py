@@ -202,7 +202,13 @@ class Process(ProcessTask):
         """
         self._require_terminal()
         self._control.require()
-        return await attach(self._layout, container=self.container)
+        stream = await attach(self._layout, container=self.container)
+        try:
+            self._control.require()  # else it was a later one's
+        except ProcessEnded:
+            await trio.aclose_forcefully(stream)
+            raise
+        return stream
 
     def resize(self, columns: int, rows: int) -> None:
         """Change the size of its terminal; the foreground processes get SIGWINCH.

@@ -30,6 +30,11 @@ Failure = OCIRuntimeError | InfrastructureError | OSError
 async def start(core: Core) -> None:
     """Let the init of a container run the user's program; see `Container.start`."""
     core.require_own("start")
+    with core.operating():
+        await _start(core)
+
+
+async def _start(core: Core) -> None:
     if not core.init.watched():  # its end just hasn't been settled yet
         await core.init.wait()
     _raise_if_lost(core)

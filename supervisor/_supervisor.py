@@ -10,14 +10,13 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-import attrs
 import trio
 
 from ._adopt import DELETED_ELSEWHERE, Broken, Recovery
 from ._checkpoint import CheckpointOptions
 from ._claim import require_empty, require_free
 from ._container import Container
-from ._core import Core
+from ._core import Core, UnderWay, end_under_way
 from ._create import Draft, Order, Site, claimed_ids, draft, launch_init, presumed_record
 from ._deadlines import Deadlines
 from ._discard import discard
@@ -67,14 +66,6 @@ DESCRIPTORS_PER_CONTAINER = 4
 _REMEDY = "repair it, or `await supervisor.delete_broken(id)`"
 
 
-@attrs.frozen
-class _Making:
-    """A container that is being made: what ends that, and when it is over."""
-
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    over: trio.Event = attrs.field(factory=trio.Event)
-
-
 class Supervisor(Mapping[str, Container]):
     """The containers below one root: a mapping from their ids.
 
@@ -105,8 +96,8 @@ class Supervisor(Mapping[str, Container]):
         self._creates = creates
         self._containers: dict[str, Container] = {}
         self._cores: dict[str, Core] = {}
-        self._making: dict[str, _Making] = {}
-        self._closing = False
+        self._making: dict[str, UnderWay] = {}
+        self._adoptions: set[UnderWay] = set()
         self._adopting = trio.Lock()
         self._broken: dict[str, Broken] = {}
         self.root = root
@@ -251,7 +242,7 @@ class Supervisor(Mapping[str, Container]):
     @contextlib.contextmanager
     def _being_made(self, id: str) -> Iterator[None]:
         """Hold the id for the time of a create, which ends, undone, when we close."""
-        making = self._making[id] = _Making()
+        making = self._making[id] = UnderWay()
         try:
             with making.scope:
                 yield
@@ -261,7 +252,7 @@ class Supervisor(Mapping[str, Container]):
 
     def _require_open(self) -> None:
         self._host.opener.require()
-        if self._closing:
+        if self._host.closing.is_set():
             raise SupervisorClosed(f"the supervisor of {self.root} is closed")
 
     def _site(self, id: str) -> Site:
@@ -378,6 +369,17 @@ class Supervisor(Mapping[str, Container]):
             delete_unstarted=delete_unstarted,
         )
         self._require_open()
+        operation = UnderWay()
+        self._adoptions.add(operation)
+        try:
+            with operation.scope:
+                return await self._adopt(recovery)
+        finally:
+            self._adoptions.discard(operation)
+            operation.over.set()
+        raise SupervisorClosed(f"the supervisor of {self.root} was closed meanwhile")
+
+    async def _adopt(self, recovery: Recovery) -> list[Container]:
         async with self._adopting:
             found = Adopted()
             sweep(self.root)
@@ -465,17 +467,26 @@ class Supervisor(Mapping[str, Container]):
     # ---- closing ------------------------------------------------------------------------
 
     async def _close(self) -> None:
-        """Undo what is being made; delete those that are on the leash."""
-        self._closing = True
-        under_way = tuple(self._making.values())
-        for making in under_way:
-            making.scope.cancel()
-        for making in under_way:
-            await making.over.wait()
+        """End what is under way, but for deletes; delete those that are on the leash.
+
+        Whoever goes on afterwards would do it with a container that isn't ours any more, or with a
+        later one of its id.
+        """
+        self._host.closing.set()
+        await end_under_way([*self._making.values(), *self._adoptions])
+        await end_under_way([one for core in self._cores.values() for one in core.under_way])
         leashed = [box for box in self.values() if box.leashed and not box.foreign]
         async with trio.open_nursery() as nursery:
             for box in leashed:
                 nursery.start_soon(_delete_quietly, box, name=f"{box.init.task_name}: delete")
+        while deleting := self._deleting():
+            async with deleting[0]:  # each has a deadline
+                pass
+
+    def _deleting(self) -> list[trio.Lock]:
+        """Return what whoever deletes something of ours holds just now."""
+        locks = [self._adopting, *(core.deleting for core in self._cores.values())]
+        return [lock for lock in locks if lock.locked()]
 
     def _let_go(self) -> None:
         """Release the locks: after the tasks have ended, which hold those of execs."""

@@ -433,7 +433,8 @@ class ProcessTask:
         """Do that in small steps."""
         if self._cgroup is None:
             return set()
-        return (yield from self._host.hierarchies.member_steps(self._cgroup))
+        found = yield from self._host.hierarchies.member_steps(self._cgroup)
+        return found if self.has_container() else set()  # else they are a later one's, of its id
 
     async def carry_out(self, steps: Steps[T]) -> T:
         """Take steps without holding up others."""
@@ -442,7 +443,7 @@ class ProcessTask:
     def thaw(self) -> None:
         """Thaw its container: on cgroup version 1 no SIGKILL reaches what is frozen."""
         if self._cgroup is not None:
-            self._host.hierarchies.begin_thaw(self._cgroup)
+            self._host.hierarchies.begin_thaw(self._cgroup, self.has_container)
 
     def has_container(self) -> bool:
         """Whether its container's directory is there: not that of a later one of the same id."""

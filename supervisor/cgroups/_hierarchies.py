@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -21,6 +22,12 @@ from ._steps import Steps, T, begin, carry_out, finish
 
 _RETRY_SECONDS = 0.002
 _THREADS = 4
+
+Stands = Callable[[], bool]
+
+
+def _always() -> bool:
+    return True
 
 
 @attrs.frozen
@@ -143,32 +150,35 @@ class Hierarchies:
 
     # ---- the end of it --------------------------------------------------------------------
 
-    def thaw_steps(self, cgroup: str) -> Steps[None]:
-        """Thaw ``cgroup`` and every group below it, in small steps."""
+    def thaw_steps(self, cgroup: str, stands: Stands = _always) -> Steps[None]:
+        """Thaw ``cgroup`` and every group below it, in small steps; `kill_steps` has ``stands``."""
         with tree.opened(self.directories(cgroup)) as tops:
-            for top in tops:
+            for top in tops if stands() else ():
                 with contextlib.suppress(OSError):
                     yield from tree.thaw(top)
 
-    def kill_steps(self, cgroup: str) -> Steps[None]:
+    def kill_steps(self, cgroup: str, stands: Stands = _always) -> Steps[None]:
         """SIGKILL every process in ``cgroup`` and below it, as far as one look finds them.
 
         On version 1 SIGKILL doesn't reach a frozen process: what is frozen is thawed first, and
         what froze itself anew meanwhile is thawed afterwards, to its death.
 
         The groups are opened with the first step: those of a later container of the same id
-        aren't touched, however late the last step is.
+        aren't touched, however late the last step is. ``stands`` is asked when they are open: a
+        container that stands then had no later one when they were opened.
         """
         killed: set[int] = set()
         with tree.opened(self.directories(cgroup)) as tops:
+            if not stands():
+                return
             for act in (tree.thaw, lambda top: tree.kill(top, killed), tree.thaw):
                 for top in tops:
                     with contextlib.suppress(OSError):
                         yield from act(top)
 
-    async def thaw(self, cgroup: str) -> None:
+    async def thaw(self, cgroup: str, stands: Stands = _always) -> None:
         """Do that without holding up others."""
-        await self.carry_out(self.thaw_steps(cgroup))
+        await self.carry_out(self.thaw_steps(cgroup, stands))
 
     async def kill(self, cgroup: str) -> None:
         """Do that without holding up others, however many there are.
@@ -177,15 +187,15 @@ class Hierarchies:
         """
         await self.carry_out(self.kill_steps(cgroup))
 
-    def begin_thaw(self, cgroup: str) -> None:
+    def begin_thaw(self, cgroup: str, stands: Stands = _always) -> None:
         """Thaw what can be in a moment."""
-        steps = self.thaw_steps(cgroup)
+        steps = self.thaw_steps(cgroup, stands)
         begin(steps)
         steps.close()
 
-    def begin_kill(self, cgroup: str) -> Steps[None] | None:
+    def begin_kill(self, cgroup: str, stands: Stands = _always) -> Steps[None] | None:
         """Kill what can be in a moment; return the rest, for `carry_out`, if there is any."""
-        steps = self.kill_steps(cgroup)
+        steps = self.kill_steps(cgroup, stands)
         done, _ = begin(steps)
         return None if done else steps
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 
 import trio
 
@@ -100,8 +101,14 @@ class ExitFifo:
             self._fd = -1
 
 
-def send_line(control: str, line: str, *, container: str | None = None) -> None:
-    """Write one line to a shim's ``control`` fifo.
+def send_line(
+    control: str,
+    line: str,
+    *,
+    container: str | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Write one line to a shim's ``control`` fifo, if ``check`` raises nothing when it is open.
 
     Raises:
         ProcessEnded: no shim reads it any more, or can't be reached: something else stands there.
@@ -113,6 +120,7 @@ def send_line(control: str, line: str, *, container: str | None = None) -> None:
     try:
         fd = _open(control, os.O_WRONLY)
         try:
+            check()
             os.write(fd, f"{line}\n".encode())  # below PIPE_BUF: whole or not at all
         finally:
             os.close(fd)
@@ -150,9 +158,9 @@ class Control:
             )
 
     def send(self, line: str) -> None:
-        """Write one line; raises as `send_line`."""
-        self.require()
-        send_line(self._path, line, container=self._container)
+        """Write one line; raises as `send_line` and `require`."""
+        # A directory that stands when the fifo is open stood when it was opened.
+        send_line(self._path, line, container=self._container, check=self.require)
 
 
 CLOSE_STDIN = "0 0 0"

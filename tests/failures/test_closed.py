@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import trio
 import trio.testing
 
 from supervisor import (
+    PIPE,
     Container,
+    IllegalTransition,
     InvalidValue,
+    Process,
+    ProcessEnded,
     State,
     Supervisor,
     SupervisorClosed,
@@ -123,3 +128,107 @@ async def test_without_a_root_or_a_leash() -> None:
     with pytest.raises(InvalidValue, match="without a root"):
         async with open_supervisor(leash=False):
             raise AssertionError("it was opened")
+
+
+async def test_a_later_container_of_the_same_id(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """`kill` through an old handle killed the later one, by the path of its cgroup."""
+    async with supervisor(root) as first:
+        old = await first.create("a", bundle("sleep", "60"), stdin=PIPE, stdout=PIPE)
+        await old.start()
+        exec = await old.exec(["sleep", "60"], id="e", stdin=PIPE)
+    async with supervisor(root) as second:
+        await second["a"].delete(force=True)
+        async with await second.create("a", bundle("cat"), stdin=PIPE, stdout=PIPE) as new:
+            await new.start()
+            other = await new.exec(["sleep", "60"], id="e")
+            await _ask_everything(old, exec)
+            assert (new.state, new.status, other.status) == (State.RUNNING, None, None)
+            assert new.stdin is not None and new.stdout is not None
+            await new.stdin.send_all(b"x")
+            assert await new.stdout.receive_some() == b"x"
+            assert old.state is State.DELETED and old.init.container_pids() == set()
+
+
+async def _ask_everything(old: Container, exec: Process) -> None:
+    """Try to touch it; each says that it is gone, or that its supervisor is."""
+    for ask in (
+        lambda: old.delete(force=True),
+        lambda: old.stop(grace=0),
+        lambda: old.exec(["true"]),
+        old.start,
+    ):
+        with pytest.raises(SupervisorClosed):
+            await ask()
+    for one in (old, old.init, exec):
+        for call in (one.kill, one.terminate, one.close_stdin):
+            with pytest.raises(ProcessEnded):
+                call()
+    assert old.stdin is not None
+    with pytest.raises(trio.ClosedResourceError):
+        await old.stdin.send_all(b"y")
+    await old.stdin.aclose()
+
+
+async def test_looked_on_from_elsewhere(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Also for whoever only looked on it is deleted, though there is one of its id."""
+    async with supervisor(root) as first, supervisor(root) as second:
+        old = await first.create("a", bundle("sleep", "60"))
+        await old.start()
+        await second.adopt()
+        seen = second["a"]
+        await old.delete(force=True)
+        async with await first.create("a", bundle("sleep", "60")) as new:
+            await new.start()
+            assert seen.state is State.DELETED
+            with pytest.raises(ProcessEnded):
+                seen.kill()
+            with pytest.raises(IllegalTransition):
+                await seen.exec(["true"])
+            assert (new.state, new.status) == (State.RUNNING, None)
+
+
+@pytest.mark.parametrize("what", ["start", "stop", "exec", "delete"])
+async def test_while_it_is_under_way(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, what: str
+) -> None:
+    """What goes on after its supervisor has let go would do it with a later container's files."""
+    points = {
+        "start": Point.STARTING,
+        "stop": Point.STOP_INTENDED,
+        "exec": Point.LAUNCHED,
+        "delete": Point.DELETE_INTENDED,
+    }
+    came, armed = trio.Event(), False
+
+    def reach(point: Point) -> None:
+        if armed and point is points[what]:
+            came.set()
+
+    async def do(box: Container) -> None:
+        if what == "delete":
+            await box.delete(force=True)
+            return
+        calls = {"start": box.start, "stop": box.stop, "exec": lambda: box.exec(["sleep", "9"])}
+        with contextlib.suppress(SupervisorClosed):  # it may be done by then
+            await calls[what]()
+
+    async with trio.open_nursery() as nursery:
+        async with supervisor(root, reach=reach) as sup:
+            box = await sup.create("a", bundle("sleep", "60"))
+            if what != "start":
+                await box.start()
+            armed = True
+            nursery.start_soon(do, box)
+            await came.wait()
+        with trio.fail_after(10):
+            while nursery.child_tasks:
+                await trio.sleep(0.001)
+    async with supervisor(root) as sup:
+        assert list(sup) == ([] if what == "delete" else ["a"])
+        for box in sup.values():
+            assert list(box.processes) == ["init"]
+            await box.delete(force=True)
