@@ -18,7 +18,7 @@ from ._errors import (
 from ._host import Host, shielded
 from ._points import Point
 from ._within import within
-from .oci import failure, last_error
+from .oci import failure, reason_in
 from .shim import Leash, Made, Refused, Shim, apart, launch, read_report
 from .state import ProcessLayout
 
@@ -110,11 +110,11 @@ def _refusal(
 ) -> SupervisorError | OSError:
     """Return the error for a report of no process, or for none at all."""
     if report is None:
-        said = last_error(layout.shim_log)
+        said = reason_in(layout.shim_log)
         detail = f": {said}" if said else ", and it said nothing"
         return ShimExited(f"its shim ended before its report{detail}", container=container)
     if report.phase == "runtime":
-        reason = last_error(_log_of(command))
+        reason = reason_in(_log_of(command))
         status = -report.signal if report.signal else report.code
         return failure(command, status, reason, container=container)
     too_many_namespaces = report.phase == "idmap" and report.errno == errno.ENOSPC

@@ -3,6 +3,7 @@
 Layers of the bundle half, each importing only from those above it::
 
     _check        checks of JSON values, and how to put them together
+    _paths        paths as runtimes get them
     _ids          user-namespace ids: IdMap, UserNamespace
     _schema       what a config.json must look like
     _mounts       Mount, and the mounts that every container gets
@@ -32,6 +33,7 @@ Layers of the runtime half::
     _filter       give crun the compiled one
     _sealed       copies of runtimes that needn't copy themselves
     _command      its command lines
+    _said         what it said, for people
     _call         call it, with a deadline
     _ask          ask it for a state; what CRIU said
     _exec         the process object of an exec
@@ -40,7 +42,7 @@ Layers of the runtime half::
 from ._arguments import check_absolute, check_args, check_env
 from ._ask import ask_bundle, ask_status, criu_said
 from ._bundle import Bundle
-from ._call import call, failure, fresh_log, last_error
+from ._call import call, failure, fresh_log
 from ._command import Caller, checkpoint_options
 from ._exec import exec_process, init_process
 from ._filter import for_runtime
@@ -54,10 +56,12 @@ from ._privileges import (
     Privileges,
     RlimitArgument,
     attainable,
+    check_attainable,
     check_privileges,
     with_privileges,
 )
 from ._runtime import Runtime
+from ._said import reason_in
 from ._sealed import SealedPrograms
 from ._seccomp import SeccompArgument
 from ._spec import derive_spec
@@ -86,6 +90,7 @@ __all__ = [
     "call",
     "check_absolute",
     "check_args",
+    "check_attainable",
     "check_env",
     "check_privileges",
     "checkpoint_options",
@@ -99,9 +104,9 @@ __all__ = [
     "fresh_log",
     "gate_path",
     "init_process",
-    "last_error",
     "of_block",
     "read_config",
+    "reason_in",
     "wants_layer",
     "wish_of",
     "with_gate",

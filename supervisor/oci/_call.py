@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,8 @@ from .._errors import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, ShimNotFou
 from .._pidfd import PidFd
 from .._within import within
 from ..state import lifted
+from ._said import reason_in, reason_of
 
-_TAIL_BYTES = 64 * 1024
 _OUTPUT_BYTES = 16 << 20  # a state has the annotations of its bundle in it
 _REAP_SECONDS = 5.0
 _UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
@@ -85,7 +84,7 @@ async def call(
         if status is None and done is not None and done(content):
             return content
         if status != 0:
-            reason = last_error(log) if log else _last_line(_content(errors))
+            reason = reason_in(log) if log else reason_of(_content(errors))
             if tether is not None and status == _TETHERED_STATUS:
                 _raise_if_not_run(command, reason)
             raise failure(command, status, reason, container=container)
@@ -150,36 +149,6 @@ def verb(command: Sequence[str]) -> str:
     }
     word = next((word for word in command[1:] if word in known), "")
     return f"{os.path.basename(command[0])} {word}".strip()
-
-
-def last_error(log: str | None) -> str:
-    """Return the last message of level error or worse in a runtime's JSON log.
-
-    Returns:
-        If there is none, the last line that isn't JSON: what it printed itself. Else "".
-    """
-    if log is None:
-        return ""
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            text = file.read(_TAIL_BYTES)
-    except OSError:
-        return ""
-    printed = []
-    for line in reversed(text.splitlines()):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            printed.append(line)
-            continue
-        if isinstance(entry, dict) and entry.get("level") in (
-            "error",
-            "fatal",
-            "panic",
-        ):
-            return str(entry.get("msg", "")).strip()
-    return _last_line(b"\n".join(reversed(printed)))
 
 
 async def _run(
@@ -272,8 +241,3 @@ def _content(fd: int) -> bytes:
     """Return the end of a file, all of it as a rule; a hook may have printed what it liked."""
     size = os.fstat(fd).st_size
     return os.pread(fd, _OUTPUT_BYTES, max(0, size - _OUTPUT_BYTES))
-
-
-def _last_line(text: bytes) -> str:
-    lines = text.decode(errors="replace").split("\n")
-    return next((line.strip()[-1000:] for line in reversed(lines) if line.strip()), "")

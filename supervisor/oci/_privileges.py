@@ -7,7 +7,7 @@ Source: capabilities(7), getrlimit(2), proc_pid_oom_score_adj(5).
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -59,8 +59,7 @@ RLIMITS: Final[Mapping[str, Limit]] = {
 _NUMBERS: Final = {kind: getattr(resource, kind, 10) for kind in RLIMITS}
 """Python's module has no name for RLIMIT_LOCKS, which is 10."""
 
-_BOUNDED: Final = [(kind, _NUMBERS[kind]) for kind, (_, hard) in RLIMITS.items() if hard > 0]
-"""Those whose default a program may not be able to set; their numbers."""
+_NR_OPEN: Final = "/proc/sys/fs/nr_open"
 
 _CRUNS_SECCOMP: Final = "run.oci.seccomp"  # man crun, "EXTENSIONS TO OCI"
 
@@ -118,31 +117,63 @@ def attainable(process: dict[str, Any]) -> dict[str, Any]:
     Its own may have been lowered since the bundle was made, or the container created: without
     CAP_SYS_RESOURCE, each create and exec would fail. What is no default is what its author says.
     """
-    own = {kind: resource.getrlimit(number)[1] for kind, number in _BOUNDED}
     before = process.get("rlimits") or ()
-    if not any(_is_out_of_reach(one, own) for one in before) or may_raise_limits():
+    if not any(_is_default(one) for one in _out_of_reach(process)) or may_raise_limits():
         return process
-    return {
-        **process,
-        "rlimits": [_attainable(one) if _is_out_of_reach(one, own) else one for one in before],
-    }
+    above = list(_out_of_reach(process))
+    lowered = [
+        _entry(one["type"], _clamped(one["type"])) if one in above and _is_default(one) else one
+        for one in before
+    ]
+    return {**process, "rlimits": lowered}
 
 
-def _is_out_of_reach(entry: Mapping[str, Any], own: Mapping[str, int]) -> bool:
-    """Whether it is a default one that is above our own.
+def check_attainable(process: Mapping[str, Any]) -> None:
+    """Refuse limits that the runtime couldn't set.
 
-    A default one is that, or what was the nearest to it once: the hard limit is a lower one then.
+    Raises:
+        InvalidValue: one is above our own, and we may not raise it; or nobody may.
     """
-    kind, soft, hard = entry["type"], entry["soft"], entry["hard"]
-    if not 0 <= own.get(kind, resource.RLIM_INFINITY) < hard:
-        return False
-    default_soft, default_hard = RLIMITS[kind]
-    return bool(hard <= default_hard and soft == min(default_soft, hard))
+    above = list(_out_of_reach(process))
+    if above and not may_raise_limits():
+        kind = above[0]["type"]
+        raise InvalidValue(_too_high(kind, above[0]["hard"], _own_hard(kind)))
+    for entry in above:
+        _check_highest(entry)
 
 
-def _attainable(entry: Mapping[str, Any]) -> dict[str, Any]:
-    soft, hard = _clamped(entry["type"])
-    return {"type": entry["type"], "soft": soft, "hard": hard}
+def _out_of_reach(process: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the limits that are above our own."""
+    for entry in process.get("rlimits") or ():
+        own = resource.getrlimit(_NUMBERS[entry["type"]])[1] if entry["type"] in _NUMBERS else -1
+        if 0 <= own < entry["hard"]:
+            yield entry
+
+
+def _is_default(entry: Mapping[str, Any]) -> bool:
+    """Whether it is a default one, or what was the nearest to it once: then it has a lower one."""
+    soft, hard = RLIMITS[entry["type"]]
+    return bool(entry["hard"] <= hard and entry["soft"] == min(soft, entry["hard"]))
+
+
+def _check_highest(entry: Mapping[str, Any]) -> None:
+    """Refuse more open files than the kernel gives anybody."""
+    if entry["type"] != "RLIMIT_NOFILE":
+        return
+    with scarce(), open(_NR_OPEN) as file:
+        most = int(file.read())
+    if entry["hard"] > most:
+        raise InvalidValue(
+            f"rlimits: the hard RLIMIT_NOFILE can't be {_shown(entry['hard'])}: this machine's "
+            f"highest is {most} ({_NR_OPEN})"
+        )
+
+
+def _too_high(kind: str, hard: int, ceiling: int) -> str:
+    return (
+        f"rlimits: the hard {kind} can't be {_shown(hard)}: this process has {ceiling}, and "
+        "may not raise it (CAP_SYS_RESOURCE)"
+    )
 
 
 def with_privileges(spec: dict[str, Any], wanted: Privileges) -> dict[str, Any]:
@@ -198,9 +229,11 @@ def _sets(capabilities: Sequence[str] | None, *, uid: int) -> dict[str, list[str
 
 
 def _entries(limits: Mapping[str, Limit]) -> list[dict[str, Any]]:
-    return [
-        {"type": kind, "soft": soft, "hard": hard} for kind, (soft, hard) in sorted(limits.items())
-    ]
+    return [_entry(kind, limit) for kind, limit in sorted(limits.items())]
+
+
+def _entry(kind: str, limit: Limit) -> dict[str, Any]:
+    return {"type": kind, "soft": limit[0], "hard": limit[1]}
 
 
 def _capabilities(names: Iterable[str]) -> tuple[str, ...]:
@@ -245,10 +278,7 @@ def _limit(value: RlimitArgument, kind: str) -> Limit:
         raise InvalidValue(f"rlimits: the soft {kind} is above the hard one")
     ceiling = hard if may_raise_limits() else _own_hard(kind)
     if hard > ceiling:
-        raise InvalidValue(
-            f"rlimits: the hard {kind} can't be {_shown(hard)}: this process has {ceiling}, and "
-            "may not raise it (CAP_SYS_RESOURCE)"
-        )
+        raise InvalidValue(_too_high(kind, hard, ceiling))
     return soft, hard
 
 

@@ -13,9 +13,9 @@ import select
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .._errors import scarcity
 from ..state import Descriptor, close_in_children, lifted
 from ..state._scarcity import scarce
+from ._paths import real_path
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _MOUNT_POINT = 4  # the field of a line
@@ -74,7 +74,7 @@ def seal_submounts(spec: dict[str, Any], mounts: MountTable) -> dict[str, Any]:
     """
     if not spec["root"].get("readonly"):
         return spec
-    root = _real(spec["root"]["path"])
+    root = real_path(spec["root"]["path"])
     if root is None:
         return spec
     table = mounts.read()
@@ -88,25 +88,6 @@ def seal_submounts(spec: dict[str, Any], mounts: MountTable) -> dict[str, Any]:
     ]
     # First, since others may stand inside of them.
     return {**spec, "mounts": [*filter(None, entries), *(spec.get("mounts") or ())]}
-
-
-def _real(path: str) -> str | None:
-    """Return the real path of a directory as the kernel knows it; None if there is none yet.
-
-    It is asked at each create, and `os.path.realpath` looks at each part by itself.
-    """
-    try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if scarcity(error) is not error:
-            raise scarcity(error) from error
-        return os.path.realpath(path)
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
 
 
 def _below(root: str, table: bytes) -> Iterator[str]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from supervisor import InvalidValue, Runtime, RuntimeNotFound
 from supervisor.oci import Caller, _runtime, checkpoint_options
-from supervisor.oci._call import last_error, verb
+from supervisor.oci._call import verb
+from supervisor.oci._said import reason_in, reason_of
 from supervisor.oci._runtime import why_not
 from tests.support.runtimes import Choice
 
@@ -109,18 +110,36 @@ def test_checkpoint_options() -> None:
         (b'{"level": "error", "msg": "oops"}', "oops"),
         (b'{"level": "warning", "msg": "hm"}', ""),
         (b'{"level": "error", "msg": "first"}\n{"level": "fatal", "msg": "last"}\nrubbish', "last"),
+        (b'{"level": "fatal", "msg": "why"}\n{"level": "error", "msg": "so"}', "why"),
+        (b'{"level": "error", "msg": "first"}\n{"level": "error", "msg": "last"}', "last"),
+        (b'{"level": "error", "msg": "{\\"msg\\": \\"inner\\"}"}', "inner"),
+        (b'Usage\ntime="t" level=error msg="no flag: \\"-x\\""\n', 'no flag: "-x"'),
+        (b"one\ntwo\nthree\n", "one [...] three"),
         (b"\xff\xfe not json", "\ufffd\ufffd not json"),
-        (b'{"level": "info", "msg": "hm"}\nfirst\nlast\n\n', "last"),
+        (b'{"level": "info", "msg": "hm"}\nfirst\nlast\n\n', "first; last"),
         (b"[1, 2]", ""),
         (b"", ""),
     ],
 )
-def test_last_error(tmp_path: Path, line: bytes, said: str) -> None:
-    """The last message of level error or worse is quoted; else what was printed last."""
+def test_the_reason(tmp_path: Path, line: bytes, said: str) -> None:
+    """The first fatal message is quoted, else the last error, else the ends of what was printed."""
     log = tmp_path / "log.json"
     log.write_bytes(line)
-    assert last_error(str(log)) == said
-    assert last_error(str(tmp_path / "none")) == "" and last_error(None) == ""
+    assert reason_in(str(log)) == said == reason_of(line)
+    assert reason_in(str(tmp_path / "none")) == "" and reason_in(None) == ""
+
+
+def test_the_reason_in_a_long_log(tmp_path: Path) -> None:
+    """It is found at both ends: the first cause at one, the last error at the other."""
+    log = tmp_path / "log.json"
+    noise = b'{"level": "debug", "msg": "hm"}\n' * 10_000
+    fatal, error = (
+        b'{"level": "%s", "msg": "%s"}\n' % both for both in ((b"fatal", b"why"), (b"error", b"so"))
+    )
+    log.write_bytes(fatal + noise + error)
+    assert reason_in(str(log)) == "why"
+    log.write_bytes(noise + error)
+    assert reason_in(str(log)) == "so"
 
 
 def test_verb_for_people() -> None:

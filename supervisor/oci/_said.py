@@ -1,0 +1,114 @@
+"""What a runtime has said, for people: the reason in its log, or in what it printed.
+
+Nothing is decided by it. Source: runc's and crun's ``--log-format json``; logrus, for its text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+_PART_BYTES: Final = 64 * 1024
+_LINE_LENGTH: Final = 1000
+_FATAL: Final = ("fatal", "panic")
+_WORSE: Final = ("error", *_FATAL)
+_PRINTED: Final = "printed"
+
+# A line of logrus where a runtime logs before it knows where to: its message may be quoted.
+_TEXT: Final = re.compile(
+    r'time="[^"]*" level=(?P<level>[a-z]+) msg=(?P<msg>"(?:[^"\\]|\\.)*"|\S*)'
+)
+
+
+def reason_in(log: str | None) -> str:
+    """Return the reason of a failure from a runtime's JSON log; see `reason_of`.
+
+    Of a long log it is looked for at both ends.
+
+    Returns:
+        "" if there is no such file, or nothing in it.
+    """
+    if log is None:
+        return ""
+    try:
+        with open(log, "rb") as file:
+            text = file.read(_PART_BYTES)
+            rest = os.fstat(file.fileno()).st_size - len(text)
+            if rest > 0:
+                file.seek(-min(rest, _PART_BYTES), os.SEEK_END)
+                text += file.read(_PART_BYTES)
+    except OSError:
+        return ""
+    return reason_of(text)
+
+
+def reason_of(text: bytes) -> str:
+    """Return the reason of a failure from a runtime's log, or from what it printed.
+
+    The first message of level fatal is it: what follows is often only what came of that. Else
+    the last error, with which a runtime ends. Else the first and the last of what isn't a message
+    but was printed: what goes wrong before there is a log, and what a program in the runtime's
+    place says.
+    """
+    entries = [
+        entry for line in text.decode(errors="replace").split("\n") for entry in _entry(line)
+    ]
+    fatal = next((said for level, said in entries if level in _FATAL), None)
+    if fatal is not None:
+        return fatal
+    error = next((said for level, said in reversed(entries) if level in _WORSE), None)
+    if error is not None:
+        return error
+    return _ends(said for level, said in entries if level == _PRINTED)
+
+
+def _entry(line: str) -> Iterator[tuple[str, str]]:
+    """Yield the level and the message of a line, if there is something in it."""
+    line = line.strip()
+    told = _object(line)
+    text = _TEXT.fullmatch(line)
+    if told is not None:
+        yield str(told.get("level")), _inner(str(told.get("msg", "")).strip())
+    elif text is not None:
+        yield text["level"], _unquoted(text["msg"])
+    elif line and not _is_json(line):
+        yield _PRINTED, line
+
+
+def _inner(message: str) -> str:
+    """Return what a container's init has said in JSON to crun, which logs that as it is."""
+    told = _object(message)
+    return message if told is None or "msg" not in told else str(told["msg"]).strip()
+
+
+def _object(text: str) -> dict[str, object] | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text
+
+
+def _ends(lines: Iterable[str]) -> str:
+    """Return the first and the last of some lines, cut: of a trace, too, one of them tells."""
+    cut = [line[:_LINE_LENGTH] for line in lines]
+    if len(cut) <= 2:
+        return "; ".join(cut)
+    return f"{cut[0]} [...] {cut[-1]}"
