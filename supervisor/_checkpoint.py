@@ -59,7 +59,7 @@ async def checkpoint(
             '"direct" for what is to be checkpointed',
             container=core.record.id,
         )
-    image = os.path.abspath(path)
+    image = os.path.realpath(path)
     if os.path.isdir(image) and os.listdir(image):
         raise InvalidValue(f"the checkpoint's directory {image} is not empty")
     if not os.path.isdir(image):

@@ -26,6 +26,7 @@ from .oci import (
     Runtime,
     UserNamespace,
     attainable,
+    check_attainable,
     container_root_ids,
     for_runtime,
     fresh_log,
@@ -218,16 +219,20 @@ def _ordered(spec: dict[str, Any], bundle: Bundle, order: Order) -> dict[str, An
     if "process" not in spec:
         raise BundleInvalid("it has no process to run", path=bundle.path, where="process")
     size = order.stdio.terminal
-    process = init_process(
+    spec["process"] = init_process(
         spec["process"],
         args=order.args,
         env=order.env,
         cwd=order.cwd,
         terminal=None if size is None else (size.columns, size.rows),
     )
-    spec["process"] = attainable(process)
     if order.privileges is not None:
         spec = with_privileges(spec, order.privileges)
+    spec["process"] = attainable(spec["process"])
+    try:
+        check_attainable(spec["process"])
+    except InvalidValue as error:  # what the caller has said was looked at before
+        raise BundleInvalid(str(error), path=bundle.path, where="process.rlimits") from error
     return spec if order.gate is None else with_gate(spec, order.gate)
 
 
@@ -354,7 +359,7 @@ def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str
 
 
 def _checkpoint_path(path: str | os.PathLike[str], bundle: Bundle) -> str:
-    image = os.path.abspath(os.fspath(path))
+    image = os.path.realpath(os.fspath(path))
     if wants_layer(bundle.spec):
         raise InvalidValue("a checkpoint doesn't hold the layer that its files were in")
     if wish_of(bundle.spec) is not None:

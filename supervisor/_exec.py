@@ -16,7 +16,7 @@ from ._make import make_exec, shim_lost
 from ._pidfd import PidFd
 from ._process import Process
 from ._witness import ending
-from .oci import attainable, exec_process, fresh_log
+from .oci import attainable, check_attainable, exec_process, fresh_log
 from .state import (
     Lock,
     ProcessLayout,
@@ -181,17 +181,20 @@ def _record(
 ) -> ProcessRecord:
     init = core.init.record
     size = stdio.terminal
-    process = exec_process(
-        process_object(init),
-        args=args,
-        env=env,
-        cwd=cwd,
-        user=user,
-        terminal=None if size is None else (size.columns, size.rows),
+    process = attainable(
+        exec_process(
+            process_object(init),
+            args=args,
+            env=env,
+            cwd=cwd,
+            user=user,
+            terminal=None if size is None else (size.columns, size.rows),
+        )
     )
+    check_attainable(process)
     stdin, stdout, stderr = stdio.specs
     return ProcessRecord.from_process(
-        attainable(process),
+        process,
         exec=True,
         root_uid=init.root_uid,
         root_gid=init.root_gid,

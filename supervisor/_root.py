@@ -131,8 +131,8 @@ def _check_runtime_root(given: str, real: str) -> None:
             raise InvalidValue(f"the root {given} isn't safe: {path} {why}")
 
 
-def check_shared_runtime_root(path: str) -> None:
-    """Refuse a runtime's root that was named, where somebody else could change what is in it.
+def shared_runtime_root(path: str) -> str:
+    """Return the real path of a runtime's root that was named.
 
     Raises:
         InvalidValue: it is somebody else's, or others may write to it, or replace it.
@@ -145,6 +145,7 @@ def check_shared_runtime_root(path: str) -> None:
             why = why and f"it {why}"
     if why is not None:
         raise InvalidValue(f"Runtime(root={path!r}) isn't safe, since a runtime believes it: {why}")
+    return real
 
 
 def _check_path(path: str | os.PathLike[str]) -> str:

@@ -41,7 +41,7 @@ from ._nursery import lasting_nursery
 from ._patrol import Patrol
 from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
-from ._root import check_shared_runtime_root, durable_root
+from ._root import durable_root, shared_runtime_root
 from ._witness import waiting
 from .cgroups import Hierarchies, group_apart
 from .oci import (
@@ -566,7 +566,7 @@ async def open_supervisor(
     if creates_at_once is not None and creates_at_once < 1:
         raise InvalidValue(f"creates_at_once must be at least 1, not {creates_at_once!r}")
     if chosen.root is not None:
-        check_shared_runtime_root(chosen.root)
+        chosen = attrs.evolve(chosen, root=shared_runtime_root(chosen.root))
     refuse_forked()
     note_process()
     await trio.lowlevel.checkpoint()  # cancelled by now, nothing is opened

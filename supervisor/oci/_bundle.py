@@ -27,6 +27,7 @@ from ._init import init_path
 from ._layer import OVERLAY, Layer, inside, layer_size, surrounding_namespace, wants_layer
 from ._load import check_spec, read_config
 from ._mounts import Mount
+from ._paths import real_path
 from ._privileges import RlimitArgument
 from ._rootless import check_limits
 from ._seccomp import SeccompArgument
@@ -119,7 +120,7 @@ class Bundle:
         private namespaces of every kind, no network. Whoever isn't root gets a user namespace.
 
         Args:
-            rootfs: the directory. We write nothing in it, but runtimes make what it lacks: the
+            rootfs: the directory; what a link leads to now, whereto it leads later. We write nothing in it, but runtimes make what it lacks: the
                 mount points (/proc, /dev, /sys, /tmp, /run, those of ``mounts``) and ``cwd``.
             args: the program and its arguments; looked up in the container's PATH.
             path: where to write the bundle; default, a temporary directory that it owns.
@@ -178,9 +179,10 @@ class Bundle:
             ShimNotFound: ``init`` was asked for, and there is no static one.
             DiskFull: no space for it.
         """
-        root = _path(rootfs, "rootfs")
-        if not os.path.isdir(root):
-            raise InvalidValue(f"rootfs: there is no directory {root}")
+        given = _path(rootfs, "rootfs")
+        root = real_path(given)
+        if root is None or not os.path.isdir(root):
+            raise InvalidValue(f"rootfs: there is no directory {given}")
         wanted = check_arguments(
             args,
             env=env,
@@ -351,6 +353,7 @@ class Bundle:
         spec = derive_spec(self.spec, self.path, cgroup=cgroup, terminal=terminal)
         if ids is not None:
             spec["linux"] |= ids.to_json()
+        spec["root"]["path"] = self._rootfs
         if directory is None:
             return spec
         if self._view is not None or self._is_shown(ids):
@@ -416,7 +419,9 @@ class Bundle:
 
     @property
     def _rootfs(self) -> str:
-        return os.path.normpath(os.path.join(self.path, self.spec["root"]["path"]))
+        """Where it really is: a link on the way may lead elsewhere at each create."""
+        path = os.path.join(self.path, self.spec["root"]["path"])
+        return real_path(path) or os.path.normpath(path)
 
     def _mapped(self, ids: UserNamespace | None) -> UserNamespace | None:
         """Return the ids that the root filesystem's have to be shown as; None for what they are.

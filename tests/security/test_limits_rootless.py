@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from pathlib import Path
 
 import pytest
 
-from supervisor import Bundle, InvalidValue, Supervisor, run_container
+from supervisor import Bundle, BundleInvalid, InvalidValue, Supervisor, run_container
 from tests.streams.test_rootless import Home, home
 from tests.support.runtimes import needs_root
 
@@ -52,5 +53,29 @@ def test_what_it_may_not_ask_for(home: Home) -> None:
             with pytest.raises(InvalidValue, match="RLIMIT_NOFILE"):
                 await sup.create("a", bundle, rlimits={"nofile": 701})
             assert list(sup) == []
+
+    home.run(program)
+
+
+def test_what_a_bundle_may_not_ask_for(home: Home) -> None:
+    """A loaded bundle's limit is named with ours; it was *operation not permitted* of a runtime."""
+
+    async def program(sup: Supervisor) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, 700))
+        with Bundle.from_host(["sleep", "60"]) as bundle:
+            path = Path(bundle.path, "config.json")
+            limit = {"type": "RLIMIT_NOFILE", "soft": 65536, "hard": 1 << 20}
+            process = {**bundle.spec["process"], "rlimits": [limit]}
+            path.write_text(json.dumps({**bundle.spec, "process": process}))
+            with pytest.raises(
+                BundleInvalid, match=r"NOFILE can't be 1048576: .* has 700"
+            ) as caught:
+                await sup.create("a", bundle.path)
+            assert (caught.value.where, list(sup)) == ("process.rlimits", [])
+            async with await sup.create("a", bundle.path, rlimits={"nofile": (500, 650)}) as box:
+                await box.start()
+                resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
+                with pytest.raises(InvalidValue, match=r"NOFILE can't be 650: .* has 600"):
+                    await box.exec(["true"])
 
     home.run(program)
