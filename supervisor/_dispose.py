@@ -211,7 +211,8 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
             return
         except (SupervisorError, OSError) as error:
             if attempt == 1:
-                failed.append(str(error))
+                if _may_be_known(record):
+                    failed.append(str(error))
                 return
         if record.cgroup is not None:  # what the runtime couldn't remove keeps it from deleting
             with within(host.deadlines.kill):
@@ -221,6 +222,20 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
 def _is_known(record: ContainerRecord) -> bool:
     """Whether the runtime keeps something of a container."""
     return os.path.lexists(os.path.join(record.runtime_root, record.id))
+
+
+def _may_be_known(record: ContainerRecord) -> bool:
+    """Whether a runtime that can't delete a container may keep something of it, by any name.
+
+    One that doesn't even understand its command line has made nothing: then its words aren't what
+    keeps the id taken.
+    """
+    try:
+        return any(record.id in name for name in os.listdir(record.runtime_root))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 async def _empty_cgroup(host: Host, estate: Estate, failed: list[str]) -> None:

@@ -136,6 +136,8 @@ def derive_spec(
         "process": {**spec["process"], "terminal": terminal},
         "linux": {**spec["linux"], "cgroupsPath": cgroup},
     }
+    if spec["linux"].get("namespaces"):
+        derived["linux"]["namespaces"] = [_namespace(one) for one in spec["linux"]["namespaces"]]
     if cgroup is None:
         del derived["linux"]["cgroupsPath"]
     if spec.get("mounts"):
@@ -149,6 +151,11 @@ def _mount_from(bundle_path: str, mount: dict[str, Any]) -> dict[str, Any]:
     if not source or not is_bind(mount):
         return mount
     return {**mount, "source": os.path.join(bundle_path, source)}
+
+
+def _namespace(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a namespace without an empty path: crun would join what that names."""
+    return entry if entry.get("path") else {"type": entry["type"]}
 
 
 def _namespaces(*, network: str, user: bool) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from supervisor import PIPE, Bundle, Container, ContainerPool, Process
+from supervisor import PIPE, Bundle, Container, ContainerPool, Process, run_container
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.runtimes import needs_root
 
@@ -113,3 +113,32 @@ async def test_null_in_a_pool(supervisor: OpenSupervisor, bundle: MakeBundle) ->
         async with ContainerPool(Bundle.load(made.path), size=1, supervisor=sup) as pool:
             done = await pool.run(["/bin/busybox", "env"], env={"A": "b"})
             assert b"A=b\n" in (done.stdout or b"")
+
+
+def _respelt(bundle: Bundle, path: Path, **changes: object) -> Bundle:
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({**bundle.spec, **changes}))
+    return Bundle.load(path)
+
+
+@needs_root
+@pytest.mark.parametrize("version", ["1.0", "v1.0.2", "1.0.2-dev", "1.1.0+dev", "1.0.0-rc5"])
+async def test_versions_that_both_runtimes_take(
+    supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, version: str
+) -> None:
+    """Whether a runtime runs a version is for it to say: "1.0" once was refused by us."""
+    taken = _respelt(bundle("sh", "-c", "exit 3"), workdir / "other", ociVersion=version)
+    async with supervisor() as sup:
+        assert (await run_container(taken, supervisor=sup, check=False)).status.code == 3
+
+
+@needs_root
+async def test_an_empty_path_of_a_namespace(
+    supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
+) -> None:
+    """It means a new one: programs written in Go write it so, and crun would look for it."""
+    made = bundle("sh", "-c", "exit 3")
+    named = [{**one, "path": ""} for one in made.spec["linux"]["namespaces"]]
+    taken = _respelt(made, workdir / "other", linux={**made.spec["linux"], "namespaces": named})
+    async with supervisor() as sup:
+        assert (await run_container(taken, supervisor=sup, check=False)).status.code == 3

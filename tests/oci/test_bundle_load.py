@@ -202,7 +202,7 @@ def test_any_bytes_are_refused(bundle: Path, data: bytes) -> None:
         ),
         (("process", "user", "uid"), True, "must be an integer, not true or false"),
         (("process",), [], "process: must be an object, not an array"),
-        (("ociVersion",), "latest", "ociVersion: must be a version such as"),
+        (("ociVersion",), 1, "ociVersion: must be text"),
         (("root", "path"), "", "root.path: must not be empty"),
         (("mounts", 0, "destination"), None, "mounts[0].destination: is missing"),
         (
