@@ -23,7 +23,7 @@ from ._errors import (
     StateCorrupt,
     SupervisorError,
 )
-from ._evidence import Finding, Found, gather
+from ._evidence import Finding, Found, gather, load_process
 from ._exec import adopt_exec, end_unreported
 from ._host import Host
 from ._lifecycle import State
@@ -181,6 +181,7 @@ async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
 async def _take_over_locked(recovery: Recovery, core: Core, lock: Lock) -> Core | None:
     core.record = load_record(recovery.root, core.layout)
     core.own(lock)
+    core.init.look_again()
     if core.record.intent is Intent.DELETE:
         await delete(core, force=True)
         return None
@@ -242,7 +243,7 @@ async def _adopt_known(
         await _finish_delete(recovery, estate)
         return None
     try:
-        init = load(ProcessRecord, layout.init.record)
+        init = load_process(layout.init)
     except FileNotFoundError:
         await _finish_delete(recovery, estate)
         return None
@@ -414,7 +415,7 @@ async def _watch_foreign(
 ) -> Core | None:
     """Watch a container that another supervisor holds: nothing of it is changed."""
     try:
-        init = load(ProcessRecord, layout.init.record)
+        init = load_process(layout.init)
     except FileNotFoundError:
         return None  # being created, or deleted
     core = _core(recovery, layout, record, None)

@@ -179,6 +179,7 @@ class Core:
             self.state = State.DELETED
         elif not self.held and self.state is State.CREATED and self.was_started():
             self.state = State.RUNNING
+            self.init.look_again()
         return self.state
 
     def was_started(self) -> bool:

@@ -20,6 +20,7 @@ from .shim import ExitFifo, Shim, send_line, signal_line
 from .state import (
     ContainerRecord,
     ProcessLayout,
+    ProcessRecord,
     Result,
     load,
     look_at,
@@ -91,6 +92,19 @@ class Found:
         for part in (self.exit, self.shim, self.process):
             if part is not None:
                 part.close()
+
+
+def load_process(layout: ProcessLayout) -> ProcessRecord:
+    """Return what a process is: of a pooled container's init, what a taker has made of it.
+
+    Raises:
+        FileNotFoundError: it was never made.
+        StateCorrupt: that can't be understood.
+    """
+    record = load(ProcessRecord, layout.record)
+    with contextlib.suppress(FileNotFoundError):
+        record = load(ProcessRecord, layout.program)
+    return record
 
 
 def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:

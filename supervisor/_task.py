@@ -15,8 +15,8 @@ import trio
 
 from ._deadlines import Deadlines
 from ._delivery import Delivery
-from ._errors import ShimExited, TooManyFiles, scarcity
-from ._evidence import Finding, Found
+from ._errors import ShimExited, StateCorrupt, SupervisorError, TooManyFiles, scarcity
+from ._evidence import Finding, Found, load_process
 from ._hearing import Identity, is_pid_1, program_of
 from ._host import Host, shielded
 from ._launch import launch_process
@@ -38,6 +38,7 @@ from .state import (
     lifted,
     look_at,
     process_object,
+    read_refused,
     write_whole,
 )
 from .stdio import Console, Ends, Stdio, Streams, files_made
@@ -408,8 +409,22 @@ class ProcessTask:
         return attrs.evolve(status, cause=cause, oom_killed=True)
 
     def _by_tiny_init(self, status: ExitStatus) -> bool:
-        """Whether it is the init of ``init=True`` that tells of a SIGKILL: as an exit code."""
-        return self.args[: len(INIT_ARGS)] == INIT_ARGS and status.code == 128 + signal.SIGKILL
+        """Whether it is the init of ``init=True`` that means a SIGKILL by an exit code.
+
+        It does where it couldn't tell its shim: with a runtime that hands on no descriptors,
+        restored from a checkpoint, and in containers of an earlier version.
+        """
+        mute = self.args[: len(INIT_ARGS)] == INIT_ARGS and not self.record.init_tells
+        return mute and status.code == 128 + signal.SIGKILL
+
+    def refused(self) -> int | None:
+        """Return why its init couldn't run the program, the system's error number; None if it did.
+
+        Known once it has ended, with 126 or 127.
+        """
+        with contextlib.suppress(StateCorrupt, OSError):
+            return read_refused(self._layout.refused)
+        return None
 
     def ending(self) -> bool:
         """Whether it has ended, or is about to."""
@@ -464,11 +479,24 @@ class ProcessTask:
     # ---- for the container --------------------------------------------------------------
 
     def become(self, process: Mapping[str, Any]) -> None:
-        """Take note that its gate becomes this program: an OCI process object."""
-        self.record = attrs.evolve(
-            self.record, args=process["args"], env=process.get("env", ()), cwd=process["cwd"]
+        """Put on record that its gate becomes this program: an OCI process object."""
+        self._know(
+            attrs.evolve(
+                self.record, args=process["args"], env=process.get("env", ()), cwd=process["cwd"]
+            )
         )
-        self.args = self.record.args
+        try:
+            write_whole(self._layout.program, dump(self.record))
+        except OSError as error:
+            logger.warning("cannot write %s: %s", self._layout.program, error)
+
+    def look_again(self) -> None:
+        """Read anew what it is: another supervisor may have had its gate become a program."""
+        with contextlib.suppress(SupervisorError, OSError):
+            self._know(load_process(self._layout))
+
+    def _know(self, record: ProcessRecord) -> None:
+        self.record, self.args = record, record.args
 
     @contextlib.contextmanager
     def when_ended(self, listener: Listener) -> Iterator[None]:

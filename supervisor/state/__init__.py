@@ -11,7 +11,7 @@ Layers, each importing only from those above it::
     _descriptors  descriptors that forked children close, and their numbers
     _files        files written whole or not at all
     _codec        dump, load
-    _marks        exitStatus, copied, pid, starttime, shim
+    _marks        exitStatus, copied, refused, pid, starttime, shim
     _lock         Lock, held
     _claims       which ids of the host are taken
     _layout       names and paths below a root
@@ -33,6 +33,7 @@ from ._marks import (
     read_copied,
     read_exit_status,
     read_pid,
+    read_refused,
     read_shim,
     read_starttime,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "read_copied",
     "read_exit_status",
     "read_pid",
+    "read_refused",
     "read_shim",
     "read_starttime",
     "scarce",

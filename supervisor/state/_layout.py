@@ -168,6 +168,11 @@ class ProcessLayout:
         return f"{self.path}/process.json"
 
     @property
+    def program(self) -> str:
+        """The file of the `ProcessRecord` that a taker has made of a pooled container's init."""
+        return f"{self.path}/program.json"
+
+    @property
     def pid(self) -> str:
         """The process's pid, by the runtime."""
         return f"{self.path}/pid"
@@ -186,6 +191,11 @@ class ProcessLayout:
     def exit_status(self) -> str:
         """How the process ended, by the shim."""
         return f"{self.path}/exitStatus"
+
+    @property
+    def refused(self) -> str:
+        """Why an init couldn't run its program, by the shim."""
+        return f"{self.path}/refused"
 
     @property
     def copied(self) -> str:

@@ -16,6 +16,7 @@ from ._files import read_own
 
 MAX_PID = 2**31 - 1
 MAX_TICKS = 2**64 - 1
+MAX_ERRNO = 4095
 MAX_MARK_BYTES = 4096
 
 _NUMBER = re.compile(rb"[0-9]{1,20}")
@@ -84,6 +85,16 @@ def read_copied(path: str) -> Copied | None:
         raise StateCorrupt(path, "not STDIN STDOUT STDERR LATE MOVES")
     stdin, stdout, stderr, late, moves = map(int, match.groups())
     return Copied(errors=(stdin, stdout, stderr), late=late, moves=moves)
+
+
+def read_refused(path: str) -> int | None:
+    """Return the system's error number in ``refused``; None if the program could be run.
+
+    Raises:
+        StateCorrupt: it holds anything else.
+    """
+    text = _read(path)
+    return _number(path, text, least=1, most=MAX_ERRNO) if text else None
 
 
 def read_pid(path: str) -> int | None:

@@ -196,6 +196,7 @@ class ProcessRecord:
         root_gid: host gid of the container's root.
         checkpoint: the checkpoint it is restored from; None if it is created.
         no_pivot_root: whether the runtime is told not to use pivot_root.
+        init_tells: whether its first program is our init, which tells the shim of a signal.
         runtime_args: the runtime's global arguments, before the verb.
         root: the runtime's root.
         stdin: where its standard input comes from, as the shim is told.
@@ -213,6 +214,7 @@ class ProcessRecord:
     root_gid: int = attrs.field(validator=_UID, metadata={KEY: "rootGID"})
     checkpoint: str | None = attrs.field(default=None, validator=optional_text)
     no_pivot_root: bool = attrs.field(default=False, validator=flag)
+    init_tells: bool = attrs.field(default=False, validator=flag)
     runtime_args: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=texts)
     root: str | None = attrs.field(default=None, validator=optional_text)
     stdin: str | None = attrs.field(default=None, validator=optional_text)
@@ -239,6 +241,7 @@ class ProcessRecord:
         root_gid: int,
         checkpoint: str | None = None,
         no_pivot_root: bool = False,
+        init_tells: bool = False,
         runtime_args: Sequence[str] = (),
         root: str | None = None,
         stdin: str | None = None,
@@ -264,6 +267,7 @@ class ProcessRecord:
             root_gid=root_gid,
             checkpoint=checkpoint,
             no_pivot_root=no_pivot_root,
+            init_tells=init_tells,
             runtime_args=tuple(runtime_args),
             root=root,
             stdin=stdin,

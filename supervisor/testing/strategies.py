@@ -434,6 +434,7 @@ def process_records() -> st.SearchStrategy[ProcessRecord]:
         root_gid=st.integers(0, _MAX_ID),
         checkpoint=optional_texts,
         no_pivot_root=st.booleans(),
+        init_tells=st.booleans(),
         runtime_args=st.lists(texts(), max_size=3),
         root=optional_texts,
         stdin=optional_texts,

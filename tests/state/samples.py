@@ -46,6 +46,7 @@ PROCESS = ProcessRecord.from_process(
     root_gid=100001,
     checkpoint="/checkpoints/1",
     no_pivot_root=True,
+    init_tells=True,
     runtime_args=["--debug"],
     root="/var/lib/boxes/.runtime",
     stdin="null",

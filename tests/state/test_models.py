@@ -262,6 +262,7 @@ def test_a_process_object_makes_the_same_record(record: ProcessRecord) -> None:
         root_gid=record.root_gid,
         checkpoint=record.checkpoint,
         no_pivot_root=record.no_pivot_root,
+        init_tells=record.init_tells,
         runtime_args=record.runtime_args,
         root=record.root,
         stdin=record.stdin,
