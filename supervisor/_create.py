@@ -26,12 +26,15 @@ from .oci import (
     Runtime,
     UserNamespace,
     attainable,
+    can_tell,
     check_attainable,
     container_root_ids,
     for_runtime,
     fresh_log,
     init_process,
     of_block,
+    status_fd,
+    telling,
     wants_layer,
     wish_of,
     with_gate,
@@ -95,7 +98,7 @@ class Draft:
     Attributes:
         record: its ``state.json``.
         bundle: the user's.
-        init: its init's ``process.json``.
+        init: its init's ``process.json``: of a gated one, what the bundle says.
         spec: the spec that will be run.
         stdio: its init's standard streams.
         options: what CRIU has to be told, if it is restored.
@@ -106,7 +109,7 @@ class Draft:
     init: ProcessRecord
     spec: Mapping[str, Any]
     claim: Claim | None
-    root_options: Sequence[str]
+    shim_options: Sequence[str]
     stdio: Stdio
     options: CheckpointOptions
 
@@ -189,9 +192,9 @@ def draft(
     derived = bundle.derive(cgroup=cgroup, directory=directory, ids=ids, mounts=host.mounts)
     spec = _ordered(derived, bundle, order)
     spec = for_runtime(spec, site.runtime.path)
-    root_options = bundle.shim_options(directory, ids)
+    process, tells = spec["process"], _tells(spec, site, order)
     record = _container_record(host, site, bundle, order, cgroup=cgroup)
-    spec = with_proof(spec, record)
+    spec = with_proof(_to_launch(spec, order, tells=tells), record)
     image = None if order.checkpoint is None else _checkpoint_path(order.checkpoint, bundle)
     stdio = order.stdio
     if order.gate is not None:
@@ -201,14 +204,15 @@ def draft(
         bundle=bundle,
         init=_process_record(
             record,
-            spec["process"],
+            process,
             order.stdio,
+            tells=tells,
             image=image,
             root_ids=container_root_ids(bundle.spec) if ids is None else ids.root,
         ),
         spec=spec,
         claim=claim,
-        root_options=root_options,
+        shim_options=[*bundle.shim_options(directory, ids), *_init_options(order, tells=tells)],
         stdio=stdio,
         options=order.options or CheckpointOptions(),
     )
@@ -233,7 +237,28 @@ def _ordered(spec: dict[str, Any], bundle: Bundle, order: Order) -> dict[str, An
         check_attainable(spec["process"])
     except InvalidValue as error:  # what the caller has said was looked at before
         raise BundleInvalid(str(error), path=bundle.path, where="process.rlimits") from error
-    return spec if order.gate is None else with_gate(spec, order.gate)
+    return spec
+
+
+def _tells(spec: Mapping[str, Any], site: Site, order: Order) -> bool:
+    """Whether its init will tell the shim how the program ended; one that is restored can't."""
+    gated = order.gate is not None
+    return order.checkpoint is None and can_tell(spec, site.runtime.path, gated=gated)
+
+
+def _init_options(order: Order, *, tells: bool) -> list[str]:
+    """Return the shim's options by which it hears that."""
+    return ["--init-status", str(status_fd(gated=order.gate is not None))] if tells else []
+
+
+def _to_launch(spec: dict[str, Any], order: Order, *, tells: bool) -> dict[str, Any]:
+    """Return the spec that is run: what stands before its program knows what we want of it."""
+    if order.gate is not None:
+        return with_gate(spec, order.gate)  # which an init comes after
+    if not tells:
+        return spec
+    process = spec["process"]
+    return {**spec, "process": {**process, "args": telling(process["args"], gated=False)}}
 
 
 def presumed_record(host: Host, site: Site) -> ContainerRecord:
@@ -286,6 +311,7 @@ def _process_record(
     process: Mapping[str, Any],
     stdio: Stdio,
     *,
+    tells: bool,
     image: str | None,
     root_ids: tuple[int, int],
 ) -> ProcessRecord:
@@ -297,6 +323,7 @@ def _process_record(
         root_gid=root_ids[1],
         checkpoint=image,
         no_pivot_root=record.no_pivot_root,
+        init_tells=tells,
         runtime_args=record.runtime_args,
         root=record.runtime_root,
         stdin=stdin,
@@ -319,7 +346,7 @@ async def launch_init(core: Core, drafted: Draft) -> None:
     try:
         with console(core.layout.init, drafted.stdio) as listening:
             command = _command(core, drafted, None if listening is None else listening.path)
-            options = drafted.root_options
+            options = drafted.shim_options
             await core.nursery.start(
                 init.run, command, drafted.stdio, listening, options, name=init.task_name
             )
@@ -343,7 +370,7 @@ def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str
             bundle=core.layout.bundle,
             pid_file=init.pid,
             console_socket=console_socket,
-            preserve_fds=0 if drafted.stdio.given is None else 1,
+            preserve_fds=(drafted.stdio.given is not None) + drafted.init.init_tells,
             log=log,
         )
     return core.caller.restore(

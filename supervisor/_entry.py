@@ -33,6 +33,8 @@ from .oci import (
     check_env,
     frame,
     init_process,
+    is_ours,
+    telling,
 )
 from .stdio import PIPE, StdioArgument
 
@@ -62,7 +64,7 @@ class Errand:
 
 
 def errand(
-    process: Mapping[str, Any],
+    spec: Mapping[str, Any],
     *,
     args: Sequence[str] | None,
     env: Mapping[str, str] | None,
@@ -73,7 +75,7 @@ def errand(
     """Check what a taker wants; nothing is touched.
 
     Args:
-        process: the bundle's process object.
+        spec: the bundle's config.json.
 
     Raises:
         InvalidValue: it can't be had.
@@ -81,13 +83,15 @@ def errand(
     variables = check_env(env)
     directory = None if cwd is None else check_absolute(cwd, "cwd")
     wanted = init_process(
-        process,
+        spec["process"],
         args=None if args is None else check_args(args),
         env=variables,
         cwd=directory,
         terminal=None,
     )
-    told = frame(args=wanted["args"], env=variables, cwd=directory, files=files)
+    behind = is_ours(spec)
+    words = telling(wanted["args"], gated=True) if behind else wanted["args"]
+    told = frame(args=words, env=variables, cwd=directory, files=files, hand_on=behind)
     return Errand(process=wanted, frame=told, input=_input(stdin))
 
 
@@ -195,12 +199,12 @@ class Entry:
             self.rest = self._send(self.rest)
         if not frame and not self.rest and errand.input is not None:
             self._end_input()
+        self.box.init.become(errand.process)
         try:
             await self.box.start()
         except IllegalTransition:  # it was killed after the last look at it
             await self._raise_killed()
         await self._pass_gate(frame)
-        self.box.init.become(errand.process)
         show(self.box)
         if frame and errand.input is not None and not self.rest:
             self._end_input()

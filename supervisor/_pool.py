@@ -302,8 +302,7 @@ class ContainerPool:
         stdin: PoolInput,
         files: Mapping[str, FileContent] | None,
     ) -> Errand:
-        process = self._bundle.spec["process"]
-        return errand(process, args=args, env=env, cwd=cwd, stdin=stdin, files=files)
+        return errand(self._bundle.spec, args=args, env=env, cwd=cwd, stdin=stdin, files=files)
 
     @contextlib.asynccontextmanager
     async def _borrowed(self, wanted: Errand) -> AsyncIterator[Entry]:

@@ -35,8 +35,7 @@ class ExitStatus:
         signal: the signal that ended it: a `signal.Signals`, or a plain int for one that
             Python has no name for; None if it exited or if it is unknown.
         core_dumped: whether the kernel wrote a core.
-        oom_killed: whether its cgroup counted an out-of-memory kill before it ended by SIGKILL,
-            or, with ``init=True``, before its program did: then it has exited, with 137.
+        oom_killed: whether its cgroup counted an out-of-memory kill before it ended by SIGKILL.
         cause: `Cause`; UNKNOWN leaves ``code`` and ``signal`` None.
         source: who told us.
         at_ns: CLOCK_REALTIME in nanoseconds when it ended; None when nobody knows.

@@ -48,7 +48,7 @@ from ._exec import exec_process, init_process
 from ._filter import for_runtime
 from ._gate import FileContent, Gate, frame, gate_path, with_gate
 from ._ids import IdMap, UserNamespace, container_root_ids
-from ._init import INIT_ARGS
+from ._init import INIT_ARGS, can_tell, is_ours, status_fd, telling
 from ._layer import Layer, wants_layer
 from ._load import read_config
 from ._mounts import Mount
@@ -88,6 +88,7 @@ __all__ = [
     "ask_status",
     "attainable",
     "call",
+    "can_tell",
     "check_absolute",
     "check_args",
     "check_attainable",
@@ -104,9 +105,12 @@ __all__ = [
     "fresh_log",
     "gate_path",
     "init_process",
+    "is_ours",
     "of_block",
     "read_config",
     "reason_in",
+    "status_fd",
+    "telling",
     "wants_layer",
     "wish_of",
     "with_gate",

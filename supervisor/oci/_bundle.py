@@ -141,8 +141,8 @@ class Bundle:
                 left*; default, half of the machine's memory. What it writes there is counted in
                 ``memory_bytes``. It holds a file for each 4 KiB of them, and 1024 in any case.
             init: whether a tiny init is pid 1, forwards signals to the program and reaps. A
-                program that is pid 1 itself ignores every signal that it has no handler for. It
-                exits as the program does: with 128 plus the signal if one has killed that.
+                program that is pid 1 itself ignores every signal that it has no handler for. How
+                the program ends is told as without it.
             memory_bytes: how much memory it may use; no swap besides, where the machine counts
                 that. What the kernel kills when it
                 wants more has ``status.oom_killed``, also behind an init.

@@ -24,8 +24,8 @@ DEFAULT_MODE = 0o644
 MAX_TEXT_BYTES = 8 << 20
 MAX_PATH_BYTES = 4095
 
-_MAGIC = b"TSG1"
-_HEAD = struct.Struct(">4sIIII")
+_MAGIC = b"TSG2"
+_HEAD = struct.Struct(">4sIIIII")
 _FILE = struct.Struct(">IIQ")
 
 Content = bytes | bytearray | memoryview
@@ -71,6 +71,7 @@ def frame(
     env: Mapping[str, str],
     cwd: str | None,
     files: Mapping[str, FileContent] | None,
+    hand_on: bool = False,
 ) -> bytes:
     """Return what a gate is told.
 
@@ -79,6 +80,7 @@ def frame(
         env: variables that are set besides those it has, or in their place.
         cwd: where to go, or None to stay.
         files: what to write, by absolute path.
+        hand_on: whether the program is our init, which goes on with the gate's report.
 
     Raises:
         InvalidValue: something of it can't be had.
@@ -88,7 +90,8 @@ def frame(
     if len(text) > MAX_TEXT_BYTES:
         raise InvalidValue("args and env are too long: the kernel takes 6 MB of both together")
     written = _files(files)
-    head = _HEAD.pack(_MAGIC, len(args), len(env), len(written) // 2, len(text))
+    counts = len(args), len(env), len(written) // 2
+    head = _HEAD.pack(_MAGIC, *counts, len(text), hand_on)
     return b"".join([head, text, *written])
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .._errors import ShimNotFound
 from ..shim._binary import find_binary
@@ -11,7 +14,11 @@ INIT_DESTINATION = "/dev/init"
 INIT_ARGS = (INIT_DESTINATION, "--")  # in front of the program's own
 """Where it stands in the container: in the tmpfs on /dev, so that no root filesystem is written."""
 
+REPORT_FD = 3
+"""Where a gate has its report, which it hands on to an init."""
+
 _INTERPRETER = 3
+_NO_PRESERVED_FDS = ("runsc",)
 
 
 def init_path() -> str:
@@ -22,6 +29,44 @@ def init_path() -> str:
             libraries inside the container, where they needn't be.
     """
     return static_path("supervisor-init")
+
+
+def is_ours(spec: Mapping[str, Any]) -> bool:
+    """Whether the program of a spec runs behind the init of this very installation.
+
+    One of another installation, or a caller's own, may not know what ours can be told.
+    """
+    if tuple(spec["process"].get("args") or ())[:2] != INIT_ARGS:
+        return False
+    sources = [
+        mount.get("source")
+        for mount in spec.get("mounts") or ()
+        if mount["destination"] == INIT_DESTINATION
+    ]
+    try:
+        return sources[-1:] == [find_binary("supervisor-init")]
+    except ShimNotFound:
+        return False
+
+
+def can_tell(spec: Mapping[str, Any], runtime: str, *, gated: bool) -> bool:
+    """Whether its init can tell the shim how the program ended.
+
+    That takes a descriptor which the runtime hands on to it. Without, the exit code says what it
+    can. A gate needs one in any case.
+    """
+    return is_ours(spec) and (gated or os.path.basename(runtime) not in _NO_PRESERVED_FDS)
+
+
+def status_fd(*, gated: bool) -> int:
+    """Return the descriptor by which an init tells that: behind a gate's."""
+    return REPORT_FD + gated
+
+
+def telling(args: Sequence[str], *, gated: bool) -> list[str]:
+    """Return the arguments of a program behind our init, with what that is told."""
+    report = ["--report", str(REPORT_FD)] if gated else []
+    return [INIT_DESTINATION, "--status", str(status_fd(gated=gated)), *report, *args[1:]]
 
 
 def static_path(name: str) -> str:

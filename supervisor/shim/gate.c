@@ -8,7 +8,7 @@
  * and with the rights that the program will have, and becomes the program. It takes from stdin
  * the frame's bytes and no more, so what follows is the program's. On descriptor 3 it says `go`
  * just before it becomes the program, and otherwise what it couldn't do; the program never has
- * that descriptor. The frame is laid out in docs/shim-protocol.md.
+ * that descriptor, unless it is our init, which goes on with the report. The frame is laid out in docs/shim-protocol.md.
  *
  * What a program inherits over an exec is left as the runtime has made it: signal mask and
  * dispositions, umask, limits, capabilities.
@@ -24,18 +24,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { REPORT_FD = 3, HEAD_SIZE = 20, FILE_HEAD_SIZE = 16, BLOCK = 65536 };
+enum { REPORT_FD = 3, HEAD_SIZE = 24, FILE_HEAD_SIZE = 16, BLOCK = 65536 };
 enum { CODE_REFUSED = 125, CODE_CANNOT_RUN = 126, CODE_NOT_FOUND = 127 };
 enum { MODES = 07777, ANY_MODE = 0777 };
 
 /* The kernel takes 6 MB of arguments and environment at the most. */
 #define TEXT_MAX ((size_t)8 << 20)
 
-static const char MAGIC[] = "TSG1";
+static const char MAGIC[] = "TSG2";
 
 /* What the frame's head announces. */
 struct head {
     uint32_t args, env, files, text_bytes;
+    uint32_t hand_on; /* 1 if the program is our init, which reports of its own program */
 };
 
 /* ---- the report -------------------------------------------------------------------------- */
@@ -76,9 +77,11 @@ static struct head read_head(void) {
     unsigned char raw[HEAD_SIZE];
     read_exactly(raw, sizeof raw);
     if (memcmp(raw, MAGIC, sizeof MAGIC - 1) != 0) malformed("it is none");
-    struct head head = {number(raw + 4), number(raw + 8), number(raw + 12), number(raw + 16)};
+    struct head head = {number(raw + 4), number(raw + 8), number(raw + 12), number(raw + 16),
+                        number(raw + 20)};
     if (head.text_bytes == 0 || head.text_bytes > TEXT_MAX) malformed("its text is too long");
     if (head.args == 0) malformed("it has no arguments");
+    if (head.hand_on > 1) malformed("who reports is unclear");
     if ((uint64_t)head.args + head.env >= head.text_bytes) malformed("its text is too short");
     return head;
 }
@@ -251,5 +254,7 @@ int main(void) {
     for (uint32_t i = 0; i < head.files; i++) write_file();
     if (*directory[0] != '\0' && chdir(directory[0]) < 0)
         refuse(CODE_REFUSED, "cwd", errno, directory[0]);
+    if (head.hand_on && fcntl(REPORT_FD, F_SETFD, 0) < 0)
+        refuse(CODE_REFUSED, "frame", errno, "the report can't be handed on");
     become(args, env);
 }

@@ -1,7 +1,7 @@
 /*
  * supervisor-init: a tiny pid 1.
  *
- * Usage: supervisor-init [--] PROGRAM [ARG...]
+ * Usage: supervisor-init [--status FD] [--report FD] [--] PROGRAM [ARG...]
  *
  * The kernel drops every signal that pid 1 has no handler for, and leaves all orphans of a pid
  * namespace to it. Few programs are written for that: as pid 1, `sleep` ignores SIGTERM. So this
@@ -9,14 +9,23 @@
  * to it, and ends as PROGRAM ends: with its exit code, or 128 + N when signal N killed it. A
  * PROGRAM that can't be run counts as 127 when it isn't there and as 126 otherwise.
  *
+ * An exit code doesn't say whether there was a signal, or a core dump. So the wait status goes to
+ * our shim, on the pipe of --status. On that of --report, a gate's, goes what can't be run; its end
+ * without that is the exec. PROGRAM gets neither, and we keep nothing of what it has as 0, 1 and 2:
+ * who is at the other end hears when it closes them.
+ *
  * When it ends, the kernel kills whatever else still lives in the pid namespace.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -39,6 +48,29 @@ enum {
  */
 static void fill_with_all(sigset_t *set) {
     memset(set, 0xff, sizeof *set);
+}
+
+/* What we were told on our command line. */
+static struct {
+    int status; /* the pipe to our shim, or -1 */
+    int report; /* a gate's, or -1 */
+    char **program;
+} told = {.status = -1, .report = -1};
+
+/* One write, below PIPE_BUF, so that it comes whole. Who should hear it may be gone, or may not
+ * listen: then it is lost, and our exit code says what it can. */
+__attribute__((format(printf, 2, 3))) static void tell(int fd, const char *format, ...) {
+    char line[PIPE_BUF];
+    va_list arguments;
+    va_start(arguments, format);
+    int size = vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    if (size >= (int)sizeof line) {
+        size = (int)sizeof line - 1;
+    }
+    if (fd >= 0 && size > 0 && write(fd, line, (size_t)size) < 0) {
+        return;
+    }
 }
 
 /* Our own words go out in one write, so that they aren't mixed with those of others. */
@@ -82,16 +114,34 @@ static void take_foreground(void) {
     }
 }
 
-static _Noreturn void run_program(char **program) {
+/* To our shim, to a gate's reader, and to people. None of them may be there any more. */
+static int refuse(const char *what, int error) {
+    (void)signal(SIGPIPE, SIG_IGN);
+    tell(told.status, "exec %d\n", error);
+    tell(told.report, "program %d %s", error, told.program[0]);
+    complain(what, told.program[0], error);
+    return error == ENOENT ? CODE_NOT_FOUND : CODE_CANNOT_RUN;
+}
+
+static _Noreturn void run_program(void) {
     take_foreground();
     /* A signal that was forwarded meanwhile arrives here, and does what it does by default. */
     sigset_t none;
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    (void)execvp(program[0], program);
-    int error = errno;
-    complain("can't run", program[0], error);
-    _exit(error == ENOENT ? CODE_NOT_FOUND : CODE_CANNOT_RUN);
+    (void)execvp(told.program[0], told.program);
+    _exit(refuse("can't run", errno));
+}
+
+/* The program has its streams, and we have nothing to say any more. Holding them too, we would hide
+ * from a reader that it has closed its output, and from a writer that nobody reads. */
+static void let_go(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        (void)close(fd);
+    }
+    if (told.report >= 0) {
+        (void)close(told.report);
+    }
 }
 
 /* Reap all there is to reap. Returns whether the program itself was among it. */
@@ -132,13 +182,41 @@ static int look_after(pid_t program, int signals) {
     }
 }
 
-int main(int argc, char **argv) {
-    char **program = argv + 1;
-    if (argc > 1 && strcmp(argv[1], "--") == 0) {
-        program++;
+/* A descriptor that somebody has given us; 0 to 2 are the program's. It mustn't block us, whoever
+ * inside has filled that pipe; runc hands everything on as blocking. */
+static int descriptor(const char *word) {
+    char *end;
+    long fd = strtol(word, &end, 10);
+    if (*word == '\0' || *end != '\0' || fd <= STDERR_FILENO || fd > INT_MAX ||
+        fcntl((int)fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl((int)fd, F_SETFL, O_NONBLOCK) < 0) {
+        return -1;
     }
-    if (argc < 2 || *program == NULL) {
-        complain("usage: supervisor-init", "[--] PROGRAM [ARG...]", EINVAL);
+    return (int)fd;
+}
+
+/* Returns whether they make sense. */
+static int read_words(char **word) {
+    int *into;
+    for (; *word != NULL && strcmp(*word, "--") != 0; word += 2) {
+        if (strcmp(*word, "--status") == 0) {
+            into = &told.status;
+        } else if (strcmp(*word, "--report") == 0) {
+            into = &told.report;
+        } else {
+            break;
+        }
+        if (word[1] == NULL || (*into = descriptor(word[1])) < 0) {
+            return 0;
+        }
+    }
+    told.program = *word != NULL && strcmp(*word, "--") == 0 ? word + 1 : word;
+    return *told.program != NULL;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2 || !read_words(argv + 1)) {
+        complain("usage: supervisor-init", "[--status FD] [--report FD] [--] PROGRAM [ARG...]",
+                 EINVAL);
         return CODE_USAGE;
     }
     sigset_t all;
@@ -157,11 +235,13 @@ int main(int argc, char **argv) {
     }
     pid_t child = fork();
     if (child < 0) {
-        complain("can't fork to run", *program, errno);
-        return CODE_CANNOT_RUN;
+        return refuse("can't fork to run", errno);
     }
     if (child == 0) {
-        run_program(program);
+        run_program();
     }
-    return code_of(look_after(child, signals));
+    let_go();
+    int status = look_after(child, signals);
+    tell(told.status, "end %d\n", status);
+    return code_of(status);
 }

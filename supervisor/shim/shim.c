@@ -31,7 +31,7 @@
 #define SYS_close_range 436
 #endif
 
-enum { STATUS_SIZE = 64, LINE_SIZE = 128, GIVEN_FD = 3 };
+enum { STATUS_SIZE = 64, LINE_SIZE = 128 };
 enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
 enum { CATCH_UP_MS = 1000, FINISH_MS = 500 };
 
@@ -128,6 +128,7 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--leash") == 0) set_leash(*at);
         else if (strcmp(option, "--program") == 0) shim.program = descriptor(option, *at);
         else if (strcmp(option, "--give") == 0) shim.given = descriptor(option, *at);
+        else if (strcmp(option, "--init-status") == 0) told_configure(*at);
         else if (strcmp(option, "--cgroup") == 0) set_cgroup(*at, false);
         else if (strcmp(option, "--own-cgroup") == 0) set_cgroup(*at, true);
         else if (strcmp(option, "--null") == 0) shim.null = descriptor(option, *at);
@@ -146,7 +147,7 @@ static void parse_options(char **at) {
     }
     if (*at == NULL || at[1] == NULL)
         fail(0, "options", "usage: supervisor-shim [--directory PATH] [--leash PIPE:PIDFD] "
-                           "[--program FD] [--give FD] [--null FD] [--log MAX_BYTES:FILES:PATH] "
+                           "[--program FD] [--give FD] [--init-status N] [--null FD] [--log MAX_BYTES:FILES:PATH] "
                            "[--terminal FD] [--oom-score-adj N] "
                            "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
                            "[--cgroup PROCS | --own-cgroup PROCS]... "
@@ -390,9 +391,14 @@ static void wait_for_events(int also, int timeout_ms) {
 
 /* ---- step 3: the runtime ----------------------------------------------------------------- */
 
-/* A dup2 onto itself would leave it close-on-exec. */
-static int give(void) {
-    return shim.given == GIVEN_FD ? fcntl(GIVEN_FD, F_SETFD, 0) : dup2(shim.given, GIVEN_FD);
+/* What it hands on stands from 3 on. All of it is first put where it is in nobody's way, and not onto
+ * itself: a dup2 of that would leave it close-on-exec. */
+static bool hand_on(int *program) {
+    int given = shim.given, *const clear[] = {program, &given};
+    for (int i = 0; i < 2; i++)
+        if (*clear[i] >= 0)
+            *clear[i] = fcntl(*clear[i], F_DUPFD_CLOEXEC, HANDED_ON + HANDED_ON_MAX);
+    return told_hand_on() && (given < 0 || dup2(given, HANDED_ON) >= 0);
 }
 
 /* Between vfork and exec the child borrows our memory: only system calls here. The runtime hands
@@ -407,9 +413,6 @@ static int run_child(pid_t self) {
     sigemptyset(&none);
     for (int i = 0; i < 3; i++)
         if (dup2(shim.end[i], i) < 0) return errno;
-    if (shim.given >= 0 && program == GIVEN_FD)
-        program = fcntl(program, F_DUPFD_CLOEXEC, GIVEN_FD + 1);
-    if (shim.given >= 0 && give() < 0) return errno;
     for (int number = 1; number <= LAST_SIGNAL; number++)
         syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
@@ -419,6 +422,7 @@ static int run_child(pid_t self) {
     int error = layer_mount();
     if (error != 0) return error;
     fresh_scheduling();
+    if (!hand_on(&program)) return errno; /* last: what stands there now was needed until here */
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (program >= 0)
         syscall(SYS_execveat, program, "", shim.command, environ, AT_EMPTY_PATH);
@@ -440,6 +444,7 @@ static void launch_runtime(void) {
      * then the leash is broken already. */
     check_wanted();
     layer_prepare();
+    told_prepare();
     pid_t self = getpid();
     pid_t child = vfork();
     if (child == 0) {
@@ -453,6 +458,7 @@ static void launch_runtime(void) {
     for (int i = 0; i < 3; i++) close_quietly(&shim.end[i]);
     close_quietly(&shim.program);
     close_quietly(&shim.given);
+    told_let_go();
     if (child_error != 0) layer_failed(child_error);
     if (child_error != 0) fail(child_error, "launch", "cannot run %s", shim.command[0]);
     if (shim.alone) change_cgroups();
@@ -504,13 +510,27 @@ static void find_process(void) {
 
 /* ---- step 5: the watch, the end ---------------------------------------------------------- */
 
+/* Before the end is: whoever sees that finds this. */
+static void record_refusal(int error) {
+    char text[LINE_SIZE];
+    snprintf(text, sizeof text, "%d\n", error);
+    int fd = open("refused", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 || !write_text(fd, text)) note("error", "cannot write refused: %s", strerror(errno));
+    close_quietly(&fd);
+}
+
 /* One pwrite into room that is there already; from here on nothing may make us bail out. */
 static void record_end(const siginfo_t *info) {
     char text[STATUS_SIZE];
+    struct told told = {0};
     bool exited = info->si_code == CLD_EXITED;
     int number = exited ? 0 : info->si_status, code = exited ? info->si_status : 128 + number;
-    snprintf(text, sizeof text, "%d %d %lld %d", code, number, (long long)now_ns(),
-             info->si_code == CLD_DUMPED);
+    int64_t at_ns = now_ns();
+    if (exited) told_read(code, &told);
+    if (told.exec_errno != 0) record_refusal(told.exec_errno);
+    if (told.signal != 0) number = told.signal;
+    snprintf(text, sizeof text, "%d %d %lld %d", code, number, (long long)at_ns,
+             info->si_code == CLD_DUMPED || told.dumped);
     if (!write_status(text) && !write_status(text)) /* what fails in passing loses no end */
         note("error", "cannot record %s: %s", text, strerror(errno));
 }

@@ -65,6 +65,23 @@ void log_copy(const struct pollfd *watched);
 bool log_active(void); /* somebody may still write */
 void log_finish(void);
 
+/* ---- told.c: what the container's init tells of its program -------------------------------- */
+
+/* The runtime hands on what it has from 3 on: a gate's report, and the init's pipe. */
+enum { HANDED_ON = 3, HANDED_ON_MAX = 2 };
+
+struct told {
+    int signal;     /* which signal killed the program, or 0 */
+    bool dumped;    /* whether the kernel dumped core then */
+    int exec_errno; /* why it couldn't be run, or 0 */
+};
+
+void told_configure(const char *spec);
+void told_prepare(void);    /* before the runtime's process is forked */
+bool told_hand_on(void);    /* in the runtime's process, before it is that: system calls only */
+void told_let_go(void);     /* after that */
+void told_read(int code, struct told *told); /* once: the init has exited with this code */
+
 /* ---- copy.c: processes that copy between a fifo of ours and what is somebody else's -------- */
 
 enum { COPY_WATCHED = 3 };

@@ -24,7 +24,7 @@ def _cgroups() -> None:
 
 async def stop(box: Container) -> None:
     done = await box.stop(grace=2)
-    assert (done.status.code, done.escalated) == (143, False)
+    assert (done.status.signal, done.escalated) == (signal.SIGTERM, False)
 
 
 async def kill(box: Container) -> None:

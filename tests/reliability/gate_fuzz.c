@@ -71,6 +71,7 @@ static void make_good(void) {
     input_size = 0;
     put(MAGIC, 4);
     put_number(args, 4), put_number(env, 4), put_number(files, 4), put_number(size, 4);
+    put_number(below(2), 4);
     put(text, size);
     for (unsigned i = 0; i < files; i++) {
         unsigned length = below(200);
@@ -187,11 +188,12 @@ static uint64_t model_number(size_t at, int bytes) {
 
 /* How long the frame is, and how much it has written by its end; -1 if it isn't one. */
 static long model(uint64_t *contents) {
-    size_t at = 20;
+    size_t at = 24;
     *contents = 0;
-    if (input_size < 20 || memcmp(input, "TSG1", 4) != 0) return -1;
+    if (input_size < 24 || memcmp(input, "TSG2", 4) != 0) return -1;
     uint64_t args = model_number(4, 4), env = model_number(8, 4), files = model_number(12, 4);
     uint64_t text = model_number(16, 4), words = 0;
+    if (model_number(20, 4) > 1) return -1;
     if (args == 0 || text == 0 || input_size - at < text) return -1;
     for (size_t begin = at, i = at; i < at + text; i++) {
         if (input[i] != 0) continue;

@@ -25,6 +25,7 @@ PARTS = {
         "idmap",
         "layer",
         "log",
+        "told",
         "copy",
         "terminal",
     ),
