@@ -62,8 +62,8 @@ class Container:
 
     @property
     def state(self) -> State:
-        """Where it stands in its lifecycle."""
-        return self._core.current()
+        """Where it stands in its lifecycle. True at once, without a turn of the loop."""
+        return self._core.see()
 
     @property
     def history(self) -> Sequence[Change]:
@@ -311,7 +311,7 @@ class Container:
             ask_with: the signal that asks it.
 
         Returns:
-            How it ended, and whether it had to be killed.
+            How it ended, and whether it had to be killed, by whomever.
 
         Raises:
             IllegalTransition: it is being made or deleted, or is broken.

@@ -134,11 +134,11 @@ class Core:
 
     def check(self, event: Event) -> State:
         """Return the state that ``event`` leads to; raise IllegalTransition, changing nothing."""
-        return next_state(self.current(), event, container=self.record.id)
+        return next_state(self.see(), event, container=self.record.id)
 
     def apply(self, event: Event) -> None:
         """Go to the state that ``event`` leads to."""
-        self.state = self.check(event)
+        self.state = next_state(self.current(), event, container=self.record.id)
         self.note(event.value)
 
     def note(self, event: str) -> None:
@@ -172,6 +172,14 @@ class Core:
     def stands(self) -> bool:
         """Whether it is still there: not only a later one of its id, with the same cgroup."""
         return self.held or (os.path.lexists(self.layout.state) and self.init.has_container())
+
+    def see(self) -> State:
+        """Return its state, whether or not its init's task has had its turn since that ended.
+
+        Not in the middle of an operation, which would find itself in another state.
+        """
+        self.init.look()
+        return self.current()
 
     def current(self) -> State:
         """Return its state; one that isn't ours may have been started or deleted meanwhile."""

@@ -33,7 +33,8 @@ class Stopped:
 
     Attributes:
         status: how the container's init ended.
-        escalated: whether it had to be killed.
+        escalated: whether it had to be killed: by this call, another one, another supervisor or
+            anybody else.
     """
 
     status: ExitStatus
@@ -52,6 +53,7 @@ async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
 
 
 async def _stop(core: Core, grace: float, ask_with: int) -> Stopped:
+    core.see()
     core.apply(Event.STOP)
     if core.init.status is not None:
         return Stopped(await core.init.wait(), escalated=False)
@@ -63,7 +65,8 @@ async def _stop(core: Core, grace: float, ask_with: int) -> Stopped:
         if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
             await _thaw(core)
             with within(grace), contextlib.suppress(ProcessEnded):
-                return Stopped(await core.init.ask(ask_with), escalated=False)
+                status = await core.init.ask(ask_with)
+                return Stopped(status, ask_with != signal.SIGKILL and _was_killed(status))
         return await end(core)
     except BaseException:
         if core.stops == 1 and core.record.intent is Intent.STOP:  # else it is somebody else's
@@ -72,6 +75,11 @@ async def _stop(core: Core, grace: float, ask_with: int) -> Stopped:
         raise
     finally:
         core.stops -= 1
+
+
+def _was_killed(status: ExitStatus) -> bool:
+    """Whether somebody has killed it, and not the kernel for want of memory."""
+    return status.signal == signal.SIGKILL and not status.oom_killed
 
 
 async def _thaw(core: Core) -> None:
@@ -128,7 +136,8 @@ async def end(core: Core) -> Stopped:
     except ProcessEnded:
         lived = False
     with within(seconds):
-        return Stopped(await core.init.wait(), escalated=lived)
+        status = await core.init.wait()
+        return Stopped(status, escalated=lived or _was_killed(status))
     raise DeadlineExpired(
         f"its init didn't end within {seconds:g} seconds after SIGKILL: it may be frozen, or "
         "stuck in the kernel",
@@ -144,6 +153,7 @@ async def delete(core: Core, *, force: bool) -> None:
     with waiting():
         async with core.deleting:
             _show_log(core)
+            core.see()
             if core.state is not State.DELETED:
                 core.apply(Event.FORCE_DELETE if force else Event.DELETE)
                 await _delete(core)

@@ -73,16 +73,18 @@ class Process(ProcessTask):
 
     @property
     def status(self) -> ExitStatus | None:
-        """How it ended; None while it runs."""
+        """How it ended; None while it runs. True at once, without a turn of the loop."""
+        self.look()
         return self._status
 
     @property
     def returncode(self) -> int | None:
         """As `trio.Process.returncode`: the exit code, -N for signal N; None while it runs.
 
-        255 if nobody knows how it ended; `status` says why.
+        255 if nobody knows how it ended; `status` says why. True at once, as `status`.
         """
-        return None if self._status is None else self._status.returncode
+        status = self.status
+        return None if status is None else status.returncode
 
     async def wait(self) -> ExitStatus:
         """Wait until it has ended, whoever still holds its streams.
@@ -268,7 +270,7 @@ class Process(ProcessTask):
         )
 
     def _require_alive(self) -> None:
-        if self._status is not None:
+        if self.has_ended():
             raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
 
     def _require_terminal(self) -> None:

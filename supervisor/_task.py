@@ -50,6 +50,7 @@ Listener = Callable[[ExitStatus], None]
 _LAST_MOMENT_SECONDS: Final = 0.1
 _SCARCITY_SECONDS: Final = 0.05
 _GATE_POLL_SECONDS: Final = 0.002
+_RECORD_MS: Final = 10
 _MAX_OOM_SCORE: Final = 1000
 
 
@@ -93,6 +94,8 @@ class ProcessTask:
         self._shim: Shim | None = None
         self._process: PidFd | None = None
         self._status: ExitStatus | None = None
+        self._loop = trio.lowlevel.current_trio_token()
+        self._patience_ms = _RECORD_MS
         self._ended = trio.Event()
         self._over = trio.Event()
         self._launching = trio.CancelScope()
@@ -367,6 +370,37 @@ class ProcessTask:
         status = self._remains(None).recorded()
         if status is not None:
             self._record(status)
+
+    def look(self) -> None:
+        """Settle its end now, if it has ended: its task may not have had its turn yet.
+
+        While it lives that is two system calls. Once it has ended, its shim has yet to record that,
+        mostly within a tenth of a millisecond: it has a moment for it, once. Later, and from
+        another thread, what is known is what the task has seen.
+        """
+        if self._status is not None or self._exit is None or self._shim is None:
+            return
+        if not self._is_here() or self._host.opener.elsewhere():
+            return
+        if self._exit.watched():
+            if self._process is None or not self._process.ended():
+                return
+            patience, self._patience_ms = self._patience_ms, 0
+            if not self._exit.ends_within(patience):
+                return
+        with contextlib.suppress(TooManyFiles):
+            self._settle_recorded()
+
+    def _is_here(self) -> bool:
+        try:
+            return trio.lowlevel.current_trio_token() is self._loop
+        except RuntimeError:
+            return False
+
+    def has_ended(self) -> bool:
+        """Whether it has ended, recorded or not: from then on no signal reaches it."""
+        self.look()
+        return self._status is not None or (self._process is not None and self._process.ended())
 
     def _remains(self, lost: ExitStatus | None) -> Remains:
         return Remains(

@@ -6,6 +6,7 @@ Source: man 7 fifo; the facts about non-blocking reads are in docs/shim-protocol
 from __future__ import annotations
 
 import os
+import select
 import stat
 from collections.abc import Callable
 
@@ -84,6 +85,13 @@ class ExitFifo:
             return os.read(self._fd, 1) != b""
         except BlockingIOError:
             return True
+
+    def ends_within(self, milliseconds: int) -> bool:
+        """Whether no shim watches it any more; we are blocked for so long at most."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        poll.poll(milliseconds)
+        return not self.watched()
 
     async def wait_end(self) -> None:
         """Return when no shim watches the process any more.
