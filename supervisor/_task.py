@@ -378,7 +378,7 @@ class ProcessTask:
         mostly within a tenth of a millisecond: it has a moment for it, once. Later, and from
         another thread, what is known is what the task has seen.
         """
-        if self._status is not None or self._exit is None or self._shim is None:
+        if self._status is not None or self._exit is None:
             return
         if not self._is_here() or self._host.opener.elsewhere():
             return

@@ -161,21 +161,22 @@ async def test_from_another_thread(supervisor: OpenSupervisor, bundle: MakeBundl
 async def test_while_it_is_made(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Nobody watches it yet, which isn't its end; and whoever looks meanwhile harms nothing."""
     async with supervisor() as sup:
+        box = await running(await sup.create("a", bundle("sleep", "60")))
         done = trio.Event()
+        seen = set()
 
         async def look() -> None:
             while not done.is_set():
-                for box in list(sup.values()):
-                    assert box.returncode in (None, 0) and box.state is not State.BROKEN
+                seen.update((id, one.returncode) for id, one in box.processes.items())
                 await trio.lowlevel.checkpoint()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(look)
             for n in range(5):
-                async with await sup.create(f"a{n}", bundle("true"), stdout=PIPE) as box:
-                    await box.start()
-                    assert (await box.wait()).code == 0
+                assert (await box.run(["true"], id=f"e{n}")).returncode == 0
             done.set()
+        assert {code for _, code in seen} <= {None, 0}
+        assert ("e0", None) in seen
 
 
 async def test_somebody_elses_kill_is_an_escalation(
