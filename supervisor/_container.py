@@ -94,6 +94,15 @@ class Container:
         return self.init.returncode
 
     @property
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory so far.
+
+        Whichever these were: the child of a shell is none of ours, and shows nowhere else. 0 where
+        it has no cgroup of its own. What was counted stays known when it has ended.
+        """
+        return self.init.oom_kills()
+
+    @property
     def pid(self) -> int | None:
         """The pid of its init on the host."""
         return self.init.pid

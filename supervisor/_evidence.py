@@ -74,6 +74,7 @@ class Found:
     Attributes:
         finding: what has to be made of it.
         status: the settled status, or None.
+        oom_kills: the out-of-memory kills that were counted by then.
         exit: its ``exit`` fifo, or None if there is none.
         shim: its shim, running or gone.
         process: the process itself, if it is certain and alive.
@@ -82,6 +83,7 @@ class Found:
 
     finding: Finding
     status: ExitStatus | None
+    oom_kills: int
     exit: ExitFifo | None
     shim: Shim
     process: PidFd | None
@@ -118,9 +120,9 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
         StateCorrupt: ``result.json`` can't be understood, or what is called ``exit`` is no fifo.
         TooManyFiles: no descriptor was left.
     """
-    status = None
+    result = None
     with contextlib.suppress(FileNotFoundError):
-        status = load(Result, layout.result).status
+        result = load(Result, layout.result)
     same_boot = record.boot_id == host.boot_id
     with contextlib.ExitStack() as undo:
         exit = None
@@ -132,14 +134,15 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
         process = _process(host, record, layout, shim) if same_boot else None
         undo.pop_all()
     evidence = Evidence(
-        settled=status is not None,
+        settled=result is not None,
         watched=exit is not None and exit.watched(),
         reported=os.path.lexists(layout.starttime),  # a link that leads nowhere was once a file
         alive=process is not None,
     )
     return Found(
         finding=classify(evidence),
-        status=status,
+        status=None if result is None else result.status,
+        oom_kills=0 if result is None else result.oom_kills,
         exit=exit,
         shim=shim,
         process=process,

@@ -13,7 +13,7 @@ from ._forks import Opener
 from ._patrol import Patrol
 from ._points import Reach, pass_by
 from ._within import Limit, within
-from .cgroups import Hierarchies
+from .cgroups import Hierarchies, OomWatch
 from .oci import MountTable, SealedPrograms
 from .stdio import NullDevice
 
@@ -28,6 +28,7 @@ class Host:
         hierarchies: the mounted cgroups.
         boot_id: of this boot of the kernel.
         patrol: watches that shims record the ends of their processes.
+        ooms: tells processes which out-of-memory kills were of others.
         programs: sealed copies of the runtimes.
         apart: by what files a shim gets into a cgroup of its own (see `group_apart`).
         null: the null device that containers get.
@@ -45,6 +46,7 @@ class Host:
     hierarchies: Hierarchies
     boot_id: str
     patrol: Patrol
+    ooms: OomWatch
     programs: SealedPrograms
     null: NullDevice
     mounts: MountTable

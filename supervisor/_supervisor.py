@@ -43,7 +43,7 @@ from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
 from ._root import durable_root, shared_runtime_root
 from ._witness import waiting
-from .cgroups import Hierarchies, group_apart
+from .cgroups import Hierarchies, OomWatch, group_apart
 from .oci import (
     Bundle,
     Gate,
@@ -578,6 +578,7 @@ async def open_supervisor(
         null = stack.enter_context(contextlib.closing(NullDevice()))
         mounts = stack.enter_context(contextlib.closing(MountTable()))
         hierarchies = Hierarchies.discover()
+        ooms = stack.enter_context(contextlib.closing(OomWatch(hierarchies)))
         apart = await stack.enter_async_context(group_apart(hierarchies, cgroup_parent))
         held = None
         if root is None:
@@ -590,6 +591,7 @@ async def open_supervisor(
         in_the_end = stack.enter_context(contextlib.ExitStack())
         nursery = await stack.enter_async_context(lasting_nursery())
         nursery.start_soon(patrol.run, name=f"supervisor {real_root}: patrol")
+        nursery.start_soon(ooms.run, name=f"supervisor {real_root}: out-of-memory kills")
         host = Host(
             shim=shim,
             deadlines=deadlines,
@@ -597,6 +599,7 @@ async def open_supervisor(
             apart=apart,
             boot_id=boot_id(),
             patrol=patrol,
+            ooms=ooms,
             programs=programs,
             null=null,
             mounts=mounts,

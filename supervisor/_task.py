@@ -106,6 +106,7 @@ class ProcessTask:
         self._killed = False
         self.killed_waiting: bool = False
         self._oom_before = 0
+        self._oom_kills = 0
         self._init = init
         self._falls_with_init = False
         self._gate: Identity | None = None
@@ -172,7 +173,19 @@ class ProcessTask:
 
     def explain_oom(self) -> None:
         """Take note that one of its cgroup's out-of-memory kills was of another process."""
-        self._oom_before += 1
+        self._oom_before = min(self._oom_before + 1, self.oom_kills())
+
+    def _outlive(self, kills: int) -> None:
+        """Take note that so many of these kills so far were of others: it lives."""
+        if not self.has_ended():
+            self._oom_before = max(self._oom_before, kills)
+
+    def oom_kills(self) -> int:
+        """Return how many processes of its container the kernel has killed for want of memory."""
+        if self._cgroup is not None and self.has_container():
+            seen = self._host.hierarchies.oom_kills(self._cgroup)
+            self._oom_kills = max(self._oom_kills, seen)
+        return self._oom_kills
 
     def own(self) -> None:
         """Take over what another supervisor watched: from now on we settle its end."""
@@ -221,6 +234,7 @@ class ProcessTask:
                     patrolled.enter_context(
                         self._host.patrol.watching(self._process, self._end_stuck_shim)
                     )
+                patrolled.enter_context(self._host.ooms.watching(self._cgroup, self._outlive))
                 await self._exit.wait_end()
             self._host.reach(Point.EXIT_SEEN)
             if self._status is None:  # that of an adopted one may have been settled long ago
@@ -315,6 +329,7 @@ class ProcessTask:
         Cancellation: the descriptors are closed.
         """
         self.take(found.process, found.shim, found.exit)
+        self._oom_kills = found.oom_kills
         self._look_at_init()
         try:
             if found.status is not None:
@@ -416,7 +431,8 @@ class ProcessTask:
         status = self._with_oom(status)
         if self._owned and not self._host.opener.elsewhere():
             try:
-                write_whole(self._layout.result, dump(Result(status=status)))
+                kills = 0 if self.record.exec else self.oom_kills()
+                write_whole(self._layout.result, dump(Result(status=status, oom_kills=kills)))
             except OSError as error:
                 # Nothing is lost: what the shim recorded is still there for the next open.
                 logger.warning("cannot write %s: %s", self._layout.result, error)

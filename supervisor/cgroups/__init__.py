@@ -6,11 +6,13 @@
     _steps                   work in small steps, in a thread if there is much of it
     _tree                    the groups of one cgroup, by descriptors
     _hierarchies             one cgroup in all hierarchies
+    _ooms                    which out-of-memory kills a process has outlived
     _apart                   one for shims and keepers, beside those of the containers
 """
 
 from ._apart import group_apart
 from ._hierarchies import Hierarchies
+from ._ooms import OomWatch
 from ._steps import Steps, T, finish
 
-__all__ = ["Hierarchies", "Steps", "T", "finish", "group_apart"]
+__all__ = ["Hierarchies", "OomWatch", "Steps", "T", "finish", "group_apart"]

@@ -44,6 +44,7 @@ MAX_ID = 2**32 - 2
 
 _VERSION = integer(least=1, most=VERSION)
 _NS = integer(least=0, most=MAX_NS)
+_COUNT = integer(least=0, most=2**63 - 1)
 _UID = integer(least=0, most=MAX_ID)
 
 
@@ -297,11 +298,14 @@ class Result:
 
     Attributes:
         status: how it ended.
+        oom_kills: of an init, how many processes of its container the kernel had killed for want
+            of memory by then.
         version: of the format.
         extra: keys that we don't know.
     """
 
     status: ExitStatus = attrs.field(validator=_status)
+    oom_kills: int = attrs.field(default=0, validator=_COUNT)
     version: int = attrs.field(default=VERSION, validator=_VERSION)
     extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
 

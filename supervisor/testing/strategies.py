@@ -445,7 +445,12 @@ def process_records() -> st.SearchStrategy[ProcessRecord]:
 
 def results() -> st.SearchStrategy[Result]:
     """Return settled results."""
-    return st.builds(Result, status=exit_statuses(), extra=unknown_objects(Result))
+    return st.builds(
+        Result,
+        status=exit_statuses(),
+        oom_kills=st.integers(0, 2**63 - 1),
+        extra=unknown_objects(Result),
+    )
 
 
 def records() -> st.SearchStrategy[ContainerRecord | ProcessRecord | Result]:

@@ -63,6 +63,7 @@ RESULT = Result(
         oom_killed=True,
         at_ns=1_700_000_000_123_456_789,
     ),
+    oom_kills=3,
     extra={"later": "on"},
 )
 

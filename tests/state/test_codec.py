@@ -112,9 +112,9 @@ def test_the_keys_are_those_of_the_design() -> None:
     """The files' keys are a promise: other programs read them."""
     container = "id root bundle runtime runtimeArgs runtimeRoot shim noPivotRoot timeout version"
     container += " created cgroup bootId labels restart intent leash onShimLost"
-    process = "exec rootUID rootGID checkpoint noPivotRoot initTells runtimeArgs root stdin stdout stderr"
-    process += " terminal args env cwd"
-    result = "version cause source code signal coreDumped oomKilled at why"
+    process = "exec rootUID rootGID checkpoint noPivotRoot initTells runtimeArgs root"
+    process += " stdin stdout stderr terminal args env cwd"
+    result = "version oomKills cause source code signal coreDumped oomKilled at why"
     assert known_keys(ContainerRecord) == set(container.split())
     assert known_keys(ProcessRecord) == set(process.split())
     assert known_keys(Result) == set(result.split())
