@@ -14,6 +14,7 @@ stand before it on its line::
     _host _evidence _hearing _verdict       what is known of a process, and how it ended
     _launch _delivery _task _logs _process _collect   one shimmed process and its task
     _reserve _root _make _claim _dispose _core   a container's directory, its end, its inside
+    _unrun                                  why a program couldn't be run
     _start _exec _end _checkpoint _create   the operations on one container
     _container                              a container, as users see it
     _adopt _discard _recovery _leash        recovery, leash

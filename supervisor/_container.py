@@ -146,6 +146,7 @@ class Container:
             IllegalTransition: it isn't created and waiting; or it was deleted meanwhile, or killed
                 before its program ran.
             ShimExited: its shim died first; the runtime's start was killed.
+            ProgramNotFound, ProgramNotExecutable: the kernel refused the program; it has ended.
             RuntimeFailed, RuntimeTimeout: the runtime couldn't, and it is still created.
             RuntimeNotFound, DiskFull, TooManyFiles, TooManyProcesses: as they say; it is still
                 created.
@@ -189,7 +190,9 @@ class Container:
         Raises:
             IllegalTransition: the container doesn't run.
             InvalidValue: an argument can't work; nothing was touched.
-            RuntimeFailed: the runtime couldn't start it (no such program, ...).
+            ProgramNotFound, ProgramNotExecutable: there is no such program or ``cwd`` inside, or
+                it can't be run.
+            RuntimeFailed: the runtime couldn't start it for another reason.
             CreateTimeout, ShimExited, ShimNotFound, DiskFull, TooManyFiles, TooManyProcesses:
                 as they say; nothing is left.
 

@@ -17,7 +17,7 @@ from ._process import Process
 from ._status import ExitStatus
 from ._task import Listener
 from ._witness import HISTORY_LENGTH, Change, Sight, witness
-from .oci import Caller, call
+from .oci import CANDIDATES, Caller, call
 from .shim import Leash
 from .state import (
     ContainerLayout,
@@ -126,6 +126,11 @@ class Core:
             args=self.record.runtime_args,
             no_pivot=self.record.no_pivot_root,
         )
+
+    @property
+    def shares_kernel(self) -> bool:
+        """Whether its processes are what the kernel shows: not those of a sandbox of its own."""
+        return os.path.basename(os.path.realpath(self.record.runtime)) in CANDIDATES
 
     @property
     def tether(self) -> str | None:

@@ -19,6 +19,7 @@ from ._lifecycle import Event, State
 from ._make import make_init, shim_lost
 from ._points import Point
 from ._root import cgroup_for
+from ._unrun import raise_planned
 from .oci import (
     Bundle,
     Gate,
@@ -352,6 +353,7 @@ async def launch_init(core: Core, drafted: Draft) -> None:
             )
     except RuntimeFailed as error:
         if drafted.init.checkpoint is None:
+            await raise_planned(error, core, drafted.bundle.tree(core.layout.bundle), drafted.spec)
             raise
         raise with_criu(error, core.layout.init.path) from error
     if drafted.init.checkpoint is not None:

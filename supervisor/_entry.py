@@ -19,6 +19,7 @@ from ._errors import (
     InvalidValue,
     RuntimeTimeout,
     ShimExited,
+    not_run,
     scarcity,
 )
 from ._status import Cause, ExitStatus, Source
@@ -260,10 +261,10 @@ class Entry:
         code = int(number) if number.isdecimal() else 0
         said = _PHRASES.get(what, "what the gate was told didn't arrive: {name}")
         reason = "" if what == "frame" and code == errno.EBADMSG else f": {os.strerror(code)}"
-        raise GateFailed(
+        raise not_run(
             said.format(name=name) + reason,
             what=what,
-            errno=code,
+            number=code,
             name=name,
             container=self.box.id,
         )

@@ -1,7 +1,7 @@
 """The tree of exceptions, grouped by who is at fault.
 
 ``SupervisorError`` is the root. Below it stand eight groups: the caller (`UsageError`), the
-program that was run (`ProcessFailed`, `OutputTooLarge`), what a pool was told to run
+program that was run (`ProcessFailed`, `OutputTooLarge`), what was to be run and couldn't be
 (`GateFailed`), the shim (`ShimError`), the OCI runtime (`OCIRuntimeError`), what is on disk
 (`StateCorrupt`) and the machine (`InfrastructureError`: time, space, descriptors, processes, and
 what the caller gave as a stream).
@@ -217,14 +217,15 @@ class OutputTooLarge(SupervisorError):
 
 
 class GateFailed(SupervisorError):
-    """A pooled container couldn't be made to run the program that its taker asked for.
+    """A container couldn't be made to run what was asked for.
 
-    The program hasn't run: an exit of its own is never this error.
+    The program hasn't run: an exit of its own is never this error. That there is no such program
+    or directory, or that it can't be executed, are the two kinds below, wherever it was to be run.
 
     Attributes:
-        what: ``"program"``, ``"cwd"`` or ``"file"``: what of the taker's wishes couldn't be
-            had; ``"frame"``: they didn't arrive whole; ``"killed"``: somebody or something,
-            such as a memory limit, killed the container meanwhile.
+        what: ``"program"``, ``"cwd"`` or ``"file"``: what couldn't be had of what was asked for.
+            Of a pooled container also ``"frame"``: the taker's wishes didn't arrive whole; and
+            ``"killed"``: somebody or something, such as a memory limit, killed it meanwhile.
         errno: the system's error number inside the container, or 0.
         name: the program, directory or file; "" where there is none.
     """
@@ -234,8 +235,48 @@ class GateFailed(SupervisorError):
     ) -> None:
         super().__init__(message, container=container)
         self.what = what
-        self.errno = errno
+        self.errno: int | None = errno
         self.name = name
+
+
+class _NotRun(GateFailed, OSError):
+    """What both kinds of it share: what an OSError says."""
+
+    def __init__(
+        self, message: str, *, what: str, errno: int, name: str, container: str | None = None
+    ) -> None:
+        super().__init__(message, what=what, errno=errno, name=name, container=container)
+        self.strerror: str | None = os.strerror(errno)
+        self.filename: str | None = name
+
+
+class ProgramNotFound(_NotRun, FileNotFoundError):
+    """There is no such program, interpreter of it, or working directory in the container.
+
+    It is what `trio.run_process` raises then, whichever runtime has said so in its own words.
+    ``strerror`` and ``filename`` are as there.
+    """
+
+
+class ProgramNotExecutable(_NotRun, PermissionError):
+    """The program is there and can't be executed, or the working directory can't be entered.
+
+    It is a directory, nobody may execute it, its file system forbids that, or what is in it is no
+    program for this machine (``errno`` is ENOEXEC then).
+    """
+
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def not_run(
+    message: str, *, what: str, number: int, name: str, container: str | None = None
+) -> GateFailed:
+    """Return the error for what couldn't be run; ``number`` is the system's error number."""
+    kind: type[GateFailed] = GateFailed
+    if what in ("program", "cwd"):
+        kind = ProgramNotFound if number in _ABSENT else ProgramNotExecutable
+    return kind(message, what=what, errno=number, name=name, container=container)
 
 
 # ---- the shim ---------------------------------------------------------------------

@@ -10,11 +10,13 @@ import trio
 
 from ._core import Core
 from ._dispose import remove_directory
-from ._errors import IllegalTransition, StateCorrupt, TooManyFiles
+from ._errors import GateFailed, IllegalTransition, RuntimeFailed, StateCorrupt, TooManyFiles
+from ._host import shielded
 from ._lifecycle import Event
 from ._make import make_exec, shim_lost
 from ._pidfd import PidFd
 from ._process import Process
+from ._unrun import raise_refused, require_run, root_of
 from ._witness import ending
 from .oci import attainable, check_attainable, exec_process, fresh_log
 from .state import (
@@ -52,7 +54,29 @@ async def exec(
     shim_lost(core.record.on_shim_lost.value, stdio)
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
     with opened(stdio, core.host.null) as ready, core.operating():
-        return await _launch(core, layout, record, ready)
+        try:
+            process = await _launch(core, layout, record, ready)
+        except RuntimeFailed as error:
+            await raise_refused(error, core, process_object(record))
+            raise
+    await _require_run(core, process)
+    return process
+
+
+async def _require_run(core: Core, process: Process) -> None:
+    """Raise why the kernel has refused the program, if it has; nothing is left of it then.
+
+    It takes no time where the program runs, and else a moment: so it is shielded.
+    """
+    try:
+        with root_of(core) as root, shielded(core.host.deadlines.call):
+            await require_run(core, process, root)
+    except GateFailed:
+        process.abandon_streams()
+        process.abandon()
+        with shielded(core.host.deadlines.shim):
+            await process.wait_shim_gone()
+        raise
 
 
 async def _launch(

@@ -17,6 +17,8 @@ from .cgroups import Hierarchies, OomWatch
 from .oci import MountTable, SealedPrograms
 from .stdio import NullDevice
 
+_LOOKERS = 4  # a container may hold up each for ever
+
 
 @attrs.frozen(kw_only=True)
 class Host:
@@ -37,6 +39,7 @@ class Host:
         tether: path of the program by which runtimes that are called for leashed containers die
             with us; None if we hold no leash.
         closing: set when the supervisor begins to close: nothing is begun any more but deletes.
+        lookers: how many threads may look at what containers have.
         closed: set when the supervisor has let go of everything.
         opener: the process that everything was opened in.
     """
@@ -54,6 +57,7 @@ class Host:
     reach: Reach = pass_by
     tether: str | None = None
     closing: trio.Event = attrs.field(factory=trio.Event)
+    lookers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_LOOKERS))
     closed: trio.Event = attrs.field(factory=trio.Event)
     opener: Opener = attrs.field(factory=Opener)
 

@@ -18,6 +18,7 @@ from ._host import shielded
 from ._lifecycle import Event, State
 from ._points import Point
 from ._status import ExitStatus, Source
+from ._unrun import require_run, root_of
 from ._within import within
 from .oci import ask_status, fresh_log
 
@@ -39,6 +40,14 @@ async def _start(core: Core) -> None:
         await core.init.wait()
     _raise_if_lost(core)
     core.apply(Event.START)
+    core.init.note_gate()
+    with root_of(core) as root:
+        await _start(core)
+        if core.state in (State.RUNNING, State.STOPPED):
+            await require_run(core, core.init, root)
+
+
+async def _start(core: Core) -> None:
     try:
         failure = await _call_start(core)
         if failure is not None:

@@ -190,7 +190,9 @@ class Supervisor(Mapping[str, Container]):
             ContainerExists: the id is taken.
             IdsExhausted: no ids are left for a user namespace of its own.
             SupervisorClosed: the supervisor is, or was meanwhile.
-            RuntimeFailed: the runtime couldn't; says what it said.
+            ProgramNotFound, ProgramNotExecutable: there is no such program inside, or it can't be
+                run; some of that only `Container.start` can tell.
+            RuntimeFailed: the runtime couldn't for another reason; says what it said.
             CreateTimeout: it took longer than ``deadlines.create``.
             ShimNotFound, ShimExited, RuntimeNotFound, DiskFull, TooManyFiles: as they say.
                 Whatever is raised, nothing is left behind; if even the clean-up failed, the

@@ -583,6 +583,11 @@ class ProcessTask:
         """Return when somebody knows how it has ended, or nobody ever will."""
         await self._collected.wait()
 
+    def note_gate(self) -> None:
+        """Take note of what it runs while it waits to be started, if nobody has yet."""
+        if self._gate is None and self.pid is not None:
+            self._gate = program_of(self.pid)
+
     async def has_begun(self, seconds: float) -> bool:
         """Whether it runs the user's program, or does so within ``seconds``.
 

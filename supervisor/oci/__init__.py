@@ -23,6 +23,8 @@ Layers of the bundle half, each importing only from those above it::
     _gate         the gate of a pooled container, and what it is told
     _load         read and check config.json
     _submounts    what is mounted inside of a root filesystem
+    _tree         where a path of a container leads
+    _program      why a program can't be run in it
     _directory    where a bundle is written
     _bundle       Bundle
 
@@ -46,7 +48,7 @@ from ._call import call, failure, fresh_log
 from ._command import Caller, checkpoint_options
 from ._exec import exec_process, init_process
 from ._filter import for_runtime
-from ._gate import FileContent, Gate, frame, gate_path, with_gate
+from ._gate import GATE_DESTINATION, FileContent, Gate, frame, gate_path, with_gate
 from ._ids import IdMap, UserNamespace, container_root_ids
 from ._init import INIT_ARGS, can_tell, is_ours, status_fd, telling
 from ._layer import Layer, wants_layer
@@ -60,15 +62,19 @@ from ._privileges import (
     check_privileges,
     with_privileges,
 )
-from ._runtime import Runtime
+from ._program import Obstacle, obstacle
+from ._runtime import CANDIDATES, Runtime
 from ._said import reason_in
 from ._sealed import SealedPrograms
 from ._seccomp import SeccompArgument
 from ._spec import derive_spec
 from ._submounts import MountTable
+from ._tree import LiveTree, PlannedTree
 from ._userns import of_block, wish_of
 
 __all__ = [
+    "CANDIDATES",
+    "GATE_DESTINATION",
     "INIT_ARGS",
     "Bundle",
     "Caller",
@@ -76,8 +82,11 @@ __all__ = [
     "Gate",
     "IdMap",
     "Layer",
+    "LiveTree",
     "Mount",
     "MountTable",
+    "Obstacle",
+    "PlannedTree",
     "Privileges",
     "RlimitArgument",
     "Runtime",
@@ -106,6 +115,7 @@ __all__ = [
     "gate_path",
     "init_process",
     "is_ours",
+    "obstacle",
     "of_block",
     "read_config",
     "reason_in",

@@ -423,6 +423,10 @@ class Bundle:
         path = os.path.join(self.path, self.spec["root"]["path"])
         return real_path(path) or os.path.normpath(path)
 
+    def tree(self, directory: str) -> str:
+        """Return where the root filesystem lies on the host that `build_rootfs` made for one."""
+        return self._rootfs if self._view is None else os.path.join(directory, ROOTFS)
+
     def _mapped(self, ids: UserNamespace | None) -> UserNamespace | None:
         """Return the ids that the root filesystem's have to be shown as; None for what they are.
 

@@ -112,6 +112,10 @@ def every_kind() -> list[SupervisorError]:
     special: dict[str, SupervisorError] = {
         "BundleInvalid": supervisor.BundleInvalid("wrong", path="/b", where="root.path"),
         "GateFailed": supervisor.GateFailed("no", what="cwd", errno=2, name="/x", container="a"),
+        "ProgramNotFound": supervisor.ProgramNotFound("no", what="cwd", errno=2, name="/x"),
+        "ProgramNotExecutable": supervisor.ProgramNotExecutable(
+            "no", what="program", errno=8, name="x", container="a"
+        ),
         "IllegalTransition": supervisor.IllegalTransition("no", state="a", event="b"),
         "NotFifo": supervisor.NotFifo("no", path="/f"),
         "OutputTooLarge": OutputTooLarge(

@@ -1,0 +1,206 @@
+"""Say why a program couldn't be run, once its runtime, or a quick end, gives reason to look.
+
+A runtime's own words differ from its neighbour's, and what the kernel refuses after the runtime has
+gone is heard by nobody: the process just exits. So the files are looked at, afterwards, as the
+container has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import trio
+
+from ._core import Core
+from ._errors import RuntimeFailed, not_run
+from ._hearing import Identity, program_of
+from ._host import Host
+from ._process import Process
+from ._status import ExitStatus
+from ._within import within
+from .oci import GATE_DESTINATION, INIT_ARGS, LiveTree, Obstacle, PlannedTree, obstacle
+from .state import lifted, process_object
+
+_LOOK_SECONDS: Final = 1.0
+_BEGIN_SECONDS: Final = 0.25
+_POLL_SECONDS: Final = 0.002
+_CANNOT_RUN: Final = (126, 127)  # what supervisor-init exits with
+
+Look = Callable[[], Obstacle | None]
+
+
+class Root:
+    """The root directory of a living container, and its mounts, which stay while this is open."""
+
+    def __init__(self, *fds: int) -> None:
+        self._fds = list(fds)
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is nothing to look at."""
+        return not self._fds
+
+    def close(self) -> None:
+        """Close it, unless it was taken away."""
+        for fd in self._take():
+            os.close(fd)
+
+    def look(self, process: Mapping[str, Any], *, mapped: bool) -> Obstacle | None:
+        """Look for what is in the way of a program; once, in a thread that nobody may wait for."""
+        fds = self._take()
+        try:
+            tree = LiveTree(fds[0])
+            return obstacle(tree, process, mapped=mapped)
+        except (OSError, IndexError):  # IndexError: whoever asked has given up
+            return None
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _take(self) -> list[int]:
+        """Take the descriptors: only one thread gets them, and closes them."""
+        taken = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(self._fds.pop(0))
+        return taken
+
+
+@contextlib.contextmanager
+def root_of(core: Core) -> Iterator[Root]:
+    """Open the root directory of a container's init, for the block; an empty one if it can't be."""
+    root = Root(*_opened(core))
+    try:
+        yield root
+    finally:
+        root.close()
+
+
+def _opened(core: Core) -> list[int]:
+    fds: list[int] = []
+    if not core.shares_kernel:
+        return fds
+    try:
+        fds.append(lifted(os.open(f"/proc/{core.init.pid}/root", os.O_PATH | os.O_CLOEXEC)))
+        # Without this, what is mounted there comes apart with the last process.
+        fds.append(lifted(os.open(f"/proc/{core.init.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)))
+        if core.init.watched():  # so it isn't reaped, and its pid nobody else's
+            return fds
+    except OSError:  # not ours to see, or no descriptor is left: it isn't explained then
+        pass
+    for fd in fds:
+        os.close(fd)
+    return []
+
+
+async def raise_planned(
+    error: RuntimeFailed, core: Core, rootfs: str, spec: Mapping[str, Any]
+) -> None:
+    """Raise why a container's program couldn't be run, if that is why its create has failed."""
+
+    def look() -> Obstacle | None:
+        tree = PlannedTree(rootfs, spec.get("mounts") or ())
+        mapped = bool(spec["linux"].get("uidMappings")) or os.geteuid() != 0
+        return obstacle(tree, spec["process"], mapped=mapped)
+
+    if _is_refusal(error):
+        _raise(await _looked(core.host, look), core, error)
+
+
+async def raise_refused(error: RuntimeFailed, core: Core, process: Mapping[str, Any]) -> None:
+    """Raise why an exec's program couldn't be run, if that is why its runtime has failed."""
+    if _is_refusal(error):
+        with root_of(core) as root:
+            _raise(await _seen(core, root, process), core, error)
+
+
+async def require_run(core: Core, process: Process, root: Root) -> None:
+    """Return when a process that its runtime has started runs the user's program.
+
+    Raises:
+        GateFailed: it never did, since the kernel refused it.
+    """
+    if process.args == (GATE_DESTINATION,) or root.closed:
+        return  # our own, which tells by itself; or nobody can look
+    status = None if await _has_begun(core, process) else await _quick_end(process)
+    if status is not None and status.code:
+        _raise(await _seen(core, root, process_object(process.record)), core)
+    elif process.args[: len(INIT_ARGS)] == INIT_ARGS and not (status and status.code == 0):
+        await _require_behind_init(core, process, root)
+
+
+async def _require_behind_init(core: Core, process: Process, root: Root) -> None:
+    """Return if our own init, which runs, finds its program."""
+    found = await _seen(core, root, process_object(process.record))
+    if found is not None:
+        status = await _end_within(process, core.host.deadlines.shim)
+        if status is not None and status.code in _CANNOT_RUN:
+            _raise(found, core)
+
+
+async def _has_begun(core: Core, process: Process) -> bool:
+    """Whether it runs the user's program; mostly it does by now. False if it has ended."""
+    if not process.record.exec:
+        return await process.has_begun(_BEGIN_SECONDS)
+    runtime = _runtimes(core)
+    with within(_BEGIN_SECONDS):
+        while process.watched():
+            if process.pid is None or program_of(process.pid) not in runtime:
+                return not process.ending()
+            await trio.sleep(_POLL_SECONDS)
+    return False
+
+
+def _runtimes(core: Core) -> list[Identity]:
+    """Return the identities of the runtime's program, which makes a process and then becomes it."""
+    path = core.record.runtime
+    found = []
+    for place in (core.host.programs.open(path), path):
+        with contextlib.suppress(OSError):
+            if place is not None:
+                status = os.stat(place)
+                found.append((status.st_dev, status.st_ino))
+    return found
+
+
+async def _quick_end(process: Process) -> ExitStatus | None:
+    """Return how a process ended, if it has: a moment later that is settled."""
+    if not process.ending():
+        return None
+    return await _end_within(process, process.deadlines.shim)
+
+
+async def _end_within(process: Process, seconds: float) -> ExitStatus | None:
+    with within(seconds):
+        await process.wait_over()
+    return process.status
+
+
+async def _seen(core: Core, root: Root, process: Mapping[str, Any]) -> Obstacle | None:
+    mapped = core.init.record.root_uid != 0
+    return await _looked(core.host, lambda: root.look(process, mapped=mapped))
+
+
+async def _looked(host: Host, look: Look) -> Obstacle | None:
+    """Look in a thread: what a container has mounted may keep one waiting, for ever if it likes."""
+    with contextlib.suppress(OSError, RuntimeError), within(_LOOK_SECONDS):  # no thread, say
+        return await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=host.lookers)
+    return None
+
+
+def _is_refusal(error: RuntimeFailed) -> bool:
+    return error.returncode is not None and error.returncode > 0
+
+
+def _raise(found: Obstacle | None, core: Core, cause: RuntimeFailed | None = None) -> None:
+    if found is not None:
+        raise not_run(
+            str(found),
+            what=found.what,
+            number=found.errno,
+            name=found.name,
+            container=core.record.id,
+        ) from cause

@@ -1,0 +1,177 @@
+"""Where a path of a container leads: of one that runs, and of one that couldn't be made.
+
+It may be anybody's tree, and change meanwhile: no link leads out of it, and nothing is opened for
+more than its path. Looking may wait for a file system, so it is for a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from .._syscall import (
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    openat2,
+)
+from ._mounts import is_bind
+
+_MAX_LINKS: Final = 40  # the kernel's
+
+
+class Unknown(Exception):
+    """Nobody can tell from here what is there."""
+
+
+class Tree(Protocol):
+    """The files of a container."""
+
+    def find(self, path: str) -> int:
+        """Return a descriptor of what an absolute path leads to: O_PATH, closed on exec.
+
+        Raises:
+            OSError: it leads nowhere; as it would inside.
+            Unknown: nobody can tell.
+        """
+        ...
+
+    def is_fixed(self, path: str) -> bool:
+        """Whether a directory that is missing there can't be made by the runtime."""
+        ...
+
+    def forbids_programs(self, path: str, fd: int) -> bool:
+        """Whether nothing may be executed on the file system where ``path`` was found."""
+        ...
+
+
+class LiveTree:
+    """Those of a container that runs, through the root directory of its init.
+
+    Attributes:
+        root: a descriptor of that, which stays the caller's.
+    """
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+
+    def find(self, path: str) -> int:
+        return openat2(self.root, path, os.O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+    def is_fixed(self, path: str) -> bool:
+        return True  # an exec makes none
+
+    def forbids_programs(self, path: str, fd: int) -> bool:
+        return bool(os.fstatvfs(fd).f_flag & os.ST_NOEXEC)
+
+
+class PlannedTree:
+    """Those that a container would have: a root filesystem, and what is mounted in it.
+
+    Args:
+        rootfs: its root filesystem, on the host.
+        mounts: the ``mounts`` of its config.json.
+    """
+
+    def __init__(self, rootfs: str, mounts: Sequence[Mapping[str, Any]]) -> None:
+        self._mounts: dict[str, Mapping[str, Any]] = {"/": {"type": "bind", "source": rootfs}}
+        for mount in mounts:
+            place = os.path.normpath(mount["destination"])
+            self._mounts[self._real(place, missing=True)] = mount
+
+    def find(self, path: str) -> int:
+        return self._open(self._real(path))
+
+    def is_fixed(self, path: str) -> bool:
+        while path != "/":
+            path = os.path.dirname(path)
+            try:
+                real = self._real(path)
+            except FileNotFoundError:
+                continue
+            except (OSError, Unknown):
+                return True
+            top = self._mount_of(real)
+            return top != "/" and self._source(top) is not None
+        return False
+
+    def forbids_programs(self, path: str, fd: int) -> bool:
+        mount = self._mounts[self._mount_of(self._real(path))]
+        if "noexec" in (mount.get("options") or ()):
+            return True
+        return bool(is_bind(dict(mount)) and os.fstatvfs(fd).f_flag & os.ST_NOEXEC)
+
+    def _real(self, path: str, *, missing: bool = False) -> str:
+        """Return where a path leads, link by link, as inside; ``missing``: also to nothing."""
+        done, links = "/", 0
+        ahead = path.split("/")[::-1]
+        while ahead:
+            name = ahead.pop()
+            if name in ("", ".", ".."):
+                done = os.path.dirname(done) if name == ".." else done
+                continue
+            place = os.path.join(done, name)
+            target = None if place in self._mounts else self._link(place, missing=missing)
+            if target is None:
+                done = place
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            done = "/" if target.startswith("/") else done
+            ahead += target.split("/")[::-1]
+        return done
+
+    def _link(self, place: str, *, missing: bool) -> str | None:
+        """Return where a link leads; None if ``place`` is none."""
+        try:
+            fd = self._open(place)
+        except (FileNotFoundError, NotADirectoryError, Unknown):
+            if missing:
+                return None
+            raise
+        try:
+            return os.readlink("", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
+        finally:
+            os.close(fd)
+
+    def _open(self, place: str) -> int:
+        """Open what is at a place none of whose directories is a link."""
+        top = self._mount_of(place)
+        source = self._source(top)
+        if source is None:
+            return self._open_fresh(place)
+        below = os.path.relpath(place, top)
+        fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+        if below == ".":
+            return fd
+        try:
+            flags = os.O_PATH | os.O_NOFOLLOW
+            resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+            return openat2(fd, below, flags, resolve)
+        finally:
+            os.close(fd)
+
+    def _open_fresh(self, place: str) -> int:
+        """Open a directory for one of a new tmpfs: in that there are but mount points."""
+        if any(known == place or known.startswith(f"{place}/") for known in self._mounts):
+            return os.open("/", os.O_PATH | os.O_CLOEXEC)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)
+
+    def _mount_of(self, place: str) -> str:
+        while place not in self._mounts:
+            place = os.path.dirname(place)
+        return place
+
+    def _source(self, top: str) -> str | None:
+        """Return what is mounted there, a path of the host; None for a new tmpfs."""
+        mount = self._mounts[top]
+        if is_bind(dict(mount)):
+            return str(mount["source"])
+        if mount.get("type") == "tmpfs" and "tmpcopyup" not in (mount.get("options") or ()):
+            return None
+        raise Unknown
