@@ -42,12 +42,12 @@ async def _start(core: Core) -> None:
     core.apply(Event.START)
     core.init.note_gate()
     with root_of(core) as root:
-        await _start(core)
+        await _attempt(core)
         if core.state in (State.RUNNING, State.STOPPED):
             await require_run(core, core.init, root)
 
 
-async def _start(core: Core) -> None:
+async def _attempt(core: Core) -> None:
     try:
         failure = await _call_start(core)
         if failure is not None:

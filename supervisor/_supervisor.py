@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+import attrs
 import trio
 
 from ._adopt import DELETED_ELSEWHERE, Broken, Recovery

@@ -172,8 +172,9 @@ class OomWatch:
     async def _explain(self, cgroup: str) -> None:
         """Tell whoever is alive when those that were killed are gone.
 
-        The count rises before its victim gets the signal, so the first look comes a moment later. An
-        init hears of its program's end a moment after that has left the cgroup: so does the word.
+        The count rises before its victim gets the signal, so the first look comes a moment later.
+        An init hears of its program's end a moment after that has left the cgroup: so does the
+        word.
         """
         listeners = self._listeners.get(cgroup)
         try:

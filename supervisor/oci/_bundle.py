@@ -120,8 +120,9 @@ class Bundle:
         private namespaces of every kind, no network. Whoever isn't root gets a user namespace.
 
         Args:
-            rootfs: the directory; what a link leads to now, whereto it leads later. We write nothing in it, but runtimes make what it lacks: the
-                mount points (/proc, /dev, /sys, /tmp, /run, those of ``mounts``) and ``cwd``.
+            rootfs: the directory; of a link, what it leads to now. We write nothing in it, but
+                runtimes make what it lacks: the mount points (/proc, /dev, /sys, /tmp, /run,
+                those of ``mounts``) and ``cwd``.
             args: the program and its arguments; looked up in the container's PATH.
             path: where to write the bundle; default, a temporary directory that it owns.
             env: variables; they come over a default PATH. Nothing of ours is inherited.

@@ -129,9 +129,7 @@ async def test_what_it_allows(supervisor: OpenSupervisor, bundle: MakeBundle) ->
         await box.delete()
 
 
-async def test_of_an_onlooker(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
-) -> None:
+async def test_of_an_onlooker(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
     """Whoever looks on sees it as soon, and leaves it to the owner to settle that."""
     async with supervisor(root) as one, supervisor(root) as two:
         box = await running(await one.create("a", bundle("sleep", "60")))

@@ -52,9 +52,7 @@ async def test_a_signal_is_a_signal(
 
 
 @pytest.mark.parametrize("code", [0, 1, 137, 143, 255])
-async def test_a_code_is_a_code(
-    supervisor: OpenSupervisor, bundle: MakeBundle, code: int
-) -> None:
+async def test_a_code_is_a_code(supervisor: OpenSupervisor, bundle: MakeBundle, code: int) -> None:
     """A program that exits with 137 was killed by nobody."""
     spec = bundle("sh", "-c", f"exit {code}", init=True)
     async with supervisor() as sup, await sup.create("a", spec) as box:
@@ -83,9 +81,7 @@ async def test_a_core_dump_is_seen(supervisor: OpenSupervisor, bundle: MakeBundl
 
 @needs_root
 @pytest.mark.parametrize("by", ["the cgroup", "its pid"])
-async def test_the_init_is_killed(
-    supervisor: OpenSupervisor, bundle: MakeBundle, by: str
-) -> None:
+async def test_the_init_is_killed(supervisor: OpenSupervisor, bundle: MakeBundle, by: str) -> None:
     """One that was killed itself can't tell anything, and needn't."""
     async with supervisor() as sup:
         box = await sup.create("a", bundle("sleep", "60", init=True))

@@ -129,9 +129,7 @@ async def test_out_of_memory_behind_an_init(pool: OpenPool) -> None:
     ("program", "error"),
     [("/no/such", errno.ENOENT), ("nowhere", errno.ENOENT), ("/tmp", errno.EACCES)],
 )
-async def test_a_missing_program(
-    pool: OpenPool, program: str, error: int, init: bool
-) -> None:
+async def test_a_missing_program(pool: OpenPool, program: str, error: int, init: bool) -> None:
     """Behind an init it was an exit with 127: the gate had become the init, and that was all."""
     async with pool(spec={"init": init}, size=1) as opened:
         with pytest.raises(GateFailed) as raised:
