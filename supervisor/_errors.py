@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ class SupervisorError(Exception):
 
     def __init__(self, message: str, *, container: str | None = None) -> None:
         message = printable(message)  # what containers and runtimes say is in it
-        super().__init__(message)
+        Exception.__init__(self, message)  # not that of an error of Python's that it is too
         self.message = message
         self.container = container
 
@@ -158,8 +159,10 @@ class AlreadyAttached(UsageError):
 # ---- the program in the container ---------------------------------------------------
 
 
-class ProcessFailed(SupervisorError):
+class ProcessFailed(SupervisorError, subprocess.CalledProcessError):
     """A program that was run with ``check=True`` didn't exit with 0.
+
+    It is what `trio.run_process` raises then; ``cmd`` and ``output`` are as there.
 
     Attributes:
         command: the program and its arguments.
@@ -181,6 +184,7 @@ class ProcessFailed(SupervisorError):
     ) -> None:
         super().__init__(message, container=container)
         self.command: tuple[str, ...] = tuple(command)
+        self.cmd = self.command
         self.status: ExitStatus = status
         self.returncode: int = status.returncode
         self.stdout: bytes | None = stdout

@@ -61,6 +61,14 @@ class Process(ProcessTask):
         return self._streams.stderr
 
     @property
+    def stdio(self) -> trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None:
+        """Its standard input and output as one stream, if both are PIPEs, as `trio.Process.stdio`."""
+        stdin, stdout = self.stdin, self.stdout
+        if self._stdio is None and stdin is not None and stdout is not None:
+            self._stdio = trio.StapledStream(stdin, stdout)
+        return self._stdio
+
+    @property
     def terminal(self) -> bool:
         """Whether it has a terminal: see `attach`."""
         return self.record.terminal
@@ -85,6 +93,10 @@ class Process(ProcessTask):
         """
         status = self.status
         return None if status is None else status.returncode
+
+    def poll(self) -> int | None:
+        """Return `returncode`, as `trio.Process.poll`."""
+        return self.returncode
 
     async def wait(self) -> ExitStatus:
         """Wait until it has ended, whoever still holds its streams.

@@ -1,0 +1,113 @@
+"""Programs in containers, run by the words of `trio.run_process` and `trio.lowlevel.open_process`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from supervisor import Completed, Container, Process, ProcessEnded, Supervisor, run_container
+from tests.conftest import MakeBundle, OpenSupervisor
+
+KINDS = ("exec", "init", "behind an init")
+
+
+@attrs.frozen
+class Programs:
+    """One kind of process of a container, where Trio has processes of the host.
+
+    Attributes:
+        open: as `trio.lowlevel.open_process`; ends the process when the block is left.
+        run: as `trio.run_process`; its started value is the process.
+    """
+
+    open: Callable[..., Any]
+    run: Callable[..., Awaitable[Completed]]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def programs(
+    kind: str, supervisor: OpenSupervisor, bundle: MakeBundle
+) -> Callable[[], Any]:
+    """Open a supervisor, and give the programs that it runs."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Programs]:
+        async with supervisor() as sup:
+            if kind == "exec":
+                async with await sup.create("box", bundle("sleep", "600")) as box:
+                    await box.start()
+                    yield _beside(box)
+            else:
+                yield _alone(sup, lambda args: bundle(*args, init=kind == "behind an init"))
+
+    return opened
+
+
+def _beside(box: Container) -> Programs:
+    @asynccontextmanager
+    async def open_process(args: list[str], **options: Any) -> AsyncIterator[Process]:
+        process = await box.exec(args, **options)
+        try:
+            yield process
+        finally:
+            await _end(process)
+
+    return Programs(open=open_process, run=box.run)
+
+
+def _alone(sup: Supervisor, made: Callable[[list[str]], Any]) -> Programs:
+    numbers = itertools.count()
+
+    @asynccontextmanager
+    async def open_process(args: list[str], **options: Any) -> AsyncIterator[Process]:
+        async with await sup.create(f"c{next(numbers)}", made(args), **options) as box:
+            await box.start()
+            try:
+                yield box.init
+            finally:
+                await _end(box.init)
+
+    async def run(
+        args: list[str],
+        *,
+        deliver_cancel: Callable[[Process], Awaitable[None]] | None = None,
+        task_status: trio.TaskStatus[Process] = trio.TASK_STATUS_IGNORED,
+        **options: Any,
+    ) -> Completed:
+        class Started:
+            def started(self, box: Container) -> None:
+                task_status.started(box.init)
+
+        async def deliver(box: Container) -> None:
+            assert deliver_cancel is not None
+            await deliver_cancel(box.init)
+
+        return await run_container(
+            made(args),
+            supervisor=sup,
+            deliver_cancel=None if deliver_cancel is None else deliver,
+            task_status=Started(),
+            **options,
+        )
+
+    return Programs(open=open_process, run=run)
+
+
+async def _end(process: Process) -> None:
+    with trio.CancelScope(shield=True):
+        try:
+            process.kill()
+        except ProcessEnded:
+            pass
+        await process.wait()

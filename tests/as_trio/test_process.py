@@ -1,0 +1,186 @@
+"""`Process` beside what Trio's reference says of `trio.Process`, row by row."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+import trio
+
+from supervisor import DEVNULL, PIPE, STDOUT, Process, ProcessEnded
+from tests.as_trio.conftest import Programs
+from tests.failures.helpers import until
+from tests.shim.rig import status_of
+
+Opened = Callable[[], AbstractAsyncContextManager[Programs]]
+
+SLEEP = ["sleep", "600"]
+BOTH = ["sh", "-c", "cat; echo end >&2"]
+
+
+def _gone(process: Process) -> None:
+    """Wait until it has ended and its shim has seen that, without a turn of the loop."""
+    deadline = time.monotonic() + 20
+    while process.returncode is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+async def test_args_and_pid(programs: Opened, kind: str) -> None:
+    """`args` is what was run; `pid` is on the host."""
+    async with programs() as run, run.open(SLEEP) as process:
+        assert list(process.args)[-len(SLEEP) :] == SLEEP
+        assert process.pid is not None and status_of(process.pid)["Pid"] == str(process.pid)
+
+
+async def test_no_streams_unasked(programs: Opened) -> None:
+    """Each of them is None if it is no PIPE."""
+    async with programs() as run, run.open(["true"], stdout=DEVNULL) as process:
+        assert (process.stdin, process.stdout, process.stderr) == (None, None, None)
+        assert process.stdio is None
+
+
+async def test_streams(programs: Opened) -> None:
+    """A PIPE is a Trio stream: what is sent comes back, and each of them ends."""
+    async with (
+        programs() as run,
+        run.open(BOTH, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process,
+    ):
+        assert isinstance(process.stdin, trio.abc.SendStream)
+        assert isinstance(process.stdout, trio.abc.ReceiveStream)
+        assert isinstance(process.stderr, trio.abc.ReceiveStream)
+        await process.stdin.send_all(b"hello")
+        await process.stdin.aclose()
+        assert b"".join([part async for part in process.stdout]) == b"hello"
+        assert b"".join([part async for part in process.stderr]) == b"end\n"
+
+
+async def test_stdio(programs: Opened) -> None:
+    """Where both its input and its output are PIPEs, one stream is both; `send_eof` is the end."""
+    async with (
+        programs() as run,
+        run.open(BOTH, stdin=PIPE, stdout=PIPE, stderr=STDOUT) as process,
+    ):
+        assert isinstance(process.stdio, trio.StapledStream) and process.stderr is None
+        assert process.stdio is process.stdio
+        await process.stdio.send_all(b"1234\n")
+        await process.stdio.send_eof()
+        assert b"".join([part async for part in process.stdio]) == b"1234\nend\n"
+
+
+async def test_one_stream_is_no_stdio(programs: Opened) -> None:
+    """There is none with the output alone."""
+    async with programs() as run, run.open(["true"], stdout=PIPE) as process:
+        assert process.stdio is None and process.stdout is not None
+
+
+async def test_nobody_reads_any_more(programs: Opened) -> None:
+    """A program that writes to a stream that was closed gets SIGPIPE."""
+    async with programs() as run, run.open(["yes"], stdout=PIPE) as process:
+        assert process.stdout is not None
+        assert await process.stdout.receive_some(1) == b"y"
+        await process.stdout.aclose()
+        with trio.fail_after(20):
+            assert (await process.wait()).signal == signal.SIGPIPE
+
+
+@pytest.mark.parametrize("code", [0, 1, 77, 255])
+async def test_returncode(programs: Opened, code: int) -> None:
+    """`wait` returns how it ended, to everybody, as often as asked; `returncode` is the number."""
+    async with programs() as run, run.open(["sh", "-c", f"exit {code}"]) as process:
+        for _ in range(2):
+            assert (await process.wait()).returncode == process.returncode == code
+            assert process.poll() == code
+
+
+async def test_returncode_updates_itself(programs: Opened) -> None:
+    """It needs no turn of the loop, and no `wait`."""
+    async with programs() as run, run.open(SLEEP) as process:
+        assert process.returncode is process.poll() is None
+        assert "pid" in repr(process)
+        process.kill()
+        _gone(process)
+        assert process.returncode == process.poll() == -signal.SIGKILL
+        assert "SIGKILL" in repr(process)
+
+
+async def test_those_who_wait_are_woken(programs: Opened) -> None:
+    """Also if somebody has asked for `returncode` first."""
+    async with programs() as run, run.open(SLEEP) as process:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(process.wait)
+                await trio.testing.wait_all_tasks_blocked()
+                process.kill()
+                _gone(process)
+
+
+async def test_many_wait(programs: Opened) -> None:
+    """Cancelling a `wait` does nothing to the process, nor to those who wait beside it."""
+    async with programs() as run, run.open(SLEEP) as process:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(process.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert process.returncode is None
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(process.wait)
+                await trio.testing.wait_all_tasks_blocked()
+                process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])
+async def test_signals(programs: Opened, kind: str, number: signal.Signals) -> None:
+    """`returncode` is -N. A pid 1 gets what it has a handler for, and SIGKILL: man 7 pid_namespaces."""
+    deaf = kind == "init" and number != signal.SIGKILL
+    async with programs() as run, run.open(SLEEP) as process:
+        if kind == "behind an init":
+            await until(lambda: _has_child(process), "its program")
+        process.send_signal(number)
+        with trio.move_on_after(0.2 if deaf else 20):
+            await process.wait()
+        assert process.returncode == (None if deaf else -number)
+
+
+def _has_child(process: Process) -> bool:
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+        return bool(file.read())
+
+
+async def test_terminate_and_kill(programs: Opened, kind: str) -> None:
+    """They are `send_signal` of SIGTERM and SIGKILL."""
+    ready = ["sh", "-c", "trap 'exit 9' TERM; echo set; while :; do sleep 0.05; done"]
+    async with programs() as run:
+        async with run.open(ready, stdout=PIPE) as process:
+            assert process.stdout is not None
+            assert await process.stdout.receive_some() == b"set\n"
+            process.terminate()
+            assert (await process.wait()).returncode == 9
+        async with run.open(SLEEP) as process:
+            process.kill()
+            assert (await process.wait()).returncode == -signal.SIGKILL
+
+
+async def test_a_signal_after_the_end(programs: Opened) -> None:
+    """It raises, where Trio says nothing: at once, before anybody has waited."""
+    async with programs() as run, run.open(["true"]) as process:
+        _gone(process)
+        with pytest.raises(ProcessEnded):
+            process.terminate()
+
+
+async def test_sigchld_ignored(programs: Opened) -> None:
+    """How it ended is known although the system drops the states of our children; Trio says 0."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        async with programs() as run, run.open(SLEEP) as process:
+            process.kill()
+            assert (await process.wait()).returncode == -signal.SIGKILL
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -1,0 +1,234 @@
+"""`run_container` and `Container.run` beside what Trio's reference says of `trio.run_process`."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervisor import DEVNULL, PIPE, STDOUT, InvalidValue, Process, ProcessFailed
+from tests.as_trio.conftest import Programs
+
+Opened = Callable[[], AbstractAsyncContextManager[Programs]]
+
+TRAPPED = ["sh", "-c", "trap 'exit 0' TERM; echo set; while :; do sleep 0.05; done"]
+DEAF = ["sh", "-c", "trap '' TERM; echo set; while :; do sleep 0.05; done"]
+
+
+async def _said(process: Process) -> None:
+    """Return when its first line has come."""
+    assert process.stdout is not None
+    assert await process.stdout.receive_some() == b"set\n"
+
+
+async def test_input_and_output(programs: Opened) -> None:
+    """What it is fed with, whole; its input ends after it. Both streams are kept apart."""
+    data = random.randbytes(1 << 18)
+    script = ["sh", "-c", "cat; echo err >&2"]
+    async with programs() as run:
+        done = await run.run(script, stdin=data, capture_stdout=True, capture_stderr=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, data, b"err\n")
+        done = await run.run(["cat"], capture_stdout=True)
+        assert (done.stdout, done.stderr) == (b"", None)
+        done = await run.run(script, stdin=b"x", capture_stdout=True, stderr=STDOUT)
+        assert (done.stdout, done.stderr) == (b"xerr\n", None)
+
+
+async def test_a_program_that_closes_its_input(programs: Opened) -> None:
+    """It is no error that nobody takes what there is more of."""
+    async with programs() as run:
+        done = await run.run(["sh", "-c", "exec <&-; sleep 0.1"], stdin=b"x" * (1 << 18))
+        assert done.returncode == 0
+
+
+async def test_a_descriptor(programs: Opened) -> None:
+    """A stream may be one of the caller's."""
+    reading, writing = os.pipe()
+    try:
+        async with programs() as run:
+            await run.run(["echo", "hello"], stdout=writing)
+        os.close(writing)
+        writing = -1
+        assert os.read(reading, 100) == b"hello\n"
+    finally:
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)
+
+
+async def test_text_is_refused(programs: Opened) -> None:
+    """`stdin="text"` is a path here, and what isn't there is refused; Trio refuses all text."""
+    async with programs() as run:
+        with pytest.raises(ValueError, match="encode"):
+            await run.run(["cat"], stdin="oh no, it's text")
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+async def test_a_pipe_for_nobody(programs: Opened, name: str) -> None:
+    """Without `nursery.start` nobody could have its other end."""
+    async with programs() as run:
+        with pytest.raises(ValueError, match=f"^{name}=.*nursery.start"):
+            await run.run(["cat"], **{name: PIPE})
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+async def test_captured_and_sent_elsewhere(programs: Opened, name: str) -> None:
+    """Both can't be."""
+    async with programs() as run:
+        with pytest.raises(InvalidValue, match=name):
+            await run.run(["true"], **{f"capture_{name}": True, name: DEVNULL})
+
+
+async def test_check(programs: Opened) -> None:
+    """By default a failure raises, and the error is a `subprocess.CalledProcessError` too."""
+    script = ["sh", "-c", "echo out; echo err >&2; exit 3"]
+    async with programs() as run:
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            await run.run(script, capture_stderr=True)
+        error = caught.value
+        assert isinstance(error, ProcessFailed)
+        assert (error.returncode, error.stdout, error.stderr) == (3, None, b"err\n")
+        assert list(error.cmd)[-3:] == script and error.output is None
+        done = await run.run(script, capture_stdout=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", None)
+
+
+async def test_started(programs: Opened) -> None:
+    """`nursery.start` gives the process as soon as it runs, with its streams, which are the caller's."""
+    async with programs() as run, trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(run.run, ["sh", "-c", "cat; echo end >&2"], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        )
+        assert process.returncode is None
+        await process.stdin.send_all(b"hello")
+        await process.stdin.aclose()
+        assert b"".join([part async for part in process.stdout]) == b"hello"
+        assert b"".join([part async for part in process.stderr]) == b"end\n"
+        assert (await process.wait()).returncode == 0
+
+
+async def test_a_failure_in_the_background(programs: Opened) -> None:
+    """It comes out of the nursery."""
+    async with programs() as run:
+        with pytest.RaisesGroup(ProcessFailed):
+            async with trio.open_nursery() as nursery:
+                process = await nursery.start(run.run, ["sh", "-c", "sleep 0.1; exit 1"])
+        assert process.returncode == 1
+
+
+async def test_cancelled(programs: Opened) -> None:
+    """It is asked to end, by SIGTERM, and waited for; no warning if it does."""
+    async with programs() as run, trio.open_nursery() as nursery:
+        process = await nursery.start(partial(run.run, TRAPPED, stdout=PIPE))
+        await _said(process)
+        nursery.cancel_scope.cancel()
+    assert process.returncode == 0
+
+
+async def test_cancelled_and_deaf(programs: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some seconds later it is killed, and that is warned of."""
+    monkeypatch.setattr("supervisor._run.STOP_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("supervisor._collect.GRACE_SECONDS", 0.2)
+    with pytest.warns(RuntimeWarning, match="ignored SIGTERM"):
+        async with programs() as run, trio.open_nursery() as nursery:
+            process = await nursery.start(partial(run.run, DEAF, stdout=PIPE))
+            await _said(process)
+            nursery.cancel_scope.cancel()
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_deliver_cancel(programs: Opened) -> None:
+    """A function of the caller's stands in its place, and is cancelled when the program has ended."""
+    went: list[object] = []
+
+    async def deliver(process: Process) -> None:
+        process.terminate()
+        try:
+            await trio.sleep_forever()
+        finally:
+            went.append(process.returncode)
+
+    with trio.fail_after(20):
+        async with programs() as run, trio.open_nursery() as nursery:
+            process = await nursery.start(
+                partial(run.run, TRAPPED, stdout=PIPE, deliver_cancel=deliver)
+            )
+            await _said(process)
+            nursery.cancel_scope.cancel()
+    assert nursery.cancel_scope.cancelled_caught
+    assert went == [0]
+
+
+async def test_deliver_cancel_of_the_documentation(programs: Opened) -> None:
+    """Trio's own example: a signal, a while, SIGKILL. It ends when the program does."""
+
+    async def deliver(process: Process) -> None:
+        process.terminate()
+        await trio.sleep(600)
+        process.kill()
+
+    with trio.fail_after(20):
+        async with programs() as run, trio.open_nursery() as nursery:
+            process = await nursery.start(
+                partial(run.run, TRAPPED, stdout=PIPE, deliver_cancel=deliver)
+            )
+            await _said(process)
+            nursery.cancel_scope.cancel()
+    assert process.returncode == 0
+
+
+async def test_deliver_cancel_that_raises(programs: Opened) -> None:
+    """What it raises comes out, once the program has ended."""
+
+    async def deliver(process: Process) -> None:
+        process.kill()
+        raise KeyError("oops")
+
+    with pytest.RaisesGroup(KeyError, flatten_subgroups=True):
+        async with programs() as run, trio.open_nursery() as nursery:
+            process = await nursery.start(
+                partial(run.run, TRAPPED, stdout=PIPE, deliver_cancel=deliver)
+            )
+            await _said(process)
+            nursery.cancel_scope.cancel()
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_no_such_program(programs: Opened) -> None:
+    """A program that can't be run is an `OSError`, as for a process of the host."""
+    async with programs() as run:
+        with pytest.raises(FileNotFoundError):
+            await run.run(["/no/such/program"])
+        with pytest.raises(PermissionError):
+            await run.run(["/etc/hostname" if Path("/etc/hostname").exists() else "/etc/passwd"])
+
+
+async def test_directory_and_variables(programs: Opened) -> None:
+    """`cwd` and `env`, of the inside."""
+    async with programs() as run:
+        script = ["sh", "-c", "pwd; echo $WORD"]
+        done = await run.run(script, cwd="/proc", env={"WORD": "x"}, capture_stdout=True)
+        assert done.stdout == b"/proc\nx\n"
+
+
+@pytest.mark.parametrize("word", ["encoding", "text", "universal_newlines", "errors", "bufsize"])
+async def test_options_of_text(programs: Opened, word: str) -> None:
+    """Streams are bytes, unbuffered."""
+    async with programs() as run:
+        with pytest.raises(TypeError, match=word):
+            await run.run(["true"], **{word: "utf-8"})
+
+
+async def test_a_line_of_shell_is_no_program(programs: Opened) -> None:
+    """A string isn't split: there is no `shell=True`."""
+    async with programs() as run:
+        with pytest.raises(ValueError, match="args"):
+            await run.run("ls")  # type: ignore[arg-type]
