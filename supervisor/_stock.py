@@ -247,7 +247,7 @@ class Stock:
     def discard(self, entry: Entry) -> None:
         """Delete an entry in the background."""
         self.deleting += 1
-        self._nursery.start_soon(self._delete, entry, name=f"{entry.box.init.task_name}: delete")
+        self._nursery.start_soon(self._delete, entry, name=f"{entry.box.id}: delete")
 
     async def _delete(self, entry: Entry) -> None:
         witness.set(None)  # its time is nobody's
