@@ -35,7 +35,7 @@ logger: Final = logging.getLogger("supervisor")
 # crun's copy of the spec, which is there before the rest, and needn't name the bundle.
 _STATES: Final = frozenset({"state.json", "status"})
 # json-c, which crun has, writes \/ for a slash, and Go \u003c for <.
-_ESCAPE: Final = re.compile(rb"\\(?:u00([0-7][0-9a-fA-F])|(.))", re.DOTALL)
+_ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ANNOTATION: Final = "org.trio-supervisor.bundle"
 _FILES: Final = ("state.json", "status", "config.json")
 # What `start` opens, which runc and crun make first; runc's copy of itself (mkostemp(3)), and what
@@ -147,7 +147,7 @@ def _require_trusted(place: str) -> dict[str, int]:
 
 def proof(record: ContainerRecord) -> Sequence[str]:
     """Return by what a keeper knows ours: a directory, and what a file in it must have in it."""
-    return [_place(record), _words(RootLayout(record.root).container(record.id))]
+    return [_place(record), RootLayout(record.root).container(record.id).bundle]
 
 
 def with_proof(spec: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:
@@ -157,8 +157,8 @@ def with_proof(spec: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:
     """
     if not is_shared(record):
         return spec
-    words = _words(RootLayout(record.root).container(record.id))
-    return {**spec, "annotations": {**(spec.get("annotations") or {}), _ANNOTATION: words}}
+    bundle = RootLayout(record.root).container(record.id).bundle
+    return {**spec, "annotations": {**(spec.get("annotations") or {}), _ANNOTATION: bundle}}
 
 
 def _remove_begun(record: ContainerRecord) -> bool:
@@ -196,13 +196,8 @@ def _place(record: ContainerRecord) -> str:
     return os.path.join(record.runtime_root, record.id)
 
 
-def _words(layout: ContainerLayout) -> str:
-    """Return how the path of our bundle, or of what is in it, begins in JSON."""
-    return layout.bundle
-
-
 def _is_mentioned(record: ContainerRecord, layout: ContainerLayout, name: str) -> bool:
-    words = os.fsencode(_words(layout))
+    words = os.fsencode(layout.bundle)
     path = os.path.join(_place(record), name)
     with lenient(), open(path, "rb", buffering=0) as file:
         content = _ESCAPE.sub(_unescaped, file.read())
@@ -212,4 +207,4 @@ def _is_mentioned(record: ContainerRecord, layout: ContainerLayout, name: str) -
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:
     number, literal = escape.groups()
-    return literal if number is None else bytes([int(number, 16)])
+    return literal if number is None else chr(int(number, 16)).encode(errors="replace")

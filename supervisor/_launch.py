@@ -18,7 +18,7 @@ from ._errors import (
 from ._host import Host, shielded
 from ._points import Point
 from ._within import within
-from .oci import failure, reason_in
+from .oci import failure, log_of, reason_in
 from .shim import Leash, Made, Refused, Shim, apart, launch, read_report
 from .state import ProcessLayout
 
@@ -114,7 +114,7 @@ def _refusal(
         detail = f": {said}" if said else ", and it said nothing"
         return ShimExited(f"its shim ended before its report{detail}", container=container)
     if report.phase == "runtime":
-        reason = reason_in(_log_of(command))
+        reason = reason_in(log_of(command))
         status = -report.signal if report.signal else report.code
         return failure(command, status, reason, container=container)
     too_many_namespaces = report.phase == "idmap" and report.errno == errno.ENOSPC
@@ -138,7 +138,3 @@ def _advice(report: Refused) -> str:
         return f"{'' if why is None else f': {why}'}. {_INSTEAD}"
     advice = _NO_LAYER.get(report.errno) if report.phase == "layer" else None
     return f": {advice}" if advice else ""
-
-
-def _log_of(command: Sequence[str]) -> str | None:
-    return command[command.index("--log") + 1] if "--log" in command else None

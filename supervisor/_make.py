@@ -93,7 +93,7 @@ def make_container(
             os.symlink(claim.path, temporary.ids)
         _make_directory(temporary.bundle)
         build_rootfs(temporary.bundle)
-        write_new(temporary.config, json.dumps(spec).encode())
+        write_new(temporary.config, json.dumps(spec, ensure_ascii=False).encode())
 
     try:
         return _make_locked(layout.path, fill, reach)

@@ -18,6 +18,7 @@ from .state import (
     distrust_directory,
     distrust_way,
     lifted,
+    spoilt,
 )
 
 _MODE = 0o711  # a user namespace's root must be able to pass through
@@ -60,6 +61,7 @@ def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
     given = _check_path(path)
     try:
         real = os.path.realpath(given)
+        _check_spelling(real)
         _check_way(given, real)
         _make(given, real)
         descriptor = close_in_children(
@@ -138,6 +140,9 @@ def shared_runtime_root(path: str) -> str:
         InvalidValue: it is somebody else's, or others may write to it, or replace it.
     """
     real = os.path.realpath(path)
+    spelling = spoilt(real)
+    if spelling is not None:
+        raise InvalidValue(f"Runtime(root={path!r}): {real!r} {spelling}")
     why = distrust_way(real)
     if why is None:
         with contextlib.suppress(FileNotFoundError):
@@ -150,13 +155,16 @@ def shared_runtime_root(path: str) -> str:
 
 def _check_path(path: str | os.PathLike[str]) -> str:
     given = os.fspath(path)
-    if not isinstance(given, str) or not given or "\0" in given or "\n" in given:
+    if not isinstance(given, str) or not given or "\0" in given:
         raise InvalidValue(f"the root {given!r} is no path")
-    try:
-        os.fsencode(given)
-    except UnicodeEncodeError as error:
-        raise InvalidValue(f"the root {given!r} is no path") from error
+    _check_spelling(given)
     return given
+
+
+def _check_spelling(path: str) -> None:
+    why = spoilt(path)
+    if why is not None:
+        raise InvalidValue(f"the root {path!r} {why}")
 
 
 def _check_owner(given: str, status: os.stat_result) -> None:

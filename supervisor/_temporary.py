@@ -22,7 +22,7 @@ from ._abandoned import PREFIX, new_name, sweep_once
 from ._errors import InfrastructureError, InvalidValue, misplaced, scarcity
 from ._forks import Opener
 from ._witness import place
-from .state import Descriptor, close_in_children, distrust, distrust_way, lenient, lifted
+from .state import Descriptor, close_in_children, distrust, distrust_way, lenient, lifted, spoilt
 
 PLACE: Final = "TRIO_SUPERVISOR_RUNTIME_DIR"
 """The environment variable that names a directory for them."""
@@ -158,6 +158,9 @@ def _named(path: str) -> str:
 
 
 def _safe(path: str) -> str:
+    why = spoilt(path)
+    if why is not None:
+        raise InvalidValue(f"no temporary directory can be in {path!r}: it {why}; see {PLACE}")
     why = distrust_way(os.path.join(path, _OWN))
     if why is not None:
         raise InvalidValue(f"no temporary directory is safe there: {why}; {PLACE} names a place")
@@ -194,7 +197,7 @@ def _usable(path: str) -> bool:
         status = os.lstat(path)
     except OSError:
         return False
-    if not stat.S_ISDIR(status.st_mode) or distrust_way(path) is not None:
+    if not stat.S_ISDIR(status.st_mode) or spoilt(path) or distrust_way(path) is not None:
         return False
     ours = distrust(status) is None
     shared = status.st_uid == 0 and bool(status.st_mode & stat.S_ISVTX)

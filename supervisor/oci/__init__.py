@@ -45,7 +45,7 @@ from ._arguments import check_absolute, check_args, check_env
 from ._ask import ask_bundle, ask_status, criu_said
 from ._bundle import Bundle
 from ._call import call, failure, fresh_log
-from ._command import Caller, checkpoint_options
+from ._command import Caller, checkpoint_options, log_of
 from ._exec import exec_process, init_process
 from ._filter import for_runtime
 from ._gate import GATE_DESTINATION, FileContent, Gate, frame, gate_path, with_gate
@@ -115,6 +115,7 @@ __all__ = [
     "gate_path",
     "init_process",
     "is_ours",
+    "log_of",
     "obstacle",
     "of_block",
     "read_config",

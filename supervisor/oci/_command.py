@@ -6,9 +6,14 @@ Source: the OCI runtime command-line interface, and the manual pages of runc and
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import attrs
+
+from ._runtime import is_crun
+
+_CRUNS_FILE: Final = "file:"
 
 
 @attrs.frozen(kw_only=True)
@@ -28,7 +33,8 @@ class Caller:
     no_pivot: bool = False
 
     def _head(self, verb: str, log: str | None) -> list[str]:
-        logging = [] if log is None else ["--log", log, "--log-format", "json"]
+        logging = [] if log is None else ["--log", _logged(self.runtime, log)]
+        logging += ["--log-format", "json"] if logging else []
         return [self.runtime, *self.args, "--root", self.root, *logging, verb]
 
     def _pivot(self) -> list[str]:
@@ -170,6 +176,18 @@ class Caller:
             *options,
             container,
         ]
+
+
+def log_of(command: Sequence[str]) -> str | None:
+    """Return the path of the log that a command line names, or None."""
+    if "--log" not in command:
+        return None
+    return command[command.index("--log") + 1].removeprefix(_CRUNS_FILE)
+
+
+def _logged(runtime: str, log: str) -> str:
+    """Return the value of ``--log``: crun reads it as TYPE:PATH if there is a colon in it."""
+    return f"{_CRUNS_FILE}{log}" if ":" in log and is_crun(runtime) else log
 
 
 def checkpoint_options(

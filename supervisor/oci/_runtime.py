@@ -118,3 +118,9 @@ def why_not(name: str, *, cgroup_root: str = "/sys/fs/cgroup") -> str | None:
     if hybrid and not os.path.exists(os.path.join(cgroup_root, "cgroup.controllers")):
         return "refuses hybrid cgroups (a cgroup2 mount with controllers at /sys/fs/cgroup/unified)"
     return None
+
+
+def is_crun(path: str) -> bool:
+    """Whether a runtime is crun, by its name, or by that of the file that it leads to."""
+    names = (os.path.basename(path), os.path.basename(os.path.realpath(path)))
+    return any("crun" in name for name in names)

@@ -11,7 +11,7 @@
 
 #include "tree.h"
 
-enum { CHUNK_SIZE = 16 * 1024 };
+enum { CHUNK_SIZE = 16 * 1024, SLACK = 3 }; /* of which an escape's end may become three */
 enum { DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY, STATES = 2 };
 
 /* Where runc and youki, and crun, keep what they know, the bundle's path among it; and crun's copy of
@@ -42,22 +42,34 @@ static int hex_digit(char c) {
     return c == '\0' || at == NULL ? 0 : (int)(at - digits);
 }
 
-/* Writes text as it is meant: json-c, which crun has, writes \/ for a slash, and Go \u003c for <. Returns
- * how much it is then. */
-static size_t unescape(char *text, size_t size, struct escape *escape) {
+/* Writes a character in UTF-8; returns how long it is. */
+static size_t put(char *at, unsigned value) {
+    if (value < 0x80) {
+        at[0] = (char)value;
+        return 1;
+    }
+    size_t size = value < 0x800 ? 2 : 3;
+    for (size_t i = size - 1; i > 0; i--, value >>= 6) at[i] = (char)(0x80 | (value & 0x3f));
+    at[0] = (char)((size == 2 ? 0xc0 : 0xe0) | value);
+    return size;
+}
+
+/* Writes text, which stands SLACK or more behind `to`, as it is meant: json-c, which crun has, writes \/ for
+ * a slash, and Go \u003c for <. Returns how much it is then. */
+static size_t unescape(char *to, const char *text, size_t size, struct escape *escape) {
     size_t kept = 0;
     for (size_t i = 0; i < size; i++) {
         if (escape->left > 0) {
             escape->value = escape->value * 16 + (unsigned)hex_digit(text[i]);
-            if (--escape->left == 0) text[kept++] = (char)(escape->value < 0x80 ? escape->value : '?');
+            if (--escape->left == 0) kept += put(to + kept, escape->value);
         } else if (escape->begun) {
             escape->begun = false;
             if (text[i] == 'u') *escape = (struct escape){.left = 4};
-            else text[kept++] = text[i];
+            else to[kept++] = text[i];
         } else if (text[i] == '\\') {
             escape->begun = true;
         } else {
-            text[kept++] = text[i];
+            to[kept++] = text[i];
         }
     }
     return kept;
@@ -65,14 +77,14 @@ static size_t unescape(char *text, size_t size, struct escape *escape) {
 
 /* A part of it that was cut by our buffer comes first in the next one. */
 static bool mentions(int fd, const char *words) {
-    char text[2 * CHUNK_SIZE];
+    char text[2 * CHUNK_SIZE + SLACK];
     struct escape escape = {0};
     size_t kept = 0, length = strlen(words);
     ssize_t n;
     bool found = false;
     if (length == 0 || length >= CHUNK_SIZE) return false;
-    while (!found && (n = read(fd, text + kept, CHUNK_SIZE)) > 0) {
-        size_t size = kept + unescape(text + kept, (size_t)n, &escape);
+    while (!found && (n = read(fd, text + kept + SLACK, CHUNK_SIZE)) > 0) {
+        size_t size = kept + unescape(text + kept, text + kept + SLACK, (size_t)n, &escape);
         found = says(text, size, words);
         kept = size < length ? size : length;
         memmove(text, text + size - kept, kept);

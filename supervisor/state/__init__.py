@@ -51,6 +51,7 @@ from ._models import (
 from ._owner import distrust, distrust_directory, distrust_way
 from ._procfs import Stat, boot_id, is_argument, look_at, start_time
 from ._scarcity import lenient, scarce
+from ._text import spoilt
 
 __all__ = [
     "LINK",
@@ -103,6 +104,7 @@ __all__ = [
     "read_shim",
     "read_starttime",
     "scarce",
+    "spoilt",
     "start_time",
     "take",
     "write_new",

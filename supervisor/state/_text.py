@@ -40,6 +40,21 @@ def check_text(value: object, name: str, *, nul: bool = False) -> str:
     return str.__str__(value)  # a plain one: `str` of a text enum's member is its name
 
 
+def spoilt(path: str) -> str | None:
+    """Return why runtimes couldn't keep files below a path, for a sentence's end; None if they can.
+
+    What is ours among these we know by the path in them.
+    """
+    control = next((one for one in path if one < " "), None)
+    if control is not None:
+        return f"has {control!r} in it: runtimes spell control characters each in a way of its own"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "isn't UTF-8, which the files of runtimes are"
+    return None
+
+
 def check_int(value: object, name: str, *, least: int, most: int) -> int:
     """Return ``value`` if it is an integer from ``least`` to ``most``; a bool is none."""
     if not isinstance(value, int) or isinstance(value, bool):

@@ -36,9 +36,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def programs(
-    kind: str, supervisor: OpenSupervisor, bundle: MakeBundle
-) -> Callable[[], Any]:
+def programs(kind: str, supervisor: OpenSupervisor, bundle: MakeBundle) -> Callable[[], Any]:
     """Open a supervisor, and give the programs that it runs."""
 
     @asynccontextmanager

@@ -105,7 +105,9 @@ async def test_started(programs: Opened) -> None:
     """`nursery.start` gives the process as soon as it runs, with its streams, which are the caller's."""
     async with programs() as run, trio.open_nursery() as nursery:
         process = await nursery.start(
-            partial(run.run, ["sh", "-c", "cat; echo end >&2"], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+            partial(
+                run.run, ["sh", "-c", "cat; echo end >&2"], stdin=PIPE, stdout=PIPE, stderr=PIPE
+            )
         )
         assert process.returncode is None
         await process.stdin.send_all(b"hello")
