@@ -8,6 +8,7 @@ repeated, so a killed clean-up is done again by the next open.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,14 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from ._claim import is_ours
-from ._errors import CleanupIncomplete, StateCorrupt, SupervisorError, scarcity
+from ._errors import CleanupIncomplete, RuntimeTimeout, StateCorrupt, SupervisorError, scarcity
 from ._forks import forked
 from ._host import Host, shielded
 from ._make import NEW
 from ._points import Point
 from ._syscall import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from ._within import within
-from .oci import Caller, call, fresh_log
+from .oci import Caller, call, fresh_log, read_config
 from .shim import RELEASE, Shim, send_line
 from .state import (
     ContainerLayout,
@@ -33,7 +34,10 @@ from .state import (
     held,
 )
 
+logger = logging.getLogger("supervisor")
+
 DELETED = ".deleted-"
+_SHARE = 2 / 3
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -190,33 +194,72 @@ def _remove_below(directory: int, name: str) -> None:
 
 
 async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> None:
+    """Have the runtime forget it; or forget it for the runtime, if a hook keeps that from it."""
     record = estate.record
-    caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
-    log = fresh_log(estate.layout.init.log("delete"))
-    command = caller.delete(record.id, force=True, log=log)
     for attempt in range(2):
         try:
-            if not await is_ours(host, estate.layout, record, estate.lock):
-                return
-            await call(
-                command,
-                seconds=host.deadlines.call,
-                container=record.id,
-                log=log,
-                inherit=[estate.lock.fd],
-                program=host.programs.open(command[0]),
-                tether=host.tether if record.leash else None,
-                done=lambda _: not _is_known(record),
-            )
+            if await is_ours(host, estate.layout, record, estate.lock):
+                await _call_delete(host, estate)
             return
         except (SupervisorError, OSError) as error:
-            if attempt == 1:
+            stuck = isinstance(error, RuntimeTimeout) and _has_hooks(estate.layout)
+            if stuck and await _forget_without_runtime(host, estate, error):
+                return
+            if stuck or attempt == 1:
                 if _may_be_known(record):
                     failed.append(str(error))
                 return
         if record.cgroup is not None:  # what the runtime couldn't remove keeps it from deleting
             with within(host.deadlines.kill):
                 await host.hierarchies.remove(record.cgroup)
+
+
+async def _call_delete(host: Host, estate: Estate) -> None:
+    record = estate.record
+    caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
+    log = fresh_log(estate.layout.init.log("delete"))
+    command = caller.delete(record.id, force=True, log=log)
+    await call(
+        command,
+        # Its hooks may take their time, but not all of it: something is to be done after them.
+        seconds=min(host.deadlines.call, host.deadlines.cleanup * _SHARE),
+        container=record.id,
+        log=log,
+        inherit=[estate.lock.fd],
+        program=host.programs.open(command[0]),
+        tether=host.tether if record.leash else None,
+        done=lambda _: not _is_known(record),
+        past_hooks=lambda: _has_hooks(estate.layout),
+    )
+
+
+def _has_hooks(layout: ContainerLayout) -> bool:
+    """Whether a delete of it runs hooks, for which the runtime waits."""
+    try:
+        return bool((read_config(layout.bundle).get("hooks") or {}).get("poststop"))
+    except (SupervisorError, AttributeError):
+        return False
+
+
+async def _forget_without_runtime(host: Host, estate: Estate, error: Exception) -> bool:
+    """Remove what the runtime keeps of a container in which nothing is left; whether that is so.
+
+    Its hooks have had their time, and each further delete would only run them once more. A hook
+    that fails after the end is a warning (OCI runtime spec, "Lifecycle").
+    """
+    record = estate.record
+    if record.cgroup is not None:
+        with within(host.deadlines.kill):
+            await host.hierarchies.remove(record.cgroup)
+        if host.hierarchies.exists(record.cgroup):
+            return False
+    if not await is_ours(host, estate.layout, record, estate.lock):
+        return False
+    remove_directory(os.path.join(record.runtime_root, record.id))
+    if _is_known(record):
+        return False
+    logger.warning("%s: what it kept of the container was removed without it", error)
+    return True
 
 
 def _is_known(record: ContainerRecord) -> bool:

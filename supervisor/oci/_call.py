@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +13,18 @@ import trio
 
 from .._errors import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, ShimNotFound, scarcity
 from .._pidfd import PidFd
+from .._session import kill_others
+from .._threads import in_thread
 from .._within import within
 from ..state import lifted
 from ._said import reason_in, reason_of
 
+logger = logging.getLogger("supervisor")
+
 _OUTPUT_BYTES = 16 << 20  # a state has the annotations of its bundle in it
 _REAP_SECONDS = 5.0
+_PAST_HOOKS_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
 _UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
 
 # What a tether says if it can't become the runtime.
@@ -36,6 +43,7 @@ async def call(
     tether: str | None = None,
     done: Callable[[bytes], bool] | None = None,
     patience: Callable[[], float] = lambda: 0,
+    past_hooks: Callable[[], bool] = lambda: False,
 ) -> bytes:
     """Run a runtime's command that makes no container process, and return its standard output.
 
@@ -57,24 +65,31 @@ async def call(
             Without it, such a call has failed.
         patience: tells how many seconds a call that is cancelled, or is too late, may take to end
             by itself, before it is killed.
+        past_hooks: tells whether one that is too late may be waiting for a hook: then what it
+            has started is killed first, since it may do the rest of its work without.
 
     Raises:
         RuntimeFailed: it ended with an error.
-        RuntimeTimeout: it didn't end in time, and was killed.
+        RuntimeTimeout: it didn't end in time, and was killed with all that it had started.
         RuntimeNotFound: it isn't there any more, or can't be executed.
         ShimNotFound: the tether isn't there any more, or can't be executed.
         TooManyFiles: no descriptor was left for it.
         TooManyProcesses: no process could be made for it.
 
-    Cancellation: the runtime is killed and reaped before Cancelled is raised.
+    Cancellation: the runtime and what it has started are killed before Cancelled is raised.
     """
     with contextlib.ExitStack() as files:
         output = None if log else files.enter_context(_memory_file())
         errors = files.enter_context(_appending(log) if log else _memory_file())
-        status = None
-        with within(seconds) as scope:
-            status = await _run(command, output, errors, inherit, program, tether, patience)
-        if scope.cancelled_caught:
+        process = await _spawn(command, output, errors, inherit, program, tether)
+        try:
+            ended = await _wait(process, seconds, patience)
+            if not ended and past_hooks():
+                ended = await _wait_past_hooks(process, command, seconds, container)
+            status = await _reap(process)
+        finally:
+            process.close()
+        if not ended:
             raise RuntimeTimeout(
                 f"{verb(command)} took longer than {seconds:g} seconds and was killed",
                 seconds=seconds,
@@ -151,48 +166,97 @@ def verb(command: Sequence[str]) -> str:
     return f"{os.path.basename(command[0])} {word}".strip()
 
 
-async def _run(
+async def _spawn(
     command: Sequence[str],
     output: int | None,
     errors: int,
     inherit: Sequence[int],
     program: int | None,
     tether: str | None,
-    patience: Callable[[], float],
-) -> int | None:
+) -> PidFd:
     await trio.lowlevel.checkpoint_if_cancelled()
     spawned = command
     if tether is not None:
         spawned = [tether, str(os.getpid()), str(-1 if program is None else program), *command]
         inherit, program = [*inherit, *([] if program is None else [program])], None
     try:
-        process = PidFd.spawn(
-            spawned, output=output, errors=errors, inherit=inherit, program=program
-        )
+        return PidFd.spawn(spawned, output=output, errors=errors, inherit=inherit, program=program)
     except OSError as error:
         if tether is not None and error.errno in _UNRUNNABLE:
             raise ShimNotFound(
                 f"cannot run {tether} ({error.strerror}): reinstall trio-supervisor", path=tether
             ) from error
         raise _not_run(command, error) from error
+
+
+async def _wait(process: PidFd, seconds: float, patience: Callable[[], float]) -> bool:
+    """Wait until a call has ended; whether it has, in time.
+
+    Cancellation: it is killed, after ``patience``, and what it has started is, too.
+    """
     try:
-        await process.wait_ended()
-        status = process.reap()
-        if status is None:  # somebody else has reaped it, or ignores SIGCHLD
-            told = process.wait_status()
-            status = None if told is None else os.waitstatus_to_exitcode(told)
-        return status
+        with within(seconds):
+            await process.wait_ended()
+            return True
+        with within(patience()):
+            await process.wait_ended()
+        return False
     except BaseException:
         with within(patience(), shield=True):
             await process.wait_ended()
-        process.kill()
-        # A SIGKILLed child ends, unless the kernel holds it: then it isn't ours to wait for.
-        with within(_REAP_SECONDS, shield=True):
-            await process.wait_ended()
+        await _end(process)
         process.reap()
         raise
-    finally:
-        process.close()
+
+
+async def _wait_past_hooks(
+    process: PidFd, command: Sequence[str], seconds: float, container: str | None
+) -> bool:
+    """Kill what a call that is too late waits for, again and again; whether it then ends.
+
+    A hook that fails after the container's end is a warning (OCI runtime spec, "Lifecycle").
+    """
+    try:
+        with within(_PAST_HOOKS_SECONDS):
+            while not process.ended():
+                await in_thread(kill_others, process.pid, process.fd)
+                with within(_LOOK_SECONDS):  # the next one may be as bad
+                    await process.wait_ended()
+            logger.warning(
+                "container %s: %s took longer than %g seconds: its hooks were killed",
+                container,
+                verb(command),
+                seconds,
+            )
+            return True
+        return False
+    except BaseException:
+        await _end(process)
+        process.reap()
+        raise
+
+
+async def _end(process: PidFd) -> None:
+    """Kill a call, and what it has started: its hooks first, as long as they are its children."""
+    if process.ended():
+        return
+    with within(_REAP_SECONDS, shield=True):
+        await in_thread(kill_others, process.pid, process.fd)
+    process.kill()
+    # A SIGKILLed child ends, unless the kernel holds it: then it isn't ours to wait for.
+    with within(_REAP_SECONDS, shield=True):
+        await process.wait_ended()
+        await in_thread(kill_others, process.pid, process.fd)
+
+
+async def _reap(process: PidFd) -> int | None:
+    """Return how a call has ended, which is killed if it hasn't; None if nobody knows."""
+    await _end(process)
+    status = process.reap()
+    if status is None:  # somebody else has reaped it, or ignores SIGCHLD
+        told = process.wait_status()
+        status = None if told is None else os.waitstatus_to_exitcode(told)
+    return status
 
 
 def _not_run(command: Sequence[str], error: OSError) -> Exception:

@@ -12,6 +12,7 @@ from ._scarcity import scarce
 # Counted from field 3, the first one behind the command's name.
 _STATE = 3 - 3
 _PPID = 4 - 3
+_SESSION = 6 - 3
 _FLAGS = 9 - 3
 _STARTTIME = 22 - 3
 
@@ -26,12 +27,14 @@ class Stat:
         zombie: whether it has ended, and its parent hasn't reaped it.
         exiting: whether it has ended, or is about to: a pid 1 waits for all others to go first.
         parent_pid: of its parent, 0 if that is out of sight.
+        session: the pid of who leads its session, 0 if that is out of sight.
         start_time: when it started, in clock ticks after boot.
     """
 
     zombie: bool
     exiting: bool
     parent_pid: int
+    session: int
     start_time: int
 
 
@@ -50,6 +53,7 @@ def look_at(pid: int) -> Stat | None:
         zombie=fields[_STATE] == b"Z",
         exiting=bool(int(fields[_FLAGS]) & _PF_EXITING),
         parent_pid=int(fields[_PPID]),
+        session=int(fields[_SESSION]),
         start_time=int(fields[_STARTTIME]),
     )
 
