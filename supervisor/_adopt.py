@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -14,7 +13,7 @@ import trio
 
 from ._core import Core
 from ._dispose import Estate, dispose, remove_directory, sweep
-from ._end import STOP_GRACE_SECONDS, delete, stop
+from ._end import delete, finish_stop
 from ._errors import (
     CleanupIncomplete,
     InfrastructureError,
@@ -31,6 +30,7 @@ from ._points import Point
 from ._process import Process
 from .oci import ask_status
 from .state import (
+    Asked,
     ContainerLayout,
     ContainerRecord,
     Intent,
@@ -274,8 +274,10 @@ async def _complete(recovery: Recovery, core: Core) -> bool:
         return False
     await _adopt_execs(recovery, core)
     recovery.host.reach(Point.EXECS_ADOPTED)
-    if core.record.intent is Intent.STOP:
-        recovery.nursery.start_soon(_finish_stop, core, name=f"{core.init.task_name}: stop")
+    asked = core.asked()
+    if asked is not None or core.record.intent is Intent.STOP:
+        name = f"{core.init.task_name}: stop"
+        recovery.nursery.start_soon(_finish_stop, core, asked, name=name)
     return True
 
 
@@ -306,10 +308,10 @@ def _core(
     )
 
 
-async def _finish_stop(core: Core) -> None:
-    """Finish a stop that a killed supervisor had begun."""
+async def _finish_stop(core: Core, asked: Asked | None) -> None:
+    """Finish a stop that a killed supervisor had begun, or one that looked on."""
     try:
-        await stop(core, STOP_GRACE_SECONDS, signal.SIGTERM)
+        await finish_stop(core, asked)
     except (SupervisorError, OSError) as error:
         logger.warning("container %s: its stop can't be finished: %s", core.record.id, error)
 
@@ -321,6 +323,7 @@ async def _find_state(recovery: Recovery, core: Core) -> None:
     if not core.was_started():
         told = await _ask(recovery, core)
         if told == "created":
+            core.init.mark_waiting()
             return
         if told == "running":
             core.mark_started()
@@ -426,7 +429,8 @@ async def _watch_foreign(
         return None
     await core.init.adopt(found)
     recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
-    core.current()
+    if core.current() is State.CREATED:
+        core.init.mark_waiting()
     try:
         await _adopt_execs(recovery, core)
     except BaseException:

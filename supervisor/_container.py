@@ -15,7 +15,7 @@ from . import _end, _exec, _start
 from ._checkpoint import CheckpointOptions, checkpoint
 from ._collect import MAX_OUTPUT_BYTES, Completed, Input, end_process, stay, wishes
 from ._core import Core
-from ._end import STOP_GRACE_SECONDS, Stopped
+from ._end import OWN, Own, Stopped, own_grace, own_signal
 from ._lifecycle import State
 from ._logs import Logs, Since
 from ._process import Process
@@ -111,6 +111,16 @@ class Container:
     def labels(self) -> Mapping[str, str]:
         """The labels that it was created with."""
         return MappingProxyType(dict(self._core.record.labels))
+
+    @property
+    def stop_signal(self) -> int:
+        """What asks it to end, if nothing else is said: a signal's number."""
+        return own_signal(self._core)
+
+    @property
+    def stop_grace(self) -> float:
+        """How many seconds it is given then, if nothing else is said."""
+        return own_grace(self._core)
 
     @property
     def processes(self) -> Mapping[str, Process]:
@@ -308,19 +318,23 @@ class Container:
 
     async def stop(
         self,
-        grace: float = STOP_GRACE_SECONDS,
+        grace: float | None = None,
         *,
-        ask_with: signal.Signals | int = signal.SIGTERM,
+        ask_with: signal.Signals | int | Own = OWN,
     ) -> Stopped:
         """Ask its init to end, wait, and kill it if it doesn't. May be repeated.
 
         A program that runs as pid 1 gets only the signals that it has a handler for: ``sleep``
         ignores SIGTERM there, and is killed after ``grace``, unless its bundle has
-        ``init=True``. One that was started just now is asked, once, when it has its handler.
+        ``init=True``. One that has no handler yet is asked, once, as soon as it has it. What is
+        left in its cgroup when it has ended is killed, also where it has no pid namespace.
+
+        While it is asked, everybody's ``state`` of it is *stopping*. Should its caller be killed,
+        the next open finishes this stop.
 
         Args:
-            grace: how many seconds it is given.
-            ask_with: the signal that asks it.
+            grace: how many seconds it is given; by default its own, ``stop_grace``.
+            ask_with: the signal that asks it; by default its own, ``stop_signal``.
 
         Returns:
             How it ended, and whether it had to be killed, by whomever.

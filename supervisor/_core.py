@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import attrs
 import trio
 
-from ._errors import CleanupIncomplete, ContainerLocked, SupervisorClosed
+from ._errors import CleanupIncomplete, ContainerLocked, SupervisorClosed, SupervisorError
 from ._host import Host
 from ._lifecycle import Event, State, next_state
 from ._process import Process
@@ -20,6 +20,7 @@ from ._witness import HISTORY_LENGTH, Change, Sight, witness
 from .oci import CANDIDATES, Caller, call
 from .shim import Leash
 from .state import (
+    Asked,
     ContainerLayout,
     ContainerRecord,
     Intent,
@@ -28,6 +29,7 @@ from .state import (
     ProcessRecord,
     ShimLost,
     dump,
+    read_asked,
     write_whole,
 )
 from .stdio import Ends
@@ -71,6 +73,7 @@ class Core:
         deleting: held by the one task that deletes it.
         under_way: what else is done with it and ends when its supervisor closes.
         stops: how many tasks are stopping it.
+        noted: the last stop that was put on record from here.
     """
 
     host: Host
@@ -88,6 +91,7 @@ class Core:
     deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
     under_way: set[UnderWay] = attrs.field(init=False, factory=set)
     stops: int = attrs.field(init=False, default=0)
+    noted: Asked | None = attrs.field(init=False, default=None)
 
     def add_init(self, record: ProcessRecord) -> Process:
         """Give it its init, which isn't launched or watched yet."""
@@ -193,7 +197,23 @@ class Core:
         elif not self.held and self.state is State.CREATED and self.was_started():
             self.state = State.RUNNING
             self.init.look_again()
+        if self.state in (State.RUNNING, State.STOPPING):
+            asked = self.stops > 0 or self.asked() is not None
+            self.state = State.STOPPING if asked else State.RUNNING
         return self.state
+
+    def asked(self) -> Asked | None:
+        """Return the stop that is under way by whomever, as far as it is on record.
+
+        One that its caller was killed at, and nobody has taken up, isn't any more when its time
+        is over.
+        """
+        with contextlib.suppress(SupervisorError, OSError):
+            asked = read_asked(self.layout.init.stopping)
+            now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            if asked is not None and now_ns - self.host.deadlines.kill * 1e9 < asked.until_ns:
+                return asked
+        return None
 
     def was_started(self) -> bool:
         """Whether a supervisor has seen the runtime start it."""

@@ -25,6 +25,7 @@ from .oci import (
     Gate,
     Privileges,
     Runtime,
+    StopWish,
     UserNamespace,
     attainable,
     can_tell,
@@ -35,6 +36,7 @@ from .oci import (
     init_process,
     of_block,
     status_fd,
+    stop_of,
     telling,
     wants_layer,
     wish_of,
@@ -90,6 +92,7 @@ class Order:
     options: CheckpointOptions | None
     gate: Gate | None
     privileges: Privileges | None
+    stop: StopWish
 
 
 @attrs.frozen(kw_only=True)
@@ -283,6 +286,7 @@ def presumed_record(host: Host, site: Site) -> ContainerRecord:
 def _container_record(
     host: Host, site: Site, bundle: Bundle, order: Order, *, cgroup: str | None
 ) -> ContainerRecord:
+    stop = order.stop.else_of(stop_of(bundle.spec))
     return ContainerRecord(
         id=site.id,
         root=site.root,
@@ -299,6 +303,8 @@ def _container_record(
         labels=dict(order.labels or {}),
         leash=site.leash,
         on_shim_lost=shim_lost(order.on_shim_lost, order.stdio),
+        stop_signal=stop.signal,
+        stop_grace_ns=None if stop.grace is None else int(min(stop.grace * 1e9, MAX_NS)),
     )
 
 

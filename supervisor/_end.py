@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import math
+import os
 import signal
+import time
+from functools import partial
+from typing import Final
 
 import attrs
 import trio
@@ -22,9 +27,20 @@ from ._status import ExitStatus
 from ._within import within
 from ._witness import hear, waiting, witness
 from .cgroups import Steps, finish
-from .state import Intent
+from .oci import is_grace
+from .state import MAX_NS, Asked, Intent, write_asked
 
 STOP_GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.005
+
+
+class Own(enum.Enum):
+    """What stands for a container's own stop signal."""
+
+    OWN = "its own"
+
+
+OWN: Final = Own.OWN
 
 
 @attrs.frozen
@@ -41,37 +57,73 @@ class Stopped:
     escalated: bool
 
 
-async def stop(core: Core, grace: float, ask_with: int) -> Stopped:
+def own_signal(core: Core) -> int:
+    """Return what asks it to end, if nothing else is said."""
+    return core.record.stop_signal or signal.SIGTERM
+
+
+def own_grace(core: Core) -> float:
+    """Return how many seconds it is given then, if nothing else is said."""
+    grace_ns = core.record.stop_grace_ns
+    if grace_ns is None:
+        return STOP_GRACE_SECONDS
+    return math.inf if grace_ns >= MAX_NS else grace_ns / 1e9
+
+
+async def stop(core: Core, grace: float | None, ask_with: int | Own) -> Stopped:
     """Ask, wait, kill; see `Container.stop`."""
-    if not isinstance(grace, int | float) or math.isnan(grace) or grace < 0:
+    seconds = own_grace(core) if grace is None else grace
+    number = own_signal(core) if ask_with is OWN else ask_with
+    if not is_grace(seconds):
         raise InvalidValue(
             f"the grace must be 0 seconds or more, not {grace!r}", container=core.record.id
         )
-    check_signal(ask_with, "ask_with", container=core.record.id)
+    check_signal(number, "ask_with", container=core.record.id)
     with core.operating():
-        return await _stop(core, grace, ask_with)
+        return await _stop(core, seconds, number)
 
 
-async def _stop(core: Core, grace: float, ask_with: int) -> Stopped:
+async def finish_stop(core: Core, asked: Asked | None) -> Stopped:
+    """Finish a stop whose caller was killed, in the time that is left of it.
+
+    ``asked`` is None for one that isn't on record: its container's own wish counts.
+    """
+    if asked is None:
+        return await stop(core, None, OWN)
+    left = math.inf if asked.until_ns >= MAX_NS else (asked.until_ns - _now_ns()) / 1e9
+    with core.operating():
+        return await _stop(core, max(0.0, left), asked.signal, sent=asked.sent)
+
+
+async def _stop(core: Core, grace: float, number: int, *, sent: bool = False) -> Stopped:
     core.see()
     core.apply(Event.STOP)
-    if core.init.status is not None:
-        return Stopped(await core.init.wait(), escalated=False)
-    with contextlib.suppress(OSError):  # a full disk must not keep it from being stopped
-        core.intend(Intent.STOP)
-        core.host.reach(Point.STOP_INTENDED)
+    if core.init.status is None:
+        stopped = await _ask_and_kill(core, grace, number, sent)
+    else:
+        stopped = Stopped(await core.init.wait(), escalated=False)
+    await _end_rest(core)
+    return stopped
+
+
+async def _ask_and_kill(core: Core, grace: float, number: int, sent: bool) -> Stopped:
     core.stops += 1
+    asked = _note_stop(core, grace, number)
+    core.host.reach(Point.STOP_INTENDED)
     try:
-        if core.state is State.RUNNING:  # one that wasn't started has nothing to be asked
+        if core.current() is State.STOPPING:  # one that wasn't started has nothing to be asked
             await _thaw(core)
             with within(grace), contextlib.suppress(ProcessEnded):
-                status = await core.init.ask(ask_with)
-                return Stopped(status, ask_with != signal.SIGKILL and _was_killed(status))
+                if sent:
+                    status = await core.init.wait()
+                else:
+                    told = partial(_note_sent, core, asked)
+                    status = await core.init.ask(number, sent=told)
+                return Stopped(status, number != signal.SIGKILL and _was_killed(status))
         return await end(core)
     except BaseException:
-        if core.stops == 1 and core.record.intent is Intent.STOP:  # else it is somebody else's
-            with contextlib.suppress(OSError):
-                core.intend(None)
+        if core.stops == 1:  # else it is somebody else's too
+            _give_up_stop(core)
         raise
     finally:
         core.stops -= 1
@@ -80,6 +132,56 @@ async def _stop(core: Core, grace: float, ask_with: int) -> Stopped:
 def _was_killed(status: ExitStatus) -> bool:
     """Whether somebody has killed it, and not the kernel for want of memory."""
     return status.signal == signal.SIGKILL and not status.oom_killed
+
+
+def _note_stop(core: Core, grace: float, number: int) -> Asked:
+    """Put on record what it is asked with, and until when, for whoever looks on or opens next.
+
+    Of two stops the one that ends first counts. A full disk must not keep it from being stopped.
+    """
+    now_ns = _now_ns()
+    asked = Asked(number, now_ns, int(min(now_ns + grace * 1e9, MAX_NS)))
+    with contextlib.suppress(OSError):
+        core.intend(Intent.STOP)
+        other = core.asked()
+        if core.stands() and (other is None or asked.until_ns < other.until_ns):
+            write_asked(core.layout.init.stopping, asked)
+            core.noted = asked
+    return asked
+
+
+def _note_sent(core: Core, asked: Asked) -> None:
+    with contextlib.suppress(OSError):
+        if core.noted == asked and core.stands() and core.asked() == asked:
+            core.noted = attrs.evolve(asked, sent=True)
+            write_asked(core.layout.init.stopping, core.noted)
+
+
+def _give_up_stop(core: Core) -> None:
+    """Take that back: it goes on."""
+    with contextlib.suppress(OSError):
+        if core.record.intent is Intent.STOP:
+            core.intend(None)
+        if core.noted is not None and core.stands() and core.asked() == core.noted:
+            os.unlink(core.layout.init.stopping)
+    if core.current() is State.STOPPING:
+        core.apply(Event.STOP_GIVEN_UP)
+
+
+def _now_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+async def _end_rest(core: Core) -> None:
+    """Kill what its init has left behind: without a pid namespace the kernel doesn't."""
+    cgroup = core.record.cgroup
+    if cgroup is None or core.current() is not State.STOPPED:
+        return
+    hierarchies = core.host.hierarchies
+    with within(core.host.deadlines.kill):
+        while await hierarchies.list_members(cgroup) and core.stands():
+            await hierarchies.kill(cgroup, core.stands)
+            await trio.sleep(_POLL_SECONDS)
 
 
 async def _thaw(core: Core) -> None:

@@ -19,6 +19,7 @@ class State(enum.Enum):
     CREATED = "created"
     STARTING = "starting"
     RUNNING = "running"
+    STOPPING = "stopping"
     STOPPED = "stopped"
     DELETING = "deleting"
     DELETED = "deleted"
@@ -36,6 +37,7 @@ class Event(enum.Enum):
     EXEC = "exec"
     CHECKPOINT = "checkpoint"
     STOP = "stop"
+    STOP_GIVEN_UP = "stop given up"
     EXITED = "exited"
     DELETE = "delete"
     FORCE_DELETE = "delete by force"
@@ -69,7 +71,15 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
     State.RUNNING: {
         _E.EXEC: _S.RUNNING,
         _E.CHECKPOINT: _S.RUNNING,
-        _E.STOP: _S.RUNNING,
+        _E.STOP: _S.STOPPING,
+        _E.EXITED: _S.STOPPED,
+        _E.FORCE_DELETE: _S.DELETING,
+    },
+    State.STOPPING: {
+        _E.EXEC: _S.STOPPING,
+        _E.CHECKPOINT: _S.STOPPING,
+        _E.STOP: _S.STOPPING,
+        _E.STOP_GIVEN_UP: _S.RUNNING,
         _E.EXITED: _S.STOPPED,
         _E.FORCE_DELETE: _S.DELETING,
     },
@@ -99,6 +109,8 @@ _ADVICE: Final[dict[tuple[State, Event], str]] = {
     (_S.CREATED, _E.EXEC): "start it first",
     (_S.RUNNING, _E.START): "it runs already",
     (_S.RUNNING, _E.DELETE): "stop it first, or delete(force=True)",
+    (_S.STOPPING, _E.START): "it was asked to end",
+    (_S.STOPPING, _E.DELETE): "wait for its end, or delete(force=True)",
     (_S.STARTING, _E.DELETE): "stop it first, or delete(force=True)",
     (_S.STOPPED, _E.START): "its process has ended; delete it and create it again",
     (_S.STOPPED, _E.EXEC): "its process has ended",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -16,8 +17,9 @@ from ._within import within
 from .shim import resize_line, signal_line
 from .stdio import InputStream, TerminalSize, TerminalStream, attach
 
-_HEARING_SECONDS: Final = 0.5
-_HEARING_POLL_SECONDS: Final = 0.002
+_GATE_SECONDS: Final = 0.5  # from the runtime's start to the program; who looks on may mistake it
+_LEAST_POLL_SECONDS: Final = 0.002
+_MOST_POLL_SECONDS: Final = 0.05
 
 
 def check_signal(number: object, name: str, *, container: str, least: int = 1) -> None:
@@ -163,21 +165,31 @@ class Process(ProcessTask):
         else:
             self._control.send(signal_line(number))
 
-    async def ask(self, number: int) -> ExitStatus:
-        """Send a signal, and wait for the end.
+    async def ask(self, number: int, *, sent: Callable[[], None] = lambda: None) -> ExitStatus:
+        """Send a signal, call ``sent``, and wait for the end.
 
-        A pid 1 that was started just now may not have its handler yet, and would lose the
-        signal: then it is sent as soon as it would be heard, or a moment later anyway.
+        A pid 1 that has no handler for it yet would lose the signal: it is sent as soon as it
+        would be heard. Before that it couldn't change anything.
 
         Raises:
             ProcessEnded: it has ended.
         """
-        left = self._started_at + _HEARING_SECONDS - trio.current_time()
-        with within(max(0.0, left)):
-            while self.pid is not None and not hears(self.pid, number, gate=self._gate):
-                await trio.sleep(_HEARING_POLL_SECONDS)
+        await self._prepared(number)
         self.send_signal(number)
+        sent()
         return await self.wait()
+
+    async def _prepared(self, number: int) -> None:
+        """Return when a signal would be heard, or it has ended."""
+        gate_until = trio.current_time() + _GATE_SECONDS
+        pause = _LEAST_POLL_SECONDS
+        while self._status is None and self.pid is not None:
+            gate = self._gate if trio.current_time() < gate_until else None
+            if hears(self.pid, number, gate=gate):
+                return
+            with within(pause):
+                await self._ended.wait()
+            pause = min(2 * pause, _MOST_POLL_SECONDS)
 
     def terminate(self) -> None:
         """Send it SIGTERM; as `send_signal`."""

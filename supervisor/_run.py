@@ -152,13 +152,15 @@ async def borrowed(
 
 async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeWarning | None:
     """Ask it to end, if its program runs, and kill it if it doesn't: return what to say then."""
-    if forked() or box.status is not None or box.state is not State.RUNNING:
+    runs = box.state in (State.RUNNING, State.STOPPING)
+    if forked() or box.status is not None or not runs:
         return None
     killed = False
-    with shielded(STOP_GRACE_SECONDS + box.init.deadlines.kill):
+    grace = box.stop_grace if deliver_cancel is None else STOP_GRACE_SECONDS
+    with shielded(grace + box.init.deadlines.kill):
         async with winding_up(box.init):
             if deliver_cancel is None:
-                killed = (await box.stop(STOP_GRACE_SECONDS)).escalated
+                killed = (await box.stop()).escalated
             else:
                 with within(STOP_GRACE_SECONDS) as scope:
                     await deliver(deliver_cancel, box, box.init)
@@ -167,4 +169,4 @@ async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeW
         return None
     with contextlib.suppress(ProcessEnded):
         box.kill()
-    return stubborn(box.init, STOP_GRACE_SECONDS, asked=deliver_cancel is None)
+    return stubborn(box.init, grace, asked=deliver_cancel is None)

@@ -124,7 +124,6 @@ def _started(core: Core) -> None:
     core.host.reach(Point.START_RETURNED)
     core.mark_started()
     core.host.reach(Point.STARTED)
-    core.init.mark_started()
     if core.state is State.STARTING:
         core.apply(Event.STARTED)
 

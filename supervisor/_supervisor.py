@@ -53,7 +53,9 @@ from .oci import (
     Runtime,
     SealedPrograms,
     SeccompArgument,
+    SignalArgument,
     check_privileges,
+    check_stop,
 )
 from .shim import Leash, check_program, find_binary
 from .state import ContainerLayout, RootLayout, boot_id, check_id, scarce
@@ -158,6 +160,8 @@ class Supervisor(Mapping[str, Container]):
         rlimits: Mapping[str, RlimitArgument] | None = None,
         oom_score_adj: int | None = None,
         seccomp: SeccompArgument | None = None,
+        stop_signal: SignalArgument | None = None,
+        stop_grace: float | None = None,
     ) -> Container:
         """Make a container, whose init waits to be started.
 
@@ -185,6 +189,7 @@ class Supervisor(Mapping[str, Container]):
                 bundle's. By default they are the bundle's: a loaded one without a word on them
                 has no limits of ours.
             rlimits: as for `Bundle.from_rootfs`, besides the bundle's, or in their place.
+            stop_signal, stop_grace: as for `Bundle.from_rootfs`, in place of the bundle's.
 
         Raises:
             InvalidValue, BundleInvalid: an argument can't work; nothing was touched.
@@ -223,6 +228,7 @@ class Supervisor(Mapping[str, Container]):
                     oom_score_adj=oom_score_adj,
                     seccomp=seccomp,
                 ),
+                stop=check_stop(stop_signal, stop_grace),
             )
             return await self._create(id, bundle, order)
 

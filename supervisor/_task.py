@@ -110,7 +110,6 @@ class ProcessTask:
         self._init = init
         self._falls_with_init = False
         self._gate: Identity | None = None
-        self._started_at = -math.inf
         self.container: str = container
         self.deadlines: Deadlines = host.deadlines
         self._cgroup = cgroup
@@ -608,9 +607,9 @@ class ProcessTask:
             return False
         return program_of(self.pid) == self._gate
 
-    def mark_started(self) -> None:
-        """Take note of the time: from now on it becomes the user's program."""
-        self._started_at = trio.current_time()
+    def mark_waiting(self) -> None:
+        """Take note that it waits to be started: what it runs is the runtime's program."""
+        self._gate = None if self.pid is None else program_of(self.pid)
 
     def close_streams(self) -> None:
         """Close our ends of its fifos; the process isn't told."""

@@ -180,12 +180,12 @@ class Hierarchies:
         """Do that without holding up others."""
         await self.carry_out(self.thaw_steps(cgroup, stands))
 
-    async def kill(self, cgroup: str) -> None:
+    async def kill(self, cgroup: str, stands: Stands = _always) -> None:
         """Do that without holding up others, however many there are.
 
         Cancellation: it ends somewhere in between.
         """
-        await self.carry_out(self.kill_steps(cgroup))
+        await self.carry_out(self.kill_steps(cgroup, stands))
 
     def begin_thaw(self, cgroup: str, stands: Stands = _always) -> None:
         """Thaw what can be in a moment."""

@@ -12,6 +12,7 @@ Layers of the bundle half, each importing only from those above it::
     _rootless     user namespaces, for those who aren't root
     _userns       which user namespace, in the caller's words
     _layer        a writable layer for each container
+    _stop         how a container wants to be asked to end
     _seccomp      which system calls there are for it
     _privileges   its capabilities and resource limits
     _swap         whether swap can be limited
@@ -68,6 +69,7 @@ from ._said import reason_in
 from ._sealed import SealedPrograms
 from ._seccomp import SeccompArgument
 from ._spec import derive_spec
+from ._stop import SignalArgument, StopWish, check_stop, is_grace, stop_of
 from ._submounts import MountTable
 from ._tree import LiveTree, PlannedTree
 from ._userns import of_block, wish_of
@@ -92,6 +94,8 @@ __all__ = [
     "Runtime",
     "SealedPrograms",
     "SeccompArgument",
+    "SignalArgument",
+    "StopWish",
     "UserNamespace",
     "ask_bundle",
     "ask_status",
@@ -103,6 +107,7 @@ __all__ = [
     "check_attainable",
     "check_env",
     "check_privileges",
+    "check_stop",
     "checkpoint_options",
     "container_root_ids",
     "criu_said",
@@ -114,6 +119,7 @@ __all__ = [
     "fresh_log",
     "gate_path",
     "init_process",
+    "is_grace",
     "is_ours",
     "log_of",
     "obstacle",
@@ -121,6 +127,7 @@ __all__ = [
     "read_config",
     "reason_in",
     "status_fd",
+    "stop_of",
     "telling",
     "wants_layer",
     "wish_of",

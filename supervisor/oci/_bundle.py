@@ -32,6 +32,7 @@ from ._privileges import RlimitArgument
 from ._rootless import check_limits
 from ._seccomp import SeccompArgument
 from ._spec import compose_spec, derive_spec
+from ._stop import SignalArgument, StopWish, check_stop
 from ._submounts import MountTable, seal_submounts
 from ._userns import (
     AUTO,
@@ -113,6 +114,8 @@ class Bundle:
         oom_score_adj: int = 0,
         seccomp: SeccompArgument = "default",
         userns: UserNamespaceArgument | None = None,
+        stop_signal: SignalArgument | None = None,
+        stop_grace: float | None = None,
     ) -> Bundle:
         """Make a bundle that runs a program in a root filesystem.
 
@@ -174,6 +177,9 @@ class Bundle:
                 ``rootfs`` is mapped, so that its root owns what root owns; what is mounted inside
                 of ``rootfs`` isn't seen then, and a tree that belongs to the container's root on
                 the host already is left as it is. ``mounts`` aren't mapped.
+            stop_signal: what asks it to end, by number or name; SIGTERM by default. It stands in
+                config.json as images have it: ``org.opencontainers.image.stopSignal``.
+            stop_grace: how many seconds it is given then, 10 by default.
 
         Raises:
             InvalidValue: an argument can't work; nothing was written.
@@ -204,7 +210,8 @@ class Bundle:
             oom_score_adj=oom_score_adj,
             seccomp=seccomp,
         )
-        return cls._make(wanted, path=path, root=root, view=None, userns=userns)
+        stop = check_stop(stop_signal, stop_grace)
+        return cls._make(wanted, path=path, root=root, view=None, userns=userns, stop=stop)
 
     @classmethod
     def from_host(
@@ -230,6 +237,8 @@ class Bundle:
         oom_score_adj: int = 0,
         seccomp: SeccompArgument = "default",
         userns: UserNamespaceArgument | None = None,
+        stop_signal: SignalArgument | None = None,
+        stop_grace: float | None = None,
     ) -> Bundle:
         """Make a bundle that runs one of the host's own programs.
 
@@ -276,8 +285,9 @@ class Bundle:
                 f"writable={writable!r}: the host's programs are shown read-only; use "
                 f"{OVERLAY!r}, or mounts, for what is written"
             )
+        stop = check_stop(stop_signal, stop_grace)
         view = view_host(network=wanted.network == "host")
-        return cls._make(wanted, path=path, root="/", view=view, userns=userns)
+        return cls._make(wanted, path=path, root="/", view=view, userns=userns, stop=stop)
 
     @classmethod
     def _make(
@@ -288,6 +298,7 @@ class Bundle:
         root: str,
         view: HostView | None,
         userns: UserNamespaceArgument | None,
+        stop: StopWish,
     ) -> Bundle:
         """Write the bundle; ``root`` is where users are looked up."""
         with scarce():
@@ -306,7 +317,7 @@ class Bundle:
                 host_masked=() if view is None else view.masked,
                 namespace=choice.namespace,
                 ordinary=ordinary,
-                annotations=choice.annotations,
+                annotations={**choice.annotations, **stop.annotations},
                 init=init_path() if wanted.init else None,
             )
             target = None if path is None else _path(path, "path")

@@ -29,13 +29,16 @@ from ._ids import RESERVED, check_exec_id, check_id
 from ._layout import ContainerLayout, ProcessLayout, RootLayout, is_process_id
 from ._lock import Lock, held
 from ._marks import (
+    Asked,
     Copied,
+    read_asked,
     read_copied,
     read_exit_status,
     read_pid,
     read_refused,
     read_shim,
     read_starttime,
+    write_asked,
 )
 from ._models import (
     MAX_NS,
@@ -58,6 +61,7 @@ __all__ = [
     "MAX_NS",
     "RESERVED",
     "VERSION",
+    "Asked",
     "Block",
     "Claim",
     "ContainerLayout",
@@ -97,6 +101,7 @@ __all__ = [
     "note",
     "oddity",
     "process_object",
+    "read_asked",
     "read_copied",
     "read_exit_status",
     "read_pid",
@@ -107,6 +112,7 @@ __all__ = [
     "spoilt",
     "start_time",
     "take",
+    "write_asked",
     "write_new",
     "write_whole",
 ]

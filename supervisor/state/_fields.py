@@ -73,6 +73,16 @@ def integer(*, least: int, most: int) -> Check:
     return check
 
 
+def optional(check: Check) -> Check:
+    """Return a check that also lets None pass."""
+
+    def either(instance: object, field: attrs.Attribute[Any], value: object) -> None:
+        if value is not None:
+            check(instance, field, value)
+
+    return either
+
+
 def texts(_: object, field: attrs.Attribute[Any], value: object) -> None:
     """Check for a tuple of text."""
     if not isinstance(value, tuple):

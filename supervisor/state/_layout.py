@@ -213,6 +213,11 @@ class ProcessLayout:
         return f"{self.path}/started"
 
     @property
+    def stopping(self) -> str:
+        """With what it was asked to end, since when, until when; there while it is."""
+        return f"{self.path}/stopping"
+
+    @property
     def exit(self) -> str:
         """Fifo whose end of file says that the end is recorded."""
         return f"{self.path}/exit"

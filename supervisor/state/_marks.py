@@ -12,15 +12,17 @@ import attrs
 
 from .._errors import StateCorrupt
 from .._status import Cause, ExitStatus, Source
-from ._files import read_own
+from ._files import read_own, write_whole
 
 MAX_PID = 2**31 - 1
+MAX_NS = 2**63 - 1
 MAX_TICKS = 2**64 - 1
 MAX_ERRNO = 4095
 MAX_MARK_BYTES = 4096
 
 _NUMBER = re.compile(rb"[0-9]{1,20}")
 _STATUS = re.compile(rb"([0-9]{1,3}) ([0-9]{1,2}) ([0-9]{1,19}) ([01])")
+_ASKED = re.compile(rb"([0-9]{1,2}) ([0-9]{1,19}) ([0-9]{1,19}) ([01])")
 _LONE = re.compile(rb"[0-9]{1,3}")
 _COPIED = re.compile(rb"([0-9]{1,4}) ([0-9]{1,4}) ([0-9]{1,4}) ([0246]) ([0-9]{1,10})")
 
@@ -40,6 +42,47 @@ class Copied:
     errors: tuple[int, int, int] = (0, 0, 0)
     late: int = 0
     moves: int = 0
+
+
+@attrs.frozen
+class Asked:
+    """A stop: what asked, and for how long; times are CLOCK_BOOTTIME in nanoseconds.
+
+    Attributes:
+        signal: the signal's number.
+        since_ns: when it began.
+        until_ns: when it is killed, `MAX_NS` for never.
+        sent: whether the signal was sent: one that is asked twice may do it all twice.
+    """
+
+    signal: int
+    since_ns: int
+    until_ns: int
+    sent: bool = False
+
+
+def write_asked(path: str, asked: Asked) -> None:
+    """Put a stop on record, ``SIGNAL SINCE UNTIL SENT``; raises as `write_whole`."""
+    words = (asked.signal, asked.since_ns, asked.until_ns, int(asked.sent))
+    write_whole(path, f"{' '.join(map(str, words))}\n".encode())
+
+
+def read_asked(path: str) -> Asked | None:
+    """Return the stop on record in ``stopping``; None while there is none.
+
+    Raises:
+        StateCorrupt: it holds anything else.
+    """
+    text = _read(path)
+    if not text:
+        return None
+    match = _ASKED.fullmatch(text)
+    if match is None:
+        raise StateCorrupt(path, "not SIGNAL SINCE UNTIL SENT")
+    number, since, until, sent = map(int, match.groups())
+    if not 1 <= number <= 64 or max(since, until) > MAX_NS:
+        raise StateCorrupt(path, "no signal, or no time")
+    return Asked(number, since, until, bool(sent))
 
 
 def read_exit_status(path: str) -> ExitStatus | None:

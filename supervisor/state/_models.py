@@ -25,6 +25,7 @@ from ._fields import (
     flag,
     integer,
     key_of,
+    optional,
     optional_cgroup,
     optional_text,
     text,
@@ -46,6 +47,7 @@ _VERSION = integer(least=1, most=VERSION)
 _NS = integer(least=0, most=MAX_NS)
 _COUNT = integer(least=0, most=2**63 - 1)
 _UID = integer(least=0, most=MAX_ID)
+_SIGNAL = integer(least=1, most=64)
 
 
 class Intent(enum.Enum):
@@ -122,6 +124,9 @@ class ContainerRecord:
         intent: what was begun and must be finished.
         leash: whether it dies with its supervisor.
         on_shim_lost: what is done with its processes if their shim is lost.
+        stop_signal: what asks it to end, a signal's number; None for SIGTERM.
+        stop_grace_ns: how long it is given then, `MAX_NS` for as long as it takes; None for
+            what is usual.
         version: of the format.
         extra: keys that we don't know.
     """
@@ -145,6 +150,10 @@ class ContainerRecord:
     intent: Intent | None = attrs.field(default=None, validator=_intent)
     leash: bool = attrs.field(default=False, validator=flag)
     on_shim_lost: ShimLost = attrs.field(default=ShimLost.KILL, validator=_shim_lost)
+    stop_signal: int | None = attrs.field(default=None, validator=optional(_SIGNAL))
+    stop_grace_ns: int | None = attrs.field(
+        default=None, validator=optional(_NS), metadata={KEY: "stopGrace"}
+    )
     version: int = attrs.field(default=VERSION, validator=_VERSION)
     extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
 

@@ -413,6 +413,8 @@ def container_records() -> st.SearchStrategy[ContainerRecord]:
         restart=st.none() | json_objects(),
         intent=st.none() | st.sampled_from(Intent),
         on_shim_lost=st.sampled_from(ShimLost),
+        stop_signal=st.none() | st.integers(1, 64),
+        stop_grace_ns=st.none() | st.integers(0, _MAX_NS),
         leash=st.booleans(),
         extra=unknown_objects(ContainerRecord),
     )

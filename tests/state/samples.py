@@ -26,6 +26,8 @@ CONTAINER = ContainerRecord(
     labels={"app": "wéb"},
     restart={"policy": "on-failure", "max": 3, "backoff": 1.5},
     intent=Intent.STOP,
+    stop_signal=10,
+    stop_grace_ns=60_000_000_000,
     leash=True,
     extra={"later": [1, {"two": None}], "extra": 2**100},
 )

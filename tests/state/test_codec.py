@@ -111,7 +111,9 @@ def test_long_unknown_integers_survive(digits: int) -> None:
 def test_the_keys_are_those_of_the_design() -> None:
     """The files' keys are a promise: other programs read them."""
     container = "id root bundle runtime runtimeArgs runtimeRoot shim noPivotRoot timeout version"
-    container += " created cgroup bootId labels restart intent leash onShimLost"
+    container += (
+        " created cgroup bootId labels restart intent leash onShimLost stopSignal stopGrace"
+    )
     process = "exec rootUID rootGID checkpoint noPivotRoot initTells runtimeArgs root"
     process += " stdin stdout stderr terminal args env cwd"
     result = "version oomKills cause source code signal coreDumped oomKilled at why"

@@ -140,6 +140,8 @@ BAD: dict[str, tuple[Any, ...]] = {
     "no_pivot_root": (0, 1, None, "no"),
     "leash": (0, 1, None, "no"),
     "intent": ("stop", 1, False),
+    "stop_signal": (0, 65, "SIGTERM", True, 1.5),
+    "stop_grace_ns": (-1, 2**63, 1.5, "5", True),
     "labels": (
         None,
         [],
