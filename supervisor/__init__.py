@@ -12,7 +12,7 @@ stand before it on its line::
     _abandoned _temporary                   temporary directories of ours
     shim/ oci/ stdio/ cgroups/              shims, runtimes and bundles, streams, cgroups
     _host _evidence _hearing _verdict       what is known of a process, and how it ended
-    _launch _delivery _task _logs _process _collect   one shimmed process and its task
+    _launch _delivery _task _tail _logs _process _collect   one shimmed process and its task
     _reserve _root _make _claim _dispose _core   a container's directory, its end, its inside
     _unrun                                  why a program couldn't be run
     _start _exec _end _checkpoint _create   the operations on one container

@@ -376,9 +376,17 @@ class Container:
         """Change the size of its init's terminal; as `Process.resize`."""
         self.init.resize(columns, rows)
 
-    def logs(self, *, follow: bool = False, since: Since = None, tail: int | None = None) -> Logs:
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: Since = None,
+        until: Since = None,
+        tail: int | None = None,
+        after: str | None = None,
+    ) -> Logs:
         """Read its init's log; as `Process.logs`."""
-        return self.init.logs(follow=follow, since=since, tail=tail)
+        return self.init.logs(follow=follow, since=since, until=until, tail=tail, after=after)
 
     # ---- checkpoints --------------------------------------------------------------------
 

@@ -97,6 +97,7 @@ async def _launch(
             await core.nursery.start(
                 _own, core, process, lock, command, stdio, listening, name=process.task_name
             )
+        process.note_log()
     except BaseException:
         end_unreported(core, layout)
         remove_directory(layout.path)
@@ -143,6 +144,7 @@ def end_unreported(core: Core, layout: ProcessLayout) -> None:
 
 def adopt_exec(core: Core, process: Process) -> None:
     """Watch an exec that another supervisor has made."""
+    process.note_log()
     core.execs[process.id] = process
     core.nursery.start_soon(_watch, core, process, name=process.task_name)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from fractions import Fraction
 from types import TracebackType
 from typing import Self
 
@@ -15,10 +18,15 @@ from trio_util import move_on_when
 
 from ._errors import InvalidValue
 from ._inotify import DirectoryWatch
-from .stdio import LogFiles, LogRecord, open_own, parse_record
+from ._status import EPOCH
+from ._tail import Tail
+from .stdio import Cursor, LogFiles, LogRecord, open_own, parse_record
 
 _BATCH = 1000
 _TAIL_BYTES = 32 * 1024  # the longest record, 16 KiB, and one before it
+_LATE_NS = 50_000_000  # a record is in the file a moment after its time
+_LEAST_NS = 10**12  # an int from here on is nanoseconds: as seconds, the year 33658
+_MOST_NS = 2**63
 
 Since = datetime | float | None
 
@@ -29,7 +37,8 @@ class Logs(AsyncIterator[LogRecord]):
     With ``follow`` it waits for more, across rotations, until the process has ended and all was
     read. Leaving the loop early, close it: ``async with process.logs(...) as records:``.
 
-    A reader that is slower than the program may be overtaken by rotation: see `gaps`.
+    A reader that is slower than the program may be overtaken by rotation: see `gaps`. One that
+    comes back goes on with ``after``, the cursor of the last record that it has seen.
     """
 
     def __init__(
@@ -42,27 +51,35 @@ class Logs(AsyncIterator[LogRecord]):
         tail: int | None,
         is_complete: Callable[[], bool],
         wait_complete: Callable[[], Awaitable[None]],
+        until: Since = None,
+        after: str | None = None,
+        index: str = "",
     ) -> None:
         if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int) or tail < 0):
             raise InvalidValue(f"tail must be None or an int of 0 or more, not {tail!r}")
         self._since_ns = _nanoseconds(since)
+        self._until_ns = None if until is None else _span("until", until)[1]
+        self._files = LogFiles(path, is_there, index)
+        if after is not None:
+            self._files.seek(Cursor.parse(after))
+        self._tail = None if tail is None else Tail(tail, after)
         self._skipping = tail is not None
-        self._last: deque[LogRecord] = deque(maxlen=tail)
         self._follow = follow
         self._is_complete = is_complete
         self._wait_complete = wait_complete
         self._directory = os.path.dirname(path)
-        self._files = LogFiles(path, is_there)
         self._watch: DirectoryWatch | None = None
         self._pending: deque[LogRecord] = deque()
+        self._passed = False  # `until`
         self._over = False
 
     @property
     def gaps(self) -> int:
-        """How often rotation has overtaken this reader, and records may have been lost to it.
+        """How often records may have been lost to this reader: what it read next came later.
 
-        It had removed the file that was being read before the next one was begun. How many
-        records, if any, stood between them isn't known. 0 means that none was lost.
+        Rotation had removed what it hadn't read yet, also between two visits (``after``); or
+        somebody else has moved the log, or emptied it. How many records, if any, isn't known. 0
+        means that none was lost.
         """
         return self._files.gaps
 
@@ -107,34 +124,51 @@ class Logs(AsyncIterator[LogRecord]):
         await trio.lowlevel.checkpoint()
         if self._follow and self._watch is None:
             self._watch = DirectoryWatch(self._directory)  # from here on nothing is missed
-        complete = self._is_complete()  # asked first: then what is there is all
+        # Asked first: then what is there is all.
+        complete = self._is_complete() or self._passed or self._seconds_left() <= 0
         if self._skipping:
             await self._skip_to_tail()
-        elif (batch := self._batch()) is not None:
-            self._pending.extend(batch)
             return
-        if self._pending:
+        if (batch := self._batch()) is not None:
+            self._pending.extend(batch)
             return
         if complete or self._watch is None:
             self._over = True
             return
-        async with move_on_when(self._wait_complete):
-            await self._watch.wait()
+        with trio.move_on_after(self._seconds_left()):
+            async with move_on_when(self._wait_complete):
+                await self._watch.wait()
+
+    def _seconds_left(self) -> float:
+        """Return how long it takes until all of what is wanted is in the file."""
+        if self._until_ns is None:
+            return math.inf
+        return (self._until_ns + _LATE_NS - time.time_ns()) / 1e9
 
     async def _skip_to_tail(self) -> None:
-        while (batch := self._batch()) is not None:
-            self._last.extend(batch)  # kept here: it may be cancelled now and go on later
-            await trio.lowlevel.checkpoint()
+        """Read all that is there once, to know where its last lines begin."""
+        assert self._tail is not None
+        while (records := self._files.read(_BATCH)) is not None:
+            for record in records:
+                self._tail.note(record, wanted=self._is_wanted(record))
+            await trio.lowlevel.checkpoint()  # cancelled here, it goes on later
         self._skipping = False
-        self._pending.extend(self._last)
-        self._last.clear()
+        self._tail.turn(self._files)
 
     def _batch(self) -> list[LogRecord] | None:
         """Return what is wanted of some that follow; None if there are none now."""
         records = self._files.read(_BATCH)
         if records is None:
             return None
-        return [record for record in records if record.at_ns >= self._since_ns]
+        if self._tail is not None:
+            records = [one for one in records if self._tail.shows(one, self._files)]
+        return [record for record in records if self._is_wanted(record)]
+
+    def _is_wanted(self, record: LogRecord) -> bool:
+        if self._until_ns is not None and record.at_ns > self._until_ns:
+            self._passed = True
+            return False
+        return record.at_ns >= self._since_ns
 
 
 def log_tail(path: str) -> bytes:
@@ -147,11 +181,28 @@ def log_tail(path: str) -> bytes:
 
 
 def _nanoseconds(since: Since) -> int:
-    if since is None:
-        return 0
+    """Return the first nanosecond that is wanted."""
+    return 0 if since is None else _span("since", since)[0]
+
+
+def _span(name: str, value: object) -> tuple[int, int]:
+    """Return the first and the last nanosecond that a time in the caller's words may mean.
+
+    A datetime is a whole microsecond, and so is a float, more or less: ``record.at_ns / 1e9`` may
+    be off by two of its smallest steps.
+    """
     with contextlib.suppress(ValueError, OverflowError):  # not a number, or none that can be
-        if isinstance(since, datetime):
-            return int(since.timestamp() * 1e9)
-        if isinstance(since, int | float) and not isinstance(since, bool):
-            return int(since * 1e9)
-    raise InvalidValue(f"since must be None, a datetime or seconds since 1970, not {since!r}")
+        if isinstance(value, datetime):
+            first = (value.astimezone() - EPOCH) // timedelta(microseconds=1) * 1000
+            return first, first + 999
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST_NS:
+            at_ns = value if abs(value) >= _LEAST_NS else value * 10**9
+            return at_ns, at_ns
+        if isinstance(value, float):
+            slack = 2 * Fraction(math.ulp(value))
+            early, late = (Fraction(value) - slack) * 10**9, (Fraction(value) + slack) * 10**9
+            return math.ceil(early), math.floor(late) + 999
+    raise InvalidValue(
+        f"{name} must be None, a datetime, seconds since 1970, or nanoseconds as an int, "
+        f"not {value!r}"
+    )

@@ -15,7 +15,7 @@ from ._status import ExitStatus
 from ._task import ProcessTask
 from ._within import within
 from .shim import resize_line, signal_line
-from .stdio import InputStream, TerminalSize, TerminalStream, attach
+from .stdio import InputStream, LogIndex, TerminalSize, TerminalStream, attach
 
 _GATE_SECONDS: Final = 0.5  # from the runtime's start to the program; who looks on may mistake it
 _LEAST_POLL_SECONDS: Final = 0.002
@@ -46,6 +46,8 @@ class Process(ProcessTask):
         args: the program and its arguments, a tuple of str.
         pid: its pid on the host; None before it is made, or if it couldn't be verified.
     """
+
+    _log_name: str | None = None
 
     @property
     def stdin(self) -> InputStream | None:
@@ -259,18 +261,30 @@ class Process(ProcessTask):
         self._require_alive()
         self._streams.close_stdin()
 
-    def logs(self, *, follow: bool = False, since: Since = None, tail: int | None = None) -> Logs:
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: Since = None,
+        until: Since = None,
+        tail: int | None = None,
+        after: str | None = None,
+    ) -> Logs:
         """Read its log: an async iterator of `LogRecord`, the oldest first.
 
         Args:
             follow: wait for more, across rotations, until it has ended and all was read. If
                 somebody else still holds its output then, that is ``deadlines.drain`` later.
-            since: a `datetime.datetime` (one without a zone is local time) or seconds since
-                1970; older ones are left out.
-            tail: begin with the last so many.
+            since: a `datetime.datetime` (one without a zone is local time), seconds since 1970, or
+                nanoseconds, as an int of 10**12 or more; older ones are left out.
+            until: the same; later ones are left out. Following ends at that time.
+            tail: begin with the last so many lines, in however many records each is.
+            after: begin behind the record that has this `LogRecord.cursor`, whoever read it and
+                when. `Logs.gaps` tells whether something that came next is lost.
 
         Raises:
-            InvalidValue: its output doesn't go to a log, or an argument can't work.
+            InvalidValue: its output doesn't go to a log, or an argument can't work; or a later
+                process of the same id has a log by now.
             ContainerNotFound: its container was deleted, and its log with it.
         """
         specs = (self.record.stdout, self.record.stderr)
@@ -283,15 +297,34 @@ class Process(ProcessTask):
             raise ContainerNotFound(
                 "it was deleted, and its logs with it", container=self.container
             )
+        if not self._has_log():
+            raise InvalidValue(
+                f"the log of {self.container}/{self.id} is that of a later process of this id"
+            )
         return Logs(
             self._layout.output_log(),
-            is_there=self.has_container,
+            index=self._layout.log_index(),
+            is_there=self._has_log,
             follow=follow,
             since=since,
+            until=until,
             tail=tail,
+            after=after,
             is_complete=self.is_output_complete,
             wait_complete=self.wait_output_complete,
         )
+
+    def note_log(self) -> None:
+        """Take note of which log is its own: a later process of the same id has another one."""
+        index = LogIndex.read(self._layout.log_index())
+        self._log_name = None if index is None else index.name
+
+    def _has_log(self) -> bool:
+        """Whether its container is there, and its log is its own."""
+        if self._log_name is None or not self.has_container():
+            return self.has_container()
+        index = LogIndex.read(self._layout.log_index())
+        return index is not None and index.name == self._log_name
 
     def _require_alive(self) -> None:
         if self.has_ended():

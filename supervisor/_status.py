@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import enum
 import signal as _signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import attrs
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(at_ns: int) -> datetime:
+    """Return the microsecond, in UTC, in which CLOCK_REALTIME was ``at_ns``: never a later one."""
+    return EPOCH + timedelta(microseconds=at_ns // 1000)
 
 
 class Cause(enum.Enum):
@@ -58,8 +65,8 @@ class ExitStatus:
 
     @property
     def at(self) -> datetime | None:
-        """When it ended, in UTC (microseconds; ``at_ns`` has the rest), or None."""
-        return None if self.at_ns is None else datetime.fromtimestamp(self.at_ns / 1e9, UTC)
+        """When it ended, in UTC: its microsecond; ``at_ns`` has the rest. Or None."""
+        return None if self.at_ns is None else moment(self.at_ns)
 
     @property
     def returncode(self) -> int:

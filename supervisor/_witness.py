@@ -12,13 +12,13 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
 import attrs
 
 from ._lifecycle import State
-from ._status import ExitStatus
+from ._status import ExitStatus, moment
 
 HISTORY_LENGTH: Final = 64
 """How many of a container's last changes are kept."""
@@ -41,7 +41,7 @@ class Change:
     @property
     def at(self) -> datetime:
         """When, in UTC."""
-        return datetime.fromtimestamp(self.at_ns / 1e9, UTC)
+        return moment(self.at_ns)
 
 
 @attrs.frozen(kw_only=True, eq=False)

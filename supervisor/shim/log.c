@@ -33,6 +33,7 @@ enum {
     PIPE_BYTES = 1024 * 1024,
     REST_MS = 100, /* after which the beginning of a line goes out without its end */
     MAX_FILES = 1000,
+    TRIES = 1000,
 };
 
 struct source {
@@ -52,12 +53,17 @@ static struct {
     long long max_bytes;
     int files;
     int fd;
+    long long start;   /* at which byte of the whole this file begins */
     long long written; /* bytes in the file */
     struct source sources[LOG_WATCHED];
     size_t used; /* of `out` */
     time_t second;     /* what `stamp` says */
     char stamp[32];
+    char head[STAMP_SIZE]; /* of the file's first record */
+    dev_t device;
+    ino_t inode;
     bool failing;
+    bool ended; /* its name is a later process's */
 } cri = {.fd = -1, .sources = {{.fd = -1, .name = "stdout", .rest = rests[0]},
                                {.fd = -1, .name = "stderr", .rest = rests[1]}}};
 
@@ -89,8 +95,19 @@ static bool open_file(void) {
         errno = error;
         return false;
     }
+    cri.device = status.st_dev;
+    cri.inode = status.st_ino;
     cri.written = (long long)status.st_size;
+    cri.start -= cri.written; /* more than nothing: it couldn't be moved, and goes on */
     return true;
+}
+
+/* What is written next is the byte of the whole behind the last one; or behind one more, which nobody
+ * can have read, if somebody else has changed the log: so a reader knows that something may be lost. */
+static void leave_file(bool changed) {
+    close_quietly(&cri.fd);
+    cri.start += cri.written + changed;
+    cri.written = 0;
 }
 
 static const char *reason(void) {
@@ -124,14 +141,6 @@ static void cut_half_record(void) {
     cri.written -= size - whole;
 }
 
-void log_open(void) {
-    if (cri.path == NULL) return;
-    check_directory();
-    if (!open_file() && errno == ELOOP)
-        fail(0, "files", "cannot open the log %s: %s", cri.path, reason());
-    if (cri.fd < 0) fail(errno, "files", "cannot open the log %s", cri.path);
-    cut_half_record();
-}
 
 /* A larger pipe means fewer turns for both sides; a user's share of such pipes may be used up. */
 void log_add(int stream, int fd) {
@@ -146,22 +155,6 @@ void log_add(int stream, int fd) {
 static void complain(const char *what) {
     if (!cri.failing) note("error", "cannot %s the log %s: %s", what, cri.path, reason());
     cri.failing = true;
-}
-
-/* A record is in the file as a whole or not at all. */
-static void flush(void) {
-    size_t done = 0;
-    if (cri.used == 0) return;
-    while (cri.fd >= 0 && done < cri.used) {
-        ssize_t n = write(cri.fd, out + done, cri.used - done);
-        if (n < 0) break;
-        done += (size_t)n;
-    }
-    if (done == cri.used) cri.failing = false;
-    else complain("write");
-    if (done < cri.used && cri.fd >= 0 && ftruncate(cri.fd, (off_t)cri.written) == 0) done = 0;
-    cri.written += (long long)done;
-    cri.used = 0;
 }
 
 static void name_file(char name[static PATH_MAX], int number) {
@@ -189,7 +182,8 @@ static bool may_move(const char *name) {
 static void rotate(void) {
     char from[PATH_MAX], to[PATH_MAX];
     int last = 0;
-    close_quietly(&cri.fd);
+    if (cri.ended) return;
+    leave_file(false);
     if (cri.files == 1 && (!may_move(cri.path) || unlink(cri.path) < 0) && errno != ENOENT)
         complain("remove");
     for (name_file(to, 0); last < cri.files - 1 && is_there(to);) name_file(to, ++last);
@@ -200,8 +194,6 @@ static void rotate(void) {
     }
     if (!open_file()) complain("open");
 }
-
-/* ---- records ----------------------------------------------------------------------------- */
 
 static void tell_time(void) {
     struct timespec now;
@@ -215,6 +207,77 @@ static void tell_time(void) {
     snprintf(cri.stamp + 20, sizeof cri.stamp - 20, "%09ldZ", now.tv_nsec);
 }
 
+/* Logs are moved (logrotate) and emptied (its copytruncate) by others: what comes next goes to a file
+ * of our own again, at our name. What they have put there goes the way of the older ones. */
+static void look_again(void) {
+    struct stat named;
+    if (cri.fd < 0) return;
+    bool there = lstat(cri.path, &named) == 0;
+    if (!there && errno != ENOENT) return;
+    if (there && named.st_dev == cri.device && named.st_ino == cri.inode) {
+        bool cut = named.st_size < cri.written;
+        if (cut) cri.start += cri.written - named.st_size + 1;
+        cri.written = (long long)named.st_size;
+        if (cut && cri.written > 0) rotate();
+        return;
+    }
+    leave_file(true);
+    cri.ended = !index_stands();
+    if (cri.ended) return;
+    if (!open_file()) complain("open");
+    else if (cri.written > 0) rotate();
+}
+
+/* By its first record's time a file is known: no two have the same. */
+static void begin_file(void) {
+    for (int tries = 0; tries < TRIES && memcmp(out, cri.head, STAMP_SIZE) == 0; tries++) {
+        tell_time();
+        memcpy(out, cri.stamp, STAMP_SIZE);
+    }
+    memcpy(cri.head, out, STAMP_SIZE);
+    index_note(cri.start, cri.head);
+}
+
+/* A record is in the file as a whole or not at all. */
+static void flush(void) {
+    size_t done = 0;
+    look_again();
+    if (cri.used == 0) return;
+    if (cri.fd >= 0 && cri.written == 0) begin_file();
+    while (cri.fd >= 0 && done < cri.used) {
+        ssize_t n = write(cri.fd, out + done, cri.used - done);
+        if (n < 0) break;
+        done += (size_t)n;
+    }
+    if (done == cri.used) cri.failing = false;
+    else if (!cri.ended) complain("write");
+    if (done < cri.used && cri.fd >= 0 && ftruncate(cri.fd, (off_t)cri.written) == 0) done = 0;
+    cri.written += (long long)done;
+    cri.used = 0;
+}
+
+/* With an index, what is there is an earlier process's of the same id: it goes the way of older files,
+ * or the log would be nobody's. */
+void log_open(void) {
+    if (cri.path == NULL) {
+        if (index_wanted()) fail(0, "options", "an index needs --log");
+        return;
+    }
+    check_directory();
+    if (!open_file() && errno == ELOOP)
+        fail(0, "files", "cannot open the log %s: %s", cri.path, reason());
+    if (cri.fd < 0) fail(errno, "files", "cannot open the log %s", cri.path);
+    cut_half_record();
+    if (index_wanted() && cri.written > 0) rotate();
+    if (index_wanted() && (cri.fd < 0 || cri.written > 0))
+        fail(errno, "files", "the log %s can't be begun anew", cri.path);
+    cri.start = 0;
+    tell_time();
+    index_open(cri.files, cri.stamp);
+}
+
+/* ---- records ----------------------------------------------------------------------------- */
+
 static bool fits(size_t bytes) {
     return cri.fd >= 0 && cri.written + (long long)bytes <= cri.max_bytes;
 }
@@ -222,10 +285,15 @@ static bool fits(size_t bytes) {
 /* A flush that fails makes room too: look again behind it, or a full disk would rotate all away. */
 static void emit(const struct source *source, char tag, const char *content, size_t length) {
     char head[64];
+    if (cri.ended) return;
     size_t size = (size_t)snprintf(head, sizeof head, "%s %s %c ", cri.stamp, source->name, tag);
     size_t record = size + length + 1;
     if (cri.used + record > sizeof out || !fits(cri.used + record)) flush();
-    if (!fits(cri.used + record)) rotate();
+    if (!fits(cri.used + record)) {
+        rotate();
+        tell_time(); /* no other file begins with this time */
+        memcpy(head, cri.stamp, STAMP_SIZE);
+    }
     if (!fits(cri.used + record)) return;
     char *at = out + cri.used;
     memcpy(at, head, size);

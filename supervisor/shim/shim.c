@@ -134,6 +134,7 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--null") == 0) shim.null = descriptor(option, *at);
         else if (strcmp(option, "--oom-score-adj") == 0) set_oom_score(*at);
         else if (strcmp(option, "--log") == 0) log_configure(*at);
+        else if (strcmp(option, "--log-index") == 0) index_configure(*at);
         else if (strcmp(option, "--terminal") == 0) terminal_configure(*at);
         else if (strcmp(option, "--layer") == 0) layer_configure(*at);
         else if (strcmp(option, "--lower") == 0) layer_lower(*at);
@@ -147,8 +148,9 @@ static void parse_options(char **at) {
     }
     if (*at == NULL || at[1] == NULL)
         fail(0, "options", "usage: supervisor-shim [--directory PATH] [--leash PIPE:PIDFD] "
-                           "[--program FD] [--give FD] [--init-status N] [--null FD] [--log MAX_BYTES:FILES:PATH] "
-                           "[--terminal FD] [--oom-score-adj N] "
+                           "[--program FD] [--give FD] [--init-status N] [--null FD] "
+                           "[--log MAX_BYTES:FILES:PATH] "
+                           "[--log-index PATH] [--terminal FD] [--oom-score-adj N] "
                            "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
                            "[--cgroup PROCS | --own-cgroup PROCS]... "
                            "[--target PATH] [--lower-uids LINES --lower-gids LINES] "

@@ -52,6 +52,16 @@ void fresh_scheduling(void); /* between vfork and exec: system calls only */
 void fresh_keyring(void);    /* there, too */
 void fresh_oom_score(const char *score);
 
+/* ---- index.c: where in the whole of a log each of its files begins -------------------------- */
+
+enum { STAMP_SIZE = 30 }; /* 2026-01-31T12:34:56.123456789Z */
+
+void index_configure(const char *spec);
+bool index_wanted(void);
+void index_open(int files, const char *stamp);
+void index_note(long long start, const char *stamp); /* a file's first byte, and first record */
+bool index_stands(void); /* false: the log's name is another process's by now */
+
 /* ---- log.c: output streams into a file, in the CRI format -------------------------------- */
 
 enum { LOG_WATCHED = 2 };

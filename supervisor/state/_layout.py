@@ -95,6 +95,11 @@ class ContainerLayout:
         return f"{self.path}/logs"
 
     @property
+    def log_indexes(self) -> str:
+        """The directory of their indexes."""
+        return f"{self.path}/.log-index"
+
+    @property
     def runs(self) -> str:
         """The directory of the results of earlier runs."""
         return f"{self.path}/runs"
@@ -139,7 +144,7 @@ class ContainerLayout:
 
     def inner_directories(self) -> list[str]:
         """Return the paths at which it has directories of ours, existing or not."""
-        return [self.init.path, self.bundle, self.logs, self.runs]
+        return [self.init.path, self.bundle, self.logs, self.log_indexes, self.runs]
 
 
 @attrs.frozen
@@ -245,6 +250,10 @@ class ProcessLayout:
     def output_log(self) -> str:
         """The file that its output is logged to; rotated ones are called ``.1``, ``.2``, ..."""
         return join(dirname(self.path), "logs", f"{self.id}.log")
+
+    def log_index(self) -> str:
+        """The file that says where in the whole of it each of its log's files begins."""
+        return join(dirname(self.path), ".log-index", self.id)
 
     @property
     def terminal(self) -> str:

@@ -9,7 +9,9 @@
     _streams     fifos as Trio streams
     _console     the socket over which a runtime sends a terminal
     _terminal    attaching to a terminal
-    _records     the records of a log, in order, across rotation
+    _records     the records of a log
+    _log_index   where they stand in the whole of it
+    _log_files   its files, in order, across rotation
 """
 
 from ._console import Console, console
@@ -25,9 +27,11 @@ from ._kinds import (
     TerminalSize,
     terminal_size,
 )
+from ._log_files import LogFiles
+from ._log_index import Cursor, LogIndex, open_own
 from ._null import NullDevice
 from ._plan import Stdio, plan, prepare
-from ._records import LogFiles, LogRecord, open_own, parse_record
+from ._records import LogRecord, parse_record
 from ._streams import Ends, InputStream, OutputStream, Streams
 from ._terminal import TerminalStream, attach
 from ._theirs import files_made, opened
@@ -38,11 +42,13 @@ __all__ = [
     "PIPE",
     "STDOUT",
     "Console",
+    "Cursor",
     "Ends",
     "Fifo",
     "InputStream",
     "LogFile",
     "LogFiles",
+    "LogIndex",
     "LogRecord",
     "NullDevice",
     "OutputStream",

@@ -45,6 +45,7 @@ class Stdio:
         directory: the process directory: the fifos in it are ours to make.
         log: the log's bounds, or None.
         log_path: the log's file.
+        log_index: the file of its index.
         terminal: the terminal's initial size, or None.
         given: a descriptor that the process gets as its number 3, or None.
         theirs: for each stream a descriptor of what is the caller's, which is copied, or None.
@@ -55,6 +56,7 @@ class Stdio:
     directory: str
     log: LogFile | None = None
     log_path: str = ""
+    log_index: str = ""
     terminal: TerminalSize | None = None
     given: int | None = None
     theirs: tuple[int | None, int | None, int | None] = (None, None, None)
@@ -69,6 +71,7 @@ class Stdio:
             words += ["--null", str(self.null)]
         if self.log is not None:
             words += ["--log", f"{self.log.max_bytes}:{self.log.files}:{self.log_path}"]
+            words += ["--log-index", self.log_index]
         if self.given is not None:
             words += ["--give", str(self.given)]
         return words
@@ -147,6 +150,7 @@ def plan(
         directory=layout.path,
         log=_log(asked),
         log_path=layout.output_log(),
+        log_index=layout.log_index(),
         terminal=size,
     )
 
@@ -166,6 +170,7 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
             _stay_admitted(path)
         if stdio.log is not None:
             _make_log_directory(os.path.dirname(stdio.log_path))
+            _make_log_directory(os.path.dirname(stdio.log_index))
     except OSError as error:
         raise scarcity(error) from error
 

@@ -24,6 +24,7 @@ PARTS = {
         "fresh",
         "idmap",
         "layer",
+        "index",
         "log",
         "told",
         "copy",
