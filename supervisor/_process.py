@@ -66,11 +66,8 @@ class Process(ProcessTask):
 
     @property
     def stdio(self) -> trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None:
-        """Its standard input and output as one stream, if both are PIPEs, as `trio.Process.stdio`."""
-        stdin, stdout = self.stdin, self.stdout
-        if self._stdio is None and stdin is not None and stdout is not None:
-            self._stdio = trio.StapledStream(stdin, stdout)
-        return self._stdio
+        """Its standard input and output as one stream, if both are PIPEs."""
+        return self._streams.stdio
 
     @property
     def terminal(self) -> bool:

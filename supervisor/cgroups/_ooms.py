@@ -173,8 +173,8 @@ class OomWatch:
         """Tell whoever is alive when those that were killed are gone.
 
         The count rises before its victim gets the signal, so the first look comes a moment later.
-        An init hears of its program's end a moment after that has left the cgroup: so does the
-        word.
+        An init hears of its program's end a moment after that has left the cgroup: so the word
+        comes a moment later as well.
         """
         listeners = self._listeners.get(cgroup)
         try:

@@ -51,8 +51,16 @@ class Streams:
         self.stdin: InputStream | None = None
         self.stdout: OutputStream | None = None
         self.stderr: OutputStream | None = None
+        self._both: trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None = None
         self._stdin_holders: list[Descriptor] = []
         self._output_holders: list[Descriptor] = []
+
+    @property
+    def stdio(self) -> trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None:
+        """Its input and its output as one stream, if both are PIPE."""
+        if self._both is None and self.stdin is not None and self.stdout is not None:
+            self._both = trio.StapledStream(self.stdin, self.stdout)
+        return self._both
 
     def open(self, *, hold: bool = False, owned: bool = True, adopted: bool = False) -> None:
         """Open the fifos in the process directory; a fifo of the caller's own is the caller's.

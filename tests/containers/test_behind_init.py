@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor import PIPE, Cause, Container, ExitStatus, Source
+from supervisor import (
+    PIPE,
+    Cause,
+    Container,
+    ExitStatus,
+    ProgramNotExecutable,
+    ProgramNotFound,
+    Source,
+)
 from supervisor.oci._init import telling
 from supervisor.state import read_exit_status, read_refused
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -122,7 +130,9 @@ async def test_what_cannot_be_run_is_on_record(
             [("/no/such", errno.ENOENT, 127), ("/etc", errno.EACCES, 126)]
         ):
             async with await sup.create(f"a{n}", bundle(program, init=True)) as box:
-                await box.start()
+                with pytest.raises((ProgramNotFound, ProgramNotExecutable)) as caught:
+                    await box.start()
+                assert caught.value.errno == error
                 assert (await end_of(box)).code == code
                 assert read_refused(str(root / f"a{n}/init/refused")) == error
                 assert box.init.refused() == error

@@ -37,7 +37,7 @@ def outlived(box: Container) -> int:
 async def test_children_are_counted(
     supervisor: OpenSupervisor, bundle: MakeBundle, init: bool
 ) -> None:
-    """One of a shell's child showed nowhere. It stays known to the end, and after."""
+    """An out-of-memory kill of a shell's child showed nowhere. It stays known afterwards."""
     async with supervisor() as sup:
         spec = bundle("sh", "-c", CHILDREN, memory_bytes=16 << 20, init=init)
         async with await sup.create("a", spec, stdin=PIPE, stdout=PIPE) as box:

@@ -182,7 +182,8 @@ def gated(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> Make
     return make
 
 
-WANTED = errand({"args": ["true"], "cwd": "/"}, args=None, env=None, cwd=None, stdin=b"", files={})
+PROCESS = {"args": ["true"], "cwd": "/"}
+WANTED = errand({"process": PROCESS}, args=None, env=None, cwd=None, stdin=b"", files={})
 
 
 @pytest.mark.runtimes("fake")
