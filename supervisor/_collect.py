@@ -326,7 +326,8 @@ async def end_process(
             with shielded(process.deadlines.kill):
                 await process.wait()
         process.abandon_streams()
-    return stubborn(process, GRACE_SECONDS, asked=deliver_cancel is None) if killed else None
+    how = "SIGTERM" if deliver_cancel is None else "deliver_cancel"
+    return stubborn(process, GRACE_SECONDS, how) if killed else None
 
 
 async def deliver(
@@ -355,13 +356,12 @@ async def deliver(
         raise raised.pop()
 
 
-def stubborn(process: Process, seconds: float, *, asked: bool) -> RuntimeWarning:
+def stubborn(process: Process, seconds: float, how: str) -> RuntimeWarning:
     """Return what to say of a program that didn't end when it was asked to, and was killed."""
-    how = "SIGTERM" if asked else "deliver_cancel"
     return RuntimeWarning(
-        f"the program {process.args[0]!r} ({process.container}/{process.id}) went on for "
-        f"{seconds:g} seconds after {how}, and was killed. As pid 1 it hears only what it has a "
-        "handler for: a bundle with init=True helps, or another deliver_cancel"
+        f"the program {process.args[0]!r} ({process.container}/{process.id}) ignored {how} for "
+        f"{seconds:g} seconds, and was killed. As pid 1 it hears only what it has a handler for: "
+        "a bundle with init=True helps, or another deliver_cancel"
     )
 
 

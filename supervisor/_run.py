@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
 import trio
@@ -169,4 +170,5 @@ async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeW
         return None
     with contextlib.suppress(ProcessEnded):
         box.kill()
-    return stubborn(box.init, grace, asked=deliver_cancel is None)
+    how = signal.Signals(box.stop_signal).name if deliver_cancel is None else "deliver_cancel"
+    return stubborn(box.init, grace, how)

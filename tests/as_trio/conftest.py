@@ -1,7 +1,8 @@
-"""Programs in containers, run by the words of `trio.run_process` and `trio.lowlevel.open_process`."""
+"""Programs in containers, run by the words of `trio.run_process` and `open_process`."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -104,8 +105,6 @@ def _alone(sup: Supervisor, made: Callable[[list[str]], Any]) -> Programs:
 
 async def _end(process: Process) -> None:
     with trio.CancelScope(shield=True):
-        try:
+        with contextlib.suppress(ProcessEnded):
             process.kill()
-        except ProcessEnded:
-            pass
         await process.wait()

@@ -137,7 +137,7 @@ async def test_many_wait(programs: Opened) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])
 async def test_signals(programs: Opened, kind: str, number: signal.Signals) -> None:
-    """`returncode` is -N. A pid 1 gets what it has a handler for, and SIGKILL: man 7 pid_namespaces."""
+    """`returncode` is -N. A pid 1 gets only what it has a handler for, and SIGKILL."""
     deaf = kind == "init" and number != signal.SIGKILL
     async with programs() as run, run.open(SLEEP) as process:
         if kind == "behind an init":

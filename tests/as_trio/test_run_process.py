@@ -102,7 +102,7 @@ async def test_check(programs: Opened) -> None:
 
 
 async def test_started(programs: Opened) -> None:
-    """`nursery.start` gives the process as soon as it runs, with its streams, which are the caller's."""
+    """`nursery.start` gives the process as soon as it runs, with its streams."""
     async with programs() as run, trio.open_nursery() as nursery:
         process = await nursery.start(
             partial(
@@ -137,18 +137,23 @@ async def test_cancelled(programs: Opened) -> None:
 
 async def test_cancelled_and_deaf(programs: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some seconds later it is killed, and that is warned of."""
-    monkeypatch.setattr("supervisor._run.STOP_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("supervisor._end.STOP_GRACE_SECONDS", 0.2)
     monkeypatch.setattr("supervisor._collect.GRACE_SECONDS", 0.2)
-    with pytest.warns(RuntimeWarning, match="ignored SIGTERM"):
+
+    async def cancelled() -> Process:
         async with programs() as run, trio.open_nursery() as nursery:
-            process = await nursery.start(partial(run.run, DEAF, stdout=PIPE))
+            process: Process = await nursery.start(partial(run.run, DEAF, stdout=PIPE))
             await _said(process)
             nursery.cancel_scope.cancel()
+        return process
+
+    with pytest.warns(RuntimeWarning, match="ignored SIGTERM"):
+        process = await cancelled()
     assert process.returncode == -signal.SIGKILL
 
 
 async def test_deliver_cancel(programs: Opened) -> None:
-    """A function of the caller's stands in its place, and is cancelled when the program has ended."""
+    """A function of the caller's asks; it is cancelled when the program has ended."""
     went: list[object] = []
 
     async def deliver(process: Process) -> None:

@@ -238,7 +238,7 @@ async def test_cancelled_and_stubborn(
 ) -> None:
     """Who ignores SIGTERM is killed after the grace, with a warning, and nothing is left."""
     monkeypatch.setattr("supervisor._collect.GRACE_SECONDS", 0.3)
-    monkeypatch.setattr("supervisor._run.STOP_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("supervisor._end.STOP_GRACE_SECONDS", 0.3)
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
 
@@ -258,7 +258,7 @@ async def test_cancelled_and_stubborn(
             return started
 
         for inside in (True, False):
-            with pytest.warns(RuntimeWarning, match=r"0\.3 seconds after SIGTERM, and was killed"):
+            with pytest.warns(RuntimeWarning, match=r"ignored SIGTERM for 0\.3 seconds, and"):
                 started = await cancelled(inside)
             assert started.status.signal is signal.SIGKILL
         assert list(sup) == ["a"]
@@ -331,7 +331,7 @@ async def test_deliver_cancel_that_does_nothing(
         run = partial(box.run, ["sleep", "61"])
         if not inside:
             run = partial(run_container, bundle("sleep", "62"), supervisor=sup)
-        with pytest.warns(RuntimeWarning, match=r"0\.2 seconds after deliver_cancel"):
+        with pytest.warns(RuntimeWarning, match=r"ignored deliver_cancel for 0\.2 s"):
             await cancelled_once_it_runs(run, deliver_cancel=deliver)
         assert list(sup) == ["a"]
 
