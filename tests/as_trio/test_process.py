@@ -79,7 +79,10 @@ async def test_one_stream_is_no_stdio(programs: Opened) -> None:
 
 async def test_nobody_reads_any_more(programs: Opened) -> None:
     """A program that writes to a stream that was closed gets SIGPIPE."""
-    async with programs() as run, run.open(["yes"], stdout=PIPE) as process:
+    async with (
+        programs() as run,
+        run.open(["sh", "-c", "while :; do echo y; done"], stdout=PIPE) as process,
+    ):
         assert process.stdout is not None
         assert await process.stdout.receive_some(1) == b"y"
         await process.stdout.aclose()

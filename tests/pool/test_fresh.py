@@ -52,7 +52,7 @@ def spec(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def seen(told: bytes) -> list[str]:
-    """Return what was printed, but for the gate's file, and the descriptors that an init is told."""
+    """Return what was printed, but for the gate's file and an init's descriptors."""
     lines = re.sub(r"--(status|report)\0\d\0", "", told.decode()).splitlines()
     return [line for line in lines if line != "gate" and "/pool-" not in line]
 
