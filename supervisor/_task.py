@@ -22,7 +22,7 @@ from ._host import Host, shielded
 from ._launch import launch_process
 from ._pidfd import PidFd
 from ._points import Point
-from ._status import Cause, ExitStatus
+from ._status import Cause, ExitStatus, Source
 from ._verdict import Remains
 from ._within import within
 from .cgroups import Steps, T, finish
@@ -460,11 +460,12 @@ class ProcessTask:
     def _by_tiny_init(self, status: ExitStatus) -> bool:
         """Whether it is the init of ``init=True`` that means a SIGKILL by an exit code.
 
-        It does where it couldn't tell its shim: with a runtime that hands on no descriptors,
-        restored from a checkpoint, and in containers of an earlier version.
+        It does where it couldn't tell its shim: where that was killed, with a runtime that hands on
+        no descriptors, restored from a checkpoint, and in containers of an earlier version.
         """
-        mute = self.args[: len(INIT_ARGS)] == INIT_ARGS and not self.record.init_tells
-        return mute and status.code == 128 + signal.SIGKILL
+        told = self.record.init_tells and status.source is Source.SHIM
+        behind = self.args[: len(INIT_ARGS)] == INIT_ARGS and not told
+        return behind and status.code == 128 + signal.SIGKILL
 
     def refused(self) -> int | None:
         """Return why its init couldn't run the program, the system's error number; None if it did.

@@ -70,8 +70,7 @@ class OomWatch:
     async def run(self) -> None:
         """Go on until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._look_at_fresh, nursery)
-            await trio.sleep_forever()
+            await self._look_at_fresh(nursery)
 
     def close(self) -> None:
         """Close its descriptors, when nothing is watched any more."""

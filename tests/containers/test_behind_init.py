@@ -192,6 +192,7 @@ async def test_the_end_of_input_is_heard(supervisor: OpenSupervisor, bundle: Mak
         ("echo exec 2 > /proc/1/fd/3; echo end 0 > /proc/1/fd/3; kill -TERM $$", {143}),
         ("echo -n end 1 > /proc/1/fd/3; kill -TERM $$", {143}),
         ("cat /dev/zero > /proc/1/fd/3 & sleep 0.2; kill -TERM $$", {143}),
+        ("(yes '' | head -c 4089; echo end 11) > /proc/1/fd/3; exit 0", {0}),
         ("exec 9</proc/1/fd/3; kill -TERM $$", {143}),
     ],
 )
