@@ -390,7 +390,7 @@ async def _adopt_locked_exec(
             found.close()
         else:
             await _give_up(recovery.host, found)
-            end_unreported(core, layout)
+            await end_unreported(core, layout)
             remove_directory(layout.path)
         return False
     process = core.new_process(layout, record, owned=lock is not None)

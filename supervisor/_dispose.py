@@ -12,16 +12,26 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import attrs
+import trio
 
 from ._claim import is_ours
-from ._errors import CleanupIncomplete, RuntimeTimeout, StateCorrupt, SupervisorError, scarcity
+from ._errors import (
+    CleanupIncomplete,
+    InfrastructureError,
+    RuntimeTimeout,
+    StateCorrupt,
+    SupervisorError,
+    scarcity,
+)
 from ._forks import forked
 from ._host import Host, shielded
 from ._make import NEW
 from ._points import Point
 from ._syscall import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from ._wards import is_left_to_us
 from ._within import within
 from .oci import Caller, call, fresh_log, read_config
 from .shim import RELEASE, Shim, send_line
@@ -29,15 +39,19 @@ from .state import (
     ContainerLayout,
     ContainerRecord,
     Lock,
+    ProcessLayout,
     distrust_directory,
     give_back,
     held,
+    read_pid,
+    read_shim,
 )
 
 logger = logging.getLogger("supervisor")
 
 DELETED = ".deleted-"
 _SHARE = 2 / 3
+_POLL_SECONDS = 0.002
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -74,6 +88,10 @@ async def dispose(host: Host, estate: Estate) -> None:
             await _forget_in_runtime(host, estate, failed)
             host.reach(Point.FORGOTTEN)
         await _empty_cgroup(host, estate, failed)
+        for process in estate.layout.processes():
+            await end_left(host, process)
+        with within(host.deadlines.shim):
+            await host.wards.end(estate.layout.path)
         host.reach(Point.CGROUP_REMOVED)
         if not failed:
             with _noted(failed):
@@ -262,6 +280,22 @@ async def _forget_without_runtime(host: Host, estate: Estate, error: Exception) 
     return True
 
 
+async def end_left(host: Host, layout: ProcessLayout) -> None:
+    """Reap what a process directory names, if its shim was killed and it was left to us.
+
+    The shim may have been killed before its report. What was killed just now may need a moment.
+    """
+    with contextlib.suppress(StateCorrupt, InfrastructureError):
+        pid, shim = read_pid(layout.pid), read_shim(layout.shim)
+        if pid is None or shim is None or not is_left_to_us() or held(layout.shim):
+            return
+        with within(host.deadlines.shim):
+            while host.wards.is_ending(pid, since=shim[1]):
+                host.wards.add(layout.path, pid, since=shim[1])
+                await host.wards.end(layout.path)
+                await trio.sleep(_POLL_SECONDS)
+
+
 def _is_known(record: ContainerRecord) -> bool:
     """Whether the runtime keeps something of a container."""
     return os.path.lexists(os.path.join(record.runtime_root, record.id))
@@ -285,7 +319,13 @@ async def _empty_cgroup(host: Host, estate: Estate, failed: list[str]) -> None:
     if estate.record.cgroup is None:
         return
     with _noted(failed):
+        look_for_wards(host, estate.layout, estate.record.cgroup)
         await host.hierarchies.remove(estate.record.cgroup)
+
+
+def look_for_wards(host: Host, layout: ContainerLayout, cgroup: str) -> None:
+    """Take note of those in a cgroup that were left to us, before they are killed."""
+    host.wards.look(layout.path, partial(host.hierarchies.members, cgroup))
 
 
 async def _await_shims(host: Host, layout: ContainerLayout) -> None:

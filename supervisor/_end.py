@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from ._core import Core
-from ._dispose import Estate, dispose, incomplete
+from ._dispose import Estate, dispose, incomplete, look_for_wards
 from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded, SupervisorError
 from ._evidence import kill_found
 from ._host import shielded
@@ -199,6 +199,8 @@ def kill(core: Core) -> None:
     core.host.opener.require(core.record.id)
     if core.current() is State.DELETED:
         raise ProcessEnded("it was deleted", container=core.record.id)
+    if core.record.cgroup is not None and core.stands():
+        look_for_wards(core.host, core.layout, core.record.cgroup)
     try:
         core.init.send_signal(signal.SIGKILL)
     finally:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import trio
 
 from ._core import Core
-from ._dispose import remove_directory
+from ._dispose import end_left, remove_directory
 from ._errors import GateFailed, IllegalTransition, RuntimeFailed, StateCorrupt, TooManyFiles
 from ._host import shielded
 from ._lifecycle import Event
@@ -99,7 +99,7 @@ async def _launch(
             )
         process.note_log()
     except BaseException:
-        end_unreported(core, layout)
+        await end_unreported(core, layout)
         remove_directory(layout.path)
         raise
     return process
@@ -122,14 +122,25 @@ def _require_thawed(core: Core) -> None:
         )
 
 
-def end_unreported(core: Core, layout: ProcessLayout) -> None:
+async def end_unreported(core: Core, layout: ProcessLayout) -> None:
     """Kill the program of an exec that failed, in case its shim was killed before it could.
+
+    Where we are a subreaper it was left to us then: it is reaped, else init couldn't end.
+    """
+    if core.host.opener.elsewhere():
+        return
+    _kill_unreported(core, layout)
+    with shielded(core.host.deadlines.kill):
+        await core.host.wards.end(layout.path)
+        await end_left(core.host, layout)
+
+
+def _kill_unreported(core: Core, layout: ProcessLayout) -> None:
+    """Kill it, if it is certain which one it is.
 
     The number in the file proves nothing by itself, so only a process that is in the container's
     own cgroup, and isn't its init, is touched.
     """
-    if core.host.opener.elsewhere():
-        return
     with contextlib.suppress(StateCorrupt, TooManyFiles):
         pid = read_pid(layout.pid)
         process = None if pid is None else PidFd.open(pid)
@@ -139,6 +150,8 @@ def end_unreported(core: Core, layout: ProcessLayout) -> None:
         strange = cgroup is None or not core.host.hierarchies.holds(cgroup, process.pid)
         if not strange and process.pid != core.init.pid:
             process.kill()
+            core.host.wards.keep(layout.path, process)
+            return
         process.close()
 
 

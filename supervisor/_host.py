@@ -12,6 +12,7 @@ from ._errors import SupervisorClosed
 from ._forks import Opener
 from ._patrol import Patrol
 from ._points import Reach, pass_by
+from ._wards import Wards
 from ._within import Limit, within
 from .cgroups import Hierarchies, OomWatch
 from .oci import MountTable, SealedPrograms
@@ -35,6 +36,7 @@ class Host:
         apart: by what files a shim gets into a cgroup of its own (see `group_apart`).
         null: the null device that containers get.
         mounts: what is mounted on this machine.
+        wards: what killed shims have left to us.
         reach: called at each `Point`.
         tether: path of the program by which runtimes that are called for leashed containers die
             with us; None if we hold no leash.
@@ -53,6 +55,7 @@ class Host:
     programs: SealedPrograms
     null: NullDevice
     mounts: MountTable
+    wards: Wards
     apart: Sequence[str] = ()
     reach: Reach = pass_by
     tether: str | None = None

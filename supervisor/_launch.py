@@ -81,6 +81,8 @@ async def launch_process(
         leash=leash,
         program=host.programs.open(command[0]),
     )
+    host.wards.launched(shim.pid)
+    shim.wards = host.wards
     host.reach(Point.LAUNCHED)
     seconds = host.deadlines.create
     report = None

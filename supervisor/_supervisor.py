@@ -43,6 +43,7 @@ from ._patrol import Patrol
 from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
 from ._root import durable_root, shared_runtime_root
+from ._wards import Wards, reap_let_go
 from ._witness import waiting
 from .cgroups import Hierarchies, OomWatch, group_apart
 from .oci import (
@@ -586,6 +587,9 @@ async def open_supervisor(
         programs = stack.enter_context(contextlib.closing(SealedPrograms()))
         null = stack.enter_context(contextlib.closing(NullDevice()))
         mounts = stack.enter_context(contextlib.closing(MountTable()))
+        wards = stack.enter_context(contextlib.closing(Wards()))
+        stack.callback(reap_let_go)
+        reap_let_go()
         hierarchies = Hierarchies.discover()
         ooms = stack.enter_context(contextlib.closing(OomWatch(hierarchies)))
         apart = await stack.enter_async_context(group_apart(hierarchies, cgroup_parent))
@@ -612,6 +616,7 @@ async def open_supervisor(
             programs=programs,
             null=null,
             mounts=mounts,
+            wards=wards,
             reach=reach,
             tether=None if held is None else find_binary("supervisor-tether"),
         )

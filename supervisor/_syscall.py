@@ -11,6 +11,7 @@ from functools import cache
 OPEN_TREE = 428
 MOUNT_SETATTR = 442
 _OPENAT2 = 437
+_PR_GET_CHILD_SUBREAPER = 37
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -51,6 +52,13 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
     """
     how = _HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
     return syscall(_OPENAT2, directory, os.fsencode(path), how, ctypes.c_size_t(_HOW.size))
+
+
+def is_subreaper() -> bool:
+    """Whether orphans among our descendants become our children (man 2 prctl)."""
+    told = ctypes.c_int()
+    _libc().prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(told), 0, 0, 0)
+    return bool(told.value)
 
 
 @cache

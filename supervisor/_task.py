@@ -317,6 +317,8 @@ class ProcessTask:
     def take(self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None) -> None:
         """Take over the descriptors of a process that runs: the task closes them."""
         self._process, self._shim = process, shim
+        self._host.wards.launched(shim.pid)
+        shim.wards = self._host.wards
         self._exit = exit or self._exit
         self.pid = None if process is None else process.pid
 

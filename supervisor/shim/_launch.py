@@ -14,6 +14,7 @@ import trio
 from .._errors import ShimNotFound, StateCorrupt
 from .._forks import forked
 from .._pidfd import PidFd
+from .._wards import Wards, let_go
 from .._within import within
 from ..state import ProcessLayout, held, lifted_pipe, read_shim, scarce
 from ._fifos import send_line, signal_line
@@ -74,11 +75,15 @@ class Shim:
 
     Its ``shim`` file is locked for as long as it lives. Where its pid can't be verified it has
     no descriptor: then it can be waited for, but never signalled.
+
+    Attributes:
+        wards: take what it leaves to us, if it was killed.
     """
 
     def __init__(self, layout: ProcessLayout, process: PidFd | None) -> None:
         self._layout = layout
         self._process = process
+        self.wards: Wards | None = None
 
     @classmethod
     def adopt(cls, layout: ProcessLayout) -> Shim:
@@ -129,9 +134,16 @@ class Shim:
                 self._process.send_signal(signal.SIGTERM)
                 self._process.send_signal(signal.SIGINT)
         with within(seconds):
-            await self.wait_gone()
+            await self._wait_undone()
             return
         self.kill()
+        await self._wait_undone()
+
+    async def _wait_undone(self) -> None:
+        """Return when it is gone, and what it left to us, if it was killed, with it."""
+        if self._process is not None and self.wards is not None:
+            await self._process.wait_ended()
+            await self.wards.end_session(self._layout.path, self._process.pid)
         await self.wait_gone()
 
     def kill(self) -> None:
@@ -143,6 +155,8 @@ class Shim:
         """Return when the shim has ended; reap it if it is our child."""
         if self._process is not None:
             await self._process.wait_ended()
+            if self.wards is not None:
+                self.wards.ended(self._layout.path, self._process.pid)
             self._process.reap()
             return
         while held(self._layout.shim):
@@ -151,6 +165,8 @@ class Shim:
     def close(self) -> None:
         """Let go of it; a running shim runs on."""
         if self._process is not None:
+            if not self._process.ended():
+                let_go(self._process)
             self._process.reap()
             self._process.close()
 
