@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -30,10 +31,18 @@
 #define SYS_close_range 436
 #endif
 
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
 #ifndef PATIENCE_MS /* the tests have less */
 #define PATIENCE_MS 10000
 #endif
 
+enum { CHILDREN_SIZE = 4096 };
 enum { MAX_WORDS = 256, FILE_SIZE = 64 * 1024, STEP_MS = 5, REMOVALS = 100 };
 enum { LAST_SIGNAL = 64, DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY, ROOT_MODE = 0711, UMASK = 022 };
 
@@ -74,6 +83,7 @@ static void execute(char **words) {
     static const unsigned long fallback[8]; /* the kernel's sigaction: SIG_DFL, no flags, no mask */
     sigset_t none;
     sigemptyset(&none);
+    setsid();
     for (int number = 1; number <= LAST_SIGNAL; number++)
         syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -81,12 +91,48 @@ static void execute(char **words) {
     _exit(127);
 }
 
+static bool read_children(pid_t parent, char text[CHILDREN_SIZE]) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, CHILDREN_SIZE - 1);
+    if (fd >= 0) close(fd);
+    text[size < 0 ? 0 : size] = '\0';
+    return size > 0;
+}
+
+/* Each has a space behind it: so one that was cut doesn't. */
+static bool has_number(const char *text, pid_t number) {
+    char *end;
+    for (long one = strtol(text, &end, 10); one > 0; one = strtol(text = end, &end, 10))
+        if (one == number && *end == ' ') return true;
+    return false;
+}
+
+/* Hooks that a runtime waits for. Needs CONFIG_PROC_CHILDREN. A number may be another's by the time that
+ * its descriptor is open: so it must still be among them. */
+static void kill_children(pid_t parent) {
+    char text[CHILDREN_SIZE], again[CHILDREN_SIZE], *end;
+    if (!read_children(parent, text)) return;
+    for (char *at = text; strtol(at, &end, 10) > 0; at = end) {
+        pid_t child = (pid_t)strtol(at, &end, 10);
+        int process = (int)syscall(SYS_pidfd_open, child, 0);
+        if (process < 0) continue;
+        if (read_children(parent, again) && has_number(again, child))
+            syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);
+        close(process);
+    }
+}
+
+/* It leads a session, and so a group that all that it starts is in, as a rule. A runtime that waits for
+ * a hook does the rest of its work when that is killed. */
 static void run_command(char **words) {
     pid_t child = words[0] == NULL ? -1 : fork();
     if (child == 0) execute(words);
     for (int waited = 0; child > 0 && waited < 2 * PATIENCE_MS; waited += STEP_MS) {
         if (waitpid(child, NULL, WNOHANG) != 0) return;
-        if (waited == PATIENCE_MS) kill(child, SIGKILL);
+        if (waited >= PATIENCE_MS) kill_children(child);
+        if (waited >= PATIENCE_MS + PATIENCE_MS / 2) kill(-child, SIGKILL);
         pause_step();
     }
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.state.processes import python
+from tests.support.leaks import wait_for
 
 from .conftest import root_only
 from .keeper import KeeperRig, impatient
@@ -112,6 +113,24 @@ def test_a_command_that_hangs(keeper: KeeperRig, tmp_path: Path) -> None:
     keeper.clean()
     assert (tmp_path / "ran").exists()
     assert not box.exists()
+
+
+@impatient
+def test_a_hook_that_hangs(keeper: KeeperRig, tmp_path: Path) -> None:
+    """What a command waits for is killed first, so that it does the rest; in the end, all of it."""
+    done, told = tmp_path / "done", tmp_path / "told"
+    hook = f"sh -c 'echo $$ >>{told}; exec sleep 54322'"
+    left = f"sh -c 'echo $$ >>{told}; sleep 54322' & trap '' TERM; while :; do sleep 54322; done"
+    keeper.container(
+        "web",
+        ["run", "/bin/sh", "-c", f"{hook}; touch {done}"],
+        ["run", "/bin/sh", "-c", left],
+    )
+    keeper.clean()
+    assert done.exists()
+    pids = [int(line) for line in told.read_text().split()]
+    assert len(pids) == 2
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "they are gone")
 
 
 # ---- removing ------------------------------------------------------------------------------
