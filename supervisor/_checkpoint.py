@@ -59,12 +59,13 @@ async def checkpoint(
             '"direct" for what is to be checkpointed',
             container=core.record.id,
         )
-    image = os.path.realpath(path)
+    image = os.path.abspath(path)
     if os.path.isdir(image) and os.listdir(image):
         raise InvalidValue(f"the checkpoint's directory {image} is not empty")
     if not os.path.isdir(image):
         os.makedirs(image, mode=_MODE, exist_ok=True)
         os.chmod(image, _MODE)  # a umask may take even our own bits
+    image = os.path.realpath(image)
     log = fresh_log(core.layout.init.log("checkpoint"))
     command = core.caller.checkpoint(
         core.record.id,

@@ -394,11 +394,11 @@ def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str
 
 
 def _checkpoint_path(path: str | os.PathLike[str], bundle: Bundle) -> str:
-    image = os.path.realpath(os.fspath(path))
+    image = os.path.abspath(os.fspath(path))
     if wants_layer(bundle.spec):
         raise InvalidValue("a checkpoint doesn't hold the layer that its files were in")
     if wish_of(bundle.spec) is not None:
         raise InvalidValue("a checkpoint can't be restored with other ids: not with userns")
     if not os.path.isdir(image):
         raise InvalidValue(f"there is no checkpoint at {image}")
-    return image
+    return os.path.realpath(image)

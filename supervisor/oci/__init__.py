@@ -21,6 +21,7 @@ Layers of the bundle half, each importing only from those above it::
     _secrets      what of the host isn't for everybody
     _host         the host's programs as a root filesystem
     _spec         compose config.json
+    _hooks        a bundle's hooks, which find the bundle
     _gate         the gate of a pooled container, and what it is told
     _load         read and check config.json
     _submounts    what is mounted inside of a root filesystem

@@ -21,6 +21,7 @@ from ..state._scarcity import scarce
 from ..state._text import check_text
 from ._arguments import Arguments, check_arguments
 from ._directory import MODE, Made, made_directory, remove_owned
+from ._hooks import at_home
 from ._host import HostView, build_view, view_host
 from ._ids import UserNamespace
 from ._init import init_path
@@ -368,6 +369,7 @@ class Bundle:
         spec["root"]["path"] = self._rootfs
         if directory is None:
             return spec
+        spec = at_home(spec, real_path(self.path) or self.path, directory)
         if self._view is not None or self._is_shown(ids):
             spec["root"]["path"] = os.path.join(directory, ROOTFS)
         layer = self.layer(directory)

@@ -32,6 +32,7 @@ PARTS = {
     ),
     "keeper": ("keeper", "cgroup", "groups", "owned", "tree"),
     "tether": ("tether",),
+    "hook": ("hook",),
 }
 SHORT_PATIENCE = ["-DPATIENCE_MS=300"]
 
@@ -44,12 +45,14 @@ class Programs:
         shim: the path of the shim.
         keeper: the path of the keeper.
         tether: the path of the tether.
+        hook: the path of what runs hooks.
         logs: where the sanitizers write to; None for the programs that ship.
     """
 
     shim: str
     keeper: str
     tether: str
+    hook: str
     logs: Path | None = None
 
     @property
