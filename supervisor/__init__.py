@@ -17,7 +17,7 @@ stand before it on its line::
     _unrun                                  why a program couldn't be run
     _start _exec _end _checkpoint _create   the operations on one container
     _container                              a container, as users see it
-    _adopt _discard _recovery _leash        recovery, leash
+    _adopt _discard _recovery _remains _leash      recovery, leash
     _supervisor                             the supervisor and its registry
     _run                                    a container for one run
     _entry _stock _pool                     containers made ahead, for one run each

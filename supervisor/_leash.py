@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Sequence
 import trio
 
 from ._claim import is_shared, proof
-from ._errors import ShimError, scarcity
+from ._errors import ShimError, SupervisorError, scarcity
+from ._forks import forked
 from ._host import shielded
 from ._pidfd import PidFd
+from ._remains import remains, still_there, tell
 from ._root import Root
 from ._temporary import Temporary, paths, unmade
 from .cgroups import Hierarchies
@@ -35,7 +37,8 @@ async def held_leash(root: Root, *, apart: Sequence[str] = ()) -> AsyncIterator[
 
     ``apart`` says by what files the keeper gets into a cgroup of its own.
 
-    At the end of the block the leash is broken, and the keeper has removed what is left.
+    At the end of the block the leash is broken, and the keeper has removed what is left; a warning
+    in the log tells what it couldn't.
 
     Raises:
         ShimNotFound, ShimError, TooManyFiles: there is no keeper, or no descriptor for it.
@@ -45,14 +48,15 @@ async def held_leash(root: Root, *, apart: Sequence[str] = ()) -> AsyncIterator[
         await keeper.wait_ready()
         yield keeper.leash
     finally:
-        await keeper.let_go()
+        await _leave(keeper, root.path, root.fd, apart)
 
 
 @contextlib.asynccontextmanager
 async def ephemeral_root(*, apart: Sequence[str] = ()) -> AsyncIterator[tuple[Root, Leash]]:
     """Hold a leash with a root that goes with us: it is made and removed by the keeper.
 
-    ``apart``: see `held_leash`.
+    ``apart``: see `held_leash`, also for the end of the block. As long as the keeper is at work
+    there, the root stays, since the lists are in it that it works off.
 
     Raises:
         InvalidValue: the place that the environment names can't be used.
@@ -63,8 +67,25 @@ async def ephemeral_root(*, apart: Sequence[str] = ()) -> AsyncIterator[tuple[Ro
     try:
         yield Root(made.path, made.fd), keeper.leash
     finally:
-        await keeper.let_go()
-        made.remove()
+        if await _leave(keeper, made.path, made.fd, apart):
+            made.remove()
+        made.close()
+
+
+async def _leave(keeper: Keeper, root: str, directory: int, apart: Sequence[str]) -> bool:
+    """Break a leash, and say what is left then; return whether no keeper is at work any more."""
+    before = remains(root)
+    ended = await keeper.let_go()
+    if ended and remains(root):  # somebody has killed it, or it was given too little time
+        with contextlib.suppress(SupervisorError, OSError):
+            another = Keeper(root, directory, apart=apart)
+            try:
+                await another.wait_ready()
+            finally:
+                ended = await another.let_go()
+    if not forked():
+        tell(root, still_there(before), at_work=not ended)
+    return ended
 
 
 async def keep_temporary(*, apart: Sequence[str] = ()) -> tuple[Keeper, Temporary]:
@@ -117,6 +138,7 @@ class Keeper:
             apart: by what files the keeper gets into a cgroup of its own.
         """
         binary = find_binary("supervisor-keeper")
+        self._root = root
         with contextlib.ExitStack() as undo, scarce():
             pidfd = lifted(os.pidfd_open(os.getpid()))
             undo.callback(os.close, pidfd)
@@ -165,10 +187,14 @@ class Keeper:
         if self._process is None:
             raise ShimError("the keeper ended at once, or can't be reached: nothing was made")
 
-    async def let_go(self) -> None:
+    async def let_go(self) -> bool:
         """Break the leash, and wait until the keeper has removed what is left.
 
-        It is for us to reap where we are the subreaper, or pid 1, that it was left to.
+        It is for us to reap where we are the subreaper, or pid 1, that it was left to. It is waited
+        for as long as it gets on: each container may take a while.
+
+        Returns:
+            Whether it has ended.
 
         In a forked child nothing is broken, and the keeper isn't its to wait for.
 
@@ -176,9 +202,15 @@ class Keeper:
         """
         for end in self._ends:
             end.close()
-        with shielded(_KEEPER_SECONDS):
-            if self._process is not None:
+        left, before = remains(self._root), None
+        ended = self._process is None
+        while self._process is not None and not ended and left != before:
+            with shielded(_KEEPER_SECONDS):
                 await self._process.wait_ended()
+                ended = True
+            left, before = remains(self._root), left
+        if self._process is not None and not ended and not forked():
+            self._process.reap_later()
         for process in (self._launching, self._process):
             if process is not None:
                 process.reap()
@@ -187,6 +219,7 @@ class Keeper:
             trio.lowlevel.notify_closing(self._life)
             os.close(self._life)
             self._life = -1
+        return ended
 
 
 def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
@@ -197,6 +230,6 @@ def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bund
     if record.cgroup is not None:
         steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
     if bundle.temporary:  # it goes with the program that made it
-        steps.append(["remove", bundle.path])
+        steps.append(["bundle", bundle.path])
     text = "".join("".join(f"{word}\0" for word in step) + "\0" for step in steps)
     return os.fsencode(text)

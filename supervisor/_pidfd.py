@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import struct
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -198,6 +199,17 @@ class PidFd:
                 return told.si_status if told.si_code == os.CLD_EXITED else -told.si_status
         return None
 
+    def reap_later(self) -> None:
+        """Have it reaped when it ends, if it is our child, though nobody waits for it any longer.
+
+        A thread does that: this may be closed, and Trio's run over by then.
+        """
+        with contextlib.suppress(ChildProcessError, OSError):
+            os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            fd = lifted(os.dup(self.fd))
+            name = f"supervisor: the end of process {self.pid}"
+            threading.Thread(target=_reap_at_end, args=[fd], name=name, daemon=True).start()
+
     def wait_status(self) -> int | None:
         """Return the wait status of a process that has been reaped, ours or not.
 
@@ -229,6 +241,12 @@ class PidFd:
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         return next((events for _, events in poll.poll(milliseconds)), 0)
+
+
+def _reap_at_end(fd: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, fd, os.WEXITED)
+    os.close(fd)
 
 
 def _environment() -> dict[str, str]:

@@ -44,6 +44,7 @@
 
 enum { CHILDREN_SIZE = 4096 };
 enum { MAX_WORDS = 256, FILE_SIZE = 64 * 1024, STEP_MS = 5, REMOVALS = 100 };
+enum { LEAST_MS = PATIENCE_MS / 20 + 50 };
 enum { LAST_SIGNAL = 64, DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY, ROOT_MODE = 0711, UMASK = 022 };
 
 static void pause_step(void) {
@@ -87,6 +88,7 @@ static void execute(char **words) {
     for (int number = 1; number <= LAST_SIGNAL; number++)
         syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid(); /* so that its hooks end with it */
     execv(words[0], words);
     _exit(127);
 }
@@ -124,23 +126,43 @@ static void kill_children(pid_t parent) {
     }
 }
 
-/* It leads a session, and so a group that all that it starts is in, as a rule. A runtime that waits for
- * a hook does the rest of its work when that is killed. */
-static void run_command(char **words) {
-    pid_t child = words[0] == NULL ? -1 : fork();
-    if (child == 0) execute(words);
-    for (int waited = 0; child > 0 && waited < 2 * PATIENCE_MS; waited += STEP_MS) {
-        if (waitpid(child, NULL, WNOHANG) != 0) return;
-        if (waited >= PATIENCE_MS) kill_children(child);
-        if (waited >= PATIENCE_MS + PATIENCE_MS / 2) kill(-child, SIGKILL);
+static bool await_child(pid_t child, int patience_ms) {
+    for (; waitpid(child, NULL, WNOHANG) == 0; patience_ms -= STEP_MS) {
+        if (patience_ms <= 0) return false;
         pause_step();
     }
+    return true;
+}
+
+/* A runtime that waits for a hook does the rest of its work when that is killed. */
+static bool await_without_hooks(pid_t child, int patience_ms) {
+    for (; patience_ms > 0; patience_ms -= STEP_MS) {
+        kill_children(child);
+        if (await_child(child, STEP_MS)) return true;
+    }
+    return false;
+}
+
+/* It leads a session, and so a group that all that it starts is in, as a rule. A runtime that hangs will
+ * most likely hang again: after each call that had to be killed the next ones get half of the time, so
+ * that a hundred containers don't take a hundred times as long. */
+static void run_command(char **words) {
+    static int patience_ms = PATIENCE_MS;
+    pid_t child = words[0] == NULL ? -1 : fork();
+    if (child == 0) execute(words);
+    if (child < 0 || await_child(child, patience_ms)) return;
+    if (await_without_hooks(child, patience_ms / 2)) return;
+    patience_ms = patience_ms / 2 > LEAST_MS ? patience_ms / 2 : LEAST_MS;
+    kill(-child, SIGKILL);
+    kill(child, SIGKILL); /* it may not have got as far as its session */
+    await_child(child, PATIENCE_MS);
 }
 
 /* DIRECTORY WORDS COMMAND...: what a runtime knows under our id may be somebody else's. */
 static void run_if(bool (*may)(const char *directory, const char *words), char **words) {
     if (words[0] != NULL && words[1] != NULL && may(words[0], words[1])) run_command(words + 2);
 }
+
 
 static void run_owned(char **words) {
     run_if(is_owned, words);
@@ -171,13 +193,32 @@ static void end(char **words) {
     if (strcmp(words[0], "cgroup") == 0 && words[1] != NULL) end_group(words[1]);
 }
 
+static bool is_over; /* the supervisor's process: while it lives, its bundles are its own */
+static bool occupied; /* by what no SIGKILL ends */
+
+static void clean_group(const char *path) {
+    struct stat status;
+    remove_group(path, PATIENCE_MS);
+    if (lstat(path, &status) == 0 || errno != ENOENT) occupied = true;
+}
+
 static void clean(char **words) {
     if (strcmp(words[0], "run") == 0) run_command(words + 1);
     else if (strcmp(words[0], "owned") == 0) run_owned(words + 1);
     else if (strcmp(words[0], "private") == 0) run_if(is_nobody_elses, words + 1);
     else if (words[1] == NULL) return;
-    else if (strcmp(words[0], "cgroup") == 0) remove_group(words[1], PATIENCE_MS);
+    else if (strcmp(words[0], "cgroup") == 0) clean_group(words[1]);
     else if (strcmp(words[0], "remove") == 0) remove_path(words[1]);
+    else if (strcmp(words[0], "bundle") == 0 && is_over) remove_path(words[1]);
+}
+
+/* What the runtime couldn't delete, when nothing runs in its cgroups any more: kept, it would keep the
+ * id taken. */
+static void forget(char **words) {
+    bool owned = strcmp(words[0], "owned") == 0, private = strcmp(words[0], "private") == 0;
+    if ((!owned && !private) || words[1] == NULL || words[2] == NULL) return;
+    if (owned ? is_owned(words[1], words[2]) : is_nobody_elses(words[1], words[2]))
+        remove_path(words[1]);
 }
 
 /* Words end with a NUL, a record with an empty word. One that is too long or cut is left out:
@@ -227,7 +268,9 @@ static void clean_container(int root, const char *name, int container) {
     text[size] = '\0';
     work_off(text, (size_t)size, end);
     for_each(container, await_shim, NULL);
+    occupied = false;
     work_off(text, (size_t)size, clean);
+    if (!occupied) work_off(text, (size_t)size, forget);
     remove_directory(root, name, container);
 }
 
@@ -353,6 +396,7 @@ int main(int argc, char **argv) {
     if (error != 0) return 1;
     for (size_t i = 0; i < cgroup_count(); i++) cgroup_enter(i); /* where that can't be, it stays */
     while (poll(leash, 2, -1) <= 0) continue;
+    is_over = poll(leash + 1, 1, 0) > 0;
     for_each(given[ROOT], clean_entry, NULL);
     if (root_is_ours) remove_root(given[ROOT], argv[2]);
     /* A supervisor that lives removes them itself, when we have gone. */

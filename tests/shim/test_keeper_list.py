@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.support.leaks import wait_for
 
 from .conftest import root_only
 from .keeper import KeeperRig, impatient
+from .leash import Break, Leash, breaks
 from .rig import SLEEP
 
 
@@ -204,3 +207,59 @@ def test_what_somebody_creates_is_left_with_few_descriptors(
         assert keeper.wait_gone() == 0
         assert begun.exists()
         other.communicate("\n")
+
+
+# ---- what hangs, and what is left ------------------------------------------------------------
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended; it is reaped if it was left to us."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    return not os.path.exists(f"/proc/{pid}")
+
+
+@impatient
+def test_many_commands_that_hang(keeper: KeeperRig, tmp_path: Path) -> None:
+    """They don't take as long each; and what they have started ends with them."""
+    begun = time.monotonic()
+    pids = tmp_path / "pids"
+    script = f"sleep 1000 & echo $! >>{pids}; wait"
+    for number in range(20):
+        keeper.container(f"box{number}", ["run", "/bin/sh", "-c", script])
+    keeper.clean("remove-root")
+    assert not keeper.root.exists()
+    assert time.monotonic() - begun < 20 * 0.3
+    started = [int(pid) for pid in pids.read_text().split()]
+    wait_for(lambda: all(map(has_ended, started)), "the killed ones' children")
+
+
+@breaks
+def test_a_bundle_goes_with_its_program(
+    keeper: KeeperRig, leash: Leash, end: Break, tmp_path: Path
+) -> None:
+    """Not before: a program that has closed its supervisor may go on to use it."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    box = keeper.container("box", ["bundle", str(bundle)])
+    keeper.launch()
+    keeper.wait_ready()
+    end(leash)
+    assert keeper.wait_gone() == 0
+    assert not box.exists()
+    assert bundle.exists() == (end is Leash.let_go)
+
+
+@pytest.mark.parametrize("verb", ["private", "owned"])
+@pytest.mark.parametrize("whose", ["ours", "another bundle's", "writable"])
+def test_what_a_runtime_keeps(keeper: KeeperRig, tmp_path: Path, verb: str, whose: str) -> None:
+    """What it couldn't delete goes, if it is ours: it would keep the id taken."""
+    kept = tmp_path / "runtime" / "box"
+    kept.mkdir(parents=True)
+    (kept / "status").write_text(f'{{"bundle": "/x/{"z" if "another" in whose else "y"}"}}')
+    if whose == "writable":
+        kept.chmod(0o777)
+    box = keeper.container("box", [verb, str(kept), "/x/y", "/bin/false"])
+    keeper.clean()
+    assert not box.exists()
+    assert kept.exists() == (whose != "ours")
