@@ -36,6 +36,7 @@ def exec_process(
         user: ``uid``, ``(uid, gid)``, ``"uid"`` or ``"uid:gid"``; a gid that isn't given is
             init's.
         terminal: the columns and rows of its terminal; None for no terminal, whatever init has.
+            With one, TERM is ``xterm`` where nobody has said otherwise.
 
     Raises:
         InvalidValue: an argument can't work.
@@ -49,6 +50,8 @@ def exec_process(
         process["consoleSize"] = {"width": terminal[0], "height": terminal[1]}
     if env is not None:
         process["env"] = merge_env(process.get("env", ()), env)
+    if terminal is not None:
+        process["env"] = _with_term(process.get("env", ()))
     if cwd is not None:
         process["cwd"] = cwd
     if user is not None:
@@ -93,6 +96,15 @@ def merge_env(entries: Sequence[str], changes: Mapping[str, str]) -> list[str]:
     merged = {name: value for name, _, value in parts}
     merged.update(changes)
     return [f"{name}={value}" for name, value in merged.items()]
+
+
+def _with_term(entries: Sequence[str]) -> list[str]:
+    """Return variables among which there is TERM: programs on a terminal look there what it can.
+
+    What we send is taken by a terminal of whoever attaches, and those understand xterm.
+    """
+    missing = not any(entry.startswith("TERM=") for entry in entries)
+    return [*entries, *(["TERM=xterm"] if missing else [])]
 
 
 def _arguments(args: Sequence[str]) -> list[str]:
