@@ -369,9 +369,8 @@ async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> 
             kept = await _adopt_locked_exec(recovery, core, layout, lock)
         elif lock is not None:  # whoever has made it has let go of it
             known.own()
+            known.lock, kept = lock, True  # its task, which is there yet, releases it
             await _settle_again(recovery, core, known)
-            recovery.nursery.start_soon(_hold, known, layout, lock, name=f"{known.task_name}: lock")
-            kept = True
     except FileNotFoundError:
         pass  # its maker removes it just now
     finally:
@@ -395,22 +394,9 @@ async def _adopt_locked_exec(
         return False
     process = core.new_process(layout, record, owned=lock is not None)
     await process.adopt(found)
+    process.lock = lock
     adopt_exec(core, process)
-    if lock is not None:
-        recovery.nursery.start_soon(_hold, process, layout, lock, name=f"{process.task_name}: lock")
     return lock is not None
-
-
-async def _hold(process: Process, layout: ProcessLayout, lock: Lock) -> None:
-    """Hold an exec's lock until it is done with, and then remove its directory.
-
-    One that is dismissed goes on: its directory is for whoever adopts it next.
-    """
-    with lock:
-        await process.wait_shim_gone()
-        await process.wait_collected()
-        if not process.dismissed:
-            remove_directory(layout.path)
 
 
 async def _watch_foreign(

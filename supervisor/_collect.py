@@ -21,6 +21,7 @@ from ._errors import (
     OutputTooLarge,
     ProcessEnded,
     ProcessFailed,
+    ShimError,
     printable,
 )
 from ._forks import forked
@@ -103,6 +104,7 @@ class Wishes:
         input: what it is fed with, or None.
         stdin, stdout, stderr: as for `Supervisor.create`.
         capture: the names of the streams that are collected.
+        given: the names of those that are the caller's, who got them with what was started.
         max_output_bytes: how long each of them may be; None for as long as it is.
     """
 
@@ -111,11 +113,13 @@ class Wishes:
     stdout: StdioArgument
     stderr: StdioArgument
     capture: tuple[str, ...]
+    given: tuple[str, ...]
     max_output_bytes: int | None
 
 
 def wishes(
     *,
+    started: bool = False,
     deadline: float | None = None,
     stdin: Input,
     stdout: StdioArgument,
@@ -126,23 +130,31 @@ def wishes(
 ) -> Wishes:
     """Check what the caller wants.
 
+    Args:
+        started: whether somebody gets what was started, by `trio.Nursery.start`, and with it the
+            streams that are PIPE.
+
     Raises:
         InvalidValue: it doesn't go together.
     """
+    alone = ": nobody would {}; {}, or start it with nursery.start(), which gives you the stream"
     for name, value, capture in (
         ("stdout", stdout, capture_stdout),
         ("stderr", stderr, capture_stderr),
     ):
         if capture and value is not None:
             raise InvalidValue(f"capture_{name} and {name} don't go together")
-        if not capture and value == PIPE:
-            raise InvalidValue(f"{name}=PIPE: nobody would read it; capture_{name}=True does")
-    if isinstance(stdin, int) and stdin == PIPE:
-        raise InvalidValue("stdin=PIPE: nobody would write to it; give it bytes")
+        if not capture and _is_pipe(value) and not started:
+            does = alone.format("read it", f"capture_{name}=True does")
+            raise InvalidValue(f"{name}=PIPE{does}")
+    if _is_pipe(stdin) and not started:
+        does = alone.format("write to it", "give it bytes")
+        raise InvalidValue(f"stdin=PIPE{does}")
     if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
         raise InvalidValue(f"the deadline must be above 0 seconds, not {deadline!r}")
     _check_max_output(max_output_bytes)
     feed = stdin if isinstance(stdin, bytes | bytearray | memoryview) else None
+    asked = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
     names = ("stdout",) * capture_stdout + ("stderr",) * capture_stderr
     return Wishes(
         input=feed,
@@ -151,8 +163,13 @@ def wishes(
         stdout=PIPE if capture_stdout else stdout,
         stderr=PIPE if capture_stderr else stderr,
         capture=names,
+        given=tuple(name for name, value in asked.items() if _is_pipe(value)),
         max_output_bytes=max_output_bytes,
     )
+
+
+def _is_pipe(value: object) -> bool:
+    return isinstance(value, int) and value == PIPE
 
 
 def _check_max_output(value: object) -> None:
@@ -190,7 +207,7 @@ async def collect(
     await process.delivery.wait()
     late = [(name, one.stream) for name, one in collected.items() if not one.complete.is_set()]
     held = await process.carry_out(_holders(process, late)) if late else []
-    process.close_streams()
+    process.abandon_streams()  # but what was handed over
     assert process.status is not None
     return Completed(
         args=process.args, status=process.status, held=tuple(held), **_contents(collected)
@@ -199,14 +216,17 @@ async def collect(
 
 @contextlib.asynccontextmanager
 async def winding_up(process: Process) -> AsyncIterator[None]:
-    """While it is asked to end: its input ends, and its last words keep nobody waiting."""
-    if process.stdin is not None:
-        with contextlib.suppress(ProcessEnded):
+    """While it is asked to end: its input ends, and its last words keep nobody waiting.
+
+    What was handed over to the caller is the caller's.
+    """
+    own_input, outputs = process.own_streams()
+    if own_input is not None:
+        with contextlib.suppress(ProcessEnded, ShimError):
             process.close_stdin()
     async with background_nursery() as nursery:
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                nursery.start_soon(_discard, stream, name=f"{process.task_name}: output")
+        for stream in outputs:
+            nursery.start_soon(_discard, stream, name=f"{process.task_name}: output")
         yield
 
 
@@ -259,6 +279,7 @@ async def stay(
     What that warns of is said when we are cancelled; else an error tells that it was ended.
     """
     completed = None
+    process.hand_over_streams(wanted.given)
     process.delivery.asked = True
     collected = {
         name: _Collected(getattr(process, name), wanted.max_output_bytes) for name in wanted.capture
@@ -321,7 +342,7 @@ async def end_process(
     finally:
         killed = process.status is None
         if killed:
-            with contextlib.suppress(ProcessEnded):
+            with contextlib.suppress(ProcessEnded, ShimError):
                 process.kill()
             with shielded(process.deadlines.kill):
                 await process.wait()

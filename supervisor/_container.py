@@ -126,7 +126,7 @@ class Container:
     def processes(self) -> Mapping[str, Process]:
         """Its processes by id: ``"init"``, and the execs that aren't done with.
 
-        An exec is, when somebody has waited for its end and its output was read.
+        An exec is, when somebody has waited for its end: see `Process.wait`.
         """
         return MappingProxyType({self.init.id: self.init, **self._core.execs})
 
@@ -179,6 +179,7 @@ class Container:
         stdout: StdioArgument = None,
         stderr: StdioArgument = None,
         terminal: TerminalArgument = False,
+        attach: bool = False,
     ) -> Process:
         """Run a further program in it, beside its init.
 
@@ -192,10 +193,14 @@ class Container:
             cwd: its working directory, absolute, inside.
             user: ``uid``, ``(uid, gid)`` or ``"uid:gid"``.
             stdin, stdout, stderr, terminal: as for `Supervisor.create`.
+            attach: whether you are attached to its terminal from the beginning. Nothing of its
+                output is dropped: it is all in what the first `Process.attach` gives, and until
+                you read that the program waits when it has put out too much.
 
         Returns:
             The process, which runs. It is kept in ``processes``, and its directory on disk,
-            until somebody has waited for its end and its output was read.
+            until somebody has waited for its end. Of those that have ended, and that nobody
+            waits for, the last 64 are kept.
 
         Raises:
             IllegalTransition: the container doesn't run.
@@ -219,6 +224,7 @@ class Container:
             stdout=stdout,
             stderr=stderr,
             terminal=terminal,
+            attach=attach,
         )
 
     async def run(
@@ -263,6 +269,7 @@ class Container:
         Cancellation: SIGTERM, 5 seconds, SIGKILL, all shielded, each with a deadline.
         """
         wanted = wishes(
+            started=task_status is not trio.TASK_STATUS_IGNORED,
             deadline=deadline,
             stdin=stdin,
             stdout=stdout,

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 import attrs
 import trio
@@ -33,6 +34,8 @@ from .state import (
     write_whole,
 )
 from .stdio import Ends
+
+_KEPT_EXECS: Final = 64
 
 
 @attrs.frozen(eq=False)
@@ -332,6 +335,10 @@ class Core:
         if status.oom_killed:  # that kill was its own, and nobody else's
             for process in (self.init, *self.execs.values()):
                 process.explain_oom()
+        # Each has a directory, and its lock a descriptor: who waits for none keeps some of them.
+        uncollected = [process for process in self.execs.values() if process.uncollected]
+        for process in uncollected[:-_KEPT_EXECS]:
+            process.abandon()
 
     def _init_ended(self, status: ExitStatus) -> None:
         if self.current() not in (State.STOPPED, State.DELETED):

@@ -16,7 +16,14 @@ import trio
 
 from ._core import Core
 from ._dispose import Estate, dispose, incomplete, look_for_wards
-from ._errors import CleanupIncomplete, DeadlineExpired, InvalidValue, ProcessEnded, SupervisorError
+from ._errors import (
+    CleanupIncomplete,
+    DeadlineExpired,
+    InvalidValue,
+    ProcessEnded,
+    ShimError,
+    SupervisorError,
+)
 from ._evidence import kill_found
 from ._host import shielded
 from ._lifecycle import Event, State
@@ -239,6 +246,9 @@ async def end(core: Core) -> Stopped:
         kill(core)
     except ProcessEnded:
         lived = False
+    except ShimError:  # it can't be told; but all in its cgroup was killed
+        if core.record.cgroup is None:
+            raise
     with within(seconds):
         status = await core.init.wait()
         return Stopped(status, escalated=lived or _was_killed(status))

@@ -10,7 +10,14 @@ import trio
 
 from ._core import Core
 from ._dispose import end_left, remove_directory
-from ._errors import GateFailed, IllegalTransition, RuntimeFailed, StateCorrupt, TooManyFiles
+from ._errors import (
+    GateFailed,
+    IllegalTransition,
+    InvalidValue,
+    RuntimeFailed,
+    StateCorrupt,
+    TooManyFiles,
+)
 from ._host import shielded
 from ._lifecycle import Event
 from ._make import make_exec, shim_lost
@@ -27,7 +34,16 @@ from .state import (
     process_object,
     read_pid,
 )
-from .stdio import Console, Stdio, StdioArgument, TerminalArgument, console, opened, plan
+from .stdio import (
+    Console,
+    Stdio,
+    StdioArgument,
+    TerminalArgument,
+    attached_pair,
+    console,
+    opened,
+    plan,
+)
 
 User = int | str | tuple[int, int] | None
 
@@ -44,8 +60,11 @@ async def exec(
     stdout: StdioArgument,
     stderr: StdioArgument,
     terminal: TerminalArgument,
+    attach: bool,
 ) -> Process:
     """Run a further program; see `Container.exec`."""
+    if attach and terminal is False:
+        raise InvalidValue("attach=True needs a terminal: terminal=True", container=core.record.id)
     core.host.require_open(core.record.id)
     core.check(Event.EXEC)
     _require_thawed(core)
@@ -55,7 +74,7 @@ async def exec(
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
     with opened(stdio, core.host.null) as ready, core.operating():
         try:
-            process = await _launch(core, layout, record, ready)
+            process = await _launch(core, layout, record, ready, attach=attach)
         except RuntimeFailed as error:
             await raise_refused(error, core, process_object(record))
             raise
@@ -80,13 +99,17 @@ async def _require_run(core: Core, process: Process) -> None:
 
 
 async def _launch(
-    core: Core, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio
+    core: Core, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio, *, attach: bool
 ) -> Process:
     lock = make_exec(layout, record, stdio, container=core.record.id, reach=core.host.reach)
     process = core.new_process(layout, record, owned=True)
+    process.lock = lock
     try:
         fresh_log(layout.log("exec"))
-        with console(layout, stdio) as listening:
+        with (
+            attached_pair(attach) as (connected, fd),
+            console(layout, stdio, attached_fd=fd) as listening,
+        ):
             command = core.caller.exec(
                 core.record.id,
                 process=layout.record,
@@ -95,8 +118,10 @@ async def _launch(
                 log=layout.log("exec"),
             )
             await core.nursery.start(
-                _own, core, process, lock, command, stdio, listening, name=process.task_name
+                _own, core, process, command, stdio, listening, name=process.task_name
             )
+            if connected is not None:
+                process.begin_attached(connected)
         process.note_log()
     except BaseException:
         await end_unreported(core, layout)
@@ -165,42 +190,46 @@ def adopt_exec(core: Core, process: Process) -> None:
 async def _own(
     core: Core,
     process: Process,
-    lock: Lock,
     command: Sequence[str],
     stdio: Stdio,
     listening: Console | None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    with _kept(core, process, lock):
+    with _kept(core, process):
         await process.run(command, stdio, listening, task_status=task_status)
-        await _forget_when_collected(core, process, lock)
+        await _forget_when_collected(core, process)
 
 
 async def _watch(core: Core, process: Process) -> None:
-    with _kept(core, process, None):  # whoever adopts it holds its lock
+    with _kept(core, process):
         await process.watch()
-        await _forget_when_collected(core, process, None)
+        await _forget_when_collected(core, process)
 
 
 @contextlib.contextmanager
-def _kept(core: Core, process: Process, lock: Lock | None) -> Iterator[None]:
+def _kept(core: Core, process: Process) -> Iterator[None]:
     """Keep a process among the container's execs, and its lock, while its task runs."""
     core.execs[process.id] = process
     try:
         yield
     finally:
         core.execs.pop(process.id, None)
-        if lock is not None:
-            lock.release()
+        if process.lock is not None:
+            process.lock.release()
+        process.forget()
 
 
-async def _forget_when_collected(core: Core, process: Process, lock: Lock | None) -> None:
-    """Remove its directory when somebody knows how it ended and its output was read."""
+async def _forget_when_collected(core: Core, process: Process) -> None:
+    """Remove its directory when somebody knows how it ended.
+
+    That of one that is dismissed is for whoever adopts it next.
+    """
     await process.wait_collected()
     layout = core.layout.process(process.id)
-    if lock is not None:
-        remove_directory(layout.path)
+    if process.lock is not None:
+        if not process.dismissed:
+            remove_directory(layout.path)
     elif core.lock is not None:  # it was another supervisor's when we found it
         with contextlib.suppress(FileNotFoundError, StateCorrupt):
             freed = Lock.take(layout.lock)

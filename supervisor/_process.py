@@ -15,7 +15,7 @@ from ._status import ExitStatus
 from ._task import ProcessTask
 from ._within import within
 from .shim import resize_line, signal_line
-from .stdio import InputStream, LogIndex, TerminalSize, TerminalStream, attach
+from .stdio import InputStream, LogIndex, TerminalSize, TerminalStream
 
 _GATE_SECONDS: Final = 0.5  # from the runtime's start to the program; who looks on may mistake it
 _LEAST_POLL_SECONDS: Final = 0.002
@@ -56,12 +56,12 @@ class Process(ProcessTask):
 
     @property
     def stdout(self) -> trio.abc.ReceiveStream | None:
-        """Its standard output, if that is a PIPE."""
+        """Its standard output, if that is a PIPE. Closing it says that nobody reads the rest."""
         return self._streams.stdout
 
     @property
     def stderr(self) -> trio.abc.ReceiveStream | None:
-        """Its standard error, if that is a PIPE."""
+        """Its standard error, if that is a PIPE; as `stdout`."""
         return self._streams.stderr
 
     @property
@@ -102,6 +102,11 @@ class Process(ProcessTask):
     async def wait(self) -> ExitStatus:
         """Wait until it has ended, whoever still holds its streams.
 
+        An exec is done with then: its id is free, and what is unread is in ``stdout`` and
+        ``stderr``, or comes from `attach`, for as long as you have this process in hand. (Its id
+        stays taken while others in the container may still write to its log, or to what is
+        copied, or while somebody is attached who hasn't read all.)
+
         Returns:
             The same status to everybody, as often as asked.
 
@@ -118,6 +123,7 @@ class Process(ProcessTask):
                 f"its supervisor was closed while {self.id} ran", container=self.container
             )
         self._collected.set()
+        await self.wait_forgotten()
         return self._status
 
     async def wait_copied(self) -> ExitStatus:
@@ -152,6 +158,7 @@ class Process(ProcessTask):
         Raises:
             InvalidValue: ``number`` is no signal, nor 0, which does nothing.
             ProcessEnded: it has ended.
+            ShimError: its pid isn't certain, and its shim takes no line; it may be repeated.
         """
         check_signal(number, "number", container=self.container, least=0)
         self._host.opener.require(self.container)
@@ -203,6 +210,7 @@ class Process(ProcessTask):
 
         Raises:
             ProcessEnded: it has ended.
+            ShimError: its shim is stopped, or stuck, and takes no line; it may be repeated.
         """
         self._streams.close_stdin()  # our end is closed in any case
         self._require_alive()
@@ -216,6 +224,7 @@ class Process(ProcessTask):
         Detaching, by closing the stream, leaves the process running. While nobody is attached
         the last 64 KiB of its output are kept for the next one, and older ones are dropped,
         counted in ``stream.dropped``; somebody who is attached and doesn't read stops it.
+        What an exec with ``attach=True`` gives the first time has all of its output.
 
         Raises:
             InvalidValue: it has no terminal.
@@ -226,14 +235,7 @@ class Process(ProcessTask):
         Cancellation: nobody is attached.
         """
         self._require_terminal()
-        self._control.require()
-        stream = await attach(self._layout, container=self.container)
-        try:
-            self._control.require()  # else it was a later one's
-        except ProcessEnded:
-            await trio.aclose_forcefully(stream)
-            raise
-        return stream
+        return await self._terminal.attach(self._control.require)
 
     def resize(self, columns: int, rows: int) -> None:
         """Change the size of its terminal; the foreground processes get SIGWINCH.
@@ -241,6 +243,7 @@ class Process(ProcessTask):
         Raises:
             InvalidValue: it has no terminal, or can't have this size.
             ProcessEnded: it has ended.
+            ShimError: its shim is stopped, or stuck, and takes no line; it may be repeated.
         """
         self._require_terminal()
         size = TerminalSize(columns, rows)
@@ -253,6 +256,7 @@ class Process(ProcessTask):
         Raises:
             InvalidValue: it has no terminal.
             ProcessEnded: it has ended.
+            ShimError: its shim is stopped, or stuck, and takes no line; it may be repeated.
         """
         self._require_terminal()
         self._require_alive()

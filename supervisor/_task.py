@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from ._evidence import Finding, Found, load_process
 from ._hearing import Identity, is_pid_1, program_of
 from ._host import Host, shielded
 from ._launch import launch_process
+from ._nursery import background_nursery
 from ._pidfd import PidFd
 from ._points import Point
 from ._status import Cause, ExitStatus, Source
@@ -27,9 +29,10 @@ from ._verdict import Remains
 from ._within import within
 from .cgroups import Steps, T, finish
 from .oci import INIT_ARGS
-from .shim import Control, ExitFifo, Leash, Shim, make_fifos
+from .shim import TOLD, Control, ExitFifo, Leash, Shim, make_fifos
 from .state import (
     ContainerLayout,
+    Lock,
     Original,
     ProcessLayout,
     ProcessRecord,
@@ -41,7 +44,16 @@ from .state import (
     read_refused,
     write_whole,
 )
-from .stdio import Console, Ends, Stdio, Streams, files_made
+from .stdio import (
+    Console,
+    Ends,
+    InputStream,
+    OutputStream,
+    Stdio,
+    Streams,
+    Terminal,
+    files_made,
+)
 
 logger: Final = logging.getLogger("supervisor")
 
@@ -66,6 +78,7 @@ class ProcessTask:
         args: the program and its arguments.
         pid: its pid on the host; None before it is made, or if it couldn't be verified.
         killed_waiting: whether we have killed it while it waited to be started.
+        lock: that of an exec, if we hold it: its task releases it when it is done with.
         delivery: what becomes of its streams that are copied.
     """
 
@@ -87,6 +100,7 @@ class ProcessTask:
         self._host = host
         self._leash = leash
         self._owned = owned
+        self._owning = trio.Event()
         self._keep = keep
         self._layout = layout
         self._listeners = [when_ended]
@@ -101,10 +115,13 @@ class ProcessTask:
         self._launching = trio.CancelScope()
         self._shim_gone = trio.Event()
         self._collected = trio.Event()
+        self._forgotten = trio.Event()
+        self._kept_by_others = False
         self._watching = trio.CancelScope()
         self._asking = trio.CancelScope()
         self._killed = False
         self.killed_waiting: bool = False
+        self.lock: Lock | None = None
         self._oom_before = 0
         self._oom_kills = 0
         self._init = init
@@ -122,6 +139,7 @@ class ProcessTask:
         directory = ContainerLayout(os.path.dirname(layout.path))
         self._container_record = Original(directory.init.record)
         self._streams = Streams(layout, record, self._control, ends=ends, container=container)
+        self._terminal = Terminal(layout, container=container)
         self._ended_at = math.inf
         self.delivery: Delivery = Delivery(
             layout,
@@ -190,11 +208,14 @@ class ProcessTask:
         """Take over what another supervisor watched: from now on we settle its end."""
         self._streams.own(hold=self._keep)
         self._owned = True
+        self._owning.set()
         self._asking.cancel()  # nobody else will tell
 
     def disown(self) -> None:
         """Leave its end to another supervisor again."""
+        self._streams.disown()
         self._owned = False
+        self._owning = trio.Event()
 
     @property
     def dismissed(self) -> bool:
@@ -236,6 +257,7 @@ class ProcessTask:
                 patrolled.enter_context(self._host.ooms.watching(self._cgroup, self._outlive))
                 await self._exit.wait_end()
             self._host.reach(Point.EXIT_SEEN)
+            self._kept_by_others = self._exit.kept
             if self._status is None:  # that of an adopted one may have been settled long ago
                 with contextlib.suppress(TooManyFiles):
                     self._settle_recorded()  # mostly, and then nobody waits for the rest
@@ -249,9 +271,34 @@ class ProcessTask:
                 await trio.sleep(_SCARCITY_SECONDS)
         self.delivery.look()
         if self._shim is not None:
-            await self._shim.wait_gone()
+            await self._see_off(self._shim)
         self.delivery.warn()
         self._shim_gone.set()
+
+    async def _see_off(self, shim: Shim) -> None:
+        """Return when the shim of an ended process is gone.
+
+        That of an init stays for what is unread until the container is deleted; that of an exec
+        until somebody knows how it has ended.
+        """
+        if not self.record.exec:
+            await shim.wait_gone()
+            return
+        async with background_nursery() as nursery:
+            nursery.start_soon(self._hear_out)
+            await shim.wait_gone()
+            await self._terminal.settle(self.deadlines.drain)
+
+    async def _hear_out(self) -> None:
+        """Tell the shim of an ended exec that its end is known, and what is unread in our hands."""
+        await self._collected.wait()
+        while not self._owned:
+            await self._owning.wait()
+        with contextlib.suppress(SupervisorError, OSError):
+            if self.record.terminal:
+                await self._terminal.hear_last_words(self.deadlines.drain)
+        with contextlib.suppress(SupervisorError, OSError):
+            await self._control.send_patiently(TOLD)
 
     async def _await_last_moment(self) -> None:
         """Reap a shim that is just about to end: later nobody would, and it is our child.
@@ -280,7 +327,7 @@ class ProcessTask:
                 self._layout,
                 command,
                 options=[*options, *([] if console is None else console.options)],
-                fds=[*stdio.fds, *([] if console is None else [console.fd])],
+                fds=[*stdio.fds, *([] if console is None else console.fds)],
                 leash=self._leash,
                 container=self.container,
                 cgroup=self._cgroup,
@@ -578,8 +625,27 @@ class ProcessTask:
         await self._shim_gone.wait()
 
     def abandon(self) -> None:
-        """Don't keep it until somebody has waited for its end: its container is gone."""
+        """Don't keep it until somebody has waited for its end: nobody is going to."""
         self._collected.set()
+
+    @property
+    def uncollected(self) -> bool:
+        """Whether it has ended, is ours, and nobody has waited for its end."""
+        return self._status is not None and self._owned and not self._collected.is_set()
+
+    def forget(self) -> None:
+        """Take note that nothing is left of it on disk: its id is free."""
+        self._forgotten.set()
+
+    async def wait_forgotten(self) -> None:
+        """Return when the id of an ended exec is free, unless others keep its shim.
+
+        They may still write to its log, or to what is copied, or be attached to its terminal.
+        """
+        ours = self._owned and (not self._kept_by_others or self._terminal.in_hand)
+        if self.record.exec and ours:
+            with within(self.deadlines.shim):
+                await self._forgotten.wait()
 
     async def wait_collected(self) -> None:
         """Return when somebody knows how it has ended, or nobody ever will."""
@@ -618,6 +684,18 @@ class ProcessTask:
         """Close our ends of its fifos; the process isn't told."""
         self._streams.close()
 
+    def begin_attached(self, connected: socket.socket) -> None:
+        """Hold an attachment to its terminal that its shim has had from the beginning."""
+        self._terminal.begin(connected)
+
+    def hand_over_streams(self, names: Sequence[str]) -> None:
+        """Leave streams to whoever has them now: nobody else closes them any more."""
+        self._streams.hand_over(names)
+
+    def own_streams(self) -> tuple[InputStream | None, list[OutputStream]]:
+        """Return our ends of its fifos, input and outputs, but for what was handed over."""
+        return self._streams.own_ends()
+
     def abandon_streams(self) -> None:
         """Close our ends of its fifos, whatever is in there: nobody will read it."""
         self._streams.abandon()
@@ -626,6 +704,7 @@ class ProcessTask:
         if self._host.opener.elsewhere():
             self._streams.close()  # in a forked child nobody waits for them any more
         self._streams.release()
+        self._terminal.close()
         for part in (self._exit, self._shim, self._process):
             if part is not None:
                 part.close()

@@ -13,8 +13,10 @@ from ._binary import check_program, find_binary
 from ._fifos import (
     CLOSE_STDIN,
     RELEASE,
+    TOLD,
     Control,
     ExitFifo,
+    close_output_line,
     make_fifos,
     resize_line,
     send_line,
@@ -26,6 +28,7 @@ from ._report import Made, Refused, parse_report
 __all__ = [
     "CLOSE_STDIN",
     "RELEASE",
+    "TOLD",
     "Control",
     "ExitFifo",
     "KeeperFds",
@@ -35,6 +38,7 @@ __all__ = [
     "Shim",
     "apart",
     "check_program",
+    "close_output_line",
     "find_binary",
     "launch",
     "launch_keeper",

@@ -5,6 +5,7 @@ Source: man 7 fifo; the facts about non-blocking reads are in docs/shim-protocol
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -12,11 +13,14 @@ from collections.abc import Callable
 
 import trio
 
-from .._errors import InfrastructureError, ProcessEnded, StateCorrupt, scarcity
+from .._errors import InfrastructureError, ProcessEnded, ShimError, StateCorrupt, scarcity
 from .._forks import Opener, refuse_forked
+from .._within import within
 from ..state import Original, ProcessLayout, kind_of, lifted
 
 _MODE = 0o600
+_PATIENCE_SECONDS = 2.0
+_POLL_SECONDS = 0.01
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
 
 
@@ -64,7 +68,11 @@ def _unopened(error: OSError, path: str) -> OSError | StateCorrupt:
 class ExitFifo:
     """The reading end of ``exit``.
 
-    The shim holds the fifo open for writing while it watches its process, and never writes.
+    The shim holds the fifo open for writing while it watches its process. It writes one byte, at
+    the end, if it is going to stay for others, who knows of the end or not.
+
+    Attributes:
+        kept: whether it has said so.
 
     Raises:
         FileNotFoundError: there is none.
@@ -74,6 +82,7 @@ class ExitFifo:
 
     def __init__(self, path: str) -> None:
         self._fd = -1
+        self.kept: bool = False
         try:
             self._fd = _open(path, os.O_RDONLY)
         except OSError as error:
@@ -82,9 +91,11 @@ class ExitFifo:
     def watched(self) -> bool:
         """Whether a shim watches the process now: False also means *not yet opened*."""
         try:
-            return os.read(self._fd, 1) != b""
+            while os.read(self._fd, 1):
+                self.kept = True
         except BlockingIOError:
             return True
+        return False
 
     def ends_within(self, milliseconds: int) -> bool:
         """Whether no shim watches it any more; we are blocked for so long at most."""
@@ -120,7 +131,7 @@ def send_line(
 
     Raises:
         ProcessEnded: no shim reads it any more, or can't be reached: something else stands there.
-        BlockingIOError: the fifo is full.
+        BlockingIOError: the fifo is full: the shim is stopped, or stuck.
         TooManyFiles: no descriptor was left.
         SupervisorClosed: this is a forked child.
     """
@@ -166,13 +177,42 @@ class Control:
             )
 
     def send(self, line: str) -> None:
-        """Write one line; raises as `send_line` and `require`."""
-        # A directory that stands when the fifo is open stood when it was opened.
-        send_line(self._path, line, container=self._container, check=self.require)
+        """Write one line.
+
+        Raises:
+            ShimError: its shim reads none.
+            All that `require` and `send_line` raise else.
+        """
+        try:
+            # A directory that stands when the fifo is open stood when it was opened.
+            send_line(self._path, line, container=self._container, check=self.require)
+        except BlockingIOError as error:
+            raise ShimError(
+                f"the shim of its process {self._id} takes no more lines: it is stopped, or stuck "
+                "(control is full). Nothing was done: repeat it when the shim runs",
+                container=self._container,
+            ) from error
+
+    async def send_patiently(self, line: str) -> None:
+        """Write one line as soon as there is room for it, within two seconds; raises as `send`."""
+        with contextlib.suppress(ShimError):
+            return self.send(line)
+        with within(_PATIENCE_SECONDS):
+            while True:
+                await trio.sleep(_POLL_SECONDS)
+                with contextlib.suppress(ShimError):
+                    return self.send(line)
+        self.send(line)
 
 
 CLOSE_STDIN = "0 0 0"
 RELEASE = "3 0 0"
+TOLD = "5 0 0"
+
+
+def close_output_line(number: int) -> str:
+    """Return the line that has the shim let go of an output: the descriptor's number in it."""
+    return f"4 {number} 0"
 
 
 def resize_line(columns: int, rows: int) -> str:

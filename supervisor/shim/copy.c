@@ -182,6 +182,12 @@ static bool drain_once(void) {
     return false;
 }
 
+/* Whether nobody can write to it any more, and all is read. */
+static bool at_end(void) {
+    struct pollfd from = {.fd = FROM, .events = POLLIN};
+    return poll(&from, 1, 0) > 0 && (from.revents & (POLLIN | POLLHUP)) == POLLHUP;
+}
+
 static void drain(void) {
     struct stat status;
     fcntl(FROM, F_SETFL, O_NONBLOCK);
@@ -190,7 +196,7 @@ static void drain(void) {
     if (fstat(TO, &status) == 0 && S_ISREG(status.st_mode)) fcntl(FROM, F_SETPIPE_SZ, PIPE_BYTES);
     for (;;) {
         if (copying.asked && copying.due <= 0) {
-            if (copying.ends) return;
+            if (copying.ends || at_end()) return;
             copying.asked = false;
             tell(CAUGHT_UP);
         }
@@ -323,6 +329,12 @@ void copy_catch_up(void) {
 
 bool copy_behind(void) {
     return copiers[STDOUT_FILENO].behind || copiers[STDERR_FILENO].behind;
+}
+
+bool copy_written(void) {
+    for (int i = STDOUT_FILENO; i <= STDERR_FILENO; i++)
+        if (copiers[i].line >= 0 && !copiers[i].complete) return true;
+    return false;
 }
 
 bool copy_active(void) {

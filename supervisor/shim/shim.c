@@ -33,7 +33,7 @@
 
 enum { STATUS_SIZE = 64, LINE_SIZE = 128 };
 enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
-enum { CATCH_UP_MS = 1000, FINISH_MS = 500 };
+enum { CATCH_UP_MS = 1000, FINISH_MS = 500, LOG_TURNS = 64 };
 
 /* The shim's whole state: there is one process, so there is one of these. */
 static struct {
@@ -59,6 +59,7 @@ static struct {
     bool given_up;        /* a second one came while there was no process */
     bool leash_broken;
     bool released;        /* `3 0 0`: nobody wants the rest */
+    bool told;            /* `5 0 0`: somebody knows of the end, and holds what is unread */
     char line[LINE_SIZE]; /* of control, as far as it has come; one that fills this is too long */
     size_t line_length;
 } shim = {.stdio = {"null", "null", "null"},
@@ -136,6 +137,7 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--log") == 0) log_configure(*at);
         else if (strcmp(option, "--log-index") == 0) index_configure(*at);
         else if (strcmp(option, "--terminal") == 0) terminal_configure(*at);
+        else if (strcmp(option, "--attached") == 0) terminal_attached(descriptor(option, *at));
         else if (strcmp(option, "--layer") == 0) layer_configure(*at);
         else if (strcmp(option, "--lower") == 0) layer_lower(*at);
         else if (strcmp(option, "--target") == 0) layer_target(*at);
@@ -149,8 +151,8 @@ static void parse_options(char **at) {
     if (*at == NULL || at[1] == NULL)
         fail(0, "options", "usage: supervisor-shim [--directory PATH] [--leash PIPE:PIDFD] "
                            "[--program FD] [--give FD] [--init-status N] [--null FD] "
-                           "[--log MAX_BYTES:FILES:PATH] "
-                           "[--log-index PATH] [--terminal FD] [--oom-score-adj N] "
+                           "[--log MAX_BYTES:FILES:PATH] [--log-index PATH] "
+                           "[--terminal FD [--attached FD]] [--oom-score-adj N] "
                            "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
                            "[--cgroup PROCS | --own-cgroup PROCS]... "
                            "[--target PATH] [--lower-uids LINES --lower-gids LINES] "
@@ -164,7 +166,8 @@ static void parse_options(char **at) {
 static void close_others(void) {
     const int given[] = {shim.leash_pipe, shim.leash_pidfd, shim.program,
                          shim.theirs[0],  shim.theirs[1],   shim.theirs[2],
-                         shim.given,      shim.null,        terminal_console()};
+                         shim.given,      shim.null,        terminal_console(),
+                         terminal_client()};
     unsigned from = STDERR_FILENO + 1, next;
     do {
         next = UINT_MAX;
@@ -320,6 +323,13 @@ static void read_signals(void) {
         if (info.ssi_signo != SIGCHLD) handle_signal((int)info.ssi_signo);
 }
 
+/* Of a fifo whose other end is a program: who writes to it hears that, as from any pipe. */
+static bool let_go_of_output(int stream) {
+    if (stream != STDOUT_FILENO && stream != STDERR_FILENO) return false;
+    close_quietly(&shim.holder[stream]);
+    return true;
+}
+
 static bool in_range(int size) {
     return size > 0 && size <= USHRT_MAX;
 }
@@ -338,7 +348,10 @@ static void obey(void) {
         return;
     } else if (verb == 2 && first > 0 && first <= LAST_SIGNAL && second == 0) {
         if (shim.process > 0) kill(shim.process, first);
+    } else if (verb == 4 && second == 0 && let_go_of_output(first)) {
+        return;
     } else if (verb == 3 && bare) shim.released = true;
+    else if (verb == 5 && bare) shim.told = true;
     else note("warning", "control line skipped: %s", shim.line);
 }
 
@@ -567,6 +580,18 @@ static void catch_up(void) {
     }
 }
 
+/* Whether somebody else keeps us, whoever knows of the end: they may still write to the log or to
+ * what is copied, or are attached and haven't read it all. The end of a log's fifo may have come unheard by now. */
+static bool is_kept(void) {
+    struct pollfd watched[LOG_WATCHED];
+    for (int turns = 0; turns < LOG_TURNS && log_active(); turns++) {
+        log_watch(watched);
+        if (poll(watched, LOG_WATCHED, 0) <= 0) break;
+        log_copy(watched);
+    }
+    return log_active() || copy_written() || (terminal_active() && terminal_has_client());
+}
+
 static void watch_process(void) {
     int patience = reap(); /* it may have ended before its pid was known, its SIGCHLD long read */
     while (shim.process > 0) {
@@ -574,6 +599,7 @@ static void watch_process(void) {
         patience = reap();
     }
     catch_up();
+    if (is_kept()) write_text(shim.exit_fd, "+");
     close_quietly(&shim.exit_fd); /* everybody who waits for the end wakes up now */
     close_quietly(&shim.holder[STDIN_FILENO]);
 }
@@ -588,6 +614,14 @@ static bool output_unread(void) {
             ioctl(shim.holder[i], FIONREAD, &bytes) == 0)
             total += bytes;
     return total > 0;
+}
+
+/* Whether there is something to stay for. Who knows of the end has what is unread in hand. */
+static bool is_wanted(void) {
+    bool unread = terminal_active();
+    if (shim.told) unread = unread && terminal_has_client();
+    else unread = unread || output_unread();
+    return unread || log_active() || copy_active();
 }
 
 /* Who was told to stop doesn't stay: a service manager waits for us. */
@@ -625,8 +659,7 @@ static void hold_output(void) {
     int watcher = staying ? inotify_init1(IN_CLOEXEC | IN_NONBLOCK) : -1;
     for (int i = STDOUT_FILENO; i <= STDERR_FILENO; i++)
         if (shim.holder[i] >= 0 && !add_watch(watcher, shim.holder[i])) blind = true;
-    while (!dismissed() &&
-           (terminal_active() || log_active() || copy_active() || output_unread())) {
+    while (!dismissed() && is_wanted()) {
         wait_for_events(watcher, blind ? LOOK_AGAIN_MS : -1);
         reap();
         while (read(watcher, events, sizeof events) > 0) continue;

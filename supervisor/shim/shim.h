@@ -104,6 +104,7 @@ bool copy_is(pid_t pid);      /* whether that is a copier */
 void copy_reaped(pid_t pid);
 void copy_catch_up(void);     /* the process has ended: what it wrote shall get where it goes */
 bool copy_behind(void);       /* it isn't there yet */
+bool copy_written(void);      /* somebody could still write when they had caught up */
 bool copy_active(void);       /* somebody may still write */
 void copy_end_input(void);
 void copy_dismiss(void);      /* they copy what is there, and end */
@@ -116,12 +117,15 @@ enum { TERMINAL_WATCHED = 3 };
 
 void terminal_configure(const char *spec); /* the descriptor that listens for the runtime */
 int terminal_console(void);                /* that descriptor, or -1 */
+void terminal_attached(int fd);            /* who is attached from the beginning */
+int terminal_client(void);                 /* that descriptor, or -1 */
 void terminal_take(void);
 void terminal_watch(struct pollfd *watched); /* fills TERMINAL_WATCHED entries */
 int terminal_patience(void);
 void terminal_copy(const struct pollfd *watched);
 bool terminal_resize(int columns, int rows); /* false: the process has no terminal */
 bool terminal_hang_up(void);                 /* false: there is none */
+bool terminal_has_client(void);              /* somebody is attached */
 bool terminal_active(void); /* the process has ended: there is output left to read */
 void terminal_finish(void);
 

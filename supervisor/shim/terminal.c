@@ -6,6 +6,7 @@
  *     attached DROPPED\n     and then raw bytes both ways; DROPPED bytes were lost before
  *     busy\n                 somebody else is attached
  *
+ * Who is attached from the beginning, by a descriptor of the launcher's, gets raw bytes alone.
  * While nobody is attached the program isn't stopped: the last KEPT bytes are kept, older ones are
  * dropped and counted. Somebody who is attached and doesn't read stops it, as a slow terminal does.
  * Whoever closes is detached at once, but what they sent before still goes to the program, until
@@ -57,6 +58,15 @@ void terminal_configure(const char *spec) {
 
 int terminal_console(void) {
     return tty.console;
+}
+
+void terminal_attached(int fd) {
+    tty.client = fd;
+    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) fail(errno, "options", "descriptor %d", fd);
+}
+
+int terminal_client(void) {
+    return tty.client;
 }
 
 /* ---- set-up ------------------------------------------------------------------------------ */
@@ -234,7 +244,7 @@ void terminal_watch(struct pollfd *watched) {
                                       .events = (short)(from_master | for_master)};
     watched[LISTENER] = (struct pollfd){.fd = tty.deaf ? -1 : tty.listener, .events = POLLIN};
     watched[CLIENT] = (struct pollfd){
-        .fd = attached() ? tty.client : -1,
+        .fd = tty.listener >= 0 && attached() ? tty.client : -1,
         .events = (short)((listens_to ? POLLIN : 0) | (tty.length > 0 ? POLLOUT : 0))};
 }
 
@@ -269,6 +279,10 @@ bool terminal_hang_up(void) {
     if (had) read_master();
     close_master();
     return had;
+}
+
+bool terminal_has_client(void) {
+    return attached();
 }
 
 /* Once the process has ended: until all is read from the master, and taken by somebody. Others

@@ -23,7 +23,7 @@ read again.
 
 from ._claims import LINK, Block, Claim, Ranges, give_back, note, take
 from ._codec import dump, load, loads
-from ._descriptors import Descriptor, close_in_children, lifted, lifted_pipe
+from ._descriptors import Blank, Descriptor, close_in_children, lifted, lifted_pipe
 from ._files import Original, kind_of, oddity, write_new, write_whole
 from ._ids import RESERVED, check_exec_id, check_id
 from ._layout import ContainerLayout, ProcessLayout, RootLayout, is_process_id
@@ -62,6 +62,7 @@ __all__ = [
     "RESERVED",
     "VERSION",
     "Asked",
+    "Blank",
     "Block",
     "Claim",
     "ContainerLayout",

@@ -3,6 +3,9 @@
 A lock and a leash mean *this process lives*. A child that was forked and doesn't exec
 (multiprocessing) would hold them on after its parent's death, so it closes them first
 thing. A child that does exec never has them: they are O_CLOEXEC.
+
+Nor must it keep our ends of a container's streams: a program whose input it held would never see
+the end of it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import os
 import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -114,8 +118,46 @@ def close_in_children(fd: int) -> Descriptor:
     return Descriptor(fd)
 
 
+class Blank:
+    """A descriptor that somebody else owns and closes, and that forked children don't have.
+
+    A child's copy of its owner, a Trio stream, closes it too: so its number stays taken there, by
+    the null device.
+
+    Attributes:
+        fd: its number; -1 once it is closed.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd: int = fd
+        with NO_FORK:
+            _BLANK.add(self)
+
+    def closing(self, close: Callable[[], object]) -> None:
+        """Have its owner close it; the second time that is all."""
+        with NO_FORK:
+            self.fd = -1
+            close()
+
+
+_BLANK: weakref.WeakSet[Blank] = weakref.WeakSet()
+
+
+def _blank_all() -> None:
+    for blank in [blank for blank in _BLANK if blank.fd >= 0]:
+        try:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:  # none was left, so it is better closed than held
+            with contextlib.suppress(OSError):
+                os.close(blank.fd)
+            continue
+        os.dup2(null, blank.fd, inheritable=False)
+        os.close(null)
+
+
 def _close_all() -> None:
     NO_FORK.release()
+    _blank_all()
     for descriptor in list(_OPEN):
         with contextlib.suppress(OSError):  # nobody is there to tell
             descriptor.close()

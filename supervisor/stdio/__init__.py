@@ -6,6 +6,7 @@
     _null        the null device that containers get
     _plan        from the caller's words to the shim's options
     _theirs      what is the caller's: opened, and handed to the shim
+    _ends        our end of a fifo, and how it is given up
     _streams     fifos as Trio streams
     _console     the socket over which a runtime sends a terminal
     _terminal    attaching to a terminal
@@ -14,7 +15,7 @@
     _log_files   its files, in order, across rotation
 """
 
-from ._console import Console, console
+from ._console import Console, attached_pair, console
 from ._kinds import (
     DEVNULL,
     LOG,
@@ -33,7 +34,7 @@ from ._null import NullDevice
 from ._plan import Stdio, plan, prepare
 from ._records import LogRecord, parse_record
 from ._streams import Ends, InputStream, OutputStream, Streams
-from ._terminal import TerminalStream, attach
+from ._terminal import Terminal, TerminalStream
 from ._theirs import files_made, opened
 
 __all__ = [
@@ -55,10 +56,11 @@ __all__ = [
     "Stdio",
     "StdioArgument",
     "Streams",
+    "Terminal",
     "TerminalArgument",
     "TerminalSize",
     "TerminalStream",
-    "attach",
+    "attached_pair",
     "console",
     "files_made",
     "open_own",

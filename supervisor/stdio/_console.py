@@ -28,22 +28,57 @@ class Console:
         path: for the runtime: short enough for a socket's address, however long the process
             directory's own path is.
         fd: for the shim.
+        attached_fd: for the shim, too: whoever holds the other end is attached from the
+            beginning. None for nobody.
     """
 
     path: str
     fd: int
+    attached_fd: int | None = None
 
     @property
     def options(self) -> list[str]:
         """The shim's options."""
-        return ["--terminal", str(self.fd)]
+        words = ["--terminal", str(self.fd)]
+        return words if self.attached_fd is None else [*words, "--attached", str(self.attached_fd)]
+
+    @property
+    def fds(self) -> list[int]:
+        """The descriptors that the shim must inherit."""
+        return [fd for fd in (self.fd, self.attached_fd) if fd is not None]
 
 
 @contextlib.contextmanager
-def console(layout: ProcessLayout, stdio: Stdio) -> Iterator[Console | None]:
+def attached_pair(wanted: bool) -> Iterator[tuple[socket.socket | None, int | None]]:
+    """Make the two ends of an attachment, if it is wanted: ours, and the shim's for the block.
+
+    Ours is closed if the block fails.
+
+    Raises:
+        TooManyFiles: no descriptor was left.
+    """
+    if not wanted:
+        yield None, None
+        return
+    try:
+        ours, theirs = (socket.socket(fileno=lifted(end.detach())) for end in socket.socketpair())
+    except OSError as error:
+        raise scarcity(error) from error
+    with theirs:
+        try:
+            yield ours, theirs.fileno()
+        except BaseException:
+            ours.close()
+            raise
+
+
+@contextlib.contextmanager
+def console(
+    layout: ProcessLayout, stdio: Stdio, *, attached_fd: int | None = None
+) -> Iterator[Console | None]:
     """Listen for the runtime during the block, if a terminal was asked for.
 
-    The shim gets a descriptor of its own, so we needn't stay.
+    The shim gets a descriptor of its own, so we needn't stay. ``attached_fd`` is as `Console`'s.
 
     Raises:
         DiskFull, TooManyFiles, OSError: the socket can't be made.
@@ -66,7 +101,7 @@ def console(layout: ProcessLayout, stdio: Stdio) -> Iterator[Console | None]:
         short = len(os.fsencode(layout.console)) <= _ADDRESS_BYTES
         reach = layout.path if short else f"/proc/{os.getpid()}/fd/{directory}"
         try:
-            yield Console(f"{reach}/{name}", listener.fileno())
+            yield Console(f"{reach}/{name}", listener.fileno(), attached_fd)
         finally:
             if not forked():  # else its parent's runtime is about to connect
                 with contextlib.suppress(OSError):

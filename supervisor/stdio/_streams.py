@@ -8,17 +8,17 @@ import logging
 import os
 import stat
 import weakref
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import trio
 
-from .._errors import InvalidValue, scarcity
+from .._errors import InvalidValue, ShimError, scarcity
 from .._forks import Opener
 from .._witness import hear
-from ..shim import CLOSE_STDIN, Control
+from ..shim import CLOSE_STDIN, Control, close_output_line
 from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children, lifted
+from ._ends import End, Keeping, Owning
 
 logger: Final = logging.getLogger("supervisor")
 
@@ -52,8 +52,13 @@ class Streams:
         self.stdout: OutputStream | None = None
         self.stderr: OutputStream | None = None
         self._both: trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None = None
-        self._stdin_holders: list[Descriptor] = []
-        self._output_holders: list[Descriptor] = []
+        # None of them refers back to the process: a stream that nobody keeps is closed at once.
+        self._owning = Owning()
+        self._input = Keeping(control, CLOSE_STDIN)
+        self._outputs = {
+            number: Keeping(control, close_output_line(number), path=path)
+            for number, path in enumerate((layout.stdout, layout.stderr), 1)
+        }
 
     @property
     def stdio(self) -> trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None:
@@ -77,60 +82,64 @@ class Streams:
             TooManyFiles: no descriptor was left.
             InvalidValue: we may not open one.
         """
-        # No reference back to the process: a stream that nobody keeps is closed at once.
-        let_go = partial(_end_input, self._control, self._stdin_holders)
+        self._owning.ours = owned
         if self._record.stdin == f"fifo:{self._layout.stdin}":
             self.stdin = InputStream(
                 self._layout.stdin,
-                let_go,
+                self._input,
                 stands=self._control.stands,
                 container=self._container,
             )
             if owned:
                 with _shut_out(adopted):
                     self.stdin.open()
-        if self._record.stdout == f"fifo:{self._layout.stdout}":
-            with _shut_out(adopted):
-                self.stdout = self._open_output(self._layout.stdout)
-        if self._record.stderr == f"fifo:{self._layout.stderr}":
-            with _shut_out(adopted):
-                self.stderr = self._open_output(self._layout.stderr)
+        with _shut_out(adopted):
+            self.stdout = self._open_output(1, self._record.stdout, self._layout.stdout)
+        with _shut_out(adopted):
+            self.stderr = self._open_output(2, self._record.stderr, self._layout.stderr)
         self._ends.update(end for end in (self.stdin, self.stdout, self.stderr) if end is not None)
         if hold:
             self._hold_output()
         if hold and owned:
             self._hold_input()
 
-    def _open_output(self, path: str) -> OutputStream | None:
+    def _open_output(self, number: int, spec: str | None, path: str) -> OutputStream | None:
+        if spec != f"fifo:{path}":
+            return None
         try:
-            return OutputStream(path, self._container)
-        except FileNotFoundError:  # see `abandon`: whoever did that was killed before the rest
+            return OutputStream(
+                path, self._outputs[number], owning=self._owning, container=self._container
+            )
+        except FileNotFoundError:  # nobody wanted the rest of it: see `Keeping.end`
             return None
 
     def own(self, *, hold: bool) -> None:
         """Take over the streams of a process that wasn't owned: ``hold`` as at `open`."""
-        if hold and not self._stdin_holders:
+        self._owning.ours = True
+        if hold and self._input.held is None:
             self._hold_input()
+
+    def disown(self) -> None:
+        """Leave them to another supervisor again."""
+        self._owning.ours = False
 
     def _hold_input(self) -> None:
         if self.stdin is not None and not self.stdin.closed:
             with contextlib.suppress(OSError):  # ENXIO: the process has closed it already
-                self._stdin_holders.append(_holder(self._layout.stdin, os.O_WRONLY))
+                self._input.held = _holder(self._layout.stdin, os.O_WRONLY)
 
     def _hold_output(self) -> None:
         try:
             if self.stdout is not None:
-                self._output_holders.append(_holder(self._layout.stdout, os.O_RDONLY))
+                self._outputs[1].held = _holder(self._layout.stdout, os.O_RDONLY)
             if self.stderr is not None:
-                self._output_holders.append(_holder(self._layout.stderr, os.O_RDONLY))
+                self._outputs[2].held = _holder(self._layout.stderr, os.O_RDONLY)
         except OSError as error:
             raise scarcity(error) from error
 
     def close(self) -> None:
-        """Close our ends; the process isn't told."""
-        if self.stdin is not None:
-            self.stdin.detach()
-        for stream in (self.stdout, self.stderr):
+        """Close our ends, but for those that were handed over; the process isn't told."""
+        for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
                 stream.detach()
         self.release()
@@ -138,33 +147,43 @@ class Streams:
     def abandon(self) -> None:
         """Close our ends of what nobody will read; the shim doesn't stay for what is in there.
 
-        It looks whether there is a name by which a fifo could be opened.
+        Where it can't be told, it looks whether there is a name by which a fifo could be opened.
         """
-        if self._control.stands():  # else the names are a later one's
-            for stream, path in (
-                (self.stdout, self._layout.stdout),
-                (self.stderr, self._layout.stderr),
-            ):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        os.unlink(path)
+        for stream in self.own_ends()[1]:
+            with contextlib.suppress(ShimError):
+                stream.close()
         self.close()
+
+    def hand_over(self, names: Sequence[str]) -> None:
+        """Leave streams to the caller: they are closed by nobody else from now on."""
+        for name in names:
+            stream: InputStream | OutputStream | None = getattr(self, name)
+            if stream is not None:
+                stream.handed_over = True
+
+    def own_ends(self) -> tuple[InputStream | None, list[OutputStream]]:
+        """Return those that weren't handed over: the input, and the outputs."""
+        stdin = None if self.stdin is None or self.stdin.handed_over else self.stdin
+        outputs = (self.stdout, self.stderr)
+        return stdin, [one for one in outputs if one is not None and not one.handed_over]
 
     def release(self) -> None:
         """Close what is held open beside the streams; the second time nothing happens."""
-        _close_all(self._stdin_holders)
-        _close_all(self._output_holders)
+        for keeping in (self._input, *self._outputs.values()):
+            keeping.release()
 
     def close_stdin(self) -> None:
         """End the process's input; a terminal is hung up.
 
         Raises:
             ProcessEnded: it has ended.
+            ShimError: its shim takes no line.
         """
         if self.stdin is not None:
             self.stdin.close()
         else:
-            _end_input(self._control, self._stdin_holders)
+            self._input.end()
+            self._input = Keeping(self._control, CLOSE_STDIN)  # it may be asked for again
 
 
 @contextlib.contextmanager
@@ -208,17 +227,7 @@ def _give_back_mode(path: str) -> bool:
     return True
 
 
-def _close_all(held: list[Descriptor]) -> None:
-    while held:
-        held.pop().close()
-
-
-def _end_input(control: Control, held: list[Descriptor]) -> None:
-    _close_all(held)
-    control.send(CLOSE_STDIN)
-
-
-def open_output(path: str, container: str) -> trio.lowlevel.FdStream:
+def open_output(path: str, container: str) -> End:
     """Open the reading end of an output fifo.
 
     Its end of file comes when the container has closed its end everywhere.
@@ -228,8 +237,7 @@ def open_output(path: str, container: str) -> trio.lowlevel.FdStream:
         InvalidValue: we may not.
     """
     try:
-        fd = _open_fifo(path, os.O_RDONLY)
-        return trio.lowlevel.FdStream(fd)
+        return End(_open_fifo(path, os.O_RDONLY))
     except OSError as error:
         raise _unopened(error, path, container) from error
 
@@ -249,19 +257,27 @@ def _unopened(error: OSError, path: str, container: str) -> OSError | InvalidVal
 class OutputStream(trio.abc.ReceiveStream):
     """The reading end of a process's output.
 
-    Whoever looks on is told what was read: it is gone from the fifo then.
+    Closing it says that nobody will read the rest: a process that writes on gets SIGPIPE or EPIPE,
+    as with a `trio.Process`. Who only looks on at another supervisor's process says nothing so.
+    Whoever looks on at a test is told what was read: it is gone from the fifo then.
+
+    Attributes:
+        handed_over: whether it is the caller's, and closed by nobody else.
     """
 
-    def __init__(self, path: str, container: str) -> None:
+    def __init__(self, path: str, keeping: Keeping, *, owning: Owning, container: str) -> None:
         self._container = container
-        self._stream = open_output(path, container)
+        self._keeping = keeping
+        self._owning = owning
+        self._end = open_output(path, container)
         self._opener = Opener()
+        self.handed_over: bool = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive what is there, at most ``max_bytes``; ``b""`` at the end of the output."""
         self._opener.require(self._container)
         try:
-            chunk = await self._stream.receive_some(max_bytes)
+            chunk = await self._end.stream.receive_some(max_bytes)
         except trio.ClosedResourceError:
             self._opener.require(self._container)
             raise
@@ -270,15 +286,41 @@ class OutputStream(trio.abc.ReceiveStream):
 
     def fileno(self) -> int:
         """Return the descriptor's number."""
-        return self._stream.fileno()
+        return self._end.stream.fileno()
 
     def detach(self) -> None:
-        """Close our end; the second time nothing happens."""
-        self._stream.close()
+        """Close our end, and leave the output to other readers."""
+        if not self.handed_over:
+            self._keeping.forgo()
+            self._end.close()
+
+    def close(self) -> None:
+        """Close our end: nobody will read the rest.
+
+        Raises:
+            ShimError: its shim can't be told; closing it again repeats that.
+        """
+        if self._shut():
+            with contextlib.suppress(ProcessLookupError):
+                self._keeping.end()
 
     async def aclose(self) -> None:
-        """Close our end."""
-        await self._stream.aclose()
+        """Close our end: nobody will read the rest.
+
+        Raises:
+            ShimError: its shim can't be told, for two seconds; closing it again repeats that.
+        """
+        try:
+            if self._shut():
+                with contextlib.suppress(ProcessLookupError):
+                    await self._keeping.end_patiently()
+        finally:
+            await trio.lowlevel.checkpoint()
+
+    def _shut(self) -> bool:
+        """Close our own end; say whether others have to give up theirs."""
+        self._end.close()
+        return self._owning.ours and not self._opener.elsewhere()
 
 
 class InputStream(trio.abc.SendStream):
@@ -289,23 +331,25 @@ class InputStream(trio.abc.SendStream):
 
     Attributes:
         closed: whether it was closed here.
+        handed_over: whether it is the caller's, and closed by nobody else.
     """
 
     def __init__(
         self,
         path: str,
-        let_go: Callable[[], None],
+        keeping: Keeping,
         *,
         stands: Callable[[], bool],
         container: str,
     ) -> None:
         self._path = path
         self._container = container
-        self._let_go = let_go
+        self._keeping = keeping
         self._stands = stands
         self._opened = False
         self.closed: bool = False
-        self._stream: trio.lowlevel.FdStream | None = None
+        self.handed_over: bool = False
+        self._end: End | None = None
         self._opener = Opener()
 
     def open(self) -> None:
@@ -324,11 +368,11 @@ class InputStream(trio.abc.SendStream):
             if error.errno not in (errno.ENXIO, errno.ENOENT):
                 raise _unopened(error, self._path, self._container) from error
         else:
-            self._stream = trio.lowlevel.FdStream(fd)
+            self._end = End(fd)
         self._opened = True
-        if self._stream is not None and not self._stands():  # that was a later one's
-            self._stream.close()
-            self._stream = None
+        if self._end is not None and not self._stands():  # that was a later one's
+            self._end.close()
+            self._end = None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; BrokenResourceError once the process has closed its end."""
@@ -357,36 +401,49 @@ class InputStream(trio.abc.SendStream):
         await self._usable().wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """End the process's input."""
-        self.close()
-        await trio.lowlevel.checkpoint()
+        """End the process's input.
+
+        Raises:
+            ShimError: its shim can't be told, for two seconds; closing it again repeats that.
+        """
+        try:
+            if self._shut():
+                with contextlib.suppress(ProcessLookupError):
+                    await self._keeping.end_patiently()
+        finally:
+            await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """End the process's input; the second time nothing happens."""
-        if self.closed:
-            return
-        self.closed = True
-        if self._stream is not None:
-            self._stream.close()
-        if self._opener.elsewhere():
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._let_go()
+        """End the process's input; the second time nothing happens.
+
+        Raises:
+            ShimError: its shim can't be told; closing it again repeats that.
+        """
+        if self._shut():
+            with contextlib.suppress(ProcessLookupError):
+                self._keeping.end()
 
     def detach(self) -> None:
         """Close our end and leave the process's input open for other writers."""
+        if not self.handed_over:
+            self._keeping.forgo()
+            self._shut()
+
+    def _shut(self) -> bool:
+        """Close our own end; say whether others have to give up theirs."""
         self.closed = True
-        if self._stream is not None:
-            self._stream.close()
+        if self._end is not None:
+            self._end.close()
+        return not self._opener.elsewhere()
 
     def _usable(self) -> trio.lowlevel.FdStream:
         self._opener.require(self._container)
         if self.closed:
             raise trio.ClosedResourceError("this end of the fifo was closed")
         self.open()
-        if self._stream is None:
+        if self._end is None:
             raise trio.BrokenResourceError("the process has closed its standard input")
-        return self._stream
+        return self._end.stream
 
 
 # Of one container, also of those of its processes that are done with: a stream belongs to whoever

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
+import socket
+from collections.abc import Callable
 
 import trio
 
 from .._errors import AlreadyAttached, ProcessEnded, SupervisorError, scarcity
 from .._forks import Opener
 from .._within import within
-from ..state import ProcessLayout, lifted
+from ..state import Blank, ProcessLayout, lifted
 from ._console import unix_socket
 
 _CHUNK_BYTES = 64 * 1024
 _HEADER_BYTES = 64
+_LAST_BYTES = 1 << 20  # above all that the shim, its socket and the terminal hold
 
 
 class TerminalStream(trio.abc.HalfCloseableStream):
@@ -30,13 +35,16 @@ class TerminalStream(trio.abc.HalfCloseableStream):
 
     def __init__(self, stream: trio.SocketStream, dropped: int, first: bytes) -> None:
         self._stream = stream
+        self._blank = Blank(stream.socket.fileno())
         self._first = first
         self._opener = Opener()
         self.dropped: int = dropped
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return some output; b"" at the end."""
+        """Return some output, at most ``max_bytes``, which is 1 or more; b"" at the end."""
         self._opener.require()
+        if max_bytes is not None:
+            _check_size(max_bytes)
         if self._first:
             await trio.lowlevel.checkpoint()
             size = len(self._first) if max_bytes is None else max_bytes
@@ -69,8 +77,109 @@ class TerminalStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Detach."""
+        self.detach()
+        await trio.lowlevel.checkpoint()
+
+    def detach(self) -> None:
+        """Do that at once; the second time nothing happens."""
         self._first = b""
-        await self._stream.aclose()
+        self._blank.closing(self._stream.socket.close)
+
+
+def _check_size(max_bytes: int) -> None:
+    if not isinstance(max_bytes, int):
+        raise TypeError("max_bytes must be integer >= 1")
+    if max_bytes < 1:
+        raise ValueError("max_bytes must be integer >= 1")
+
+
+class Terminal:
+    """The terminal of one process, with what of it we have in hand for whoever attaches next."""
+
+    def __init__(self, layout: ProcessLayout, *, container: str) -> None:
+        self._layout = layout
+        self._container = container
+        self._first: TerminalStream | None = None
+        self._left: tuple[int, bytes] | None = None
+        self._turn = trio.Lock()
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether whoever attaches next gets what we hold; else they attach to the shim."""
+        return self._first is not None or self._left is not None
+
+    def begin(self, connected: socket.socket) -> None:
+        """Hold an attachment, whose other end the shim has had from the beginning."""
+        self._first = TerminalStream(_stream_of(connected), 0, b"")
+
+    async def attach(self, require: Callable[[], None]) -> TerminalStream:
+        """Return what we hold, or attach, if ``require`` raises nothing; see `Process.attach`."""
+        async with self._turn:
+            first, left = self._first, self._left
+            self._first = self._left = None
+            if first is not None:
+                return first
+            if left is not None:
+                return _of_nobody(*left)
+            require()
+            stream = await attach(self._layout, container=self._container)
+            try:
+                require()  # else it was a later one's
+            except SupervisorError:
+                stream.detach()
+                raise
+            return stream
+
+    async def hear_last_words(self, seconds: float) -> None:
+        """Take what is left, once the process has ended; if somebody is attached, they do.
+
+        No longer than so many seconds: others may keep the terminal.
+
+        Raises:
+            SupervisorError: there is nothing to take.
+        """
+        async with self._turn:
+            stream = self._first or await attach(self._layout, container=self._container)
+            await self._hear_out(stream, seconds)
+
+    async def settle(self, seconds: float) -> None:
+        """The shim is gone: let that be done with; and have nothing open that nobody asks for."""
+        async with self._turn:
+            if self._first is not None:
+                await self._hear_out(self._first, seconds)
+
+    async def _hear_out(self, stream: TerminalStream, seconds: float) -> None:
+        ours, content = self._first is not None, io.BytesIO()
+        try:
+            with within(seconds), contextlib.suppress(trio.BrokenResourceError):
+                while content.tell() < _LAST_BYTES and (chunk := await stream.receive_some()):
+                    content.write(chunk)
+        finally:
+            self._first = None
+            stream.detach()
+            if ours or content.tell() or stream.dropped:
+                self._left = stream.dropped, content.getvalue()
+
+    def close(self) -> None:
+        """Let go of it; the second time nothing happens."""
+        if self._first is not None:
+            self._first.detach()
+        self._first = None
+
+
+def _of_nobody(dropped: int, content: bytes) -> TerminalStream:
+    """Return an attachment to a terminal that is gone, from which this is left."""
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise scarcity(error) from error
+    theirs.close()
+    ours = socket.socket(fileno=lifted(ours.detach()))
+    return TerminalStream(_stream_of(ours), dropped, content)
+
+
+def _stream_of(connected: socket.socket) -> trio.SocketStream:
+    return trio.SocketStream(trio.socket.from_stdlib_socket(connected))
 
 
 async def attach(layout: ProcessLayout, *, container: str) -> TerminalStream:

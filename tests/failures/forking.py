@@ -23,6 +23,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from supervisor import (
     PIPE,
+    AlreadyAttached,
     Bundle,
     Container,
     ContainerPool,
@@ -305,6 +306,43 @@ def _keepers(root: str) -> int:
     return sum("supervisor-keeper" in line and root in line for line in lines)
 
 
+async def _outlived(told: dict[str, Any]) -> dict[str, Any]:
+    """Close our ends of streams while a child that was forked lives on with all that it has."""
+    async with _stage(told) as stage:
+        sup, box = stage.sup, stage.box
+        assert box.stdin is not None
+        writer = await sup["terminal"].exec(["sh", "-c", "while echo y; do :; done"], stdout=PIPE)
+        assert writer.stdout is not None
+        attached = await sup["terminal"].attach()
+        read_fd, write_fd = os.pipe()
+        pid = os.fork()
+        if pid == 0:  # as multiprocessing's, which does as it is told and knows nothing of us
+            os.close(write_fd)
+            os.read(read_fd, 1)
+            os._exit(8)
+        os.close(read_fd)
+        try:
+            found = {"cat": None, "writer": None}
+            with trio.move_on_after(PROMPT_SECONDS):
+                await box.stdin.aclose()
+                found["cat"] = (await box.wait()).code
+                await writer.stdout.aclose()
+                found["writer"] = (await writer.wait()).signal
+            await attached.aclose()
+            with trio.fail_after(PROMPT_SECONDS):
+                while True:
+                    try:
+                        attached = await sup["terminal"].attach()
+                        break
+                    except AlreadyAttached:
+                        await trio.sleep(0.01)
+            await attached.aclose()
+        finally:
+            os.close(write_fd)
+            _, status = await trio.to_thread.run_sync(os.waitpid, pid, 0)
+        return {**found, "child": os.waitstatus_to_exitcode(status)}
+
+
 # ---- without Trio -------------------------------------------------------------------------
 
 
@@ -347,6 +385,8 @@ def main() -> None:
     parent = os.getpid()
     if told["how"] == "in_threads":
         found = _in_threads(told)
+    elif told["how"] == "outlived":
+        found = trio.run(_outlived, told)
     else:
         try:
             found = trio.run(_forking, told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ async def test_a_forked_child_has_no_threads(ground: Ground, nothing_left: Nothi
     """It waited for a minute for the thread of a `SupervisorThread`, which only the parent has."""
     found = await trio.to_thread.run_sync(ground.play, "in_threads", None)
     assert found == {"child": 5, "state": "running", "held": True, "pool": 0}
+    await nothing_left()
+
+
+async def test_a_forked_child_holds_no_stream(ground: Ground, nothing_left: NothingLeft) -> None:
+    """A worker of multiprocessing held the container's input open: closing it ended nothing."""
+    found = await trio.to_thread.run_sync(ground.play, "outlived", None)
+    assert found == {"cat": 0, "writer": signal.SIGPIPE, "child": 8}
     await nothing_left()
 
 

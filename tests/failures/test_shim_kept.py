@@ -18,7 +18,7 @@ from tests.support.leaks import wait_for
 
 pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
 
-ECHO = ["sh", "-c", "while read x; do echo $x; done; exit 42"]
+ECHO = ["sh", "-c", "while read x; do echo $x || exit 7; done; exit 42"]
 
 
 async def lose_shim(root: Path, process: Process) -> None:
@@ -103,11 +103,20 @@ async def test_signals_and_exec(box: Container) -> None:
 
 async def test_nobody_reads(box: Container) -> None:
     """Without a reader of its output it waits, as with a shim, and isn't killed by SIGPIPE."""
-    assert box.stdout is not None and box.stdin is not None
-    await box.stdout.aclose()
+    assert box.init.stdout is not None and box.stdin is not None
+    box.init._streams.stdout.detach()  # type: ignore[union-attr]
     await box.stdin.send_all(b"one\n")
     await trio.sleep(0.1)
     assert box.status is None
+
+
+async def test_nobody_wants_it(box: Container) -> None:
+    """Closing its output says so: what we hold in the shim's place is closed, too."""
+    assert box.stdout is not None and box.stdin is not None
+    await box.stdout.aclose()
+    await box.stdin.send_all(b"one\n")
+    with trio.fail_after(10):
+        assert (await box.wait()).returncode in (7, -signal.SIGPIPE)
 
 
 @pytest.mark.runtimes("runc", "crun")  # the fake's processes are in no cgroup: not certain

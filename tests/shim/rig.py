@@ -84,12 +84,14 @@ class Rig:
     Attributes:
         path: the process directory; paths in it are made by ``rig / "name"``.
         shim: the shim's process, once launched.
+        kept: whether it has said at the end, as far as `wait_end` saw, that others keep it.
     """
 
     def __init__(self, programs: Programs, path: Path) -> None:
         self.programs = programs
         self.path = path
         self.shim: subprocess.Popen[bytes] | None = None
+        self.kept = False
         self._fds: list[int] = []
         self._given: list[int] = []
         path.mkdir()
@@ -267,7 +269,9 @@ class Rig:
 
     def wait_end(self) -> None:
         """Return when ``exit`` says that the end is recorded."""
-        assert read_some(self._exit_fd) == b""  # a fifo not opened yet isn't at its end for poll
+        told = read_some(self._exit_fd)  # a fifo not opened yet isn't at its end for poll
+        self.kept = told == b"+"
+        assert (read_some(self._exit_fd) if self.kept else told) == b""
 
     def recorded(self) -> tuple[int, int, int, int]:
         """Return the code, signal, time and core flag in ``exitStatus``."""
@@ -286,7 +290,7 @@ class Rig:
 
     def wait_closed(self) -> None:
         """Return when nobody has ``exit`` open for writing any more."""
-        wait_for(lambda: os.read(self._exit_fd, 1) == b"", "the end of `exit`")
+        wait_for(lambda: os.read(self._exit_fd, 2) == b"", "the end of `exit`")
 
     def wait_gone(self) -> int:
         """Return the shim's exit code when it has ended."""

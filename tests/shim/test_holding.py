@@ -14,6 +14,7 @@ from tests.support.leaks import wait_for
 from .leash import Leash
 from .rig import (
     SLEEP,
+    Gate,
     Rig,
     become,
     children,
@@ -85,6 +86,54 @@ def test_held_until_it_is_released(rig: Rig) -> None:
     """`3 0 0` lets the shim go although nobody has read anything."""
     hold(rig)
     rig.control("3 0 0\n")
+    assert rig.wait_gone() == 0
+
+
+def test_told_of_the_end(rig: Rig) -> None:
+    """`5 0 0` is the same, where somebody has the fifo open who knows of the end."""
+    hold(rig)
+    assert not rig.kept
+    fd = reader(rig)
+    rig.control("5 0 0\n")
+    assert rig.wait_gone() == 0
+    assert read_to_end(fd) == bytes(10)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_let_go_of_an_output(rig: Rig, stream: str) -> None:
+    """`4 N 0` closes what the shim holds of it: who writes hears that nobody reads."""
+    redirect = ">&2" if stream == "stderr" else ""
+    script = f"trap '' PIPE; while echo y {redirect}; do :; done 2>/dev/null; exit 7"
+    if stream == "stderr":
+        script = "trap '' PIPE; while echo y >&2; do :; done; exit 7"
+    rig.launch(runtime(*shell(script)), f"--{stream}", rig.fifo(stream))
+    rig.made()
+    rig.control(f"4 {2 if stream == 'stderr' else 1} 0\n")
+    assert rig.end() == (7, 0)
+
+
+def test_no_such_output(rig: Rig) -> None:
+    """Other numbers are refused, and a null device is nothing to let go of."""
+    rig.launch(runtime(*SLEEP))
+    rig.made()
+    rig.control("4 0 0\n4 3 0\n4 1 1\n5 1 0\n4 1 0\n2 15 0\n")
+    assert rig.end() == (143, 15)
+    assert len(rig.log()) == 4
+
+
+def test_others_keep_it(rig: Rig) -> None:
+    """It says so with the end, if somebody else can still write to its log."""
+    gate = Gate(rig)
+    script = f"({gate.wait}) & exit 3"
+    logged = ["--stdout", rig.fifo("stdout").replace("fifo:", "log:")]
+    rig.launch(runtime(*shell(script)), *logged, "--log", f"20000:1:{rig / 'out.log'}")
+    rig.made()
+    rig.wait_end()
+    assert rig.kept
+    rig.control("5 0 0\n")
+    gate.wait_reached()
+    assert rig.shim is not None and rig.shim.poll() is None
+    gate.open()
     assert rig.wait_gone() == 0
 
 

@@ -50,6 +50,35 @@ def hang_up(rig: Rig) -> None:
     assert rig.end() == (129, signal.SIGHUP)
 
 
+# ---- attached from the beginning -----------------------------------------------------------
+
+
+def test_attached_before_it_runs(rig: Rig) -> None:
+    """Nothing is dropped: who has the other end of `--attached` gets all, without a header."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs, console(rig) as listener:
+            fds = [listener.fileno(), theirs.fileno()]
+            options = ["--terminal", str(fds[0]), "--attached", str(fds[1])]
+            command = terminal_runtime("/bin/cat", counted(rig, TOTAL))
+            rig.launch(command, *options, pass_fds=fds)
+            rig.made()
+        ours.settimeout(20)
+        heard = b"".join(iter(lambda: ours.recv(1 << 16), b""))
+    assert heard == numbered(TOTAL)
+    assert rig.end() == (0, 0)
+
+
+@pytest.mark.parametrize("spec", ["0", "2", "x", "9"])
+def test_attached_by_nothing(rig: Rig, spec: str) -> None:
+    """What can't be that descriptor is refused."""
+    with console(rig) as listener:
+        fd = listener.fileno()
+        options = ["--terminal", str(fd), "--attached", "999" if spec == "9" else spec]
+        rig.launch(terminal_runtime(*SLEEP), *options, pass_fds=[fd])
+        rig.refused("options")
+
+
 # ---- attached ------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from supervisor import (
     AlreadyAttached,
     InvalidValue,
     ProcessEnded,
+    SupervisorError,
     TerminalSize,
     TerminalStream,
 )
@@ -315,3 +316,118 @@ async def test_after_the_end(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
                 assert caught.value.container == "a"
             async with await box.attach() as stream:
                 assert await rest(stream) == b"hi\r\n"
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["init", "exec"])
+async def test_term(supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool) -> None:
+    """A program on a terminal knows what that can; unless somebody has said what it is."""
+    show = ["sh", "-c", "echo $TERM"]
+    for env, wanted in (({}, b"xterm\r\n"), ({"TERM": "vt100"}, b"vt100\r\n")):
+        spec = bundle(*(["sleep", "60"] if inside else show))
+        told: dict[str, Any] = {"terminal": True, "env": env}
+        async with (
+            supervisor() as sup,
+            await sup.create("a", spec, **({} if inside else told)) as box,
+        ):
+            await box.start()
+            process = await box.exec(show, **told) if inside else box.init
+            async with await process.attach() as terminal:
+                assert await rest(terminal) == wanted
+            if inside:  # one without a terminal isn't told of any
+                done = await box.run(["sh", "-c", "echo $TERM"], capture_stdout=True)
+                assert done.stdout == b"\n"
+
+
+async def test_what_a_bundle_says(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A bundle's own TERM stays, for its execs too."""
+    spec = bundle("sleep", "60", env={"TERM": "linux"})
+    async with supervisor() as sup, await sup.create("a", spec, terminal=True) as box:
+        await box.start()
+        process = await box.exec(["sh", "-c", "echo $TERM"], terminal=True)
+        async with await process.attach() as terminal:
+            assert await rest(terminal) == b"linux\r\n"
+
+
+@pytest.mark.parametrize("size", [0, -1])
+async def test_receiving_nothing(supervisor: OpenSupervisor, bundle: MakeBundle, size: int) -> None:
+    """As any stream of Trio's: once 0 gave all, and -1 all but the last byte."""
+    spec = bundle("echo", "hello")
+    async with supervisor() as sup, await sup.create("a", spec, terminal=True) as box:
+        await box.start()
+        await box.wait()
+        async with await box.attach() as terminal:
+            with pytest.raises(ValueError, match="max_bytes must be integer >= 1"):
+                await terminal.receive_some(size)
+            with pytest.raises(TypeError, match="max_bytes"):
+                await terminal.receive_some("1")  # type: ignore[arg-type]
+            assert await terminal.receive_some(2) == b"he"
+            assert await rest(terminal) == b"llo\r\n"
+
+
+async def test_attached_from_the_beginning(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Nothing of its output is dropped, whenever its first attachment is asked for."""
+    count = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); echo $i; done"
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        process = await box.exec(["sh", "-c", count], terminal=True, attach=True)
+        with trio.move_on_after(0.3) as scope:
+            await process.wait()
+        assert scope.cancelled_caught, "it didn't wait for its reader"
+        async with await process.attach() as terminal:
+            with pytest.raises(AlreadyAttached):
+                await process.attach()
+            heard = await rest(terminal)
+            assert heard.split() == [b"%d" % n for n in range(1, 60_001)]
+            assert terminal.dropped == 0
+        assert (await process.wait()).code == 0
+        with pytest.raises(ProcessEnded):
+            await process.attach()
+
+
+async def test_attached_and_typed_at(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """It is an attachment as any other; when it is closed, another one may be had."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        process = await box.exec(["cat"], terminal=(100, 30), attach=True)
+        for word in (b"one\n", b"two\n"):
+            async with await process.attach() as terminal:
+                await terminal.send_all(word)
+                wanted = word.replace(b"\n", b"\r\n")
+                assert await hear(terminal, wanted * 2) == wanted * 2
+
+
+async def test_attached_and_never_asked_for(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """What it held is for the next supervisor, or goes with the process; nothing is left open."""
+    with pytest.raises(InvalidValue, match="attach=True needs a terminal"):
+        async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+            await box.start()
+            await box.exec(["true"], attach=True)
+    async with supervisor(root) as sup:
+        box = await sup.create("a", bundle("sleep", "600"))
+        await box.start()
+        await box.exec(["sh", "-c", "read x; echo words"], id="e", terminal=True, attach=True)
+    async with supervisor(root) as sup, sup["a"] as box:
+        with trio.fail_after(10):
+            while True:
+                try:
+                    terminal = await box.processes["e"].attach()
+                    break
+                except AlreadyAttached:  # the shim hasn't noticed yet
+                    await trio.sleep(0.01)
+        async with terminal:
+            await terminal.send_all(b"\n")
+            assert await rest(terminal) == b"\r\nwords\r\n"
+
+
+async def test_a_failed_exec_leaves_no_attachment(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """Descriptors are compared after each test."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        for _ in range(3):
+            with pytest.raises(SupervisorError):
+                await box.exec(["/no/such/program"], terminal=True, attach=True)
+        assert list(box.processes) == ["init"]

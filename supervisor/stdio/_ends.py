@@ -1,0 +1,93 @@
+"""What is at our end of a fifo, and how it is given up for good."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import attrs
+import trio
+
+from ..shim import Control
+from ..state import Blank, Descriptor
+
+
+class End:
+    """A descriptor of a fifo as a Trio stream, which forked children don't have.
+
+    Attributes:
+        stream: the stream.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._blank = Blank(fd)
+        self.stream = trio.lowlevel.FdStream(fd)
+
+    def close(self) -> None:
+        """Close it; the second time nothing happens."""
+        self._blank.closing(self.stream.close)
+
+
+@attrs.define
+class Owning:
+    """Whether a process is supervised from here: who only looks on ends nobody's output."""
+
+    ours: bool = True
+
+
+class Keeping:
+    """What keeps a fifo open beside our stream, so that others may come and go.
+
+    There is the shim, and where the process shall outlive that, a descriptor of ours.
+
+    Attributes:
+        held: that descriptor, if there is one.
+    """
+
+    def __init__(self, control: Control, line: str, *, path: str = "") -> None:
+        self._control = control
+        self._line = line
+        self._path = path
+        self._ended = False
+        self.held: Descriptor | None = None
+
+    def release(self) -> None:
+        """Let go of ours; the shim keeps it open."""
+        if self.held is not None:
+            self.held.close()
+        self.held = None
+
+    def forgo(self) -> None:
+        """Leave the rest to others: from now on `end` does nothing."""
+        self._ended = True
+
+    def end(self) -> None:
+        """Have nobody keep it open any more; once that is done, nothing happens.
+
+        Raises:
+            ProcessEnded: there is no shim.
+            ShimError: it takes no line; this may be repeated.
+        """
+        if not self._ended:
+            self._give_up()
+            self._control.send(self._line)
+            self._ended = True
+
+    async def end_patiently(self) -> None:
+        """Do that as soon as the shim takes a line.
+
+        Raises:
+            ProcessEnded, ShimError: as `end`.
+
+        Cancellation: it may be repeated.
+        """
+        if not self._ended:
+            self._give_up()
+            await self._control.send_patiently(self._line)
+            self._ended = True
+
+    def _give_up(self) -> None:
+        self.release()
+        if self._path and self._control.stands():  # else the name is a later one's
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
