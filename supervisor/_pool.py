@@ -245,7 +245,7 @@ class ContainerPool:
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
-        stdin: bytes | bytearray | memoryview | None = b"",
+        stdin: PoolInput = b"",
         files: Mapping[str, FileContent] | None = None,
         max_output_bytes: int | None = MAX_OUTPUT_BYTES,
         check: bool = True,
@@ -255,7 +255,8 @@ class ContainerPool:
         """Run a program to its end in a container that is taken for it; as `run_container`.
 
         Args:
-            args, env, cwd, stdin, files: as for `take`; but somebody has to feed it, so no PIPE.
+            args, env, cwd, stdin, files: as for `take`; but somebody has to feed it, so PIPE only
+                with ``nursery.start``, which gives the container.
             max_output_bytes: how many bytes are collected of each of its outputs, at most; the
                 program is killed if there are more. As for `run_container`.
             check: whether anything but exit code 0 raises.
@@ -274,6 +275,7 @@ class ContainerPool:
         Cancellation: it is killed and deleted, in the background.
         """
         wanted = wishes(
+            started=task_status is not trio.TASK_STATUS_IGNORED,
             deadline=deadline,
             stdin=b"" if stdin is None else stdin,
             stdout=None,

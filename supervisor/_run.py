@@ -62,7 +62,9 @@ async def run_container(
     """Make a container, feed it, collect its output, wait for its end, delete it.
 
     In the manner of `trio.run_process`. ``await nursery.start(run_container, bundle)`` gives the
-    container as soon as its program runs.
+    container as soon as its program runs. So started, streams may be PIPE: they are in what is
+    given (``stdin``, ``stdout``, ``stderr``), and the caller's to use and to close. What the
+    program has written can be read from them to its end, also when the container is deleted.
 
     Args:
         bundle: a `Bundle`, or the path of one.
@@ -72,7 +74,8 @@ async def run_container(
         args, env, cwd: as for `Supervisor.create`.
         capabilities, rlimits, oom_score_adj, seccomp: as for `Supervisor.create`.
         stdin: bytes that it is fed with, or as for `Supervisor.create`.
-        stdout, stderr: as for `Supervisor.create`.
+        stdout, stderr: as for `Supervisor.create`; PIPE, as for ``stdin``, only with
+            ``nursery.start``.
         capture_stdout: whether its output is collected.
         capture_stderr: whether its errors are collected.
         max_output_bytes: how many bytes are collected of each of them, at most; its program is
@@ -99,6 +102,7 @@ async def run_container(
     Cancellation: SIGTERM, 10 seconds, SIGKILL, delete, all shielded, each with a deadline.
     """
     wanted = wishes(
+        started=task_status is not trio.TASK_STATUS_IGNORED,
         deadline=deadline,
         stdin=stdin,
         stdout=stdout,
