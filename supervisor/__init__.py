@@ -5,7 +5,7 @@ stand before it on its line::
 
     _lazy                                   public names, loaded when they are used
     _status _errors _lifecycle _deadlines _backoff   words: errors, ends, states, deadlines
-    _syscall _forks _within _threads        system calls; in which process or thread; how long
+    _syscall _forks _real _within _threads   system calls; in which process or thread; how long
     _witness                                who looks on: a test's example
     state/                                  what is on disk
     _nursery _points _pidfd _session _patrol _inotify _wards   processes, by descriptor

@@ -29,7 +29,7 @@ from ._host import shielded
 from ._nursery import background_nursery
 from ._process import Process
 from ._status import Cause, ExitStatus
-from ._within import within
+from ._within import granted, nap, within
 from .cgroups import Steps
 from .stdio import PIPE, OutputStream, StdioArgument
 
@@ -285,7 +285,7 @@ async def stay(
         name: _Collected(getattr(process, name), wanted.max_output_bytes) for name in wanted.capture
     }
     try:
-        with within(math.inf if deadline is None else deadline):
+        with granted(math.inf if deadline is None else deadline):
             completed = await collect(process, wanted, collected)
     except BaseException:
         if not forked():
@@ -336,7 +336,7 @@ async def end_process(
 ) -> RuntimeWarning | None:
     """Ask, wait, kill, wait, shielded, with deadlines; return what to say if it was killed."""
     try:
-        with shielded(GRACE_SECONDS):
+        with granted(GRACE_SECONDS, shield=True):
             async with winding_up(process):
                 await deliver(deliver_cancel or _ask, process, process)
     finally:
@@ -407,7 +407,7 @@ async def _discard(stream: trio.abc.ReceiveStream) -> None:
     with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
         async for _ in stream:
             # 64 MiB/s: one that floods us until it is killed shan't have a processor for that.
-            await trio.sleep(_PAUSE_SECONDS)
+            await nap(_PAUSE_SECONDS, still=False)
 
 
 class _Collected:

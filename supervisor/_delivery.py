@@ -9,11 +9,9 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-import trio
-
 from ._errors import StateCorrupt, StreamFailed, StreamFull
 from ._status import ExitStatus
-from ._within import within
+from ._within import nap, within
 from .shim import Control
 from .state import Copied, ProcessLayout, ProcessRecord, read_copied
 
@@ -67,9 +65,9 @@ class Delivery:
         """
         while self.is_late():
             moves = self._copied.moves
-            with within(self._drain) as scope:
+            with within(self._drain, still=False) as scope:
                 while self.is_late() and self._copied.moves == moves:
-                    await trio.sleep(_POLL_SECONDS)
+                    await nap(_POLL_SECONDS, still=False)
             self._given_up = scope.cancelled_caught and self._copied.moves == moves
 
     def is_late(self) -> bool:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import attrs
-import trio
 
 from ._claim import is_ours
 from ._errors import (
@@ -32,7 +31,7 @@ from ._make import NEW
 from ._points import Point
 from ._syscall import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from ._wards import is_left_to_us
-from ._within import within
+from ._within import nap, within
 from .oci import Caller, call, fresh_log, read_config
 from .shim import RELEASE, Shim, send_line
 from .state import (
@@ -293,7 +292,7 @@ async def end_left(host: Host, layout: ProcessLayout) -> None:
             while host.wards.is_ending(pid, since=shim[1]):
                 host.wards.add(layout.path, pid, since=shim[1])
                 await host.wards.end(layout.path)
-                await trio.sleep(_POLL_SECONDS)
+                await nap(_POLL_SECONDS)
 
 
 def _is_known(record: ContainerRecord) -> bool:

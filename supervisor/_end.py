@@ -31,7 +31,7 @@ from ._logs import log_tail
 from ._points import Point
 from ._process import check_signal
 from ._status import ExitStatus
-from ._within import within
+from ._within import granted, nap, within
 from ._witness import hear, waiting, witness
 from .cgroups import Steps, finish
 from .oci import is_grace
@@ -120,7 +120,7 @@ async def _ask_and_kill(core: Core, grace: float, number: int, sent: bool) -> St
     try:
         if core.current() is State.STOPPING:  # one that wasn't started has nothing to be asked
             await _thaw(core)
-            with within(grace), contextlib.suppress(ProcessEnded):
+            with granted(grace), contextlib.suppress(ProcessEnded):
                 if sent:
                     status = await core.init.wait()
                 else:
@@ -188,7 +188,7 @@ async def _end_rest(core: Core) -> None:
     with within(core.host.deadlines.kill):
         while await hierarchies.list_members(cgroup) and core.stands():
             await hierarchies.kill(cgroup, core.stands)
-            await trio.sleep(_POLL_SECONDS)
+            await nap(_POLL_SECONDS)
 
 
 async def _thaw(core: Core) -> None:
@@ -315,7 +315,8 @@ async def _deliver(core: Core) -> None:
     deliveries = [process.delivery for process in (core.init, *core.execs.values())]
     late = [delivery for delivery in deliveries if delivery.is_late()]
     if late:
-        with shielded(core.host.deadlines.cleanup):
+        seconds = core.host.deadlines.cleanup
+        with within(seconds, shield=True, still=False):  # who takes it is no kernel
             async with trio.open_nursery() as nursery:
                 for delivery in late:
                     nursery.start_soon(delivery.wait, name=f"{core.init.task_name}: delivery")

@@ -80,6 +80,7 @@ class Host:
 def shielded(seconds: float) -> Limit:
     """Shield the body from outer cancellation, for ``seconds`` at most; see `within`.
 
-    In a forked child nothing is to be undone: there it is cancelled at once.
+    The seconds are real ones. In a forked child nothing is to be undone: there it is cancelled at
+    once.
     """
     return within(seconds, shield=True)

@@ -8,6 +8,7 @@ from functools import cache
 
 import trio
 
+from ._within import nap
 from .state import lifted
 
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
@@ -33,7 +34,7 @@ class DirectoryWatch:
     async def wait(self) -> None:
         """Return when something has happened since the last time, or perhaps has."""
         if self._fd < 0:
-            await trio.sleep(_POLL_SECONDS)
+            await nap(_POLL_SECONDS, still=False)
             return
         await trio.lowlevel.wait_readable(self._fd)
         os.read(self._fd, _EVENTS_BYTES)

@@ -20,6 +20,7 @@ from ._errors import InvalidValue
 from ._inotify import DirectoryWatch
 from ._status import EPOCH
 from ._tail import Tail
+from ._within import within
 from .stdio import Cursor, LogFiles, LogRecord, open_own, parse_record
 
 _BATCH = 1000
@@ -135,7 +136,7 @@ class Logs(AsyncIterator[LogRecord]):
         if complete or self._watch is None:
             self._over = True
             return
-        with trio.move_on_after(self._seconds_left()):
+        with within(self._seconds_left(), still=False):
             async with move_on_when(self._wait_complete):
                 await self._watch.wait()
 

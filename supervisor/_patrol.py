@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import select
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -20,6 +20,7 @@ import trio
 from ._errors import scarcity
 from ._forks import forked
 from ._pidfd import PidFd
+from ._within import expiring
 from .state import lifted
 
 
@@ -56,7 +57,9 @@ class Patrol:
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:
-            with trio.move_on_at(self._ended[0][0] if self._ended else math.inf):
+            with expiring() as expire:
+                if self._ended:
+                    expire(max(0.0, self._ended[0][0] - time.monotonic()))
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
             self._look()
 
@@ -67,7 +70,7 @@ class Patrol:
     def _look(self) -> None:
         if forked():
             return
-        now = trio.current_time()
+        now = time.monotonic()
         for fd, _ in self._epoll.poll(0):
             self._ended.append((now + self._seconds, fd, self._watched[fd][0]))
         while self._ended and self._ended[0][0] <= now:

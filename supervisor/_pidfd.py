@@ -19,6 +19,7 @@ import trio
 
 from ._errors import ProcessEnded, SupervisorClosed, scarcity
 from ._forks import Opener, refuse_forked
+from ._within import nap
 from .state import lifted
 from .state import start_time as read_start_time
 
@@ -177,7 +178,7 @@ class PidFd:
         await self.wait_ended()
         self.reap()
         while not self.reaped():
-            await trio.sleep(_REAP_POLL_SECONDS)
+            await nap(_REAP_POLL_SECONDS)
             self.reap()
 
     def reap(self, *, patience_ms: int = 0) -> int | None:

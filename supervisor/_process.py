@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -187,10 +188,10 @@ class Process(ProcessTask):
 
     async def _prepared(self, number: int) -> None:
         """Return when a signal would be heard, or it has ended."""
-        gate_until = trio.current_time() + _GATE_SECONDS
+        gate_until = time.monotonic() + _GATE_SECONDS
         pause = _LEAST_POLL_SECONDS
         while self._status is None and self.pid is not None:
-            gate = self._gate if trio.current_time() < gate_until else None
+            gate = self._gate if time.monotonic() < gate_until else None
             if hears(self.pid, number, gate=gate):
                 return
             with within(pause):

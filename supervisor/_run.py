@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -24,10 +25,9 @@ from ._container import Container
 from ._end import STOP_GRACE_SECONDS
 from ._errors import InvalidValue, ProcessEnded
 from ._forks import forked
-from ._host import shielded
 from ._lifecycle import State
 from ._supervisor import Supervisor, open_supervisor
-from ._within import within
+from ._within import granted, within
 from ._witness import ending
 from .oci import Bundle, RlimitArgument, Runtime, SeccompArgument
 from .stdio import StdioArgument
@@ -162,12 +162,12 @@ async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeW
         return None
     killed = False
     grace = box.stop_grace if deliver_cancel is None else STOP_GRACE_SECONDS
-    with shielded(grace + box.init.deadlines.kill):
+    with within(math.inf, shield=True):  # what is done there has its deadlines
         async with winding_up(box.init):
             if deliver_cancel is None:
                 killed = (await box.stop()).escalated
             else:
-                with within(STOP_GRACE_SECONDS) as scope:
+                with granted(STOP_GRACE_SECONDS) as scope:
                     await deliver(deliver_cancel, box, box.init)
                 killed = scope.cancelled_caught
     if not killed:

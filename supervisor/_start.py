@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 
-import trio
-
 from ._core import Core
 from ._errors import (
     IllegalTransition,
@@ -19,7 +17,7 @@ from ._lifecycle import Event, State
 from ._points import Point
 from ._status import ExitStatus, Source
 from ._unrun import require_run, root_of
-from ._within import within
+from ._within import expiring, within
 from .oci import ask_status, fresh_log
 
 _HALF_SECONDS = 0.25  # a whole start takes some milliseconds
@@ -69,13 +67,13 @@ async def _call_start(core: Core) -> Failure | None:
     log = fresh_log(core.layout.init.log("start"))
     command = core.caller.start(core.record.id, log=log)
     core.host.reach(Point.STARTING)
-    with trio.CancelScope() as attempt:
+    with expiring() as expire:
 
         def give_up_soon(status: ExitStatus) -> None:
             # If the end was recorded, the program may just have been quick: the runtime gets
             # some time to finish. If the shim was lost, it would wait for what we have killed.
             quick = status.source is Source.SHIM
-            attempt.deadline = trio.current_time() + (core.host.deadlines.shim if quick else 0)
+            expire(core.host.deadlines.shim if quick else 0)
 
         def patience() -> float:
             # Of crun 1.8, half a start leaves an init that fails at the next one. One whose init

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import time
 from functools import cache
 
 # The same numbers on all machines (the kernel's include/uapi/asm-generic/unistd.h).
@@ -19,6 +20,10 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
+_TFD_CLOEXEC = os.O_CLOEXEC
+_TFD_NONBLOCK = os.O_NONBLOCK
+_TIMES = struct.Struct("@llll")  # struct itimerspec: the interval, the first time
+
 _HOW = struct.Struct("=QQQ")  # struct open_how
 
 
@@ -32,11 +37,7 @@ def syscall(number: int, *arguments: object) -> int:
     Raises:
         OSError: it failed.
     """
-    told: int = _libc().syscall(ctypes.c_long(number), *arguments)
-    if told < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return told
+    return _checked(_libc().syscall(ctypes.c_long(number), *arguments))
 
 
 def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
@@ -59,6 +60,35 @@ def is_subreaper() -> bool:
     told = ctypes.c_int()
     _libc().prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(told), 0, 0, 0)
     return bool(told.value)
+
+
+def timer() -> int:
+    """Make a timer: a descriptor, closed on exec, that is readable once it has rung.
+
+    Raises:
+        OSError: it failed.
+
+    Source: man 2 timerfd_create.
+    """
+    return _checked(_libc().timerfd_create(time.CLOCK_MONOTONIC, _TFD_CLOEXEC | _TFD_NONBLOCK))
+
+
+def set_timer(fd: int, seconds: float) -> None:
+    """Have a timer ring ``seconds`` from now, once, whatever it was set to.
+
+    Raises:
+        OSError: it failed.
+    """
+    ns = max(1, int(seconds * 1e9))  # 0 would mean never
+    when = _TIMES.pack(0, 0, *divmod(ns, 1_000_000_000))
+    _checked(_libc().timerfd_settime(fd, 0, when, None))
+
+
+def _checked(told: int) -> int:
+    if told < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return told
 
 
 @cache

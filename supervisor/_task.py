@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from ._pidfd import PidFd
 from ._points import Point
 from ._status import Cause, ExitStatus, Source
 from ._verdict import Remains
-from ._within import within
+from ._within import nap, within
 from .cgroups import Steps, T, finish
 from .oci import INIT_ARGS
 from .shim import TOLD, Control, ExitFifo, Leash, Shim, make_fifos
@@ -268,7 +269,7 @@ class ProcessTask:
                 await self._settle()
             except TooManyFiles:
                 # Raised from here it would end everybody's tasks; what is on disk can wait.
-                await trio.sleep(_SCARCITY_SECONDS)
+                await nap(_SCARCITY_SECONDS)
         self.delivery.look()
         if self._shim is not None:
             await self._see_off(self._shim)
@@ -489,7 +490,7 @@ class ProcessTask:
 
     def _tell(self, status: ExitStatus) -> None:
         self._status = status
-        self._ended_at = trio.current_time()
+        self._ended_at = time.monotonic()
         for listener in tuple(self._listeners):
             listener(status)
         self._ended.set()
@@ -565,13 +566,13 @@ class ProcessTask:
 
     def is_output_complete(self) -> bool:
         """Whether nothing more is to be expected of its output."""
-        late = trio.current_time() >= self._ended_at + self._host.deadlines.drain
+        late = time.monotonic() >= self._ended_at + self._host.deadlines.drain
         return self._shim_gone.is_set() or late
 
     async def wait_output_complete(self) -> None:
         """Return when it has ended, and its output too, or ``deadlines.drain`` has passed."""
         await self._ended.wait()
-        left = self._ended_at + self._host.deadlines.drain - trio.current_time()
+        left = self._ended_at + self._host.deadlines.drain - time.monotonic()
         with within(max(0.0, left)):
             await self._shim_gone.wait()
 
@@ -668,7 +669,7 @@ class ProcessTask:
                     return False
                 if now != self._gate:
                     return True
-                await trio.sleep(_GATE_POLL_SECONDS)
+                await nap(_GATE_POLL_SECONDS)
         return False
 
     def _waits(self) -> bool:

@@ -20,7 +20,7 @@ from ._hearing import Identity, program_of
 from ._host import Host
 from ._process import Process
 from ._status import ExitStatus
-from ._within import within
+from ._within import nap, within
 from .oci import GATE_DESTINATION, INIT_ARGS, LiveTree, Obstacle, PlannedTree, obstacle
 from .state import lifted, process_object
 
@@ -150,7 +150,7 @@ async def _has_begun(core: Core, process: Process) -> bool:
         while process.watched():
             if process.pid is None or program_of(process.pid) not in runtime:
                 return not process.ending()
-            await trio.sleep(_POLL_SECONDS)
+            await nap(_POLL_SECONDS)
     return False
 
 

@@ -6,13 +6,12 @@ import contextlib
 import os
 
 import attrs
-import trio
 
 from ._errors import StateCorrupt, TooManyFiles
 from ._host import Host
 from ._pidfd import PidFd
 from ._status import Cause, ExitStatus, Source, unknown
-from ._within import within
+from ._within import nap, within
 from .state import ProcessLayout, Result, load, read_exit_status
 
 _POLL_SECONDS = 0.005
@@ -51,7 +50,7 @@ class Remains:
             while status is None and os.path.lexists(self.layout.path):  # else it is deleted
                 with contextlib.suppress(FileNotFoundError, StateCorrupt):
                     status = load(Result, self.layout.result).status
-                await trio.sleep(_POLL_SECONDS)
+                await nap(_POLL_SECONDS)
         if status is not None:
             return status
         return self.told_by_kernel("the supervisor that holds it doesn't say how it ended")

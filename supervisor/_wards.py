@@ -12,12 +12,11 @@ import contextlib
 import os
 from collections.abc import Callable
 
-import trio
-
 from ._errors import InfrastructureError
 from ._forks import forked
 from ._pidfd import PidFd
 from ._syscall import is_subreaper
+from ._within import nap
 from .state import look_at
 
 _POLL_SECONDS = 0.002
@@ -122,7 +121,7 @@ class Wards:
             for process in self._held[path]:
                 process.kill()
             while not self._reap(path):
-                await trio.sleep(_POLL_SECONDS)
+                await nap(_POLL_SECONDS)
 
     def _reap(self, path: str) -> bool:
         left = []

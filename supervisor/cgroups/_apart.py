@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 import trio
 
 from .._forks import forked
+from .._within import nap
 from ._hierarchies import Hierarchies
 from ._mounts import Mount
 
@@ -58,7 +59,7 @@ async def _remove(way: str) -> None:
             return
         if not _is_empty(way):
             return
-        await trio.sleep(_RETRY_SECONDS)
+        await nap(_RETRY_SECONDS)
 
 
 def _is_empty(way: str) -> bool:

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from .._errors import scarcity
+from .._within import nap
 from . import _tree as tree
 from ._mounts import Mount, choose, parse
 from ._steps import Steps, T, begin, carry_out, finish
@@ -211,7 +212,7 @@ class Hierarchies:
         while self._is_left(cgroup):
             await self.carry_out(self._emptying_steps(cgroup))
             if self._is_left(cgroup):
-                await trio.sleep(_RETRY_SECONDS)
+                await nap(_RETRY_SECONDS)
 
     def _emptying_steps(self, cgroup: str) -> Steps[None]:
         yield from self.kill_steps(cgroup)

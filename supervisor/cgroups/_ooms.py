@@ -21,6 +21,7 @@ import trio
 
 from .._errors import SupervisorError
 from .._forks import forked
+from .._within import nap
 from ..state._descriptors import lifted
 from ._hierarchies import Hierarchies
 from ._mounts import Mount
@@ -148,7 +149,7 @@ class OomWatch:
             with contextlib.suppress(BlockingIOError):
                 os.read(fd, _EVENTS_BYTES)
             for seconds in _LATER_SECONDS:
-                await trio.sleep(seconds)
+                await nap(seconds)
                 await self._look(nursery)
 
     async def _look(self, nursery: trio.Nursery) -> None:
@@ -190,14 +191,14 @@ class OomWatch:
         """Return the count when nobody dies any more; None if that can't be seen in good time."""
         for _ in range(_LOOKS):
             kills = self._hierarchies.oom_kills(cgroup)
-            await trio.sleep(_SETTLE_SECONDS)
+            await nap(_SETTLE_SECONDS)
             try:
                 dying = await self._hierarchies.carry_out(self._dying_steps(cgroup))
             except (SupervisorError, OSError):
                 return None
             if dying:
                 continue
-            await trio.sleep(_SETTLE_SECONDS)
+            await nap(_SETTLE_SECONDS)
             if kills == self._hierarchies.oom_kills(cgroup):
                 return kills
         return None

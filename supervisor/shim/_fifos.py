@@ -15,7 +15,7 @@ import trio
 
 from .._errors import InfrastructureError, ProcessEnded, ShimError, StateCorrupt, scarcity
 from .._forks import Opener, refuse_forked
-from .._within import within
+from .._within import nap, within
 from ..state import Original, ProcessLayout, kind_of, lifted
 
 _MODE = 0o600
@@ -199,7 +199,7 @@ class Control:
             return self.send(line)
         with within(_PATIENCE_SECONDS):
             while True:
-                await trio.sleep(_POLL_SECONDS)
+                await nap(_POLL_SECONDS)
                 with contextlib.suppress(ShimError):
                     return self.send(line)
         self.send(line)

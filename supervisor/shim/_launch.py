@@ -15,7 +15,7 @@ from .._errors import ShimNotFound, StateCorrupt
 from .._forks import forked
 from .._pidfd import PidFd
 from .._wards import Wards, let_go
-from .._within import within
+from .._within import nap, within
 from ..state import ProcessLayout, held, lifted_pipe, read_shim, scarce
 from ._fifos import send_line, signal_line
 from ._report import Made, Refused, parse_report
@@ -160,7 +160,7 @@ class Shim:
             self._process.reap()
             return
         while held(self._layout.shim):
-            await trio.sleep(_POLL_SECONDS)
+            await nap(_POLL_SECONDS)
 
     def close(self) -> None:
         """Let go of it; a running shim runs on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 
 import pytest
@@ -10,7 +11,7 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
-from supervisor._within import _put_off, _watch, within
+from supervisor._within import _put_off, _watch, expiring, granted, nap, within
 
 LONG = 1.2
 """Seconds for which the loop doesn't turn: what a program that is stopped looks like to it."""
@@ -99,13 +100,13 @@ async def test_an_idle_supervisor_is_not_woken(seconds: float) -> None:
 
 
 def test_a_tests_clock_passes_as_that_likes() -> None:
-    """Virtual time that jumps isn't lost, and nothing of ours makes it stop on the way."""
+    """What a user grants passes by it: no jump is lost, and nothing of ours stops on the way."""
 
     async def main() -> None:
         turns = _Turns()
         trio.lowlevel.add_instrument(turns)
         begun = trio.current_time()
-        with within(100.0) as scope:
+        with granted(100.0) as scope:
             await trio.sleep_forever()
         assert scope.cancelled_caught
         assert trio.current_time() - begun == 100.0
@@ -113,3 +114,65 @@ def test_a_tests_clock_passes_as_that_likes() -> None:
         assert turns.count < 5
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+CLOCKS = {
+    "jumps": lambda: MockClock(autojump_threshold=0),
+    "jumps later": lambda: MockClock(autojump_threshold=0.01),
+    "stands": MockClock,
+    "flies": lambda: MockClock(rate=1000.0),
+}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_what_the_kernel_does_has_real_time(clock: str) -> None:
+    """Under a clock that jumps, 60 seconds for a runtime were over at once; under one that stands,
+    no poll ever came to its second look."""
+
+    async def main() -> None:
+        for limited in (lambda: within(0.05), lambda: within(0.05, shield=True, still=False)):
+            begun = time.monotonic()
+            with limited() as scope:
+                await trio.sleep_forever()
+            assert scope.cancelled_caught
+            assert 0.05 <= time.monotonic() - begun < 5
+        begun = time.monotonic()
+        for _ in range(3):  # the next timer may have the number of the one before
+            await nap(0.01)
+        with expiring() as expire:
+            expire(60)
+            expire(0.02)
+            await trio.sleep_forever()
+        assert 0.05 <= time.monotonic() - begun < 5
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    trio.run(main, clock=CLOCKS[clock]())
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_clock_stands_while_the_kernel_is_waited_for() -> None:
+    """And it goes on as before, or as a test has said meanwhile."""
+    clock = MockClock(autojump_threshold=0)
+    went: list[str] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def jump() -> None:
+                await trio.sleep(3600)
+                went.append("an hour")
+
+            nursery.start_soon(jump)
+            with within(60):
+                await nap(0.02)
+                await nap(0.02)
+                went.append("the kernel")
+            assert clock.autojump_threshold == 0
+            with within(60, still=False):
+                await trio.sleep(7200)
+        with within(60):
+            clock.autojump_threshold = 0.5
+        assert clock.autojump_threshold == 0.5
+
+    trio.run(main, clock=clock)
+    assert went == ["the kernel", "an hour"]
