@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -11,8 +12,19 @@ from ._errors import InvalidValue, RuntimeFailed
 from ._lifecycle import Event
 from ._within import within
 from .oci import checkpoint_options, criu_said, fresh_log, read_config, wants_layer, wish_of
+from .state import check_flag, check_text
 
 _MODE = 0o700
+
+
+def _flag(_: object, attribute: attrs.Attribute[bool], value: bool) -> None:
+    check_flag(value, attribute.name)
+
+
+def _words(names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str | bytes | Mapping) or not isinstance(names, Iterable):
+        raise InvalidValue(f"empty_namespaces must be names, not {type(names).__name__}")
+    return tuple(check_text(name, "a name in empty_namespaces") for name in names)
 
 
 @attrs.frozen(kw_only=True)
@@ -29,11 +41,11 @@ class CheckpointOptions:
         empty_namespaces: namespaces that are made, but not restored (``"network"``).
     """
 
-    tcp_established: bool = False
-    external_unix_sockets: bool = False
-    shell_job: bool = False
-    file_locks: bool = False
-    empty_namespaces: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    tcp_established: bool = attrs.field(default=False, validator=_flag)
+    external_unix_sockets: bool = attrs.field(default=False, validator=_flag)
+    shell_job: bool = attrs.field(default=False, validator=_flag)
+    file_locks: bool = attrs.field(default=False, validator=_flag)
+    empty_namespaces: tuple[str, ...] = attrs.field(default=(), converter=_words)
 
     def words(self, *, leave_running: bool = False) -> list[str]:
         """Return the runtime's options."""

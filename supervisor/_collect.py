@@ -31,6 +31,7 @@ from ._process import Process
 from ._status import Cause, ExitStatus
 from ._within import granted, nap, within
 from .cgroups import Steps
+from .state import check_flag, check_seconds
 from .stdio import PIPE, OutputStream, StdioArgument
 
 MAX_OUTPUT_BYTES: Final = 64 << 20
@@ -127,6 +128,8 @@ def wishes(
     capture_stdout: bool,
     capture_stderr: bool,
     max_output_bytes: int | None,
+    check: bool = True,
+    deliver_cancel: object = None,
 ) -> Wishes:
     """Check what the caller wants.
 
@@ -137,6 +140,13 @@ def wishes(
     Raises:
         InvalidValue: it doesn't go together.
     """
+    check_flag(capture_stdout, "capture_stdout")
+    check_flag(capture_stderr, "capture_stderr")
+    check_flag(check, "check")
+    if deliver_cancel is not None and not callable(deliver_cancel):
+        raise InvalidValue(
+            f"deliver_cancel must be an async function, not {type(deliver_cancel).__name__}"
+        )
     alone = ": nobody would {}; {}, or start it with nursery.start(), which gives you the stream"
     for name, value, capture in (
         ("stdout", stdout, capture_stdout),
@@ -150,8 +160,8 @@ def wishes(
     if _is_pipe(stdin) and not started:
         does = alone.format("write to it", "give it bytes")
         raise InvalidValue(f"stdin=PIPE{does}")
-    if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
-        raise InvalidValue(f"the deadline must be above 0 seconds, not {deadline!r}")
+    if deadline is not None:
+        check_seconds(deadline, "deadline")
     _check_max_output(max_output_bytes)
     feed = stdin if isinstance(stdin, bytes | bytearray | memoryview) else None
     asked = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
@@ -176,7 +186,7 @@ def _check_max_output(value: object) -> None:
     fits = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if value is not None and not fits:
         raise InvalidValue(
-            f"max_output_bytes must be 1 or more, or None for no bound, not {value!r}"
+            f"max_output_bytes must be 1 or more, or None for no bound, not {value!r:.100}"
         )
 
 

@@ -22,6 +22,7 @@ from ._process import Process
 from ._status import ExitStatus
 from ._within import within
 from ._witness import Change
+from .state import check_flag, check_kind, check_path
 from .stdio import StdioArgument, TerminalArgument, TerminalStream
 
 
@@ -277,6 +278,8 @@ class Container:
             capture_stdout=capture_stdout,
             capture_stderr=capture_stderr,
             max_output_bytes=max_output_bytes,
+            check=check,
+            deliver_cancel=deliver_cancel,
         )
         process = await self.exec(
             args,
@@ -371,7 +374,7 @@ class Container:
 
         Crash: the next open finishes it.
         """
-        await _end.delete(self._core, force=force)
+        await _end.delete(self._core, force=check_flag(force, "force"))
 
     # ---- its terminal and its log ----------------------------------------------------------
 
@@ -420,11 +423,12 @@ class Container:
 
         Cancellation: the runtime is killed; what CRIU does then with the processes is its own.
         """
+        options = CheckpointOptions() if options is None else options
         await checkpoint(
             self._core,
-            os.fspath(path),
-            options or CheckpointOptions(),
-            leave_running=leave_running,
+            check_path(path, "path"),
+            check_kind(options, CheckpointOptions, "options"),
+            leave_running=check_flag(leave_running, "leave_running"),
         )
 
 

@@ -51,6 +51,7 @@ from .state import (
     ProcessRecord,
     Ranges,
     RootLayout,
+    check_path,
     note,
     take,
 )
@@ -300,7 +301,7 @@ def _container_record(
         created_ns=time.time_ns(),
         cgroup=cgroup,
         boot_id=host.boot_id,
-        labels=dict(order.labels or {}),
+        labels={} if order.labels is None else order.labels,
         leash=site.leash,
         on_shim_lost=shim_lost(order.on_shim_lost, order.stdio),
         stop_signal=stop.signal,
@@ -394,11 +395,11 @@ def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str
 
 
 def _checkpoint_path(path: str | os.PathLike[str], bundle: Bundle) -> str:
-    image = os.path.abspath(os.fspath(path))
+    image = os.path.abspath(check_path(path, "checkpoint"))
     if wants_layer(bundle.spec):
         raise InvalidValue("a checkpoint doesn't hold the layer that its files were in")
     if wish_of(bundle.spec) is not None:
         raise InvalidValue("a checkpoint can't be restored with other ids: not with userns")
     if not os.path.isdir(image):
-        raise InvalidValue(f"there is no checkpoint at {image}")
+        raise InvalidValue(f"checkpoint: there is none at {image}")
     return os.path.realpath(image)

@@ -83,7 +83,7 @@ async def stop(core: Core, grace: float | None, ask_with: int | Own) -> Stopped:
     number = own_signal(core) if ask_with is OWN else ask_with
     if not is_grace(seconds):
         raise InvalidValue(
-            f"the grace must be 0 seconds or more, not {grace!r}", container=core.record.id
+            f"the grace must be 0 seconds or more, not {grace!r:.100}", container=core.record.id
         )
     check_signal(number, "ask_with", container=core.record.id)
     with core.operating():

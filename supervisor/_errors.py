@@ -59,6 +59,8 @@ class SupervisorError(Exception):
         state = dict(self.__dict__)
         if isinstance(self, OSError):  # these are no entries of its dictionary
             state.update(errno=self.errno, strerror=self.strerror, filename=self.filename)
+        if isinstance(self.__cause__, SupervisorError | OSError):  # others may not be copied
+            state.update(__cause__=self.__cause__)
         return _made_again, (type(self), self.args), state
 
 
@@ -72,12 +74,29 @@ def _made_again(kind: type[SupervisorError], args: tuple[object, ...]) -> Superv
 # ---- the caller -------------------------------------------------------------------
 
 
+_LONGEST = 1000
+_KEPT = 400
+
+
+def _shortened(message: str) -> str:
+    """Return a message without most of the value in it that makes it a long one."""
+    if len(message) <= _LONGEST:
+        return message
+    return f"{message[:_KEPT]} [...] {message[-_KEPT:]}"
+
+
 class UsageError(SupervisorError):
     """The call itself was wrong: nothing was touched, and repeating it won't help."""
 
+    def __init__(self, message: str, *, container: str | None = None) -> None:
+        super().__init__(_shortened(message), container=container)
 
-class InvalidValue(UsageError, ValueError):
-    """An argument has a value that can't work. Not raised for a wrong bundle."""
+
+class InvalidValue(UsageError, ValueError, TypeError):
+    """An argument has a value, or a type, that can't work. Not raised for a wrong bundle.
+
+    It is a ValueError and a TypeError: which of them a caller expects is a matter of taste.
+    """
 
 
 class NotFifo(InvalidValue):

@@ -25,7 +25,7 @@ from ._pidfd import PidFd
 from ._process import Process
 from ._unrun import raise_refused, require_run, root_of
 from ._witness import ending
-from .oci import attainable, check_attainable, exec_process, fresh_log
+from .oci import attainable, check_args, check_attainable, exec_process, fresh_log
 from .state import (
     Lock,
     ProcessLayout,
@@ -69,6 +69,7 @@ async def exec(
     core.check(Event.EXEC)
     _require_thawed(core)
     layout = core.layout.process(f"exec-{ending()}" if id is None else check_exec_id(id))
+    check_args(args)
     stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
     shim_lost(core.record.on_shim_lost.value, stdio)
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,6 +22,7 @@ from ._inotify import DirectoryWatch
 from ._status import EPOCH
 from ._tail import Tail
 from ._within import within
+from .state import check_int
 from .stdio import Cursor, LogFiles, LogRecord, open_own, parse_record
 
 _BATCH = 1000
@@ -56,8 +58,8 @@ class Logs(AsyncIterator[LogRecord]):
         after: str | None = None,
         index: str = "",
     ) -> None:
-        if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int) or tail < 0):
-            raise InvalidValue(f"tail must be None or an int of 0 or more, not {tail!r}")
+        if tail is not None:
+            check_int(tail, "tail", least=0, most=sys.maxsize)
         self._since_ns = _nanoseconds(since)
         self._until_ns = None if until is None else _span("until", until)[1]
         self._files = LogFiles(path, is_there, index)

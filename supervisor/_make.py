@@ -47,7 +47,7 @@ def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
     """
     try:
         policy = ShimLost(wanted)
-    except ValueError:
+    except (ValueError, TypeError):
         raise InvalidValue(f"on_shim_lost must be 'kill' or 'keep', not {wanted!r}") from None
     if policy is ShimLost.KEEP and (stdio.terminal is not None or stdio.log is not None):
         raise InvalidValue(

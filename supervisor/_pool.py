@@ -34,9 +34,11 @@ from .oci import (
     check_privileges,
     gate_path,
 )
-from .stdio import PIPE, StdioArgument
+from .state import check_int, check_kind
+from .stdio import PIPE, StdioArgument, check_outputs
 
 POOL_LABEL = "supervisor.pool"
+MAX_SIZE = 1 << 20
 
 PoolInput = bytes | bytearray | memoryview | int | None
 
@@ -112,8 +114,10 @@ class ContainerPool:
         seccomp: SeccompArgument | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise InvalidValue(f"size must be 1 or more, not {size!r}")
+        check_int(size, "size", least=1, most=MAX_SIZE)
+        if supervisor is not None:
+            check_kind(supervisor, Supervisor, "supervisor")
+        runtime = None if runtime is None else Runtime.find(runtime)
         if supervisor is not None and runtime is not None:
             raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
@@ -123,6 +127,7 @@ class ContainerPool:
         self._supervisor = supervisor
         self._runtime = runtime
         self._outputs = {"stdout": stdout, "stderr": stderr}
+        check_outputs(stdout=stdout, stderr=stderr)
         self._privileges = attrs.asdict(
             check_privileges(
                 capabilities=capabilities,
@@ -132,7 +137,7 @@ class ContainerPool:
             ),
             recurse=False,
         )
-        self._backoff = backoff or Backoff()
+        self._backoff = check_kind(Backoff() if backoff is None else backoff, Backoff, "backoff")
         self._name = f"pool-{ending()}"
         self._numbers = itertools.count(1)
         self._created = 0
@@ -283,6 +288,7 @@ class ContainerPool:
             capture_stdout=self._outputs["stdout"] == PIPE,
             capture_stderr=self._outputs["stderr"] == PIPE,
             max_output_bytes=max_output_bytes,
+            check=check,
         )
         prepared = self._errand(args, env=env, cwd=cwd, stdin=stdin, files=files)
         async with self._borrowed(prepared) as entry:

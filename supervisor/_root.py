@@ -154,7 +154,7 @@ def shared_runtime_root(path: str) -> str:
 
 
 def _check_path(path: str | os.PathLike[str]) -> str:
-    given = os.fspath(path)
+    given = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(given, str) or not given or "\0" in given:
         raise InvalidValue(f"the root {given!r} is no path")
     _check_spelling(given)

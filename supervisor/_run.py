@@ -30,6 +30,7 @@ from ._supervisor import Supervisor, open_supervisor
 from ._within import granted, within
 from ._witness import ending
 from .oci import Bundle, RlimitArgument, Runtime, SeccompArgument
+from .state import check_kind
 from .stdio import StdioArgument
 
 DeliverCancel = Callable[[Container], Awaitable[None]]
@@ -110,7 +111,11 @@ async def run_container(
         capture_stdout=capture_stdout,
         capture_stderr=capture_stderr,
         max_output_bytes=max_output_bytes,
+        check=check,
+        deliver_cancel=deliver_cancel,
     )
+    if supervisor is not None:
+        check_kind(supervisor, Supervisor, "supervisor")
     if supervisor is not None and runtime is not None:
         raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
     async with borrowed(supervisor, runtime) as sup:

@@ -59,13 +59,25 @@ from .oci import (
     check_stop,
 )
 from .shim import Leash, check_program, find_binary
-from .state import ContainerLayout, RootLayout, boot_id, check_id, scarce
+from .state import (
+    ContainerLayout,
+    RootLayout,
+    boot_id,
+    check_flag,
+    check_id,
+    check_int,
+    check_kind,
+    check_path,
+    check_text,
+    scarce,
+)
 from .stdio import NullDevice, StdioArgument, TerminalArgument, opened, plan
 
 logger: Final = logging.getLogger("supervisor")
 
 DEFAULT_CGROUP_PARENT = "/trio-supervisor"
 DESCRIPTORS_PER_CONTAINER = 4
+MAX_AT_ONCE = 1 << 20
 
 _REMEDY = "repair it, or `await supervisor.delete_broken(id)`"
 
@@ -116,7 +128,7 @@ class Supervisor(Mapping[str, Container]):
         except KeyError:
             hint = f"; it is broken, {_REMEDY}" if id in self._broken else ""
             raise ContainerNotFound(
-                f"there is none under {self.root}{hint}", container=str(id)
+                f"there is none under {self.root}{hint}", container=f"{id!s:.200}"
             ) from None
 
     def __iter__(self) -> Iterator[str]:
@@ -221,7 +233,9 @@ class Supervisor(Mapping[str, Container]):
                 labels=labels,
                 on_shim_lost=on_shim_lost,
                 checkpoint=checkpoint,
-                options=checkpoint_options,
+                options=None
+                if checkpoint_options is None
+                else check_kind(checkpoint_options, CheckpointOptions, "checkpoint_options"),
                 gate=gate,
                 privileges=check_privileges(
                     capabilities=capabilities,
@@ -371,6 +385,7 @@ class Supervisor(Mapping[str, Container]):
 
         Cancellation: those that were taken over stay; the others are left as they were.
         """
+        check_flag(delete_unstarted, "delete_unstarted")
         recovery = Recovery(
             host=self._host,
             nursery=self._nursery,
@@ -419,8 +434,10 @@ class Supervisor(Mapping[str, Container]):
         """
         self._require_open()
         async with self._adopting:
-            if id not in self._broken:
-                raise ContainerNotFound(f"no broken one under {self.root}", container=str(id))
+            if not isinstance(id, str) or id not in self._broken:
+                raise ContainerNotFound(
+                    f"no broken one under {self.root}", container=f"{id!s:.200}"
+                )
             core = self._cores.get(id)
             if core is not None and core.lock is not None:  # ours, and only its delete has failed
                 await delete(core, force=True)
@@ -512,9 +529,10 @@ async def _delete_quietly(box: Container) -> None:
 
 
 def _check_cgroup(parent: str) -> str:
+    check_text(parent, "cgroup_parent")
     parts = parent.split("/")[1:] if parent.startswith("/") else []
-    if not parts or any(part in ("", ".", "..") for part in parts) or "\0" in parent:
-        raise InvalidValue(f"the cgroup parent must be an absolute path below /, not {parent!r}")
+    if not parts or any(part in ("", ".", "..") for part in parts):
+        raise InvalidValue(f"cgroup_parent must be an absolute path below /, not {parent!r}")
     return parent
 
 
@@ -565,16 +583,21 @@ async def open_supervisor(
     Crash: shims and containers go on; those on a leash are ended by their shims, and the
     keeper removes what they leave.
     """
-    deadlines = deadlines or Deadlines()
-    shim = find_binary("supervisor-shim") if shim is None else check_program(os.fspath(shim))
+    deadlines = check_kind(Deadlines() if deadlines is None else deadlines, Deadlines, "deadlines")
+    shim_path = (
+        find_binary("supervisor-shim") if shim is None else check_program(check_path(shim, "shim"))
+    )
     chosen = Runtime.find(runtime)
     _check_cgroup(cgroup_parent)
+    check_flag(delete_unstarted, "delete_unstarted")
+    if leash is not None:
+        check_flag(leash, "leash")
     if root is None and leash is False:
         raise InvalidValue(
             "without a root all containers are on the leash: nobody could find them again"
         )
-    if creates_at_once is not None and creates_at_once < 1:
-        raise InvalidValue(f"creates_at_once must be at least 1, not {creates_at_once!r}")
+    if creates_at_once is not None:
+        check_int(creates_at_once, "creates_at_once", least=1, most=MAX_AT_ONCE)
     if chosen.root is not None:
         chosen = attrs.evolve(chosen, root=shared_runtime_root(chosen.root))
     refuse_forked()
@@ -606,7 +629,7 @@ async def open_supervisor(
         nursery.start_soon(patrol.run, name=f"supervisor {real_root}: patrol")
         nursery.start_soon(ooms.run, name=f"supervisor {real_root}: out-of-memory kills")
         host = Host(
-            shim=shim,
+            shim=shim_path,
             deadlines=deadlines,
             hierarchies=hierarchies,
             apart=apart,

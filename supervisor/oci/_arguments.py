@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,16 @@ DEFAULT_HOSTNAME = "container"
 
 TMPFS_BYTES = 256 << 20
 """How much /tmp and /run may each hold, where nothing else is said."""
+
+MAX_WORD_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
+"""What the kernel takes of one argument or variable, with the NUL at its end: MAX_ARG_STRLEN."""
+
+MAX_STACK_BYTES = 8 << 20
+"""The kernel's _STK_LIM, of which three quarters are the most that all of them may have."""
+
+LEAST_WORDS_BYTES = 128 << 10
+_POINTER_BYTES = 8
+_SHOWN = 100
 
 MAX_HOSTNAME = 64
 MAX_CPUS = 1_000_000
@@ -124,7 +135,7 @@ def check_args(args: Sequence[str]) -> tuple[str, ...]:
     # A str is a sequence of str too, and never what was meant.
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
         raise InvalidValue(f"args must be a sequence of text, not {type(args).__name__}")
-    checked = tuple(check_text(arg, f"args[{n}]") for n, arg in enumerate(args))
+    checked = tuple(_word(arg, f"args[{n}]") for n, arg in enumerate(args))
     if not checked or not checked[0]:
         raise InvalidValue("args must begin with the program to run")
     return checked
@@ -145,8 +156,55 @@ def check_env(env: Mapping[str, str] | None) -> dict[str, str]:
         name = check_text(key, "a name in env")
         if not name or "=" in name:
             raise InvalidValue(f"env: {name!r} can't be a variable's name")
-        checked[name] = check_text(value, f"env[{name!r}]")
+        checked[name] = check_text(value, f"env[{_shown(name)}]")
+        _check_length(f"{name}={checked[name]}", f"env[{_shown(name)}]")
     return checked
+
+
+def check_total(process: Mapping[str, Any]) -> None:
+    """Refuse a process object with more arguments and variables than the kernel takes together.
+
+    Raises:
+        InvalidValue: it has.
+
+    Source: man 2 execve, "Limits on size of arguments and environment".
+    """
+    words = [*process["args"], *(process.get("env") or ())]
+    held = sum(len(word.encode()) + 1 + _POINTER_BYTES for word in words)
+    limit = _most_bytes(process.get("rlimits") or ())
+    if held > limit:
+        raise InvalidValue(
+            f"args and env are {held} bytes long together (8 more for each): the kernel takes "
+            f"{limit}, a quarter of the stack that the program may have (RLIMIT_STACK)"
+        )
+
+
+def _most_bytes(limits: Iterable[Mapping[str, Any]]) -> int:
+    stack = [one["soft"] for one in limits if one["type"] == "RLIMIT_STACK"]
+    own = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    soft = stack[-1] if stack else (2**64 - 1 if own == resource.RLIM_INFINITY else own)
+    return max(LEAST_WORDS_BYTES, min(soft // 4, MAX_STACK_BYTES // 4 * 3))
+
+
+def _word(value: object, name: str) -> str:
+    word = check_text(value, name)
+    _check_length(word, name)
+    return word
+
+
+def _check_length(word: str, name: str) -> None:
+    if len(word) * 4 < MAX_WORD_BYTES:
+        return  # no character has more bytes in UTF-8
+    size = len(word.encode()) + 1
+    if size > MAX_WORD_BYTES:
+        raise InvalidValue(
+            f"{name} is {size - 1} bytes long: the kernel takes {MAX_WORD_BYTES - 1} of one "
+            "argument or variable; give it as a file or on stdin"
+        )
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...")
 
 
 def check_absolute(path: str | os.PathLike[str], name: str) -> str:

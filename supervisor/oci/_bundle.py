@@ -18,7 +18,7 @@ from .._errors import InvalidValue
 from ..state import Block, Ranges
 from ..state._files import write_whole
 from ..state._scarcity import scarce
-from ..state._text import check_text
+from ..state._text import check_path
 from ._arguments import Arguments, check_arguments
 from ._directory import MODE, Made, made_directory, remove_owned
 from ._hooks import at_home
@@ -518,7 +518,4 @@ class Bundle:
 
 
 def _path(path: StrPath, name: str) -> str:
-    text = check_text(os.fspath(path) if isinstance(path, os.PathLike) else path, name)
-    if not text:
-        raise InvalidValue(f"{name} must not be empty")
-    return os.path.abspath(text)
+    return os.path.abspath(check_path(path, name))

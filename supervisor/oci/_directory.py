@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import attrs
 
 from .._abandoned import mounted_below
-from .._errors import InvalidValue
+from .._errors import InvalidValue, misplaced
 from .._temporary import Temporary
 from ..state._scarcity import scarce
 
@@ -84,6 +84,8 @@ def _make(path: str) -> bool:
         if not os.path.isdir(path):
             raise InvalidValue(f"path: {path} is not a directory") from None
         return False
+    except OSError as error:
+        raise misplaced(error, f"path: no bundle can be written to {path:.300}") from error
     return True
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._errors import InvalidValue
+from ._arguments import check_absolute, check_args, check_env, check_total
 from ._init import INIT_ARGS
 
 MAX_ID = 2**32 - 2
@@ -43,17 +44,17 @@ def exec_process(
     """
     process = {key: value for key, value in init.items() if value is not None}
     if args is not None:
-        process["args"] = _arguments(args)
+        process["args"] = list(check_args(args))
     process["terminal"] = terminal is not None
     process.pop("consoleSize", None)
     if terminal is not None:
         process["consoleSize"] = {"width": terminal[0], "height": terminal[1]}
     if env is not None:
-        process["env"] = merge_env(process.get("env", ()), env)
+        process["env"] = merge_env(process.get("env", ()), check_env(env))
     if terminal is not None:
         process["env"] = _with_term(process.get("env", ()))
     if cwd is not None:
-        process["cwd"] = cwd
+        process["cwd"] = check_absolute(cwd, "cwd")
     if user is not None:
         uid, gid = _ids(user)
         old = process.get("user", {})
@@ -62,6 +63,7 @@ def exec_process(
             "uid": uid,
             "gid": (old.get("gid") or 0) if gid is None else gid,
         }
+    check_total(process)
     return process
 
 
@@ -81,17 +83,12 @@ def init_process(
         InvalidValue: an argument can't work.
     """
     if args is not None and tuple(process["args"][:2]) == INIT_ARGS:
-        args = [*INIT_ARGS, *_arguments(args)]
+        args = [*INIT_ARGS, *check_args(args)]
     return exec_process(process, args=args, env=env, cwd=cwd, terminal=terminal)
 
 
 def merge_env(entries: Sequence[str], changes: Mapping[str, str]) -> list[str]:
     """Return ``NAME=value`` entries with ``changes`` set in them, in a stable order."""
-    for name, value in changes.items():
-        if not isinstance(name, str) or not name or "=" in name:
-            raise InvalidValue(f"env: {name!r} can't be a variable's name")
-        if not isinstance(value, str):
-            raise InvalidValue(f"env: {name} must be str, not {value!r}")
     parts = [entry.partition("=") for entry in entries]
     merged = {name: value for name, _, value in parts}
     merged.update(changes)
@@ -105,12 +102,6 @@ def _with_term(entries: Sequence[str]) -> list[str]:
     """
     missing = not any(entry.startswith("TERM=") for entry in entries)
     return [*entries, *(["TERM=xterm"] if missing else [])]
-
-
-def _arguments(args: Sequence[str]) -> list[str]:
-    if isinstance(args, str | bytes):
-        raise InvalidValue("args must be a sequence of str, not one string")
-    return list(args)
 
 
 def _ids(user: int | str | tuple[int, int]) -> tuple[int, int | None]:

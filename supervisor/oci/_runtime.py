@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import attrs
 
 from .._errors import InvalidValue, RuntimeNotFound
 from ..state._scarcity import lenient
+from ..state._text import check_flag, check_path, check_text
 
 logger = logging.getLogger("supervisor")
 
@@ -18,15 +20,25 @@ CANDIDATES = ("crun", "runc", "youki")
 
 
 def _tuple(items: Iterable[str]) -> tuple[str, ...]:
-    return tuple(items)  # the bare `tuple` as a converter leaves mypy no type for the argument
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        raise InvalidValue(f"the args of a runtime must be words, not {type(items).__name__}")
+    return tuple(items)
 
 
 def _strings(
     _: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]
 ) -> None:
-    for item in value:
-        if not isinstance(item, str) or "\0" in item:
-            raise InvalidValue(f"runtime {attribute.name}: {item!r} is no argument")
+    for number, item in enumerate(value):
+        check_text(item, f"{attribute.name}[{number}] of a runtime")
+
+
+def _place(_: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None or attribute.name == "path":
+        check_path(value, f"the {attribute.name} of a runtime")
+
+
+def _flag(_: object, attribute: attrs.Attribute[bool], value: bool) -> None:
+    check_flag(value, f"{attribute.name} of a runtime")
 
 
 @attrs.frozen(kw_only=True)
@@ -40,10 +52,10 @@ class Runtime:
         no_pivot: whether create and restore get ``--no-pivot``.
     """
 
-    path: str
+    path: str = attrs.field(validator=_place)
     args: tuple[str, ...] = attrs.field(default=(), converter=_tuple, validator=_strings)
-    root: str | None = None
-    no_pivot: bool = False
+    root: str | None = attrs.field(default=None, validator=_place)
+    no_pivot: bool = attrs.field(default=False, validator=_flag)
 
     @classmethod
     def find(cls, name: str | os.PathLike[str] | Runtime | None = None) -> Runtime:
@@ -60,7 +72,7 @@ class Runtime:
             return name
         if name is None:
             return cls(path=_first_able())
-        return cls(path=_locate(os.fspath(name)))
+        return cls(path=_locate(check_path(name, "the runtime")))
 
     @property
     def name(self) -> str:
@@ -69,8 +81,6 @@ class Runtime:
 
 
 def _locate(name: str) -> str:
-    if not name or "\0" in name:
-        raise InvalidValue(f"{name!r} is no runtime's name or path")
     path = shutil.which(name)
     if path is not None:
         return os.path.abspath(path)
@@ -78,8 +88,8 @@ def _locate(name: str) -> str:
         raise RuntimeNotFound(f"the runtime {name} is not executable: chmod +x it", name=name)
     package = os.path.basename(name)
     raise RuntimeNotFound(
-        f"there is no runtime {name!r} here: install it (Debian: apt-get install {package}) or "
-        "give its path",
+        f"there is no runtime {name!r:.300} here: install it (Debian: apt-get install "
+        f"{package:.300}) or give its path",
         name=name,
     )
 

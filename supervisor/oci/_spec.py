@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from ._arguments import CPU_PERIOD_MICROSECONDS, Arguments
+from ._arguments import CPU_PERIOD_MICROSECONDS, Arguments, check_total
 from ._ids import UserNamespace
 from ._init import INIT_ARGS, INIT_DESTINATION
 from ._layer import OVERLAY, layer_annotations
@@ -84,6 +84,7 @@ def compose_spec(
         "readonlyPaths": list(READONLY_PATHS),
     }
     process = _process(wanted, user=user, init=init is not None)
+    check_total(process)
     seccomp = seccomp_section(
         wanted.privileges.seccomp or "default", process["capabilities"]["bounding"]
     )

@@ -22,6 +22,8 @@ from .._syscall import (
 from ._mounts import is_bind
 
 _MAX_LINKS: Final = 40  # the kernel's
+_ALIKE: Final = {"proc": "/proc", "sysfs": "/sys"}  # in a container as on the host, nearly
+_OF_WHO_LOOKS: Final = ("self", "thread-self", "mounts", "net")
 
 
 class Unknown(Exception):
@@ -146,6 +148,9 @@ class PlannedTree:
         if source is None:
             return self._open_fresh(place)
         below = os.path.relpath(place, top)
+        first = below.split("/")[0]
+        if source == "/proc" and (first.isdigit() or first in _OF_WHO_LOOKS):
+            raise Unknown
         fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
         if below == ".":
             return fd
@@ -172,6 +177,8 @@ class PlannedTree:
         mount = self._mounts[top]
         if is_bind(dict(mount)):
             return str(mount["source"])
+        if mount.get("type") in _ALIKE:
+            return _ALIKE[mount["type"]]
         if mount.get("type") == "tmpfs" and "tmpcopyup" not in (mount.get("options") or ()):
             return None
         raise Unknown

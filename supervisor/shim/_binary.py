@@ -48,7 +48,7 @@ def check_program(path: str) -> str:
     """
     absolute = os.path.abspath(path)
     if not os.path.isfile(absolute):
-        raise ShimNotFound(f"there is no shim at {absolute}", path=absolute)
+        raise ShimNotFound(f"there is no shim at {absolute:.300}", path=absolute)
     if not os.access(absolute, os.X_OK):
         raise ShimNotFound(f"the shim {absolute} is not executable: chmod +x it", path=absolute)
     return absolute

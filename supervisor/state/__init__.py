@@ -54,7 +54,15 @@ from ._models import (
 from ._owner import distrust, distrust_directory, distrust_way
 from ._procfs import Stat, boot_id, is_argument, look_at, start_time
 from ._scarcity import lenient, scarce
-from ._text import spoilt
+from ._text import (
+    check_flag,
+    check_int,
+    check_kind,
+    check_path,
+    check_seconds,
+    check_text,
+    spoilt,
+)
 
 __all__ = [
     "LINK",
@@ -81,7 +89,13 @@ __all__ = [
     "Stat",
     "boot_id",
     "check_exec_id",
+    "check_flag",
     "check_id",
+    "check_int",
+    "check_kind",
+    "check_path",
+    "check_seconds",
+    "check_text",
     "close_in_children",
     "distrust",
     "distrust_directory",

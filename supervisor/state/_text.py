@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .._errors import InvalidValue
+
+T = TypeVar("T")
 
 MAX_DEPTH = 100
 """How deep arrays and objects may nest: far above any use, far below Python's own limit."""
@@ -62,6 +66,40 @@ def check_int(value: object, name: str, *, least: int, most: int) -> int:
     if not least <= value <= most:
         raise InvalidValue(f"{name} must be from {least} to {most}")
     return int(value)
+
+
+def check_path(value: object, name: str) -> str:
+    """Return ``value`` if it is a path, or has one, that isn't empty.
+
+    Raises:
+        InvalidValue: it is something else.
+    """
+    path = check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, name)
+    if not path:
+        raise InvalidValue(f"{name} must not be empty")
+    return path
+
+
+def check_flag(value: object, name: str) -> bool:
+    """Return ``value`` if it is True or False; a number is neither."""
+    if not isinstance(value, bool):
+        raise InvalidValue(f"{name} must be True or False, not {type(value).__name__}")
+    return value
+
+
+def check_seconds(value: object, name: str) -> float:
+    """Return ``value`` if it is a number of seconds above 0, perhaps endless."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool)
+    if not fits or not (0 < value <= sys.float_info.max or value == math.inf):  # type: ignore[operator]
+        raise InvalidValue(f"{name} must be above 0 seconds, not {value!r:.100}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def check_kind(value: object, kind: type[T], name: str) -> T:
+    """Return ``value`` if it is one of ``kind``."""
+    if not isinstance(value, kind):
+        raise InvalidValue(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+    return value
 
 
 _PLAIN_INT = 2**64

@@ -31,7 +31,7 @@ from ._kinds import (
 from ._log_files import LogFiles
 from ._log_index import Cursor, LogIndex, open_own
 from ._null import NullDevice
-from ._plan import Stdio, plan, prepare
+from ._plan import Stdio, check_outputs, plan, prepare
 from ._records import LogRecord, parse_record
 from ._streams import Ends, InputStream, OutputStream, Streams
 from ._terminal import Terminal, TerminalStream
@@ -61,6 +61,7 @@ __all__ = [
     "TerminalSize",
     "TerminalStream",
     "attached_pair",
+    "check_outputs",
     "console",
     "files_made",
     "open_own",

@@ -10,6 +10,7 @@ from typing import IO, Any
 import attrs
 
 from .._errors import InvalidValue, NotFifo
+from ..state._text import check_path
 
 DEVNULL = subprocess.DEVNULL
 PIPE = subprocess.PIPE
@@ -49,6 +50,10 @@ class LogFile:
 LOG = LogFile()
 
 
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(check_path(path, "the path of a fifo"))
+
+
 @attrs.frozen
 class Fifo:
     """A fifo of the caller's own, who opens its other side.
@@ -60,12 +65,7 @@ class Fifo:
         path: where it is.
     """
 
-    path: str = attrs.field(converter=os.fspath)
-
-    def __attrs_post_init__(self) -> None:
-        if not isinstance(self.path, str) or not self.path or "\0" in self.path:
-            raise InvalidValue(f"{self.path!r} is no path")
-        object.__setattr__(self, "path", os.path.abspath(self.path))
+    path: str = attrs.field(converter=_absolute)
 
     def check(self) -> None:
         """Raise NotFifo if it isn't one."""

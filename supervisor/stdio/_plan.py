@@ -14,7 +14,7 @@ from typing import IO, Any
 import attrs
 
 from .._errors import InvalidValue, StateCorrupt, scarcity
-from ..state import ProcessLayout, distrust_directory
+from ..state import ProcessLayout, check_path, distrust_directory
 from ._kinds import (
     DEVNULL,
     PIPE,
@@ -27,6 +27,7 @@ from ._kinds import (
     terminal_size,
 )
 
+_BYTES = "give them to `run` or a pool, or send them through a PIPE"
 NAMES = ("stdin", "stdout", "stderr")
 _DIRECTORY_MODE = 0o711
 _FIFO_MODE = 0o600
@@ -235,11 +236,13 @@ def _unfit_socket(name: str, fd: int) -> str | None:
 
 
 def _spec(name: str, value: StdioArgument, fifo: str) -> str:
-    if value is None or value is DEVNULL or value == DEVNULL:
+    if value is None or _is(value, DEVNULL):
         return "null"
-    if value == PIPE:
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise InvalidValue(f"{name} can't be bytes here: {_BYTES}")
+    if _is(value, PIPE):
         return f"fifo:{fifo}"
-    if value == STDOUT:
+    if _is(value, STDOUT):
         if name != "stderr":
             raise InvalidValue(f"{name} can't be STDOUT: only stderr can")
         return "stdout"
@@ -253,6 +256,21 @@ def _spec(name: str, value: StdioArgument, fifo: str) -> str:
     if isinstance(value, str | os.PathLike):
         return f"file:{_path(name, value)}"
     return f"fd:{_descriptor(name, value)}"
+
+
+def _is(value: object, constant: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value == constant
+
+
+def check_outputs(*, stdout: StdioArgument, stderr: StdioArgument) -> None:
+    """Look whether these can be outputs, before there is a process.
+
+    Raises: as `plan`.
+    """
+    asked = {"stdout": stdout, "stderr": stderr}
+    for name, value in asked.items():
+        _spec(name, value, name)
+    _log(asked)
 
 
 def _log(asked: Mapping[str, StdioArgument]) -> LogFile | None:
@@ -274,10 +292,7 @@ def _moved(spec: str, old: str, new: str) -> str:
 
 
 def _path(name: str, value: str | os.PathLike[str]) -> str:
-    path = os.fspath(value)
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise InvalidValue(f"{name}: {path!r} is no path")
-    path = os.path.abspath(path)
+    path = os.path.abspath(check_path(value, name))
     if os.path.isdir(path):
         raise InvalidValue(f"{name}: {path} is a directory")
     return path
@@ -292,7 +307,7 @@ def _descriptor(name: str, value: int | IO[Any]) -> int:
     except (AttributeError, ValueError, OSError, OverflowError) as error:
         raise InvalidValue(
             f"{name} must be None, DEVNULL, PIPE, LOG, a path, a Fifo or an open file, "
-            f"not {value!r}"
+            f"not {value!r:.200}"
         ) from error
     check_descriptor(name, fd)
     return fd

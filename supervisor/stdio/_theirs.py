@@ -7,6 +7,7 @@ are opened by the caller's own program. A container never gets any of it: copier
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -20,6 +21,7 @@ from ._plan import NAMES, Stdio, check_descriptor
 _AFTER_STREAMS = 3  # a child has its own standard streams before that
 _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # nobody waits for a fifo's other end
 _MOST_LINKS = 40
+_TEXT = "; text that is to be fed must be encoded, to bytes (for `run` and pools)"
 
 
 @contextlib.contextmanager
@@ -173,4 +175,5 @@ def _unopened(name: str, path: str, error: OSError) -> Exception:
     scarce = scarcity(error)
     if isinstance(scarce, InfrastructureError):
         return scarce
-    return InvalidValue(f"{name}: can't open {path}: {error.strerror}")
+    hint = _TEXT if name == "stdin" and error.errno == errno.ENOENT else ""
+    return InvalidValue(f"{name}: can't open {path:.300}: {error.strerror}{hint}")

@@ -190,7 +190,11 @@ async def test_rights(supervisor: OpenSupervisor, make: Make, programs: Path) ->
 
 async def test_directory(supervisor: OpenSupervisor, make: Make) -> None:
     """A working directory that isn't there, and can't be made, is said to be that."""
-    ways: list[tuple[str, int]] = [("/p/none/x", errno.ENOENT), ("/p/text", errno.ENOTDIR)]
+    ways: list[tuple[str, int]] = [
+        ("/p/none/x", errno.ENOENT),
+        ("/proc/none/x", errno.ENOENT),
+        ("/p/text", errno.ENOTDIR),
+    ]
     async with supervisor() as sup, await sup.create("on", make("sleep", "600")) as on:
         await on.start()
         for path, number in [*ways, ("/nowhere", errno.ENOENT)]:

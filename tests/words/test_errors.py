@@ -152,11 +152,53 @@ def test_copies(error: SupervisorError, way: str) -> None:
     Once an error of ours that needs more than a message couldn't: unpickling failed.
     """
     error.add_note("a note")
+    error.__cause__ = InvalidValue("why", container="b")
     ways = {"copy": copy.copy, "deepcopy": copy.deepcopy}
     made: SupervisorError = ways.get(way, lambda it: pickle.loads(pickle.dumps(it)))(error)
     assert made is not error and type(made) is type(error)
     assert (str(made), repr(made), made.args) == (str(error), repr(error), error.args)
     assert made.__dict__ == error.__dict__
+    assert isinstance(made.__cause__, InvalidValue) and str(made.__cause__) == str(error.__cause__)
     if isinstance(error, OSError) and isinstance(made, OSError):
         told = (made.errno, made.strerror, made.filename)
         assert told == (error.errno, error.strerror, error.filename)
+
+
+def test_no_group_is_broken_by_it() -> None:
+    """What can't be pickled isn't taken along as a cause: a process pool would break of it."""
+    error = InvalidValue("no")
+    error.__cause__ = RuntimeError(lambda: None)
+    assert pickle.loads(pickle.dumps(error)).__cause__ is None
+
+
+VALUES = [
+    supervisor.ExitStatus(cause=supervisor.Cause.EXITED, source=Source.SHIM, code=3, at_ns=5),
+    supervisor.Completed(
+        args=("a",),
+        status=supervisor.ExitStatus(cause=supervisor.Cause.EXITED, source=Source.SHIM, code=0),
+        stdout=b"x",
+        stderr=None,
+        held=(supervisor.Holder("stdout", 1, "sleep"),),
+    ),
+    supervisor.State.RUNNING,
+    Deadlines(create=5),
+    supervisor.Backoff(first=1),
+    supervisor.Mount("/usr", "/x"),
+    supervisor.UserNamespace(
+        uids=[supervisor.IdMap(0, 1000, 1)], gids=[supervisor.IdMap(0, 1000, 1)]
+    ),
+    supervisor.Runtime(path="/bin/true", args=("a",)),
+    supervisor.LOG,
+    supervisor.Fifo("/x"),
+    supervisor.TerminalSize(),
+    supervisor.CheckpointOptions(file_locks=True),
+    supervisor.Broken(id="a", path="/a", reason="x"),
+    supervisor.Change(5, "create", supervisor.State.CREATING),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_travel(value: object) -> None:
+    """So can the values that are given and come back."""
+    for made in (copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
+        assert made == value and type(made) is type(value)

@@ -1,0 +1,342 @@
+"""Whatever is given for whichever argument works, or is refused by name, and nothing is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+import supervisor as public
+from supervisor import (
+    LOG,
+    Backoff,
+    Bundle,
+    CheckpointOptions,
+    Container,
+    ContainerPool,
+    Deadlines,
+    Fifo,
+    IdMap,
+    InvalidValue,
+    LogFile,
+    Mount,
+    Process,
+    ProgramNotFound,
+    Runtime,
+    RuntimeNotFound,
+    ShimNotFound,
+    State,
+    Supervisor,
+    TerminalSize,
+    UsageError,
+    UserNamespace,
+    open_supervisor,
+    run_container,
+)
+from tests.conftest import MakeBundle, OpenSupervisor
+
+pytestmark = pytest.mark.runtimes("crun")
+
+STRANGE: list[Any] = [
+    "",
+    "a",
+    "/proc/no/such/x",
+    "A=B",
+    "a\0b",
+    "\ud800",
+    "x" * 200_000,
+    b"",
+    b"a",
+    0,
+    -1,
+    1,
+    2**70,
+    1.5,
+    math.nan,
+    math.inf,
+    -math.inf,
+    True,
+    False,
+    [],
+    ["x"],
+    [""],
+    ["a\0b"],
+    ["\ud800"],
+    ["x" * 200_000],
+    [b"x"],
+    [None],
+    [1],
+    (),
+    (1, 2, 3),
+    {},
+    {"x": 1},
+    {1: "x"},
+    {"ls": None},
+    {"x": "\ud800"},
+    {"x"},
+    object(),
+    None,
+]
+
+# What is called otherwise in what is said of it, and what may be said by another error.
+_SAID_AS = {
+    "grace": ("grace", "seconds"),
+    "name": ("runtime",),
+    "bundle": ("bundle", "config.json", "directory", "path"),
+    "path": ("path", "directory", "config.json"),
+    "runtime": ("runtime",),
+    "shim": ("shim",),
+    "id": ("id", "none under", "no broken"),
+    "root": ("root",),
+    "checkpoint_options": ("checkpoint_options", "options"),
+    "first": ("first", "longest"),
+    "args": ("args", "the program"),
+    "cwd": ("cwd", "working directory"),
+    "leave_running": ("leave_running", "path"),
+}
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """Return the names of all arguments that a user gives."""
+    names = list(inspect.signature(function).parameters)
+    return [name for name in names if name not in ("self", "task_status", "reach", "gate")]
+
+
+class Table:
+    """What was refused in another way than it should be."""
+
+    def __init__(self) -> None:
+        self.wrong: list[str] = []
+
+    def judge(self, where: str, name: str, value: object, error: BaseException) -> None:
+        """Look whether an error is one that a caller understands."""
+        what = f"{where}({name}={value!r:.40})"
+        told = _SAID_AS.get(name, (name,))
+        kinds = UsageError | RuntimeNotFound | ShimNotFound | ProgramNotFound
+        if isinstance(error, BaseExceptionGroup) or not isinstance(error, kinds):
+            self.wrong.append(
+                f"{where}({name}={value!r:.40}): {type(error).__name__}: {error!s:.100}"
+            )
+        elif not any(word in str(error) for word in told):
+            self.wrong.append(f"{what} doesn't name it: {error!s:.120}")
+        elif len(str(error)) > 2000:
+            self.wrong.append(f"{what} says {len(str(error))} characters")
+
+    def call(self, where: str, function: Callable[..., Any], **good: Any) -> None:
+        """Call a function with each strange value for each argument."""
+        for name in parameters(function):
+            for value in STRANGE:
+                try:
+                    function(**{**good, name: value})
+                except Exception as error:
+                    self.judge(where, name, value, error)
+
+    async def await_each(
+        self,
+        where: str,
+        function: Callable[..., Any],
+        attempt: Callable[..., Awaitable[object]],
+        untouched: Callable[[], object] = lambda: None,
+        skip: tuple[str, ...] = (),
+    ) -> None:
+        """The same for ``attempt``, which takes the arguments of ``function``."""
+        before = untouched()
+        for name in parameters(function):
+            for value in () if name in skip else STRANGE:
+                with trio.move_on_after(20) as scope:
+                    try:
+                        await attempt(**{name: value})
+                    except Exception as error:
+                        self.judge(where, name, value, error)
+                        if untouched() != before:
+                            self.wrong.append(f"{where}({name}={value!r:.40}) left {untouched()}")
+                            before = untouched()
+                if scope.cancelled_caught:
+                    self.wrong.append(f"{where}({name}={value!r:.40}) took too long")
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> Iterator[Table]:
+    """What is wrong, told at the end all together."""
+    monkeypatch.chdir(workdir)  # relative paths are made there
+    made = Table()
+    yield made
+    assert not made.wrong, "\n".join(["", *made.wrong])
+
+
+def test_values(table: Table) -> None:
+    """Of the values that are made before anything else is."""
+    table.call("LogFile", LogFile)
+    table.call("Fifo", Fifo, path="/x")
+    table.call("TerminalSize", TerminalSize)
+    table.call("Mount", Mount, source="/usr", destination="/x")
+    table.call("IdMap", IdMap, container_id=0, host_id=1, size=1)
+    table.call("UserNamespace", UserNamespace, uids=[IdMap(0, 1, 1)], gids=[IdMap(0, 1, 1)])
+    table.call("Runtime", Runtime, path="/bin/true")
+    table.call("Runtime.find", Runtime.find)
+    table.call("Deadlines", Deadlines)
+    table.call("Backoff", Backoff)
+    table.call("CheckpointOptions", CheckpointOptions)
+
+
+def test_bundles(table: Table, rootfs: Path) -> None:
+    """Of bundles, which leave no directory where one is refused."""
+    table.call("Bundle.load", Bundle.load, path="/")
+    table.call("Bundle.from_rootfs", Bundle.from_rootfs, rootfs=rootfs, args=["true"])
+    table.call("Bundle.from_host", Bundle.from_host, args=["true"])
+
+
+async def test_open(table: Table, choice: Any, workdir: Path) -> None:
+    """Of a supervisor."""
+
+    async def attempt(**given: Any) -> None:
+        async with open_supervisor(**{"runtime": choice.runtime(), **given}):
+            pass
+
+    await table.await_each("open_supervisor", open_supervisor, attempt)
+
+
+async def test_create(
+    table: Table, supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Of create."""
+    made = bundle("true")
+    async with supervisor(root) as sup:
+
+        async def attempt(**given: Any) -> None:
+            box = await sup.create(**{"id": "a", "bundle": made, **given})
+            await box.delete(force=True)
+
+        def untouched() -> object:
+            there = sorted(name for name in os.listdir(root) if name != ".runtime")
+            return there, list(sup), list(sup.broken)
+
+        await table.await_each("create", Supervisor.create, attempt, untouched)
+
+        async def forget(**given: Any) -> None:
+            await sup.delete_broken(**given)
+
+        await table.await_each("delete_broken", Supervisor.delete_broken, forget, untouched)
+        for value in STRANGE:
+            with contextlib.suppress(KeyError, TypeError):  # as of any mapping
+                sup[value]
+
+
+async def test_container(
+    table: Table, supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Of what is done with a container, and a process."""
+    sleeper = bundle("sleep", "600")
+    async with supervisor(root) as sup, await sup.create("a", sleeper, stdout=LOG) as box:
+        await box.start()
+
+        async def attempt(**given: Any) -> None:
+            process = await box.exec(**{"args": ["true"], **given})
+            if process.stdout is not None:
+                await process.stdout.aclose()
+            await process.wait()
+
+        await table.await_each("exec", Container.exec, attempt)
+
+        async def run(**given: Any) -> None:
+            await box.run(**{"args": ["true"], **given})
+
+        await table.await_each("run", Container.run, run)
+        table.call("send_signal", Named(Container.send_signal, box.send_signal), number=0)
+        terminal = await box.exec(["sleep", "600"], terminal=True)
+        table.call("resize", Named(Process.resize, terminal.resize), columns=1, rows=1)
+        terminal.kill()
+        await terminal.wait()
+        table.call("logs", Named(Container.logs, box.logs))
+        table.call("Process.logs", Named(Process.logs, box.init.logs))
+        assert box.state is State.RUNNING
+
+
+class Named:
+    """A method that is called of an object, with the signature of its function."""
+
+    def __init__(self, function: Callable[..., Any], bound: Callable[..., Any]) -> None:
+        self.__signature__ = inspect.signature(function)
+        self._bound = bound
+
+    def __call__(self, **given: Any) -> Any:
+        return self._bound(**given)
+
+
+async def test_stop(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Of stop: nothing is sent."""
+    fine = {"grace": (0, 1, 1.5, 2**70, math.inf), "ask_with": (1,)}
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as box:
+        await box.start()
+        for name, numbers in fine.items():
+            for value in STRANGE:
+                if type(value) not in (int, float) or value not in numbers:
+                    with pytest.raises(InvalidValue, match=name):
+                        await box.stop(**{name: value})
+        assert box.status is None
+
+
+async def test_run_container(table: Table, supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Of run_container."""
+    made = bundle("true")
+    async with supervisor() as sup:
+
+        async def attempt(**given: Any) -> None:
+            given = {"bundle": made, "supervisor": sup, **given}
+            if given["supervisor"] is None:
+                given["runtime"] = sup.runtime
+            await run_container(**given)
+
+        await table.await_each("run_container", run_container, attempt, lambda: list(sup))
+
+
+async def test_pool(table: Table, choice: Any, bundle: MakeBundle) -> None:
+    """Of a pool, and of those who take from it."""
+    made = bundle("true")
+
+    def make(**given: Any) -> None:
+        ContainerPool(**{"bundle": made, **given})
+
+    table.call("ContainerPool", Named(ContainerPool, make))
+    async with ContainerPool(made, size=1, runtime=choice.runtime()) as pool:
+
+        async def take(**given: Any) -> None:
+            async with pool.take(**given):
+                pass
+
+        await table.await_each("take", ContainerPool.take, take)
+
+        async def run(**given: Any) -> None:
+            await pool.run(**{"check": False, **given})
+
+        await table.await_each("pool.run", ContainerPool.run, run)
+
+
+_GIVEN = (  # what the library gives; a user makes none
+    "Broken",
+    "Change",
+    "Completed",
+    "ExitStatus",
+    "Holder",
+    "LogRecord",
+    "PoolStatistics",
+    "Stopped",
+    "Bundle",  # made by the three functions above
+)
+
+
+def test_no_class_is_left_out() -> None:
+    """Every public class of values is in this file."""
+    source = Path(__file__).read_text()
+    for name in public.__all__:
+        item = getattr(public, name)
+        if isinstance(item, type) and attrs.has(item) and name not in _GIVEN:
+            assert f'table.call("{name}"' in source, name
