@@ -262,23 +262,24 @@ async def test_not_every_end_is_out_of_memory(
             assert not status.oom_killed and status.cause is not Cause.OUT_OF_MEMORY
 
 
-async def test_an_exec_stays_until_it_was_waited_for_and_read(
+async def test_an_exec_stays_until_it_was_waited_for(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Its directory is there until somebody knows how it ended, and its output was read."""
+    """Its directory is there until somebody knows how it ended: until then its output is, too."""
     async with supervisor(root) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()
             quiet = await a.exec(["true"], id="quiet")
             loud = await a.exec(["echo", "words"], id="loud", stdout=PIPE)
             shim = shim_of(root / "a/quiet")
-            assert (await loud.wait()).code == 0
             await until(lambda: quiet.status is not None and state_of(shim) == "", "its end")
+            await until(lambda: loud.status is not None, "its end")
             await trio.sleep(0.1)
             assert (root / "a/quiet").exists() and (root / "a/loud").exists()
-            await quiet.wait()
+            for process in (quiet, loud):
+                assert (await process.wait()).code == 0
+            assert sorted(os.listdir(root / "a")) == STAYS
             assert await read_all(loud) == b"words\n"
-            await until(lambda: sorted(os.listdir(root / "a")) == STAYS, "both are forgotten")
 
 
 STAYS = ["bundle", "init", "lock", "state.json"]
