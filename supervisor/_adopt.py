@@ -28,6 +28,7 @@ from ._host import Host
 from ._lifecycle import State
 from ._points import Point
 from ._process import Process
+from ._start import hidden_gate
 from .oci import ask_status
 from .state import (
     Asked,
@@ -322,7 +323,7 @@ async def _find_state(recovery: Recovery, core: Core) -> None:
         return
     if not core.was_started():
         told = await _ask(recovery, core)
-        if told == "created":
+        if told == "created" or (told == "stopped" and hidden_gate(core) is not None):
             core.init.mark_waiting()
             return
         if told == "running":

@@ -18,10 +18,12 @@ from ._pidfd import PidFd
 from ._status import ExitStatus, unknown
 from .shim import ExitFifo, Shim, send_line, signal_line
 from .state import (
+    HIDDEN,
     ContainerRecord,
     ProcessLayout,
     ProcessRecord,
     Result,
+    is_child,
     load,
     look_at,
     read_pid,
@@ -186,15 +188,32 @@ def _process(
         return None
     if pid is None or start_time is None:
         return None
-    process = PidFd.open(pid, start_time)
+    process = PidFd.open(pid)
     if process is None:
         return None
     with contextlib.ExitStack() as undo:
         undo.callback(process.close)
-        if not _descends(host, record, shim, pid):
+        if not _is_it(host, record, shim, pid, start_time):
             return None
         undo.pop_all()
     return process
+
+
+def _is_it(host: Host, record: ContainerRecord, shim: Shim, pid: int, start_time: int) -> bool:
+    """Whether the process that is held by a descriptor now is the one that was meant.
+
+    One that is hidden, or was when its start time should have been read, is, as long as it is its
+    shim's child.
+    """
+    now = look_at(pid)
+    if now is None or start_time == HIDDEN:
+        return is_shims_child(shim, pid)
+    return now.start_time == start_time and _descends(host, record, shim, pid)
+
+
+def is_shims_child(shim: Shim, pid: int) -> bool:
+    """Whether a process that is held by a descriptor is a child that its shim hasn't reaped."""
+    return pid != os.getpid() and shim.pid is not None and is_child(pid, shim.pid)
 
 
 def _descends(host: Host, record: ContainerRecord, shim: Shim, pid: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 
 from ._core import Core
 from ._errors import (
@@ -19,9 +21,11 @@ from ._status import ExitStatus, Source
 from ._unrun import require_run, root_of
 from ._within import expiring, within
 from .oci import ask_status, fresh_log
+from .state import lifted, look_at
 
 _HALF_SECONDS = 0.25  # a whole start takes some milliseconds
 _GATE_SECONDS = 0.05
+_TO_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 Failure = OCIRuntimeError | InfrastructureError | OSError
 
@@ -86,8 +90,46 @@ async def _call_start(core: Core) -> Failure | None:
                     command, seconds=core.host.deadlines.start, log=log, patience=patience
                 )
             except (OCIRuntimeError, InfrastructureError, OSError) as error:
-                return error
+                return None if await _open_hidden_gate(core) else error
     return None
+
+
+def hidden_gate(core: Core) -> str | None:
+    """Return the fifo at which an init waits that /proc hides (hidepid): runc's ``exec.fifo``.
+
+    None if it doesn't wait, isn't hidden, or is another runtime's.
+    """
+    if core.init.pid is None or core.init.ending() or look_at(core.init.pid) is not None:
+        return None
+    gate = os.path.join(core.record.runtime_root, core.record.id, "exec.fifo")
+    return gate if os.path.lexists(gate) else None
+
+
+async def _open_hidden_gate(core: Core) -> bool:
+    """Let an init run that runc takes for stopped, since /proc hides it; say whether.
+
+    runc's ``run`` doesn't look there, its ``start`` does. What that does then is to read what init
+    writes into the fifo, and to remove that.
+    """
+    gate = hidden_gate(core)
+    if gate is None:
+        return False
+    try:
+        fd = lifted(os.open(gate, _TO_READ))
+    except OSError:  # it was opened just now
+        return False
+    try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return False
+        with within(core.host.deadlines.shim):
+            await trio.lowlevel.wait_readable(fd)
+            opened = os.read(fd, 1) != b""
+            os.unlink(gate)
+            return opened
+    finally:
+        trio.lowlevel.notify_closing(fd)
+        os.close(fd)
+    return False
 
 
 async def _look_again(core: Core) -> None:

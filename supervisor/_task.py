@@ -18,7 +18,7 @@ import trio
 from ._deadlines import Deadlines
 from ._delivery import Delivery
 from ._errors import ShimExited, StateCorrupt, SupervisorError, TooManyFiles, scarcity
-from ._evidence import Finding, Found, load_process
+from ._evidence import Finding, Found, is_shims_child, load_process
 from ._hearing import Identity, is_pid_1, program_of
 from ._host import Host, shielded
 from ._launch import launch_process
@@ -30,8 +30,9 @@ from ._verdict import Remains
 from ._within import nap, within
 from .cgroups import Steps, T, finish
 from .oci import INIT_ARGS
-from .shim import TOLD, Control, ExitFifo, Leash, Shim, make_fifos
+from .shim import TOLD, Control, ExitFifo, Leash, Made, Shim, make_fifos
 from .state import (
+    HIDDEN,
     ContainerLayout,
     Lock,
     Original,
@@ -336,7 +337,7 @@ class ProcessTask:
         finally:
             os.close(reserve)  # so that there is a descriptor for the pidfd
         try:
-            self.take(PidFd.open(made.pid, made.start_time), self._shim)
+            self.take(_opened(made, self._shim), self._shim)
             self.pid = made.pid  # also when it has ended and was reaped by now
             self._gate = None if self.record.exec else program_of(made.pid)
             self._streams.open(hold=self._keep)
@@ -533,7 +534,7 @@ class ProcessTask:
         if self._process.ended():
             return True
         now = look_at(self._process.pid)
-        return now is None or now.exiting
+        return now is not None and now.exiting  # else it is hidden: see `look_at`
 
     def _look_at_init(self) -> None:
         self._falls_with_init = self._init is not None and is_pid_1(self._init.pid)
@@ -710,6 +711,17 @@ class ProcessTask:
             if part is not None:
                 part.close()
         self._exit = self._shim = self._process = None
+
+
+def _opened(made: Made, shim: Shim) -> PidFd | None:
+    """Return the process that a shim has reported; None if it has ended, and was reaped."""
+    if made.start_time != HIDDEN:
+        return PidFd.open(made.pid, made.start_time)
+    process = PidFd.open(made.pid)
+    if process is not None and not is_shims_child(shim, made.pid):
+        process.close()
+        return None
+    return process
 
 
 @contextlib.contextmanager

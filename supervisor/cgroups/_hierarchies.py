@@ -132,8 +132,8 @@ class Hierarchies:
         try:
             with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
                 lines = [line.rstrip("\n").split(":", 2)[1:] for line in file]
-        except (FileNotFoundError, ProcessLookupError):
-            return False
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return pid in self.members(cgroup)  # gone, or hidden (hidepid): groups list it still
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:  # so deep is nobody but in a group below ours
                 return pid in self.members(cgroup)

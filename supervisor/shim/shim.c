@@ -502,6 +502,13 @@ static ssize_t read_pid_file(char *text, size_t size) {
     return read_file("pid", text, size);
 }
 
+/* We are its parent, by its runtime's end: the kernel tells that of the living and of zombies, and
+ * without /proc, which may hide the processes of other users (hidepid). */
+static bool is_our_child(pid_t pid) {
+    siginfo_t info;
+    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
 /* Steps 3 and 4: a process that can't be verified is no process, and ends with us. */
 static void find_process(void) {
     char text[64];
@@ -513,8 +520,9 @@ static void find_process(void) {
     if (size < 0) fail(errno, "pid", "%s succeeded but wrote no pid file", shim.command[0]);
     if (sscanf(text, "%9d %n", &pid, &used) != 1 || used != size || pid < 2)
         fail(0, "pid", "the pid file holds no pid: %s", text);
-    if (!read_stat(pid, &parent, &start_time) || parent != getpid() || copy_is(pid))
+    if (!is_our_child(pid) || copy_is(pid))
         fail(0, "pid", "the pid file names %d, which is no child of the shim", pid);
+    if (!read_stat(pid, &parent, &start_time)) start_time = 0; /* hidden from us */
     snprintf(text, sizeof text, "%llu\n", start_time);
     close(write_whole("starttime", text));
     shim.process = pid;

@@ -52,7 +52,7 @@ from ._models import (
     process_object,
 )
 from ._owner import distrust, distrust_directory, distrust_way
-from ._procfs import Stat, boot_id, is_argument, look_at, start_time
+from ._procfs import HIDDEN, Stat, boot_id, is_argument, is_child, look_at, start_time
 from ._scarcity import lenient, scarce
 from ._text import (
     check_flag,
@@ -65,6 +65,7 @@ from ._text import (
 )
 
 __all__ = [
+    "HIDDEN",
     "LINK",
     "MAX_NS",
     "RESERVED",
@@ -104,6 +105,7 @@ __all__ = [
     "give_back",
     "held",
     "is_argument",
+    "is_child",
     "is_process_id",
     "kind_of",
     "known_keys",

@@ -16,6 +16,9 @@ _SESSION = 6 - 3
 _FLAGS = 9 - 3
 _STARTTIME = 22 - 3
 
+HIDDEN = 0
+"""The start time of a process that its shim couldn't see. Process 1 alone may start as early."""
+
 _PF_EXITING = 4  # kernel include/linux/sched.h
 
 
@@ -44,10 +47,14 @@ def boot_id() -> str:
 
 
 def look_at(pid: int) -> Stat | None:
-    """Return what a process is now; None if there is none. A zombie still is one."""
+    """Return what a process is now; None if there is none, or it is hidden. A zombie still is one.
+
+    Where /proc is mounted with hidepid, an ordinary user doesn't see others' processes, and of
+    its own not those that a runtime is about to give to another user of a container.
+    """
     try:
         fields = stat_fields(_read(f"/proc/{pid}/stat"))
-    except (FileNotFoundError, ProcessLookupError):  # ESRCH: it went while we read
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # ESRCH: it went meanwhile
         return None
     return Stat(
         zombie=fields[_STATE] == b"Z",
@@ -58,8 +65,18 @@ def look_at(pid: int) -> Stat | None:
     )
 
 
+def is_child(pid: int, parent: int) -> bool:
+    """Whether a process, perhaps hidden, is a child of one that isn't, not reaped yet.
+
+    False also where the kernel doesn't list children (CONFIG_PROC_CHILDREN).
+    """
+    with contextlib.suppress(OSError):
+        return pid in map(int, _read(f"/proc/{parent}/task/{parent}/children").split())
+    return False
+
+
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks after boot; None if there is none.
+    """Return when a process started, in clock ticks after boot; None if that can't be seen.
 
     With the pid and the boot id it names one process for good.
     """
