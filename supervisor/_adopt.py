@@ -29,6 +29,7 @@ from ._lifecycle import State
 from ._points import Point
 from ._process import Process
 from ._start import hidden_gate
+from ._within import nap, within
 from .oci import ask_status
 from .state import (
     Asked,
@@ -39,6 +40,7 @@ from .state import (
     ProcessLayout,
     ProcessRecord,
     distrust_directory,
+    held,
     is_process_id,
     load,
 )
@@ -46,6 +48,7 @@ from .state import (
 logger: Final = logging.getLogger("supervisor")
 
 _OF_ONE: Final = (SupervisorError, OSError)  # what is wrong with one container, and no other
+_POLL_SECONDS: Final = 0.005
 DELETED_ELSEWHERE: Final = "its container was deleted by another supervisor"
 
 
@@ -98,7 +101,7 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
         why = strange(layout)
         if why is not None:
             return Broken(id=layout.id, path=layout.path, reason=why)
-        lock = Lock.take(layout.lock)
+        lock = Lock.take(layout.lock) or await _await_in_flight(recovery, layout)
     except (FileNotFoundError, NotADirectoryError):
         return None  # deleted under our eyes
     except InfrastructureError:
@@ -119,6 +122,31 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
     finally:
         if core is None and lock is not None:
             lock.release()
+
+
+async def _await_in_flight(recovery: Recovery, layout: ContainerLayout) -> Lock | None:
+    """Wait, for ``deadlines.shim``, while others make or remove it; return its lock if it is free.
+
+    They may be a killed supervisor's: the calls of its runtime hold the lock until they end.
+    """
+    with within(recovery.host.deadlines.shim):
+        while in_flight(layout):
+            await nap(_POLL_SECONDS)
+            lock = Lock.take(layout.lock)
+            if lock is not None:
+                return lock
+    return None
+
+
+def in_flight(layout: ContainerLayout) -> bool:
+    """Whether somebody holds a container's lock who is making it, or removing it."""
+    with contextlib.suppress(SupervisorError, OSError):
+        if not held(layout.lock):
+            return False
+        if not os.path.lexists(layout.init.starttime):
+            return True
+        return load(ContainerRecord, layout.state).intent is Intent.DELETE
+    return False
 
 
 def strange(layout: ContainerLayout) -> str | None:

@@ -127,8 +127,10 @@ class Container:
     def processes(self) -> Mapping[str, Process]:
         """Its processes by id: ``"init"``, and the execs that aren't done with.
 
-        An exec is, when somebody has waited for its end: see `Process.wait`.
+        An exec is, when somebody has waited for its end: see `Process.wait`. Those that other
+        supervisors run in it are found by looking here.
         """
+        _exec.look_for_execs(self._core)
         return MappingProxyType({self.init.id: self.init, **self._core.execs})
 
     @property

@@ -16,10 +16,12 @@ from ._errors import (
     InvalidValue,
     RuntimeFailed,
     StateCorrupt,
+    SupervisorError,
     TooManyFiles,
 )
+from ._evidence import Finding, gather
 from ._host import shielded
-from ._lifecycle import Event
+from ._lifecycle import Event, State
 from ._make import make_exec, shim_lost
 from ._pidfd import PidFd
 from ._process import Process
@@ -31,6 +33,8 @@ from .state import (
     ProcessLayout,
     ProcessRecord,
     check_exec_id,
+    held,
+    load,
     process_object,
     read_pid,
 )
@@ -186,6 +190,34 @@ def adopt_exec(core: Core, process: Process) -> None:
     process.note_log()
     core.execs[process.id] = process
     core.nursery.start_soon(_watch, core, process, name=process.task_name)
+
+
+def look_for_execs(core: Core) -> None:
+    """Watch the execs that others have made since, and forget those that they have removed."""
+    host = core.host
+    if host.closing.is_set() or host.opener.elsewhere():
+        return
+    if core.current() not in (State.RUNNING, State.STOPPING):
+        return
+    there = {layout.id: layout for layout in core.layout.processes()}
+    for process in core.execs.values():
+        if process.status is not None and process.id not in there:
+            process.abandon()
+    for id in there.keys() - core.execs.keys() - {core.init.id}:
+        with contextlib.suppress(SupervisorError, OSError):  # it is being made, or removed
+            _look_on(core, there[id])
+
+
+def _look_on(core: Core, layout: ProcessLayout) -> None:
+    if not held(layout.lock):  # nobody's: `Supervisor.adopt` takes it over
+        return
+    process = core.new_process(layout, load(ProcessRecord, layout.record), owned=False)
+    found = gather(core.host, core.record, layout)
+    if found.finding is not Finding.RUNNING:
+        found.close()
+        return
+    process.look_on(found)
+    adopt_exec(core, process)
 
 
 async def _own(

@@ -6,6 +6,8 @@ import contextlib
 import os
 import stat
 
+import trio
+
 from ._core import Core
 from ._errors import (
     IllegalTransition,

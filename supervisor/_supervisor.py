@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import trio
 
-from ._adopt import DELETED_ELSEWHERE, Broken, Recovery
+from ._adopt import DELETED_ELSEWHERE, Broken, Recovery, in_flight
 from ._checkpoint import CheckpointOptions
 from ._claim import require_empty, require_free
 from ._container import Container
@@ -44,6 +44,7 @@ from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
 from ._root import durable_root, shared_runtime_root
 from ._wards import Wards, reap_let_go
+from ._within import nap, within
 from ._witness import waiting
 from .cgroups import Hierarchies, OomWatch, group_apart
 from .oci import (
@@ -78,6 +79,8 @@ logger: Final = logging.getLogger("supervisor")
 DEFAULT_CGROUP_PARENT = "/trio-supervisor"
 DESCRIPTORS_PER_CONTAINER = 4
 MAX_AT_ONCE = 1 << 20
+_POLL_SECONDS = 0.005
+_LATER_SECONDS = 0.05
 
 _REMEDY = "repair it, or `await supervisor.delete_broken(id)`"
 
@@ -114,6 +117,7 @@ class Supervisor(Mapping[str, Container]):
         self._cores: dict[str, Core] = {}
         self._making: dict[str, UnderWay] = {}
         self._adoptions: set[UnderWay] = set()
+        self._looking = False
         self._adopting = trio.Lock()
         self._broken: dict[str, Broken] = {}
         self.root = root
@@ -222,6 +226,7 @@ class Supervisor(Mapping[str, Container]):
         Crash: the next open finds it, created; or removes what was begun.
         """
         self._require_open()
+        await self._await_in_flight(id)
         self._check_free(id)
         with scarce():
             init = self._layout.container(id).init
@@ -288,6 +293,18 @@ class Supervisor(Mapping[str, Container]):
             cgroup_parent=self._cgroup_parent,
             leash=self._leash is not None,
         )
+
+    async def _await_in_flight(self, id: str) -> None:
+        """Wait, for ``deadlines.shim``, while others make or remove one of this id."""
+        layout = self._layout.container(check_id(id))
+        if id in self._containers or id in self._making or not in_flight(layout):
+            return
+        with within(self._host.deadlines.shim):
+            while in_flight(layout):
+                await nap(_POLL_SECONDS)
+        self._require_open()
+        if id not in self._making and os.path.lexists(layout.path):
+            await self.adopt()
 
     def _check_free(self, id: str) -> None:
         check_id(id)
@@ -398,11 +415,30 @@ class Supervisor(Mapping[str, Container]):
         self._adoptions.add(operation)
         try:
             with operation.scope:
-                return await self._adopt(recovery)
+                adopted = await self._adopt(recovery)
+                self._look_later(delete_unstarted)
+                return adopted
         finally:
             self._adoptions.discard(operation)
             operation.over.set()
         raise SupervisorClosed(f"the supervisor of {self.root} was closed meanwhile")
+
+    def _look_later(self, delete_unstarted: bool) -> None:
+        """Adopt what is in flight still when that has ended, in a task of its own."""
+        if not self._looking and any(map(in_flight, self._unsupervised())):
+            self._looking = True
+            self._nursery.start_soon(self._adopt_later, delete_unstarted)
+
+    async def _adopt_later(self, delete_unstarted: bool) -> None:
+        host = self._host
+        with within(host.deadlines.cleanup + host.deadlines.kill):
+            while any(map(in_flight, self._unsupervised())):
+                await nap(_LATER_SECONDS, still=False)
+        self._looking = False
+        try:
+            await self.adopt(delete_unstarted=delete_unstarted)
+        except SupervisorError as error:
+            logger.warning("what was being made or removed isn't adopted: %s", error)
 
     async def _adopt(self, recovery: Recovery) -> list[Container]:
         async with self._adopting:

@@ -391,6 +391,16 @@ class ProcessTask:
             self._close()
             raise
 
+    def look_on(self, found: Found) -> None:
+        """Take over, for who only looks on, a process that runs: `watch` waits for its end."""
+        self.take(found.process, found.shim, found.exit)
+        self._look_at_init()
+        try:
+            self._streams.open(hold=self._keep, owned=False, adopted=True)
+        except BaseException:
+            self._close()
+            raise
+
     async def settle_again(self, found: Found) -> None:
         """Settle as its owner what was settled as another's, and may not be on record."""
         try:
