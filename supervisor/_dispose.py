@@ -20,6 +20,7 @@ from ._claim import is_ours
 from ._errors import (
     CleanupIncomplete,
     InfrastructureError,
+    RuntimeFailed,
     RuntimeTimeout,
     StateCorrupt,
     SupervisorError,
@@ -223,7 +224,7 @@ async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> N
             if stuck and await _forget_without_runtime(host, estate, error):
                 return
             if stuck or attempt == 1:
-                if _may_be_known(record):
+                if not isinstance(error, RuntimeFailed) or _may_be_known(record):
                     failed.append(str(error))
                 return
         if record.cgroup is not None:  # what the runtime couldn't remove keeps it from deleting

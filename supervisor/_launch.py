@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Sequence
 from typing import Final
 
 from ._errors import (
     CreateTimeout,
+    RuntimeFailed,
     RuntimeNotFound,
     ShimError,
     ShimExited,
@@ -18,9 +20,13 @@ from ._errors import (
 from ._host import Host, shielded
 from ._points import Point
 from ._within import within
-from .oci import failure, log_of, reason_in
+from .oci import call, failure, log_of, reason_in, words_of
 from .shim import Leash, Made, Refused, Shim, apart, launch, read_report
-from .state import ProcessLayout
+from .state import ProcessLayout, write_whole
+
+_AGAIN_SECONDS: Final = 5.0
+_AGAIN: Final = ".again"
+_NO_PROGRAM: Final = "/.trio-supervisor/no-program"
 
 _NO_LAYER: Final = {
     errno.ENODEV: "this kernel has no overlay file system (modprobe overlay)",
@@ -99,7 +105,10 @@ async def launch_process(
                 seconds=seconds,
                 container=container,
             )
-        raise _refusal(report, layout, command, container=container)
+        aloud = ""
+        if _is_mute(report, command):
+            aloud = await _said_aloud(host, layout, command, tethered=leash is not None)
+        raise _refusal(report, layout, command, container=container, aloud=aloud)
     except BaseException:
         with shielded(host.deadlines.cleanup):
             await shim.give_up(host.deadlines.shim)
@@ -107,8 +116,85 @@ async def launch_process(
         raise
 
 
+def _is_mute(report: Refused | None, command: Sequence[str]) -> bool:
+    """Whether a runtime has failed before it began with its log."""
+    return (
+        report is not None
+        and report.phase == "runtime"
+        and report.code != 0
+        and not _has_begun(log_of(command))
+    )
+
+
+async def _said_aloud(
+    host: Host, layout: ProcessLayout, command: Sequence[str], *, tethered: bool
+) -> str:
+    """Return what a runtime prints that has failed before it had a log: it is called once more.
+
+    Its standard error is the container's own, who gets it as it is: a pipe of ours would have to be
+    read for as long as anybody in there has it. So what it said the first time went where that
+    goes, by default nowhere. A wrong option, a missing library, a program in a runtime's place
+    that refuses: each says the same again. If it comes further this time, it wasn't that. What a
+    create makes then is removed with what has failed, and is never started.
+
+    Cancellation: as `oci.call`.
+    """
+    again = _repeated(command, layout)
+    if again is None:
+        return ""
+    try:
+        await call(
+            again,
+            seconds=min(host.deadlines.call, _AGAIN_SECONDS),
+            program=host.programs.open(command[0]),
+            tether=host.tether if tethered else None,
+        )
+    except RuntimeFailed as error:
+        further = _NO_PROGRAM in error.reason or _has_begun(log_of(again))
+        return "" if further else error.reason
+    except (SupervisorError, OSError):
+        pass
+    return ""
+
+
+def _repeated(command: Sequence[str], layout: ProcessLayout) -> list[str] | None:
+    """Return a create or an exec to be called a second time; None if it can't be.
+
+    It has a log of its own. A create that has made something would find that. An exec's program is
+    one that isn't there.
+    """
+    moved = {command[command.index("--log") + 1]} if "--log" in command else set()
+    if "create" in command:
+        if os.path.lexists(os.path.join(*words_of(command))):
+            return None
+    elif "exec" in command and layout.record in command:
+        moved.add(layout.record)
+        try:
+            with open(layout.record, "rb") as file:
+                process = {**json.load(file), "args": [_NO_PROGRAM]}
+            write_whole(f"{layout.record}{_AGAIN}", json.dumps(process).encode())
+        except (OSError, ValueError, SupervisorError):
+            return None
+    else:
+        return None
+    return [f"{word}{_AGAIN}" if word in moved else word for word in command]
+
+
+def _has_begun(log: str | None) -> bool:
+    """Whether there is something in a log."""
+    try:
+        return log is None or os.path.getsize(log) > 0
+    except OSError:
+        return False
+
+
 def _refusal(
-    report: Refused | None, layout: ProcessLayout, command: Sequence[str], *, container: str
+    report: Refused | None,
+    layout: ProcessLayout,
+    command: Sequence[str],
+    *,
+    container: str,
+    aloud: str,
 ) -> SupervisorError | OSError:
     """Return the error for a report of no process, or for none at all."""
     if report is None:
@@ -116,7 +202,7 @@ def _refusal(
         detail = f": {said}" if said else ", and it said nothing"
         return ShimExited(f"its shim ended before its report{detail}", container=container)
     if report.phase == "runtime":
-        reason = reason_in(log_of(command))
+        reason = reason_in(log_of(command)) or aloud
         status = -report.signal if report.signal else report.code
         return failure(command, status, reason, container=container)
     too_many_namespaces = report.phase == "idmap" and report.errno == errno.ENOSPC

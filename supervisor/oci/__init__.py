@@ -47,7 +47,7 @@ from ._arguments import check_absolute, check_args, check_env
 from ._ask import ask_bundle, ask_status, criu_said
 from ._bundle import Bundle
 from ._call import call, failure, fresh_log
-from ._command import Caller, checkpoint_options, log_of
+from ._command import Caller, checkpoint_options, log_of, words_of
 from ._exec import exec_process, init_process
 from ._filter import for_runtime
 from ._gate import GATE_DESTINATION, FileContent, Gate, frame, gate_path, with_gate
@@ -134,4 +134,5 @@ __all__ = [
     "wish_of",
     "with_gate",
     "with_privileges",
+    "words_of",
 ]

@@ -17,11 +17,12 @@ from .._session import kill_others
 from .._threads import in_thread
 from .._within import within
 from ..state import lifted
-from ._said import reason_in, reason_of
+from ._said import reason_at, reason_in
 
 logger = logging.getLogger("supervisor")
 
 _OUTPUT_BYTES = 16 << 20  # a state has the annotations of its bundle in it
+_LOG_BYTES = 128 * 1024
 _REAP_SECONDS = 5.0
 _PAST_HOOKS_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
@@ -99,7 +100,7 @@ async def call(
         if status is None and done is not None and done(content):
             return content
         if status != 0:
-            reason = reason_in(log) if log else reason_of(_content(errors))
+            reason = reason_in(log) if log else reason_at(errors)
             if tether is not None and status == _TETHERED_STATUS:
                 _raise_if_not_run(command, reason)
             raise failure(command, status, reason, container=container)
@@ -298,6 +299,9 @@ def _appending(path: str) -> Iterator[int]:
     try:
         yield fd
     finally:
+        with contextlib.suppress(OSError):
+            if os.fstat(fd).st_size > _LOG_BYTES:
+                os.ftruncate(fd, _LOG_BYTES)  # a hook may have printed what it liked
         os.close(fd)
 
 

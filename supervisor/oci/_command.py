@@ -185,6 +185,11 @@ def log_of(command: Sequence[str]) -> str | None:
     return command[command.index("--log") + 1].removeprefix(_CRUNS_FILE)
 
 
+def words_of(command: Sequence[str]) -> tuple[str, str]:
+    """Return the runtime's root and the container's id, which a command line names."""
+    return command[command.index("--root") + 1], command[-1]
+
+
 def _logged(runtime: str, log: str) -> str:
     """Return the value of ``--log``: crun reads it as TYPE:PATH if there is a colon in it."""
     return f"{_CRUNS_FILE}{log}" if ":" in log and is_crun(runtime) else log

@@ -24,9 +24,7 @@ _TEXT: Final = re.compile(
 
 
 def reason_in(log: str | None) -> str:
-    """Return the reason of a failure from a runtime's JSON log; see `reason_of`.
-
-    Of a long log it is looked for at both ends.
+    """Return the reason of a failure from a runtime's JSON log; see `reason_at`.
 
     Returns:
         "" if there is no such file, or nothing in it.
@@ -34,14 +32,22 @@ def reason_in(log: str | None) -> str:
     if log is None:
         return ""
     try:
-        with open(log, "rb") as file:
-            text = file.read(_PART_BYTES)
-            rest = os.fstat(file.fileno()).st_size - len(text)
-            if rest > 0:
-                file.seek(-min(rest, _PART_BYTES), os.SEEK_END)
-                text += file.read(_PART_BYTES)
+        with open(log, "rb", buffering=0) as file:
+            return reason_at(file.fileno())
     except OSError:
         return ""
+
+
+def reason_at(fd: int) -> str:
+    """Return the reason of a failure from a file; see `reason_of`.
+
+    In a long one it is looked for at both ends.
+    """
+    text = os.pread(fd, _PART_BYTES, 0)
+    rest = os.fstat(fd).st_size - len(text)
+    if rest > 0:
+        size = min(rest, _PART_BYTES)
+        text += os.pread(fd, size, len(text) + rest - size)
     return reason_of(text)
 
 
