@@ -8,7 +8,7 @@ stand before it on its line::
     _syscall _forks _real _within _threads   system calls; in which process or thread; how long
     _witness                                who looks on: a test's example
     state/                                  what is on disk
-    _nursery _points _pidfd _session _patrol _inotify _wards   processes, by descriptor
+    _nursery _interrupts _points _pidfd _session _patrol _inotify _wards   processes, by descriptor
     _abandoned _temporary                   temporary directories of ours
     shim/ oci/ stdio/ cgroups/              shims, runtimes and bundles, streams, cgroups
     _host _evidence _hearing _verdict       what is known of a process, and how it ended

@@ -337,6 +337,7 @@ def _core(
     )
 
 
+@trio.lowlevel.enable_ki_protection
 async def _finish_stop(core: Core, asked: Asked | None) -> None:
     """Finish a stop that a killed supervisor had begun, or one that looked on."""
     try:

@@ -373,6 +373,7 @@ async def deliver(
     raised: list[Exception] = []
     async with background_nursery() as nursery:
 
+        @trio.lowlevel.enable_ki_protection
         async def ask() -> None:
             try:
                 with contextlib.suppress(ProcessEnded):
@@ -406,6 +407,7 @@ async def _ask(process: Process) -> None:
     await process.ask(signal.SIGTERM)
 
 
+@trio.lowlevel.enable_ki_protection
 async def feed(stream: trio.abc.SendStream, content: bytes | bytearray | memoryview) -> None:
     async with stream:
         # It doesn't want all of it, or somebody has deleted its container.
@@ -413,6 +415,7 @@ async def feed(stream: trio.abc.SendStream, content: bytes | bytearray | memoryv
             await stream.send_all(content)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _discard(stream: trio.abc.ReceiveStream) -> None:
     with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
         async for _ in stream:
@@ -440,6 +443,7 @@ class _Collected:
         self.too_long = False
         self.complete = trio.Event()
 
+    @trio.lowlevel.enable_ki_protection
     async def read(self, reading: trio.CancelScope) -> None:
         """Read it to its end; or cancel ``reading``, if it is longer than it may be."""
         # Closed: somebody has deleted its container, and there is no more to come.

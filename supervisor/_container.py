@@ -16,6 +16,7 @@ from ._checkpoint import CheckpointOptions, checkpoint
 from ._collect import MAX_OUTPUT_BYTES, Completed, Input, end_process, stay, wishes
 from ._core import Core
 from ._end import OWN, Own, Stopped, own_grace, own_signal
+from ._interrupts import protected, undoing
 from ._lifecycle import State
 from ._logs import Logs, Since
 from ._process import Process
@@ -26,6 +27,7 @@ from .state import check_flag, check_kind, check_path
 from .stdio import StdioArgument, TerminalArgument, TerminalStream
 
 
+@protected
 class Container:
     """A container, made by `Supervisor.create` or adopted when a supervisor opens.
 
@@ -48,6 +50,7 @@ class Container:
     async def __aenter__(self) -> Self:
         return self
 
+    @undoing
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -150,6 +153,7 @@ class Container:
 
     # ---- start and exec -----------------------------------------------------------------
 
+    @undoing
     async def start(self) -> None:
         """Let its init run the user's program.
 
@@ -170,6 +174,7 @@ class Container:
         """
         await _start.start(self._core)
 
+    @undoing
     async def exec(
         self,
         args: Sequence[str],
@@ -230,6 +235,7 @@ class Container:
             attach=attach,
         )
 
+    @undoing
     async def run(
         self,
         args: Sequence[str],
@@ -328,6 +334,7 @@ class Container:
         """End its init's standard input; as `Process.close_stdin`."""
         self.init.close_stdin()
 
+    @undoing
     async def stop(
         self,
         grace: float | None = None,
@@ -360,6 +367,7 @@ class Container:
         """
         return await _end.stop(self._core, grace, ask_with)
 
+    @undoing
     async def delete(self, *, force: bool = False) -> None:
         """Remove it, and everything that belongs to it. May be repeated.
 
@@ -402,6 +410,7 @@ class Container:
 
     # ---- checkpoints --------------------------------------------------------------------
 
+    @undoing
     async def checkpoint(
         self,
         path: str | os.PathLike[str],

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+import trio
+
 from ._errors import StateCorrupt, StreamFailed, StreamFull
 from ._status import ExitStatus
 from ._within import nap, within
@@ -58,6 +60,7 @@ class Delivery:
         with contextlib.suppress(StateCorrupt, OSError):
             self._copied = read_copied(self._layout.copied) or self._copied
 
+    @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
         """Return when all that an ended process wrote is where it goes, or won't get there.
 

@@ -226,6 +226,7 @@ def _kill_cgroup(core: Core, cgroup: str) -> None:
         finish(rest)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _kill_rest(core: Core, rest: Steps[None]) -> None:
     """Kill what is left of a cgroup, also while its supervisor is being closed."""
     with shielded(core.host.deadlines.kill):

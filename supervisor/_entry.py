@@ -22,6 +22,7 @@ from ._errors import (
     not_run,
     scarcity,
 )
+from ._interrupts import protected
 from ._status import Cause, ExitStatus, Source
 from ._supervisor import Supervisor
 from ._within import within
@@ -109,6 +110,7 @@ def _input(stdin: object) -> memoryview | None:
     )
 
 
+@protected
 class Entry:
     """A container that was created with a gate, and the pipe that this reports by.
 

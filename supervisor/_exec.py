@@ -220,6 +220,7 @@ def _look_on(core: Core, layout: ProcessLayout) -> None:
     adopt_exec(core, process)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _own(
     core: Core,
     process: Process,
@@ -234,6 +235,7 @@ async def _own(
         await _forget_when_collected(core, process)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _watch(core: Core, process: Process) -> None:
     with _kept(core, process):
         await process.watch()

@@ -136,4 +136,9 @@ def _replace_pair(reading: socket.socket, writing: socket.socket) -> None:
             os.dup2(fresh.fileno(), old.fileno(), inheritable=False)
 
 
-os.register_at_fork(after_in_child=forked)
+@trio.lowlevel.enable_ki_protection
+def _after_fork() -> None:
+    forked()  # what is raised in such a hook is lost
+
+
+os.register_at_fork(after_in_child=_after_fork)

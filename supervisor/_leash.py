@@ -12,6 +12,7 @@ from ._claim import is_shared, proof
 from ._errors import ShimError, SupervisorError, scarcity
 from ._forks import forked
 from ._host import shielded
+from ._interrupts import undoing
 from ._pidfd import PidFd
 from ._remains import remains, still_there, tell
 from ._root import Root
@@ -88,6 +89,7 @@ async def _leave(keeper: Keeper, root: str, directory: int, apart: Sequence[str]
     return ended
 
 
+@undoing
 async def keep_temporary(*, apart: Sequence[str] = ()) -> tuple[Keeper, Temporary]:
     """Have a keeper make a temporary directory, and remove it when its leash breaks.
 
@@ -163,6 +165,7 @@ class Keeper:
         self._ends: list[Descriptor] = [close_in_children(fd) for fd in (write_fd, read_fd, pidfd)]
         self._process: PidFd | None = None
 
+    @undoing
     async def wait_ready(self) -> None:
         """Return when the keeper watches its leash.
 
@@ -187,6 +190,7 @@ class Keeper:
         if self._process is None:
             raise ShimError("the keeper ended at once, or can't be reached: nothing was made")
 
+    @undoing
     async def let_go(self) -> bool:
         """Break the leash, and wait until the keeper has removed what is left.
 

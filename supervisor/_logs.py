@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Self
 
 import trio
-from trio_util import move_on_when
 
 from ._errors import InvalidValue
 from ._inotify import DirectoryWatch
+from ._interrupts import protected
+from ._nursery import background_nursery
 from ._status import EPOCH
 from ._tail import Tail
 from ._within import within
@@ -34,6 +35,7 @@ _MOST_NS = 2**63
 Since = datetime | float | None
 
 
+@protected
 class Logs(AsyncIterator[LogRecord]):
     """The records of a process's log, the oldest first: ``async for record in ...``.
 
@@ -139,7 +141,8 @@ class Logs(AsyncIterator[LogRecord]):
             self._over = True
             return
         with within(self._seconds_left(), still=False):
-            async with move_on_when(self._wait_complete):
+            async with background_nursery() as nursery:
+                nursery.start_soon(_end_when, self._wait_complete, nursery.cancel_scope)
                 await self._watch.wait()
 
     def _seconds_left(self) -> float:
@@ -172,6 +175,12 @@ class Logs(AsyncIterator[LogRecord]):
             self._passed = True
             return False
         return record.at_ns >= self._since_ns
+
+
+@trio.lowlevel.enable_ki_protection
+async def _end_when(over: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await over()
+    scope.cancel()
 
 
 def log_tail(path: str) -> bytes:

@@ -31,9 +31,14 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         told = _told(group, raised)
-        if told is None:
-            raise
-        raise_as_it_is(told)
+        try:
+            if told is None:
+                raise
+            raise_as_it_is(told)
+        finally:
+            del told  # else it would hold the frame that holds it
+    finally:
+        del raised
 
 
 @contextlib.asynccontextmanager
@@ -58,6 +63,7 @@ async def lasting_nursery() -> AsyncIterator[trio.Nursery]:
             scope.cancel()
 
 
+@trio.lowlevel.enable_ki_protection
 async def _hold_open(
     scope: trio.CancelScope, opened: list[trio.Nursery], ready: trio.Event
 ) -> None:

@@ -54,6 +54,7 @@ class Patrol:
             if not forked():  # the epoll is its parent's too
                 self._epoll.unregister(fd)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:

@@ -19,6 +19,7 @@ from ._container import Container
 from ._entry import Entry, Errand, errand
 from ._errors import BundleInvalid, InvalidValue, OCIRuntimeError, ProcessEnded, ShimExited
 from ._forks import refuse_forked
+from ._interrupts import opening, protected, undoing
 from ._nursery import background_nursery
 from ._run import borrowed
 from ._stock import PATIENCE, Failure, Stock
@@ -66,6 +67,7 @@ class PoolStatistics:
     failed: int
 
 
+@protected
 class ContainerPool:
     """Containers that were created ahead and wait at their start gate, to be taken one by one.
 
@@ -193,6 +195,7 @@ class ContainerPool:
 
     # ---- taking -------------------------------------------------------------------------
 
+    @opening
     @contextlib.asynccontextmanager
     async def take(
         self,
@@ -244,6 +247,7 @@ class ContainerPool:
                 )
                 yield entry.box
 
+    @undoing
     async def run(
         self,
         args: Sequence[str] | None = None,
@@ -322,6 +326,7 @@ class ContainerPool:
             self._give_back(stock, entry)
         await trio.lowlevel.checkpoint()
 
+    @undoing
     async def _started(self, stock: Stock, wanted: Errand) -> Entry:
         """Return an entry that runs the program: one that turns out to be dead is replaced."""
         for attempt in itertools.count(1):

@@ -11,6 +11,7 @@ import trio
 
 from ._errors import ContainerNotFound, InvalidValue, ProcessEnded, SupervisorClosed
 from ._hearing import hears
+from ._interrupts import protected
 from ._logs import Logs, Since
 from ._status import ExitStatus
 from ._task import ProcessTask
@@ -33,6 +34,7 @@ def check_signal(number: object, name: str, *, container: str, least: int = 1) -
         )
 
 
+@protected
 class Process(ProcessTask):
     """A process in a container: its init, or an exec beside it.
 

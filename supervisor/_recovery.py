@@ -56,6 +56,7 @@ async def adopt_all(
     at_once = trio.CapacityLimiter(_AT_ONCE)
     scarce: list[InfrastructureError] = []
 
+    @trio.lowlevel.enable_ki_protection
     async def one(layout: ContainerLayout) -> None:
         try:
             async with at_once:

@@ -25,6 +25,7 @@ from ._container import Container
 from ._end import STOP_GRACE_SECONDS
 from ._errors import InvalidValue, ProcessEnded
 from ._forks import forked
+from ._interrupts import undoing
 from ._lifecycle import State
 from ._supervisor import Supervisor, open_supervisor
 from ._within import granted, within
@@ -36,6 +37,7 @@ from .stdio import StdioArgument
 DeliverCancel = Callable[[Container], Awaitable[None]]
 
 
+@undoing
 async def run_container(
     bundle: Bundle | str | os.PathLike[str],
     *,

@@ -15,6 +15,7 @@ from ._backoff import Backoff
 from ._entry import Entry
 from ._errors import DeadlineExpired, ShimExited, SupervisorError
 from ._forks import forked
+from ._interrupts import protected
 from ._status import ExitStatus
 from ._within import within
 from ._witness import witness
@@ -38,6 +39,7 @@ class _Taker:
     error: Failure | None = None
 
 
+@protected
 class Stock:
     """Entries that wait, and takers that do.
 

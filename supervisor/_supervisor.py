@@ -35,6 +35,7 @@ from ._errors import (
 )
 from ._forks import forked, note_process, refuse_forked
 from ._host import Host, shielded
+from ._interrupts import opening, protected, undoing
 from ._leash import cleanup_list, ephemeral_root, held_leash
 from ._lifecycle import State
 from ._make import make_container
@@ -85,6 +86,7 @@ _LATER_SECONDS = 0.05
 _REMEDY = "repair it, or `await supervisor.delete_broken(id)`"
 
 
+@protected
 class Supervisor(Mapping[str, Container]):
     """The containers below one root: a mapping from their ids.
 
@@ -156,6 +158,7 @@ class Supervisor(Mapping[str, Container]):
         free = limit - len(os.listdir("/proc/self/fd"))
         return max(0, free // DESCRIPTORS_PER_CONTAINER)
 
+    @undoing
     async def create(
         self,
         id: str,
@@ -382,6 +385,7 @@ class Supervisor(Mapping[str, Container]):
             path = self._layout.container(id).path
             self._broken[id] = Broken(id=id, path=path, reason=str(error))
 
+    @undoing
     async def adopt(self, *, delete_unstarted: bool = False) -> list[Container]:
         """Take over the containers below the root that aren't supervised from here yet.
 
@@ -451,6 +455,7 @@ class Supervisor(Mapping[str, Container]):
                 adopted = self._take_note(found)
             return adopted
 
+    @undoing
     async def delete_broken(self, id: str) -> None:
         """Remove a container that is listed in ``broken``, and whatever of it still runs.
 
@@ -529,22 +534,25 @@ class Supervisor(Mapping[str, Container]):
 
     # ---- closing ------------------------------------------------------------------------
 
+    @undoing
     async def _close(self) -> None:
-        """End what is under way, but for deletes; delete those that are on the leash.
+        """End what is under way, but for deletes; delete those that are on the leash: shielded.
 
         Whoever goes on afterwards would do it with a container that isn't ours any more, or with a
         later one of its id.
         """
         self._host.closing.set()
-        await end_under_way([*self._making.values(), *self._adoptions])
-        await end_under_way([one for core in self._cores.values() for one in core.under_way])
-        leashed = [box for box in self.values() if box.leashed and not box.foreign]
-        async with trio.open_nursery() as nursery:
-            for box in leashed:
-                nursery.start_soon(_delete_quietly, box, name=f"{box.init.task_name}: delete")
-        while deleting := self._deleting():
-            async with deleting[0]:  # each has a deadline
-                pass
+        deadlines = self._host.deadlines
+        with shielded(deadlines.cleanup + deadlines.kill):
+            await end_under_way([*self._making.values(), *self._adoptions])
+            await end_under_way([one for core in self._cores.values() for one in core.under_way])
+            leashed = [box for box in self.values() if box.leashed and not box.foreign]
+            async with trio.open_nursery() as nursery:
+                for box in leashed:
+                    nursery.start_soon(_delete_quietly, box, name=f"{box.init.task_name}: delete")
+            while deleting := self._deleting():
+                async with deleting[0]:  # each has a deadline
+                    pass
 
     def _deleting(self) -> list[trio.Lock]:
         """Return what whoever deletes something of ours holds just now."""
@@ -557,6 +565,7 @@ class Supervisor(Mapping[str, Container]):
             core.let_go()
 
 
+@trio.lowlevel.enable_ki_protection
 async def _delete_quietly(box: Container) -> None:
     try:
         await box.delete(force=True)
@@ -572,6 +581,7 @@ def _check_cgroup(parent: str) -> str:
     return parent
 
 
+@opening
 @contextlib.asynccontextmanager
 async def open_supervisor(
     root: str | os.PathLike[str] | None = None,
@@ -697,6 +707,5 @@ async def open_supervisor(
         finally:
             busy.enter_context(waiting())  # until everything else on the stack is closed
             if not forked():
-                with shielded(deadlines.cleanup + deadlines.kill):
-                    await supervisor._close()
+                await supervisor._close()
             host.closed.set()

@@ -21,6 +21,7 @@ from ._errors import ShimExited, StateCorrupt, SupervisorError, TooManyFiles, sc
 from ._evidence import Finding, Found, is_shims_child, load_process
 from ._hearing import Identity, is_pid_1, program_of
 from ._host import Host, shielded
+from ._interrupts import protected
 from ._launch import launch_process
 from ._nursery import background_nursery
 from ._pidfd import PidFd
@@ -68,6 +69,7 @@ _RECORD_MS: Final = 10
 _MAX_OOM_SCORE: Final = 1000
 
 
+@protected
 class ProcessTask:
     """One shimmed process from the inside. `Process` is what users see of it.
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 import trio
 
 from .._forks import forked
+from .._interrupts import undoing
 from .._within import nap
 from ._hierarchies import Hierarchies
 from ._mounts import Mount
@@ -46,9 +47,14 @@ async def group_apart(hierarchies: Hierarchies, parent: str) -> AsyncIterator[Se
         yield ways
     finally:
         if not forked():  # else its parent's keeper may be on its way into it
-            with trio.CancelScope(shield=True):
-                for way in ways:
-                    await _remove(way)
+            await _remove_all(ways)
+
+
+@undoing
+async def _remove_all(ways: Sequence[str]) -> None:
+    with trio.CancelScope(shield=True):
+        for way in ways:
+            await _remove(way)
 
 
 async def _remove(way: str) -> None:

@@ -21,6 +21,7 @@ import trio
 
 from .._errors import SupervisorError
 from .._forks import forked
+from .._interrupts import protected
 from .._within import nap
 from ..state._descriptors import lifted
 from ._hierarchies import Hierarchies
@@ -38,6 +39,7 @@ _LOOKS = 200
 _KILLED = 1 << (signal.SIGKILL - 1)
 
 
+@protected
 class OomWatch:
     """Tells processes how many out-of-memory kills of their cgroup they have outlived.
 

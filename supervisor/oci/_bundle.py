@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from .._errors import InvalidValue
+from .._interrupts import protected
 from ..state import Block, Ranges
 from ..state._files import write_whole
 from ..state._scarcity import scarce
@@ -54,6 +55,16 @@ ROOTFS = "rootfs"
 """The name of a root filesystem in its bundle."""
 
 
+@protected
+class _Removal(weakref.finalize):  # type: ignore[type-arg]
+    """Removes a directory when its bundle is gone: a KeyboardInterrupt in here would be lost."""
+
+    __slots__ = ()
+
+    def __call__(self, _: object = None) -> Any:
+        return super().__call__(_)
+
+
 @attrs.frozen(eq=False)
 class Bundle:
     """A directory with ``config.json`` and a root filesystem.
@@ -71,7 +82,7 @@ class Bundle:
     path: str
     spec: dict[str, Any] = attrs.field(repr=False)
     _view: HostView | None = attrs.field(default=None, repr=False)
-    _removal: weakref.finalize[Any, Any] | None = attrs.field(default=None, init=False, repr=False)
+    _removal: _Removal | None = attrs.field(default=None, init=False, repr=False)
     _blocks: Sequence[Block] | None = attrs.field(default=None, init=False, repr=False)
 
     @classmethod
@@ -336,7 +347,7 @@ class Bundle:
             return bundle
 
     def _own(self, made: Made) -> None:
-        removal = weakref.finalize(self, remove_owned, made, os.getpid())
+        removal = _Removal(self, remove_owned, made, os.getpid())
         object.__setattr__(self, "_removal", removal)
 
     @property

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import trio
+
 _LAST_STANDARD = 2
 
 
@@ -155,6 +157,7 @@ def _blank_all() -> None:
         os.close(null)
 
 
+@trio.lowlevel.enable_ki_protection
 def _close_all() -> None:
     NO_FORK.release()
     _blank_all()

@@ -15,6 +15,7 @@ import trio
 
 from .._errors import InvalidValue, ShimError, scarcity
 from .._forks import Opener
+from .._interrupts import protected
 from .._witness import hear
 from ..shim import CLOSE_STDIN, Control, close_output_line
 from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children, lifted
@@ -254,6 +255,7 @@ def _unopened(error: OSError, path: str, container: str) -> OSError | InvalidVal
     )
 
 
+@protected
 class OutputStream(trio.abc.ReceiveStream):
     """The reading end of a process's output.
 
@@ -323,6 +325,7 @@ class OutputStream(trio.abc.ReceiveStream):
         return self._owning.ours and not self._opener.elsewhere()
 
 
+@protected
 class InputStream(trio.abc.SendStream):
     """The writing end of a process's standard input.
 

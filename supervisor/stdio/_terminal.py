@@ -13,6 +13,7 @@ import trio
 
 from .._errors import AlreadyAttached, ProcessEnded, SupervisorError, scarcity
 from .._forks import Opener
+from .._interrupts import protected
 from .._within import within
 from ..state import Blank, ProcessLayout, lifted
 from ._console import unix_socket
@@ -22,6 +23,7 @@ _HEADER_BYTES = 64
 _LAST_BYTES = 1 << 20  # above all that the shim, its socket and the terminal hold
 
 
+@protected
 class TerminalStream(trio.abc.HalfCloseableStream):
     """Somebody's attachment to a terminal: raw bytes both ways.
 

@@ -1,0 +1,117 @@
+"""Programs that are interrupted: each opens, makes and runs until a KeyboardInterrupt ends it.
+
+    python -m tests.cancellation.interrupts KIND RUNTIME CGROUP_PARENT ROOTFS [ROUNDS]
+
+It prints ``go``, and is then interrupted at a random moment, by SIGINT. With ROUNDS it interrupts
+itself so often, one run of Trio after the other, and prints what is left in its own process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from supervisor import PIPE, Bundle, ContainerPool, open_supervisor, run_container
+from tests.support.runtimes import choose
+
+Work = Callable[[Callable[..., Any], Callable[..., Bundle]], Awaitable[None]]
+
+
+async def _open(opened: Callable[..., Any], bundle: Callable[..., Bundle]) -> None:
+    async with opened():
+        pass
+
+
+async def _create(opened: Callable[..., Any], bundle: Callable[..., Bundle]) -> None:
+    async with opened() as sup:
+        for number in range(3):
+            async with await sup.create(f"a{number}", bundle("sleep", "60"), stdout=PIPE) as box:
+                await box.start()
+                await box.run(["echo", "x"], capture_stdout=True)
+                await box.stop(grace=0.01)
+
+
+async def _run(opened: Callable[..., Any], bundle: Callable[..., Bundle]) -> None:
+    async with opened() as sup:
+        for _ in range(3):
+            await run_container(bundle("echo", "x"), supervisor=sup, capture_stdout=True)
+
+
+async def _pool(opened: Callable[..., Any], bundle: Callable[..., Bundle]) -> None:
+    async with opened() as sup, ContainerPool(bundle("cat"), size=2, supervisor=sup) as pool:
+        for _ in range(3):
+            async with pool.take(stdin=b"x"):
+                pass
+            await pool.run(["echo", "x"])
+
+
+KINDS: dict[str, Work] = {"open": _open, "create": _create, "run": _run, "pool": _pool}
+
+
+def _once(kind: str, runtime: str, parent: str, rootfs: str, *, begun: Callable[[], None]) -> None:
+    chosen = choose(runtime, rootless=False).runtime()
+
+    def opened() -> Any:
+        return open_supervisor(runtime=chosen, cgroup_parent=parent)
+
+    def bundle(*args: str) -> Bundle:
+        return Bundle.from_rootfs(rootfs, list(args))
+
+    async def main() -> None:
+        begun()
+        while True:
+            await KINDS[kind](opened, bundle)
+
+    trio.run(main)
+
+
+def _told(error: BaseException) -> str:
+    return "interrupted" if type(error) is KeyboardInterrupt else f"other: {error!r}"
+
+
+def _descriptors() -> list[tuple[str, str]]:
+    gc.collect()  # a traceback may hold a temporary bundle, which has a descriptor in /tmp
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((fd, os.readlink(f"/proc/self/fd/{fd}")))
+    return found
+
+
+def main() -> None:
+    """Be interrupted once, by whoever started us, or many times, by ourselves."""
+    kind, runtime, parent, rootfs, *rest = sys.argv[1:]
+    if not rest:
+        try:
+            _once(kind, runtime, parent, rootfs, begun=lambda: print("go", flush=True))
+        except BaseException as error:
+            print(_told(error), flush=True)
+        return
+    rng = random.Random(1)
+    told = set()
+    before = _descriptors()
+    for _ in range(int(rest[0])):
+        seconds = rng.uniform(0.0, 0.4)
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+        try:
+            _once(kind, runtime, parent, rootfs, begun=timer.start)
+        except BaseException as error:
+            told.add(_told(error))
+        timer.join()
+    kept = sorted(set(_descriptors()) - set(before))
+    children = os.popen(f"ps -o stat=,comm= --ppid {os.getpid()}").read()  # with ps and its shell
+    zombies = [line for line in children.splitlines() if line.startswith("Z")]
+    print(sorted(told), "zombies", len(zombies), "descriptors", kept, flush=True)
+
+
+if __name__ == "__main__":
+    main()
