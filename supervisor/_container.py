@@ -23,6 +23,7 @@ from ._process import Process
 from ._status import ExitStatus
 from ._within import within
 from ._witness import Change
+from .oci import GroupArgument, GroupsArgument, UserArgument, check_account
 from .state import check_flag, check_kind, check_path
 from .stdio import StdioArgument, TerminalArgument, TerminalStream
 
@@ -182,7 +183,10 @@ class Container:
         id: str | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
-        user: int | str | tuple[int, int] | None = None,
+        user: UserArgument = None,
+        group: GroupArgument = None,
+        extra_groups: GroupsArgument = None,
+        umask: int | None = None,
         stdin: StdioArgument = None,
         stdout: StdioArgument = None,
         stderr: StdioArgument = None,
@@ -199,7 +203,12 @@ class Container:
             id: its id in the container; by default a random one.
             env: variables that are set besides init's, or in their place.
             cwd: its working directory, absolute, inside.
-            user: ``uid``, ``(uid, gid)`` or ``"uid:gid"``.
+            user: a uid, a pair of uid and gid, or a name from the container's etc/passwd; a user
+                alone gets its group from there too, or else the group of the same number, and none
+                of init's supplementary groups. ``"user:group"`` says its group as well.
+            group: a gid, or a name from the container's etc/group.
+            extra_groups: its supplementary groups, ids or names.
+            umask: of the program; by default init's, if that was said, or 0o022.
             stdin, stdout, stderr, terminal: as for `Supervisor.create`.
             attach: whether you are attached to its terminal from the beginning. Nothing of its
                 output is dropped: it is all in what the first `Process.attach` gives, and until
@@ -227,7 +236,7 @@ class Container:
             id=id,
             env=env,
             cwd=cwd,
-            user=user,
+            account=check_account(user=user, group=group, extra_groups=extra_groups, umask=umask),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -243,7 +252,10 @@ class Container:
         id: str | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
-        user: int | str | tuple[int, int] | None = None,
+        user: UserArgument = None,
+        group: GroupArgument = None,
+        extra_groups: GroupsArgument = None,
+        umask: int | None = None,
         stdin: Input = b"",
         stdout: StdioArgument = None,
         stderr: StdioArgument = None,
@@ -258,7 +270,7 @@ class Container:
         """Run a further program in it to its end; to `exec` as `run_container` is to create.
 
         Args:
-            args, id, env, cwd, user: as for `exec`.
+            args, id, env, cwd, user, group, extra_groups, umask: as for `exec`.
             stdin, stdout, stderr, capture_stdout, capture_stderr, max_output_bytes, check,
                 deadline: as for `run_container`.
             deliver_cancel: what is done in place of SIGTERM when it is cancelled, or ended: an
@@ -295,6 +307,9 @@ class Container:
             env=env,
             cwd=cwd,
             user=user,
+            group=group,
+            extra_groups=extra_groups,
+            umask=umask,
             stdin=wanted.stdin,
             stdout=wanted.stdout,
             stderr=wanted.stderr,

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -19,8 +20,10 @@ from ._lifecycle import Event, State
 from ._make import make_init, shim_lost
 from ._points import Point
 from ._root import cgroup_for
+from ._threads import in_thread
 from ._unrun import raise_planned
 from .oci import (
+    Account,
     Bundle,
     Gate,
     Privileges,
@@ -30,10 +33,13 @@ from .oci import (
     attainable,
     can_tell,
     check_attainable,
+    check_user,
     container_root_ids,
+    find_account,
     for_runtime,
     fresh_log,
     init_process,
+    namespace_of,
     of_block,
     status_fd,
     stop_of,
@@ -94,6 +100,7 @@ class Order:
     gate: Gate | None
     privileges: Privileges | None
     stop: StopWish
+    user: Mapping[str, Any] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -178,6 +185,22 @@ def _note(uids: Ranges, gids: Ranges, directory: str) -> Claim | None:
     return claim
 
 
+async def user_of(bundle: Bundle, account: Account) -> dict[str, Any] | None:
+    """Return the user that an account stands for in a bundle; None if nothing is said of it.
+
+    Raises:
+        InvalidValue: a name isn't listed there, or an id isn't there in its user namespace.
+    """
+    if not account.says_anything:
+        return None
+    before = (bundle.spec.get("process") or {}).get("user")
+    find = partial(find_account, account, bundle.lists, before=before)
+    user = await in_thread(find) if account.needs_lists else find()
+    if wish_of(bundle.spec) is not None and bundle.spec["linux"].get("uidMappings"):
+        check_user(namespace_of(bundle.spec), user)
+    return user
+
+
 def _ids(claim: Claim | None) -> UserNamespace | None:
     return None if claim is None or claim.block is None else of_block(claim.block)
 
@@ -233,6 +256,7 @@ def _ordered(spec: dict[str, Any], bundle: Bundle, order: Order) -> dict[str, An
         args=order.args,
         env=order.env,
         cwd=order.cwd,
+        user=order.user,
         terminal=None if size is None else (size.columns, size.rows),
     )
     if order.privileges is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import trio
 
@@ -27,7 +28,15 @@ from ._pidfd import PidFd
 from ._process import Process
 from ._unrun import raise_refused, require_run, root_of
 from ._witness import ending
-from .oci import attainable, check_args, check_attainable, exec_process, fresh_log
+from .oci import (
+    Account,
+    attainable,
+    check_args,
+    check_attainable,
+    exec_process,
+    find_account,
+    fresh_log,
+)
 from .state import (
     Lock,
     ProcessLayout,
@@ -49,8 +58,6 @@ from .stdio import (
     plan,
 )
 
-User = int | str | tuple[int, int] | None
-
 
 async def exec(
     core: Core,
@@ -59,7 +66,7 @@ async def exec(
     id: str | None,
     env: Mapping[str, str] | None,
     cwd: str | None,
-    user: User,
+    account: Account,
     stdin: StdioArgument,
     stdout: StdioArgument,
     stderr: StdioArgument,
@@ -76,6 +83,7 @@ async def exec(
     check_args(args)
     stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
     shim_lost(core.record.on_shim_lost.value, stdio)
+    user = await _user_of(core, account)
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
     with opened(stdio, core.host.null) as ready, core.operating():
         try:
@@ -85,6 +93,34 @@ async def exec(
             raise
     await _require_run(core, process)
     return process
+
+
+async def _user_of(core: Core, account: Account) -> dict[str, Any] | None:
+    """Return the user that an account stands for in the container; None if nothing is said of it.
+
+    The container may have mounted what never answers over its lists: nobody waits for that long.
+
+    Raises:
+        InvalidValue: a name can't be looked up there.
+    """
+    if not account.says_anything:
+        return None
+    before = core.init.record.extra.get("user")
+    if not account.needs_lists:
+        return find_account(account, "", before=before)
+    with root_of(core, believe=True) as root:
+        told = await root.ask(
+            lambda path: find_account(account, path, before=before, shown="the container's /"),
+            limiter=core.host.lookers,
+        )
+    if told is None:
+        raise InvalidValue(
+            "user: the container's lists of users and groups can't be read: give uid, gid and "
+            "extra_groups as numbers",
+            container=core.record.id,
+        )
+    core.check(Event.EXEC)
+    return told
 
 
 async def _require_run(core: Core, process: Process) -> None:
@@ -280,7 +316,7 @@ def _record(
     args: Sequence[str],
     env: Mapping[str, str] | None,
     cwd: str | None,
-    user: User,
+    user: Mapping[str, Any] | None,
 ) -> ProcessRecord:
     init = core.init.record
     size = stdio.terminal

@@ -29,9 +29,13 @@ from ._witness import ending, waiting
 from .oci import (
     Bundle,
     FileContent,
+    GroupArgument,
+    GroupsArgument,
     RlimitArgument,
     Runtime,
     SeccompArgument,
+    UserArgument,
+    check_account,
     check_privileges,
     gate_path,
 )
@@ -85,8 +89,8 @@ class ContainerPool:
         supervisor: whose containers they shall be; None for an ephemeral one of its own.
         runtime: as for `open_supervisor`; only without ``supervisor``.
         stdout, stderr: of each container, as for `Supervisor.create`.
-        capabilities, rlimits, oom_score_adj, seccomp: of each container, as for
-            `Supervisor.create`.
+        user, group, extra_groups, umask, capabilities, rlimits, oom_score_adj, seccomp: of each
+            container, as for `Supervisor.create`.
         backoff: how long it waits after creates that have failed.
 
     Raises:
@@ -110,6 +114,10 @@ class ContainerPool:
         runtime: str | os.PathLike[str] | Runtime | None = None,
         stdout: StdioArgument = PIPE,
         stderr: StdioArgument = PIPE,
+        user: UserArgument = None,
+        group: GroupArgument = None,
+        extra_groups: GroupsArgument = None,
+        umask: int | None = None,
         capabilities: Iterable[str] | None = None,
         rlimits: Mapping[str, RlimitArgument] | None = None,
         oom_score_adj: int | None = None,
@@ -138,6 +146,9 @@ class ContainerPool:
                 seccomp=seccomp,
             ),
             recurse=False,
+        )
+        self._privileges |= attrs.asdict(
+            check_account(user=user, group=group, extra_groups=extra_groups, umask=umask)
         )
         self._backoff = check_kind(Backoff() if backoff is None else backoff, Backoff, "backoff")
         self._name = f"pool-{ending()}"

@@ -30,7 +30,15 @@ from ._lifecycle import State
 from ._supervisor import Supervisor, open_supervisor
 from ._within import granted, within
 from ._witness import ending
-from .oci import Bundle, RlimitArgument, Runtime, SeccompArgument
+from .oci import (
+    Bundle,
+    GroupArgument,
+    GroupsArgument,
+    RlimitArgument,
+    Runtime,
+    SeccompArgument,
+    UserArgument,
+)
 from .state import check_kind
 from .stdio import StdioArgument
 
@@ -47,6 +55,10 @@ async def run_container(
     args: Sequence[str] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
+    user: UserArgument = None,
+    group: GroupArgument = None,
+    extra_groups: GroupsArgument = None,
+    umask: int | None = None,
     capabilities: Iterable[str] | None = None,
     rlimits: Mapping[str, RlimitArgument] | None = None,
     oom_score_adj: int | None = None,
@@ -75,6 +87,7 @@ async def run_container(
         runtime: as for `open_supervisor`; only without ``supervisor``.
         id: the container's id; by default a random one.
         args, env, cwd: as for `Supervisor.create`.
+        user, group, extra_groups, umask: as for `Supervisor.create`.
         capabilities, rlimits, oom_score_adj, seccomp: as for `Supervisor.create`.
         stdin: bytes that it is fed with, or as for `Supervisor.create`.
         stdout, stderr: as for `Supervisor.create`; PIPE, as for ``stdin``, only with
@@ -127,6 +140,10 @@ async def run_container(
             args=args,
             env=env,
             cwd=cwd,
+            user=user,
+            group=group,
+            extra_groups=extra_groups,
+            umask=umask,
             capabilities=capabilities,
             rlimits=rlimits,
             oom_score_adj=oom_score_adj,

@@ -18,7 +18,7 @@ from ._checkpoint import CheckpointOptions
 from ._claim import require_empty, require_free
 from ._container import Container
 from ._core import Core, UnderWay, end_under_way
-from ._create import Draft, Order, Site, claimed_ids, draft, launch_init, presumed_record
+from ._create import Draft, Order, Site, claimed_ids, draft, launch_init, presumed_record, user_of
 from ._deadlines import Deadlines
 from ._discard import discard
 from ._dispose import Estate, dispose, sweep
@@ -49,14 +49,19 @@ from ._within import nap, within
 from ._witness import waiting
 from .cgroups import Hierarchies, OomWatch, group_apart
 from .oci import (
+    Account,
     Bundle,
     Gate,
+    GroupArgument,
+    GroupsArgument,
     MountTable,
     RlimitArgument,
     Runtime,
     SealedPrograms,
     SeccompArgument,
     SignalArgument,
+    UserArgument,
+    check_account,
     check_privileges,
     check_stop,
 )
@@ -175,6 +180,10 @@ class Supervisor(Mapping[str, Container]):
         on_shim_lost: str = "kill",
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_options: CheckpointOptions | None = None,
+        user: UserArgument = None,
+        group: GroupArgument = None,
+        extra_groups: GroupsArgument = None,
+        umask: int | None = None,
         gate: Gate | None = None,
         capabilities: Iterable[str] | None = None,
         rlimits: Mapping[str, RlimitArgument] | None = None,
@@ -204,6 +213,8 @@ class Supervisor(Mapping[str, Container]):
                 beside the shim. Not with a terminal or a log.
             checkpoint: the directory of a checkpoint to restore it from: then it runs at once.
             checkpoint_options: what CRIU has to be told, the same as at the checkpoint.
+            user, group, extra_groups, umask: as for `Bundle.from_rootfs`, in place of the bundle's.
+                Another user has none of the bundle's groups.
             gate: what stands before its program: for a `ContainerPool`, which creates with it.
             capabilities, oom_score_adj, seccomp: as for `Bundle.from_rootfs`, in place of the
                 bundle's. By default they are the bundle's: a loaded one without a word on them
@@ -253,12 +264,17 @@ class Supervisor(Mapping[str, Container]):
                 ),
                 stop=check_stop(stop_signal, stop_grace),
             )
-            return await self._create(id, bundle, order)
+            account = check_account(user=user, group=group, extra_groups=extra_groups, umask=umask)
+            return await self._create(id, bundle, order, account)
 
     async def _create(
-        self, id: str, bundle: Bundle | str | os.PathLike[str], order: Order
+        self, id: str, bundle: Bundle | str | os.PathLike[str], order: Order, account: Account
     ) -> Container:
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        user = await user_of(loaded, account)
+        if user is not None:
+            order = attrs.evolve(order, user=user)
+            self._check_free(id)  # it was looked up in a thread
         with claimed_ids(loaded, self._layout.container(id).path) as claim:
             drafted = draft(self._host, self._site(id), loaded, order, claim)
             with (

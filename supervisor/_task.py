@@ -171,7 +171,7 @@ class ProcessTask:
         """
         try:
             with self._launching, files_made(stdio) as ready:
-                words = [*options, *self._oom_score(), *ready.options]
+                words = [*options, *self._oom_score(), *self._umask(), *ready.options]
                 await self._launch(command, ready, console, words)
             if self._launching.cancelled_caught:
                 raise ShimExited(
@@ -364,6 +364,14 @@ class ProcessTask:
         wanted = process_object(self.record).get("oomScoreAdj")
         fits = isinstance(wanted, int) and abs(wanted) <= _MAX_OOM_SCORE
         return ["--oom-score-adj", str(wanted if fits else 0)]
+
+    def _umask(self) -> list[str]:
+        """Return the shim's option for it: runc gives an exec its own, whatever its process says.
+
+        Mount points are made with that of a create.
+        """
+        wanted = (self.record.extra.get("user") or {}).get("umask") if self.record.exec else None
+        return ["--umask", f"{wanted & 0o777:o}"] if isinstance(wanted, int) else []
 
     def take(self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None) -> None:
         """Take over the descriptors of a process that runs: the task closes them."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
 from ._core import Core
 from ._errors import RuntimeFailed, not_run
 from ._hearing import Identity, program_of
-from ._host import Host
 from ._process import Process
 from ._status import ExitStatus
 from ._within import nap, within
@@ -29,7 +28,11 @@ _BEGIN_SECONDS: Final = 0.25
 _POLL_SECONDS: Final = 0.002
 _CANNOT_RUN: Final = (126, 127)  # what supervisor-init exits with
 
-Look = Callable[[], Obstacle | None]
+T = TypeVar("T")
+
+
+class _NoAnswer(Exception):
+    """Nobody can tell."""
 
 
 class Root:
@@ -48,14 +51,22 @@ class Root:
         for fd in self._take():
             os.close(fd)
 
-    def look(self, process: Mapping[str, Any], *, mapped: bool) -> Obstacle | None:
-        """Look for what is in the way of a program; once, in a thread that nobody may wait for."""
+    async def ask(self, question: Callable[[str], T], *, limiter: trio.CapacityLimiter) -> T | None:
+        """Ask something of it, once, in a thread: the answer, or None if there is none in time.
+
+        ``question`` is called with its path. What a container has mounted may keep it waiting, for
+        ever if the container likes: so nobody waits longer than a second.
+        """
+        with contextlib.suppress(_NoAnswer), within(_LOOK_SECONDS):
+            return await _in_thread(lambda: self._answer(question), limiter)
+        return None
+
+    def _answer(self, question: Callable[[str], T]) -> T:
         fds = self._take()
         try:
-            tree = LiveTree(fds[0])
-            return obstacle(tree, process, mapped=mapped)
-        except (OSError, IndexError):  # IndexError: whoever asked has given up
-            return None
+            if not fds:  # it couldn't be opened, or whoever asked has given up
+                raise _NoAnswer
+            return question(f"/proc/self/fd/{fds[0]}")
         finally:
             for fd in fds:
                 os.close(fd)
@@ -70,9 +81,13 @@ class Root:
 
 
 @contextlib.contextmanager
-def root_of(core: Core) -> Iterator[Root]:
-    """Open the root directory of a container's init, for the block; an empty one if it can't be."""
-    root = Root(*_opened(core))
+def root_of(core: Core, *, believe: bool = False) -> Iterator[Root]:
+    """Open the root directory of a container's init, for the block; an empty one if it can't be.
+
+    ``believe`` takes what the kernel shows for the container's, also where a sandbox may stand
+    between them.
+    """
+    root = Root(*(_opened(core) if believe or core.shares_kernel else ()))
     try:
         yield root
     finally:
@@ -81,8 +96,6 @@ def root_of(core: Core) -> Iterator[Root]:
 
 def _opened(core: Core) -> list[int]:
     fds: list[int] = []
-    if not core.shares_kernel:
-        return fds
     try:
         fds.append(lifted(os.open(f"/proc/{core.init.pid}/root", os.O_PATH | os.O_CLOEXEC)))
         # Without this, what is mounted there comes apart with the last process.
@@ -107,7 +120,10 @@ async def raise_planned(
         return obstacle(tree, spec["process"], mapped=mapped)
 
     if _is_refusal(error):
-        _raise(await _looked(core.host, look), core, error)
+        found = None
+        with contextlib.suppress(_NoAnswer), within(_LOOK_SECONDS):
+            found = await _in_thread(lambda: _unless_scarce(look), core.host.lookers)
+        _raise(found, core, error)
 
 
 async def raise_refused(error: RuntimeFailed, core: Core, process: Mapping[str, Any]) -> None:
@@ -181,14 +197,25 @@ async def _end_within(process: Process, seconds: float) -> ExitStatus | None:
 
 async def _seen(core: Core, root: Root, process: Mapping[str, Any]) -> Obstacle | None:
     mapped = core.init.record.root_uid != 0
-    return await _looked(core.host, lambda: root.look(process, mapped=mapped))
+    return await root.ask(
+        lambda path: _unless_scarce(lambda: obstacle(LiveTree(path), process, mapped=mapped)),
+        limiter=core.host.lookers,
+    )
 
 
-async def _looked(host: Host, look: Look) -> Obstacle | None:
-    """Look in a thread: what a container has mounted may keep one waiting, for ever if it likes."""
-    with contextlib.suppress(OSError, RuntimeError), within(_LOOK_SECONDS):  # no thread, say
-        return await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=host.lookers)
-    return None
+async def _in_thread(function: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+    try:
+        return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=limiter)
+    except RuntimeError as error:  # there can't be one more thread
+        raise _NoAnswer from error
+
+
+def _unless_scarce(look: Callable[[], Obstacle | None]) -> Obstacle | None:
+    """Return what is seen; nothing where there is no descriptor left to look with, say."""
+    try:
+        return look()
+    except OSError:
+        return None
 
 
 def _is_refusal(error: RuntimeFailed) -> bool:

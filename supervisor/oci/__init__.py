@@ -15,9 +15,9 @@ Layers of the bundle half, each importing only from those above it::
     _stop         how a container wants to be asked to end
     _seccomp      which system calls there are for it
     _privileges   its capabilities and resource limits
+    _users        who a program runs as
     _swap         whether swap can be limited
     _arguments    the arguments of from_rootfs and from_host
-    _users        names of users, in a root filesystem
     _secrets      what of the host isn't for everybody
     _host         the host's programs as a root filesystem
     _spec         compose config.json
@@ -73,16 +73,27 @@ from ._spec import derive_spec
 from ._stop import SignalArgument, StopWish, check_stop, is_grace, stop_of
 from ._submounts import MountTable
 from ._tree import LiveTree, PlannedTree
-from ._userns import of_block, wish_of
+from ._userns import check_user, namespace_of, of_block, wish_of
+from ._users import (
+    Account,
+    GroupArgument,
+    GroupsArgument,
+    UserArgument,
+    check_account,
+    find_account,
+)
 
 __all__ = [
     "CANDIDATES",
     "GATE_DESTINATION",
     "INIT_ARGS",
+    "Account",
     "Bundle",
     "Caller",
     "FileContent",
     "Gate",
+    "GroupArgument",
+    "GroupsArgument",
     "IdMap",
     "Layer",
     "LiveTree",
@@ -97,6 +108,7 @@ __all__ = [
     "SeccompArgument",
     "SignalArgument",
     "StopWish",
+    "UserArgument",
     "UserNamespace",
     "ask_bundle",
     "ask_status",
@@ -104,17 +116,20 @@ __all__ = [
     "call",
     "can_tell",
     "check_absolute",
+    "check_account",
     "check_args",
     "check_attainable",
     "check_env",
     "check_privileges",
     "check_stop",
+    "check_user",
     "checkpoint_options",
     "container_root_ids",
     "criu_said",
     "derive_spec",
     "exec_process",
     "failure",
+    "find_account",
     "for_runtime",
     "frame",
     "fresh_log",
@@ -123,6 +138,7 @@ __all__ = [
     "is_grace",
     "is_ours",
     "log_of",
+    "namespace_of",
     "obstacle",
     "of_block",
     "read_config",

@@ -12,12 +12,12 @@ import attrs
 from .._errors import InvalidValue
 from ..state._text import check_int, check_text, copy_object
 from ._check import Fault
-from ._ids import MAX_ID, parse_id
 from ._layer import MAX_BYTES, OVERLAY
 from ._mounts import Mount, is_bind
 from ._privileges import Privileges, RlimitArgument, check_privileges
 from ._schema import MOUNT
 from ._seccomp import SeccompArgument
+from ._users import Account, GroupArgument, GroupsArgument, UserArgument, check_account
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_HOSTNAME = "container"
@@ -48,14 +48,14 @@ class Arguments:
 
     Attributes:
         env: the whole environment, with PATH.
-        user: uid and gid, a name, or None for root.
+        account: who it runs as; root, where nothing is said.
         mounts: as entries of config.json.
     """
 
     args: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
-    user: tuple[int, int | None] | str | None
+    account: Account
     hostname: str
     mounts: tuple[dict[str, Any], ...]
     writable: str | None
@@ -81,7 +81,10 @@ def check_arguments(
     *,
     env: Mapping[str, str] | None,
     cwd: str | os.PathLike[str],
-    user: int | tuple[int, int] | str | None,
+    user: UserArgument,
+    group: GroupArgument,
+    extra_groups: GroupsArgument,
+    umask: int | None,
     hostname: str | None,
     mounts: Iterable[Mapping[str, Any] | Mount],
     writable: str | None,
@@ -106,7 +109,7 @@ def check_arguments(
         args=check_args(args),
         env={"PATH": DEFAULT_PATH, **check_env(env)},
         cwd=check_absolute(cwd, "cwd"),
-        user=_user(user),
+        account=check_account(user=user, group=group, extra_groups=extra_groups, umask=umask),
         hostname=_hostname(hostname),
         mounts=tuple(_mount(mount, f"mounts[{n}]") for n, mount in enumerate(_each(mounts))),
         writable=_writable(writable),
@@ -217,35 +220,6 @@ def check_absolute(path: str | os.PathLike[str], name: str) -> str:
     if not checked.startswith("/"):
         raise InvalidValue(f"{name} must be an absolute path in the container, not {checked!r}")
     return checked
-
-
-def _user(
-    user: int | tuple[int, int] | str | None,
-) -> tuple[int, int | None] | str | None:
-    if user is None:
-        return None
-    if isinstance(user, tuple):
-        if len(user) != 2:
-            raise InvalidValue("user must be a uid, a pair of uid and gid, or a name")
-        return _id(user[0]), _id(user[1])
-    if isinstance(user, str):
-        return _user_text(check_text(user, "user"))
-    return _id(user), None
-
-
-def _user_text(user: str) -> tuple[int, int | None] | str:
-    """Understand ``uid``, ``uid:gid`` and names."""
-    first, colon, second = user.partition(":")
-    uid, gid = parse_id(first), parse_id(second)
-    if uid is not None and (gid is not None or not colon):
-        return uid, gid
-    if not user or colon or user.isdigit():
-        raise InvalidValue(f"user must be a uid, uid:gid or a name, not {user!r}")
-    return user
-
-
-def _id(value: int) -> int:
-    return check_int(value, "user", least=0, most=MAX_ID)
 
 
 def _hostname(hostname: str | None) -> str:

@@ -47,7 +47,7 @@ from ._userns import (
     namespace_of,
     wish_of,
 )
-from ._users import find_user
+from ._users import GroupArgument, GroupsArgument, UserArgument, find_account
 
 StrPath = str | os.PathLike[str]
 
@@ -110,7 +110,10 @@ class Bundle:
         path: StrPath | None = None,
         env: Mapping[str, str] | None = None,
         cwd: StrPath = "/",
-        user: int | tuple[int, int] | str | None = None,
+        user: UserArgument = None,
+        group: GroupArgument = None,
+        extra_groups: GroupsArgument = None,
+        umask: int | None = None,
         hostname: str | None = None,
         mounts: Iterable[Mapping[str, Any] | Mount] = (),
         writable: str | None = None,
@@ -142,10 +145,13 @@ class Bundle:
             path: where to write the bundle; default, a temporary directory that it owns.
             env: variables; they come over a default PATH. Nothing of ours is inherited.
             cwd: the directory in the container to start in.
-            user: a uid, a pair of uid and gid, ``"uid"``, ``"uid:gid"``, or a name from the
-                root filesystem's etc/passwd; default root. A uid alone gets its group from
-                there too, or else the group of the same number. No supplementary groups of its
-                own; runc keeps an ordinary caller's, which mean nobody inside.
+            user: a uid, a pair of uid and gid, or a name from the root filesystem's etc/passwd;
+                default root. A user alone gets its group from there too, or else the group of the
+                same number; ``"user:group"`` says it. No supplementary groups of its own; runc
+                keeps an ordinary caller's, which mean nobody inside.
+            group: a gid, or a name from its etc/group, in place of the user's.
+            extra_groups: its supplementary groups, ids or names.
+            umask: of the program; by default 0o022, whatever this process's is.
             hostname: default ``"container"``.
             mounts: what else to mount: `Mount` values or entries of config.json.
             writable: None for a read-only root with private, empty /tmp and /run (see
@@ -207,6 +213,9 @@ class Bundle:
             env=env,
             cwd=cwd,
             user=user,
+            group=group,
+            extra_groups=extra_groups,
+            umask=umask,
             hostname=hostname,
             mounts=mounts,
             writable=writable,
@@ -233,7 +242,10 @@ class Bundle:
         path: StrPath | None = None,
         env: Mapping[str, str] | None = None,
         cwd: StrPath = "/",
-        user: int | tuple[int, int] | str | None = None,
+        user: UserArgument = None,
+        group: GroupArgument = None,
+        extra_groups: GroupsArgument = None,
+        umask: int | None = None,
         hostname: str | None = None,
         mounts: Iterable[Mapping[str, Any] | Mount] = (),
         writable: str | None = None,
@@ -277,6 +289,9 @@ class Bundle:
             env=env,
             cwd=cwd,
             user=user,
+            group=group,
+            extra_groups=extra_groups,
+            umask=umask,
             hostname=hostname,
             mounts=mounts,
             writable=writable,
@@ -315,9 +330,9 @@ class Bundle:
         """Write the bundle; ``root`` is where users are looked up."""
         with scarce():
             choice = choose(check_userns(userns), default=NONE)
-            user = find_user(wanted.user, root)
+            user = find_account(wanted.account, root)
             if choice.namespace is not None:
-                check_user(choice.namespace, *user)
+                check_user(choice.namespace, user)
             ordinary = os.geteuid() != 0
             if ordinary:
                 check_limits(wanted.limits)
@@ -349,6 +364,11 @@ class Bundle:
     def _own(self, made: Made) -> None:
         removal = _Removal(self, remove_owned, made, os.getpid())
         object.__setattr__(self, "_removal", removal)
+
+    @property
+    def lists(self) -> str:
+        """The root filesystem, on the host, whose lists of users and groups it has."""
+        return self._rootfs if self._view is None else "/"
 
     @property
     def temporary(self) -> bool:

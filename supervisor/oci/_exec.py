@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._errors import InvalidValue
 from ._arguments import check_absolute, check_args, check_env, check_total
 from ._init import INIT_ARGS
-
-MAX_ID = 2**32 - 2
-"""The kernel's highest uid and gid; the next one means *unchanged*."""
-
-User = int | str | tuple[int, int] | None
 
 
 def exec_process(
@@ -21,7 +15,7 @@ def exec_process(
     args: Sequence[str] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
-    user: User = None,
+    user: Mapping[str, Any] | None = None,
     terminal: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Return init's process object with only what the caller gives replaced; it shares the rest.
@@ -34,8 +28,7 @@ def exec_process(
         args: the program and its arguments.
         env: variables set besides init's, or in their place.
         cwd: absolute working directory.
-        user: ``uid``, ``(uid, gid)``, ``"uid"`` or ``"uid:gid"``; a gid that isn't given is
-            init's.
+        user: its ``user``, in place of init's; see `find_account`.
         terminal: the columns and rows of its terminal; None for no terminal, whatever init has.
             With one, TERM is ``xterm`` where nobody has said otherwise.
 
@@ -56,13 +49,7 @@ def exec_process(
     if cwd is not None:
         process["cwd"] = check_absolute(cwd, "cwd")
     if user is not None:
-        uid, gid = _ids(user)
-        old = process.get("user", {})
-        process["user"] = {
-            **old,
-            "uid": uid,
-            "gid": (old.get("gid") or 0) if gid is None else gid,
-        }
+        process["user"] = dict(user)
     check_total(process)
     return process
 
@@ -74,6 +61,7 @@ def init_process(
     env: Mapping[str, str] | None,
     cwd: str | None,
     terminal: tuple[int, int] | None,
+    user: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return a bundle's process object with what the caller of create gives in place of its own.
 
@@ -84,7 +72,7 @@ def init_process(
     """
     if args is not None and tuple(process["args"][:2]) == INIT_ARGS:
         args = [*INIT_ARGS, *check_args(args)]
-    return exec_process(process, args=args, env=env, cwd=cwd, terminal=terminal)
+    return exec_process(process, args=args, env=env, cwd=cwd, user=user, terminal=terminal)
 
 
 def merge_env(entries: Sequence[str], changes: Mapping[str, str]) -> list[str]:
@@ -102,22 +90,3 @@ def _with_term(entries: Sequence[str]) -> list[str]:
     """
     missing = not any(entry.startswith("TERM=") for entry in entries)
     return [*entries, *(["TERM=xterm"] if missing else [])]
-
-
-def _ids(user: int | str | tuple[int, int]) -> tuple[int, int | None]:
-    if isinstance(user, str):
-        uid, colon, gid = user.partition(":")
-        if not uid.isdecimal() or (colon and not gid.isdecimal()):
-            raise InvalidValue(f"user must be 'uid' or 'uid:gid' in an exec, not {user!r}")
-        return _id(int(uid)), _id(int(gid)) if colon else None
-    if isinstance(user, tuple) and len(user) == 2:
-        return _id(user[0]), _id(user[1])
-    if isinstance(user, int):
-        return _id(user), None
-    raise InvalidValue(f"user must be uid, (uid, gid) or 'uid:gid', not {user!r}")
-
-
-def _id(value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_ID:
-        raise InvalidValue(f"user: {value!r} is no uid or gid")
-    return value

@@ -156,7 +156,9 @@ def build_view(view: HostView, rootfs: str, *, owner: tuple[int, int] | None = N
     _make_directory(rootfs, 0o755, owner)
     for name in view.directories:
         # Whatever the umask. runc gives a tmpfs the mode of what it covers, over any mode= option.
-        _make_directory(os.path.join(rootfs, name), 0o1777 if name == "tmp" else 0o755, owner)
+        _make_directory(
+            os.path.join(rootfs, name), 0o1777 if name in ("tmp", "run") else 0o755, owner
+        )
     for name in view.files:
         path = os.path.join(rootfs, name)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))

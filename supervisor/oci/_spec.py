@@ -57,7 +57,7 @@ def compose_spec(
     wanted: Arguments,
     *,
     root_path: str,
-    user: tuple[int, int],
+    user: Mapping[str, Any],
     host_mounts: Sequence[dict[str, Any]] = (),
     host_masked: Sequence[str] = (),
     namespace: UserNamespace | None = None,
@@ -70,7 +70,7 @@ def compose_spec(
     Args:
         wanted: what to run.
         root_path: ``root.path``.
-        user: uid and gid in the container.
+        user: of the process object.
         host_mounts: what of the host makes up the root filesystem.
         host_masked: what in it is covered.
         namespace: the user namespace, or None for none.
@@ -168,15 +168,15 @@ def _namespaces(*, network: str, user: bool) -> list[dict[str, str]]:
     return [{"type": kind} for kind in kinds]
 
 
-def _process(wanted: Arguments, *, user: tuple[int, int], init: bool) -> dict[str, Any]:
+def _process(wanted: Arguments, *, user: Mapping[str, Any], init: bool) -> dict[str, Any]:
     return {
         "terminal": False,
-        "user": {"uid": user[0], "gid": user[1]},
+        "user": dict(user),
         "args": [*(INIT_ARGS if init else ()), *wanted.args],
         "env": [f"{name}={value}" for name, value in wanted.env.items()],
         "cwd": wanted.cwd,
         "noNewPrivileges": True,
-        **process_privileges(wanted.privileges, uid=user[0]),
+        **process_privileges(wanted.privileges, uid=user["uid"]),
     }
 
 
@@ -206,7 +206,7 @@ def _mounts(
         if wanted.writable
         else [
             tmpfs("/tmp", "nodev", "mode=1777", size_bytes=wanted.tmpfs_bytes),
-            tmpfs("/run", "nodev", "mode=755", size_bytes=wanted.tmpfs_bytes),
+            tmpfs("/run", "nodev", "mode=1777", size_bytes=wanted.tmpfs_bytes),
         ]
     )
     mounts = [*host_mounts, *system, *private, *wanted.mounts]

@@ -55,14 +55,18 @@ class LiveTree:
     """Those of a container that runs, through the root directory of its init.
 
     Attributes:
-        root: a descriptor of that, which stays the caller's.
+        root: a path of that.
     """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: str) -> None:
         self.root = root
 
     def find(self, path: str) -> int:
-        return openat2(self.root, path, os.O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        top = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return openat2(top, path, os.O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        finally:
+            os.close(top)
 
     def is_fixed(self, path: str) -> bool:
         return True  # an exec makes none

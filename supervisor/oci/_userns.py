@@ -130,13 +130,15 @@ def _check_ours(wanted: UserNamespace) -> None:
             )
 
 
-def check_user(namespace: UserNamespace, uid: int, gid: int) -> None:
+def check_user(namespace: UserNamespace, user: Mapping[str, Any]) -> None:
     """Refuse a user that doesn't exist in a namespace.
 
     Raises:
         InvalidValue: one of the ids isn't mapped.
     """
-    for kind, value, maps in (("uid", uid, namespace.uids), ("gid", gid, namespace.gids)):
+    gids = [user["gid"], *user.get("additionalGids", ())]
+    ids = [("uid", user["uid"], namespace.uids), *(("gid", gid, namespace.gids) for gid in gids)]
+    for kind, value, maps in ids:
         if host_id(maps, value) is not None:
             continue
         advice = f"it has {sum(entry.size for entry in maps)} {kind}s"

@@ -41,6 +41,7 @@ static struct {
     int program;          /* the runtime itself, or -1: then it is at the first word's path */
     int given;            /* what the runtime gets as its descriptor 3, or -1 */
     const char *oom_score; /* what the runtime gets as its oom_score_adj, or NULL */
+    int umask;            /* what the runtime gets as its umask, or -1 for what we have */
     const char *stdio[3]; /* null, fifo:PATH, log:PATH, fd:N, hold:N; for stderr also stdout */
     int theirs[3];        /* descriptors of somebody else's, which the container never gets, or -1 */
     bool alone;           /* whether its cgroups are its own, and not the runtime's */
@@ -68,6 +69,7 @@ static struct {
           .end = {-1, -1, -1},
           .holder = {-1, -1, -1},
           .program = -1,
+          .umask = -1,
           .given = -1,
           .leash_pipe = -1,
           .leash_pidfd = -1,
@@ -110,6 +112,14 @@ static void set_oom_score(const char *spec) {
     shim.oom_score = spec;
 }
 
+static void set_umask(const char *spec) {
+    unsigned mask = 0;
+    int used = 0;
+    if (sscanf(spec, "%4o%n", &mask, &used) != 1 || spec[used] != '\0' || mask > 0777)
+        fail(0, "options", "--umask takes 0 to 0777, not %s", spec);
+    shim.umask = (int)mask;
+}
+
 static void set_cgroup(const char *procs, bool alone) {
     if (!cgroup_add(procs)) fail(0, "options", "too many cgroups: %s", procs);
     shim.alone = alone;
@@ -134,6 +144,7 @@ static void parse_options(char **at) {
         else if (strcmp(option, "--own-cgroup") == 0) set_cgroup(*at, true);
         else if (strcmp(option, "--null") == 0) shim.null = descriptor(option, *at);
         else if (strcmp(option, "--oom-score-adj") == 0) set_oom_score(*at);
+        else if (strcmp(option, "--umask") == 0) set_umask(*at);
         else if (strcmp(option, "--log") == 0) log_configure(*at);
         else if (strcmp(option, "--log-index") == 0) index_configure(*at);
         else if (strcmp(option, "--terminal") == 0) terminal_configure(*at);
@@ -153,6 +164,7 @@ static void parse_options(char **at) {
                            "[--program FD] [--give FD] [--init-status N] [--null FD] "
                            "[--log MAX_BYTES:FILES:PATH] [--log-index PATH] "
                            "[--terminal FD [--attached FD]] [--oom-score-adj N] "
+                           "[--umask OCTAL] "
                            "[--lower PATH --layer BYTES:TARGET [--uids LINES --gids LINES]] "
                            "[--cgroup PROCS | --own-cgroup PROCS]... "
                            "[--target PATH] [--lower-uids LINES --lower-gids LINES] "
@@ -432,6 +444,7 @@ static int run_child(pid_t self) {
         syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
     if (getppid() != self) return ECHILD;
+    if (shim.umask >= 0) umask((mode_t)shim.umask);
     fresh_oom_score(shim.oom_score); /* in a user namespace it could only be raised */
     fresh_keyring();
     int error = layer_mount();

@@ -41,7 +41,6 @@ SURROGATE = "\ud800"
         ("user", (1, "x"), "user must be an integer"),
         ("user", "", "user must be a uid, uid:gid or a name"),
         ("user", "5:", "user must be a uid, uid:gid or a name"),
-        ("user", "web:5", "user must be a uid, uid:gid or a name"),
         ("user", "99999999999", "user must be a uid, uid:gid or a name"),
         ("user", "nobody-here", "user: 'nobody-here' is not listed in"),
         ("user", "\0", "user holds a NUL"),
