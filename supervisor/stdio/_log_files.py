@@ -25,12 +25,12 @@ class _Part:
         size: its size when it was opened, in bytes.
     """
 
-    def __init__(self, file: BinaryIO, index: LogIndex | None) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self.file = file
         status = os.fstat(file.fileno())
         self.head = os.pread(file.fileno(), HEAD_BYTES, 0)
         self.size = status.st_size
-        self.start = None if index is None else index.starts.get(self.head)
+        self.start: int | None = None
         self._identity = (status.st_dev, status.st_ino, self.head)
 
     def is_same(self, other: _Part | None) -> bool:
@@ -94,11 +94,10 @@ class LogFiles:
         if cursor is None:
             return
         index = LogIndex.read(self._index)
-        name = "" if index is None else index.name
-        if len(cursor.log) == 2 * HEAD_BYTES and not name:
-            self._resume = cursor
-        elif cursor.log == name:
+        if index is not None and cursor.log == index.name:
             self._position = cursor.at
+        elif cursor.head and (index is None or index.holds(cursor.head)):
+            self._resume = cursor
         else:
             raise InvalidValue(f"after is the cursor of a record in another log: {cursor}")
 
@@ -192,13 +191,9 @@ class LogFiles:
             The file, or None if there is none; and, where its place in the whole isn't known,
             whether it is the next one for certain.
         """
-        index = LogIndex.read(self._index)
-        self._name = "" if index is None else index.name
-        if index is None:
-            self._position = None
         best: _Part | None = None
         try:
-            for part in self._parts(index):
+            for part in self._parts():
                 if self._position is None and part.is_same(self._part):
                     part.close()
                     return best, True
@@ -215,7 +210,7 @@ class LogFiles:
         return best, False
 
     def _is_resumed(self, part: _Part) -> bool:
-        return self._resume is not None and part.head.hex() == self._resume.log
+        return self._resume is not None and part.head == self._resume.head
 
     def _is_better(self, part: _Part, best: _Part | None) -> bool:
         """Whether it comes first of what is behind our place; or, in a walk, before all so far."""
@@ -226,17 +221,29 @@ class LogFiles:
         behind = part.start >= self._position or part.start + part.size > self._position
         return behind and (best is None or best.start is None or part.start < best.start)
 
-    def _parts(self, index: LogIndex | None) -> Iterator[_Part]:
+    def _parts(self) -> Iterator[_Part]:
         """Open those that have a beginning, and are of this log."""
+        index = self._look_up()
+        if index is None:
+            self._position = None
         for path in self._names():
             try:
-                part = _Part(open_own(path), index)
+                part = _Part(open_own(path))
             except FileNotFoundError:
                 continue
+            if index is None or part.head not in index.starts:
+                index = self._look_up()  # where it begins was noted before its first record
+            if index is not None:
+                part.start = index.starts.get(part.head)
             if len(part.head) == HEAD_BYTES and (index is None or index.holds(part.head)):
                 yield part
             else:
                 part.close()
+
+    def _look_up(self) -> LogIndex | None:
+        index = LogIndex.read(self._index)
+        self._name = "" if index is None else index.name
+        return index
 
     def _names(self) -> Iterator[str]:
         yield self._path

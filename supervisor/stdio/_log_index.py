@@ -78,12 +78,18 @@ class Cursor:
     """A place in a log: the end of a record.
 
     Attributes:
-        log: the log's name; or, where there is no index, the file's beginning, in hexadecimal.
+        log: the log's name; or, where nobody knows at which byte of the whole a file begins, the
+            file's beginning, in hexadecimal.
         at: the byte of the whole, or of the file.
     """
 
     log: str
     at: int
+
+    @property
+    def head(self) -> bytes:
+        """The file's beginning, or nothing where the log's name does."""
+        return bytes.fromhex(self.log) if len(self.log) == 2 * HEAD_BYTES else b""
 
     def __str__(self) -> str:
         text = f"{self.log}@{self.at}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -390,3 +391,45 @@ def test_without_an_index(tmp_path: Path) -> None:
     assert every_record(files) == every[2:]
     assert files.gaps == 1
     files.close()
+
+
+def test_a_place_that_is_noted_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index is looked at before a file's first record is there, and again behind it.
+
+    Its cursors were those of a log without one, and refused at the next visit.
+    """
+    path, place = tmp_path / "init.log", tmp_path / "index"
+    stamp = "2026-01-31T12:34:20.000000000Z"
+    first = f"log1 {'ab' * 8} {stamp}".ljust(63) + "\n"
+    place.write_text(first)
+
+    def begin(self: LogFiles) -> Iterator[str]:
+        monkeypatch.undo()
+        place.write_text(first + f"700 {stamp}".ljust(63) + "\n")
+        write(path, 20, "one", "two")
+        yield str(path)
+
+    monkeypatch.setattr(LogFiles, "_names", begin)
+    with contextlib.closing(LogFiles(str(path), lambda: True, str(place))) as files:
+        one, two = every_record(files)
+        files.seek(Cursor.parse(one.cursor))
+        assert every_record(files) == [two] and files.gaps == 0
+        with pytest.raises(InvalidValue):
+            files.seek(Cursor("00" * 30, 0))
+
+
+def test_a_file_whose_place_is_forgotten(tmp_path: Path) -> None:
+    """It is read, and its cursors are good as long as it is there."""
+    path, place = tmp_path / "init.log", tmp_path / "index"
+    write(tmp_path / "init.log.1", 20, "one", "two")
+    write(path, 30, "three")
+    stamps = [f"2026-01-31T12:34:{second}.000000000Z" for second in (10, 30)]
+    lines = [f"log1 {'ab' * 8} {stamps[0]}", f"700 {stamps[1]}"]
+    place.write_text("".join(line.ljust(63) + "\n" for line in lines))
+    with contextlib.closing(LogFiles(str(path), lambda: True, str(place))) as files:
+        every = every_record(files)
+        assert [record.data for record in every] == [b"one", b"two", b"three"]
+        for number, record in enumerate(every):
+            files.seek(Cursor.parse(record.cursor))
+            assert every_record(files) == every[number + 1 :]
+        assert files.gaps == 0
