@@ -42,7 +42,7 @@
 #define PATIENCE_MS 10000
 #endif
 
-enum { CHILDREN_SIZE = 4096 };
+enum { CHILDREN_SIZE = 4096, HOOK_TURNS = 3 };
 enum { MAX_WORDS = 256, FILE_SIZE = 64 * 1024, STEP_MS = 5, REMOVALS = 100 };
 enum { LEAST_MS = PATIENCE_MS / 20 + 50 };
 enum { LAST_SIGNAL = 64, DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY, ROOT_MODE = 0711, UMASK = 022 };
@@ -134,11 +134,12 @@ static bool await_child(pid_t child, int patience_ms) {
     return true;
 }
 
-/* A runtime that waits for a hook does the rest of its work when that is killed. */
+/* A runtime that waits for a hook does the rest of its work when that is killed. What it does then may
+ * take children, too, and a while. */
 static bool await_without_hooks(pid_t child, int patience_ms) {
-    for (; patience_ms > 0; patience_ms -= STEP_MS) {
+    for (int i = 0; i < HOOK_TURNS; i++) {
         kill_children(child);
-        if (await_child(child, STEP_MS)) return true;
+        if (await_child(child, patience_ms / HOOK_TURNS)) return true;
     }
     return false;
 }
