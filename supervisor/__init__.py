@@ -1,7 +1,16 @@
 """Run and supervise OCI containers from Trio, without a daemon.
 
-The floors of the house. A module imports only from the lines above its own, and from those that
-stand before it on its line::
+Begin with these; each has a docstring of its own, and docs/api.md lists all public names::
+
+  Bundle.from_host(args), Bundle.from_rootfs(rootfs, args), Bundle.load(path): what to run
+  run_container(bundle): run it to its end, as trio.run_process
+  open_supervisor(root=None): a supervisor, whose containers live in its block, or below a root
+  Supervisor.create(id, bundle): a Container: start, exec, run, wait, stop, delete
+  ContainerPool(bundle): containers made ahead, to be taken for one run each
+  SupervisorError: the root of all errors
+
+For whoever changes the library: the floors of the house. A module imports only from the lines above
+its own, and from those that stand before it on its line::
 
     _lazy                                   public names, loaded when they are used
     _status _errors _lifecycle _deadlines _backoff   words: errors, ends, states, deadlines

@@ -40,6 +40,12 @@ class SupervisorError(Exception):
         container: id of the container it happened to, or None where there is none.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have those of this file print with the name that they are imported by."""
+        super().__init_subclass__(**options)
+        if cls.__module__ == __name__ and not cls.__name__.startswith("_"):
+            cls.__module__ = __package__ or cls.__module__
+
     def __init__(self, message: str, *, container: str | None = None) -> None:
         message = printable(message)  # what containers and runtimes say is in it
         Exception.__init__(self, message)  # not that of an error of Python's that it is too
@@ -62,6 +68,9 @@ class SupervisorError(Exception):
         if isinstance(self.__cause__, SupervisorError | OSError):  # others may not be copied
             state.update(__cause__=self.__cause__)
         return _made_again, (type(self), self.args), state
+
+
+SupervisorError.__module__ = __package__ or __name__
 
 
 def _made_again(kind: type[SupervisorError], args: tuple[object, ...]) -> SupervisorError:

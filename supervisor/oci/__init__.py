@@ -55,7 +55,7 @@ from ._ids import IdMap, UserNamespace, container_root_ids
 from ._init import INIT_ARGS, can_tell, is_ours, status_fd, telling
 from ._layer import Layer, wants_layer
 from ._load import read_config
-from ._mounts import Mount
+from ._mounts import Mount, MountArgument
 from ._privileges import (
     Privileges,
     RlimitArgument,
@@ -73,7 +73,7 @@ from ._spec import derive_spec
 from ._stop import SignalArgument, StopWish, check_stop, is_grace, stop_of
 from ._submounts import MountTable
 from ._tree import LiveTree, PlannedTree
-from ._userns import check_user, namespace_of, of_block, wish_of
+from ._userns import UserNamespaceArgument, check_user, namespace_of, of_block, wish_of
 from ._users import (
     Account,
     GroupArgument,
@@ -98,6 +98,7 @@ __all__ = [
     "Layer",
     "LiveTree",
     "Mount",
+    "MountArgument",
     "MountTable",
     "Obstacle",
     "PlannedTree",
@@ -110,6 +111,7 @@ __all__ = [
     "StopWish",
     "UserArgument",
     "UserNamespace",
+    "UserNamespaceArgument",
     "ask_bundle",
     "ask_status",
     "attainable",

@@ -13,7 +13,7 @@ from .._errors import InvalidValue
 from ..state._text import check_int, check_text, copy_object
 from ._check import Fault
 from ._layer import MAX_BYTES, OVERLAY
-from ._mounts import Mount, is_bind
+from ._mounts import Mount, MountArgument, is_bind
 from ._privileges import Privileges, RlimitArgument, check_privileges
 from ._schema import MOUNT
 from ._seccomp import SeccompArgument
@@ -86,7 +86,7 @@ def check_arguments(
     extra_groups: GroupsArgument,
     umask: int | None,
     hostname: str | None,
-    mounts: Iterable[Mapping[str, Any] | Mount],
+    mounts: Iterable[MountArgument],
     writable: str | None,
     layer_bytes: int | None,
     init: bool,
@@ -229,15 +229,13 @@ def _hostname(hostname: str | None) -> str:
     return checked
 
 
-def _each(
-    mounts: Iterable[Mapping[str, Any] | Mount],
-) -> Iterable[Mapping[str, Any] | Mount]:
+def _each(mounts: Iterable[MountArgument]) -> Iterable[MountArgument]:
     if isinstance(mounts, str | bytes | Mapping) or not isinstance(mounts, Iterable):
         raise InvalidValue(f"mounts must be a sequence of mounts, not {type(mounts).__name__}")
     return mounts
 
 
-def _mount(mount: Mapping[str, Any] | Mount, name: str) -> dict[str, Any]:
+def _mount(mount: MountArgument, name: str) -> dict[str, Any]:
     if isinstance(mount, Mount):
         if not os.path.exists(mount.source):
             raise InvalidValue(f"{name}: its source {mount.source} doesn't exist")

@@ -28,7 +28,7 @@ from ._ids import UserNamespace
 from ._init import init_path
 from ._layer import OVERLAY, Layer, inside, layer_size, surrounding_namespace, wants_layer
 from ._load import check_spec, read_config
-from ._mounts import Mount
+from ._mounts import MountArgument
 from ._paths import real_path
 from ._privileges import RlimitArgument
 from ._rootless import check_limits
@@ -115,7 +115,7 @@ class Bundle:
         extra_groups: GroupsArgument = None,
         umask: int | None = None,
         hostname: str | None = None,
-        mounts: Iterable[Mapping[str, Any] | Mount] = (),
+        mounts: Iterable[MountArgument] = (),
         writable: str | None = None,
         layer_bytes: int | None = None,
         init: bool = False,
@@ -247,7 +247,7 @@ class Bundle:
         extra_groups: GroupsArgument = None,
         umask: int | None = None,
         hostname: str | None = None,
-        mounts: Iterable[Mapping[str, Any] | Mount] = (),
+        mounts: Iterable[MountArgument] = (),
         writable: str | None = None,
         layer_bytes: int | None = None,
         init: bool = False,

@@ -6,6 +6,7 @@ Source: OCI runtime spec, "Mounts" and "Default Filesystems".
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -75,6 +76,10 @@ class Mount:
             "source": self.source,
             "options": list(read_only if self.read_only else writable),
         }
+
+
+MountArgument = Mount | Mapping[str, Any]
+"""A `Mount`, or an entry of config.json."""
 
 
 def tmpfs(destination: str, *options: str, size_bytes: int) -> dict[str, Any]:

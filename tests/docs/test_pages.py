@@ -55,7 +55,7 @@ def test_the_lifecycle_is_drawn_from_the_table() -> None:
 def test_each_public_name_is_documented(name: str) -> None:
     """Each name in ``__all__`` has a docstring of its own, and a line in the reference."""
     value = getattr(supervisor, name)
-    if not isinstance(value, int):  # DEVNULL, PIPE, STDOUT
+    if not isinstance(value, int) and not name.endswith("Argument"):  # PIPE, or a type of several
         assert value.__doc__, f"{name} has no docstring"
         assert value.__doc__ != object.__doc__
     assert name in first_column((DOCS / "api.md").read_text())

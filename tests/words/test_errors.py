@@ -164,6 +164,13 @@ def test_copies(error: SupervisorError, way: str) -> None:
         assert told == (error.errno, error.strerror, error.filename)
 
 
+def test_how_they_print() -> None:
+    """A traceback names an error as users import it. It was ``supervisor._errors.InvalidValue``."""
+    for error in every_kind():
+        assert type(error).__module__ == "supervisor"
+        assert getattr(supervisor, type(error).__qualname__) is type(error)
+
+
 def test_no_group_is_broken_by_it() -> None:
     """What can't be pickled isn't taken along as a cause: a process pool would break of it."""
     error = InvalidValue("no")
