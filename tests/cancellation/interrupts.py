@@ -3,25 +3,32 @@
     python -m tests.cancellation.interrupts KIND RUNTIME CGROUP_PARENT ROOTFS [ROUNDS]
 
 It prints ``go``, and is then interrupted at a random moment, by SIGINT. With ROUNDS it interrupts
-itself so often, one run of Trio after the other, and prints what is left in its own process.
+itself so often, one run of Trio after the other, and prints what is left in its own process. With
+``BEGIN:END:STRIDE`` for that it does so as the n-th line of our package is run in the main thread,
+for each n in that range, until the work is done before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import random
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import trio
 
+import supervisor
 from supervisor import PIPE, Bundle, ContainerPool, open_supervisor, run_container
 from tests.support.runtimes import choose
+
+PACKAGE = os.path.dirname(supervisor.__file__)
 
 Work = Callable[[Callable[..., Any], Callable[..., Bundle]], Awaitable[None]]
 
@@ -87,6 +94,38 @@ def _descriptors() -> list[tuple[str, str]]:
     return found
 
 
+def _rounds(wanted: str) -> Iterator[tuple[Callable[[], None], Callable[[], object]]]:
+    """Yield what begins each round and what ends it."""
+    if ":" not in wanted:
+        rng = random.Random(1)
+        for _ in range(int(wanted)):
+            seconds = rng.uniform(0.0, 0.4)
+            timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+            yield timer.start, timer.join
+        return
+    for number in range(*map(int, wanted.split(":"))):
+        yield functools.partial(sys.settrace, _striking(number)), lambda: sys.settrace(None)
+
+
+def _striking(number: int) -> Callable[..., Any]:
+    """Return a trace function that raises SIGINT as the n-th line of our package is run."""
+    left = number
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                # The handler looks at the frames: it shall see this line's, not ours.
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    return trace
+
+
 def main() -> None:
     """Be interrupted once, by whoever started us, or many times, by ourselves."""
     kind, runtime, parent, rootfs, *rest = sys.argv[1:]
@@ -96,17 +135,14 @@ def main() -> None:
         except BaseException as error:
             print(_told(error), flush=True)
         return
-    rng = random.Random(1)
     told = set()
     before = _descriptors()
-    for _ in range(int(rest[0])):
-        seconds = rng.uniform(0.0, 0.4)
-        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    for begun, over in _rounds(rest[0]):
         try:
-            _once(kind, runtime, parent, rootfs, begun=timer.start)
+            _once(kind, runtime, parent, rootfs, begun=begun)
         except BaseException as error:
             told.add(_told(error))
-        timer.join()
+        over()
     kept = sorted(set(_descriptors()) - set(before))
     children = os.popen(f"ps -o stat=,comm= --ppid {os.getpid()}").read()  # with ps and its shell
     zombies = [line for line in children.splitlines() if line.startswith("Z")]

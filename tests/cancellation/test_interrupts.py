@@ -84,3 +84,30 @@ def test_a_program_that_goes_on(
         check=False,
     )
     assert (told.stdout, told.stderr) == ("['interrupted'] zombies 0 descriptors []\n", "")
+
+
+@pytest.mark.runtimes("crun")
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_each_line(
+    kind: str,
+    choice: Choice,
+    cgroup_parent: str,
+    rootfs: Path,
+    workdir: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """As each line of ours is run in turn: some hundreds of them, or, as a rule, a few."""
+    stride = 13 if request.config.getoption("--long") else 499
+    place = workdir / "place"
+    place.mkdir(0o711)
+    command = [sys.executable, "-m", "tests.cancellation.interrupts", kind, choice.name]
+    told = subprocess.run(
+        [*command, cgroup_parent, str(rootfs), f"{len(kind)}:6000:{stride}"],
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+        env={**os.environ, PLACE: str(place)},
+    )
+    assert (told.stdout, told.stderr) == ("['interrupted'] zombies 0 descriptors []\n", "")
+    assert list(place.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -80,6 +81,40 @@ async def test_a_taker_who_waits_and_is_cancelled(
             return cancelled
 
         assert await for_some_checkpoints(attempt, stride=13) > 3
+
+
+@pytest.mark.runtimes("runc", "crun", "fake")
+async def test_a_storm_of_takers_with_time_outs(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """One that gave up in the very turn in which it was served raised ValueError, which tore down
+    its nursery; its container was nobody's. So did one that waited for the pool to be full."""
+    rng = random.Random(12)
+    served = 0
+
+    async def take(pool: ContainerPool, seconds: float) -> None:
+        nonlocal served
+        with trio.move_on_after(seconds):
+            async with pool.take(["true"]):
+                served += 1
+
+    async def wait_full(pool: ContainerPool, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await pool.wait_full()
+
+    async with (
+        supervisor() as sup,
+        ContainerPool(bundle("true"), supervisor=sup, size=2) as pool,
+    ):
+        with trio.fail_after(SECONDS):
+            async with trio.open_nursery() as nursery:
+                for _ in range(60):
+                    nursery.start_soon(take, pool, rng.uniform(0.0, 0.6))
+                    nursery.start_soon(wait_full, pool, rng.uniform(0.0, 0.6))
+            await settled(pool)
+            assert served
+            assert set(sup) == unused(sup) and len(sup) == 2
+            assert (pool.statistics().taken, pool.statistics().waiting) == (0, 0)
 
 
 async def test_a_pool_that_is_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
