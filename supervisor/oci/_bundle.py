@@ -65,6 +65,7 @@ class _Removal(weakref.finalize):  # type: ignore[type-arg]
         return super().__call__(_)
 
 
+@protected
 @attrs.frozen(eq=False)
 class Bundle:
     """A directory with ``config.json`` and a root filesystem.

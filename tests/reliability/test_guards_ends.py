@@ -111,12 +111,10 @@ async def patrolling(seconds: float) -> AsyncIterator[Patrol]:
     patrol.close()
 
 
-async def test_a_number_that_was_used_again(
-    children: list[PidFd], autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_number_that_was_used_again(children: list[PidFd]) -> None:
     """A descriptor that has the number of an earlier one isn't taken for that one."""
     told: list[str] = []
-    async with patrolling(60) as patrol:
+    async with patrolling(0.1) as patrol:
         first = sleeping(children)
         fd = first.fd
         with patrol.watching(first, lambda: told.append("first")):
@@ -127,10 +125,11 @@ async def test_a_number_that_was_used_again(
         second = sleeping(children)
         assert second.fd == fd
         with patrol.watching(second, lambda: told.append("second")):
-            await trio.sleep(1000)
+            await trio.sleep(0.2)
             assert told == []
             kill(second)
-            await trio.sleep(1000)
+            with trio.fail_after(10):
+                await until(lambda: told, "its notice")
         assert told == ["second"]
 
 
