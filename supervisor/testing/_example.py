@@ -29,11 +29,15 @@ class Example:
             they are random.
         worker: what tells the directories of this process from those of others.
         waited_seconds: for how long it waited for infrastructure.
+        failed: whether it ended with an error.
+        with_specs: whether what is told of a container has its spec, which is long.
     """
 
     named: bool = True
     worker: str = attrs.field(factory=lambda: worker_name())  # noqa: PLW0108  (defined below)
     waited_seconds: float = 0.0
+    failed: bool = False
+    with_specs: bool = True
     _names: int = 0
     _places: int = 0
     _sights: deque[Sight] = attrs.field(factory=lambda: deque(maxlen=MAX_CONTAINERS))
@@ -91,10 +95,19 @@ class Example:
                     self.waited_seconds += time.perf_counter() - self._waits_since
 
     def told(self) -> list[tuple[str, str]]:
-        """Return what there is to say of each container: a title and a text."""
+        """Return what there is to say of each container: a title and a text.
+
+        Those that didn't exit with 0 come first, and of these, as of the others, the newest: it is
+        the likeliest to be what a reader looks for.
+        """
         with self._lock:
             seen = [(sight, bytes(self._outputs.get(sight.id, b""))) for sight in self._sights]
-        return [(f"container {sight.id}", tell(sight, output)) for sight, output in seen]
+        seen.reverse()
+        seen.sort(key=lambda one: _is_fine(one[0]))
+        return [
+            (f"container {sight.id}", tell(sight, output, with_spec=self.with_specs))
+            for sight, output in seen
+        ]
 
 
 def worker_name() -> str:
@@ -102,7 +115,12 @@ def worker_name() -> str:
     return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
 
 
-def tell(sight: Sight, output: bytes) -> str:
+def _is_fine(sight: Sight) -> bool:
+    status = sight.status()
+    return status is None or status.code == 0
+
+
+def tell(sight: Sight, output: bytes, *, with_spec: bool) -> str:
     """Return what a failed test says of a container."""
     status = sight.status()
     parts = [
@@ -112,8 +130,7 @@ def tell(sight: Sight, output: bytes) -> str:
         *_indented(tell_history(sight.history())),
         f"output: {'none was read' if not output else ''}".rstrip(),
         *_indented(output.decode(errors="backslashreplace").splitlines()),
-        "spec:",
-        *_indented(_tell_spec(sight.spec)),
+        *(["spec:", *_indented(_tell_spec(sight.spec))] if with_spec else ["spec: with -v"]),
     ]
     return "\n".join(parts)
 

@@ -85,6 +85,7 @@ def _example(when_begun: WhenBegun | None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        example.failed = True
         found = infrastructure(error)
         if found is not None:
             raise InfrastructureFailed(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 HOST: Final = "host"
 _EXAMPLE: Final = pytest.StashKey[Example]()
+_FAILED: Final = pytest.StashKey[Example]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,6 +60,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """
 
     def begin(example: Example) -> None:
+        last = item.stash.get(_EXAMPLE, None)
+        if last is not None and last.failed:
+            item.stash[_FAILED] = last
+        example.with_specs = item.config.getoption("verbose") > 0
         item.stash[_EXAMPLE] = example
 
     example = Example(named=False)
@@ -143,14 +148,21 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell in a failed test's report what its containers, or its last example's, did."""
+    """Tell in a failed test's report what its containers, or its failing example's, did.
+
+    That comes before what pytest has captured, which is often long.
+    """
     report = yield
     example = item.stash.get(_EXAMPLE, None)
     if call.when == "call" and report.failed and example is not None:
+        if not example.failed:  # Hypothesis ran another one after it
+            example = item.stash.get(_FAILED, example)
         notes = [] if call.excinfo is None else list(_notes(call.excinfo.value))
-        for title, text in example.told():
-            if not any(title in note for note in notes):  # else it stands beside the example
-                report.sections.append((title, text))
+        report.sections[:0] = [
+            (title, text)
+            for title, text in example.told()
+            if not any(title in note for note in notes)  # else it stands beside the example
+        ]
     return report
 
 

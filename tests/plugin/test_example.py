@@ -59,13 +59,13 @@ def test_the_end_of_the_output_is_kept() -> None:
 
 
 def test_the_last_containers_are_kept() -> None:
-    """Of many, with what they printed."""
+    """Of many, with what they printed; the newest is told first."""
     example = Example()
     for number in range(MAX_CONTAINERS + 3):
         example.saw(sight(f"box-{number}"))
         example.heard(f"box-{number}", b"x")
     titles = [title for title, _ in example.told()]
-    assert titles == [f"container box-{number}" for number in range(3, MAX_CONTAINERS + 3)]
+    assert titles == [f"container box-{number}" for number in range(MAX_CONTAINERS + 2, 2, -1)]
     for number in range(MAX_CONTAINERS + 3):  # older ones go on talking, and so does a stranger
         example.heard(f"box-{number}", b"x")
         example.heard(f"stranger-{number}", b"x")

@@ -43,7 +43,7 @@ def test_good(container_pool):
 
 def test_a_failed_test_tells_of_its_containers(inner: Run) -> None:
     """Its output's tail, exit, history and spec stand in the report; a good test has nothing."""
-    result = inner(PLAIN, "-rf")
+    result = inner(PLAIN, "-rf", "-v")
     result.assert_outcomes(failed=3, passed=1)
     for name, output, code in (
         ("piped", "spoken", 3),
@@ -66,6 +66,49 @@ def test_a_failed_test_tells_of_its_containers(inner: Run) -> None:
             ]
         )
     result.stdout.no_fnmatch_line("*silent*")
+
+
+SEVERAL = """
+async def test_several(supervisor, host_bundle):
+    print("captured")
+    for name, code in (("one", 0), ("two", 2), ("three", 3), ("four", 0)):
+        async with await supervisor.create(
+            name, host_bundle, args=["sh", "-c", f"exit {code}"]
+        ) as box:
+            await box.start()
+            await box.wait()
+    assert False
+
+from hypothesis import given, strategies as st
+
+ran = []
+
+@given(st.integers())
+def test_flaky(container_pool, number):
+    first = not ran
+    ran.append(number)
+    container_pool.run_sync(["sh", "-c", f"echo {'first' if first else 'again'}"])
+    assert not first
+"""
+
+
+def test_what_failed_stands_first(inner: Run) -> None:
+    """Before what was captured: containers that failed, then others. No spec without ``-v``.
+
+    The last example that Hypothesis ran may be one that is good: it was told in place of the bad.
+    """
+    result = inner(SEVERAL)
+    result.assert_outcomes(failed=2)
+    titles = [line.strip("- ") for line in result.outlines if re.match("-+ (cont|Capt)", line)]
+    several = [title for title in titles if "pool-" not in title]
+    assert several == [
+        *(f"container {name}" for name in ("three", "two", "four", "one")),
+        "Captured stdout call",
+    ]
+    result.stdout.fnmatch_lines(["spec: with -v"])
+    result.stdout.no_fnmatch_line("*ociVersion*")
+    result.stdout.fnmatch_lines(["*container pool-*", "output:", "  first"])
+    result.stdout.no_fnmatch_line("  again")
 
 
 SEARCHES = """
