@@ -72,7 +72,11 @@ class Container:
 
     @property
     def history(self) -> Sequence[Change]:
-        """How it came to that: its last changes of state that were seen from here, oldest first."""
+        """How it came to that: its last changes of state that this supervisor saw, oldest first.
+
+        It isn't kept on disk: an adopted container's begins with ``"adopted"``, whatever was
+        before. At most the last 64 are kept.
+        """
         return self._core.history
 
     @property
