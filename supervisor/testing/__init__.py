@@ -16,6 +16,7 @@ Layers, each importing only from those above it::
     strategies          Hypothesis strategies for the library's values
     _example            what an example's containers did, for whoever wants to know
     _thread             SupervisorThread: a supervisor in a thread of its own
+    _taken              TakenContainer: a container there, for sync tests
     _shared_pool        SharedPool: a pool in one
     _profile            profile: Hypothesis's settings
     _supervised         supervised, InfrastructureFailed: for Hypothesis

@@ -8,6 +8,7 @@ from ._operations import Operation
 from ._profile import profile
 from ._shared_pool import SharedPool
 from ._supervised import InfrastructureFailed, supervised
+from ._taken import TakenContainer
 from ._thread import SupervisorThread
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "SharedPool",
     "SupervisorMachine",
     "SupervisorThread",
+    "TakenContainer",
     "Unread",
     "check_runtime",
     "fill_memory",

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import trio
 
 from .._collect import MAX_OUTPUT_BYTES, Completed
-from .._pool import ContainerPool
+from .._container import Container
+from .._pool import ContainerPool, PoolInput
 from .._supervisor import Supervisor
 from ..oci import Bundle, FileContent, Runtime
+from ..stdio import PIPE
+from ._taken import RUN_SECONDS, TakenContainer
 from ._thread import SupervisorThread
-
-RUN_SECONDS: Final = 60.0
-"""How long a program may run, if nobody says so."""
 
 
 class SharedPool:
@@ -148,12 +148,45 @@ class SharedPool:
             )
         )
 
+    @contextlib.contextmanager
+    def take(
+        self,
+        args: Sequence[str] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: PoolInput = b"",
+        files: Mapping[str, FileContent] | None = None,
+    ) -> Iterator[TakenContainer]:
+        """Take a container in which your program runs on: ``with pool.take(["server"]) as box:``.
+
+        For sync tests of servers, and of whatever is talked to: in a Trio task open a
+        `ContainerPool`. At the end of the block it is killed, if it still runs, and deleted in the
+        background. Arguments and errors are those of `ContainerPool.take`; with ``stdin=PIPE``
+        there is ``box.stdin``.
+
+        Raises:
+            InvalidValue: this is a Trio task, which it would block; or as `ContainerPool.take`.
+            trio.ClosedResourceError: the pool isn't open, or was closed during the block.
+        """
+        opened = partial(self._taken, args, env=env, cwd=cwd, stdin=stdin, files=files)
+        with self._thread.hold_sync(opened) as box:
+            yield TakenContainer(self._thread, box, fed=stdin != PIPE)
+
     # ---- in the thread --------------------------------------------------------------------
 
     async def _run(self, args: Sequence[str] | None, **options: Any) -> Completed:
+        return await self._require().run(args, **options)
+
+    @contextlib.asynccontextmanager
+    async def _taken(self, args: Sequence[str] | None, **options: Any) -> AsyncIterator[Container]:
+        async with self._require().take(args, **options) as box:
+            yield box
+
+    def _require(self) -> ContainerPool:
         if self._pool is None:
             raise trio.ClosedResourceError("the pool was closed")
-        return await self._pool.run(args, **options)
+        return self._pool
 
     @contextlib.asynccontextmanager
     async def _opened(self, supervisor: Supervisor) -> AsyncIterator[None]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypedDict, TypeVar, Unpack
 
 import trio
 
+from .._deadlines import Deadlines
 from .._errors import DeadlineExpired, InvalidValue
 from .._forks import Opener
 from .._host import shielded
 from .._supervisor import Supervisor, open_supervisor
 from .._witness import Witness, witness
+from ..oci import Runtime
 from ._example import Example
 
 _OPEN_SECONDS: Final = 120.0
@@ -24,7 +27,21 @@ _CANCEL_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.2
 
 T = TypeVar("T")
-Inside = Callable[[Supervisor], AbstractAsyncContextManager[None]]
+Inside = Callable[[Supervisor], AbstractAsyncContextManager[object]]
+"""What is opened beside a supervisor: a function that makes an async context manager for it."""
+
+
+class Options(TypedDict, total=False):
+    """The arguments of `open_supervisor`, by name."""
+
+    root: str | os.PathLike[str] | None
+    runtime: str | os.PathLike[str] | Runtime | None
+    shim: str | os.PathLike[str] | None
+    cgroup_parent: str
+    deadlines: Deadlines | None
+    leash: bool | None
+    creates_at_once: int | None
+    delete_unstarted: bool
 
 
 @contextlib.asynccontextmanager
@@ -33,7 +50,7 @@ async def _nothing(supervisor: Supervisor) -> AsyncIterator[None]:
 
 
 class SupervisorThread:
-    """An ephemeral supervisor that lives in a thread, for as long as a ``with`` block.
+    """A supervisor that lives in a thread, for as long as a ``with`` block.
 
     ::
 
@@ -48,11 +65,21 @@ class SupervisorThread:
         supervisor: the `Supervisor`, when it is open.
 
     Args:
-        inside: opened in the thread with the supervisor, and closed before it.
-        options: as for `open_supervisor`.
+        inside: called in the thread with the supervisor when that is open, for an async context
+            manager, which is entered before the ``with`` block and left after it, when all
+            functions that were run have ended, and the supervisor is still open.
+        options: as for `open_supervisor`: without a ``root`` it is ephemeral.
+
+    Raises:
+        InvalidValue: ``inside`` can't be called.
     """
 
-    def __init__(self, *, inside: Inside = _nothing, **options: Any) -> None:
+    def __init__(self, *, inside: Inside = _nothing, **options: Unpack[Options]) -> None:
+        if not callable(inside):
+            raise InvalidValue(
+                "inside must be a function that makes an async context manager for a supervisor, "
+                f"not {type(inside).__name__}"
+            )
         self._inside = inside
         self._options = options
         self._opener = Opener()
@@ -97,7 +124,7 @@ class SupervisorThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close it: all of its containers are deleted.
+        """Close it: all of its containers are deleted, if it is ephemeral.
 
         Raises:
             DeadlineExpired: it didn't come to its end.
@@ -121,19 +148,54 @@ class SupervisorThread:
             trio.ClosedResourceError: it isn't open.
             What the function raises.
         """
-        if trio.lowlevel.in_trio_run():
-            raise InvalidValue("it would block all tasks of this Trio run: await run(...) here")
+        _refuse_in_trio("await run(...) here")
         done = threading.Event()
         job = self._send(_Job(done.set, function, args, witness.get()))
-        try:
-            # For as long as the function takes: its deadlines are its own. Python may begin to wait
-            # with a signal in hand, that came when it let go of its lock, and sees it afterwards.
-            while not done.wait(_LOOK_SECONDS):
-                pass
-        except BaseException:  # Ctrl-C
-            self._cancel(job)
-            raise
+        self._wait(job, done)
         return job.result()
+
+    @contextlib.contextmanager
+    def hold_sync(
+        self, make: Callable[..., AbstractAsyncContextManager[T]], *args: object
+    ) -> Iterator[T]:
+        """Hold an async context manager open in the thread: ``with thread.hold_sync(make) as it:``.
+
+        It is made, entered and left in the thread, in one task. Not in a Trio task. What the block
+        raises goes past it: to the context manager every block is one that has ended well.
+
+        Args:
+            make: called with ``args``, for an async context manager.
+
+        Raises:
+            InvalidValue: this is a Trio task, which it would block.
+            trio.ClosedResourceError: the thread isn't open, or was closed meanwhile.
+            What the context manager raises.
+        """
+        _refuse_in_trio("open it there, without this thread")
+        turn, over, leave = threading.Event(), threading.Event(), trio.Event()
+        entered: list[T] = []
+
+        async def hold() -> None:
+            async with make(*args) as value:
+                entered.append(value)
+                turn.set()
+                await leave.wait()
+
+        def ended() -> None:
+            over.set()
+            turn.set()
+
+        job = self._send(_Job(ended, hold, (), witness.get()))
+        self._wait(job, turn)
+        if not entered:
+            job.result()
+        try:
+            yield entered[0]
+        finally:
+            if not self._opener.elsewhere():  # a forked child hasn't got the thread
+                self._soon(leave.set)
+                self._wait(job, over)
+        job.result()
 
     async def run(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
         """Run an async function in the thread, and wait for what it returns. In a Trio task.
@@ -172,10 +234,24 @@ class SupervisorThread:
         else:
             self._nursery.start_soon(job.run)
 
+    def _wait(self, job: _Job[Any], event: threading.Event) -> None:
+        """Wait for as long as the job takes: its deadlines are its own. Ctrl-C cancels it."""
+        try:
+            # Python may begin to wait with a signal in hand, that came when it let go of its lock,
+            # and sees it afterwards.
+            while not event.wait(_LOOK_SECONDS):
+                pass
+        except BaseException:
+            self._cancel(job)
+            raise
+
     def _cancel(self, job: _Job[Any]) -> None:
+        self._soon(job.scope.cancel)
+
+    def _soon(self, function: Callable[[], object]) -> None:
         assert self._token is not None
         with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(job.scope.cancel)
+            self._token.run_sync_soon(function)
 
     # ---- in the thread --------------------------------------------------------------------
 
@@ -248,6 +324,11 @@ class _Job(Generic[T]):
         if not self._returned:
             raise trio.ClosedResourceError("it was closed")
         return self._returned[0]
+
+
+def _refuse_in_trio(instead: str) -> None:
+    if trio.lowlevel.in_trio_run():
+        raise InvalidValue(f"it would block all tasks of this Trio run: {instead}")
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import threading
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
 
-from supervisor import Bundle, InvalidValue, ProcessFailed, Runtime, RuntimeFailed
+from supervisor import (
+    PIPE,
+    Bundle,
+    DeadlineExpired,
+    GateFailed,
+    InvalidValue,
+    ProcessFailed,
+    Runtime,
+    RuntimeFailed,
+    Supervisor,
+)
 from supervisor.testing import Fault, FaultyRuntime, SharedPool, SupervisorThread
 from tests.support.leaks import wait_for
 
@@ -118,6 +131,106 @@ def test_several_tasks_that_are_cancelled_at_once(runtime: Runtime) -> None:
         assert waiting.wait(30)
     waiter.join(30)
     assert told.is_set()
+
+
+SERVER = ["sh", "-c", "while read line; do echo got $line; done; echo end; exec sleep 1000"]
+
+
+def test_a_server_for_a_sync_test(runtime: Runtime) -> None:
+    """It is talked to by its pipes, sees clients beside it, and goes with the block."""
+    with SharedPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
+        with pool.take(SERVER, stdin=PIPE) as box:
+            assert box.stdin is not None and box.stdout is not None and box.stderr is not None
+            for number in (b"1", b"2"):
+                assert box.stdin.write(number + b"\n") == 2
+                assert box.stdout.readline() == b"got " + number + b"\n"
+            box.stdin.close()
+            assert box.stdout.read(4) == b"end\n"
+            with pytest.raises(ValueError, match="closed"):
+                box.stdin.write(b"3\n")
+            assert box.run(["echo", "client"]).stdout == b"client\n"
+            assert list(box.args) == SERVER
+            assert box.status is None and box.pid is not None
+            with pytest.raises(DeadlineExpired, match="still runs"):
+                box.wait(deadline=0.01)
+            box.kill()
+            assert box.wait().signal == signal.SIGKILL
+            assert box.stdout.read() == box.stderr.read() == b""
+        with pool.take(["sleep", "1000"]) as box:
+            assert box.stdin is None
+            assert box.stop(grace=0).status.signal is not None
+        with pool.take(["sleep", "1000"]) as box:
+            pid = box.pid
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "the server's end")
+        with pool.take(["sh", "-c", "exec <&-; echo; exec sleep 1000"], stdin=PIPE) as box:
+            assert box.stdin is not None and box.stdout is not None
+            box.stdout.readline()
+            with pytest.raises(BrokenPipeError):
+                box.stdin.write(b"x" * (1 << 20))
+
+
+def test_what_goes_wrong_with_a_server(runtime: Runtime) -> None:
+    """What can't be taken says why; what the block raises comes out, and the pool goes on."""
+    with SharedPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
+        with pytest.raises(GateFailed), pool.take(["/no/such/program"]):
+            pytest.fail("it was taken")
+        with pytest.raises(InvalidValue, match="cwd"), pool.take(["true"], cwd="x"):
+            pytest.fail("it was taken")
+        with pytest.raises(ZeroDivisionError), pool.take(["sleep", "1000"]):
+            raise ZeroDivisionError
+        wait_for(lambda: _taken(pool) == 0, "the end of the block")
+        assert pool.run_sync(["cat"], stdin=b"on").stdout == b"on"
+        with pytest.raises(trio.ClosedResourceError), pool.take(["sleep", "1000"]) as box:
+            pool.__exit__(None, None, None)
+    with pytest.raises(trio.ClosedResourceError):
+        box.wait()
+    with pytest.raises(trio.ClosedResourceError), pool.take():
+        pytest.fail("it was taken")
+
+
+async def test_a_trio_task_takes_no_server(runtime: Runtime) -> None:
+    """It would be blocked, and is told what to do."""
+    with SharedPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
+        with pytest.raises(InvalidValue, match="tasks of this Trio run"), pool.take():
+            pytest.fail("it was taken")
+
+
+def test_what_is_opened_beside_a_supervisor(runtime: Runtime) -> None:
+    """``inside`` is entered before the block, and left after it, with the supervisor still open."""
+    seen: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def beside(supervisor: Supervisor) -> AsyncIterator[str]:
+        seen.append("entered")
+        yield "whatever"
+        box = await supervisor.create("late", Bundle.from_host(["true"]))
+        seen.append(f"left with {box.id}")
+
+    with pytest.raises(InvalidValue, match="inside"):
+        SupervisorThread(inside=5, runtime=runtime)  # type: ignore[arg-type]
+    with SupervisorThread(inside=beside, runtime=runtime):
+        assert seen == ["entered"]
+    assert seen == ["entered", "left with late"]
+
+
+def test_a_context_manager_is_held_open(runtime: Runtime) -> None:
+    """It is entered and left in one task of the thread, whatever the block does."""
+    seen: list[object] = []
+
+    @contextlib.asynccontextmanager
+    async def held(name: str) -> AsyncIterator[str]:
+        task = trio.lowlevel.current_task()
+        try:
+            yield name
+        finally:
+            seen.append(trio.lowlevel.current_task() is task)
+
+    with SupervisorThread(runtime=runtime) as thread:
+        with thread.hold_sync(held, "a") as name:
+            assert (name, seen) == ("a", [])
+        with pytest.raises(ZeroDivisionError), thread.hold_sync(held, "b"):
+            raise ZeroDivisionError
+        assert seen == [True, True]
 
 
 def _taken(pool: SharedPool) -> int:

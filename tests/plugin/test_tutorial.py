@@ -16,7 +16,7 @@ def test_the_tests_of_the_tutorial(pytester: pytest.Pytester) -> None:
     if choose("crun").obstacle:
         pytest.skip(str(choose("crun").obstacle))
     shown = [block for block in blocks(ROOT / "docs/fresh-containers.md") if "test" in block.words]
-    assert len(shown) == 5
+    assert len(shown) == 6
     pytester.makeini(INI)
     for number, block in enumerate(shown):
         (pytester.path / f"test_{number}.py").write_text(block.text)
@@ -28,4 +28,4 @@ def test_the_tests_of_the_tutorial(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess(
         *OPTIONS, "--hypothesis-profile=few", "--supervisor-runtime=crun", timeout=100
     )
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=6)
