@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from ._core import Core
-from ._errors import InvalidValue, RuntimeFailed
+from ._errors import InvalidValue, RuntimeFailed, misplaced
 from ._lifecycle import Event
 from ._within import within
 from .oci import checkpoint_options, criu_said, fresh_log, read_config, wants_layer, wish_of
@@ -71,13 +71,7 @@ async def checkpoint(
             '"direct" for what is to be checkpointed',
             container=core.record.id,
         )
-    image = os.path.abspath(path)
-    if os.path.isdir(image) and os.listdir(image):
-        raise InvalidValue(f"the checkpoint's directory {image} is not empty")
-    if not os.path.isdir(image):
-        os.makedirs(image, mode=_MODE, exist_ok=True)
-        os.chmod(image, _MODE)  # a umask may take even our own bits
-    image = os.path.realpath(image)
+    image = _directory(path)
     log = fresh_log(core.layout.init.log("checkpoint"))
     command = core.caller.checkpoint(
         core.record.id,
@@ -108,3 +102,17 @@ def with_criu(error: RuntimeFailed, work: str) -> RuntimeFailed:
         reason=f"{error.reason}; CRIU said: {said}",
         container=error.container,
     )
+
+
+def _directory(path: str) -> str:
+    """Return the directory that an image is written to, made if it isn't there."""
+    image = os.path.abspath(path)
+    try:
+        if not os.path.isdir(image):
+            os.makedirs(image, mode=_MODE, exist_ok=True)
+            os.chmod(image, _MODE)  # a umask may take even our own bits
+        elif os.listdir(image):
+            raise InvalidValue(f"the checkpoint's directory {image} is not empty")
+    except OSError as error:
+        raise misplaced(error, "path: a checkpoint can't be written there") from error
+    return os.path.realpath(image)

@@ -446,7 +446,7 @@ class Container:
 
         Raises:
             IllegalTransition: it doesn't run.
-            InvalidValue: the directory isn't empty, or the container has a layer.
+            InvalidValue: the directory isn't empty or can't be made, or the container has a layer.
             RuntimeTimeout: it took longer than ``deadlines.create``.
             RuntimeFailed: the runtime or CRIU can't; says what CRIU said.
             ContainerLocked: another supervisor supervises it.

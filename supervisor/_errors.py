@@ -531,6 +531,6 @@ def misplaced(error: OSError, message: str) -> OSError | InvalidValue | Infrastr
     scarce = scarcity(error)
     if isinstance(scarce, InfrastructureError):
         return scarce
-    at = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+    at = "" if error.filename is None else f" ({os.fsdecode(error.filename):.300})"
     kind = InfrastructureError if error.errno in _OF_THE_MACHINE else InvalidValue
     return kind(f"{message}: {error.strerror}{at}")

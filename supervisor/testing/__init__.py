@@ -2,6 +2,7 @@
 
 Layers, each importing only from those above it::
 
+    _arguments          what the arguments must be
     _processes _subreaper   processes as /proc shows them; orphans that are left to us
     _leaks              leak_check
     _rig _conformance   check_runtime: what the library needs of a runtime's command line

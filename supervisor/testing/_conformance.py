@@ -13,8 +13,9 @@ from typing import Final
 import attrs
 import trio
 
-from .._errors import InvalidValue
 from ..oci import Bundle, Runtime
+from ..state import check_kind, check_seconds
+from ._arguments import check_one_of, check_several
 from ._rig import KILLED, Rig, open_rig
 
 CHECK_SECONDS: Final = 30.0
@@ -98,10 +99,16 @@ async def check_runtime(
         ExceptionGroup: of a `ConformanceError` for each check that failed.
     Cancellation: what a check has made is removed.
     """
-    wanted, claimed = tuple(CHECKS if only is None else only), frozenset(abilities)
+    check_kind(runtime, Runtime, "runtime")
+    wanted = tuple(CHECKS) if only is None else check_several(only, "only")
     for name in wanted:
-        if name not in CHECKS:
-            raise InvalidValue(f"there is no check {name!r} among {', '.join(CHECKS)}")
+        check_one_of(name, CHECKS, "only")
+    claimed = check_several(abilities, "abilities")
+    for one in claimed:
+        check_kind(one, Ability, "abilities")
+    if bundle is not None:
+        check_kind(bundle, Bundle, "bundle")
+    check_seconds(seconds, "seconds")
     passed: list[str] = []
     failed: list[ConformanceError] = []
     undeclared: dict[str, Ability] = {}

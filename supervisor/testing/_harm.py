@@ -23,7 +23,8 @@ from .._errors import DeadlineExpired, IllegalTransition, InvalidValue, ProcessE
 from .._pidfd import PidFd
 from .._process import Process
 from ..cgroups import Hierarchies
-from ..state import read_shim
+from ..state import check_kind, check_seconds, read_shim
+from ._arguments import check_one_of, check_process
 from ._freezer import freezer_of, frozen_cgroup, stopped_processes
 
 HARM_SECONDS: Final = 30.0
@@ -65,6 +66,8 @@ async def frozen(container: Container, *, seconds: float = HARM_SECONDS) -> Asyn
         DeadlineExpired: its processes don't freeze; they were thawed again.
     Cancellation: they are thawed.
     """
+    check_kind(container, Container, "container")
+    check_seconds(seconds, "seconds")
     live = [process for process in container.processes.values() if process.status is None]
     if container.init not in live:
         raise IllegalTransition(
@@ -102,8 +105,8 @@ async def kill_shim(process: Process | Container, *, seconds: float = HARM_SECON
         DeadlineExpired: the shim doesn't end.
     Cancellation: the shim is killed.
     """
-    if isinstance(process, Container):
-        process = process.init
+    process = check_process(process, "process")
+    check_seconds(seconds, "seconds")
     told = read_shim(process._layout.shim)
     shim = None if told is None else PidFd.open(*told)
     if shim is None:
@@ -144,6 +147,8 @@ async def fill_memory(container: Container, *, seconds: float = HARM_SECONDS) ->
         DeadlineExpired: nothing was killed in time.
     Cancellation: the program is ended.
     """
+    check_kind(container, Container, "container")
+    check_seconds(seconds, "seconds")
     cgroup = container._core.record.cgroup
     hierarchies = Hierarchies.discover()
     directories = [f"{mount}{cgroup}" for mount in hierarchies.memory_mounts]
@@ -254,9 +259,9 @@ async def unread(process: Process | Container, stream: str = "stdout") -> AsyncI
         InvalidValue: it isn't a PIPE.
     Cancellation: the pipe holds as much as before.
     """
-    if isinstance(process, Container):
-        process = process.init
-    path = {"stdout": process._layout.stdout, "stderr": process._layout.stderr}.get(stream)
+    process = check_process(process, "process")
+    check_one_of(stream, ("stdout", "stderr"), "stream")
+    path = process._layout.stdout if stream == "stdout" else process._layout.stderr
     if path is None or getattr(process, stream) is None:
         raise InvalidValue(f"{process.container}/{process.id} has no {stream} that is a PIPE")
     with _opened(path) as fd:

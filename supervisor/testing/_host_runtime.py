@@ -12,6 +12,8 @@ import attrs
 
 from .._errors import InvalidValue
 from ..oci import Runtime
+from ..state import check_id, check_kind, check_path, check_text
+from ._arguments import check_one_of
 from ._conformance import Ability
 
 PROGRAM: Final = Path(__file__).with_name("_host_program.py")
@@ -70,18 +72,21 @@ class Fault:
     once: str | os.PathLike[str] | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.what not in (*_AT_ANY_TIME, *_OF_MAKERS, "criu"):
-            raise InvalidValue(f"fault: there is no {self.what!r} among what can go wrong")
-        if self.verb is not None and self.verb not in VERBS:
-            raise InvalidValue(f"fault: there is no verb {self.verb!r}: {', '.join(VERBS)}")
+        check_one_of(self.what, (*_AT_ANY_TIME, *_OF_MAKERS, "criu"), "what")
+        if self.verb is not None:
+            check_one_of(self.verb, VERBS, "verb")
+        if self.container is not None:
+            check_id(self.container, "container")
+        for name in ("only_while", "once"):
+            if getattr(self, name) is not None:
+                check_path(getattr(self, name), name)
         self._check_when()
         self._check_value()
         if self.only_while is not None and self.once is not None:
             raise InvalidValue("fault: give only_while or once, not both")
 
     def _check_when(self) -> None:
-        if self.when not in _WHENS:
-            raise InvalidValue(f"fault: when is one of {', '.join(_WHENS)}, not {self.when!r}")
+        check_one_of(self.when, _WHENS, "when")
         if self.what not in _AT_ANY_TIME and self.when != "first":
             raise InvalidValue(f"fault: {self.what} has a time of its own; leave when out")
         if self.verb is not None and self.verb not in _WHENS[self.when]:
@@ -92,16 +97,18 @@ class Fault:
     def _check_value(self) -> None:
         number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
         if self.what == "late":
-            if not number or not 0 <= float(self.value or 0) < float("inf"):
-                raise InvalidValue(f"fault: late by how many seconds? not {self.value!r}")
+            if not number or not 0 <= (self.value or 0) <= sys.float_info.max:  # type: ignore[operator]
+                raise InvalidValue(f"value: late by how many seconds? not {self.value!r:.100}")
         elif self.what == "tell":
             if not isinstance(self.value, str) or not self.value.startswith("/"):
-                raise InvalidValue(f"fault: tell needs an absolute path, not {self.value!r}")
+                raise InvalidValue(f"value: tell needs an absolute path, not {self.value!r:.100}")
         elif self.what in ("fail", "garbage-pid"):
             if self.value is not None and not isinstance(self.value, str):
-                raise InvalidValue(f"fault: the value of {self.what} is text, not {self.value!r}")
+                raise InvalidValue(f"value: of {self.what} it is text, not {self.value!r:.100}")
         elif self.value is not None:
             raise InvalidValue(f"fault: {self.what} takes no value")
+        if isinstance(self.value, str):
+            check_text(self.value, "value")
 
     def to_json(self) -> dict[str, Any]:
         """Return what the program is told."""
@@ -162,6 +169,8 @@ class FaultyRuntime(HostRuntime):
             faults: what goes wrong.
             python, root: as for `HostRuntime`.
         """
+        for fault in faults:
+            check_kind(fault, Fault, "fault")
         self.faults: tuple[Fault, ...] = faults
         self.runtime: Runtime = _runtime(faults, python, root)
 
@@ -174,7 +183,7 @@ def _runtime(
 ) -> Runtime:
     words = [word for fault in faults for word in ("--fault", json.dumps(fault.to_json()))]
     return Runtime(
-        path=os.path.abspath(python or sys.executable),
+        path=os.path.abspath(sys.executable if python is None else check_path(python, "python")),
         args=("-IS", str(PROGRAM), *words),
-        root=None if root is None else os.path.abspath(root),
+        root=None if root is None else os.path.abspath(check_path(root, "root")),
     )

@@ -17,6 +17,8 @@ from .._errors import InvalidValue
 from .._supervisor import DEFAULT_CGROUP_PARENT
 from .._temporary import places as temporary_places
 from ..cgroups import Hierarchies
+from ..state import check_flag, check_text
+from ._arguments import check_callable, check_paths, check_patience
 from ._processes import descendants, identified, names_in
 from ._subreaper import subreaper
 
@@ -175,18 +177,22 @@ def leak_check(
             out instead, with a note that says what was left.
     Cancellation: the block's or the wait's Cancelled comes out; nothing is waited for.
     """
-    directories = tuple(directories)
-    if not seconds >= 0:
-        raise InvalidValue(f"leak_check: seconds must be 0 or more, not {seconds!r}")
-    if cgroup_parent is not None and not cgroup_parent.startswith("/"):
-        raise InvalidValue(f"leak_check: the cgroup parent {cgroup_parent!r} must begin with /")
+    roots = check_paths(directories, "directories")
+    mounts = (*roots, *check_paths(mounts_below, "mounts_below"))
+    if cgroup_parent is not None and not check_text(cgroup_parent, "cgroup_parent").startswith("/"):
+        raise InvalidValue(f"cgroup_parent must begin with /, not be {cgroup_parent!r:.100}")
     places = _Places(
         cgroup_parent,
-        tuple(os.path.realpath(path) for path in directories),
-        tuple(f"{os.path.realpath(path)}/" for path in (*directories, *mounts_below)),
-        temporary,
+        tuple(os.path.realpath(path) for path in roots),
+        tuple(f"{os.path.realpath(path)}/" for path in mounts),
+        check_flag(temporary, "temporary"),
     )
-    return LeakCheck(places, seconds=seconds, subreaper=subreaper, reap=reap)
+    return LeakCheck(
+        places,
+        seconds=check_patience(seconds, "seconds"),
+        subreaper=check_flag(subreaper, "subreaper"),
+        reap=None if reap is None else check_callable(reap, "reap"),
+    )
 
 
 def _worth_waiting(error: BaseException | None) -> bool:

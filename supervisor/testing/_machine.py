@@ -20,9 +20,11 @@ from typing import Any, ClassVar, TypeVar
 
 import trio
 
+from .._errors import InvalidValue
 from .._pidfd import PidFd
 from ..cgroups import Hierarchies
 from ..oci import Bundle, Runtime
+from ..state import check_kind
 from ._actor import Actor
 from ._conformance import Ability
 from ._cradle import Cradle
@@ -472,6 +474,13 @@ def run_machine(
             Hypothesis prints the steps of the shortest play that it has found.
         Whatever a rule or an invariant raises.
     """
+    if not isinstance(machine, type) or not issubclass(machine, SupervisorMachine):
+        raise InvalidValue(f"machine must be a subclass of SupervisorMachine, not {machine!r:.100}")
+    check_kind(runtime, Runtime, "runtime")
+    if bundle is not None:
+        check_kind(bundle, Bundle, "bundle")
+    if settings is not None:
+        check_kind(settings, type(_default_settings()), "settings")
     with open_setting(runtime, bundle, actor=machine.actor) as setting:
         factory: Any = lambda: machine(setting)  # noqa: E731  (it need not be a class)
         run_state_machine_as_test(factory, settings=settings or _default_settings())

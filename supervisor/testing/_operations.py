@@ -12,8 +12,11 @@ import trio
 from .._container import Container
 from .._errors import IllegalTransition, InvalidValue, ProcessEnded
 from .._lifecycle import Event, State, next_state
+from .._process import check_signal
 from .._supervisor import Supervisor
 from ..oci import Bundle
+from ..state import check_id, check_kind
+from ._arguments import check_one_of
 
 VERBS: Final = ("create", "start", "exec", "signal", "stop", "wait", "delete")
 _STAY: Final = "trap 'exit 0' TERM; while :; do read line; done"
@@ -37,10 +40,12 @@ class Operation:
     signal: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.verb not in VERBS:
-            raise InvalidValue(f"there is no operation {self.verb!r}: {', '.join(VERBS)}")
+        check_one_of(self.verb, VERBS, "verb")
+        check_id(self.container, "container")
         if (self.signal is not None) != (self.verb == "signal"):
             raise InvalidValue(f"{self.verb}: a signal is what signal needs, and nothing else")
+        if self.signal is not None:
+            check_signal(self.signal, "signal", container=self.container)
 
     def _refused(self, how: str, state: State | None = None) -> IllegalTransition:
         return IllegalTransition(
@@ -81,6 +86,7 @@ class Operation:
         Raises:
             SupervisorError: as the operation itself does.
         """
+        check_kind(supervisor, Supervisor, "supervisor")
         if self.verb == "create":
             args = ["sh", "-c", _STAY]
             await supervisor.create(self.container, bundle, args=args, stdin=-1)

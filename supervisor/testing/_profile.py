@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from .._errors import InvalidValue
+
 if TYPE_CHECKING:
     from hypothesis import settings
 
@@ -27,9 +29,16 @@ def profile(*, deadline: datetime.timedelta | None = DEADLINE, **options: Any) -
     Args:
         deadline: how long an example may take, without its creates and deletes; None for any time.
         options: other ones, as for `hypothesis.settings`.
+
+    Raises:
+        InvalidValue: ``deadline`` is none.
     """
     from hypothesis import HealthCheck, settings  # noqa: PLC0415
 
+    try:
+        settings(deadline=deadline)
+    except Exception as error:  # a ValueError for NaN
+        raise InvalidValue(f"deadline can't be that: {error!s:.200}") from error
     options.setdefault("suppress_health_check", [HealthCheck.too_slow])
     options.setdefault("print_blob", True)
     return settings(deadline=deadline, **options)

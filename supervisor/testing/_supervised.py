@@ -14,6 +14,7 @@ from hypothesis.errors import FailedHealthCheck
 
 from .._errors import DeadlineExpired, InfrastructureError
 from .._witness import witness
+from ._arguments import check_callable
 from ._example import Example
 
 WAITED: Final = "execute:supervisor"
@@ -46,6 +47,9 @@ def supervised(test: Test, *, when_begun: WhenBegun | None = None) -> Test:
         InfrastructureFailed: in place of an `InfrastructureError`, alone or in a group. A plain
             `DeadlineExpired` is the program's own, and a counter-example like any other.
     """
+    check_callable(test, "test")
+    if when_begun is not None:
+        check_callable(when_begun, "when_begun")
     if inspect.iscoroutinefunction(test):
 
         @functools.wraps(test)

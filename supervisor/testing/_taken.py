@@ -214,7 +214,7 @@ class _Input(io.RawIOBase):
     def write(self, content: Any) -> int:
         if self.closed:
             raise ValueError("write to a closed stream")
-        content = bytes(content)
+        content = bytes(memoryview(content))
         send = partial(self._stream.send_all, content)
         try:
             self._box._within(RUN_SECONDS, "it didn't read what was written to it", send)

@@ -19,6 +19,7 @@ from .._host import shielded
 from .._supervisor import Supervisor, open_supervisor
 from .._witness import Witness, witness
 from ..oci import Runtime
+from ._arguments import check_callable
 from ._example import Example
 
 _OPEN_SECONDS: Final = 120.0
@@ -75,12 +76,7 @@ class SupervisorThread:
     """
 
     def __init__(self, *, inside: Inside = _nothing, **options: Unpack[Options]) -> None:
-        if not callable(inside):
-            raise InvalidValue(
-                "inside must be a function that makes an async context manager for a supervisor, "
-                f"not {type(inside).__name__}"
-            )
-        self._inside = inside
+        self._inside = check_callable(inside, "inside")
         self._options = options
         self._opener = Opener()
         self._opened = threading.Event()

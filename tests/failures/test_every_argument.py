@@ -31,6 +31,7 @@ from supervisor import (
     Process,
     ProgramNotFound,
     Runtime,
+    RuntimeFailed,
     RuntimeNotFound,
     ShimNotFound,
     State,
@@ -106,7 +107,9 @@ _SAID_AS = {
 
 def parameters(function: Callable[..., Any]) -> list[str]:
     """Return the names of all arguments that a user gives."""
-    names = list(inspect.signature(function).parameters)
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    given = inspect.signature(function).parameters.values()
+    names = [argument.name for argument in given if argument.kind not in variable]
     return [name for name in names if name not in ("self", "task_status", "reach", "gate")]
 
 
@@ -282,6 +285,34 @@ async def test_stop(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
                     with pytest.raises(InvalidValue, match=name):
                         await box.stop(**{name: value})
         assert box.status is None
+
+
+async def test_delete_adopt_checkpoint(
+    table: Table, supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
+) -> None:
+    """Of what ends a container, finds it, and writes it down: it goes on."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as box:
+        await box.start()
+
+        async def delete(**given: Any) -> None:
+            if not isinstance(given["force"], bool):
+                await box.delete(**given)
+
+        await table.await_each("delete", Container.delete, delete)
+
+        async def adopt(**given: Any) -> None:
+            await sup.adopt(**given)
+
+        await table.await_each("adopt", Supervisor.adopt, adopt, lambda: list(sup))
+
+        async def checkpoint(**given: Any) -> None:
+            if given.get("leave_running") is False or given.get("path") in ("a", "A=B"):
+                return  # it may be done
+            with contextlib.suppress(RuntimeFailed):  # there is no CRIU
+                await box.checkpoint(**{"path": workdir / "image", "leave_running": True, **given})
+
+        await table.await_each("checkpoint", Container.checkpoint, checkpoint)
+        assert box.state is State.RUNNING
 
 
 async def test_run_container(table: Table, supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
