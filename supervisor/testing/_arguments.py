@@ -35,7 +35,10 @@ def check_patience(value: object, name: str) -> float:
     """Return ``value`` if it is a number of seconds: 0, which waits for nothing, or more."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value == 0:
         return 0.0
-    return check_seconds(value, name)
+    try:
+        return check_seconds(value, name)
+    except InvalidValue:
+        raise InvalidValue(f"{name} must be 0 seconds or more, not {value!r:.100}") from None
 
 
 def check_callable(value: Any, name: str) -> Callable[..., Any]:

@@ -63,7 +63,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         last = item.stash.get(_EXAMPLE, None)
         if last is not None and last.failed:
             item.stash[_FAILED] = last
-        example.with_specs = item.config.getoption("verbose") > 0
+        example.with_specs = (item.config.getoption("verbose") or 0) > 0
         item.stash[_EXAMPLE] = example
 
     example = Example(named=False)

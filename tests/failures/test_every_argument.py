@@ -281,6 +281,8 @@ async def test_stop(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
         await box.start()
         for name, numbers in fine.items():
             for value in STRANGE:
+                if name == "grace" and value is None:  # then it is its bundle's
+                    continue
                 if type(value) not in (int, float) or value not in numbers:
                     with pytest.raises(InvalidValue, match=name):
                         await box.stop(**{name: value})

@@ -147,7 +147,7 @@ async def test_fault_once(workdir: Path) -> None:
     ("told", "said"),
     [
         ({"what": "explode"}, "'explode'"),
-        ({"what": "hang", "verb": "run"}, "no verb 'run'"),
+        ({"what": "hang", "verb": "run"}, "verb must be .* not 'run'"),
         ({"what": "hang", "verb": "start", "when": "before-pid"}, "no 'before-pid' in start"),
         ({"what": "hang", "when": "sometimes"}, "not 'sometimes'"),
         ({"what": "no-pid", "when": "after"}, "a time of its own"),
