@@ -83,7 +83,7 @@ async def test_bad_places(
             await box.start()
             with pytest.raises(InvalidValue, match="not empty"):
                 await box.checkpoint(workdir / "full")
-        with pytest.raises(InvalidValue, match="no checkpoint"):
+        with pytest.raises(InvalidValue, match="checkpoint: there is none"):
             await sup.create("b", bundle("true"), checkpoint=workdir / "none")
         assert os.listdir(root) == [".runtime"]
 
