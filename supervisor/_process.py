@@ -196,7 +196,7 @@ class Process(ProcessTask):
             gate = self._gate if time.monotonic() < gate_until else None
             if hears(self.pid, number, gate=gate):
                 return
-            with within(pause):
+            with within(pause, still=False):  # how long, the grace says
                 await self._ended.wait()
             pause = min(2 * pause, _MOST_POLL_SECONDS)
 
@@ -215,9 +215,11 @@ class Process(ProcessTask):
             ProcessEnded: it has ended.
             ShimError: its shim is stopped, or stuck, and takes no line; it may be repeated.
         """
-        self._streams.close_stdin()  # our end is closed in any case
-        self._require_alive()
-        self._control.require()
+        try:  # before: it may end as soon as its input does
+            self._require_alive()
+            self._control.require()
+        finally:
+            self._streams.close_stdin()  # our end is closed in any case
 
     # ---- its terminal and its log ----------------------------------------------------------
 
