@@ -59,7 +59,9 @@ async def test_bundles_and_runtimes_roots(
 
 
 @pytest.mark.runtimes("fake")
-@pytest.mark.parametrize(("name", "why"), [("a\nb", r"'\\n' in it"), ("a\udcff", "(isn't|not) UTF-8")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("a\nb", r"'\\n' in it"), ("a\udcff", "(isn't|not) UTF-8")]
+)
 async def test_what_cannot_work(
     supervisor: OpenSupervisor,
     workdir: Path,
@@ -75,8 +77,8 @@ async def test_what_cannot_work(
     for root in (odd, link):
         with pytest.raises(InvalidValue, match=f"root .* {why}"):
             await supervisor(root).__aenter__()
-        runtime = attrs.evolve(choice.runtime(), root=str(root))
         with pytest.raises(InvalidValue, match=rf"root.* {why}"):
+            runtime = attrs.evolve(choice.runtime(), root=str(root))
             await supervisor(runtime=runtime).__aenter__()
     assert os.listdir(workdir) == ["link"]
     odd.mkdir(mode=0o711)

@@ -81,7 +81,6 @@ def stopped(pid: int) -> Iterator[None]:
 
 async def test_one_that_is_given_up(
     supervisor: OpenSupervisor,
-    choice: Choice,
     bundle: MakeBundle,
     wrap: Wrap,
     place: Path,
@@ -105,7 +104,6 @@ async def test_one_that_is_given_up(
         assert all(f"container '{id}': " in told and f"{sup.root}/{id}" in told for id in "ab")
         groups = cgroups(cgroup_parent)
         assert all(path in told for path in groups)
-        assert groups or not choice.real or os.geteuid() != 0
         assert {"a", "b"} <= set(os.listdir(sup.root))
         (workdir / "switch").unlink()
     wait_for(lambda: os.listdir(place) == [], "the keeper")
