@@ -34,7 +34,7 @@ from supervisor.oci._rootless import _name
 from supervisor.oci._runtime import why_not
 from supervisor.oci._seccomp import _PROFILE, check_seccomp
 from supervisor.oci._secrets import secrets_below
-from supervisor.oci._users import find_user
+from supervisor.oci._users import Account, find_account
 from supervisor.state import is_argument, read_exit_status
 from supervisor.state._claims import _read
 from supervisor.state._owner import _is_our_group, _is_unmapped
@@ -399,7 +399,7 @@ async def test_capacity(supervisor: OpenSupervisor, bundle: MakeBundle, root: Pa
     [
         pytest.param(lambda: list(secrets_below("/etc")), id="secrets"),
         pytest.param(lambda: read_lines("/etc/passwd"), id="subordinate ids"),
-        pytest.param(lambda: find_user((1000, None), "/"), id="group"),
+        pytest.param(lambda: find_account(Account(user=1000), "/"), id="group"),
         pytest.param(lambda: _kind("0:1"), id="file system"),
         pytest.param(lambda: _is_unmapped(65534), id="owner"),
         pytest.param(_is_root, id="root"),

@@ -49,7 +49,7 @@ async def _refused(supervisor: OpenSupervisor, root: Path | str, why: str) -> No
     with pytest.raises(InvalidValue, match=why) as caught:
         async with supervisor(root):
             raise AssertionError("it was opened")
-    assert str(root) in str(caught.value)
+    assert str(root)[:200] in str(caught.value)  # of a long one the beginning
 
 
 @pytest.mark.parametrize(

@@ -199,5 +199,5 @@ def test_a_shim_that_can_make_no_process(tmp_path: Path, phase: str) -> None:
     """A limit on processes is the machine's fault, and not that of the runtime or the shim."""
     told = Refused("cannot fork", phase, errno=errno.EAGAIN, code=0, signal=0)
     layout = ProcessLayout(str(tmp_path))
-    error = _refusal(told, layout, ["/usr/bin/runc", "create"], container="a")
+    error = _refusal(told, layout, ["/usr/bin/runc", "create"], container="a", aloud="")
     assert isinstance(error, TooManyProcesses) and error.container == "a"
