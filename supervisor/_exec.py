@@ -26,7 +26,7 @@ from ._lifecycle import Event, State
 from ._make import make_exec, shim_lost
 from ._pidfd import PidFd
 from ._process import Process
-from ._unrun import raise_refused, require_run, root_of
+from ._unrun import ask_root, raise_refused, require_run, root_of
 from ._witness import ending
 from .oci import (
     Account,
@@ -108,11 +108,9 @@ async def _user_of(core: Core, account: Account) -> dict[str, Any] | None:
     before = core.init.record.extra.get("user")
     if not account.needs_lists:
         return find_account(account, "", before=before)
-    with root_of(core, believe=True) as root:
-        told = await root.ask(
-            lambda path: find_account(account, path, before=before, shown="the container's /"),
-            limiter=core.host.lookers,
-        )
+    told = await ask_root(
+        core, lambda path: find_account(account, path, before=before, shown="the container's /")
+    )
     if told is None:
         raise InvalidValue(
             "user: the container's lists of users and groups can't be read: give uid, gid and "

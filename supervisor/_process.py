@@ -78,7 +78,7 @@ class Process(ProcessTask):
         return self.record.terminal
 
     def __repr__(self) -> str:
-        end = f"pid {self.pid}" if self._status is None else str(self._status)
+        end = f"running, pid {self.pid}" if self.status is None else str(self._status)
         return f"<supervisor.Process {self.container}/{self.id} {self.args[0]!r}: {end}>"
 
     # ---- for users ----------------------------------------------------------------------

@@ -94,6 +94,22 @@ def root_of(core: Core, *, believe: bool = False) -> Iterator[Root]:
         root.close()
 
 
+async def ask_root(core: Core, question: Callable[[str], T]) -> T | None:
+    """Ask something of the root directory of a container that runs, as `Root.ask`.
+
+    Just after its start it may still be the runtime, which others may not look into: crun's is so
+    for an ordinary user. So it has a moment.
+    """
+    with within(_BEGIN_SECONDS):
+        while True:
+            with root_of(core, believe=True) as root:
+                if not root.closed:
+                    break
+            await nap(_POLL_SECONDS)
+    with root_of(core, believe=True) as root:
+        return await root.ask(question, limiter=core.host.lookers)
+
+
 def _opened(core: Core) -> list[int]:
     fds: list[int] = []
     try:

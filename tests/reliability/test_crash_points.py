@@ -98,7 +98,7 @@ async def test_killed_at_each_point(
     operation: str,
 ) -> None:
     """Whatever it was about to do, the container is there with its true state, or gone."""
-    monkeypatch.setattr("supervisor._adopt.STOP_GRACE_SECONDS", 0.3)  # of a stop that was begun
+    monkeypatch.setattr("supervisor._end.STOP_GRACE_SECONDS", 0.3)  # of a stop that was begun
     runtime = choice.runtime()
     told = {
         "operation": operation,

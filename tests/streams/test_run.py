@@ -23,7 +23,7 @@ from supervisor import (
     Process,
     ProcessEnded,
     ProcessFailed,
-    RuntimeFailed,
+    ProgramNotFound,
     State,
     run_container,
 )
@@ -150,9 +150,9 @@ async def test_what_does_not_go_together(
 
 
 async def test_a_program_that_is_not_there(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """The runtime's words are passed on, and nothing is left."""
+    """It is said which one, and nothing is left."""
     async with supervisor() as sup:
-        with pytest.raises(RuntimeFailed, match="nowhere"):
+        with pytest.raises(ProgramNotFound, match="nowhere"):
             await run_container(bundle("nowhere"), supervisor=sup, capture_stderr=True)
         assert not list(sup) and not sup.broken
 
