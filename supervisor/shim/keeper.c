@@ -145,15 +145,15 @@ static bool await_without_hooks(pid_t child, int patience_ms) {
 }
 
 /* It leads a session, and so a group that all that it starts is in, as a rule. A runtime that hangs will
- * most likely hang again: after each call that had to be killed the next ones get half of the time, so
- * that a hundred containers don't take a hundred times as long. */
+ * most likely hang again: after each call of which something had to be killed the next ones get half of
+ * the time, so that a hundred containers don't take a hundred times as long. */
 static void run_command(char **words) {
     static int patience_ms = PATIENCE_MS;
     pid_t child = words[0] == NULL ? -1 : fork();
     if (child == 0) execute(words);
     if (child < 0 || await_child(child, patience_ms)) return;
-    if (await_without_hooks(child, patience_ms / 2)) return;
     patience_ms = patience_ms / 2 > LEAST_MS ? patience_ms / 2 : LEAST_MS;
+    if (await_without_hooks(child, patience_ms)) return;
     kill(-child, SIGKILL);
     kill(child, SIGKILL); /* it may not have got as far as its session */
     await_child(child, PATIENCE_MS);
