@@ -191,7 +191,7 @@ class Player(Rig):
     """A shim of one kind, with at most one fault, from its launch to its end."""
 
     def __init__(self, tools: Tools, path: Path, kind: str, fault: Fault | None = None) -> None:
-        super().__init__(Programs("", "", ""), path)
+        super().__init__(Programs("", "", "", ""), path)
         self.tools, self.kind, self.fault = tools, kind, fault
         self.traced = fault is None or fault.call != "close"
         self._shim_pid: int | None = None

@@ -18,7 +18,7 @@ int shim_main(int argc, char **argv);
 #include "shim.c"
 #undef main
 
-enum { STDIN_CLOSED, RESIZED, SIGNALLED, RELEASED, HUNG_UP, WARNED };
+enum { STDIN_CLOSED, OUTPUT_CLOSED, RESIZED, SIGNALLED, RELEASED, TOLD, HUNG_UP, WARNED };
 enum { PROCESS = 4711, BATCH = 64, INPUT_MAX = BATCH * 1000 };
 
 struct effect {
@@ -55,8 +55,10 @@ bool pretended_hang_up(void) {
 }
 
 void pretended_close(int *fd) {
-    if (fd != &shim.holder[STDIN_FILENO]) abort();
-    done(STDIN_CLOSED, 0, 0);
+    if (fd == &shim.holder[STDIN_FILENO]) done(STDIN_CLOSED, 0, 0);
+    else if (fd == &shim.holder[STDOUT_FILENO]) done(OUTPUT_CLOSED, 1, 0);
+    else if (fd == &shim.holder[STDERR_FILENO]) done(OUTPUT_CLOSED, 2, 0);
+    else abort();
 }
 
 /* ---- the model --------------------------------------------------------------------------- */
@@ -91,6 +93,9 @@ static struct effect model_line(const char *line, size_t size) {
     if (words[0] == 2 && words[1] >= 1 && words[1] <= 64 && words[2] == 0)
         return (struct effect){SIGNALLED, words[1], 0};
     if (words[0] == 3 && words[1] == 0 && words[2] == 0) return (struct effect){RELEASED, 0, 0};
+    if (words[0] == 4 && (words[1] == 1 || words[1] == 2) && words[2] == 0)
+        return (struct effect){OUTPUT_CLOSED, words[1], 0};
+    if (words[0] == 5 && words[1] == 0 && words[2] == 0) return (struct effect){TOLD, 0, 0};
     return warned;
 }
 
@@ -112,9 +117,10 @@ static int interesting(void) {
 }
 
 static size_t good_line(char *line) {
-    int verb = (int)below(4), first = 0, second = 0;
+    int verb = (int)below(6), first = 0, second = 0;
     if (verb == 1) first = 1 + (int)below(65535), second = 1 + (int)below(65535);
     if (verb == 2) first = 1 + (int)below(64);
+    if (verb == 4) first = 1 + (int)below(2);
     if (below(4) == 0) first = interesting();
     if (below(4) == 0) second = interesting();
     return (size_t)sprintf(line, "%d %d %d", verb, first, second);
@@ -157,16 +163,20 @@ static void complain(const char *line, size_t size, struct effect wanted, struct
     exit(1);
 }
 
-/* `3 0 0` only sets a flag: its place among other lines is seen if those are read one by one. */
-static long compare(const char *input, size_t size, bool one_by_one, bool released) {
+/* What only sets a flag: its place among other lines is seen if those are read one by one. */
+static int flag_of(struct effect effect) {
+    return (effect.what == RELEASED) | (effect.what == TOLD) << 1;
+}
+
+static long compare(const char *input, size_t size, bool one_by_one, int flags) {
     int count = 0;
     long good = 0;
     for (size_t from = 0, length; from < size; from += length + 1) {
         length = (size_t)((char *)memchr(input + from, '\n', size - from) - (input + from));
         struct effect wanted = model_line(input + from, length), found = {-1, 0, 0};
         good += wanted.what != WARNED;
-        if (wanted.what == RELEASED && !one_by_one) {
-            if (!released) complain(input + from, length, wanted, found);
+        if (flag_of(wanted) != 0 && !one_by_one) {
+            if ((flags & flag_of(wanted)) == 0) complain(input + from, length, wanted, found);
             continue;
         }
         if (count < effect_count) found = effects[count++];
@@ -177,12 +187,13 @@ static long compare(const char *input, size_t size, bool one_by_one, bool releas
     return good;
 }
 
-static bool any_release(const char *input, size_t size) {
+static int any_flags(const char *input, size_t size) {
+    int flags = 0;
     for (size_t from = 0, length; from < size; from += length + 1) {
         length = (size_t)((char *)memchr(input + from, '\n', size - from) - (input + from));
-        if (model_line(input + from, length).what == RELEASED) return true;
+        flags |= flag_of(model_line(input + from, length));
     }
-    return false;
+    return flags;
 }
 
 static size_t make_input(char *input) {
@@ -197,10 +208,9 @@ static size_t make_input(char *input) {
     return size;
 }
 
-/* Returns whether a `3 0 0` was among them. */
-static bool feed(const char *input, size_t size, const int *pipe_fds, bool one_by_one) {
-    int left;
-    bool released = false;
+/* Returns which flags were set by them. */
+static int feed(const char *input, size_t size, const int *pipe_fds, bool one_by_one) {
+    int left, flags = 0;
     for (size_t sent = 0, piece; sent < size; sent += piece) {
         piece = 1 + below(below(4) ? 40 : 4096);
         if (piece > size - sent) piece = size - sent;
@@ -210,11 +220,12 @@ static bool feed(const char *input, size_t size, const int *pipe_fds, bool one_b
         while (ioctl(pipe_fds[0], FIONREAD, &left) == 0 && left > 0) {
             read_control();
             if (shim.released && one_by_one) done(RELEASED, 0, 0);
-            released = released || shim.released;
-            shim.released = false;
+            if (shim.told && one_by_one) done(TOLD, 0, 0);
+            flags |= shim.released | shim.told << 1;
+            shim.released = shim.told = false;
         }
     }
-    return released;
+    return flags;
 }
 
 int main(int argc, char **argv) {
@@ -230,9 +241,9 @@ int main(int argc, char **argv) {
         has_terminal = below(2);
         effect_count = 0;
         size_t size = make_input(input);
-        bool released = feed(input, size, pipe_fds, one_by_one);
-        good += compare(input, size, one_by_one, released);
-        if (released && !any_release(input, size)) abort();
+        int flags = feed(input, size, pipe_fds, one_by_one);
+        good += compare(input, size, one_by_one, flags);
+        if (flags != any_flags(input, size)) abort();
     }
     printf("%ld lines, %ld of them with an effect\n", lines, good);
     return 0;

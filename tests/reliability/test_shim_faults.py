@@ -118,7 +118,7 @@ def valgrind(tmp_path: Path) -> list[str]:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """A process directory with a shim to be launched in it."""
-    rig = Rig(Programs("", "", ""), tmp_path / "process")
+    rig = Rig(Programs("", "", "", ""), tmp_path / "process")
     try:
         yield rig
     finally:
@@ -221,5 +221,5 @@ def test_a_log_of_bytes_at_random(tmp_path: Path, pytestconfig: pytest.Config) -
     """Joined up, the records are what was written, however it was cut."""
     path = tmp_path / "output.log"
     count = BYTES * times(pytestconfig)
-    fuzz(tmp_path, "shim_fuzz_log", ["words", "files"], str(SEED), str(count), str(path))
+    fuzz(tmp_path, "shim_fuzz_log", ["words", "files", "index"], str(SEED), str(count), str(path))
     assert path.stat().st_size > count
