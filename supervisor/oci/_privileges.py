@@ -160,7 +160,7 @@ def _check_highest(entry: Mapping[str, Any]) -> None:
     """Refuse more open files than the kernel gives anybody."""
     if entry["type"] != "RLIMIT_NOFILE":
         return
-    with scarce(), open(_NR_OPEN) as file:
+    with scarce(), open(_NR_OPEN, encoding="ascii") as file:
         most = int(file.read())
     if entry["hard"] > most:
         raise InvalidValue(

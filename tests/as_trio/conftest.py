@@ -12,7 +12,15 @@ import attrs
 import pytest
 import trio
 
-from supervisor import Completed, Container, Process, ProcessEnded, Supervisor, run_container
+from supervisor import (
+    Bundle,
+    Completed,
+    Container,
+    Process,
+    ProcessEnded,
+    Supervisor,
+    run_container,
+)
 from tests.conftest import MakeBundle, OpenSupervisor
 
 KINDS = ("exec", "init", "behind an init")
@@ -43,17 +51,23 @@ def programs(kind: str, supervisor: OpenSupervisor, bundle: MakeBundle) -> Calla
     @asynccontextmanager
     async def opened() -> AsyncIterator[Programs]:
         async with supervisor() as sup:
-            if kind == "exec":
-                async with await sup.create("box", bundle("sleep", "600")) as box:
-                    await box.start()
-                    yield _beside(box)
-            else:
-                yield _alone(sup, lambda args: bundle(*args, init=kind == "behind an init"))
+            started: list[Process] = []
+            try:
+                if kind == "exec":
+                    async with await sup.create("box", bundle("sleep", "600")) as box:
+                        await box.start()
+                        yield _beside(box, started)
+                else:
+                    spec = bundle("sleep", "600", init=kind == "behind an init")
+                    yield _alone(sup, spec, started)
+            finally:
+                for process in started:
+                    await _close(process)
 
     return opened
 
 
-def _beside(box: Container) -> Programs:
+def _beside(box: Container, started: list[Process]) -> Programs:
     @asynccontextmanager
     async def open_process(args: list[str], **options: Any) -> AsyncIterator[Process]:
         process = await box.exec(args, **options)
@@ -62,15 +76,43 @@ def _beside(box: Container) -> Programs:
         finally:
             await _end(process)
 
-    return Programs(open=open_process, run=box.run)
+    async def run(
+        args: list[str],
+        *,
+        task_status: trio.TaskStatus[Process] = trio.TASK_STATUS_IGNORED,
+        **options: Any,
+    ) -> Completed:
+        return await box.run(args, task_status=_noting(task_status, started), **options)
+
+    return Programs(open=open_process, run=run)
 
 
-def _alone(sup: Supervisor, made: Callable[[list[str]], Any]) -> Programs:
+def _noting(task_status: Any, started: list[Process]) -> Any:
+    """Keep what is started, so that its streams, which are ours, can be closed."""
+    if task_status is trio.TASK_STATUS_IGNORED:
+        return task_status
+
+    class Noting:
+        def started(self, value: Process | Container) -> None:
+            process = value.init if isinstance(value, Container) else value
+            started.append(process)
+            task_status.started(process)
+
+    return Noting()
+
+
+async def _close(process: Process) -> None:
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+
+
+def _alone(sup: Supervisor, made: Bundle, started: list[Process]) -> Programs:
     numbers = itertools.count()
 
     @asynccontextmanager
     async def open_process(args: list[str], **options: Any) -> AsyncIterator[Process]:
-        async with await sup.create(f"c{next(numbers)}", made(args), **options) as box:
+        async with await sup.create(f"c{next(numbers)}", made, args=args, **options) as box:
             await box.start()
             try:
                 yield box.init
@@ -84,19 +126,16 @@ def _alone(sup: Supervisor, made: Callable[[list[str]], Any]) -> Programs:
         task_status: trio.TaskStatus[Process] = trio.TASK_STATUS_IGNORED,
         **options: Any,
     ) -> Completed:
-        class Started:
-            def started(self, box: Container) -> None:
-                task_status.started(box.init)
-
         async def deliver(box: Container) -> None:
             assert deliver_cancel is not None
             await deliver_cancel(box.init)
 
         return await run_container(
-            made(args),
+            made,
             supervisor=sup,
+            args=args,
             deliver_cancel=None if deliver_cancel is None else deliver,
-            task_status=Started(),
+            task_status=_noting(task_status, started),
             **options,
         )
 

@@ -17,6 +17,7 @@ from supervisor import (
     Container,
     InvalidValue,
     Mount,
+    ProgramNotFound,
     RuntimeFailed,
     ShimError,
     ShimExited,
@@ -267,7 +268,7 @@ async def test_a_program_that_is_not_there(
 ) -> None:
     """A runtime that fails over a layer leaves nothing, and is quoted."""
     async with supervisor(root) as sup:
-        with pytest.raises(RuntimeFailed, match="nowhere"):
+        with pytest.raises(ProgramNotFound, match="nowhere"):
             async with await sup.create("a", layered("nowhere")) as box:
                 await box.start()
         assert left(root) == [] and not sup.broken
