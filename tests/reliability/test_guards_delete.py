@@ -502,7 +502,7 @@ async def test_rubbish_in_the_shim_file(
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
         job = await a.exec(["echo", "words"], stdout=PIPE)
-        await job.wait()
+        await until(lambda: job.status is not None, "its end")  # which nobody has waited for
         (root / "a" / job.id / "shim").write_text("rubbish")
         await a.delete(force=True)
         assert a.state is State.DELETED and left(root) == []
