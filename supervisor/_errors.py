@@ -212,7 +212,7 @@ class ProcessFailed(SupervisorError, subprocess.CalledProcessError):
     ) -> None:
         super().__init__(message, container=container)
         self.command: tuple[str, ...] = tuple(command)
-        self.cmd = self.command
+        self.cmd: tuple[str, ...] = self.command
         self.status: ExitStatus = status
         self.returncode: int = status.returncode
         self.stdout: bytes | None = stdout
