@@ -27,7 +27,7 @@ from ._exec import adopt_exec, end_unreported
 from ._host import Host
 from ._lifecycle import State
 from ._points import Point
-from ._process import Process
+from ._process import GATE_SECONDS, Process
 from ._start import hidden_gate
 from ._within import nap, within
 from .oci import ask_status
@@ -359,6 +359,8 @@ async def _find_state(recovery: Recovery, core: Core) -> None:
             core.mark_started()
     if core.state is State.CREATED:  # it may have ended meanwhile
         core.state = State.RUNNING
+    if core.was_just_started():
+        core.init.mark_waiting(seconds=GATE_SECONDS)
 
 
 async def _ask(recovery: Recovery, core: Core) -> str | None:
@@ -447,6 +449,8 @@ async def _watch_foreign(
     recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
     if core.current() is State.CREATED:
         core.init.mark_waiting()
+    elif core.was_just_started():
+        core.init.mark_waiting(seconds=GATE_SECONDS)
     try:
         await _adopt_execs(recovery, core)
     except BaseException:

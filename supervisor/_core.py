@@ -14,7 +14,7 @@ import trio
 from ._errors import CleanupIncomplete, ContainerLocked, SupervisorClosed, SupervisorError
 from ._host import Host
 from ._lifecycle import Event, State, next_state
-from ._process import Process
+from ._process import GATE_SECONDS, Process
 from ._status import ExitStatus
 from ._task import Listener
 from ._witness import HISTORY_LENGTH, Change, Sight, witness
@@ -221,6 +221,12 @@ class Core:
     def was_started(self) -> bool:
         """Whether a supervisor has seen the runtime start it."""
         return os.path.lexists(self.layout.init.started)
+
+    def was_just_started(self) -> bool:
+        """Whether its init may still run the runtime's program, which hands over to the user's."""
+        with contextlib.suppress(OSError):
+            return time.time() - os.stat(self.layout.init.started).st_mtime < GATE_SECONDS
+        return False
 
     def mark_started(self) -> None:
         """Put on record that it was started, so that adoption needs no runtime to know.

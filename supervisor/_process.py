@@ -19,7 +19,7 @@ from ._within import within
 from .shim import resize_line, signal_line
 from .stdio import InputStream, LogIndex, TerminalSize, TerminalStream
 
-_GATE_SECONDS: Final = 0.5  # from the runtime's start to the program; who looks on may mistake it
+GATE_SECONDS: Final = 0.5  # from the runtime's start to the program; who looks on may mistake it
 _LEAST_POLL_SECONDS: Final = 0.002
 _MOST_POLL_SECONDS: Final = 0.05
 
@@ -190,7 +190,7 @@ class Process(ProcessTask):
 
     async def _prepared(self, number: int) -> None:
         """Return when a signal would be heard, or it has ended."""
-        gate_until = time.monotonic() + _GATE_SECONDS
+        gate_until = min(self._gate_until, time.monotonic() + GATE_SECONDS)
         pause = _LEAST_POLL_SECONDS
         while self._status is None and self.pid is not None:
             gate = self._gate if time.monotonic() < gate_until else None

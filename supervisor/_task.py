@@ -131,6 +131,7 @@ class ProcessTask:
         self._init = init
         self._falls_with_init = False
         self._gate: Identity | None = None
+        self._gate_until = math.inf
         self.container: str = container
         self.deadlines: Deadlines = host.deadlines
         self._cgroup = cgroup
@@ -694,12 +695,16 @@ class ProcessTask:
         return False
 
     def _waits(self) -> bool:
-        if self.pid is None or self._gate is None:
+        if self.pid is None or self._gate is None or time.monotonic() > self._gate_until:
             return False
         return program_of(self.pid) == self._gate
 
-    def mark_waiting(self) -> None:
-        """Take note that it waits to be started: what it runs is the runtime's program."""
+    def mark_waiting(self, *, seconds: float = math.inf) -> None:
+        """Take note that it waits to be started: what it runs is the runtime's program.
+
+        Where it may be the user's already, that is believed for so many seconds.
+        """
+        self._gate_until = time.monotonic() + seconds
         self._gate = None if self.pid is None else program_of(self.pid)
 
     def close_streams(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -200,3 +201,20 @@ async def test_without_a_pid_namespace(
             stopped = await asking.stop(grace=20)
             assert stopped.status.code == 3 and not stopped.escalated
             assert box.init.container_pids() == set()
+
+
+@pytest.mark.runtimes("runc", "crun")
+async def test_who_looks_on_just_after_the_start(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """The runtime's program handles every signal, and drops it: it may be there for a moment yet."""
+    async with supervisor(root) as one, supervisor(root) as two, supervisor(root) as three:
+        box = await one.create("a", bundle("sleep", "60"))
+        await box.start()
+        await two.adopt()
+        assert two["a"].init._waits()
+        started = root / "a/init/started"
+        os.utime(started, (0, 0))
+        await three.adopt()
+        assert not three["a"].init._waits()
+        await box.delete(force=True)
