@@ -207,7 +207,7 @@ async def test_without_a_pid_namespace(
 async def test_who_looks_on_just_after_the_start(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The runtime's program handles every signal, and drops it: it may be there for a moment yet."""
+    """The runtime's program handles every signal, and drops it; it may be there for a moment."""
     async with supervisor(root) as one, supervisor(root) as two, supervisor(root) as three:
         box = await one.create("a", bundle("sleep", "60"))
         await box.start()
