@@ -181,3 +181,8 @@ def kernel_tells() -> bool:
         return process.wait_status() == 7 << 8
     finally:
         process.close()
+
+
+def known(runtime_root: Path) -> list[str]:
+    """Return the ids that a runtime knows; newer crun has a directory of its own there."""
+    return [name for name in os.listdir(runtime_root) if not name.startswith(".")]
