@@ -45,7 +45,7 @@ from ._points import Reach, pass_by
 from ._recovery import Adopted, adopt_all
 from ._root import durable_root, shared_runtime_root
 from ._wards import Wards, reap_let_go
-from ._within import nap, within
+from ._within import begin_watch, nap, within
 from ._witness import waiting
 from .cgroups import Hierarchies, OomWatch, group_apart
 from .oci import (
@@ -664,6 +664,7 @@ async def open_supervisor(
         chosen = attrs.evolve(chosen, root=shared_runtime_root(chosen.root))
     refuse_forked()
     note_process()
+    begin_watch()
     await trio.lowlevel.checkpoint()  # cancelled by now, nothing is opened
     async with contextlib.AsyncExitStack() as stack:
         busy = stack.enter_context(contextlib.ExitStack())

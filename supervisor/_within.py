@@ -197,6 +197,15 @@ def _put_off(scope: trio.CancelScope, since: float, now: float, lost: float) -> 
 _WATCH: trio.lowlevel.RunVar[_Watch | None] = trio.lowlevel.RunVar("supervisor watch")
 
 
+def begin_watch() -> None:
+    """Begin to watch this run, if nobody does yet.
+
+    By itself the first deadline begins it. Where the order of tasks has a seed, a task that is
+    new then, or a turn later, makes another order: so it begins where nothing else is awaited.
+    """
+    _watch()
+
+
 def _watch() -> _Watch | None:
     """Return this run's watch; None where time is a test's, and passes as that likes."""
     try:
