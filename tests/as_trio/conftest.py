@@ -112,7 +112,7 @@ def _alone(sup: Supervisor, made: Bundle, started: list[Process]) -> Programs:
 
     @asynccontextmanager
     async def open_process(args: list[str], **options: Any) -> AsyncIterator[Process]:
-        async with await sup.create(f"c{next(numbers)}", made, args=args, **options) as box:
+        async with await sup.create(f"alone-{next(numbers)}", made, args=args, **options) as box:
             await box.start()
             try:
                 yield box.init
