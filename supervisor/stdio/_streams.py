@@ -197,6 +197,16 @@ def _shut_out(adopted: bool) -> Iterator[None]:
         logger.warning("%s", error)
 
 
+async def _give_up(others: bool, keeping: Keeping) -> None:
+    """Have the others give up what we have closed, if they are to; a checkpoint in any case."""
+    try:
+        if others:
+            with contextlib.suppress(ProcessLookupError):
+                await keeping.end_patiently()
+    finally:
+        await trio.lowlevel.checkpoint()
+
+
 def _holder(path: str, flags: int) -> Descriptor:
     return close_in_children(_open_fifo(path, flags))
 
@@ -312,12 +322,7 @@ class OutputStream(trio.abc.ReceiveStream):
         Raises:
             ShimError: its shim can't be told, for two seconds; closing it again repeats that.
         """
-        try:
-            if self._shut():
-                with contextlib.suppress(ProcessLookupError):
-                    await self._keeping.end_patiently()
-        finally:
-            await trio.lowlevel.checkpoint()
+        await _give_up(self._shut(), self._keeping)
 
     def _shut(self) -> bool:
         """Close our own end; say whether others have to give up theirs."""
@@ -409,12 +414,7 @@ class InputStream(trio.abc.SendStream):
         Raises:
             ShimError: its shim can't be told, for two seconds; closing it again repeats that.
         """
-        try:
-            if self._shut():
-                with contextlib.suppress(ProcessLookupError):
-                    await self._keeping.end_patiently()
-        finally:
-            await trio.lowlevel.checkpoint()
+        await _give_up(self._shut(), self._keeping)
 
     def close(self) -> None:
         """End the process's input; the second time nothing happens.
