@@ -121,7 +121,9 @@ async def test_a_failure_in_the_background(programs: Opened) -> None:
     async with programs() as run:
         with pytest.RaisesGroup(ProcessFailed):
             async with trio.open_nursery() as nursery:
-                process = await nursery.start(run.run, ["sh", "-c", "sleep 0.1; exit 1"])
+                script = ["sh", "-c", "read line; exit 1"]
+                process = await nursery.start(partial(run.run, script, stdin=PIPE))
+                await process.stdin.aclose()
         assert process.returncode == 1
 
 
