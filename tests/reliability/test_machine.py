@@ -12,7 +12,7 @@ from tests.reliability.ground import Ground
 from tests.reliability.troubles import Troubled
 from tests.support.runtimes import Choice
 
-PLAYS = {"fake": 24, "crun": 8}
+PLAYS = {"fake": 12, "crun": 6}
 STEPS = 50
 
 
