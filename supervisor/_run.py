@@ -22,7 +22,6 @@ from ._collect import (
     wishes,
 )
 from ._container import Container
-from ._end import STOP_GRACE_SECONDS
 from ._errors import InvalidValue, ProcessEnded
 from ._forks import forked
 from ._interrupts import undoing
@@ -37,6 +36,7 @@ from .oci import (
     RlimitArgument,
     Runtime,
     SeccompArgument,
+    SignalArgument,
     UserArgument,
 )
 from .state import check_kind
@@ -63,6 +63,8 @@ async def run_container(
     rlimits: Mapping[str, RlimitArgument] | None = None,
     oom_score_adj: int | None = None,
     seccomp: SeccompArgument | None = None,
+    stop_signal: SignalArgument | None = None,
+    stop_grace: float | None = None,
     stdin: Input = b"",
     stdout: StdioArgument = None,
     stderr: StdioArgument = None,
@@ -89,6 +91,7 @@ async def run_container(
         args, env, cwd: as for `Supervisor.create`.
         user, group, extra_groups, umask: as for `Supervisor.create`.
         capabilities, rlimits, oom_score_adj, seccomp: as for `Supervisor.create`.
+        stop_signal, stop_grace: as for `Supervisor.create`.
         stdin: bytes that it is fed with, or as for `Supervisor.create`.
         stdout, stderr: as for `Supervisor.create`; PIPE, as for ``stdin``, only with
             ``nursery.start``.
@@ -99,10 +102,10 @@ async def run_container(
             lets the program fill this one's memory.
         check: whether anything but exit code 0 raises.
         deadline: how many seconds its program may run; then it is ended as if cancelled.
-        deliver_cancel: what is done in place of SIGTERM when it is cancelled, or ended: an async
-            function that gets the container, and is cancelled as soon as the program has ended.
-            Only for a program that was started. Whatever is done, it is killed if it still runs
-            10 seconds later, with a RuntimeWarning if that was for a cancellation.
+        deliver_cancel: what is done in place of its stop signal when it is cancelled, or ended: an
+            async function that gets the container, and is cancelled as soon as the program has
+            ended. Only for a program that was started. Whatever is done, it is killed if it still
+            runs after its stop grace, with a RuntimeWarning if that was for a cancellation.
 
     Returns:
         How it ended, and what was captured. Output is read until its end, or until
@@ -115,7 +118,8 @@ async def run_container(
         InvalidValue: the arguments don't go together; nothing was touched.
         All that `Supervisor.create`, `Container.start` and `Container.delete` raise.
 
-    Cancellation: SIGTERM, 10 seconds, SIGKILL, delete, all shielded, each with a deadline.
+    Cancellation: its stop signal (SIGTERM), its stop grace (10 seconds), SIGKILL, delete, all
+    shielded, each with a deadline.
     """
     wanted = wishes(
         started=task_status is not trio.TASK_STATUS_IGNORED,
@@ -148,6 +152,8 @@ async def run_container(
             rlimits=rlimits,
             oom_score_adj=oom_score_adj,
             seccomp=seccomp,
+            stop_signal=stop_signal,
+            stop_grace=stop_grace,
             stdin=wanted.stdin,
             stdout=wanted.stdout,
             stderr=wanted.stderr,
@@ -185,13 +191,12 @@ async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeW
     if forked() or box.status is not None or not runs:
         return None
     killed = False
-    grace = box.stop_grace if deliver_cancel is None else STOP_GRACE_SECONDS
     with within(math.inf, shield=True):  # what is done there has its deadlines
         async with winding_up(box.init):
             if deliver_cancel is None:
                 killed = (await box.stop()).escalated
             else:
-                with granted(STOP_GRACE_SECONDS) as scope:
+                with granted(box.stop_grace) as scope:
                     await deliver(deliver_cancel, box, box.init)
                 killed = scope.cancelled_caught
     if not killed:
@@ -199,4 +204,4 @@ async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeW
     with contextlib.suppress(ProcessEnded):
         box.kill()
     how = signal.Signals(box.stop_signal).name if deliver_cancel is None else "deliver_cancel"
-    return stubborn(box.init, grace, how)
+    return stubborn(box.init, box.stop_grace, how)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from supervisor import Bundle, InvalidValue, State
+from supervisor import PIPE, Bundle, Container, InvalidValue, State, run_container
 from supervisor.state import Asked, read_asked, write_asked
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
@@ -92,6 +94,29 @@ async def test_a_container_of_its_own_mind(
         assert (b.stop_signal, b.stop_grace) == (signal.SIGUSR2, 60.5)
         assert (await a.stop()).status.code == 10
         assert (await b.stop()).status.code == 12
+
+
+@pytest.mark.parametrize("asked", ["USR1", "TERM"])
+async def test_a_run_of_its_own_mind(
+    supervisor: OpenSupervisor, bundle: MakeBundle, asked: str
+) -> None:
+    """A run that is cancelled asks with its own signal, and gives it its own time."""
+    script = "trap 'exit 10' USR1; trap '' TERM; echo; while :; do sleep 0.05; done"
+    wish: dict[str, Any] = {"stop_signal": asked, "stop_grace": 60 if asked == "USR1" else 0.2}
+    warns: Any = contextlib.nullcontext()
+    if asked == "TERM":
+        warns = pytest.warns(RuntimeWarning, match=r"ignored SIGTERM for 0\.2 seconds")
+    async with supervisor() as sup:
+        run = partial(run_container, supervisor=sup, stdout=PIPE, **wish)
+        with warns:
+            async with trio.open_nursery() as nursery:
+                box: Container = await nursery.start(run, bundle("sh", "-c", script))
+                assert box.stdout is not None
+                async with box.stdout:
+                    assert await box.stdout.receive_some() == b"\n"
+                nursery.cancel_scope.cancel()
+        assert box.status is not None
+        assert box.status.returncode == (10 if asked == "USR1" else -signal.SIGKILL)
 
 
 @pytest.mark.runtimes("fake")

@@ -321,7 +321,7 @@ async def test_deliver_cancel_that_does_nothing(
 ) -> None:
     """Its program is killed after the grace, with a warning."""
     monkeypatch.setattr("supervisor._collect.GRACE_SECONDS", 0.2)
-    monkeypatch.setattr("supervisor._run.STOP_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("supervisor._end.STOP_GRACE_SECONDS", 0.2)
 
     async def deliver(what: object) -> None:
         await trio.lowlevel.checkpoint()
