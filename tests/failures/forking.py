@@ -50,8 +50,9 @@ def play(choice: Choice, **told: Any) -> dict[str, Any]:
     """
     runtime = choice.runtime()
     told |= {"runtime": [runtime.path, *runtime.args], "runtime_root": runtime.root}
+    quiet = "ignore:This process:DeprecationWarning"  # is multi-threaded: Python 3.12 and newer
     done = subprocess.run(
-        [sys.executable, "-m", "tests.failures.forking", json.dumps(told)],
+        [sys.executable, "-W", quiet, "-m", "tests.failures.forking", json.dumps(told)],
         cwd=Path(__file__).parent.parent.parent,
         check=False,
         capture_output=True,
