@@ -198,9 +198,12 @@ async def collect(
     Returns:
         None as soon as a stream turns out to be too long.
 
+    Raises:
+        SupervisorClosed: as `Process.wait`; as it is, not in a group.
+
     Cancellation: it goes on; what was read so far is in ``collected``.
     """
-    async with trio.open_nursery() as nursery:
+    async with background_nursery() as nursery:
         if wanted.input is not None and process.stdin is not None:
             nursery.start_soon(
                 feed, process.stdin, wanted.input, name=f"{process.task_name}: stdin"
@@ -211,7 +214,6 @@ async def collect(
         with within(process.deadlines.drain):
             for one in collected.values():
                 await one.complete.wait()
-        nursery.cancel_scope.cancel()
     if _too_long(collected) is not None:
         return None
     await process.delivery.wait()

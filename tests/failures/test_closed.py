@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,6 +15,7 @@ import trio.testing
 from supervisor import (
     PIPE,
     Container,
+    ContainerPool,
     IllegalTransition,
     InvalidValue,
     Process,
@@ -189,6 +192,37 @@ async def test_looked_on_from_elsewhere(
             with pytest.raises(IllegalTransition):
                 await seen.exec(["true"])
             assert (new.state, new.status) == (State.RUNNING, None)
+
+
+@pytest.mark.parametrize("whose", ["a container's", "a pool's"])
+async def test_a_run_under_way(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, whose: str
+) -> None:
+    """It says so by itself. That of a pool did so in a group, which no ``except`` hears."""
+    told: list[BaseException] = []
+
+    async def run(sup: Supervisor, *, task_status: trio.TaskStatus[object]) -> None:
+        if whose == "a pool's":
+            async with ContainerPool(bundle("sleep", "60"), size=1, supervisor=sup) as pool:
+                await note(pool.run, ["sleep", "60"], task_status=task_status)
+        else:
+            box = await sup.create("a", bundle("sleep", "60"))
+            await box.start()
+            await note(box.run, ["sleep", "60"], task_status=task_status)
+
+    async def note(call: Callable[..., Awaitable[object]], *args: object, **options: Any) -> None:
+        try:
+            await call(*args, **options)
+        except Exception as error:
+            told.append(error)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery, supervisor(root) as sup:
+            await nursery.start(run, sup)
+    assert [type(error) for error in told] == [SupervisorClosed], told
+    async with supervisor(root) as sup:
+        for box in list(sup.values()):
+            await box.delete(force=True)
 
 
 @pytest.mark.parametrize("what", ["start", "stop", "exec", "delete"])
