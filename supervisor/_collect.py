@@ -31,6 +31,7 @@ from ._process import Process
 from ._status import Cause, ExitStatus
 from ._within import granted, nap, within
 from .cgroups import Steps
+from .oci import INIT_ARGS
 from .state import check_flag, check_seconds
 from .stdio import PIPE, OutputStream, StdioArgument
 
@@ -392,10 +393,17 @@ async def deliver(
 
 def stubborn(process: Process, seconds: float, how: str) -> RuntimeWarning:
     """Return what to say of a program that didn't end when it was asked to, and was killed."""
+    behind_init = process.args[: len(INIT_ARGS)] == INIT_ARGS
+    program = process.args[len(INIT_ARGS) if behind_init else 0]
+    advice = "Another deliver_cancel may help"
+    if process.id == "init" and not behind_init:
+        advice = (
+            "As pid 1 it hears only what it has a handler for: a bundle with init=True helps, or "
+            "another deliver_cancel"
+        )
     return RuntimeWarning(
-        f"the program {process.args[0]!r} ({process.container}/{process.id}) ignored {how} for "
-        f"{seconds:g} seconds, and was killed. As pid 1 it hears only what it has a handler for: "
-        "a bundle with init=True helps, or another deliver_cancel"
+        f"the program {program!r} ({process.container}/{process.id}) ignored {how} for "
+        f"{seconds:g} seconds, and was killed. {advice}"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
 import trio
@@ -26,6 +25,7 @@ from ._errors import InvalidValue, ProcessEnded
 from ._forks import forked
 from ._interrupts import undoing
 from ._lifecycle import State
+from ._status import signal_name
 from ._supervisor import Supervisor, open_supervisor
 from ._within import granted, within
 from ._witness import ending
@@ -203,5 +203,5 @@ async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeW
         return None
     with contextlib.suppress(ProcessEnded):
         box.kill()
-    how = signal.Signals(box.stop_signal).name if deliver_cancel is None else "deliver_cancel"
+    how = signal_name(box.stop_signal) if deliver_cancel is None else "deliver_cancel"
     return stubborn(box.init, box.stop_grace, how)

@@ -90,6 +90,12 @@ class ExitStatus:
         return f"killed by {name}{core}{memory}"
 
 
+def signal_name(number: int) -> str:
+    """Return what to call a signal: SIGTERM; signal 37, which Python has no name for."""
+    named = _named(number)
+    return named.name if isinstance(named, _signal.Signals) else f"signal {number}"
+
+
 def _named(number: int) -> int:
     try:
         return _signal.Signals(number)

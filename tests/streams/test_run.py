@@ -15,6 +15,7 @@ import trio
 from supervisor import (
     DEVNULL,
     PIPE,
+    Bundle,
     Container,
     ContainerPool,
     DeadlineExpired,
@@ -31,6 +32,7 @@ from tests.cancellation.test_every_checkpoint import cancelled_after, for_every_
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
 from tests.shim.rig import status_of
+from tests.support.runtimes import Choice
 
 TRAPPED = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done"]
 STUBBORN = ["sh", "-c", "trap '' TERM; while :; do sleep 0.01; done"]
@@ -258,13 +260,48 @@ async def test_cancelled_and_stubborn(
             return started
 
         for inside in (True, False):
-            with pytest.warns(RuntimeWarning, match=r"ignored SIGTERM for 0\.3 seconds, and"):
+            with pytest.warns(
+                RuntimeWarning, match=r"ignored SIGTERM for 0\.3 seconds, and"
+            ) as said:
                 started = await cancelled(inside)
+            assert ("As pid 1" in str(said[0].message)) is not inside
             assert started.status.signal is signal.SIGKILL
         assert list(sup) == ["a"]
         with trio.fail_after(5):
             while len(box.processes) > 1:
                 await trio.sleep(0.01)
+
+
+@pytest.mark.runtimes("runc", "crun")
+@pytest.mark.parametrize("init", [False, True])
+async def test_a_stop_signal_without_a_name(
+    supervisor: OpenSupervisor, choice: Choice, init: bool
+) -> None:
+    """Python has none for systemd's RTMIN+3: a ValueError replaced the cancellation."""
+    made = Bundle.from_host(
+        ["sh", "-c", "trap '' 37; echo; while :; do sleep 0.01; done"],
+        init=init,
+        stop_signal="RTMIN+3",
+        stop_grace=0.3,
+    )
+
+    async def cancelled() -> bool:
+        async with trio.open_nursery() as nursery:
+            box: Container = await nursery.start(
+                partial(run_container, supervisor=sup, stdout=PIPE), made
+            )
+            assert box.stdout is not None
+            async with box.stdout:
+                assert await box.stdout.receive_some() == b"\n"
+            nursery.cancel_scope.cancel()
+        return nursery.cancel_scope.cancelled_caught
+
+    async with supervisor() as sup:
+        said = r"the program 'sh' .* ignored signal 37 for 0\.3 seconds"
+        with pytest.warns(RuntimeWarning, match=said) as warnings:
+            assert await cancelled()
+        assert ("a bundle with init=True" in str(warnings[0].message)) is not init
+        assert not list(sup)
 
 
 async def test_deliver_cancel(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
