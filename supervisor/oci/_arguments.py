@@ -240,6 +240,10 @@ def _mount(mount: MountArgument, name: str) -> dict[str, Any]:
         if not os.path.exists(mount.source):
             raise InvalidValue(f"{name}: its source {mount.source} doesn't exist")
         return mount.to_json()
+    if not isinstance(mount, Mapping):
+        raise InvalidValue(
+            f"{name} must be a Mount, or a mapping as in config.json, not {type(mount).__name__}"
+        )
     copied = copy_object(mount, name)
     try:
         MOUNT(copied, name)
@@ -253,7 +257,11 @@ def _mount(mount: MountArgument, name: str) -> dict[str, Any]:
 
 
 def _writable(writable: str | None) -> str | None:
-    return None if writable is None else _choice(writable, "writable", ("direct", OVERLAY))
+    if writable is None:
+        return None
+    if not isinstance(writable, str):
+        raise InvalidValue(f"writable must be 'direct', {OVERLAY!r} or None, not {writable!r:.100}")
+    return _choice(writable, "writable", ("direct", OVERLAY))
 
 
 def _layer_bytes(size: int | None, writable: str | None) -> int | None:

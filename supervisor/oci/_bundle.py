@@ -350,7 +350,10 @@ class Bundle:
             )
             target = None if path is None else _path(path, "path")
             if view is not None and target is not None and os.path.lexists(f"{target}/{ROOTFS}"):
-                raise InvalidValue(f"path: there is a {ROOTFS} in {target} already")
+                raise InvalidValue(
+                    f"path: there is a {ROOTFS} in {target} already: load the bundle there, or "
+                    "remove it"
+                )
             with made_directory(target) as made:
                 if view is not None:
                     build_view(view, os.path.join(made.path, ROOTFS))
