@@ -11,10 +11,11 @@ is an `ExitStatus`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import trio
@@ -517,6 +518,17 @@ def scarcity(error: OSError, *, container: str | None = None, spawning: bool = F
         error.filename,
     )
     return scarce
+
+
+@contextlib.contextmanager
+def happened_to(container: str) -> Iterator[None]:
+    """Let what the machine couldn't do in this block say to which container that happened."""
+    try:
+        yield
+    except InfrastructureError as error:
+        if error.container is None:
+            error.container = container
+        raise
 
 
 # The machine's fault, whatever the path was.

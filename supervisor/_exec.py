@@ -19,6 +19,7 @@ from ._errors import (
     StateCorrupt,
     SupervisorError,
     TooManyFiles,
+    happened_to,
 )
 from ._evidence import Finding, gather
 from ._host import shielded
@@ -85,7 +86,11 @@ async def exec(
     shim_lost(core.record.on_shim_lost.value, stdio)
     user = await _user_of(core, account)
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
-    with opened(stdio, core.host.null) as ready, core.operating():
+    with (
+        happened_to(core.record.id),
+        opened(stdio, core.host.null) as ready,
+        core.operating(),
+    ):
         try:
             process = await _launch(core, layout, record, ready, attach=attach)
         except RuntimeFailed as error:

@@ -208,7 +208,8 @@ def _refusal(
     too_many_namespaces = report.phase == "idmap" and report.errno == errno.ENOSPC
     if report.errno and not too_many_namespaces:
         spawning = report.phase in ("fork", "launch")
-        told = OSError(report.errno, report.error)
+        where = layout.path if report.phase in ("files", "fifos") else None
+        told = OSError(report.errno, report.error, where)
         error = scarcity(told, container=container, spawning=spawning)
         if isinstance(error, SupervisorError):
             return error

@@ -32,6 +32,7 @@ from ._errors import (
     ShimNotFound,
     SupervisorClosed,
     SupervisorError,
+    happened_to,
 )
 from ._forks import forked, note_process, refuse_forked
 from ._host import Host, shielded
@@ -278,6 +279,7 @@ class Supervisor(Mapping[str, Container]):
         with claimed_ids(loaded, self._layout.container(id).path) as claim:
             drafted = draft(self._host, self._site(id), loaded, order, claim)
             with (
+                happened_to(id),
                 self._being_made(id),
                 opened(drafted.stdio, self._host.null) as ready,
                 waiting(),

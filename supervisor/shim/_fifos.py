@@ -16,7 +16,7 @@ import trio
 from .._errors import InfrastructureError, ProcessEnded, ShimError, StateCorrupt, scarcity
 from .._forks import Opener, refuse_forked
 from .._within import nap, within
-from ..state import Original, ProcessLayout, kind_of, lifted
+from ..state import Original, ProcessLayout, kind_of, lifted, make_fifo
 
 _MODE = 0o600
 _PATIENCE_SECONDS = 2.0
@@ -27,8 +27,7 @@ _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
 def make_fifos(*paths: str) -> None:
     """Make fifos that only we may open."""
     for path in paths:
-        os.mkfifo(path, _MODE)
-        os.chmod(path, _MODE)  # a umask may take even our own bits
+        make_fifo(path, _MODE)
 
 
 def _open(path: str, mode: int) -> int:

@@ -24,7 +24,7 @@ read again.
 from ._claims import LINK, Block, Claim, Ranges, give_back, note, take
 from ._codec import dump, load, loads
 from ._descriptors import Blank, Descriptor, close_in_children, lifted, lifted_pipe
-from ._files import Original, kind_of, oddity, write_new, write_whole
+from ._files import Original, kind_of, make_fifo, oddity, write_new, write_whole
 from ._ids import RESERVED, check_exec_id, check_id
 from ._layout import ContainerLayout, ProcessLayout, RootLayout, is_process_id
 from ._lock import Lock, held
@@ -115,6 +115,7 @@ __all__ = [
     "load",
     "loads",
     "look_at",
+    "make_fifo",
     "note",
     "oddity",
     "process_object",

@@ -87,6 +87,20 @@ def write_new(path: str, data: bytes) -> None:
         _write_new(path, data, mode=0o600, durable=False)
 
 
+def make_fifo(path: str, mode: int) -> None:
+    """Make a fifo with these permissions, whatever the umask.
+
+    Raises:
+        OSError: it can't be made; names it, which `os.mkfifo` doesn't.
+    """
+    try:
+        os.mkfifo(path, mode)
+    except OSError as error:
+        error.filename = path
+        raise
+    os.chmod(path, mode)  # a umask may take even our own bits
+
+
 def read_bytes(path: str) -> bytes:
     """Return the whole content of a regular file.
 
@@ -215,7 +229,9 @@ def _write_new(path: str, data: bytes, *, mode: int, durable: bool) -> None:
                 os.fsync(fd)
         finally:
             os.close(fd)  # may be what says that there is no space
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = path  # it was a descriptor: nobody would know which disk is full
         _forget(path)
         raise
 

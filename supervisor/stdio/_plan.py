@@ -14,7 +14,7 @@ from typing import IO, Any
 import attrs
 
 from .._errors import InvalidValue, StateCorrupt, scarcity
-from ..state import ProcessLayout, check_path, distrust_directory
+from ..state import ProcessLayout, check_path, distrust_directory, make_fifo
 from ._kinds import (
     DEVNULL,
     PIPE,
@@ -165,8 +165,7 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
     """
     try:
         for path in stdio.fifos:
-            os.mkfifo(path, _FIFO_MODE)
-            os.chmod(path, _FIFO_MODE)  # a umask may take even our own bits
+            make_fifo(path, _FIFO_MODE)
             _own(path, uid, gid)
             _stay_admitted(path)
         if stdio.log is not None:

@@ -111,6 +111,8 @@ async def _at_every_level(
             if isinstance(error, DiskFull):
                 assert isinstance(error, InfrastructureError) and isinstance(error, OSError)
                 assert error.errno is not None
+                # Whose, and which disk it is.
+                assert error.container == "a" and str(disk.path) in str(error), str(error)
             failures.append(type(error))
             done = False
         disk.free()
