@@ -372,10 +372,10 @@ class Container:
 
         Args:
             grace: how many seconds it is given; by default its own, ``stop_grace``.
-            ask_with: the signal that asks it; by default its own, ``stop_signal``.
+            ask_with: the signal that asks it, a number; by default its own, ``stop_signal``.
 
         Returns:
-            How it ended, and whether it had to be killed, by whomever.
+            How it ended, and whether it had to be killed, by whomever; not of one that had ended.
 
         Raises:
             IllegalTransition: it is being made or deleted, or is broken.

@@ -57,7 +57,7 @@ class Stopped:
     Attributes:
         status: how the container's init ended.
         escalated: whether it had to be killed: by this call, another one, another supervisor or
-            anybody else.
+            anybody else. False if it had ended before.
     """
 
     status: ExitStatus

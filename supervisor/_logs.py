@@ -84,7 +84,8 @@ class Logs(AsyncIterator[LogRecord]):
 
         Rotation had removed what it hadn't read yet, also between two visits (``after``); or
         somebody else has moved the log, or emptied it. How many records, if any, isn't known. 0
-        means that none was lost.
+        means that none was lost which has been in the log: what a full disk kept out of it,
+        isn't counted.
         """
         return self._files.gaps
 

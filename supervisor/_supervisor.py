@@ -196,7 +196,8 @@ class Supervisor(Mapping[str, Container]):
         """Make a container, whose init waits to be started.
 
         Args:
-            id: 1 to 128 of ``A-Z a-z 0-9 _ . + -``, unique under this root.
+            id: 1 to 128 of ``A-Z a-z 0-9 _ . + -``, the first a letter or a digit; unique under
+                this root.
             bundle: a `Bundle`, or the path of one. It is read now and never written;
                 changing it later changes nothing for this container.
             stdin, stdout, stderr: DEVNULL (the default), PIPE, a path, an open file, a `Fifo`;

@@ -143,7 +143,8 @@ class Bundle:
                 runtimes make what it lacks: the mount points (/proc, /dev, /sys, /tmp, /run,
                 those of ``mounts``) and ``cwd``.
             args: the program and its arguments; looked up in the container's PATH.
-            path: where to write the bundle; default, a temporary directory that it owns.
+            path: where to write the bundle, if there is none yet: another time, `load` that.
+                Default, a temporary directory that it owns.
             env: variables; they come over a default PATH. Nothing of ours is inherited.
             cwd: the directory in the container to start in.
             user: a uid, a pair of uid and gid, or a name from the root filesystem's etc/passwd;
