@@ -26,7 +26,8 @@ class Backoff:
     def __attrs_post_init__(self) -> None:
         for name, least in (("first", 0.0), ("factor", 1.0), ("longest", self.first)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value < least:
                 raise InvalidValue(f"{name} must be {least:g} or more, not {value!r}")
         if self.first <= 0:
             raise InvalidValue("first must be above 0 seconds")

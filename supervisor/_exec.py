@@ -43,6 +43,7 @@ from .state import (
     ProcessLayout,
     ProcessRecord,
     check_exec_id,
+    check_flag,
     held,
     load,
     process_object,
@@ -75,7 +76,7 @@ async def exec(
     attach: bool,
 ) -> Process:
     """Run a further program; see `Container.exec`."""
-    if attach and terminal is False:
+    if check_flag(attach, "attach") and terminal is False:
         raise InvalidValue("attach=True needs a terminal: terminal=True", container=core.record.id)
     core.host.require_open(core.record.id)
     core.check(Event.EXEC)

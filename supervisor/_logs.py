@@ -23,7 +23,7 @@ from ._nursery import background_nursery
 from ._status import EPOCH
 from ._tail import Tail
 from ._within import within
-from .state import check_int
+from .state import check_flag, check_int
 from .stdio import Cursor, LogFiles, LogRecord, open_own, parse_record
 
 _BATCH = 1000
@@ -69,7 +69,7 @@ class Logs(AsyncIterator[LogRecord]):
             self._files.seek(Cursor.parse(after))
         self._tail = None if tail is None else Tail(tail, after)
         self._skipping = tail is not None
-        self._follow = follow
+        self._follow = check_flag(follow, "follow")
         self._is_complete = is_complete
         self._wait_complete = wait_complete
         self._directory = os.path.dirname(path)

@@ -133,6 +133,19 @@ class Table:
         elif len(str(error)) > 2000:
             self.wrong.append(f"{what} says {len(str(error))} characters")
 
+    def accept(self, where: str, function: Callable[..., Any], name: str, value: object) -> None:
+        """Look whether what was taken is of the argument's kind: numbers are no flags."""
+        if where == "IdMap":  # whoever is given one looks at it
+            return
+        argument = inspect.signature(function).parameters[name]
+        told = argument.default
+        numbers = isinstance(told, int | float) and not isinstance(told, bool)
+        numbers = numbers or argument.annotation in ("int", "int | None", "float", "float | None")
+        if (isinstance(told, bool) and type(value) in (int, float)) or (
+            numbers and isinstance(value, bool)
+        ):
+            self.wrong.append(f"{where}({name}={value!r:.40}) was taken")
+
     def call(self, where: str, function: Callable[..., Any], **good: Any) -> None:
         """Call a function with each strange value for each argument."""
         for name in parameters(function):
@@ -141,6 +154,8 @@ class Table:
                     function(**{**good, name: value})
                 except Exception as error:
                     self.judge(where, name, value, error)
+                else:
+                    self.accept(where, function, name, value)
 
     async def await_each(
         self,
@@ -162,6 +177,8 @@ class Table:
                         if untouched() != before:
                             self.wrong.append(f"{where}({name}={value!r:.40}) left {untouched()}")
                             before = untouched()
+                    else:
+                        self.accept(where, function, name, value)
                 if scope.cancelled_caught:
                     self.wrong.append(f"{where}({name}={value!r:.40}) took too long")
 
