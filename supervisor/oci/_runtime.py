@@ -17,6 +17,7 @@ from ..state._text import check_flag, check_path, check_text
 logger = logging.getLogger("supervisor")
 
 CANDIDATES = ("crun", "runc", "youki")
+_PACKAGES = ("crun", "runc")  # of Debian
 
 
 def _tuple(items: Iterable[str]) -> tuple[str, ...]:
@@ -87,10 +88,9 @@ def _locate(name: str) -> str:
     if os.path.exists(name):
         raise RuntimeNotFound(f"the runtime {name} is not executable: chmod +x it", name=name)
     package = os.path.basename(name)
+    how = f" (Debian: apt-get install {package})" if package in _PACKAGES else ""
     raise RuntimeNotFound(
-        f"there is no runtime {name!r:.300} here: install it (Debian: apt-get install "
-        f"{package:.300}) or give its path",
-        name=name,
+        f"there is no runtime {name!r:.300} here: install it{how} or give its path", name=name
     )
 
 
