@@ -56,7 +56,13 @@ class Verdict:
 
 async def judge(sup: Supervisor, name: str, snippet: str) -> Verdict:
     """Run a snippet in a container of its own."""
-    bundle = Bundle.from_host([*PYTHON, snippet], network="none", userns="auto", **LIMITS)
+    bundle = Bundle.from_host(
+        [*PYTHON, snippet],
+        init=True,  # as pid 1 itself it wouldn't end by the signals that it sends itself
+        network="none",
+        userns="auto",
+        **LIMITS,
+    )
     async with await sup.create(name, bundle, stdout=PIPE, stderr=STDOUT) as box:
         await box.start()
         output = bytearray()

@@ -25,7 +25,8 @@ SAID = {
     "compressor.py": r"^25 examples in ",
     # Between its beginning and its teardown, the steps: five at most.
     "durable.py": r"= Durability\(\)\n(state\.(write|crash|read).*\n){1,5}state\.teardown",
-    "sandbox.py": r"(?s)(?=.*good +exited 0: 42\n)(?=.*endless +killed by SIGKILL \(out of time\))",
+    "sandbox.py": r"(?s)(?=.*good +exited 0: 42\n)(?=.*endless +killed by SIGKILL \(out of time\))"
+    r"(?=.*crashing +killed by SIGABRT)",
 }
 """What the output of an example must have in it."""
 
