@@ -72,8 +72,8 @@ class Bundle:
 
     Make one with `load`, `from_rootfs` or `from_host`. One that was made without a ``path`` is
     temporary: it is removed by `close`, at the end of a ``with`` block around it, when it is
-    garbage collected, and when the program ends. One that is killed leaves it, unless a leashed
-    container was made from it: give a ``path`` where that happens often.
+    garbage collected, and when the program ends. What a killed one leaves, the next one removes
+    that makes one in the same place; a leashed container's goes with that.
 
     Attributes:
         path: absolute path of the directory.

@@ -163,9 +163,9 @@ def leak_check(
         directories: roots, for instance: nothing new may be in them, nor in their ``.runtime``.
         mounts_below: directories below which there must be no new mount point. Those in
             ``directories`` and ephemeral roots are among them.
-        temporary: whether ephemeral roots and temporary bundles, in the directory for temporary
-            files, are looked at too. Other programs' count as well: give each of several test
-            runs its own TMPDIR.
+        temporary: whether ephemeral roots and temporary bundles are looked at too, wherever
+            docs/state.md says that they lie. Other programs' count as well: give each of several
+            test runs its own place, the environment variable TRIO_SUPERVISOR_RUNTIME_DIR.
         seconds: how long it waits for what is there to go. No time is taken if there is nothing.
         subreaper: whether we become the subreaper for the time of the block (man 2 prctl): then
             what a killed program leaves stays our descendant, and is found.
