@@ -373,22 +373,32 @@ async def deliver(
 
     Raises: what ``deliver_cancel`` raises, as it is.
     """
-    raised: list[Exception] = []
+    raised: list[BaseException] = []
     async with background_nursery() as nursery:
 
         @trio.lowlevel.enable_ki_protection
         async def ask() -> None:
             try:
-                with contextlib.suppress(ProcessEnded):
-                    await deliver_cancel(target)
-            except Exception as error:
-                raised.append(error)
-                nursery.cancel_scope.cancel()
+                await deliver_cancel(target)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                told = _but(error, (ProcessEnded, trio.Cancelled))
+                if told is not None:
+                    raised.append(told)
+                    nursery.cancel_scope.cancel()
 
         nursery.start_soon(ask, name=f"{process.task_name}: deliver_cancel")
         await process.wait()
     if raised:
         raise raised.pop()
+
+
+def _but(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+    """Return what is left of an error, or of a group of a nursery's, without those of a kind."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(kinds)[1]
+    return None if isinstance(error, kinds) else error
 
 
 def stubborn(process: Process, seconds: float, how: str) -> RuntimeWarning:

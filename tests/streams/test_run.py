@@ -373,17 +373,50 @@ async def test_deliver_cancel_that_does_nothing(
         assert list(sup) == ["a"]
 
 
-async def test_deliver_cancel_that_fails(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Its error comes out as it is, not in a group, and the program is ended all the same."""
+@pytest.mark.parametrize("inside", [True, False])
+async def test_deliver_cancel_with_a_nursery(
+    supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
+) -> None:
+    """ProcessEnded that came in the group of a nursery of its own replaced the cancellation."""
+    went: list[str] = []
 
-    async def fail(what: object) -> None:
-        raise ZeroDivisionError
+    async def insist(what: Any) -> None:
+        what.kill()
+        with trio.CancelScope(shield=True):
+            await what.wait()
+        went.append("once more")
+        what.kill()
+
+    async def deliver(what: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(insist, what)
+            nursery.start_soon(trio.sleep_forever)
 
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
-        with pytest.raises(ZeroDivisionError):
+        if inside:
+            await cancelled_once_it_runs(box.run, ["sleep", "61"], deliver_cancel=deliver)
+        else:
+            await cancelled_once_it_runs(
+                run_container, bundle("sleep", "62"), supervisor=sup, deliver_cancel=deliver
+            )
+    assert went == ["once more"]
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+async def test_deliver_cancel_that_fails(
+    supervisor: OpenSupervisor, bundle: MakeBundle, kind: type[BaseException]
+) -> None:
+    """Its error comes out as it is, not in a group, and the program is ended all the same."""
+
+    async def fail(what: object) -> None:
+        raise kind
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        with pytest.raises(kind):
             await cancelled_once_it_runs(box.run, ["sleep", "61"], deliver_cancel=fail)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(kind):
             await cancelled_once_it_runs(
                 run_container, bundle("sleep", "62"), supervisor=sup, deliver_cancel=fail
             )
