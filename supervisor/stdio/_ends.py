@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+from typing import Final
 
 import attrs
 import trio
 
+from .._within import nap, within
 from ..shim import Control
-from ..state import Blank, Descriptor
+from ..state import Blank, Descriptor, close_in_children, lifted
+
+_OBEYED_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.001
 
 
 class End:
@@ -74,7 +80,10 @@ class Keeping:
             self._ended = True
 
     async def end_patiently(self) -> None:
-        """Do that as soon as the shim takes a line.
+        """Do that as soon as the shim takes a line; and wait until nobody reads an output.
+
+        The shim does it a moment after that: what the program writes meanwhile, such as its answer
+        to what it is sent next, would be taken, and the program would wait for more for ever.
 
         Raises:
             ProcessEnded, ShimError: as `end`.
@@ -82,12 +91,38 @@ class Keeping:
         Cancellation: it may be repeated.
         """
         if not self._ended:
-            self._give_up()
-            await self._control.send_patiently(self._line)
-            self._ended = True
+            writer = self._as_its_writer()
+            try:
+                self._give_up()
+                await self._control.send_patiently(self._line)
+                self._ended = True
+                if writer is not None:
+                    await _wait_unread(writer)
+            finally:
+                if writer is not None:
+                    writer.close()
+
+    def _as_its_writer(self) -> Descriptor | None:
+        """Open an output as its writer does, who hears when nobody reads it; None: nobody does."""
+        if not self._path or not self._control.stands():
+            return None
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        return close_in_children(lifted(fd))
 
     def _give_up(self) -> None:
         self.release()
         if self._path and self._control.stands():  # else the name is a later one's
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
+
+
+async def _wait_unread(writer: Descriptor) -> None:
+    """Return when nobody reads it; or soon: a stopped shim, and who looks on, keep it open."""
+    poll = select.poll()
+    poll.register(writer.fd, 0)  # POLLERR comes unasked
+    with within(_OBEYED_SECONDS):
+        while not poll.poll(0):
+            await nap(_POLL_SECONDS)

@@ -80,6 +80,48 @@ async def test_closing_it_ends_the_writer(
             await output.receive_some()
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("inside", [False, True], ids=["init", "exec"])
+async def test_what_comes_next_finds_it_closed(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    inside: bool,
+    stream: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its shim lets go a moment later: of 20 programs that answered once to what they were sent
+    after the closing 1 (runc) to 4 (crun) were heard by it, and waited for more for ever."""
+    monkeypatch.setattr("supervisor.stdio._ends._OBEYED_SECONDS", 60)
+    answers = ["sh", "-c", f"cat >&{1 if stream == 'stdout' else 2} || exit 2"]
+    spec = bundle("sleep", "60") if inside else bundle(*answers)
+    told: Any = {"stdin": PIPE, stream: PIPE}
+    async with supervisor(root) as sup:
+        async with await sup.create("a", spec, **({} if inside else told)) as box:
+            await box.start()
+            process = await box.exec(answers, id="e", **told) if inside else box.init
+            assert process.stdin is not None
+            shim = shim_of(root / "a" / process.id)
+            os.kill(shim, signal.SIGSTOP)
+            async with trio.open_nursery() as nursery:
+                closed = trio.Event()
+
+                async def close() -> None:
+                    await getattr(process, stream).aclose()
+                    closed.set()
+
+                nursery.start_soon(close)
+                fifo = root / "a" / process.id / stream
+                await until(lambda: not fifo.exists(), "nobody opens it any more")
+                await trio.sleep(0.02)
+                early = closed.is_set()
+                os.kill(shim, signal.SIGCONT)
+            assert not early
+            await process.stdin.send_all(b"y\n")
+            with trio.fail_after(10):
+                assert (await process.wait()).returncode == 2
+
+
 async def test_closing_one_leaves_the_other(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """stdout's end isn't stderr's; but with STDOUT they are one."""
     script = "trap '' PIPE; read x; echo out; echo err >&2"
