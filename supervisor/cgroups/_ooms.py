@@ -22,7 +22,7 @@ import trio
 from .._errors import SupervisorError
 from .._forks import forked
 from .._interrupts import protected
-from .._within import nap
+from .._within import nap, within
 from ..state._descriptors import lifted
 from ._hierarchies import Hierarchies
 from ._mounts import Mount
@@ -34,7 +34,8 @@ _MODIFY = 0x2
 _EVENTS_BYTES = 64 * 1024
 _UNLIMITED = 2**62
 _SETTLE_SECONDS = 0.05
-_LATER_SECONDS = (0.01, 0.1, 1)
+_SOON_SECONDS = (0.01, 0.1)
+_LATE_SECONDS = 1
 _LOOKS = 200
 _KILLED = 1 << (signal.SIGKILL - 1)
 
@@ -145,14 +146,21 @@ class OomWatch:
             await self._look(nursery)
 
     async def _listen(self, nursery: trio.Nursery, fd: int) -> None:
-        """On version 1 the event comes first, the count when the kernel has chosen whom to kill."""
+        """On version 1 the event comes first, the count when the kernel has chosen whom to kill.
+
+        Another one doesn't wait for the late look: the end of any cgroup is an event, too.
+        """
         while True:
             await trio.lowlevel.wait_readable(fd)
             with contextlib.suppress(BlockingIOError):
                 os.read(fd, _EVENTS_BYTES)
-            for seconds in _LATER_SECONDS:
+            for seconds in _SOON_SECONDS:
                 await nap(seconds)
                 await self._look(nursery)
+            with within(_LATE_SECONDS):
+                await trio.lowlevel.wait_readable(fd)
+                continue
+            await self._look(nursery)
 
     async def _look(self, nursery: trio.Nursery) -> None:
         """Begin to explain what has been counted since the last time."""
@@ -184,7 +192,9 @@ class OomWatch:
         finally:
             self._busy.remove(cgroup)
         # A later container of the same id has the same cgroup, but listeners of its own.
-        if kills is not None and listeners is not None and self._listeners.get(cgroup) is listeners:
+        if self._listeners.get(cgroup) is not listeners:
+            self._fresh.set()
+        elif kills is not None and listeners is not None:
             self._told[cgroup] = kills
             for outlived in tuple(listeners):
                 outlived(kills)

@@ -84,6 +84,21 @@ async def test_a_later_end_is_not_blamed_on_it(
             assert (status.cause, box.oom_kills) == (cause, 1 + (by == "out of memory"))
 
 
+async def test_one_right_after_another_is_seen_as_soon(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a limited container is an event, too. For a second after each one the next wasn't
+    looked at, and who was killed meanwhile was *out of memory*, as one of its children had been."""
+    monkeypatch.setattr("supervisor.cgroups._ooms._LATE_SECONDS", 600)
+    async with supervisor() as sup:
+        spec = bundle("sh", "-c", CHILDREN, memory_bytes=16 << 20)
+        for _ in range(3):
+            async with await sup.create("a", spec, stdin=PIPE, stdout=PIPE) as box:
+                await box.start()
+                await lose_a_child(box)
+                await until(lambda box=box: outlived(box) == 1, "it is seen to go on")
+
+
 async def test_what_was_outlived_before_an_adoption(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
