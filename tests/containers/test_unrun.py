@@ -47,6 +47,11 @@ CASES: list[tuple[str, type[GateFailed], int, str]] = [
     ("/p/orphan", ProgramNotFound, errno.ENOENT, "/no/interpreter"),
     ("orphan", ProgramNotFound, errno.ENOENT, "/no/interpreter"),
     ("/p/dynamic", ProgramNotFound, errno.ENOENT, "/no/loader"),
+    ("/dev/null", ProgramNotExecutable, errno.EACCES, "Permission denied"),
+    ("/dev/stdin", ProgramNotExecutable, errno.EACCES, "Permission denied"),
+    ("/dev/fd/1", ProgramNotExecutable, errno.EACCES, "Permission denied"),
+    ("/proc/thread-self/fd/2", ProgramNotExecutable, errno.EACCES, "Permission denied"),
+    ("/proc/self/fd/99", ProgramNotFound, errno.ENOENT, "No such file"),
 ]
 _OF_THE_KERNEL = ("/no/interpreter", "/no/loader")  # a gate doesn't see which one it missed
 
@@ -248,6 +253,25 @@ async def test_another_reason(supervisor: OpenSupervisor, make: Make) -> None:
         for program in ("true", "/p/script"):
             with pytest.raises(RuntimeFailed):
                 await sup.create("a", with_hook(make(program), "createRuntime", "false"))
+
+
+async def test_what_only_the_program_sees(supervisor: OpenSupervisor, make: Make) -> None:
+    """What leads through the program's own directory in /proc can't be looked at afterwards.
+
+    A plain file that such a path leads to was said not to be there.
+    """
+    async with supervisor() as sup, await sup.create("on", make("sleep", "600")) as on:
+        await on.start()
+        for path in ("/proc/self/root/p/plain", "/proc/1/root/p/plain", "/proc/self/environ"):
+            with pytest.raises(RuntimeFailed, match=r"[pP]ermission denied"):
+                await on.exec([path])
+            with pytest.raises(RuntimeFailed, match=r"[pP]ermission denied"):
+                await run_container(make(path), supervisor=sup)
+        path = "/proc/self/root/p/plain"
+        with pytest.raises(ProcessFailed) as caught:
+            await run_container(make(path, init=True), supervisor=sup)
+        assert caught.value.returncode == 126
+        assert (await on.run(["/proc/self/root/bin/true"])).returncode == 0
 
 
 async def test_an_access_control_list(
