@@ -31,7 +31,7 @@ from ._process import Process
 from ._status import Cause, ExitStatus
 from ._within import granted, nap, within
 from .cgroups import Steps
-from .oci import INIT_ARGS
+from .oci import behind_init
 from .state import check_flag, check_seconds
 from .stdio import PIPE, OutputStream, StdioArgument
 
@@ -403,18 +403,17 @@ def _but(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseEx
 
 def stubborn(process: Process, seconds: float, how: str) -> RuntimeWarning:
     """Return what to say of a program that didn't end when it was asked to, and was killed."""
-    behind_init = process.args[: len(INIT_ARGS)] == INIT_ARGS
-    program = process.args[len(INIT_ARGS) if behind_init else 0]
-    advice = "Another deliver_cancel may help"
-    if process.id == "init" and not behind_init:
-        advice = (
-            "As pid 1 it hears only what it has a handler for: a bundle with init=True helps, or "
-            "another deliver_cancel"
-        )
-    return RuntimeWarning(
-        f"the program {program!r} ({process.container}/{process.id}) ignored {how} for "
-        f"{seconds:g} seconds, and was killed. {advice}"
+    behind = behind_init(process.args)
+    message = (
+        f"the program {(behind or process.args)[0]!r} ({process.container}/{process.id}) ignored "
+        f"{how} for {seconds:g} seconds, and was killed"
     )
+    if not process.record.exec and behind is None:
+        message += (
+            ". As pid 1 it hears only what it has a handler for: a bundle with init=True helps, "
+            "or another deliver_cancel"
+        )
+    return RuntimeWarning(message)
 
 
 def warn(warning: RuntimeWarning | None) -> None:

@@ -16,6 +16,7 @@ from ._logs import Logs, Since
 from ._status import ExitStatus
 from ._task import ProcessTask
 from ._within import within
+from .oci import behind_init
 from .shim import resize_line, signal_line
 from .stdio import InputStream, LogIndex, TerminalSize, TerminalStream
 
@@ -79,7 +80,8 @@ class Process(ProcessTask):
 
     def __repr__(self) -> str:
         end = f"running, pid {self.pid}" if self.status is None else str(self._status)
-        return f"<supervisor.Process {self.container}/{self.id} {self.args[0]!r}: {end}>"
+        program = (behind_init(self.args) or self.args)[0]
+        return f"<supervisor.Process {self.container}/{self.id} {program!r}: {end}>"
 
     # ---- for users ----------------------------------------------------------------------
 

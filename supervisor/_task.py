@@ -30,7 +30,7 @@ from ._status import Cause, ExitStatus, Source
 from ._verdict import Remains
 from ._within import nap, within
 from .cgroups import Steps, T, finish
-from .oci import INIT_ARGS
+from .oci import behind_init
 from .shim import TOLD, Control, ExitFifo, Leash, Made, Shim, make_fifos
 from .state import (
     HIDDEN,
@@ -536,7 +536,7 @@ class ProcessTask:
         no descriptors, restored from a checkpoint, and in containers of an earlier version.
         """
         told = self.record.init_tells and status.source is Source.SHIM
-        behind = self.args[: len(INIT_ARGS)] == INIT_ARGS and not told
+        behind = behind_init(self.args) is not None and not told
         return behind and status.code == 128 + signal.SIGKILL
 
     def refused(self) -> int | None:

@@ -20,7 +20,7 @@ from ._hearing import Identity, program_of
 from ._process import Process
 from ._status import ExitStatus
 from ._within import nap, within
-from .oci import GATE_DESTINATION, INIT_ARGS, LiveTree, Obstacle, PlannedTree, obstacle
+from .oci import GATE_DESTINATION, LiveTree, Obstacle, PlannedTree, behind_init, obstacle
 from .state import lifted, process_object
 
 _LOOK_SECONDS: Final = 1.0
@@ -160,7 +160,7 @@ async def require_run(core: Core, process: Process, root: Root) -> None:
     status = None if await _has_begun(core, process) else await _quick_end(process)
     if status is not None and status.code:
         _raise(await _seen(core, root, process_object(process.record)), core)
-    elif process.args[: len(INIT_ARGS)] == INIT_ARGS and not (status and status.code == 0):
+    elif behind_init(process.args) is not None and not (status and status.code == 0):
         await _require_behind_init(core, process, root)
 
 

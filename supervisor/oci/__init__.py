@@ -52,7 +52,7 @@ from ._exec import exec_process, init_process
 from ._filter import for_runtime
 from ._gate import GATE_DESTINATION, FileContent, Gate, frame, gate_path, with_gate
 from ._ids import IdMap, UserNamespace, container_root_ids
-from ._init import INIT_ARGS, can_tell, is_ours, status_fd, telling
+from ._init import behind_init, can_tell, is_ours, status_fd, telling
 from ._layer import Layer, wants_layer
 from ._load import read_config
 from ._mounts import Mount, MountArgument
@@ -86,7 +86,6 @@ from ._users import (
 __all__ = [
     "CANDIDATES",
     "GATE_DESTINATION",
-    "INIT_ARGS",
     "Account",
     "Bundle",
     "Caller",
@@ -115,6 +114,7 @@ __all__ = [
     "ask_bundle",
     "ask_status",
     "attainable",
+    "behind_init",
     "call",
     "can_tell",
     "check_absolute",

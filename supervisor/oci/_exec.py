@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._arguments import check_absolute, check_args, check_env, check_total
-from ._init import INIT_ARGS
+from ._init import INIT_ARGS, behind_init
 
 
 def exec_process(
@@ -70,7 +70,7 @@ def init_process(
     Raises:
         InvalidValue: an argument can't work.
     """
-    if args is not None and tuple(process["args"][:2]) == INIT_ARGS:
+    if args is not None and behind_init(process["args"]) is not None:
         args = [*INIT_ARGS, *check_args(args)]
     return exec_process(process, args=args, env=env, cwd=cwd, user=user, terminal=terminal)
 

@@ -36,7 +36,7 @@ def is_ours(spec: Mapping[str, Any]) -> bool:
 
     One of another installation, or a caller's own, may not know what ours can be told.
     """
-    if tuple(spec["process"].get("args") or ())[:2] != INIT_ARGS:
+    if behind_init(spec["process"].get("args") or ()) is None:
         return False
     sources = [
         mount.get("source")
@@ -47,6 +47,11 @@ def is_ours(spec: Mapping[str, Any]) -> bool:
         return sources[-1:] == [find_binary("supervisor-init")]
     except ShimNotFound:
         return False
+
+
+def behind_init(args: Sequence[str]) -> Sequence[str] | None:
+    """Return the program and its arguments behind our init; None if that isn't in front."""
+    return args[len(INIT_ARGS) :] if tuple(args[: len(INIT_ARGS)]) == INIT_ARGS else None
 
 
 def can_tell(spec: Mapping[str, Any], runtime: str, *, gated: bool) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import attrs
 
-from ._init import INIT_ARGS
+from ._init import behind_init
 from ._tree import Tree, Unknown
 
 _HEAD_BYTES: Final = 256  # the kernel's BINPRM_BUF_SIZE
@@ -70,9 +70,7 @@ def obstacle(tree: Tree, process: Mapping[str, Any], *, mapped: bool) -> Obstacl
     Raises:
         OSError: the machine can't look just now.
     """
-    args = list(process["args"])
-    if tuple(args[:2]) == INIT_ARGS:
-        args = args[2:]
+    args = behind_init(process["args"]) or process["args"]
     cwd = process.get("cwd") or "/"
     looker = _Looker(tree, process, None if mapped else _Caller.of(process))
     try:

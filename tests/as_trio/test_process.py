@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -30,9 +31,10 @@ def _gone(process: Process) -> None:
 
 
 async def test_args_and_pid(programs: Opened, kind: str) -> None:
-    """`args` is what was run; `pid` is on the host."""
+    """`args` is what was run, our own init in front included; `pid` is on the host."""
+    before = ("/dev/init", "--") if kind == "behind an init" else ()
     async with programs() as run, run.open(SLEEP) as process:
-        assert list(process.args)[-len(SLEEP) :] == SLEEP
+        assert process.args == (*before, *SLEEP)
         assert process.pid is not None and status_of(process.pid)["Pid"] == str(process.pid)
 
 
@@ -102,11 +104,12 @@ async def test_returncode_updates_itself(programs: Opened) -> None:
     """It needs no turn of the loop, and no `wait`."""
     async with programs() as run, run.open(SLEEP) as process:
         assert process.returncode is process.poll() is None
-        assert "pid" in repr(process)
+        assert f"'sleep': running, pid {process.pid}>" in repr(process)
         process.kill()
         _gone(process)
         assert process.returncode == process.poll() == -signal.SIGKILL
-        assert "SIGKILL" in repr(process)
+        name = f"{process.container}/{process.id}"
+        assert repr(process) == f"<supervisor.Process {name} 'sleep': killed by SIGKILL>"
 
 
 async def test_those_who_wait_are_woken(programs: Opened) -> None:
@@ -175,6 +178,20 @@ async def test_a_signal_after_the_end(programs: Opened) -> None:
         _gone(process)
         with pytest.raises(ProcessEnded):
             process.terminate()
+
+
+async def test_killed_when_its_output_has_ended(programs: Opened, kind: str) -> None:
+    """That is its end: SIGKILL changes nothing. Behind an init it may hit that first."""
+    async with programs() as run:
+        for _ in range(5):
+            async with run.open(["cat"], stdin=PIPE, stdout=PIPE) as process:
+                assert process.stdin is not None and process.stdout is not None
+                await process.stdin.aclose()
+                assert await process.stdout.receive_some() == b""
+                with contextlib.suppress(ProcessEnded):
+                    process.kill()
+                ends = (0, -signal.SIGKILL) if kind == "behind an init" else (0,)
+                assert (await process.wait()).returncode in ends
 
 
 async def test_sigchld_ignored(programs: Opened) -> None:

@@ -9,11 +9,21 @@ import subprocess
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from unittest.mock import ANY
 
 import pytest
 import trio
 
-from supervisor import DEVNULL, PIPE, STDOUT, InvalidValue, Process, ProcessFailed
+from supervisor import (
+    DEVNULL,
+    PIPE,
+    STDOUT,
+    InvalidValue,
+    Process,
+    ProcessFailed,
+    RuntimeFailed,
+    ShimError,
+)
 from tests.as_trio.conftest import Programs
 
 Opened = Callable[[], AbstractAsyncContextManager[Programs]]
@@ -84,9 +94,11 @@ async def test_captured_and_sent_elsewhere(programs: Opened, name: str) -> None:
     async with programs() as run:
         with pytest.raises(InvalidValue, match=name):
             await run.run(["true"], **{f"capture_{name}": True, name: DEVNULL})
+        done = await run.run(["echo", "x"], capture_stdout=True, stdout=None, stderr=None)
+        assert done.stdout == b"x\n"  # None is the default
 
 
-async def test_check(programs: Opened) -> None:
+async def test_check(programs: Opened, kind: str) -> None:
     """By default a failure raises, and the error is a `subprocess.CalledProcessError` too."""
     script = ["sh", "-c", "echo out; echo err >&2; exit 3"]
     async with programs() as run:
@@ -95,9 +107,11 @@ async def test_check(programs: Opened) -> None:
         error = caught.value
         assert isinstance(error, ProcessFailed)
         assert (error.returncode, error.stdout, error.stderr) == (3, None, b"err\n")
-        assert list(error.cmd)[-3:] == script and error.output is None
+        before = ("/dev/init", "--") if kind == "behind an init" else ()
+        assert error.cmd == (*before, *script) and error.output is None
         done = await run.run(script, capture_stdout=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", None)
+        assert done.args == error.cmd
 
 
 async def test_started(programs: Opened) -> None:
@@ -136,8 +150,10 @@ async def test_cancelled(programs: Opened) -> None:
     assert process.returncode == 0
 
 
-async def test_cancelled_and_deaf(programs: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some seconds later it is killed, and that is warned of."""
+async def test_cancelled_and_deaf(
+    programs: Opened, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some seconds later it is killed, and that is warned of, with what helps an init."""
     monkeypatch.setattr("supervisor._end.STOP_GRACE_SECONDS", 0.2)
     monkeypatch.setattr("supervisor._collect.GRACE_SECONDS", 0.2)
 
@@ -148,8 +164,29 @@ async def test_cancelled_and_deaf(programs: Opened, monkeypatch: pytest.MonkeyPa
             nursery.cancel_scope.cancel()
         return process
 
-    with pytest.warns(RuntimeWarning, match="ignored SIGTERM"):
+    with pytest.warns(RuntimeWarning, match="the program 'sh' .* ignored SIGTERM") as warned:
         process = await cancelled()
+    assert process.returncode == -signal.SIGKILL
+    assert ("init=True" in str(warned[0].message)) == (kind == "init")
+
+
+async def test_cancelled_and_not_to_be_asked(
+    programs: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed at once if it can't be asked, and the reason comes out; Trio warns of it."""
+    send_signal = Process.send_signal
+
+    def broken(self: Process, number: int) -> None:
+        if number == signal.SIGTERM:
+            raise ShimError("whoops")
+        send_signal(self, number)
+
+    monkeypatch.setattr(Process, "send_signal", broken)
+    with pytest.RaisesGroup(pytest.RaisesExc(ShimError, match="whoops"), flatten_subgroups=True):
+        async with programs() as run, trio.open_nursery() as nursery:
+            process = await nursery.start(partial(run.run, TRAPPED, stdout=PIPE))
+            await _said(process)
+            nursery.cancel_scope.cancel()
     assert process.returncode == -signal.SIGKILL
 
 
@@ -217,6 +254,28 @@ async def test_no_such_program(programs: Opened) -> None:
             await run.run(["/no/such/program"])
         with pytest.raises(PermissionError):
             await run.run(["/etc"])
+
+
+async def test_descriptors(programs: Opened) -> None:
+    """No process leaves one; the first container opens what its supervisor keeps for all."""
+    async with programs() as run:
+        await run.run(["true"], capture_stdout=True)
+        before = set(os.listdir("/proc/self/fd"))
+        await run.run(["cat"], stdin=b"x", capture_stdout=True)
+        with pytest.raises(ProcessFailed):
+            await run.run(["false"])
+        with pytest.raises(PermissionError):
+            await run.run(["/dev/fd/0"])
+        assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_path_through_its_own_proc(programs: Opened, kind: str) -> None:
+    """What only the program itself could look at isn't explained, and still refused."""
+    async with programs() as run:
+        error = ProcessFailed if kind == "behind an init" else RuntimeFailed
+        with pytest.raises(error, match=r"[pP]ermission denied") as caught:
+            await run.run(["/proc/self/root/etc/passwd"], capture_stderr=True)
+        assert caught.value.returncode == (126 if kind == "behind an init" else ANY)
 
 
 async def test_directory_and_variables(programs: Opened) -> None:
