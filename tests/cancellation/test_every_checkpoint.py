@@ -11,6 +11,7 @@ import trio
 
 from supervisor import Deadlines, State
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.failures.helpers import left
 from tests.support.runtimes import fake
 
 pytestmark = [pytest.mark.runtimes("runc", "crun", "fake"), pytest.mark.timeout(300)]
@@ -69,13 +70,6 @@ async def for_every_checkpoint(
     assert least <= cancelled < TOO_MANY - 1  # it has checkpoints, and an end
 
 
-def leftovers(root: Path) -> list[str]:
-    """Return what there is in a root besides the runtimes' own (empty) directory."""
-    runtime = root / ".runtime"
-    left = [path.name for path in root.iterdir() if path != runtime]
-    return left + [path.name for path in runtime.glob("*") if runtime.exists()]
-
-
 async def test_create(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
     """A create that is cancelled anywhere leaves no directory, no runtime state, no entry."""
     spec = bundle("sleep", "600")
@@ -85,7 +79,7 @@ async def test_create(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
             cancelled = await cancelled_after(steps, lambda: sup.create("a", spec))
             if cancelled:
                 assert list(sup) == [] and not sup.broken
-                assert leftovers(root) == []
+                assert left(root) == []
             return cancelled
 
         await for_every_checkpoint(attempt)
@@ -175,7 +169,7 @@ async def test_delete(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
             assert box.state in (State.RUNNING, State.DELETED)
             if box.state is State.RUNNING:
                 await box.delete(force=True)
-            assert list(sup) == [] and leftovers(root) == []
+            assert list(sup) == [] and left(root) == []
             return cancelled
 
         await some_checkpoints(attempt)
@@ -206,4 +200,4 @@ async def test_cleanup_deadline(
     hang.unlink()
     async with supervisor(root, runtime=stuck) as sup:
         assert list(sup) == [] and not sup.broken
-        assert leftovers(root) == []
+        assert left(root) == []

@@ -60,8 +60,8 @@ def left(root: Path) -> list[str]:
     if not root.exists():
         return []
     runtimes = root / ".runtime"
-    known = [f".runtime/{name}" for name in os.listdir(runtimes)] if runtimes.exists() else []
-    return known + [name for name in os.listdir(root) if name != ".runtime"]
+    ids = [f".runtime/{name}" for name in known(runtimes)] if runtimes.exists() else []
+    return ids + [name for name in os.listdir(root) if name != ".runtime"]
 
 
 def cgroups_of(parent: str) -> list[str]:

@@ -18,7 +18,7 @@ import attrs
 import pytest
 
 from tests.conftest import MakeBundle
-from tests.failures.helpers import cgroups_of, end, living
+from tests.failures.helpers import cgroups_of, end, left, living
 from tests.reliability.forker import PATIENCE_SECONDS, Forker, Program
 from tests.reliability.plays import OPERATIONS
 from tests.support import leaks
@@ -114,22 +114,13 @@ class Scene:
             *cgroups_of(self.told["cgroup_parent"]),
             *_mounts(self.workdir),
             *(str(path) for path in self.workdir.glob("trio-supervisor-*")),
-            *_containers(self.workdir / "root"),
+            *left(self.workdir / "root"),
         ]
 
 
 def _mounts(below: Path) -> list[str]:
     with open("/proc/self/mountinfo") as file:
         return [line for line in file if f" {below}/" in line]
-
-
-def _containers(root: Path) -> list[str]:
-    """Return what is in a durable root besides the runtime's own, empty directory."""
-    found = []
-    for path in (root, root / ".runtime"):
-        if path.exists():
-            found += [str(path / name) for name in os.listdir(path) if name != ".runtime"]
-    return found
 
 
 @pytest.fixture(scope="module")
