@@ -67,8 +67,13 @@ def secrets_below(
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    """Return what changes with each file that comes or goes, or is mounted there."""
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    """Return what changes with each file that comes or goes, or is mounted there.
+
+    Two changes within one tick of the clock may have one time: so its size, which a tmpfs has grow
+    with each entry.
+    """
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return status.st_dev, status.st_ino, *times, status.st_size, status.st_nlink
 
 
 def _look(path: str, *, identity: tuple[int, ...] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
