@@ -555,7 +555,8 @@ class ProcessTask:
         if self._process.ended():
             return True
         now = look_at(self._process.pid)
-        return now is not None and now.exiting  # else it is hidden: see `look_at`
+        # Hidden (see `look_at`), or reaped since the first look.
+        return self._process.ended() if now is None else now.exiting
 
     def _look_at_init(self) -> None:
         self._falls_with_init = self._init is not None and is_pid_1(self._init.pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,9 +22,31 @@ from supervisor._patrol import Patrol
 from supervisor._pidfd import PidFd
 from supervisor._verdict import Remains
 from supervisor.shim import ExitFifo, send_line
-from supervisor.state import ProcessLayout
+from supervisor.state import ProcessLayout, look_at
+from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import reap, state_of, until
 from tests.failures.test_descriptors import only
+from tests.support.leaks import wait_for
+
+
+@pytest.mark.runtimes("runc", "crun")
+async def test_one_that_is_reaped_between_two_looks(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for one that runs on: that a program couldn't be run was then never said."""
+
+    def after_its_end(pid: int) -> object:
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "its shim has reaped it")
+        return look_at(pid)
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        assert not box.init.ending()
+        with monkeypatch.context() as patch:
+            patch.setattr("supervisor._task.look_at", after_its_end)
+            assert box.init.ending()
+
 
 # ---- the shim's fifos ------------------------------------------------------------------------
 
