@@ -20,6 +20,18 @@ def program_of(pid: int) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
+def is_copy(pid: int, path: str) -> bool:
+    """Whether a process runs the program at a path, or a copy of it, as far as its size tells.
+
+    Runtimes, and we, run a copy in memory, or an overlay of the file: what is another file each
+    time, but as large.
+    """
+    try:
+        return os.stat(f"/proc/{pid}/exe").st_size == os.stat(path).st_size
+    except OSError:
+        return False
+
+
 def hears(pid: int, number: int, *, gate: Identity | None) -> bool:
     """Whether a process would act on a signal sent now.
 

@@ -16,7 +16,7 @@ import trio
 
 from ._core import Core
 from ._errors import RuntimeFailed, not_run
-from ._hearing import Identity, program_of
+from ._hearing import is_copy
 from ._process import Process
 from ._status import ExitStatus
 from ._within import nap, within
@@ -177,25 +177,13 @@ async def _has_begun(core: Core, process: Process) -> bool:
     """Whether it runs the user's program; mostly it does by now. False if it has ended."""
     if not process.record.exec:
         return await process.has_begun(_BEGIN_SECONDS)
-    runtime = _runtimes(core)
+    runtime = core.record.runtime
     with within(_BEGIN_SECONDS):
         while process.watched():
-            if process.pid is None or program_of(process.pid) not in runtime:
+            if process.pid is None or not is_copy(process.pid, runtime):
                 return not process.ending()
             await nap(_POLL_SECONDS)
     return False
-
-
-def _runtimes(core: Core) -> list[Identity]:
-    """Return the identities of the runtime's program, which makes a process and then becomes it."""
-    path = core.record.runtime
-    found = []
-    for place in (core.host.programs.open(path), path):
-        with contextlib.suppress(OSError):
-            if place is not None:
-                status = os.stat(place)
-                found.append((status.st_dev, status.st_ino))
-    return found
 
 
 async def _quick_end(process: Process) -> ExitStatus | None:

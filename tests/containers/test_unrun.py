@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import struct
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from supervisor import (
     _unrun,
     run_container,
 )
+from supervisor._hearing import is_copy
 from supervisor.oci import LiveTree
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until, with_hook
@@ -117,6 +119,19 @@ def check(error: GateFailed, case: tuple[str, type[GateFailed], int, str]) -> No
     assert (error.errno, error.strerror, error.filename) == (number, os.strerror(number), name)
     assert (error.what, error.name) == ("program", name)
     assert said in str(error) and error.container is not None and error.container in str(error)
+
+
+def test_a_runtime_runs_a_copy_of_itself(workdir: Path) -> None:
+    """An overlay of its file, or one in memory: an exec that was still the runtime was taken for
+    its program, and that this couldn't be run was never said."""
+    original, copy = "/bin/busybox", workdir / "sleep"
+    shutil.copy(original, copy)
+    with subprocess.Popen([copy, "60"]) as process:
+        try:
+            assert is_copy(process.pid, original)
+            assert not is_copy(process.pid, __file__) and not is_copy(process.pid, "/no/such")
+        finally:
+            process.kill()
 
 
 async def test_create_and_exec(
