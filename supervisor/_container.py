@@ -362,10 +362,10 @@ class Container:
     ) -> Stopped:
         """Ask its init to end, wait, and kill it if it doesn't. May be repeated.
 
-        A program that runs as pid 1 gets only the signals that it has a handler for: ``sleep``
-        ignores SIGTERM there, and is killed after ``grace``, unless its bundle has
-        ``init=True``. One that has no handler yet is asked, once, as soon as it has it. What is
-        left in its cgroup when it has ended is killed, also where it has no pid namespace.
+        A program that runs as pid 1 gets only the signals that it has a handler for, or fetches
+        (sigwait, signalfd): ``sleep`` ignores SIGTERM there, and is killed after ``grace``, unless
+        its bundle has ``init=True``. One that isn't prepared yet is asked, once, when it is. What
+        is left in its cgroup when it has ended is killed, also where it has no pid namespace.
 
         While it is asked, everybody's ``state`` of it is *stopping*. Should its caller be killed,
         the next open finishes this stop.

@@ -2,11 +2,18 @@
 
 A pid 1 gets only signals that it handles (man 7 pid_namespaces); one that is sent too early, to
 a program that is about to install its handler, is lost for good.
+
+One that it blocks waits for it, and is dropped when it is let in and there is no handler then. Some
+block signals for good, and fetch them: from a signalfd, or by sigwait, which unblocks them for as
+long as it waits. Others do for a moment, whenever they start a program (posix_spawn, vfork).
 """
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
+from collections.abc import Iterator
 
 Identity = tuple[int, int]
 
@@ -32,8 +39,10 @@ def is_copy(pid: int, path: str) -> bool:
         return False
 
 
-def hears(pid: int, number: int, *, gate: Identity | None) -> bool:
+def hears(pid: int, number: int, *, gate: Identity | None) -> bool | None:
     """Whether a process would act on a signal sent now.
+
+    None if it blocks it: who does so for good fetches it, perhaps; who does for a moment, doesn't.
 
     Args:
         pid: the process.
@@ -47,10 +56,44 @@ def hears(pid: int, number: int, *, gate: Identity | None) -> bool:
         status = _status_of(pid)
         if not _is_first(status):
             return True
-        prepared = int(status["SigCgt"], 16) | int(status["SigBlk"], 16)
+        if waiting:
+            return False
+        if _has(status["SigCgt"], number) or _waits(_read_each(pid, "wchan")):
+            return True
+        if not _has(status["SigBlk"], number):
+            return False
+        return _fetches(pid, number) or None
     except (OSError, KeyError, ValueError, IndexError):
         return True  # nothing speaks against it
-    return not waiting and bool(prepared >> (number - 1) & 1)
+
+
+def _has(mask: str, number: int) -> bool:
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def _waits(places: Iterator[str]) -> bool:
+    """Whether one of these is where the kernel has somebody wait for signals.
+
+    For which ones can't be seen: they are taken for all that it doesn't handle.
+    """
+    return any("sigtimedwait" in place for place in places)
+
+
+def _fetches(pid: int, number: int) -> bool:
+    """Whether a thread waits for signals, or a descriptor tells of this one."""
+    return _waits(_read_each(pid, "task/*/wchan")) or any(
+        line.startswith("sigmask:") and _has(line.split()[1], number)
+        for told in _read_each(pid, "fdinfo/*")
+        for line in told.splitlines()
+    )
+
+
+def _read_each(pid: int, pattern: str) -> Iterator[str]:
+    """Yield what files of a process say; those that may not be read are left out."""
+    for path in glob.iglob(f"/proc/{pid}/{pattern}"):
+        with contextlib.suppress(OSError):
+            with open(path, encoding="utf-8", errors="replace") as file:
+                yield file.read()
 
 
 def is_pid_1(pid: int | None) -> bool:

@@ -23,6 +23,7 @@ from .stdio import InputStream, LogIndex, TerminalSize, TerminalStream
 GATE_SECONDS: Final = 0.5  # from the runtime's start to the program; who looks on may mistake it
 _LEAST_POLL_SECONDS: Final = 0.002
 _MOST_POLL_SECONDS: Final = 0.05
+_BLOCKED_LOOKS: Final = 7  # in a row; at least 0.1 seconds: no start of a program takes that long
 
 
 def check_signal(number: object, name: str, *, container: str, least: int = 1) -> None:
@@ -194,9 +195,12 @@ class Process(ProcessTask):
         """Return when a signal would be heard, or it has ended."""
         gate_until = min(self._gate_until, time.monotonic() + GATE_SECONDS)
         pause = _LEAST_POLL_SECONDS
+        blocked = 0
         while self._status is None and self.pid is not None:
             gate = self._gate if time.monotonic() < gate_until else None
-            if hears(self.pid, number, gate=gate):
+            heard = hears(self.pid, number, gate=gate)
+            blocked = blocked + 1 if heard is None else 0
+            if heard or blocked == _BLOCKED_LOOKS:
                 return
             with within(pause, still=False):  # how long, the grace says
                 await self._ended.wait()

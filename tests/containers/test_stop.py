@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import trio
 
 from supervisor import PIPE, Bundle, Container, InvalidValue, State, run_container
+from supervisor._hearing import hears
 from supervisor.state import Asked, read_asked, write_asked
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
@@ -24,6 +27,50 @@ SLOW = "sleep 1; trap 'exit 7' TERM; while :; do sleep 0.05; done"
 """It has its handler a second after its start, as any larger program."""
 
 DEAF = "trap '' TERM; while :; do sleep 0.05; done"
+
+FETCHES = """
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+static sigset_t wanted;
+static void *fetch(void *nothing) {
+    int number;
+    while (sigwait(&wanted, &number) != 0 || number != SIGTERM) {}
+    exit(7);
+}
+int main(int argc, char **argv) {
+    pthread_t thread;
+    struct signalfd_siginfo info;
+    struct timespec soon = {0, 0};
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &wanted, NULL);
+    if (argc < 2) return 2;
+    if (strcmp(argv[1], "sigwait") == 0) fetch(NULL);
+    if (strcmp(argv[1], "signalfd") == 0)
+        return read(signalfd(-1, &wanted, 0), &info, sizeof info) > 0 ? 7 : 2;
+    if (strcmp(argv[1], "thread") == 0 && pthread_create(&thread, NULL, fetch, NULL) == 0)
+        for (;;) pause();
+    while (sigtimedwait(&wanted, NULL, &soon) != SIGTERM) usleep(1000);
+    return 7;
+}
+"""
+"""``fetches HOW``: it has no handler for SIGTERM, and exits with 7 when it gets it."""
+
+
+@pytest.fixture(scope="module")
+def fetches(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The program, in the root filesystem."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    source = tmp_path_factory.mktemp("fetches") / "fetches.c"
+    source.write_text(FETCHES)
+    command = [compiler, "-w", "-static", "-pthread", "-o", rootfs / "bin/fetches", source]
+    subprocess.run(command, check=True)
 
 
 def _now_ns() -> int:
@@ -47,6 +94,38 @@ async def test_a_handler_that_comes_late(
         async with supervisor(root) as sup, sup["a"] as box:
             stopped = await box.stop(grace=20)
             assert (stopped.status.code, stopped.escalated) == (7, False)
+
+
+@pytest.mark.runtimes("runc", "crun")
+@pytest.mark.usefixtures("fetches")
+@pytest.mark.parametrize("how", ["sigwait", "signalfd", "thread", "polls"])
+async def test_one_that_fetches_its_signals(
+    supervisor: OpenSupervisor, bundle: MakeBundle, how: str
+) -> None:
+    """Who waited by sigwait, as tini does, was never asked, and was killed when its time was over:
+    it blocks its signals, but not while it waits."""
+    async with supervisor() as sup, await sup.create("a", bundle("fetches", how)) as box:
+        await box.start()
+        stopped = await box.stop(grace=20)
+        assert (stopped.status.code, stopped.escalated) == (7, False)
+
+
+@pytest.mark.runtimes("runc", "crun")
+@pytest.mark.usefixtures("fetches")
+@pytest.mark.parametrize(
+    ("how", "wanted"), [("sigwait", True), ("signalfd", True), ("thread", True), ("polls", None)]
+)
+async def test_who_fetches_its_signals_is_known(
+    supervisor: OpenSupervisor, bundle: MakeBundle, how: str, wanted: bool | None
+) -> None:
+    """Who can be seen to needn't be watched for a while; but nothing else of a blocked signal says
+    that somebody will ever fetch it."""
+    async with supervisor() as sup, await sup.create("a", bundle("fetches", how)) as box:
+        await box.start()
+        pid = box.init.pid
+        assert pid is not None
+        await until(lambda: hears(pid, signal.SIGTERM, gate=None) is wanted, "it waits")
+        assert hears(pid, signal.SIGUSR1, gate=None) is (how == "sigwait")  # for what, isn't seen
 
 
 async def test_everybody_sees_it(
@@ -208,8 +287,8 @@ async def test_without_a_pid_namespace(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, who: str, already: bool
 ) -> None:
     """Its other processes ran on when `stop` had returned, until it was deleted."""
-    script = (
-        "setsid sleep 60 & setsid sleep 60 & trap 'exit 3' TERM USR1; while :; do sleep 0.05; done"
+    script = (  # its handler first: when its children are there it has that
+        "trap 'exit 3' TERM USR1; setsid sleep 60 & setsid sleep 60 & while :; do sleep 0.05; done"
     )
     made = bundle("sh", "-c", script)
     config = Path(made.path, "config.json")

@@ -391,6 +391,28 @@ async def test_stop_asks_when_it_is_heard(
             assert asked == len(answers)
 
 
+@pytest.mark.parametrize("answers", [[*[None] * 6, False, True], [None] * 7, [None, True]])
+async def test_stop_asks_who_blocks_it_after_a_while(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[bool | None],
+) -> None:
+    """A program is started with all signals blocked: who had no handler yet was asked just then,
+    dropped the signal a moment later, and was killed when its time was over."""
+    left = iter(answers)
+    monkeypatch.setattr("supervisor._process.hears", lambda *_, **__: next(left))
+    script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"
+    async with supervisor() as sup:
+        async with await sup.create("a", bundle("sh", "-c", script), stdout=PIPE) as a:
+            await a.start()
+            assert a.stdout is not None
+            assert await a.stdout.receive_some() == b"ready\n"
+            stopped = await a.stop(grace=20)
+            assert (stopped.escalated, stopped.status.code) == (False, 7)
+            assert list(left) == []
+
+
 @pytest.mark.runtimes("runc", "crun")
 async def test_a_zombie_of_a_stopped_shim_is_no_stranger(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
