@@ -11,11 +11,15 @@ long as it waits. Others do for a moment, whenever they start a program (posix_s
 from __future__ import annotations
 
 import contextlib
-import glob
+import itertools
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterable
+from typing import Final
 
 Identity = tuple[int, int]
+
+_LOOKED_AT: Final = 64
 
 
 def program_of(pid: int) -> Identity | None:
@@ -50,6 +54,8 @@ def hears(pid: int, number: int, *, gate: Identity | None) -> bool | None:
         gate: the runtime's program that it ran at first, waiting to be started: while it
             still does, the user's program isn't there yet. None if that isn't known.
     """
+    if number in (signal.SIGKILL, signal.SIGSTOP):  # from outside of its namespace, they get there
+        return True
     # The gate first: a status read before the exec would tell the runtime's handlers.
     waiting = gate is not None and program_of(pid) == gate
     try:
@@ -58,7 +64,7 @@ def hears(pid: int, number: int, *, gate: Identity | None) -> bool | None:
             return True
         if waiting:
             return False
-        if _has(status["SigCgt"], number) or _waits(_read_each(pid, "wchan")):
+        if _has(status["SigCgt"], number) or _waits([_read(f"/proc/{pid}/wchan")]):
             return True
         if not _has(status["SigBlk"], number):
             return False
@@ -71,7 +77,7 @@ def _has(mask: str, number: int) -> bool:
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 
-def _waits(places: Iterator[str]) -> bool:
+def _waits(places: Iterable[str]) -> bool:
     """Whether one of these is where the kernel has somebody wait for signals.
 
     For which ones can't be seen: they are taken for all that it doesn't handle.
@@ -80,20 +86,40 @@ def _waits(places: Iterator[str]) -> bool:
 
 
 def _fetches(pid: int, number: int) -> bool:
-    """Whether a thread waits for signals, or a descriptor tells of this one."""
-    return _waits(_read_each(pid, "task/*/wchan")) or any(
+    """Whether a thread waits for signals, or a descriptor tells of this one.
+
+    Of each the first ones are looked at: who has more may have any number, and is asked as
+    somebody who merely blocks it.
+    """
+    if _waits(_read(f"{thread}/wchan") for thread in _some(f"/proc/{pid}/task")):
+        return True
+    return any(
         line.startswith("sigmask:") and _has(line.split()[1], number)
-        for told in _read_each(pid, "fdinfo/*")
-        for line in told.splitlines()
+        for name in map(os.path.basename, filter(_is_signalfd, _some(f"/proc/{pid}/fd")))
+        for line in _read(f"/proc/{pid}/fdinfo/{name}").splitlines()
     )
 
 
-def _read_each(pid: int, pattern: str) -> Iterator[str]:
-    """Yield what files of a process say; those that may not be read are left out."""
-    for path in glob.iglob(f"/proc/{pid}/{pattern}"):
-        with contextlib.suppress(OSError):
-            with open(path, encoding="utf-8", errors="replace") as file:
-                yield file.read()
+def _is_signalfd(path: str) -> bool:
+    """Of another kind's fdinfo there may be any amount: an epoll's lists all that it watches."""
+    try:
+        return os.readlink(path) == "anon_inode:[signalfd]"
+    except OSError:
+        return False
+
+
+def _some(directory: str) -> list[str]:
+    """Return the first paths in a directory; none if it may not be read."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        return [entry.path for entry in itertools.islice(entries, _LOOKED_AT)]
+    return []
+
+
+def _read(path: str) -> str:
+    """Return what a small file says; nothing if it may not be read."""
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+    return ""
 
 
 def is_pid_1(pid: int | None) -> bool:

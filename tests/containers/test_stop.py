@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trio
 
-from supervisor import PIPE, Bundle, Container, InvalidValue, State, run_container
+from supervisor import PIPE, Bundle, Container, InvalidValue, State, _hearing, run_container
 from supervisor._hearing import hears
 from supervisor.state import Asked, read_asked, write_asked
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -225,6 +225,25 @@ async def test_no_wish(supervisor: OpenSupervisor, bundle: MakeBundle, bad: Any)
             await sup.create("a", bundle("true"), **bad)
     with pytest.raises(InvalidValue, match=name):
         Bundle.from_host(["true"], **bad)
+
+
+async def test_asked_with_sigkill(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """No program has a handler for it: all of the grace was waited for one."""
+    async with supervisor() as sup:
+        async with await sup.create("a", bundle("sleep", "60"), stop_signal="KILL") as box:
+            await box.start()
+            with trio.fail_after(5):
+                stopped = await box.stop(3600)
+            assert (stopped.status.signal, stopped.escalated) == (signal.SIGKILL, False)
+
+
+def test_a_look_at_many_descriptors() -> None:
+    """Of a program that has very many, some are looked at: that is done in Trio's thread."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.callback(os.close, os.eventfd(0))
+        assert len(_hearing._some("/proc/self/fd")) < 100
+        assert _hearing._some("/proc/self/no such directory") == []
 
 
 @pytest.mark.parametrize("sent", [False, True])

@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -360,9 +359,7 @@ def _in_threads(told: dict[str, Any]) -> dict[str, Any]:
         SharedPool(bundle, size=1, runtime=runtime) as pool,
     ):
         box = thread.run_sync(thread.supervisor.create, "box", sleeping)
-        with warnings.catch_warnings():  # newer Pythons warn of what is tried here
-            warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)
-            pid = os.fork()
+        pid = os.fork()
         if pid == 0:
             for ask in (lambda: thread.run_sync(box.start), lambda: pool.run_sync(["true"])):
                 try:
