@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -92,14 +93,13 @@ static int code_of(int status) {
 
 /*
  * What a program may expect to start with, whatever the runtime was started with. For ourselves
- * as well: while SIGCHLD is ignored, the kernel reaps our children and tells us nothing.
+ * as well: while SIGCHLD is ignored, the kernel reaps our children and tells us nothing. By system
+ * call, since C libraries refuse those that they keep for themselves.
  */
 static void restore_dispositions(void) {
-    struct sigaction fallback;
-    memset(&fallback, 0, sizeof fallback);
-    fallback.sa_handler = SIG_DFL;
+    static const unsigned long fallback[8]; /* the kernel's sigaction: SIG_DFL, no flags, no mask */
     for (int number = 1; number <= LAST_SIGNAL; number++) {
-        (void)sigaction(number, &fallback, NULL); /* refused where there is nothing to restore */
+        (void)syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
     }
 }
 
