@@ -23,7 +23,7 @@ from ._process import Process
 from ._status import ExitStatus
 from ._within import within
 from ._witness import Change
-from .oci import GroupArgument, GroupsArgument, UserArgument, check_account
+from .oci import GroupArgument, GroupsArgument, SignalArgument, UserArgument, check_account
 from .state import check_flag, check_kind, check_path
 from .stdio import StdioArgument, TerminalArgument, TerminalStream
 
@@ -358,7 +358,7 @@ class Container:
         self,
         grace: float | None = None,
         *,
-        ask_with: signal.Signals | int | Own = OWN,
+        ask_with: SignalArgument | Own = OWN,
     ) -> Stopped:
         """Ask its init to end, wait, and kill it if it doesn't. May be repeated.
 
@@ -372,7 +372,8 @@ class Container:
 
         Args:
             grace: how many seconds it is given; by default its own, ``stop_grace``.
-            ask_with: the signal that asks it, a number; by default its own, ``stop_signal``.
+            ask_with: the signal that asks it, by number or name; by default its own,
+                ``stop_signal``.
 
         Returns:
             How it ended, and whether it had to be killed, by whomever; not of one that had ended.

@@ -29,12 +29,11 @@ from ._host import shielded
 from ._lifecycle import Event, State
 from ._logs import log_tail
 from ._points import Point
-from ._process import check_signal
 from ._status import ExitStatus
 from ._within import granted, nap, within
 from ._witness import hear, waiting, witness
 from .cgroups import Steps, finish
-from .oci import is_grace
+from .oci import SignalArgument, check_stop_signal, is_grace
 from .state import MAX_NS, Asked, Intent, write_asked
 
 STOP_GRACE_SECONDS = 10.0
@@ -77,15 +76,16 @@ def own_grace(core: Core) -> float:
     return math.inf if grace_ns >= MAX_NS else grace_ns / 1e9
 
 
-async def stop(core: Core, grace: float | None, ask_with: int | Own) -> Stopped:
+async def stop(core: Core, grace: float | None, ask_with: SignalArgument | Own) -> Stopped:
     """Ask, wait, kill; see `Container.stop`."""
     seconds = own_grace(core) if grace is None else grace
-    number = own_signal(core) if ask_with is OWN else ask_with
+    number = own_signal(core)
+    if ask_with is not OWN:
+        number = check_stop_signal(ask_with, "ask_with", container=core.record.id)
     if not is_grace(seconds):
         raise InvalidValue(
             f"the grace must be 0 seconds or more, not {grace!r:.100}", container=core.record.id
         )
-    check_signal(number, "ask_with", container=core.record.id)
     with core.operating():
         return await _stop(core, seconds, number)
 

@@ -70,7 +70,7 @@ from ._said import reason_in
 from ._sealed import SealedPrograms
 from ._seccomp import SeccompArgument
 from ._spec import derive_spec
-from ._stop import SignalArgument, StopWish, check_stop, is_grace, stop_of
+from ._stop import SignalArgument, StopWish, check_stop, check_stop_signal, is_grace, stop_of
 from ._submounts import MountTable
 from ._tree import LiveTree, PlannedTree
 from ._userns import UserNamespaceArgument, check_user, namespace_of, of_block, wish_of
@@ -124,6 +124,7 @@ __all__ = [
     "check_env",
     "check_privileges",
     "check_stop",
+    "check_stop_signal",
     "check_user",
     "checkpoint_options",
     "container_root_ids",

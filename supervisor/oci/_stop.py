@@ -64,14 +64,25 @@ def check_stop(stop_signal: SignalArgument | None, stop_grace: float | None) -> 
     Raises:
         InvalidValue: no such signal, or no number of seconds.
     """
-    number = None if stop_signal is None else signal_number(stop_signal)
-    if stop_signal is not None and number is None:
-        raise InvalidValue(
-            f"stop_signal must be a signal's number or name, 'SIGTERM' say, not {stop_signal!r}"
-        )
+    number = None if stop_signal is None else check_stop_signal(stop_signal, "stop_signal")
     if stop_grace is not None and not is_grace(stop_grace):
         raise InvalidValue(f"stop_grace must be 0 seconds or more, not {stop_grace!r}")
     return StopWish(number, None if stop_grace is None else float(stop_grace))
+
+
+def check_stop_signal(told: SignalArgument, name: str, *, container: str | None = None) -> int:
+    """Return the number of a signal.
+
+    Raises:
+        InvalidValue: it is none; the argument's ``name`` is named.
+    """
+    number = signal_number(told)
+    if number is None:
+        raise InvalidValue(
+            f"{name} must be a signal's number or name, 'SIGTERM' say, not {told!r:.100}",
+            container=container,
+        )
+    return number
 
 
 def stop_of(spec: Mapping[str, Any]) -> StopWish:

@@ -118,6 +118,8 @@ def _groups(groups: GroupsArgument) -> tuple[int | str, ...] | None:
 def _umask(umask: int | None) -> int | None:
     if umask is None or (umask == -1 and not isinstance(umask, bool)):  # Trio's word for unchanged
         return None
+    if isinstance(umask, int) and not 0 <= umask <= _MAX_UMASK:
+        raise InvalidValue(f"umask must be from 0 to {_MAX_UMASK:#o}, not {umask:#o}")
     return check_int(umask, "umask", least=0, most=_MAX_UMASK)
 
 

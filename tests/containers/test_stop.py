@@ -271,7 +271,7 @@ async def test_what_is_on_disk(supervisor: OpenSupervisor, bundle: MakeBundle, r
         await box.start()
         before = _now_ns()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: box.stop(50, ask_with=signal.SIGUSR1))
+            nursery.start_soon(lambda: box.stop(50, ask_with="USR1"))
             await until(lambda: read_asked(path), "it is on record")
             asked = read_asked(path)
             assert asked is not None

@@ -373,6 +373,24 @@ async def test_deliver_cancel_that_does_nothing(
         assert list(sup) == ["a"]
 
 
+@pytest.mark.runtimes("fake")
+async def test_deliver_cancel_has_the_containers_own_time(
+    supervisor: OpenSupervisor, choice: Choice
+) -> None:
+    """It replaces the signal, and not the grace: ten seconds it was, whatever was asked."""
+    made = Bundle.from_host(["sleep", "60"], stop_grace=0.2)
+
+    async def deliver(box: Container) -> None:
+        await trio.sleep_forever()
+
+    with trio.fail_after(8):
+        async with supervisor() as sup:
+            with pytest.warns(RuntimeWarning, match=r"ignored deliver_cancel for 0\.2 s"):
+                await cancelled_once_it_runs(
+                    run_container, made, supervisor=sup, deliver_cancel=deliver
+                )
+
+
 @pytest.mark.parametrize("inside", [True, False])
 async def test_deliver_cancel_with_a_nursery(
     supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
