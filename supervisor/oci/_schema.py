@@ -85,7 +85,8 @@ MOUNT: Check = record(
 
 _HOOK = array(
     record(
-        {"path": absolute, "args": _TEXTS, "env": _ENVIRONMENT, "timeout": _INT64},
+        # The specification asks for an absolute one; runc and crun take what their cwd makes of it.
+        {"path": word, "args": _TEXTS, "env": _ENVIRONMENT, "timeout": _INT64},
         required=("path",),
     )
 )

@@ -74,6 +74,22 @@ async def test_as_by_itself(
     assert all(bare[kind] == (str(place), str(place), kind) for kind in OUTSIDE)
 
 
+async def test_a_path_in_the_bundle(
+    supervisor: OpenSupervisor, rootfs: Path, workdir: Path, choice: Choice
+) -> None:
+    """A bare runtime runs it from where the hook is; here it was refused as not absolute."""
+    place = workdir / "bundle"
+    make(rootfs, place)
+    config = place / "config.json"
+    spec = json.loads(config.read_text())
+    hooks = {kind: [{"path": "./tell.sh", "args": ["tell", kind]}] for kind in OUTSIDE}
+    config.write_text(json.dumps({**spec, "hooks": hooks}))
+    async with supervisor() as sup:
+        await run_container(Bundle.load(place), supervisor=sup)
+    for kind in OUTSIDE:
+        assert found(place, kind) == (str(place), str(place), "")
+
+
 @pytest.mark.parametrize("options", [{"writable": "overlay"}, {"userns": "auto"}])
 async def test_from_a_directory_of_ours(
     supervisor: OpenSupervisor, rootfs: Path, workdir: Path, options: dict[str, str]

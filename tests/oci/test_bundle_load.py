@@ -219,8 +219,8 @@ def test_any_bytes_are_refused(bundle: Path, data: bytes) -> None:
         (("linux", "gidMappings", 0, "size"), 0, "doesn't map gid 0"),
         (
             ("hooks", "poststop", 0, "path"),
-            "x",
-            "hooks.poststop[0].path: must be an absolute",
+            "",
+            "hooks.poststop[0].path: must not be empty",
         ),
         (("annotations", "org.example"), 5, "annotations.org.example: must be text"),
     ],
