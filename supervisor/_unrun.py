@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import trio
 
 from ._core import Core
-from ._errors import RuntimeFailed, not_run
+from ._errors import GateFailed, RuntimeFailed, not_run
 from ._hearing import is_copy
 from ._process import Process
 from ._status import ExitStatus
@@ -157,6 +157,15 @@ async def require_run(core: Core, process: Process, root: Root) -> None:
     """
     if process.args == (GATE_DESTINATION,) or root.closed:
         return  # our own, which tells by itself; or nobody can look
+    try:
+        await _require_run(core, process, root)
+    except GateFailed:
+        raise
+    except OSError:  # no descriptor is left to look with: it runs, and isn't explained
+        return
+
+
+async def _require_run(core: Core, process: Process, root: Root) -> None:
     status = None if await _has_begun(core, process) else await _quick_end(process)
     if status is not None and status.code:
         _raise(await _seen(core, root, process_object(process.record)), core)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import sys
@@ -21,11 +22,13 @@ from supervisor import (
     Deadlines,
     ExitStatus,
     InfrastructureError,
+    Process,
     Source,
     State,
     TooManyFiles,
     open_supervisor,
 )
+from supervisor._errors import scarcity
 from supervisor._temporary import _kind
 from supervisor.cgroups._hierarchies import _is_root
 from supervisor.oci._privileges import may_raise_limits
@@ -207,6 +210,23 @@ async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) 
 
         assert await _at_every_limit(attempt) > 4
         assert (a.state, a.status) == (State.RUNNING, None)
+
+
+async def test_exec_that_cannot_be_looked_at(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs, so it is returned. With six descriptors left TooManyFiles was raised instead, the
+    program ran all the same, and the process stayed."""
+
+    def ending(process: Process) -> bool:
+        raise scarcity(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        with monkeypatch.context() as scarce:
+            scarce.setattr(Process, "ending", ending)
+            job = await a.exec(["sh", "-c", "exit 9"], id="job")
+        assert (await job.wait()).code == 9
 
 
 async def test_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
