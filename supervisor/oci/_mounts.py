@@ -140,6 +140,7 @@ def system_mounts(*, tty_group: bool, own_sysfs: bool, cgroup: bool) -> list[dic
                 "options": [*quiet, "relatime", "ro", *_all_of_it()],
             }
         )
+        mounts.extend(_once_more(quiet))
     return mounts
 
 
@@ -158,8 +159,30 @@ def _all_of_it() -> list[str]:
     memory of the kernel's. (As a ``readonlyPaths`` it would be bound with hierarchies that are
     writable again.)
     """
-    version_1 = not os.path.exists("/sys/fs/cgroup/cgroup.controllers")
-    return ["rro"] if version_1 and kernel_version(os.uname().release) >= _MOUNT_SETATTR else []
+    known = kernel_version(os.uname().release) >= _MOUNT_SETATTR
+    return ["rro"] if known and not _is_version_2() else []
+
+
+def _is_version_2() -> bool:
+    return os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+
+
+def _once_more(quiet: list[str]) -> list[dict[str, Any]]:
+    """Return a mount that has that tmpfs remounted: runc has no ``rro`` for cgroups.
+
+    Up to 1.1 its directory was nobody's to write to, of 1.3 it is root's. A runtime that doesn't
+    know ``remount`` mounts an empty one.
+    """
+    if _is_version_2():
+        return []
+    return [
+        {
+            "destination": "/sys/fs/cgroup",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["remount", *quiet, "ro", "mode=755"],
+        }
+    ]
 
 
 def _sysfs(*, own: bool) -> dict[str, Any]:
