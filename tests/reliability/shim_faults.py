@@ -94,6 +94,7 @@ OTHER_NAMES = {
     "newfstatat": "fstat",
     "openat": "open",
     "ppoll": "poll",
+    "pwritev2": "pwrite64",
     "renameat": "rename",
     "renameat2": "rename",
     "unlinkat": "unlink",

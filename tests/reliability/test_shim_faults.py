@@ -87,7 +87,9 @@ def test_the_page_has_each_system_call(tools: Tools, tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
 def test_an_end_that_cannot_be_written(tools: Tools, tmp_path: Path, error: str) -> None:
     """Where the end can't be written at all, the shim's log holds it."""
-    fault = Fault("pwrite64", error, 2, onwards=True)
+    calls = count_calls(tools, tmp_path, ["plain"])["plain"]
+    [call] = [call for call in calls if common_name(call) == "pwrite64"]
+    fault = Fault(call, error, 2, onwards=True)
     player = Player(tools, tmp_path / "process", "plain", fault)
     told = player.play()
     assert (told.outcome, told.wrong) == ("goes on", [])

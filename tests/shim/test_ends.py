@@ -101,7 +101,7 @@ def test_the_end_is_recorded_before_it_can_be_noticed(rig: Rig) -> None:
     if strace is None:
         pytest.skip("strace is not installed")
     trace = rig / "trace"
-    calls = "trace=pwrite64,wait4,waitid,close,openat,open"
+    calls = "trace=pwrite64,pwritev2,wait4,waitid,close,openat,open"
     words = [rig.programs.shim, "--directory", str(rig.path), "--", *runtime("/bin/true")]
     rig.launch_words([strace, "-o", str(trace), "-e", calls, *words])
     pid = rig.made()
@@ -109,7 +109,7 @@ def test_the_end_is_recorded_before_it_can_be_noticed(rig: Rig) -> None:
     assert rig.wait_gone() == 0
     lines = trace.read_text().splitlines()
     exit_fd = next(re.findall(r"= (\d+)$", line)[0] for line in lines if '"exit"' in line)
-    recorded = next(i for i, line in enumerate(lines) if "pwrite64" in line and '"0 0 ' in line)
+    recorded = next(i for i, line in enumerate(lines) if "pwrite" in line and '"0 0 ' in line)
     waits = [i for i, line in enumerate(lines) if f"waitid(P_PID, {pid}," in line]
     reaped = next(i for i in waits if "WNOWAIT" not in lines[i])  # one that looks whose child it is
     told = next(i for i, line in enumerate(lines) if line.startswith(f"close({exit_fd})"))
