@@ -21,7 +21,7 @@ needs_root = pytest.mark.skipif(
 )
 """For tests of what an ordinary user's containers can't have. All others run rootless too."""
 
-RUNSC_ARGS = ("--network=none", "--ignore-cgroups=true", "--platform=ptrace")
+RUNSC_ARGS = ("--network=none", "--ignore-cgroups=true")
 
 
 @attrs.frozen
