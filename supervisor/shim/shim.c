@@ -48,6 +48,9 @@ static struct {
     int null;             /* of a null device that a container may have, or -1 */
     int end[3];           /* the container's own stdin, stdout and stderr, until it has them */
     int holder[3];        /* the other sides of those that are fifos */
+    int left[3];          /* those fifos whose other sides we don't hold (any more), as O_PATH */
+    int64_t visit_at_ms;  /* when to be that side for a moment, and how much later again */
+    int visit_ms;
     int leash_pipe;       /* breaks when the supervisor lets go */
     int leash_pidfd;      /* the supervisor itself */
     int signal_fd;        /* all signals that we act on */
@@ -68,6 +71,7 @@ static struct {
           .null = -1,
           .end = {-1, -1, -1},
           .holder = {-1, -1, -1},
+          .left = {-1, -1, -1},
           .program = -1,
           .umask = -1,
           .given = -1,
@@ -265,6 +269,17 @@ static int open_stream_fifo(int stream, const char *path) {
     return end;
 }
 
+/* Somebody in the container may open that fifo again, when there is nobody at its other side: so we
+ * keep the place. It may have no name any more. */
+static void let_go(int stream) {
+    char path[32];
+    if (shim.holder[stream] < 0) return;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", shim.holder[stream]);
+    if (shim.left[stream] < 0) shim.left[stream] = open(path, O_PATH | O_CLOEXEC);
+    close_quietly(&shim.holder[stream]);
+    shim.visit_at_ms = shim.visit_ms = 0;
+}
+
 /* The container has a fifo here too, which it can open again by /dev/stdout whoever its root is. */
 static int open_logged(int stream, const char *path) {
     int end = open_stream_fifo(stream, path);
@@ -280,6 +295,7 @@ static int open_copied(int stream) {
     static const char *const names[] = {"stdin", "stdout", "stderr"};
     char path[32];
     int end = open_stream_fifo(stream, names[stream]), ours = shim.holder[stream];
+    if (stream == STDIN_FILENO) shim.left[stream] = open(names[stream], O_PATH | O_CLOEXEC);
     int theirs = fcntl(shim.theirs[stream], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
     fchmod(end, stream == STDIN_FILENO ? 0400 : 0200);
     if (theirs < 0) fail(errno, "stdio", "descriptor %d", shim.theirs[stream]);
@@ -338,7 +354,7 @@ static void read_signals(void) {
 /* Of a fifo whose other end is a program: who writes to it hears that, as from any pipe. */
 static bool let_go_of_output(int stream) {
     if (stream != STDOUT_FILENO && stream != STDERR_FILENO) return false;
-    close_quietly(&shim.holder[stream]);
+    let_go(stream);
     return true;
 }
 
@@ -355,7 +371,7 @@ static void obey(void) {
     if ((size_t)length != shim.line_length || strcmp(same, shim.line) != 0) verb = -1;
     bool bare = first == 0 && second == 0;
     if (verb == 0 && bare) {
-        if (!terminal_hang_up()) close_quietly(&shim.holder[STDIN_FILENO]);
+        if (!terminal_hang_up()) let_go(STDIN_FILENO);
     } else if (verb == 1 && in_range(first) && in_range(second) && terminal_resize(first, second)) {
         return;
     } else if (verb == 2 && first > 0 && first <= LAST_SIGNAL && second == 0) {
@@ -613,10 +629,34 @@ static bool is_kept(void) {
     return log_active() || copy_written() || (terminal_active() && terminal_has_client());
 }
 
+/* Who opens a fifo waits for its other side, unlike with a pipe: after the end of its input a program
+ * would open /dev/stdin for ever, and /dev/stdout where nobody reads. Nothing tells us of one that
+ * waits, so we are the other side for a moment, now and then: it goes on, and finds that nobody is
+ * there. Returns how many ms there are until the next time, or -1. */
+static int visit(void) {
+    char path[32];
+    int64_t now_ms = monotonic_ms();
+    bool due = now_ms >= shim.visit_at_ms, any = false;
+    for (int i = 0; i < 3; i++) {
+        if (shim.left[i] < 0) continue;
+        any = true;
+        snprintf(path, sizeof path, "/proc/self/fd/%d", shim.left[i]);
+        int side = i == STDIN_FILENO ? O_WRONLY : O_RDONLY;
+        int fd = due ? open(path, side | O_NONBLOCK | O_CLOEXEC) : -1;
+        close_quietly(&fd);
+    }
+    if (!any) return -1;
+    if (due) {
+        shim.visit_ms = shim.visit_ms < LOOK_AGAIN_MS / 2 ? 2 * shim.visit_ms + 1 : LOOK_AGAIN_MS;
+        shim.visit_at_ms = now_ms + shim.visit_ms;
+    }
+    return (int)(shim.visit_at_ms - now_ms);
+}
+
 static void watch_process(void) {
     int patience = reap(); /* it may have ended before its pid was known, its SIGCHLD long read */
     while (shim.process > 0) {
-        wait_for_events(-1, patience);
+        wait_for_events(-1, sooner(patience, visit()));
         patience = reap();
     }
     catch_up();

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
@@ -49,6 +50,27 @@ async def test_input_and_output(programs: Opened) -> None:
         assert (done.stdout, done.stderr) == (b"", None)
         done = await run.run(script, stdin=b"x", capture_stdout=True, stderr=STDOUT)
         assert (done.stdout, done.stderr) == (b"xerr\n", None)
+
+
+async def test_opened_anew(programs: Opened, tmp_path: Path) -> None:
+    """A stream may be opened by its name, also when its other side has gone; as a pipe.
+
+    A fifo has nobody wait for that: a program that opened /dev/stdin after the end of what it was
+    fed with waited for ever, as often as not.
+    """
+    late = ["sh", "-c", "sleep 0.3; cat /dev/stdin"]
+    (tmp_path / "in").write_bytes(b"hello")
+    with trio.fail_after(30):
+        async with programs() as run:
+            for given in (b"hello", tmp_path / "in"):
+                done = await run.run(late, stdin=given, capture_stdout=True)
+                assert done.stdout == b"hello"
+            anew = "read line; exec 3>/dev/stdout; while echo x >&3; do :; done; exit 7"
+            async with run.open(["sh", "-c", anew], stdin=PIPE, stdout=PIPE) as process:
+                assert process.stdin is not None and process.stdout is not None
+                await process.stdout.aclose()
+                await process.stdin.send_all(b"\n")
+                assert (await process.wait()).returncode in (7, -signal.SIGPIPE)
 
 
 async def test_a_program_that_closes_its_input(programs: Opened) -> None:

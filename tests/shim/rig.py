@@ -262,7 +262,7 @@ class Rig:
     def wait_idle(self) -> None:
         """Return when the shim has read all control lines and waits for something else."""
         fd = self.open("control", os.O_RDWR | os.O_NONBLOCK)
-        wait_for(lambda: not readable(fd) and self.idle(), "an idle shim")
+        wait_for(lambda: not readable(fd) and self.waiting(), "an idle shim")
         self.drop(fd)
 
     # ---- the end ------------------------------------------------------------------------
