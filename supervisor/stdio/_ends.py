@@ -126,3 +126,15 @@ async def _wait_unread(writer: Descriptor) -> None:
     with within(_OBEYED_SECONDS):
         while not poll.poll(0):
             await nap(_POLL_SECONDS)
+
+
+def octets(data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+    """Return the same, as what is counted in bytes.
+
+    A view of other items, or with gaps, would be sent in part only, or not at all.
+    """
+    if not isinstance(data, memoryview) or (
+        data.format == "B" and data.ndim == 1 and data.contiguous
+    ):
+        return data
+    return data.cast("B") if data.c_contiguous else data.tobytes()

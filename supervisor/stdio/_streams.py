@@ -19,7 +19,7 @@ from .._interrupts import protected
 from .._witness import hear
 from ..shim import CLOSE_STDIN, Control, close_output_line
 from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children, lifted
-from ._ends import End, Keeping, Owning
+from ._ends import End, Keeping, Owning, octets
 
 logger: Final = logging.getLogger("supervisor")
 
@@ -385,7 +385,7 @@ class InputStream(trio.abc.SendStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; BrokenResourceError once the process has closed its end."""
         try:
-            await self._usable().send_all(data)
+            await self._usable().send_all(octets(data))
         except trio.ClosedResourceError:
             self._opener.require(self._container)
             raise
@@ -398,7 +398,7 @@ class InputStream(trio.abc.SendStream):
         """
         fd = self._usable().fileno()
         try:
-            return os.write(fd, data)
+            return os.write(fd, octets(data))
         except BlockingIOError:
             return 0
         except BrokenPipeError as error:

@@ -17,6 +17,7 @@ from .._interrupts import protected
 from .._within import within
 from ..state import Blank, ProcessLayout, lifted
 from ._console import unix_socket
+from ._ends import octets
 
 _CHUNK_BYTES = 64 * 1024
 _HEADER_BYTES = 64
@@ -60,7 +61,7 @@ class TerminalStream(trio.abc.HalfCloseableStream):
         """Type ``data``; BrokenResourceError once the process has ended."""
         self._opener.require()
         with within(math.inf):
-            await self._stream.send_all(data)
+            await self._stream.send_all(octets(data))
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return when some of it may be sent at once."""

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+from array import array
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -71,6 +72,15 @@ async def test_opened_anew(programs: Opened, tmp_path: Path) -> None:
                 await process.stdout.aclose()
                 await process.stdin.send_all(b"\n")
                 assert (await process.wait()).returncode in (7, -signal.SIGPIPE)
+
+
+async def test_views(programs: Opened) -> None:
+    """What it is fed with may be a view of other things than bytes: it was sent in part only."""
+    numbers = memoryview(array("I", range(100_000)))
+    async with programs() as run:
+        for view in (numbers, memoryview(b"abcdef")[::2], memoryview(b"abcd").cast("B", (2, 2))):
+            done = await run.run(["cat"], stdin=view, capture_stdout=True)
+            assert done.stdout == view.tobytes()
 
 
 async def test_a_program_that_closes_its_input(programs: Opened) -> None:
