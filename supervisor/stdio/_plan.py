@@ -146,6 +146,8 @@ def plan(
     if size is not None and any(value is not None for value in asked.values()):
         raise InvalidValue("a terminal is stdin, stdout and stderr: they must be None")
     first, second, third = (_spec(name, asked[name], own[name]) for name in NAMES)
+    if third == second and third.startswith(("fd:", "file:")):
+        third = "stdout"  # one stream, whose order is kept; two would be copied side by side
     return Stdio(
         specs=(first, second, third),
         directory=layout.path,

@@ -83,6 +83,17 @@ async def test_views(programs: Opened) -> None:
             assert done.stdout == view.tobytes()
 
 
+async def test_one_file_for_both(programs: Opened, tmp_path: Path) -> None:
+    """Output and errors that go to the same file keep their order, as one stream."""
+    script = ["sh", "-c", "for i in 1 2 3 4 5; do echo $i; echo e$i >&2; done"]
+    path = tmp_path / "both"
+    async with programs() as run:
+        with path.open("wb") as file:
+            await run.run(script, stdout=file, stderr=file)
+        await run.run(script, stdout=path, stderr=str(path))
+    assert path.read_text().split() == [f"{e}{i}" for i in range(1, 6) for e in ("", "e")] * 2
+
+
 async def test_a_program_that_closes_its_input(programs: Opened) -> None:
     """It is no error that nobody takes what there is more of."""
     async with programs() as run:
