@@ -97,6 +97,10 @@ class Completed:
         """As `Process.returncode`."""
         return self.status.returncode
 
+    def check_returncode(self) -> None:
+        """Raise ProcessFailed if the program did anything but exit with 0."""
+        checked(self, container=None)
+
 
 @attrs.frozen(kw_only=True)
 class Wishes:
@@ -243,7 +247,7 @@ async def winding_up(process: Process) -> AsyncIterator[None]:
         yield
 
 
-def checked(completed: Completed, *, container: str) -> Completed:
+def checked(completed: Completed, *, container: str | None) -> Completed:
     """Return it if the program exited with 0.
 
     Raises:

@@ -155,6 +155,9 @@ async def test_check(programs: Opened, kind: str) -> None:
         done = await run.run(script, capture_stdout=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (3, b"out\n", None)
         assert done.args == error.cmd
+        with pytest.raises(ProcessFailed) as caught:
+            done.check_returncode()
+        assert (caught.value.returncode, caught.value.stdout) == (3, b"out\n")
 
 
 async def test_started(programs: Opened) -> None:
