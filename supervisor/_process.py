@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from ._errors import ContainerNotFound, InvalidValue, ProcessEnded, SupervisorCl
 from ._hearing import hears
 from ._interrupts import protected
 from ._logs import Logs, Since
+from ._real import real_time
 from ._status import ExitStatus
 from ._task import ProcessTask
 from ._within import within
@@ -196,6 +198,8 @@ class Process(ProcessTask):
         gate_until = min(self._gate_until, time.monotonic() + GATE_SECONDS)
         pause = _LEAST_POLL_SECONDS
         blocked = 0
+        # A clock that jumps after a while without a turn of the loop shall come to that.
+        most = _MOST_POLL_SECONDS if real_time() is None else math.inf
         while self._status is None and self.pid is not None:
             gate = self._gate if time.monotonic() < gate_until else None
             heard = hears(self.pid, number, gate=gate)
@@ -204,7 +208,7 @@ class Process(ProcessTask):
                 return
             with within(pause, still=False):  # how long, the grace says
                 await self._ended.wait()
-            pause = min(2 * pause, _MOST_POLL_SECONDS)
+            pause = min(2 * pause, most)
 
     def terminate(self) -> None:
         """Send it SIGTERM; as `send_signal`."""

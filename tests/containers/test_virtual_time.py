@@ -26,7 +26,11 @@ from tests.conftest import MakeBundle, OpenSupervisor
 pytestmark = pytest.mark.runtimes("runc", "crun", "fake")
 
 ENDLESS = Deadlines(**{one.name: math.inf for one in attrs.fields(Deadlines)})
-CLOCKS = {"jumps": lambda: MockClock(autojump_threshold=0), "stands": MockClock}
+CLOCKS = {
+    "jumps": lambda: MockClock(autojump_threshold=0),
+    "jumps late": lambda: MockClock(autojump_threshold=0.1),
+    "stands": MockClock,
+}
 HOUR = 3600
 
 
@@ -83,6 +87,22 @@ def test_policy_has_the_clocks_time(supervisor: OpenSupervisor, bundle: MakeBund
             assert trio.current_time() - begun == pytest.approx(HOUR + 10)
 
     run("jumps", main)
+
+
+@pytest.mark.runtimes("runc", "crun")
+def test_a_clock_that_jumps_late(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A stop that waits for a handler looks for it in real time: the clock never came to jump."""
+    deaf = bundle("sleep", "600")
+
+    async def main() -> None:
+        async with supervisor() as sup, await sup.create("a", deaf) as box:
+            await box.start()
+            begun = trio.current_time()
+            stopped = await box.stop(grace=HOUR)
+            assert stopped.escalated
+            assert trio.current_time() - begun == pytest.approx(HOUR, abs=30)
+
+    run("jumps late", main)
 
 
 def test_it_doesnt_jump_while_something_is_under_way(
