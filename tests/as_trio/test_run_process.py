@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import ANY
 
 import pytest
@@ -23,6 +25,7 @@ from supervisor import (
     InvalidValue,
     Process,
     ProcessFailed,
+    ProgramNotFound,
     RuntimeFailed,
     ShimError,
 )
@@ -330,6 +333,49 @@ async def test_directory_and_variables(programs: Opened) -> None:
         script = ["sh", "-c", "pwd; echo $WORD"]
         done = await run.run(script, cwd="/proc", env={"WORD": "x"}, capture_stdout=True)
         assert done.stdout == b"/proc\nx\n"
+
+
+async def test_text_is_what_json_can_say(programs: Opened) -> None:
+    """`args` and `env` are text in UTF-8; a directory may be a path."""
+    async with programs() as run:
+        done = await run.run(["echo", "h\u00e9", ""], cwd=Path("/proc"), capture_stdout=True)
+        assert done.stdout == b"h\xc3\xa9 \n"
+        others: list[tuple[Any, Any]] = [
+            ([b"true"], None),
+            ([Path("/bin/true")], None),
+            (["echo", "\udcff"], None),
+            (["true"], {b"A": b"x"}),
+            (["true"], {"A": Path("/x")}),
+            (["true"], {"A": "\udcff"}),
+        ]
+        for args, env in others:
+            with pytest.raises(InvalidValue):
+                await run.run(args, env=env)
+
+
+async def test_a_directory_that_is_not_there(programs: Opened, kind: str) -> None:
+    """An exec finds that; an init's is made. A relative one is refused."""
+    async with programs() as run:
+        if kind == "exec":
+            with pytest.raises(FileNotFoundError) as caught:
+                await run.run(["pwd"], cwd="/no/such")
+            assert caught.value.filename == "/no/such"
+        else:
+            done = await run.run(["sh", "-c", "pwd"], cwd="/tmp/made", capture_stdout=True)
+            assert done.stdout == b"/tmp/made\n"
+        with pytest.raises(InvalidValue, match="cwd"):
+            await run.run(["true"], cwd="tmp")
+
+
+async def test_kinds_of_errors(programs: Opened) -> None:
+    """There are two, and `errno` is the system's."""
+    async with programs() as run:
+        with pytest.raises(ProgramNotFound) as caught:
+            await run.run(["/etc/passwd/x"])
+        assert caught.value.errno == errno.ENOTDIR
+        with pytest.raises(ProgramNotFound) as caught:
+            await run.run(["true"], cwd="/etc/passwd")
+        assert caught.value.errno == errno.ENOTDIR
 
 
 @pytest.mark.parametrize("word", ["encoding", "text", "universal_newlines", "errors", "bufsize"])
