@@ -28,6 +28,7 @@ from supervisor import (
     ProgramNotFound,
     RuntimeFailed,
     ShimError,
+    StreamFull,
 )
 from tests.as_trio.conftest import Programs
 
@@ -117,6 +118,15 @@ async def test_a_descriptor(programs: Opened) -> None:
         os.close(reading)
         if writing >= 0:
             os.close(writing)
+
+
+async def test_a_file_is_copied(programs: Opened) -> None:
+    """The program has a fifo; what its file doesn't take, we say."""
+    async with programs() as run, await trio.open_file("/dev/full", "wb", 0) as full:
+        done = await run.run(["sh", "-c", "[ -p /dev/stdin ]"], stdin=Path("/etc/passwd"))
+        assert done.returncode == 0
+        with pytest.raises(StreamFull):
+            await run.run(["echo", "hello"], stdout=full.fileno())
 
 
 async def test_text_is_refused(programs: Opened) -> None:
