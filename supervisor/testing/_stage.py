@@ -207,7 +207,8 @@ class Stage:
                 yield f"cgroup {path}"
         if self.runtime_root.exists():
             for name in set(os.listdir(self.runtime_root)) - boxes:
-                yield f"the runtime's {name}"
+                if not name.startswith("."):  # newer crun has a directory of its own there
+                    yield f"the runtime's {name}"
 
     def finish(self) -> None:
         """Remove what is ours when the play is over."""
