@@ -16,6 +16,8 @@ _LINE_LENGTH: Final = 1000
 _FATAL: Final = ("fatal", "panic")
 _WORSE: Final = ("error", *_FATAL)
 _PRINTED: Final = "printed"
+_MAX_FAILURES: Final = 8  # to read one; whoever logs a thousand braces mustn't keep us busy
+_DECODER: Final = json.JSONDecoder()
 
 # A line of logrus where a runtime logs before it knows where to: its message may be quoted.
 _TEXT: Final = re.compile(
@@ -60,7 +62,7 @@ def reason_of(text: bytes) -> str:
     place says.
     """
     entries = [
-        entry for line in text.decode(errors="replace").split("\n") for entry in _entry(line)
+        entry for piece in pieces_of(text.decode(errors="replace")) for entry in _entry(piece)
     ]
     fatal = next((said for level, said in entries if level in _FATAL), None)
     if fatal is not None:
@@ -69,6 +71,21 @@ def reason_of(text: bytes) -> str:
     if error is not None:
         return error
     return _ends(said for level, said in entries if level == _PRINTED)
+
+
+def pieces_of(text: str) -> Iterator[str]:
+    """Yield the lines of a log; what newer crun lays out over several lines is one piece."""
+    at = failures = 0
+    while at < len(text):
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        if text[at:end].strip() == "{" and failures < _MAX_FAILURES:
+            try:
+                _, end = _DECODER.raw_decode(text, text.index("{", at))
+            except (ValueError, RecursionError):
+                failures += 1
+        yield text[at:end]
+        at = end + 1 if text.startswith("\n", end) else end
 
 
 def _entry(line: str) -> Iterator[tuple[str, str]]:

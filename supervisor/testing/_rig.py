@@ -20,6 +20,7 @@ import trio
 from .._pidfd import PidFd
 from ..cgroups import Hierarchies
 from ..oci import Bundle, Caller, Runtime
+from ..oci._said import pieces_of
 from ..state import look_at, read_pid
 from ._processes import state_of
 from ._subreaper import subreaper
@@ -51,11 +52,11 @@ class Called:
         return f"{' '.join(self.words)}: exit {self.returncode}{said and f', {said!r}'}"
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return the entries of its log: the lines that are JSON objects."""
+        """Return the entries of its log: what is a JSON object."""
         found = []
-        for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else ():
+        for piece in pieces_of(self.log.read_text(encoding="utf-8") if self.log.exists() else ""):
             with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
+                found.append(json.loads(piece))
         return [entry for entry in found if isinstance(entry, dict)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ from supervisor import InvalidValue, Runtime, RuntimeNotFound
 from supervisor.oci import Caller, _runtime, checkpoint_options
 from supervisor.oci._call import verb
 from supervisor.oci._runtime import why_not
-from supervisor.oci._said import reason_in, reason_of
+from supervisor.oci._said import pieces_of, reason_in, reason_of
 from tests.support.runtimes import Choice
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
@@ -86,6 +87,21 @@ def test_every_option_exists(choice: Choice) -> None:
         for option in (word for word in command if word.startswith("--")):
             known = option in texts or (choice.name, name, option) in NOT_SHOWN
             assert known, f"{name} has no {option}"
+
+
+def test_entries_over_several_lines() -> None:
+    """crun with json-c (1.28) lays its entries out: the reason was "{ [...] }"."""
+    entries = [{"msg": msg, "level": level} for msg, level in (("no a", "error"), ("b", "debug"))]
+    text = "printed\n" + "".join(json.dumps(entry, indent=2) + "\n" for entry in entries)
+    assert reason_of(text.encode()) == "no a"
+    assert reason_of(text.rstrip().encode()) == "no a"
+    assert [piece.strip() for piece in pieces_of(text)] == [
+        "printed",
+        *(json.dumps(entry, indent=2) for entry in entries),
+    ]
+    assert list(pieces_of("{\n{\n\nx")) == ["{", "{", "", "x"]
+    braces = "{\n" * 100_000
+    assert "".join(f"{piece}\n" for piece in pieces_of(braces)) == braces
 
 
 def test_checkpoint_options() -> None:
