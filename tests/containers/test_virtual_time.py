@@ -34,16 +34,20 @@ CLOCKS = {
 HOUR = 3600
 
 
-def run(clock: str, main: Callable[[], Awaitable[object]]) -> None:
+def run(clock: str, cgroup_parent: str, main: Callable[[], Awaitable[object]]) -> None:
     """Run that with such a clock, in a run of its own, which leaves no zombie and nothing else."""
-    with leak_check(temporary=False):
+    with leak_check(temporary=False, cgroup_parent=cgroup_parent):
         trio.run(main, clock=CLOCKS[clock]())
 
 
 @pytest.mark.parametrize("deadlines", [Deadlines(), ENDLESS], ids=["usual", "endless"])
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_a_lifecycle(
-    supervisor: OpenSupervisor, bundle: MakeBundle, clock: str, deadlines: Deadlines
+    supervisor: OpenSupervisor,
+    cgroup_parent: str,
+    bundle: MakeBundle,
+    clock: str,
+    deadlines: Deadlines,
 ) -> None:
     """Each create failed after 0.03 seconds: it had made no process within 60. Each open left a
     zombie."""
@@ -66,11 +70,13 @@ def test_a_lifecycle(
             left = await sup.create("b", bundle("sleep", "600"))
             await left.start()
 
-    run(clock, main)
+    run(clock, cgroup_parent, main)
 
 
 @pytest.mark.runtimes("runc", "crun")
-def test_policy_has_the_clocks_time(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+def test_policy_has_the_clocks_time(
+    supervisor: OpenSupervisor, cgroup_parent: str, bundle: MakeBundle
+) -> None:
     """A grace, and a deadline of the user's, pass as the clock likes."""
     deaf = bundle("sh", "-c", "trap '' TERM; while :; do sleep 0.01; done")
 
@@ -86,11 +92,13 @@ def test_policy_has_the_clocks_time(supervisor: OpenSupervisor, bundle: MakeBund
                 await run_container(deaf, supervisor=sup, deadline=HOUR)
             assert trio.current_time() - begun == pytest.approx(HOUR + 10)
 
-    run("jumps", main)
+    run("jumps", cgroup_parent, main)
 
 
 @pytest.mark.runtimes("runc", "crun")
-def test_a_clock_that_jumps_late(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+def test_a_clock_that_jumps_late(
+    supervisor: OpenSupervisor, cgroup_parent: str, bundle: MakeBundle
+) -> None:
     """A stop that waits for a handler looks for it in real time: the clock never came to jump."""
     deaf = bundle("sleep", "600")
 
@@ -102,11 +110,11 @@ def test_a_clock_that_jumps_late(supervisor: OpenSupervisor, bundle: MakeBundle)
             assert stopped.escalated
             assert trio.current_time() - begun == pytest.approx(HOUR, abs=30)
 
-    run("jumps late", main)
+    run("jumps late", cgroup_parent, main)
 
 
 def test_it_doesnt_jump_while_something_is_under_way(
-    supervisor: OpenSupervisor, bundle: MakeBundle
+    supervisor: OpenSupervisor, cgroup_parent: str, bundle: MakeBundle
 ) -> None:
     """A pool that is being filled holds it; an idle container doesn't."""
     spec = bundle("sleep", "600")
@@ -128,4 +136,4 @@ def test_it_doesnt_jump_while_something_is_under_way(
             await box.delete(force=True)
             assert trio.current_time() == begun
 
-    run("jumps", main)
+    run("jumps", cgroup_parent, main)

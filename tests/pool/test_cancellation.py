@@ -107,6 +107,7 @@ async def test_a_storm_of_takers_with_time_outs(
         ContainerPool(bundle("true"), supervisor=sup, size=2) as pool,
     ):
         with trio.fail_after(SECONDS):
+            await pool.wait_full()  # a busy machine serves somebody, too
             async with trio.open_nursery() as nursery:
                 for _ in range(60):
                     nursery.start_soon(take, pool, rng.uniform(0.0, 0.6))

@@ -52,7 +52,10 @@ async def _supervise() -> None:
     """Supervise a container; exit with 0 if all is as it must be."""
     bundle = Bundle.from_host(["sh", "-c", "id -u; read line"])
     host = HostRuntime(python=PYTHON)
-    async with leak_check(temporary=False), open_supervisor(runtime=host.runtime) as sup:
+    async with (
+        leak_check(temporary=False, cgroup_parent=None),  # it has no cgroups
+        open_supervisor(runtime=host.runtime) as sup,
+    ):
         async with await sup.create("web", bundle, stdin=PIPE, stdout=PIPE) as box:
             await box.start()
             assert box.stdout is not None
