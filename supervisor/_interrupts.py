@@ -118,11 +118,11 @@ def opening(
 
 class _Protected(AbstractAsyncContextManager[T], Generic[T]):
     def __init__(self, context: AbstractAsyncContextManager[T]) -> None:
-        self._context = context
+        self._contexts = [context]
 
     @enable_ki_protection
     async def __aenter__(self) -> T:
-        return await self._context.__aenter__()
+        return await self._contexts[0].__aenter__()
 
     @enable_ki_protection
     async def __aexit__(
@@ -131,4 +131,5 @@ class _Protected(AbstractAsyncContextManager[T], Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._context.__aexit__(kind, error, traceback)
+        context = self._contexts.pop()  # so that it goes in here: its finalizers are protected, too
+        return await context.__aexit__(kind, error, traceback)

@@ -63,6 +63,7 @@ from ._text import (
     check_text,
     spoilt,
 )
+from ._weak import WeakSet
 
 __all__ = [
     "HIDDEN",
@@ -88,6 +89,7 @@ __all__ = [
     "RootLayout",
     "ShimLost",
     "Stat",
+    "WeakSet",
     "boot_id",
     "check_exec_id",
     "check_flag",

@@ -15,12 +15,13 @@ import fcntl
 import os
 import threading
 import warnings
-import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import trio
+
+from ._weak import WeakSet
 
 _LAST_STANDARD = 2
 
@@ -66,7 +67,7 @@ class Descriptor:
 
 # The one thing in this package that is global and changes: what a fork copies is the
 # whole process, so only the process can know what a child has to close.
-_OPEN: weakref.WeakSet[Descriptor] = weakref.WeakSet()
+_OPEN: WeakSet[Descriptor] = WeakSet()
 
 NO_FORK = threading.RLock()
 """While it is held no other thread forks, so that no child gets a descriptor between its
@@ -142,7 +143,7 @@ class Blank:
             close()
 
 
-_BLANK: weakref.WeakSet[Blank] = weakref.WeakSet()
+_BLANK: WeakSet[Blank] = WeakSet()
 
 
 def _blank_all() -> None:

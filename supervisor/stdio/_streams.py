@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import stat
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -18,7 +17,14 @@ from .._forks import Opener
 from .._interrupts import protected
 from .._witness import hear
 from ..shim import CLOSE_STDIN, Control, close_output_line
-from ..state import Descriptor, ProcessLayout, ProcessRecord, close_in_children, lifted
+from ..state import (
+    Descriptor,
+    ProcessLayout,
+    ProcessRecord,
+    WeakSet,
+    close_in_children,
+    lifted,
+)
 from ._ends import End, Keeping, Owning, octets
 
 logger: Final = logging.getLogger("supervisor")
@@ -451,4 +457,4 @@ class InputStream(trio.abc.SendStream):
 
 # Of one container, also of those of its processes that are done with: a stream belongs to whoever
 # has it in hand, so they are held weakly.
-Ends = weakref.WeakSet[InputStream | OutputStream]
+Ends = WeakSet[InputStream | OutputStream]

@@ -1,0 +1,42 @@
+"""Sets of what others keep."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+import pytest
+import trio
+
+from supervisor.state import WeakSet
+
+
+class Thing:
+    """What can be in one."""
+
+
+def test_an_interrupt_as_something_goes() -> None:
+    """It was printed by the interpreter, and lost: once in some 600 at random moments."""
+    things: WeakSet[Thing] = WeakSet()
+    went: list[str] = []
+
+    def interrupt(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "_remove" and not went:
+            went.append("going")
+            signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        thing = Thing()
+        things.add(thing)
+        sys.setprofile(interrupt)
+        try:
+            del thing
+        finally:
+            sys.setprofile(None)
+        went.append("gone")
+        await trio.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    assert went == ["going", "gone"] and not things
