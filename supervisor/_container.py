@@ -224,7 +224,7 @@ class Container:
             waits for, the last 64 are kept.
 
         Raises:
-            IllegalTransition: the container doesn't run.
+            IllegalTransition: the container doesn't run, or ended meanwhile.
             InvalidValue: an argument can't work; nothing was touched.
             ProgramNotFound, ProgramNotExecutable: there is no such program or ``cwd`` inside, or
                 it can't be run.

@@ -95,6 +95,8 @@ async def exec(
         try:
             process = await _launch(core, layout, record, ready, attach=attach)
         except RuntimeFailed as error:
+            if core.init.has_ended():
+                raise _ended_meanwhile(core) from error
             await raise_refused(error, core, process_object(record))
             raise
     await _require_run(core, process)
@@ -190,6 +192,16 @@ def _require_thawed(core: Core) -> None:
             event=Event.EXEC.value,
             container=core.record.id,
         )
+
+
+def _ended_meanwhile(core: Core) -> IllegalTransition:
+    """Return what to say of an exec in a container that ended under it; runtimes word it oddly."""
+    return IllegalTransition(
+        "cannot exec: it ended while the program was being started",
+        state=core.state.value,
+        event=Event.EXEC.value,
+        container=core.record.id,
+    )
 
 
 async def end_unreported(core: Core, layout: ProcessLayout) -> None:

@@ -18,6 +18,8 @@ from supervisor import (
     IllegalTransition,
     Process,
     ProcessEnded,
+    ProgramNotFound,
+    RuntimeFailed,
     State,
 )
 from supervisor.state import read_exit_status
@@ -207,3 +209,32 @@ async def test_somebody_elses_kill_is_an_escalation(
             assert set(told) == {True}
             assert not (await box.stop()).escalated  # it had ended
             await box.delete()
+
+
+@pytest.mark.parametrize("how", ["killed", "ends"])
+async def test_an_exec_in_one_that_ends(
+    supervisor: OpenSupervisor, bundle: MakeBundle, how: str
+) -> None:
+    """Runtimes word it in five ways, none of which says so: that was RuntimeFailed."""
+    went: list[str] = []
+
+    async def run(box: Container) -> None:
+        try:
+            await box.run(["true"], check=False)
+        except (IllegalTransition, ProgramNotFound, RuntimeFailed) as error:
+            went.append(type(error).__name__)
+            assert error.container == box.id
+
+    async with supervisor() as sup:
+        for number in range(15):
+            delay = number * 0.002
+            spec = bundle("sleep", "60") if how == "killed" else bundle("sh", "-c", "read line")
+            box = await sup.create(f"at-once-{number}", spec, stdin=PIPE)
+            async with box, trio.open_nursery() as nursery:
+                await box.start()
+                assert box.stdin is not None
+                nursery.start_soon(run, box)
+                await trio.sleep(delay)
+                await box.stdin.aclose() if how == "ends" else box.kill()
+            await box.stdin.aclose()
+    assert set(went) == {"IllegalTransition"}
