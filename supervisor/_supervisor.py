@@ -257,7 +257,7 @@ class Supervisor(Mapping[str, Container]):
                 options=None
                 if checkpoint_options is None
                 else check_kind(checkpoint_options, CheckpointOptions, "checkpoint_options"),
-                gate=gate,
+                gate=None if gate is None else check_kind(gate, Gate, "gate"),
                 privileges=check_privileges(
                     capabilities=capabilities,
                     rlimits=rlimits,
@@ -657,6 +657,8 @@ async def open_supervisor(
     check_flag(delete_unstarted, "delete_unstarted")
     if leash is not None:
         check_flag(leash, "leash")
+    if not callable(reach):
+        raise InvalidValue(f"reach must be a function, not {type(reach).__name__}")
     if root is None and leash is False:
         raise InvalidValue(
             "without a root all containers are on the leash: nobody could find them again"

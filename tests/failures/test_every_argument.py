@@ -110,7 +110,7 @@ def parameters(function: Callable[..., Any]) -> list[str]:
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     given = inspect.signature(function).parameters.values()
     names = [argument.name for argument in given if argument.kind not in variable]
-    return [name for name in names if name not in ("self", "task_status", "reach", "gate")]
+    return [name for name in names if name not in ("self", "task_status")]
 
 
 class Table:
