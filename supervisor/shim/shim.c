@@ -32,7 +32,7 @@
 #endif
 
 enum { STATUS_SIZE = 64, LINE_SIZE = 128 };
-enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, ATTEMPTS = 10, ATTEMPT_MS = 10 };
+enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, LATER_MS = 50, ATTEMPTS = 10, ATTEMPT_MS = 10 };
 enum { CATCH_UP_MS = 1000, FINISH_MS = 500, LOG_TURNS = 64 };
 
 /* The shim's whole state: there is one process, so there is one of these. */
@@ -270,14 +270,16 @@ static int open_stream_fifo(int stream, const char *path) {
 }
 
 /* Somebody in the container may open that fifo again, when there is nobody at its other side: so we
- * keep the place. It may have no name any more. */
+ * keep the place. It may have no name any more. Nobody waits there yet, since we were that side. And
+ * who writes to an output just now shall hear that nobody reads, and not meet us there. */
 static void let_go(int stream) {
     char path[32];
     if (shim.holder[stream] < 0) return;
     snprintf(path, sizeof path, "/proc/self/fd/%d", shim.holder[stream]);
     if (shim.left[stream] < 0) shim.left[stream] = open(path, O_PATH | O_CLOEXEC);
     close_quietly(&shim.holder[stream]);
-    shim.visit_at_ms = shim.visit_ms = 0;
+    shim.visit_ms = stream == STDIN_FILENO ? 1 : LATER_MS;
+    shim.visit_at_ms = monotonic_ms() + shim.visit_ms;
 }
 
 /* The container has a fifo here too, which it can open again by /dev/stdout whoever its root is. */

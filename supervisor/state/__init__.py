@@ -8,6 +8,7 @@ Layers, each importing only from those above it::
     _fields       the checks of a record's fields
     _models       ContainerRecord, ProcessRecord, Result
     _owner        whose a directory or file is
+    _weak         sets of what others keep
     _descriptors  descriptors that forked children close, and their numbers
     _files        files written whole or not at all
     _codec        dump, load
