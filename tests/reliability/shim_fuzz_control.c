@@ -19,7 +19,7 @@ int shim_main(int argc, char **argv);
 #undef main
 
 enum { STDIN_CLOSED, OUTPUT_CLOSED, RESIZED, SIGNALLED, RELEASED, TOLD, HUNG_UP, WARNED };
-enum { PROCESS = 4711, BATCH = 64, INPUT_MAX = BATCH * 1000 };
+enum { PROCESS = 4711, NO_SUCH_FD = 1000000, BATCH = 64, INPUT_MAX = BATCH * 1000 };
 
 struct effect {
     int what, first, second;
@@ -236,6 +236,7 @@ int main(int argc, char **argv) {
     if (pipe2(pipe_fds, O_NONBLOCK) < 0) return 2;
     shim.control_fd = pipe_fds[0];
     shim.process = PROCESS;
+    for (int i = 0; i < 3; i++) shim.holder[i] = NO_SUCH_FD + i;
     for (; lines < count; lines += BATCH) {
         bool one_by_one = below(2);
         has_terminal = below(2);

@@ -39,8 +39,10 @@ LINES = 1_000_000
 BYTES = 1_000_000
 HERE = Path(__file__).parent
 
-A_MATTER_OF_TIME = {"fstat", "ioctl", "poll", "read", "sendto", "wait4", "waitid"}
-"""Calls that a shim makes more often when it is woken more often."""
+A_MATTER_OF_TIME = {
+    *("close", "fcntl", "fstat", "ioctl", "open", "poll", "read", "sendto", "wait4", "waitid")
+}
+"""Calls that a shim makes more often when it is woken more often (musl: fcntl in each open)."""
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,8 @@ def left_open(rig: Rig) -> list[str]:
     assert "in use at exit: 0 bytes" in said
     found = re.findall(r"Open file descriptor (\d+):(.*)\n==\d+== +at \w+: (\w+)", said)
     names = [os.path.basename(name.strip()) or call for fd, name, call in found if int(fd) > 2]
+    # What was opened by another descriptor's number: a fifo whose other side the shim has left.
+    names = ["left" if name.isdigit() else name for name in names]
     return sorted(name.replace(f".{rig.pid}", "") for name in names)
 
 
@@ -160,7 +164,7 @@ def test_valgrind_with_fifos(rig: Rig, valgrind: list[str]) -> None:
     wait_for(rig.waiting, "a shim that holds the output")
     assert read_to_end(rig.open("stdout", os.O_RDONLY | os.O_NONBLOCK)) == b"words\n"
     assert rig.end() == (7, 0)
-    assert left_open(rig) == sorted([*ALWAYS, "inotify_init1", "stderr", "stdout"])
+    assert left_open(rig) == sorted([*ALWAYS, "inotify_init1", "left", "stderr", "stdout"])
 
 
 def test_valgrind_with_a_log(rig: Rig, valgrind: list[str]) -> None:

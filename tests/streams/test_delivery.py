@@ -65,6 +65,7 @@ class SlowReader:
         return self.got
 
 
+@pytest.mark.runtimes("crun")  # it is the shim that copies
 @pytest.mark.parametrize(("way", "kind"), [(way, "pipe") for way in WAYS] + [("run", "socket")])
 async def test_a_slow_reader_gets_it_all(
     supervisor: OpenSupervisor, bundle: MakeBundle, way: str, kind: str
@@ -140,6 +141,7 @@ async def test_what_nobody_takes_is_given_up_and_told(
     os.close(write_fd)
 
 
+@pytest.mark.runtimes("crun")
 async def test_a_reader_that_pauses(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """What counts is the time since somebody has last taken something, not the time in all."""
     read_fd, write_fd = os.pipe()

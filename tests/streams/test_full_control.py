@@ -46,6 +46,7 @@ def readable(process: Process) -> bool:
         return bool(select.select([control], [], [], 0)[0])
 
 
+@pytest.mark.runtimes("crun")  # it takes seconds
 @pytest.mark.parametrize("inside", [False, True], ids=["init", "exec"])
 async def test_closing_the_input(
     supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
