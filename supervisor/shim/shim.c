@@ -290,16 +290,17 @@ static int open_logged(int stream, const char *path) {
     return end;
 }
 
-/* The container gets a fifo of ours, and a copier what is theirs. Nobody but the container opens this
- * fifo again, and it shall not for the other direction: it would wait for itself. A fifo of theirs is
- * held, as ours are: so whoever is at its other end may come and go. */
+/* The container gets a fifo of ours, and a copier what is theirs. The container shall not open this
+ * fifo again for the other direction: it would wait for itself. We do (see `visit`), which needs a
+ * permission where we aren't root: the runtime gives the fifo to the program's user, and leaves its
+ * group. A fifo of theirs is held, as ours are: so whoever is at its other end may come and go. */
 static int open_copied(int stream) {
     static const char *const names[] = {"stdin", "stdout", "stderr"};
     char path[32];
     int end = open_stream_fifo(stream, names[stream]), ours = shim.holder[stream];
     if (stream == STDIN_FILENO) shim.left[stream] = open(names[stream], O_PATH | O_CLOEXEC);
     int theirs = fcntl(shim.theirs[stream], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    fchmod(end, stream == STDIN_FILENO ? 0400 : 0200);
+    fchmod(end, stream != STDIN_FILENO ? 0200 : geteuid() == 0 ? 0400 : 0620);
     if (theirs < 0) fail(errno, "stdio", "descriptor %d", shim.theirs[stream]);
     shim.holder[stream] = -1;
     if (strncmp(shim.stdio[stream], "hold:", 5) == 0) {

@@ -99,6 +99,22 @@ def test_another_user_inside(home: Home) -> None:
     home.run(program)
 
 
+@pytest.mark.parametrize("user", [0, USER])
+def test_stdin_that_is_opened_after_its_end(home: Home, user: int) -> None:
+    """As by root: once it was waited for without an end."""
+
+    async def program(sup: Supervisor) -> None:
+        (home.path / "in").write_bytes(b"fed\n")
+        script = ["busybox", "sh", "-c", "busybox sleep 0.3; busybox cat /dev/stdin"]
+        async with await sup.create("a", home.bundle("sleep", "60")) as box:
+            await box.start()
+            for given in (b"fed\n", home.path / "in"):
+                done = await box.run(script, user=user, stdin=given, capture_stdout=True)
+                assert done.stdout == b"fed\n"
+
+    home.run(program)
+
+
 def test_an_exec_as_another_user(home: Home) -> None:
     """So can those of an exec, whoever its init is."""
 
