@@ -323,8 +323,11 @@ class _Job(Generic[T]):
 
 
 def _refuse_in_trio(instead: str) -> None:
-    if trio.lowlevel.in_trio_run():
-        raise InvalidValue(f"it would block all tasks of this Trio run: {instead}")
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:  # no run is in this thread; `in_trio_run` came with Trio 0.28
+        return
+    raise InvalidValue(f"it would block all tasks of this Trio run: {instead}")
 
 
 def _is_cancellation(error: BaseException) -> bool:
