@@ -19,4 +19,4 @@ class WeakSet(weakref.WeakSet[T]):
 
     def __init__(self) -> None:
         super().__init__()
-        enable_ki_protection(self._remove)  # type: ignore[attr-defined]
+        self._remove = enable_ki_protection(self._remove)  # type: ignore[has-type]
