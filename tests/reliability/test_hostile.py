@@ -26,6 +26,8 @@ from supervisor import (
     ContainerNotFound,
     InvalidValue,
     LogFile,
+    ProgramNotExecutable,
+    ProgramNotFound,
     RuntimeFailed,
     Supervisor,
     SupervisorError,
@@ -306,7 +308,7 @@ async def test_config(
                     box = await sup.create("a", path)
                 except (BundleInvalid, InvalidValue):
                     refused += 1
-                except RuntimeFailed:
+                except (RuntimeFailed, ProgramNotFound, ProgramNotExecutable):
                     pass
                 else:
                     made += 1
