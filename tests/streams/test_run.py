@@ -447,21 +447,22 @@ async def test_deliver_cancel_that_fails(
 async def test_deleted_meanwhile(supervisor: OpenSupervisor, bundle: MakeBundle, kind: str) -> None:
     """Whoever's container another task deletes is told how its program ended, and no more."""
     flood = ["sh", "-c", "exec cat /dev/zero"]
+    captured: dict[str, Any] = {"capture_stdout": True, "max_output_bytes": None}
     async with supervisor() as sup:
 
         async def run() -> object:
             if kind == "output":
-                return await run_container(bundle(*flood), supervisor=sup, capture_stdout=True)
+                return await run_container(bundle(*flood), supervisor=sup, **captured)
             if kind == "input":
                 return await run_container(
                     bundle("sleep", "60"), supervisor=sup, stdin=bytes(1 << 20)
                 )
             if kind == "pool":
                 async with ContainerPool(bundle("true"), size=1, supervisor=sup) as pool:
-                    return await pool.run(["/bin/busybox", *flood])
+                    return await pool.run(["/bin/busybox", *flood], max_output_bytes=None)
             async with await sup.create("a", bundle("sleep", "60")) as box:
                 await box.start()
-                return await box.run(flood, capture_stdout=True)
+                return await box.run(flood, **captured)
 
         async def fail() -> None:
             with pytest.raises(ProcessFailed) as caught:
