@@ -37,7 +37,9 @@ scarcities = st.one_of(
     st.tuples(st.just("pages"), st.integers(0, 12)),
     st.tuples(st.just("names"), st.integers(0, 24)),
 )
-SCARCE = {"InfrastructureError", "RuntimeFailed", "ShimError"}
+# The fake runtime's programs are the host's: why it fails is looked up in a root filesystem that
+# hasn't got them.
+SCARCE = {"InfrastructureError", "RuntimeFailed", "ShimError", "ProgramNotFound"}
 _FILES = ("state.json", "process.json", "result.json", "pid", "starttime", "shim")
 _DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
     "truncated": lambda sound: sound[: len(sound) // 2],
