@@ -109,7 +109,7 @@ def signal_number(told: object) -> int | None:
     if not isinstance(told, str):
         return None
     if told.isascii() and told.isdigit():
-        return signal_number(int(told[:3]))
+        return signal_number(int(told)) if len(told) <= 3 else None
     name = told.upper().removeprefix("SIG")
     realtime = _REALTIME.fullmatch(name)
     if realtime is not None:

@@ -269,14 +269,19 @@ static int open_stream_fifo(int stream, const char *path) {
     return end;
 }
 
-/* Somebody in the container may open that fifo again, when there is nobody at its other side: so we
- * keep the place. It may have no name any more. Nobody waits there yet, since we were that side. And
- * who writes to an output just now shall hear that nobody reads, and not meet us there. */
-static void let_go(int stream) {
+/* Of a fifo whose other side we hold now; it may have no name any more. */
+static void keep_place(int stream) {
     char path[32];
-    if (shim.holder[stream] < 0) return;
     snprintf(path, sizeof path, "/proc/self/fd/%d", shim.holder[stream]);
     if (shim.left[stream] < 0) shim.left[stream] = open(path, O_PATH | O_CLOEXEC);
+}
+
+/* Somebody in the container may open that fifo again, when there is nobody at its other side: so we
+ * keep the place. Nobody waits there yet, since we were that side. And
+ * who writes to an output just now shall hear that nobody reads, and not meet us there. */
+static void let_go(int stream) {
+    if (shim.holder[stream] < 0) return;
+    keep_place(stream);
     close_quietly(&shim.holder[stream]);
     shim.visit_ms = stream == STDIN_FILENO ? 1 : LATER_MS;
     shim.visit_at_ms = monotonic_ms() + shim.visit_ms;
@@ -298,7 +303,7 @@ static int open_copied(int stream) {
     static const char *const names[] = {"stdin", "stdout", "stderr"};
     char path[32];
     int end = open_stream_fifo(stream, names[stream]), ours = shim.holder[stream];
-    if (stream == STDIN_FILENO) shim.left[stream] = open(names[stream], O_PATH | O_CLOEXEC);
+    if (stream == STDIN_FILENO) keep_place(stream);
     int theirs = fcntl(shim.theirs[stream], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
     fchmod(end, stream != STDIN_FILENO ? 0200 : geteuid() == 0 ? 0400 : 0620);
     if (theirs < 0) fail(errno, "stdio", "descriptor %d", shim.theirs[stream]);

@@ -108,9 +108,9 @@ class Keeping:
             return None
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
+            return close_in_children(lifted(fd))
+        except OSError:  # nobody reads it any more, or no descriptor is left to look with
             return None
-        return close_in_children(lifted(fd))
 
     def _give_up(self) -> None:
         self.release()

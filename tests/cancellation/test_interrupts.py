@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from supervisor._interrupts import opening
 from supervisor._temporary import PLACE
 from tests.cancellation.interrupts import KINDS
 from tests.support.leaks import cgroup_left, wait_for
@@ -111,3 +115,22 @@ def test_at_each_line(
     )
     assert (told.stdout, told.stderr) == ("['interrupted'] zombies 0 descriptors []\n", "")
     assert list(place.iterdir()) == []
+
+
+async def test_a_generator_goes_in_protected_code() -> None:
+    """Trio has such a set of async generators: that behind a block of ours goes as it is left."""
+    seen: list[weakref.ref[AsyncGenerator[None, None]]] = []
+
+    async def block() -> AsyncIterator[None]:
+        yield
+
+    def make() -> contextlib.AbstractAsyncContextManager[None]:
+        context = contextlib.asynccontextmanager(block)()
+        seen.append(weakref.ref(context.gen))  # type: ignore[attr-defined]
+        return context
+
+    whole = opening(make)()
+    await whole.__aenter__()
+    assert seen[0]() is not None
+    await whole.__aexit__(None, None, None)
+    assert seen[0]() is None

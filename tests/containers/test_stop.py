@@ -213,7 +213,7 @@ async def test_a_bundle_that_is_made(
 @pytest.mark.runtimes("fake")
 @pytest.mark.parametrize(
     "bad",
-    [{"stop_signal": b} for b in ("", "SIGNOTHING", 0, 65, True, 1.5, "RTMIN+99", "0")]
+    [{"stop_signal": b} for b in ("", "SIGNOTHING", 0, 65, True, 1.5, "RTMIN+99", "0", "0150")]
     + [{"stop_grace": b} for b in (-1, "10", True, float("nan"))],
     ids=str,
 )

@@ -368,6 +368,18 @@ async def test_a_new_directory_that_somebody_is_about_to_sweep_away(
         assert list(root.glob(".new-*")) == []
 
 
+async def _stop_one_that_listens(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """It has its handler, and needn't be killed."""
+    script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"
+    async with supervisor() as sup:
+        async with await sup.create("a", bundle("sh", "-c", script), stdout=PIPE) as a:
+            await a.start()
+            assert a.stdout is not None
+            assert await a.stdout.receive_some() == b"ready\n"
+            stopped = await a.stop(grace=20)
+            assert (stopped.escalated, stopped.status.code) == (False, 7)
+
+
 async def test_stop_asks_when_it_is_heard(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,15 +392,8 @@ async def test_stop_asks_when_it_is_heard(
         return answers[min(asked, len(answers)) - 1]
 
     monkeypatch.setattr("supervisor._process.hears", hears)
-    script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"
-    async with supervisor() as sup:
-        async with await sup.create("a", bundle("sh", "-c", script), stdout=PIPE) as a:
-            await a.start()
-            assert a.stdout is not None
-            assert await a.stdout.receive_some() == b"ready\n"
-            stopped = await a.stop(grace=5)
-            assert (stopped.escalated, stopped.status.code) == (False, 7)
-            assert asked == len(answers)
+    await _stop_one_that_listens(supervisor, bundle)
+    assert asked == len(answers)
 
 
 @pytest.mark.parametrize("answers", [[*[None] * 6, False, True], [None] * 7, [None, True]])
@@ -402,15 +407,8 @@ async def test_stop_asks_who_blocks_it_after_a_while(
     dropped the signal a moment later, and was killed when its time was over."""
     left = iter(answers)
     monkeypatch.setattr("supervisor._process.hears", lambda *_, **__: next(left))
-    script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"
-    async with supervisor() as sup:
-        async with await sup.create("a", bundle("sh", "-c", script), stdout=PIPE) as a:
-            await a.start()
-            assert a.stdout is not None
-            assert await a.stdout.receive_some() == b"ready\n"
-            stopped = await a.stop(grace=20)
-            assert (stopped.escalated, stopped.status.code) == (False, 7)
-            assert list(left) == []
+    await _stop_one_that_listens(supervisor, bundle)
+    assert list(left) == []
 
 
 @pytest.mark.runtimes("runc", "crun")
