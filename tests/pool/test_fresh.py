@@ -84,14 +84,14 @@ def status(pid: int | None) -> dict[str, str]:
 async def sleeping(box: Container) -> int:
     """Return the pid of one whose program sleeps.
 
-    In the kernel's `execve` the new name is there before the handlers are reset, and those before
-    the command line: a look in between sees a half of each program.
+    In the kernel's `execve` the new name comes first, then the handlers, then the environment: a
+    look in between sees half of each program. So the looks are in that order, too.
     """
     assert box.pid is not None
     while not (
-        Path(f"/proc/{box.pid}/environ").read_bytes()
+        status(box.pid)["Name"].strip() == "sleep"
+        and Path(f"/proc/{box.pid}/environ").read_bytes()
         and status(box.pid)["State"].split()[0] == "S"
-        and status(box.pid)["Name"].strip() == "sleep"
     ):
         await trio.sleep(0.001)
     return box.pid
