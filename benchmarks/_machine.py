@@ -14,7 +14,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from supervisor.oci._runtime import why_not
+from supervisor.runtime._runtime import why_not
 
 _UNIFIED = "/sys/fs/cgroup/unified"
 _PR_SET_PDEATHSIG = 1

@@ -22,7 +22,7 @@ from _stage import Stage, compile_static, depopulate, perform, populate
 
 import supervisor
 from supervisor import Runtime
-from supervisor.shim import find_binary
+from supervisor.native import find_binary
 from supervisor.state import RootLayout, read_shim
 
 SHIMS = 30

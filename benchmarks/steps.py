@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/steps.py [--quick] [--rounds N] [--runtime NAME]... [--json FILE]
 
-The library calls a function at each `Point` between two steps (`supervisor._points`), which here
+The library calls a function at each `Point` between two steps (`supervisor.values`), which here
 looks at the clock. In the same rounds the runtime's three calls are made bare, from a sealed copy
 of its program, each waited for without a loop: what they take, no supervisor can save. The program
 runs for 30 ms, so that its end doesn't fall into other steps; its own time isn't counted. Before
@@ -24,9 +24,9 @@ from _turns import take_turns
 from _ways import Bare, wait_for
 
 from supervisor import Bundle, Runtime, Supervisor
-from supervisor._pidfd import PidFd
-from supervisor._points import Point
-from supervisor.oci import SealedPrograms
+from supervisor.children._pidfd import PidFd
+from supervisor.runtime import SealedPrograms
+from supervisor.values._points import Point
 
 PAUSE_SECONDS = 0.05
 CALL = "bare call"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compile the native programs with every warning an error, with each compiler that is here.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../supervisor/shim"
+cd "$(dirname "${BASH_SOURCE[0]}")/../supervisor/native"
 
 status=0
 found=

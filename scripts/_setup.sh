@@ -143,7 +143,7 @@ fingerprint() {
         printf '%s\n' "$root"
         printf '%s\n' "${CC:-}"
         command -v musl-gcc cc || true
-        for file in pyproject.toml CMakeLists.txt supervisor/shim/*.[ch] supervisor/shim/*.txt; do
+        for file in pyproject.toml CMakeLists.txt supervisor/native/*.[ch] supervisor/native/*.txt; do
             printf '%s\n' "$file"
             cat "$file"
         done

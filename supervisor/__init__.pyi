@@ -1,21 +1,81 @@
 # The public names, and where each of them is: `__init__.py` loads it when it is first used.
-from ._adopt import Broken
-from ._backoff import Backoff
-from ._checkpoint import CheckpointOptions
-from ._collect import Completed, Holder
-from ._container import Container
-from ._deadlines import Deadlines
-from ._end import Stopped
-from ._errors import (
+from ._run import (
+    run_container,
+)
+from ._supervisor import (
+    Supervisor,
+    open_supervisor,
+)
+from .bundle import (
+    Bundle,
+)
+from .container import (
+    CheckpointOptions,
+    Container,
+    Stopped,
+)
+from .pool import (
+    ContainerPool,
+    PoolStatistics,
+)
+from .process import (
+    Completed,
+    Holder,
+    Process,
+)
+from .recovery import (
+    Broken,
+)
+from .rootfs import (
+    GroupArgument,
+    GroupsArgument,
+    UserArgument,
+)
+from .runtime import (
+    Runtime,
+)
+from .spec import (
+    Mount,
+    MountArgument,
+    RlimitArgument,
+    SeccompArgument,
+)
+from .stdio import (
+    DEVNULL,
+    LOG,
+    PIPE,
+    STDOUT,
+    Fifo,
+    LogFile,
+    LogRecord,
+    Logs,
+    StdioArgument,
+    TerminalArgument,
+    TerminalSize,
+    TerminalStream,
+)
+from .tasks import (
+    Change,
+)
+from .userns import (
+    IdMap,
+    UserNamespace,
+    UserNamespaceArgument,
+)
+from .values import (
     AlreadyAttached,
+    Backoff,
     BundleInvalid,
+    Cause,
     CleanupIncomplete,
     ContainerExists,
     ContainerLocked,
     ContainerNotFound,
     CreateTimeout,
     DeadlineExpired,
+    Deadlines,
     DiskFull,
+    ExitStatus,
     GateFailed,
     IdsExhausted,
     IllegalTransition,
@@ -34,6 +94,8 @@ from ._errors import (
     ShimError,
     ShimExited,
     ShimNotFound,
+    Source,
+    State,
     StateCorrupt,
     StreamFailed,
     StreamFull,
@@ -42,41 +104,6 @@ from ._errors import (
     TooManyFiles,
     TooManyProcesses,
     UsageError,
-)
-from ._lifecycle import State
-from ._logs import Logs
-from ._pool import ContainerPool, PoolStatistics
-from ._process import Process
-from ._run import run_container
-from ._status import Cause, ExitStatus, Source
-from ._supervisor import Supervisor, open_supervisor
-from ._witness import Change
-from .oci import (
-    Bundle,
-    GroupArgument,
-    GroupsArgument,
-    IdMap,
-    Mount,
-    MountArgument,
-    RlimitArgument,
-    Runtime,
-    SeccompArgument,
-    UserArgument,
-    UserNamespace,
-    UserNamespaceArgument,
-)
-from .stdio import (
-    DEVNULL,
-    LOG,
-    PIPE,
-    STDOUT,
-    Fifo,
-    LogFile,
-    LogRecord,
-    StdioArgument,
-    TerminalArgument,
-    TerminalSize,
-    TerminalStream,
 )
 
 __all__ = [

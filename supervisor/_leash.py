@@ -8,26 +8,19 @@ from collections.abc import AsyncIterator, Sequence
 
 import trio
 
-from ._claim import is_shared, proof
-from ._errors import ShimError, SupervisorError, scarcity
-from ._forks import forked
-from ._host import shielded
-from ._interrupts import undoing
-from ._pidfd import PidFd
-from ._remains import remains, still_there, tell
-from ._root import Root
-from ._temporary import Temporary, paths, unmade
+from .bundle import Bundle
 from .cgroups import Hierarchies
-from .oci import Bundle, Caller
-from .shim import KeeperFds, Leash, find_binary, launch_keeper
-from .state import (
-    ContainerRecord,
-    Descriptor,
-    close_in_children,
-    lifted,
-    lifted_pipe,
-    scarce,
-)
+from .children import PidFd
+from .container import is_shared, proof
+from .directories import Root, Temporary, paths, remains, still_there, tell, unmade
+from .native import find_binary
+from .process import shielded
+from .runtime import Caller
+from .shim import KeeperFds, Leash, launch_keeper
+from .state import ContainerRecord
+from .system import Descriptor, close_in_children, lifted, lifted_pipe, scarce
+from .tasks import forked, undoing
+from .values import ShimError, SupervisorError, scarcity
 
 _KEEPER_SECONDS = 15.0
 

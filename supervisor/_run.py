@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 
 import trio
 
-from ._collect import (
+from ._supervisor import Supervisor, open_supervisor
+from .bundle import Bundle
+from .container import Container
+from .process import (
     MAX_OUTPUT_BYTES,
     Completed,
     Input,
@@ -20,27 +23,12 @@ from ._collect import (
     winding_up,
     wishes,
 )
-from ._container import Container
-from ._errors import InvalidValue, ProcessEnded
-from ._forks import forked
-from ._interrupts import undoing
-from ._lifecycle import State
-from ._status import signal_name
-from ._supervisor import Supervisor, open_supervisor
-from ._within import granted, within
-from ._witness import ending
-from .oci import (
-    Bundle,
-    GroupArgument,
-    GroupsArgument,
-    RlimitArgument,
-    Runtime,
-    SeccompArgument,
-    SignalArgument,
-    UserArgument,
-)
-from .state import check_kind
+from .rootfs import GroupArgument, GroupsArgument, UserArgument
+from .runtime import Runtime
+from .spec import RlimitArgument, SeccompArgument, SignalArgument
 from .stdio import StdioArgument
+from .tasks import ending, forked, granted, undoing, within
+from .values import InvalidValue, ProcessEnded, State, check_kind, signal_name
 
 DeliverCancel = Callable[[Container], Awaitable[None]]
 

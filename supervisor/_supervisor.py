@@ -13,73 +13,76 @@ from typing import Final
 import attrs
 import trio
 
-from ._adopt import DELETED_ELSEWHERE, Broken, Recovery, in_flight
-from ._checkpoint import CheckpointOptions
-from ._claim import require_empty, require_free
-from ._container import Container
-from ._core import Core, UnderWay, end_under_way
-from ._create import Draft, Order, Site, claimed_ids, draft, launch_init, presumed_record, user_of
-from ._deadlines import Deadlines
-from ._discard import discard
-from ._dispose import Estate, dispose, sweep
-from ._end import delete
-from ._errors import (
+from ._leash import cleanup_list, ephemeral_root, held_leash
+from .bundle import Bundle, Gate
+from .cgroups import Hierarchies, OomWatch, group_apart
+from .children import Patrol, Wards, reap_let_go
+from .container import (
+    CheckpointOptions,
+    Container,
+    Core,
+    Draft,
+    Estate,
+    Order,
+    Site,
+    UnderWay,
+    claimed_ids,
+    delete,
+    dispose,
+    draft,
+    end_under_way,
+    launch_init,
+    make_container,
+    presumed_record,
+    require_empty,
+    require_free,
+    sweep,
+    user_of,
+)
+from .directories import durable_root, shared_runtime_root
+from .native import check_program, find_binary
+from .process import Host, shielded
+from .recovery import DELETED_ELSEWHERE, Adopted, Broken, Recovery, adopt_all, discard, in_flight
+from .rootfs import Account, GroupArgument, GroupsArgument, MountTable, UserArgument, check_account
+from .runtime import Runtime, SealedPrograms
+from .shim import Leash
+from .spec import RlimitArgument, SeccompArgument, SignalArgument, check_privileges, check_stop
+from .state import ContainerLayout, RootLayout, check_id
+from .stdio import NullDevice, StdioArgument, TerminalArgument, opened, plan
+from .system import boot_id, scarce
+from .tasks import (
+    begin_watch,
+    forked,
+    lasting_nursery,
+    nap,
+    note_process,
+    opening,
+    protected,
+    refuse_forked,
+    undoing,
+    waiting,
+    within,
+)
+from .values import (
     CleanupIncomplete,
     ContainerExists,
     ContainerNotFound,
+    Deadlines,
     InvalidValue,
+    Reach,
     RuntimeNotFound,
     ShimNotFound,
+    State,
     SupervisorClosed,
     SupervisorError,
-    happened_to,
-)
-from ._forks import forked, note_process, refuse_forked
-from ._host import Host, shielded
-from ._interrupts import opening, protected, undoing
-from ._leash import cleanup_list, ephemeral_root, held_leash
-from ._lifecycle import State
-from ._make import make_container
-from ._nursery import lasting_nursery
-from ._patrol import Patrol
-from ._points import Reach, pass_by
-from ._recovery import Adopted, adopt_all
-from ._root import durable_root, shared_runtime_root
-from ._wards import Wards, reap_let_go
-from ._within import begin_watch, nap, within
-from ._witness import waiting
-from .cgroups import Hierarchies, OomWatch, group_apart
-from .oci import (
-    Account,
-    Bundle,
-    Gate,
-    GroupArgument,
-    GroupsArgument,
-    MountTable,
-    RlimitArgument,
-    Runtime,
-    SealedPrograms,
-    SeccompArgument,
-    SignalArgument,
-    UserArgument,
-    check_account,
-    check_privileges,
-    check_stop,
-)
-from .shim import Leash, check_program, find_binary
-from .state import (
-    ContainerLayout,
-    RootLayout,
-    boot_id,
     check_flag,
-    check_id,
     check_int,
     check_kind,
     check_path,
     check_text,
-    scarce,
+    happened_to,
+    pass_by,
 )
-from .stdio import NullDevice, StdioArgument, TerminalArgument, opened, plan
 
 logger: Final = logging.getLogger("supervisor")
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from supervisor import Bundle, Runtime, Supervisor, open_supervisor
-from supervisor._temporary import PLACE
+from supervisor.directories._temporary import PLACE
 from supervisor.testing import leak_check
 from tests.support import leaks, users
 from tests.support.runtimes import REAL, Choice, choose

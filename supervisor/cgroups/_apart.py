@@ -12,9 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import trio
 
-from .._forks import forked
-from .._interrupts import undoing
-from .._within import nap
+from ..tasks import forked, nap, undoing
 from ._hierarchies import Hierarchies
 from ._mounts import Mount
 
@@ -29,7 +27,7 @@ async def group_apart(hierarchies: Hierarchies, parent: str) -> AsyncIterator[Se
     """Make that group in every hierarchy where we may; at the end remove it where it is empty.
 
     All supervisors with the same cgroup parent share it. Whoever is on his way into it makes it
-    again (shim/cgroup.c).
+    again (native/cgroup.c).
 
     Args:
         hierarchies: the mounted cgroups.

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from .._errors import scarcity
-from .._within import nap
+from ..tasks import nap
+from ..values import scarcity
 from . import _tree as tree
 from ._mounts import Mount, choose, parse
 from ._steps import Steps, T, begin, carry_out, finish

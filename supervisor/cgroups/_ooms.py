@@ -19,11 +19,9 @@ from functools import cache
 
 import trio
 
-from .._errors import SupervisorError
-from .._forks import forked
-from .._interrupts import protected
-from .._within import nap, within
-from ..state._descriptors import lifted
+from ..system import lifted
+from ..tasks import forked, nap, protected, within
+from ..values import SupervisorError
 from ._hierarchies import Hierarchies
 from ._mounts import Mount
 from ._steps import Steps

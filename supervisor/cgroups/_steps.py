@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from .._threads import in_thread
+from ..tasks import in_thread
 
 T = TypeVar("T")
 

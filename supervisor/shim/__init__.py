@@ -1,15 +1,5 @@
-"""The shim: our C program beside every process, and the Python side of its protocol.
+"""The Python side of the shim's protocol (docs/shim-protocol.md): launch, report, control, exit."""
 
-::
-
-    *.c                      the programs: shim (and its parts), keeper, tether, init, gate
-    _binary                  where they are
-    _report                  what the shim says, once
-    _fifos                   exit and control
-    _launch                  launch, adopt, wait
-"""
-
-from ._binary import check_program, find_binary
 from ._fifos import (
     CLOSE_STDIN,
     RELEASE,
@@ -22,8 +12,19 @@ from ._fifos import (
     send_line,
     signal_line,
 )
-from ._launch import KeeperFds, Leash, Shim, apart, launch, launch_keeper, read_report
-from ._report import Made, Refused, parse_report
+from ._launch import (
+    KeeperFds,
+    Leash,
+    Shim,
+    apart,
+    launch,
+    launch_keeper,
+    read_report,
+)
+from ._report import (
+    Made,
+    Refused,
+)
 
 __all__ = [
     "CLOSE_STDIN",
@@ -37,13 +38,10 @@ __all__ = [
     "Refused",
     "Shim",
     "apart",
-    "check_program",
     "close_output_line",
-    "find_binary",
     "launch",
     "launch_keeper",
     "make_fifos",
-    "parse_report",
     "read_report",
     "resize_line",
     "send_line",

@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import trio
 
-from .._errors import InfrastructureError, ProcessEnded, ShimError, StateCorrupt, scarcity
-from .._forks import Opener, refuse_forked
-from .._within import nap, within
-from ..state import Original, ProcessLayout, kind_of, lifted, make_fifo
+from ..state import ProcessLayout
+from ..system import Original, kind_of, lifted, make_fifo
+from ..tasks import Opener, nap, refuse_forked, within
+from ..values import InfrastructureError, ProcessEnded, ShimError, StateCorrupt, scarcity
 
 _MODE = 0o600
 _PATIENCE_SECONDS = 2.0

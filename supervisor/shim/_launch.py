@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import attrs
 import trio
 
-from .._errors import ShimNotFound, StateCorrupt
-from .._forks import forked
-from .._pidfd import PidFd
-from .._wards import Wards, let_go
-from .._within import nap, within
-from ..state import ProcessLayout, held, lifted_pipe, read_shim, scarce
+from ..children import PidFd, Wards, let_go
+from ..state import ProcessLayout, read_shim
+from ..system import held, lifted_pipe, scarce
+from ..tasks import forked, nap, within
+from ..values import ShimNotFound, StateCorrupt
 from ._fifos import send_line, signal_line
 from ._report import Made, Refused, parse_report
 

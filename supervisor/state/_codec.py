@@ -11,18 +11,10 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from .._errors import InvalidValue, StateCorrupt
-from .._status import ExitStatus
+from ..system import MAX_BYTES, read_own
+from ..values import ExitStatus, InvalidValue, StateCorrupt
 from ._fields import key_of
-from ._files import MAX_BYTES, read_own
-from ._models import (
-    STATUS_KEYS,
-    VERSION,
-    ContainerRecord,
-    ProcessRecord,
-    Result,
-    known_keys,
-)
+from ._models import STATUS_KEYS, VERSION, ContainerRecord, ProcessRecord, Result, known_keys
 
 Record = ContainerRecord | ProcessRecord | Result
 R = TypeVar("R", bound=Record)

@@ -11,8 +11,7 @@ from typing import Any
 
 import attrs
 
-from .._errors import InvalidValue
-from ._text import check_int, check_text, copy_object
+from ..values import InvalidValue, check_int, check_text, copy_object
 
 KEY = "key"
 

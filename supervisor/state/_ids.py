@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .._errors import InvalidValue
+from ..values import InvalidValue
 
 INIT = "init"
 """The directory of a container's first process, and so its id."""

@@ -16,9 +16,9 @@ from os.path import basename, dirname, join
 
 import attrs
 
-from ._claims import LINK
+from ..system import scarce
+from ._id_claims import LINK
 from ._ids import INIT, RESERVED, check_exec_id, check_id, is_id
-from ._scarcity import scarce
 
 
 @attrs.frozen

@@ -10,9 +10,8 @@ import re
 
 import attrs
 
-from .._errors import StateCorrupt
-from .._status import Cause, ExitStatus, Source
-from ._files import read_own, write_whole
+from ..system import read_own, write_whole
+from ..values import Cause, ExitStatus, Source, StateCorrupt
 
 MAX_PID = 2**31 - 1
 MAX_NS = 2**63 - 1

@@ -12,8 +12,16 @@ from typing import Any
 
 import attrs
 
-from .._errors import InvalidValue
-from .._status import Cause, ExitStatus, Source
+from ..values import (
+    Cause,
+    ExitStatus,
+    InvalidValue,
+    Source,
+    check_int,
+    check_object,
+    check_text,
+    copy_json,
+)
 from ._fields import (
     KEY,
     absolute,
@@ -32,7 +40,6 @@ from ._fields import (
     texts,
 )
 from ._ids import check_id
-from ._text import check_int, check_object, check_text, copy_json
 
 VERSION = 1
 """The newest version of ``state.json`` and ``result.json`` that this library knows."""

@@ -1,21 +1,14 @@
-"""Standard streams: what the caller asks for, and the Trio side of it.
+"""Standard streams, terminals and logs: what the caller asks for, and the Trio side of them."""
 
-::
-
-    _kinds       what a stream may be: LogFile, Fifo, TerminalSize, ...
-    _null        the null device that containers get
-    _plan        from the caller's words to the shim's options
-    _theirs      what is the caller's: opened, and handed to the shim
-    _ends        our end of a fifo, and how it is given up
-    _streams     fifos as Trio streams
-    _console     the socket over which a runtime sends a terminal
-    _terminal    attaching to a terminal
-    _records     the records of a log
-    _log_index   where they stand in the whole of it
-    _log_files   its files, in order, across rotation
-"""
-
-from ._console import Console, attached_pair, console
+from ._caller import (
+    files_made,
+    opened,
+)
+from ._console import (
+    Console,
+    attached_pair,
+    console,
+)
 from ._kinds import (
     DEVNULL,
     LOG,
@@ -26,16 +19,41 @@ from ._kinds import (
     StdioArgument,
     TerminalArgument,
     TerminalSize,
-    terminal_size,
 )
-from ._log_files import LogFiles
-from ._log_index import Cursor, LogIndex, open_own
-from ._null import NullDevice
-from ._plan import Stdio, check_outputs, plan, prepare
-from ._records import LogRecord, parse_record
-from ._streams import Ends, InputStream, OutputStream, Streams
-from ._terminal import Terminal, TerminalStream
-from ._theirs import files_made, opened
+from ._log_files import (
+    LogFiles,
+)
+from ._log_index import (
+    Cursor,
+    LogIndex,
+)
+from ._logs import (
+    Logs,
+    Since,
+    log_tail,
+)
+from ._null import (
+    NullDevice,
+)
+from ._plan import (
+    Stdio,
+    check_outputs,
+    plan,
+    prepare,
+)
+from ._records import (
+    LogRecord,
+)
+from ._streams import (
+    Ends,
+    InputStream,
+    OutputStream,
+    Streams,
+)
+from ._terminal import (
+    Terminal,
+    TerminalStream,
+)
 
 __all__ = [
     "DEVNULL",
@@ -51,8 +69,10 @@ __all__ = [
     "LogFiles",
     "LogIndex",
     "LogRecord",
+    "Logs",
     "NullDevice",
     "OutputStream",
+    "Since",
     "Stdio",
     "StdioArgument",
     "Streams",
@@ -64,10 +84,8 @@ __all__ = [
     "check_outputs",
     "console",
     "files_made",
-    "open_own",
+    "log_tail",
     "opened",
-    "parse_record",
     "plan",
     "prepare",
-    "terminal_size",
 ]

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import attrs
 
-from .._errors import scarcity
-from .._forks import forked
-from ..state import ProcessLayout, lifted
+from ..state import ProcessLayout
+from ..system import lifted
+from ..tasks import forked
+from ..values import scarcity
 from ._plan import Stdio
 
 _ADDRESS_BYTES = 107

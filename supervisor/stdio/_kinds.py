@@ -9,8 +9,7 @@ from typing import IO, Any
 
 import attrs
 
-from .._errors import InvalidValue, NotFifo
-from ..state._text import check_path
+from ..values import InvalidValue, NotFifo, check_path
 
 DEVNULL = subprocess.DEVNULL
 PIPE = subprocess.PIPE

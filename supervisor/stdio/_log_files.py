@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from .._errors import InvalidValue, scarcity
+from ..values import InvalidValue, scarcity
 from ._log_index import HEAD_BYTES, Cursor, LogIndex, open_own
 from ._records import LogRecord, parse_record
 

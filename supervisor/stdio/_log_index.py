@@ -17,8 +17,8 @@ from typing import BinaryIO, Final
 
 import attrs
 
-from .._errors import InvalidValue
-from ..state import distrust, lifted
+from ..system import distrust, lifted
+from ..values import InvalidValue
 
 HEAD_BYTES: Final = 30
 """How much of a file's beginning tells it from others: a shim's time stamp."""

@@ -15,9 +15,8 @@ import fcntl
 import os
 import stat
 
-from .._errors import InfrastructureError, scarcity
-from .._syscall import MOUNT_SETATTR, OPEN_TREE, syscall
-from ..state import Descriptor, close_in_children
+from ..system import MOUNT_SETATTR, OPEN_TREE, Descriptor, close_in_children, syscall
+from ..values import InfrastructureError, scarcity
 
 _PATH = "/dev/null"
 _NUMBER = os.makedev(1, 3)

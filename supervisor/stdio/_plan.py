@@ -13,8 +13,9 @@ from typing import IO, Any
 
 import attrs
 
-from .._errors import InvalidValue, StateCorrupt, scarcity
-from ..state import ProcessLayout, check_path, distrust_directory, make_fifo
+from ..state import ProcessLayout
+from ..system import distrust_directory, make_fifo
+from ..values import InvalidValue, StateCorrupt, check_path, scarcity
 from ._kinds import (
     DEVNULL,
     PIPE,

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import attrs
 
-from .._status import moment
+from ..values import moment
 
 _LINE = re.compile(
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z (stdout|stderr) ([PF])(?::\S*)? (.*)",

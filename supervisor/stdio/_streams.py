@@ -12,20 +12,12 @@ from typing import Final
 
 import trio
 
-from .._errors import InvalidValue, ShimError, scarcity
-from .._forks import Opener
-from .._interrupts import protected
-from .._witness import hear
 from ..shim import CLOSE_STDIN, Control, close_output_line
-from ..state import (
-    Descriptor,
-    ProcessLayout,
-    ProcessRecord,
-    WeakSet,
-    close_in_children,
-    lifted,
-)
-from ._ends import End, Keeping, Owning, octets
+from ..state import ProcessLayout, ProcessRecord
+from ..system import Descriptor, WeakSet, close_in_children, lifted
+from ..tasks import Opener, hear, protected
+from ..values import InvalidValue, ShimError, scarcity
+from ._fifo_end import End, Keeping, Owning, octets
 
 logger: Final = logging.getLogger("supervisor")
 

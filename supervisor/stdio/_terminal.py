@@ -11,13 +11,12 @@ from collections.abc import Callable
 
 import trio
 
-from .._errors import AlreadyAttached, ProcessEnded, SupervisorError, scarcity
-from .._forks import Opener
-from .._interrupts import protected
-from .._within import within
-from ..state import Blank, ProcessLayout, lifted
+from ..state import ProcessLayout
+from ..system import Blank, lifted
+from ..tasks import Opener, protected, within
+from ..values import AlreadyAttached, ProcessEnded, SupervisorError, scarcity
 from ._console import unix_socket
-from ._ends import octets
+from ._fifo_end import octets
 
 _CHUNK_BYTES = 64 * 1024
 _HEADER_BYTES = 64

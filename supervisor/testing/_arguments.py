@@ -6,10 +6,9 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from .._container import Container
-from .._errors import InvalidValue
-from .._process import Process
-from ..state import check_path, check_seconds
+from ..container import Container
+from ..process import Process
+from ..values import InvalidValue, check_path, check_seconds
 
 
 def check_one_of(value: object, choices: Collection[str], name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from .._witness import Change, Sight
+from ..tasks import Change, Sight
 
 MAX_CONTAINERS: Final = 8
 MAX_OUTPUT_BYTES: Final = 4096
@@ -22,7 +22,7 @@ MAX_OUTPUT_BYTES: Final = 4096
 
 @attrs.define(eq=False)
 class Example:
-    """A witness (`supervisor._witness`) for the time of one example, or of one test.
+    """A witness (`supervisor.tasks._observer`) for the time of one example, or of one test.
 
     Attributes:
         named: whether names depend on nothing but the order in which they are asked for; else

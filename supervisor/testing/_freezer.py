@@ -14,8 +14,8 @@ from typing import Final
 
 import trio
 
-from .._errors import DeadlineExpired, ProcessEnded
-from .._pidfd import PidFd
+from ..children import PidFd
+from ..values import DeadlineExpired, ProcessEnded
 from ._processes import descendants, state_of
 
 _POLL_SECONDS: Final = 0.001

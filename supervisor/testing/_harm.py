@@ -18,12 +18,19 @@ from typing import Final
 import attrs
 import trio
 
-from .._container import Container
-from .._errors import DeadlineExpired, IllegalTransition, InvalidValue, ProcessEnded
-from .._pidfd import PidFd
-from .._process import Process
 from ..cgroups import Hierarchies
-from ..state import check_kind, check_seconds, read_shim
+from ..children import PidFd
+from ..container import Container
+from ..process import Process
+from ..state import read_shim
+from ..values import (
+    DeadlineExpired,
+    IllegalTransition,
+    InvalidValue,
+    ProcessEnded,
+    check_kind,
+    check_seconds,
+)
 from ._arguments import check_one_of, check_process
 from ._freezer import freezer_of, frozen_cgroup, stopped_processes
 

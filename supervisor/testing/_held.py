@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import trio
 
-from .._forks import Opener
 from .._leash import keep_temporary
+from ..tasks import Opener
 
 
 @contextlib.contextmanager

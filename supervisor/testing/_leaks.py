@@ -12,12 +12,11 @@ from typing import Final
 import attrs
 import trio
 
-from .._abandoned import PREFIX
-from .._errors import InvalidValue
 from .._supervisor import DEFAULT_CGROUP_PARENT
-from .._temporary import places as temporary_places
 from ..cgroups import Hierarchies
-from ..state import check_flag, check_text
+from ..directories import PREFIX
+from ..directories import places as temporary_places
+from ..values import InvalidValue, check_flag, check_text
 from ._arguments import check_callable, check_paths, check_patience
 from ._processes import descendants, identified, names_in
 from ._subreaper import subreaper

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..state import start_time
+from ..system import start_time
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from .._errors import InvalidValue
+from ..values import InvalidValue
 
 if TYPE_CHECKING:
     from hypothesis import settings

@@ -15,11 +15,12 @@ from typing import Any, Self
 
 import trio
 
-from .._collect import MAX_OUTPUT_BYTES, Completed
-from .._container import Container
-from .._pool import ContainerPool, PoolInput
 from .._supervisor import Supervisor
-from ..oci import Bundle, FileContent, Runtime
+from ..bundle import Bundle, FileContent
+from ..container import Container
+from ..pool import ContainerPool, PoolInput
+from ..process import MAX_OUTPUT_BYTES, Completed
+from ..runtime import Runtime
 from ..stdio import PIPE
 from ._taken import RUN_SECONDS, TakenContainer
 from ._thread import SupervisorThread

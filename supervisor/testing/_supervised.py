@@ -12,8 +12,8 @@ from hypothesis import note
 from hypothesis.control import current_build_context, currently_in_test_context
 from hypothesis.errors import FailedHealthCheck
 
-from .._errors import DeadlineExpired, InfrastructureError
-from .._witness import witness
+from ..tasks import witness
+from ..values import DeadlineExpired, InfrastructureError
 from ._arguments import check_callable
 from ._example import Example
 

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from .._collect import MAX_OUTPUT_BYTES, Completed
-from .._container import Container
-from .._end import Stopped
-from .._errors import DeadlineExpired
-from .._lifecycle import State
-from .._status import ExitStatus
-from .._within import granted
-from ..state import check_seconds
+from ..container import Container, Stopped
+from ..process import MAX_OUTPUT_BYTES, Completed
+from ..tasks import granted
+from ..values import DeadlineExpired, ExitStatus, State, check_seconds
 from ._thread import SupervisorThread
 
 if TYPE_CHECKING:

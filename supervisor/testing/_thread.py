@@ -12,13 +12,11 @@ from typing import Any, Final, Generic, Self, TypedDict, TypeVar, Unpack
 
 import trio
 
-from .._deadlines import Deadlines
-from .._errors import DeadlineExpired, InvalidValue
-from .._forks import Opener
-from .._host import shielded
 from .._supervisor import Supervisor, open_supervisor
-from .._witness import Witness, witness
-from ..oci import Runtime
+from ..process import shielded
+from ..runtime import Runtime
+from ..tasks import Opener, Witness, witness
+from ..values import DeadlineExpired, Deadlines, InvalidValue
 from ._arguments import check_callable
 from ._example import Example
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from .._witness import witness
+from ..tasks import witness
 from ._example import Example
 
 if TYPE_CHECKING:
     from .._supervisor import Supervisor
-    from ..oci import Bundle, Runtime
+    from ..bundle import Bundle
+    from ..runtime import Runtime
     from ._shared_pool import SharedPool
 
 HOST: Final = "host"
@@ -180,8 +181,8 @@ def _notes(error: BaseException) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def supervisor_runtime(pytestconfig: pytest.Config) -> Runtime:
     """The `Runtime` that ``--supervisor-runtime`` names; by default the first that can run."""
-    from ..oci import Runtime  # noqa: PLC0415
-    from ._host_runtime import HostRuntime  # noqa: PLC0415
+    from ..runtime import Runtime  # noqa: PLC0415
+    from .runtimes import HostRuntime  # noqa: PLC0415
 
     name = pytestconfig.getoption("--supervisor-runtime") or pytestconfig.getini(
         "supervisor_runtime"
@@ -192,7 +193,7 @@ def supervisor_runtime(pytestconfig: pytest.Config) -> Runtime:
 @pytest.fixture(scope="session")
 def host_bundle() -> Iterator[Bundle]:
     """A `Bundle` on the host's programs: `Bundle.from_host`; what it runs is said at create."""
-    from ..oci import Bundle  # noqa: PLC0415
+    from ..bundle import Bundle  # noqa: PLC0415
     from ._held import held_directory  # noqa: PLC0415
 
     with held_directory() as path:

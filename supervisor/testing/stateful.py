@@ -3,12 +3,24 @@
 Needs Hypothesis, an optional dependency: ``pip install trio-supervisor[testing]``.
 """
 
-from ._actor import Actor
-from ._machine import (
+from .machine import (
     BOXES,
     EXECS,
+    KILLED,
+    PATIENCE_SECONDS,
     SIGNALS,
+    Actor,
+    Box,
+    Model,
+    Proc,
+    Program,
+    Refused,
+    Setting,
+    Shim,
+    Stage,
     SupervisorMachine,
+    Truth,
+    Word,
     actors,
     is_stuck,
     lives,
@@ -18,9 +30,8 @@ from ._machine import (
     programs,
     run_machine,
     runs,
+    send,
 )
-from ._model import KILLED, Box, Model, Proc, Program, Shim, Truth, Word
-from ._stage import PATIENCE_SECONDS, Refused, Setting, Stage, send
 
 __all__ = [
     "BOXES",

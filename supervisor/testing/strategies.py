@@ -17,21 +17,17 @@ from typing import Any
 
 import attrs
 
-from .._checkpoint import CheckpointOptions
-from .._collect import Completed
-from .._deadlines import Deadlines
-from .._end import Stopped
-from .._errors import IllegalTransition
-from .._lifecycle import State
-from .._status import Cause, ExitStatus, Source, unknown
-from ..oci import Bundle, Mount, Runtime
-from ..oci._arguments import DEFAULT_PATH
-from ..oci._mounts import system_mounts
-from ..oci._rootless import user_namespace
+from ..bundle import DEFAULT_PATH, Bundle
+from ..container import CheckpointOptions, Stopped
+from ..process import Completed
+from ..runtime import Runtime
+from ..spec import Mount, system_mounts
 from ..state import ContainerRecord, Intent, ProcessRecord, Result, ShimLost, known_keys
 from ..stdio import LogFile, LogRecord, TerminalSize
-from ._host_runtime import PROGRAM
-from ._operations import VERBS, Operation
+from ..userns import user_namespace
+from ..values import Cause, Deadlines, ExitStatus, IllegalTransition, Source, State, unknown
+from .machine import VERBS, Operation
+from .runtimes import PROGRAM
 
 try:
     from hypothesis import strategies as st

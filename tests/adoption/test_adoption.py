@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from supervisor import PIPE, Cause, ProcessEnded, Source, State, TooManyFiles
-from supervisor._adopt import Broken, Recovery, adopt
-from supervisor._core import Core
-from supervisor._evidence import Evidence, Finding, classify
-from supervisor.state import ContainerLayout, Lock, held, read_pid
+from supervisor.container._core import Core
+from supervisor.process._evidence import Evidence, Finding, classify
+from supervisor.recovery._adopt import Broken, Recovery, adopt
+from supervisor.state import ContainerLayout, read_pid
+from supervisor.system import Lock, held
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import shim_of, state_of
 from tests.support.leaks import wait_for
@@ -318,7 +319,7 @@ async def test_an_adoption_that_is_interrupted(
             for id in ("a", "b"):
                 await sup.create(id, bundle("true"))
         with monkeypatch.context() as patch, pytest.raises(TooManyFiles):
-            patch.setattr("supervisor._recovery.adopt", adopt_first)
+            patch.setattr("supervisor.recovery._adopt_all.adopt", adopt_first)
             await later.adopt()
         assert list(later) == ["a"]
         assert [box.id for box in await later.adopt()] == ["b"]

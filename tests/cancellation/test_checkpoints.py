@@ -97,7 +97,7 @@ async def test_tasks_are_named(supervisor: OpenSupervisor, bundle: MakeBundle) -
         assert not any("supervisor._" in name for name in names - {_OURS})
 
 
-_OURS = "supervisor._nursery._hold_open"
+_OURS = "supervisor.tasks._nursery._hold_open"
 
 
 def _names(sup: Supervisor) -> set[str]:

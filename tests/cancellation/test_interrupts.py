@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor._interrupts import opening
-from supervisor._temporary import PLACE
+from supervisor.directories._temporary import PLACE
+from supervisor.tasks._interrupts import opening
 from tests.cancellation.interrupts import KINDS
 from tests.support.leaks import cgroup_left, wait_for
 from tests.support.runtimes import Choice

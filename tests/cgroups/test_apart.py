@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor._forks import note_process
 from supervisor.cgroups import Hierarchies, group_apart
+from supervisor.tasks._forks import note_process
 
 
 async def test_a_forked_child_leaves_it(cgroup_parent: str) -> None:

@@ -20,7 +20,7 @@ from supervisor import (
     ProgramNotFound,
     Source,
 )
-from supervisor.oci._init import telling
+from supervisor.spec._init import telling
 from supervisor.state import read_exit_status, read_refused
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.leaks import wait_for

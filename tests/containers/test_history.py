@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import IllegalTransition, State
-from supervisor._witness import HISTORY_LENGTH, witness
+from supervisor.tasks._observer import HISTORY_LENGTH, witness
 from supervisor.testing._example import Example
 from tests.conftest import MakeBundle, OpenSupervisor
 

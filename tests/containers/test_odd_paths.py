@@ -11,8 +11,8 @@ import attrs
 import pytest
 
 from supervisor import Bundle, InvalidValue
-from supervisor._temporary import PLACE
-from supervisor.oci import Caller, log_of
+from supervisor.directories._temporary import PLACE
+from supervisor.runtime import Caller, log_of
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import known
 from tests.support.runtimes import Choice, needs_root

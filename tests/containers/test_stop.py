@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import trio
 
-from supervisor import PIPE, Bundle, Container, InvalidValue, State, _hearing, run_container
-from supervisor._hearing import hears
+from supervisor import PIPE, Bundle, Container, InvalidValue, State, run_container
+from supervisor.process import _pid1
+from supervisor.process._pid1 import hears
 from supervisor.state import Asked, read_asked, write_asked
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
@@ -242,8 +243,8 @@ def test_a_look_at_many_descriptors() -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(300):
             stack.callback(os.close, os.eventfd(0))
-        assert len(_hearing._some("/proc/self/fd")) < 100
-        assert _hearing._some("/proc/self/no such directory") == []
+        assert len(_pid1._some("/proc/self/fd")) < 100
+        assert _pid1._some("/proc/self/no such directory") == []
 
 
 @pytest.mark.parametrize("sent", [False, True])

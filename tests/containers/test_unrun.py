@@ -25,11 +25,11 @@ from supervisor import (
     ProgramNotFound,
     RuntimeFailed,
     State,
-    _unrun,
     run_container,
 )
-from supervisor._hearing import is_copy
-from supervisor.oci import LiveTree
+from supervisor.container import _unrun
+from supervisor.process._pid1 import is_copy
+from supervisor.rootfs import LiveTree
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until, with_hook
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import trio
 
-from supervisor import Bundle, ContainerPool, InvalidValue, _unrun, run_container
-from supervisor.oci import _users
+from supervisor import Bundle, ContainerPool, InvalidValue, run_container
+from supervisor.container import _unrun
+from supervisor.rootfs import _users
 from tests.conftest import OpenSupervisor
 from tests.support.runtimes import needs_root
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import Runtime, RuntimeNotFound
-from supervisor._temporary import PLACE
+from supervisor.directories._temporary import PLACE
 from tests.support.leaks import STRANGERS, descendants
 
 from .blocks import ROOT, Block, examples, fragments

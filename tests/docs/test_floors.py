@@ -1,34 +1,36 @@
-"""The house stands as its floor maps say: imports go down, and there are no circles.
+"""The house stands as its map says: packages have walls and stand on floors; nothing is a circle.
 
-A map is the indented block in the docstring of a package's ``__init__``: a floor a line, the names
-of its modules before the first two blanks.
+The floors are the indented block in the docstring of ``supervisor/__init__.py``. The tables of the
+architecture page are made from the modules' docstrings, by ``scripts/rooms``.
 """
 
 from __future__ import annotations
 
 import ast
+import graphlib
+import importlib.machinery
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import supervisor
 
 PACKAGE = Path(supervisor.__file__).parent
-PACKAGES = [
-    PACKAGE,
-    *sorted(path.parent for path in PACKAGE.glob("*/__init__.py")),
-]
+ROOT = PACKAGE.parent
+PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
+FILES = sorted(PACKAGE.rglob("*.py"))
 _FLOOR = re.compile(r" {4}(\S+(?: \S+)*)(?: {2,}|$)")
 
 
-def floor_map(package: Path) -> list[str]:
-    """Return the modules of a package in the order of its maps: each may import those before it."""
-    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+def floor_map() -> list[str]:
+    """Return the packages and modules at the top, in the order of the floors, the lowest first."""
+    docstring = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text())) or ""
     floors = [match[1] for line in docstring.splitlines() if (match := _FLOOR.match(line))]
-    names = [name.rstrip("/") for floor in floors for name in floor.split(" ")]
-    return [name for name in names if not name.endswith(".c")]
+    return [name for floor in floors for name in floor.split(" ")]
 
 
 def modules(package: Path) -> list[str]:
@@ -38,61 +40,137 @@ def modules(package: Path) -> list[str]:
     return sorted(files + packages)
 
 
-def imports(file: Path) -> Iterator[str]:
-    """Yield the full dotted names of our own modules that a file imports, wherever it does."""
-    inside = ("supervisor", *file.relative_to(PACKAGE).parent.parts)
+def dotted(package: Path) -> str:
+    """Return the full name of a package."""
+    return ".".join(("supervisor", *package.relative_to(PACKAGE).parts))
+
+
+def imports(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a file imports of ours, wherever it does: the module or package, and the name."""
+    inside = dotted(file.parent).split(".")
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if is_ours(alias.name))
+            yield from ((alias.name, "") for alias in node.names if is_ours(alias.name))
         elif isinstance(node, ast.ImportFrom):
             above = inside[: len(inside) - node.level + 1] if node.level else ()
             base = ".".join([*above, *filter(None, [node.module])])
             if is_ours(base):
-                yield from (f"{base}.{alias.name}" for alias in node.names)
+                yield from ((base, alias.name) for alias in node.names)
 
 
 def is_ours(name: str) -> bool:
     return name.partition(".")[0] == "supervisor"
 
 
-def files_of(package: Path, module: str) -> list[Path]:
-    """Return the files of a module, which may be a package."""
-    single = package / f"{module}.py"
-    return [single] if single.exists() else sorted((package / module).rglob("*.py"))
+def faces() -> dict[str, list[str]]:
+    """Return the packages that have a face, each with the names in it."""
+    found = {}
+    for package in PACKAGES[1:]:
+        stub = package / "__init__.pyi"
+        face = stub if stub.exists() else package / "__init__.py"
+        for node in ast.parse(face.read_text()).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                found[dotted(package)] = list(ast.literal_eval(node.value))
+    return found
 
 
-def sideways(package: Path, module: str) -> Iterator[tuple[Path, str]]:
-    """Yield what a module imports of its own package: the file that does, and the other module."""
-    own = ".".join(("supervisor", *package.relative_to(PACKAGE).parts))
-    for file in files_of(package, module):
-        for name in imports(file):
-            rest = name.removeprefix(f"{own}.")
-            other = rest.split(".")[0]
-            if rest != name and other != module:
-                yield file, other
+@pytest.mark.parametrize("package", PACKAGES, ids=dotted)
+def test_a_package_is_small_enough_to_look_through(package: Path) -> None:
+    """At the top stand eight modules at most, beside the packages; in a package sixteen."""
+    files = [name for name in modules(package) if (package / f"{name}.py").exists()]
+    assert len(files) <= (8 if package == PACKAGE else 16)
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
-def test_each_module_stands_once_on_the_map_of_its_package(package: Path) -> None:
-    """A map names all modules of its package, each once, and none that isn't there."""
-    assert sorted(floor_map(package)) == modules(package)
+def test_each_package_stands_once_on_the_map() -> None:
+    """The map names all modules and packages at the top, each once, and none that isn't there."""
+    assert sorted(floor_map()) == modules(PACKAGE)
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
-def test_modules_import_only_downwards(package: Path) -> None:
-    """A module imports only what stands before it on the map, so there are no circles either."""
-    order = floor_map(package) or modules(package)
-    for number, module in enumerate(order):
-        below = order[:number]
-        for file, other in sideways(package, module):
-            assert other in below, (
-                f"{file.relative_to(PACKAGE)} imports {other}, which isn't below it"
+def test_imports_go_down() -> None:
+    """What is at the top imports only what stands before it on the map."""
+    order = ["_lazy", *(name for name in floor_map() if name != "_lazy")]
+    for file in FILES:
+        own = file.relative_to(PACKAGE).with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        for base, name in imports(file):
+            other = [*base.split("."), name][1]
+            assert other == own or other in order[: order.index(own)], (
+                f"{file.relative_to(PACKAGE)} imports {other}, which isn't below {own}"
             )
 
 
-def test_nobody_imports_the_front_door() -> None:
-    """Nothing inside imports from the package itself: that is for users, and would be a circle."""
-    for file in PACKAGE.rglob("*.py"):
-        names = {name.partition(".")[2].split(".")[0] for name in imports(file)}
-        unknown = names - set(modules(PACKAGE))
-        assert not unknown, f"{file.relative_to(PACKAGE)} imports {unknown} from the front door"
+def test_walls() -> None:
+    """Another package's names are imported from its face, where they stand, and from nowhere else.
+
+    A package inside of another one may import the modules of that.
+    """
+    faced = faces()
+    for file in FILES:
+        own = dotted(file.parent)
+        for base, name in imports(file):
+            inside = own == base or own.startswith(f"{base}.") or base.startswith(f"{own}._")
+            parent = base.rpartition(".")[0]
+            if inside or (own.startswith(f"{parent}.") and base not in faced):
+                continue
+            assert name in faced[base], f"{file.relative_to(PACKAGE)} imports {name} from {base}"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=dotted)
+def test_no_circles(package: Path) -> None:
+    """The modules of a package can be put in an order in which each imports only earlier ones."""
+    own = dotted(package)
+    graph: dict[str, set[str]] = {}
+    for file in package.rglob("*.py"):
+        module = file.relative_to(package).with_suffix("").parts[0]
+        if module != "__init__":
+            for base, name in imports(file):
+                rest = f"{base}.{name}".removeprefix(f"{own}.").split(".")
+                if f"{base}.{name}".startswith(f"{own}.") and rest[0] in modules(package):
+                    graph.setdefault(module, set()).update({rest[0]} - {module})
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("name", sorted(faces().keys() - {"supervisor.testing"}))
+def test_a_face_has_no_more_than_is_used(name: str) -> None:
+    """Each name in a package's face is imported by another package, by a test or a benchmark."""
+    others = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    stubs = [path.with_suffix(".pyi") for path in FILES if path.with_suffix(".pyi").exists()]
+    used = {
+        imported
+        for file in [*FILES, *stubs, *others]
+        if not dotted_file(file).startswith(f"{name}.")
+        for base, imported in imports_anywhere(file)
+        if base == name
+    }
+    assert sorted(set(faces()[name]) - used) == []
+
+
+def dotted_file(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
+
+
+def imports_anywhere(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a file, of ours or of the tests, imports of ours."""
+    if PACKAGE in file.parents:
+        yield from imports(file)
+        return
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and is_ours(node.module):
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def rooms() -> ModuleType:
+    """Return ``scripts/rooms`` as a module."""
+    loader = importlib.machinery.SourceFileLoader("rooms", str(ROOT / "scripts/rooms"))
+    spec = importlib.util.spec_from_loader("rooms", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_the_page_has_the_modules_own_words() -> None:
+    """The tables of the architecture page are those that ``scripts/rooms`` makes."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    assert rooms().with_tables(page) == page, "run: scripts/rooms"

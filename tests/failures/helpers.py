@@ -16,11 +16,11 @@ import attrs
 import trio
 
 from supervisor import Bundle, Cause, Container, ExitStatus, Process, Source, Supervisor
-from supervisor._pidfd import PidFd
 from supervisor.cgroups import Hierarchies
+from supervisor.children._pidfd import PidFd
 from supervisor.state import read_pid, read_shim
-from supervisor.testing import HostRuntime
 from supervisor.testing._processes import state_of
+from supervisor.testing.runtimes import HostRuntime
 from tests.support import leaks
 from tests.support.runtimes import Choice
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from supervisor import Container, ContainerExists, Deadlines, State
-from supervisor.state import Lock
+from supervisor.system import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
 

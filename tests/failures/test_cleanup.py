@@ -24,9 +24,9 @@ from supervisor import (
     RuntimeFailed,
     State,
 )
-from supervisor import _dispose as disposing
 from supervisor.cgroups import Hierarchies
-from supervisor.state import Lock
+from supervisor.container import _dispose as disposing
+from supervisor.system import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import end, hurried, living, reap, shim_of, until, with_hook

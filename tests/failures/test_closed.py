@@ -27,7 +27,7 @@ from supervisor import (
     open_supervisor,
     run_container,
 )
-from supervisor._points import Point
+from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 

@@ -16,7 +16,7 @@ from supervisor import (
     Deadlines,
     open_supervisor,
 )
-from supervisor.state import Lock
+from supervisor.system import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import end, pid_in, reap, shim_of, state_of

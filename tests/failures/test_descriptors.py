@@ -28,19 +28,20 @@ from supervisor import (
     TooManyFiles,
     open_supervisor,
 )
-from supervisor._errors import scarcity
-from supervisor._temporary import _kind
 from supervisor.cgroups._hierarchies import _is_root
-from supervisor.oci._privileges import may_raise_limits
-from supervisor.oci._ranges import read_lines
-from supervisor.oci._rootless import _name
-from supervisor.oci._runtime import why_not
-from supervisor.oci._seccomp import _PROFILE, check_seccomp
-from supervisor.oci._secrets import secrets_below
-from supervisor.oci._users import Account, find_account
-from supervisor.state import is_argument, read_exit_status
-from supervisor.state._claims import _read
-from supervisor.state._owner import _is_our_group, _is_unmapped
+from supervisor.directories._temporary import _kind
+from supervisor.rootfs._secrets import secrets_below
+from supervisor.rootfs._users import Account, find_account
+from supervisor.runtime._runtime import why_not
+from supervisor.spec._privileges import may_raise_limits
+from supervisor.spec._seccomp import _PROFILE, check_seccomp
+from supervisor.state import read_exit_status
+from supervisor.state._id_claims import _read
+from supervisor.system import is_argument
+from supervisor.system._owner import _is_our_group, _is_unmapped
+from supervisor.userns._ranges import read_lines
+from supervisor.userns._rootless import _name
+from supervisor.values._errors import scarcity
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import left, read_all, until
@@ -277,7 +278,7 @@ async def test_exit_that_cannot_be_read_yet(
         return read_exit_status(path)
 
     async with supervisor() as sup, await sup.create("a", bundle("sh", "-c", "exit 23")) as a:
-        monkeypatch.setattr("supervisor._verdict.read_exit_status", read_later)
+        monkeypatch.setattr("supervisor.process._verdict.read_exit_status", read_later)
         await a.start()
         assert (await a.wait()).code == 23
         assert refusals == -1

@@ -23,7 +23,7 @@ from supervisor import (
     SupervisorError,
     open_supervisor,
 )
-from supervisor._temporary import PLACE
+from supervisor.directories._temporary import PLACE
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import left, reap, shim_of

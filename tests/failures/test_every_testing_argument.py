@@ -13,24 +13,19 @@ import trio
 
 from supervisor import PIPE, InvalidValue, ProcessEnded, Runtime, RuntimeFailed, testing
 from supervisor.testing import (
-    Fault,
-    FaultyRuntime,
-    HostRuntime,
-    Operation,
     SharedPool,
-    SupervisorMachine,
     SupervisorThread,
     TakenContainer,
-    check_runtime,
     fill_memory,
     frozen,
     kill_shim,
     leak_check,
     profile,
-    run_machine,
     supervised,
     unread,
 )
+from supervisor.testing.machine import Operation, SupervisorMachine, run_machine
+from supervisor.testing.runtimes import Fault, FaultyRuntime, HostRuntime, check_runtime
 from tests.conftest import MakeBundle, OpenSupervisor
 
 from .test_every_argument import STRANGE, Named, Table, table

@@ -27,8 +27,8 @@ from supervisor import (
     Supervisor,
     UsageError,
 )
-from supervisor._points import Point
-from supervisor.state import Lock
+from supervisor.system import Lock
+from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import end, pid_in, read_all, shim_of, state_of

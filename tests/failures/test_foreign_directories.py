@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import ContainerExists, InvalidValue, ProcessEnded, _dispose
+from supervisor import ContainerExists, InvalidValue, ProcessEnded
+from supervisor.container import _dispose
 from supervisor.shim import send_line
 from supervisor.state import ContainerRecord, Intent, dump
 from tests.conftest import MakeBundle, OpenSupervisor

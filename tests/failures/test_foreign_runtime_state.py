@@ -15,8 +15,8 @@ import attrs
 import pytest
 
 from supervisor import CleanupIncomplete, ContainerExists, InvalidValue, State
-from supervisor._claim import is_ours
 from supervisor.cgroups import Hierarchies
+from supervisor.container._proof import is_ours
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
 from tests.support.runtimes import Choice

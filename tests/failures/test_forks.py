@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from supervisor import _forks
+from supervisor.tasks import _forks
 from tests.failures.conftest import NothingLeft
 from tests.failures.forking import play
 from tests.support.runtimes import Choice

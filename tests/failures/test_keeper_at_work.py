@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from supervisor import Bundle, Deadlines, Runtime, Supervisor, _leash, open_supervisor
-from supervisor._temporary import PLACE
 from supervisor.cgroups import Hierarchies
+from supervisor.directories._temporary import PLACE
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import known
 from tests.support.leaks import children, wait_for

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from supervisor import ShimError, ShimNotFound, _leash
-from supervisor._temporary import PLACE
-from supervisor.shim import find_binary
+from supervisor.directories._temporary import PLACE
+from supervisor.native import find_binary
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.leaks import children
 

@@ -21,7 +21,7 @@ from supervisor import (
     Supervisor,
     SupervisorError,
 )
-from supervisor.testing import HostRuntime
+from supervisor.testing.runtimes import HostRuntime
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import SOON, hurried, shim_of

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor import InvalidValue, State, Supervisor, _adopt, _recovery
+from supervisor import InvalidValue, State, Supervisor
+from supervisor.recovery import _adopt, _adopt_all
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import pid_in, reap, shim_of, state_of
@@ -158,7 +159,7 @@ async def test_what_the_disk_refuses(
         await first["exec"].exec(["sleep", "60"], id="job")
         async with supervisor(root) as second:
             with monkeypatch.context() as patch:
-                _refuse(patch, number, _recovery, "load", f"{root}/bad/state.json")
+                _refuse(patch, number, _adopt_all, "load", f"{root}/bad/state.json")
                 _refuse(patch, number, _adopt.Lock, "take", f"{root}/bad/lock")
                 await second.adopt()
                 assert (sorted(second), list(second.broken)) == (["exec", "good"], ["bad"])

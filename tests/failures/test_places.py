@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import Bundle, InvalidValue, _root, _temporary
-from supervisor._errors import DiskFull, InfrastructureError
+from supervisor import Bundle, InvalidValue
 from supervisor._leash import ephemeral_root
-from supervisor._temporary import PLACE, Temporary
-from supervisor.shim import find_binary
+from supervisor.directories import _root, _temporary
+from supervisor.directories._temporary import PLACE, Temporary
+from supervisor.native import find_binary
+from supervisor.values._errors import DiskFull, InfrastructureError
 from tests.conftest import OpenSupervisor
 from tests.support.runtimes import needs_root
 

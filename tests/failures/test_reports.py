@@ -20,7 +20,7 @@ from supervisor import (
     State,
     TooManyProcesses,
 )
-from supervisor._launch import _refusal
+from supervisor.process._launch import _refusal
 from supervisor.shim import Refused
 from supervisor.state import ProcessLayout
 from tests.conftest import MakeBundle, OpenSupervisor

@@ -13,14 +13,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from supervisor import (
-    Container,
-    ContainerExists,
-    Runtime,
-    RuntimeFailed,
-    State,
-    _supervisor,
-)
+from supervisor import Container, ContainerExists, Runtime, RuntimeFailed, State, _supervisor
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
 from tests.support.runtimes import Choice
@@ -206,7 +199,7 @@ async def test_what_was_finished_while_we_looked_is_left(
                 (begun / "state.json").write_text("{}")
                 return False
 
-            monkeypatch.setattr("supervisor._claim.is_argument", finish)
+            monkeypatch.setattr("supervisor.container._proof.is_argument", finish)
             await mine.delete(force=True)
             assert sorted(os.listdir(begun)) == ["exec.fifo", "state.json"]
 

@@ -21,8 +21,8 @@ from supervisor import (
     Source,
     State,
 )
-from supervisor._pidfd import PidFd
-from supervisor._task import ProcessTask
+from supervisor.children._pidfd import PidFd
+from supervisor.process._task import ProcessTask
 from supervisor.shim import send_line
 from supervisor.state import read_pid
 from tests.conftest import MakeBundle, OpenSupervisor

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from supervisor import ShimError, ShimExited, ShimNotFound, State
-from supervisor.oci import call
-from supervisor.shim import find_binary
+from supervisor.native import find_binary
+from supervisor.runtime import call
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 

@@ -24,7 +24,7 @@ from supervisor import (
     TooManyProcesses,
     run_container,
 )
-from supervisor._end import STOP_GRACE_SECONDS
+from supervisor.container._end import STOP_GRACE_SECONDS
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import SOON, hurried, living, shim_of, until

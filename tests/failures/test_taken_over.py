@@ -15,19 +15,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from supervisor import (
-    Cause,
-    Container,
-    Deadlines,
-    Source,
-    State,
-    Supervisor,
-    TooManyFiles,
-    _adopt,
-)
-from supervisor._evidence import Found
-from supervisor._host import Host
-from supervisor.state import ContainerRecord, Lock, ProcessLayout
+from supervisor import Cause, Container, Deadlines, Source, State, Supervisor, TooManyFiles
+from supervisor.process._evidence import Found
+from supervisor.process._shared import Host
+from supervisor.recovery import _adopt
+from supervisor.state import ContainerRecord, ProcessLayout
+from supervisor.system import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import assert_lost, end, pid_in, shim_of, state_of, until
@@ -199,7 +192,7 @@ async def test_a_take_over_that_fails(leave: Leave, monkeypatch: pytest.MonkeyPa
             async def fail(*_: object) -> None:
                 raise TooManyFiles("none left")
 
-            patched.setattr("supervisor._adopt._find_state", fail)
+            patched.setattr("supervisor.recovery._adopt._find_state", fail)
             with pytest.raises(TooManyFiles):
                 await left.sup.adopt()
         assert left.box.foreign and not left.box.init._owned

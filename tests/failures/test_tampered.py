@@ -13,9 +13,9 @@ import attrs
 import pytest
 
 from supervisor import PIPE, Cause, Source, State
-from supervisor._evidence import _descends
+from supervisor.process._evidence import _descends
 from supervisor.shim import Shim
-from supervisor.state import start_time
+from supervisor.system import start_time
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.failures.helpers import end, pid_in, reap, shim_of

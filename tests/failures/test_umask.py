@@ -26,10 +26,11 @@ from supervisor import (
     _supervisor,
     open_supervisor,
 )
-from supervisor._temporary import PLACE, Temporary
 from supervisor.cgroups import Hierarchies, group_apart
-from supervisor.shim import find_binary
-from supervisor.state import Block, Lock, take
+from supervisor.directories._temporary import PLACE, Temporary
+from supervisor.native import find_binary
+from supervisor.state import Block, take
+from supervisor.system import Lock
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.conftest import NothingLeft
 from tests.streams.test_rootless import Home, home

@@ -11,7 +11,7 @@ import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
-from supervisor._within import _put_off, _watch, expiring, granted, nap, within
+from supervisor.tasks._within import _put_off, _watch, expiring, granted, nap, within
 
 LONG = 1.2
 """Seconds for which the loop doesn't turn: what a program that is stopped looks like to it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import PIPE, Bundle, open_supervisor, run_container
-from supervisor.shim import find_binary
+from supervisor.native import find_binary
 from tests.support.runtimes import Choice, needs_root
 from tests.support.users import as_user, own_mounts, somebody
 

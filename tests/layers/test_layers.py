@@ -24,7 +24,8 @@ from supervisor import (
     State,
     Supervisor,
 )
-from supervisor.state import look_at, read_pid
+from supervisor.state import read_pid
+from supervisor.system import look_at
 from tests.cancellation.test_every_checkpoint import cancelled_after, for_every_checkpoint
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import left, lingering, pid_in, shim_of, state_of, until

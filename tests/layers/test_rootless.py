@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import Bundle, InvalidValue, Supervisor, open_supervisor
-from supervisor.shim import find_binary
+from supervisor.native import find_binary
 from tests.failures.helpers import left
 from tests.layers.test_layers import files, no_mounts, output, until_seen
 from tests.support.runtimes import Choice, needs_root

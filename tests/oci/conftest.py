@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor._temporary import PLACE
-from supervisor.oci import Bundle
-from supervisor.oci._init import is_static
-from supervisor.oci._runtime import why_not
+from supervisor.bundle import Bundle
+from supervisor.directories._temporary import PLACE
+from supervisor.runtime._runtime import why_not
+from supervisor.spec._init import is_static
 
 from .making import Maker
 from .running import Runner, make_rootfs, open_directory

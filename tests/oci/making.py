@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supervisor._errors import BundleInvalid
-from supervisor.oci import Bundle
+from supervisor.bundle import Bundle
+from supervisor.values._errors import BundleInvalid
 
 Maker = Callable[..., Bundle]
 """Makes a bundle; takes the keywords that both ways of making one take."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import attrs
 
-from supervisor.oci import Bundle, for_runtime
+from supervisor.bundle import Bundle
+from supervisor.spec import for_runtime
 
 SECONDS = 60
 """How long anything may take before it counts as stuck."""

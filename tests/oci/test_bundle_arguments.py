@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from supervisor._errors import InvalidValue
-from supervisor.oci import Bundle, Mount
+from supervisor.bundle import Bundle
+from supervisor.spec import Mount
+from supervisor.values._errors import InvalidValue
 
 SURROGATE = "\ud800"
 

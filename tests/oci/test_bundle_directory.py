@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import _abandoned
-from supervisor._errors import DiskFull, InvalidValue
-from supervisor._temporary import PLACE
-from supervisor.oci import Bundle, _bundle, _directory
+from supervisor.bundle import Bundle, _bundle, _directory
+from supervisor.directories import _abandoned
+from supervisor.directories._temporary import PLACE
+from supervisor.values._errors import DiskFull, InvalidValue
 
 from .making import Maker
 
@@ -84,7 +84,7 @@ def test_the_end_of_the_program_removes_it(temporary: Path) -> None:
     program = textwrap.dedent(
         """
         import os, sys
-        from supervisor.oci import Bundle
+        from supervisor.bundle import Bundle
         made = Bundle.from_host(["sh"])
         child = os.fork()
         if child == 0:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from supervisor._errors import BundleInvalid, InvalidValue, TooManyFiles
-from supervisor.oci import Bundle, _load
+from supervisor.bundle import Bundle, _load
+from supervisor.values._errors import BundleInvalid, InvalidValue, TooManyFiles
 
 from .configs import full, minimal, replaced
 from .making import load_error, write

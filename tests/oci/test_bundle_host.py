@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.oci import Bundle
-from supervisor.oci._host import view_host
+from supervisor.bundle import Bundle
+from supervisor.rootfs._host_view import view_host
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor._errors import BundleInvalid
-from supervisor.oci import Bundle
+from supervisor.bundle import Bundle
 from supervisor.testing.strategies import json_values
+from supervisor.values._errors import BundleInvalid
 
 from .configs import Place, full, minimal, name, places, replaced, value_at, without
 from .making import load_error, write

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor._errors import InvalidValue
-from supervisor.oci import Bundle, Mount, _bundle
-from supervisor.oci._mounts import READ_ONLY_TREE
-from supervisor.oci._swap import counts_swap
+from supervisor.bundle import Bundle, _bundle
+from supervisor.spec import Mount
+from supervisor.spec._mounts import READ_ONLY_TREE
+from supervisor.spec._swap import counts_swap
 from supervisor.testing.strategies import texts
+from supervisor.values._errors import InvalidValue
 
 from .making import Maker, mount_at, namespaces
 from .settings import THOROUGH

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from supervisor._errors import InvalidValue
-from supervisor.oci import Bundle, _rootless
-from supervisor.oci._load import check_spec
-from supervisor.oci._rootless import check_limits, subordinate
+from supervisor.bundle import Bundle
+from supervisor.bundle._load import check_spec
+from supervisor.userns import _rootless
+from supervisor.userns._rootless import check_limits, subordinate
+from supervisor.values._errors import InvalidValue
 
 from .making import mount_at, namespaces
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.oci import Bundle, Mount
+from supervisor.bundle import Bundle
+from supervisor.spec import Mount
 
 from .running import SECONDS, Runner, cgroup_mounts
 

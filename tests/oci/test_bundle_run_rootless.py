@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.oci import Bundle, Mount, _bundle
-from supervisor.oci._init import init_path
+from supervisor.bundle import Bundle, _bundle
+from supervisor.spec import Mount
+from supervisor.spec._init import init_path
 from tests.support.users import NOBODYS
 
 from .running import SECONDS, Runner, open_directory

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import InvalidValue, Runtime, RuntimeNotFound
-from supervisor.oci import Caller, _runtime, checkpoint_options
-from supervisor.oci._call import verb
-from supervisor.oci._runtime import why_not
-from supervisor.oci._said import pieces_of, reason_in, reason_of
+from supervisor.runtime import Caller, _runtime, checkpoint_options
+from supervisor.runtime._call import verb
+from supervisor.runtime._runtime import why_not
+from supervisor.runtime._said import pieces_of, reason_in, reason_of
 from tests.support.runtimes import Choice
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from supervisor.oci import derive_spec
+from supervisor.bundle import derive_spec
 
 
 def test_a_derived_spec_stands_anywhere() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.oci import _secrets
-from supervisor.oci._host import build_view, view_host
-from supervisor.oci._secrets import secrets_below
+from supervisor.rootfs import _secrets
+from supervisor.rootfs._host_view import build_view, view_host
+from supervisor.rootfs._secrets import secrets_below
 
 
 @pytest.fixture

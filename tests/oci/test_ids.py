@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor._errors import BundleInvalid
-from supervisor.oci import container_root_ids
-from supervisor.oci._ids import MAX_ID, IdMap, host_id, parse_id
+from supervisor.userns import container_root_ids
+from supervisor.userns._ids import MAX_ID, IdMap, host_id, parse_id
+from supervisor.values._errors import BundleInvalid
 
 from .settings import THOROUGH
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor._errors import ShimNotFound
-from supervisor.oci import Bundle, _init
-from supervisor.shim import _binary
+from supervisor.bundle import Bundle
+from supervisor.native import _programs
+from supervisor.spec import _init
+from supervisor.values._errors import ShimNotFound
 
 
 def test_a_dynamic_init_is_refused(rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,13 +39,13 @@ def test_binaries_are_found_in_every_directory(
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
-    package = sys.modules["supervisor.shim"]
+    package = sys.modules["supervisor.native"]
     monkeypatch.setattr(package, "__path__", [str(first), str(second)])
     with pytest.raises(ShimNotFound, match=f"{first}/prog and at {second}/prog") as caught:
-        _binary.find_binary("prog")
+        _programs.find_binary("prog")
     assert caught.value.path == f"{first}/prog"
     (first / "prog").touch(mode=0o644)
     with pytest.raises(ShimNotFound, match=f"{first}/prog is not executable: chmod"):
-        _binary.find_binary("prog")
+        _programs.find_binary("prog")
     (second / "prog").touch(mode=0o755)
-    assert _binary.find_binary("prog") == f"{second}/prog"
+    assert _programs.find_binary("prog") == f"{second}/prog"

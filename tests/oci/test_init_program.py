@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-import supervisor.shim
-from supervisor.oci._init import init_path
+import supervisor.native
+from supervisor.spec._init import init_path
 
 from .running import SECONDS
 
@@ -35,7 +35,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip("no C compiler here: install gcc")
     source = next(
         path
-        for directory in supervisor.shim.__path__
+        for directory in supervisor.native.__path__
         if (path := Path(directory, "init.c")).exists()
     )
     binary = str(tmp_path_factory.mktemp("init") / "supervisor-init")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from supervisor._errors import BundleInvalid, InvalidValue
-from supervisor.oci import Bundle
-from supervisor.oci._layer import LAYER_BYTES, WRITABLE
+from supervisor.bundle import Bundle
+from supervisor.spec._layer import LAYER_BYTES, WRITABLE
+from supervisor.values._errors import BundleInvalid, InvalidValue
 
 from .configs import minimal
 from .making import load_error, mount_at

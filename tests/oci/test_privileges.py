@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from supervisor._errors import InvalidValue
-from supervisor.oci import Bundle, _privileges
-from supervisor.oci._privileges import (
+from supervisor.bundle import Bundle
+from supervisor.spec import _privileges
+from supervisor.spec._privileges import (
     CAPABILITIES,
     INFINITY,
     RLIMITS,
@@ -19,7 +19,8 @@ from supervisor.oci._privileges import (
     check_privileges,
     with_privileges,
 )
-from supervisor.oci._seccomp import default_profile
+from supervisor.spec._seccomp import default_profile
+from supervisor.values._errors import InvalidValue
 
 from .making import Maker
 from .running import Runner

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor._pidfd import PidFd
-from supervisor.oci import SealedPrograms
+from supervisor.children._pidfd import PidFd
+from supervisor.runtime import SealedPrograms
 
 ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 

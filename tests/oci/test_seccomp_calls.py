@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.oci import Bundle, Mount
+from supervisor.bundle import Bundle
+from supervisor.spec import Mount
 
 from .calls import ALLOWED, CALLS, REFUSED, UNKNOWN, source
 from .running import SECONDS, Runner, open_directory

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from supervisor._errors import InvalidValue
-from supervisor.oci import for_runtime
-from supervisor.oci._bpf import _numbers, compile_filter
-from supervisor.oci._filter import ANNOTATION
-from supervisor.oci._privileges import CAPABILITIES, check_privileges, with_privileges
-from supervisor.oci._seccomp import _PROFILE, default_profile, resolve
+from supervisor.spec import for_runtime
+from supervisor.spec._bpf import _numbers, compile_filter
+from supervisor.spec._filter import ANNOTATION
+from supervisor.spec._privileges import CAPABILITIES, check_privileges, with_privileges
+from supervisor.spec._seccomp import _PROFILE, default_profile, resolve
+from supervisor.values._errors import InvalidValue
 
 from . import libseccomp
 from .libseccomp import ALLOW, ERRNO, TOKENS

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from supervisor._errors import InvalidValue
-from supervisor.oci import Bundle
-from supervisor.oci._seccomp import _PROFILE, check_seccomp, resolve
+from supervisor.bundle import Bundle
+from supervisor.spec._seccomp import _PROFILE, check_seccomp, resolve
+from supervisor.values._errors import InvalidValue
 
 from .running import Runner
 

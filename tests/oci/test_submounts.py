@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from supervisor.oci import Bundle, Mount
-from supervisor.oci._submounts import MountTable, seal_submounts
+from supervisor.bundle import Bundle
+from supervisor.rootfs._submounts import MountTable, seal_submounts
+from supervisor.spec import Mount
 from tests.support.users import own_mounts
 
 from .running import Runner, open_directory

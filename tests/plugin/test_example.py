@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from supervisor import Bundle, ContainerPool, Runtime
-from supervisor._witness import Sight, witness
+from supervisor.tasks._observer import Sight, witness
 from supervisor.testing._example import MAX_CONTAINERS, MAX_OUTPUT_BYTES, Example
 
 

@@ -25,15 +25,9 @@ from supervisor import (
     open_supervisor,
     run_container,
 )
-from supervisor._errors import scarcity
-from supervisor.testing import (
-    Fault,
-    FaultyRuntime,
-    HostRuntime,
-    InfrastructureFailed,
-    profile,
-    supervised,
-)
+from supervisor.testing import InfrastructureFailed, profile, supervised
+from supervisor.testing.runtimes import Fault, FaultyRuntime, HostRuntime
+from supervisor.values._errors import scarcity
 
 GOOD_RUNS = 3
 SEARCH = profile(database=None, max_examples=30, deadline=None)

@@ -14,8 +14,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from supervisor._temporary import PLACE
 from supervisor.cgroups import Hierarchies
+from supervisor.directories._temporary import PLACE
 from tests.support.leaks import STRANGERS, descendants, wait_for
 
 from .conftest import INI, OPTIONS, Run, with_runtime

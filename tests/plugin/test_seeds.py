@@ -10,8 +10,9 @@ from hypothesis import Phase, given, seed
 from hypothesis import strategies as st
 
 from supervisor import Bundle, open_supervisor, run_container
-from supervisor._temporary import Temporary
-from supervisor.testing import HostRuntime, profile, supervised
+from supervisor.directories._temporary import Temporary
+from supervisor.testing import profile, supervised
+from supervisor.testing.runtimes import HostRuntime
 
 TASKS = 4
 SEARCH = profile(database=None, max_examples=2, phases=[Phase.generate], deadline=None)

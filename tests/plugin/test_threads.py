@@ -22,7 +22,8 @@ from supervisor import (
     RuntimeFailed,
     Supervisor,
 )
-from supervisor.testing import Fault, FaultyRuntime, SharedPool, SupervisorThread
+from supervisor.testing import SharedPool, SupervisorThread
+from supervisor.testing.runtimes import Fault, FaultyRuntime
 from tests.support.leaks import wait_for
 
 pytestmark = pytest.mark.runtimes("crun", "fake")

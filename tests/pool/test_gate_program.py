@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-import supervisor.shim
+import supervisor.native
 from supervisor import InvalidValue
-from supervisor.oci import frame
-from supervisor.oci._gate import gate_path
+from supervisor.bundle import frame
+from supervisor.bundle._gate import gate_path
 from tests.reliability.test_shim_faults import fuzz
 from tests.shim.programs import SANITIZE
 
@@ -35,7 +35,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> str:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler here: install gcc")
-    places = [Path(directory, "gate.c") for directory in supervisor.shim.__path__]
+    places = [Path(directory, "gate.c") for directory in supervisor.native.__path__]
     source = next(path for path in places if path.exists())
     binary = str(tmp_path_factory.mktemp("gate") / "supervisor-gate")
     flags = f"@{source.parent / 'compile_flags.txt'}"

@@ -18,9 +18,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from supervisor import Deadlines, GateFailed, RuntimeTimeout, ShimExited, TooManyFiles
-from supervisor._entry import Entry, errand
-from supervisor._pool import _kill
-from supervisor._stock import PATIENCE
+from supervisor.pool._entry import Entry, errand
+from supervisor.pool._pool import _kill
+from supervisor.pool._stock import PATIENCE
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import state_of, until
 from tests.failures.test_descriptors import only

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from supervisor import Bundle, ContainerPool, _pool, open_supervisor
-from supervisor.oci import gate_path
-from supervisor.shim import find_binary
+from supervisor import Bundle, ContainerPool, open_supervisor
+from supervisor.bundle import gate_path
+from supervisor.native import find_binary
+from supervisor.pool import _pool
 from tests.failures.helpers import left
 from tests.support.runtimes import Choice, needs_root
 from tests.support.users import NOBODYS, as_user

@@ -24,10 +24,10 @@ from supervisor import (
     Supervisor,
     TooManyFiles,
 )
-from supervisor._entry import Entry
-from supervisor._errors import InfrastructureError
-from supervisor._points import Point
-from supervisor._stock import PATIENCE, Stock
+from supervisor.pool._entry import Entry
+from supervisor.pool._stock import PATIENCE, Stock
+from supervisor.values._errors import InfrastructureError
+from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import state_of
 from tests.support.leaks import wait_for

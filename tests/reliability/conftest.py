@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from supervisor import Bundle
-from supervisor.testing._cradle import Cradle
+from supervisor.testing.machine._cradle import Cradle
 from tests.failures.helpers import kernel_tells
 from tests.reliability.ground import Ground, Starved
 from tests.support.runtimes import Choice

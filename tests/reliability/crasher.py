@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from supervisor import PIPE, Bundle, Container, Runtime, Supervisor, open_supervisor
-from supervisor._points import Point
+from supervisor.values._points import Point
 
 SLEEP = ["sleep", "600"]
 SEVEN = ["sh", "-c", "exit 7"]

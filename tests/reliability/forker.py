@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 import trio
 
-from supervisor._temporary import PLACE
+from supervisor.directories._temporary import PLACE
 from tests.support.leaks import STRANGERS, descendants, reap_strangers
 
 PATIENCE_SECONDS = 30.0

@@ -11,9 +11,9 @@ from typing import Any
 
 import attrs
 
-from supervisor.testing._actor import descriptors
 from supervisor.testing._processes import name_of
-from supervisor.testing._stage import catches_term
+from supervisor.testing.machine._actor import descriptors
+from supervisor.testing.machine._stage import catches_term
 from supervisor.testing.stateful import Actor, Program, Setting
 
 

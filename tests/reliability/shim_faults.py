@@ -21,7 +21,7 @@ from pathlib import Path
 
 import attrs
 
-import supervisor.shim
+import supervisor.native
 from tests.shim.logs import Log, joined, parse
 from tests.shim.programs import PARTS, Programs, shipped
 from tests.shim.rig import Rig, children, read_to_end, readable
@@ -141,7 +141,7 @@ class Missing(Exception):
 
 def sources() -> Path:
     """Return the directory of the shim's sources."""
-    for entry in supervisor.shim.__path__:
+    for entry in supervisor.native.__path__:
         if (Path(entry) / "shim.c").exists():
             return Path(entry)
     raise Missing("the shim's sources aren't here")

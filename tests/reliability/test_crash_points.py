@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from supervisor import Cause, Container, State, Supervisor
-from supervisor._points import Point
+from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import left
 from tests.reliability.crasher import SEVEN, SLEEP
@@ -98,7 +98,7 @@ async def test_killed_at_each_point(
     operation: str,
 ) -> None:
     """Whatever it was about to do, the container is there with its true state, or gone."""
-    monkeypatch.setattr("supervisor._end.STOP_GRACE_SECONDS", 0.3)  # of a stop that was begun
+    monkeypatch.setattr("supervisor.container._end.STOP_GRACE_SECONDS", 0.3)
     runtime = choice.runtime()
     told = {
         "operation": operation,

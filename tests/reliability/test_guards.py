@@ -23,13 +23,14 @@ from supervisor import (
     State,
     TooManyFiles,
 )
-from supervisor._exec import end_unreported
-from supervisor._pidfd import PidFd
-from supervisor._points import Point
 from supervisor.cgroups import Hierarchies
+from supervisor.children._pidfd import PidFd
+from supervisor.container._exec import end_unreported
 from supervisor.shim import ExitFifo, Shim
-from supervisor.state import Lock, ProcessLayout, look_at
+from supervisor.state import ProcessLayout
 from supervisor.stdio import Streams
+from supervisor.system import Lock, look_at
+from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import assert_lost, pid_in, read_all, shim_of, state_of, until
 from tests.support.leaks import wait_for
@@ -78,7 +79,7 @@ async def test_a_shim_that_ends_while_we_close(
     async def for_ever(_: object) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr("supervisor._task._LAST_MOMENT_SECONDS", 10.0)
+    monkeypatch.setattr("supervisor.process._task._LAST_MOMENT_SECONDS", 10.0)
     if not known:
         monkeypatch.setattr(ExitFifo, "wait_end", for_ever)
     async with supervisor(root) as sup:
@@ -234,7 +235,7 @@ async def test_a_failed_exec_without_descriptors(
     async with supervisor(root, runtime=choice.runtime("fail-exec")) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()
-            monkeypatch.setattr("supervisor._exec.read_pid", fail)
+            monkeypatch.setattr("supervisor.container._exec.read_pid", fail)
             with pytest.raises(RuntimeFailed):
                 await a.exec(["true"], id="job")
             assert not (root / "a/job").exists()
@@ -391,7 +392,7 @@ async def test_stop_asks_when_it_is_heard(
         asked += 1
         return answers[min(asked, len(answers)) - 1]
 
-    monkeypatch.setattr("supervisor._process.hears", hears)
+    monkeypatch.setattr("supervisor.process._process.hears", hears)
     await _stop_one_that_listens(supervisor, bundle)
     assert asked == len(answers)
 
@@ -406,7 +407,7 @@ async def test_stop_asks_who_blocks_it_after_a_while(
     """A program is started with all signals blocked: who had no handler yet was asked just then,
     dropped the signal a moment later, and was killed when its time was over."""
     left = iter(answers)
-    monkeypatch.setattr("supervisor._process.hears", lambda *_, **__: next(left))
+    monkeypatch.setattr("supervisor.process._process.hears", lambda *_, **__: next(left))
     await _stop_one_that_listens(supervisor, bundle)
     assert list(left) == []
 

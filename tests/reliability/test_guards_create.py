@@ -22,10 +22,11 @@ from supervisor import (
     State,
     TooManyFiles,
 )
-from supervisor._points import Point
 from supervisor.shim import Shim
-from supervisor.state import read_pid, start_time
+from supervisor.state import read_pid
 from supervisor.stdio import Streams
+from supervisor.system import start_time
+from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import left, living, pid_in, state_of, until
 from tests.support.leaks import wait_for
@@ -230,7 +231,7 @@ async def test_a_name_that_is_taken_at_the_last_moment(
     async with supervisor(root) as sup:
         (root / "a").touch()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("supervisor._make.os.path.lexists", look)
+            patch.setattr("supervisor.container._directories.os.path.lexists", look)
             with pytest.raises(ContainerExists):
                 await sup.create("a", bundle("true"))
         (root / "a").unlink()

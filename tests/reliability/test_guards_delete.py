@@ -30,11 +30,12 @@ from supervisor import (
     State,
     TooManyFiles,
 )
-from supervisor import _dispose as disposing
-from supervisor._points import Point, pass_by
-from supervisor._task import ProcessTask
 from supervisor.cgroups import Hierarchies
-from supervisor.state import ContainerRecord, Intent, Lock, load
+from supervisor.container import _dispose as disposing
+from supervisor.process._task import ProcessTask
+from supervisor.state import ContainerRecord, Intent, load
+from supervisor.system import Lock
+from supervisor.values._points import Point, pass_by
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.containers.test_ends import shares_host_pids
 from tests.failures.helpers import hurried, left, shim_of, state_of, until
@@ -87,7 +88,7 @@ async def test_cancelled_stop_on_a_full_disk(
                 nursery.start_soon(a.stop, 60)
                 await until(lambda: a._core.record.intent is not None, "it is being stopped")
                 with monkeypatch.context() as patch:
-                    patch.setattr("supervisor._core.write_whole", full)
+                    patch.setattr("supervisor.container._core.write_whole", full)
                     scope.cancel()
                     await trio.lowlevel.checkpoint()
         assert scope.cancelled_caught
@@ -450,7 +451,7 @@ def test_what_cannot_be_removed_stays_for_later(
             raise PermissionError(path)
         unlink(path, **named)
 
-    monkeypatch.setattr("supervisor._dispose.os.unlink", fail_first)
+    monkeypatch.setattr("supervisor.container._dispose.os.unlink", fail_first)
     disposing.remove_directory(str(tmp_path / "a"))
     [doomed] = tmp_path.iterdir()
     assert doomed.name.startswith(".deleted-")
@@ -470,7 +471,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["other"] and os.listdir(tmp_path / "other") == ["file"]
 
 
-@pytest.mark.parametrize("step", ["supervisor._dispose.call", "remove"])
+@pytest.mark.parametrize("step", ["supervisor.container._dispose.call", "remove"])
 async def test_a_step_that_fails_is_told(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -19,11 +19,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from supervisor import Cause, Deadlines, ProcessEnded, TooManyFiles
-from supervisor._patrol import Patrol
-from supervisor._pidfd import PidFd
-from supervisor._verdict import Remains
+from supervisor.children._patrol import Patrol
+from supervisor.children._pidfd import PidFd
+from supervisor.process._verdict import Remains
 from supervisor.shim import ExitFifo, send_line
-from supervisor.state import ProcessLayout, look_at
+from supervisor.state import ProcessLayout
+from supervisor.system import look_at
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import reap, state_of, until
 from tests.failures.test_descriptors import only
@@ -45,7 +46,7 @@ async def test_one_that_is_reaped_between_two_looks(
         await box.start()
         assert not box.init.ending()
         with monkeypatch.context() as patch:
-            patch.setattr("supervisor._task.look_at", after_its_end)
+            patch.setattr("supervisor.process._task.look_at", after_its_end)
             assert box.init.ending()
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 import trio
 
-from supervisor._nursery import background_nursery, lasting_nursery
+from supervisor.tasks._nursery import background_nursery, lasting_nursery
 
 SECONDS = 10
 

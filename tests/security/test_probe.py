@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from supervisor import Bundle, Mount, open_supervisor, run_container
-from supervisor.oci._spec import MASKED_PATHS
+from supervisor.bundle._compose import MASKED_PATHS
 from tests.oci.running import open_directory
 from tests.support.runtimes import Choice, needs_root
 from tests.support.users import as_user

@@ -10,8 +10,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-import supervisor.shim
-from supervisor.shim import find_binary
+import supervisor.native
+from supervisor.native import find_binary
 
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
 PARTS = {
@@ -105,7 +105,7 @@ def sanitized(directory: Path) -> Programs:
 
 
 def _sources() -> Path | None:
-    for entry in supervisor.shim.__path__:
+    for entry in supervisor.native.__path__:
         if (Path(entry) / "shim.c").exists():
             return Path(entry)
     return None

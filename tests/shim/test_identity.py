@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.state import held, look_at, read_pid, read_shim, read_starttime, start_time
+from supervisor.state import read_pid, read_shim, read_starttime
+from supervisor.system import held, look_at, start_time
 
 from .rig import SLEEP, Gate, Rig, ended, exiting, runtime, shell
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from supervisor._errors import StateCorrupt
 from supervisor.state import ContainerRecord, ProcessRecord, Result, dump, loads
+from supervisor.values._errors import StateCorrupt
 
 from .samples import SAMPLES
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
-from supervisor._status import Cause, ExitStatus, Source
 from supervisor.state import ContainerRecord, Intent, ProcessRecord, Result
+from supervisor.values._status import Cause, ExitStatus, Source
 
 CONTAINER = ContainerRecord(
     id="web-1",

@@ -17,11 +17,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from supervisor import _abandoned, _temporary
-from supervisor._abandoned import PREFIX, Owner, new_name, sweep, sweep_once
-from supervisor._temporary import PLACE, Temporary, paths
-from supervisor.oci import Bundle
-from supervisor.state import look_at
+from supervisor.bundle import Bundle
+from supervisor.directories import _abandoned, _temporary
+from supervisor.directories._abandoned import PREFIX, Owner, new_name, sweep, sweep_once
+from supervisor.directories._temporary import PLACE, Temporary, paths
+from supervisor.system import look_at
 
 STRANGER = 65534
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor._errors import InvalidValue, StateCorrupt
 from supervisor.state import (
     ContainerRecord,
     Intent,
@@ -25,6 +24,7 @@ from supervisor.state import (
 )
 from supervisor.state import _codec as codec
 from supervisor.testing.strategies import json_objects, records
+from supervisor.values._errors import InvalidValue, StateCorrupt
 
 from .loading import NEEDED, PATH, Record, each_sample, loads_or_corrupt, tree_of
 from .samples import CONTAINER, RESULT, SAMPLES

@@ -10,14 +10,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from supervisor.state import (
-    VERSION,
-    ContainerRecord,
-    ProcessRecord,
-    Result,
-    dump,
-    loads,
-)
+from supervisor.state import VERSION, ContainerRecord, ProcessRecord, Result, dump, loads
 from supervisor.testing.strategies import json_texts, json_values
 
 from .loading import (

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor._errors import DiskFull, InfrastructureError, StateCorrupt, TooManyFiles
-from supervisor.state import write_whole
-from supervisor.state._files import TEMPORARY, read_bytes, read_own
+from supervisor.system import write_whole
+from supervisor.system._files import TEMPORARY, read_bytes, read_own
+from supervisor.values._errors import DiskFull, InfrastructureError, StateCorrupt, TooManyFiles
 
 from .processes import line, python
 from .settings import BRIEF
@@ -245,7 +245,7 @@ def test_a_disk_that_has_room_again(full_disk: str) -> None:
 
 WRITE = """
 import sys
-from supervisor.state import write_whole
+from supervisor.system import write_whole
 contents = [bytes([65 + n]) * (n * 5000) for n in range(1, 20)]
 print("up", flush=True)
 while True:

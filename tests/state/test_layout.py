@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor._errors import InvalidValue
 from supervisor.state import (
     RESERVED,
     ContainerLayout,
@@ -19,6 +18,7 @@ from supervisor.state import (
     check_id,
 )
 from supervisor.testing.strategies import ids
+from supervisor.values._errors import InvalidValue
 
 from .settings import THOROUGH
 

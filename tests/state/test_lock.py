@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor._errors import TooManyFiles
-from supervisor.state import Descriptor, Lock, _lock, close_in_children, held, start_time
-from supervisor.state._descriptors import NO_FORK
+from supervisor.system import Descriptor, Lock, _lock, close_in_children, held, start_time
+from supervisor.system._descriptors import NO_FORK
+from supervisor.values._errors import TooManyFiles
 
 from .processes import holder, line, python
 
@@ -117,7 +117,7 @@ def test_a_child_that_is_not_given_it_does_not_hold_it(path: str) -> None:
 
 FORK = """
 import os, sys, threading
-from supervisor.state import Lock, close_in_children, held
+from supervisor.system import Lock, close_in_children, held
 path, go = sys.argv[1], int(sys.argv[2])
 lock = Lock.take(path)
 leash = close_in_children(os.open(os.devnull, os.O_RDONLY))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from supervisor._errors import StateCorrupt
-from supervisor._status import Cause, ExitStatus, Source
 from supervisor.state import read_exit_status, read_pid, read_shim, read_starttime
 from supervisor.state._marks import MAX_MARK_BYTES
+from supervisor.values._errors import StateCorrupt
+from supervisor.values._status import Cause, ExitStatus, Source
 
 from .settings import BRIEF, THOROUGH
 

@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor._errors import InvalidValue
-from supervisor._status import Cause, ExitStatus, Source, unknown
 from supervisor.state import (
     ContainerRecord,
     ProcessRecord,
@@ -24,6 +22,8 @@ from supervisor.state import (
     process_object,
 )
 from supervisor.testing.strategies import process_objects, process_records
+from supervisor.values._errors import InvalidValue
+from supervisor.values._status import Cause, ExitStatus, Source, unknown
 
 from .samples import CONTAINER, PROCESS, RESULT, SAMPLES, container, process
 from .settings import THOROUGH

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor._errors import ProcessEnded, StateCorrupt
 from supervisor.shim import ExitFifo, send_line
-from supervisor.state import Lock, held, oddity, read_pid
+from supervisor.state import read_pid
+from supervisor.system import Lock, held, oddity
+from supervisor.values._errors import ProcessEnded, StateCorrupt
 
 OPENERS: dict[str, Callable[[str], object]] = {
     "lock": Lock.take,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.state import _owner as owner
-from supervisor.state import distrust, distrust_directory, distrust_way
+from supervisor.system import _owner as owner
+from supervisor.system import distrust, distrust_directory, distrust_way
 
 STRANGER = 65534
 _PR_SET_DUMPABLE = 4

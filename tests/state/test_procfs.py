@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor._errors import TooManyFiles
-from supervisor.state import _procfs as procfs
-from supervisor.state import boot_id, is_argument, look_at, start_time
+from supervisor.system import _procfs as procfs
+from supervisor.system import boot_id, is_argument, look_at, start_time
+from supervisor.values._errors import TooManyFiles
 from tests.support.runtimes import needs_root
 
 from .processes import line, python
@@ -147,7 +147,9 @@ def test_whose_arguments_count(prefix: list[str], seen: bool) -> None:
 
 def test_its_own_arguments_do_not_count() -> None:
     """`myctl run web` must be able to clean up after the web that was killed; nor do names."""
-    script = "import sys; from supervisor.state import is_argument; print(is_argument(sys.argv[1]))"
+    script = (
+        "import sys; from supervisor.system import is_argument; print(is_argument(sys.argv[1]))"
+    )
     with python(script, WORD) as process:
         assert line(process.stdout) == "False"
     with subprocess.Popen([WORD], executable="/bin/cat", stdin=subprocess.PIPE) as process:
@@ -158,7 +160,7 @@ def test_its_own_arguments_do_not_count() -> None:
 @needs_root
 def test_a_process_that_may_not_be_traced_counts() -> None:
     """Its namespace can't be seen without CAP_SYS_PTRACE, its arguments can."""
-    script = "from supervisor.state import is_argument; print(is_argument(input()))"
+    script = "from supervisor.system import is_argument; print(is_argument(input()))"
     without = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-all"]
     command = [*without, sys.executable, "-c", script]
     with python("input()", WORD) as other:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import _temporary
-from supervisor._errors import InvalidValue
-from supervisor._temporary import PLACE, Temporary, places
-from supervisor.oci import Bundle
+from supervisor.bundle import Bundle
+from supervisor.directories import _temporary
+from supervisor.directories._temporary import PLACE, Temporary, places
+from supervisor.values._errors import InvalidValue
 
 STRANGER = 65534
 

@@ -9,7 +9,7 @@ from types import FrameType
 import pytest
 import trio
 
-from supervisor.state import WeakSet
+from supervisor.system import WeakSet
 
 
 class Thing:

@@ -18,15 +18,7 @@ from typing import Any
 import pytest
 
 import supervisor.stdio._null as null_module
-from supervisor import (
-    PIPE,
-    Bundle,
-    Fifo,
-    InfrastructureError,
-    InvalidValue,
-    Mount,
-    run_container,
-)
+from supervisor import PIPE, Bundle, Fifo, InfrastructureError, InvalidValue, Mount, run_container
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.runtimes import needs_root
 

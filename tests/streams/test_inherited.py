@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import PIPE, Bundle
-from supervisor.oci._privileges import may_raise_limits
+from supervisor.spec._privileges import may_raise_limits
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.runtimes import needs_root
 

@@ -26,8 +26,8 @@ from supervisor import (
     Process,
     Source,
 )
-from supervisor._logs import _nanoseconds
 from supervisor.stdio import Cursor, LogFiles
+from supervisor.stdio._logs import _nanoseconds
 from tests.conftest import MakeBundle, OpenSupervisor
 
 SMALL = LogFile(max_bytes=32 * 1024, files=3)

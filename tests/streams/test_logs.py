@@ -27,8 +27,8 @@ from supervisor import (
     Process,
     StateCorrupt,
 )
-from supervisor._logs import log_tail
 from supervisor.stdio import LogFiles
+from supervisor.stdio._logs import log_tail
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.streams.test_pipes import pattern
 from tests.support.runtimes import Choice

@@ -15,16 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from supervisor import (
-    DEVNULL,
-    PIPE,
-    STDOUT,
-    Bundle,
-    Fifo,
-    NotFifo,
-    ProcessEnded,
-    run_container,
-)
+from supervisor import DEVNULL, PIPE, STDOUT, Bundle, Fifo, NotFifo, ProcessEnded, run_container
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import until
 from tests.support.runtimes import Choice, needs_root

@@ -19,12 +19,12 @@ from supervisor import (
     ContainerPool,
     InvalidValue,
     Supervisor,
-    _pool,
     open_supervisor,
     run_container,
 )
-from supervisor.oci import gate_path
-from supervisor.shim import find_binary
+from supervisor.bundle import gate_path
+from supervisor.native import find_binary
+from supervisor.pool import _pool
 from tests.failures.helpers import left
 from tests.streams.test_pipes import everything
 from tests.support.runtimes import Choice, needs_root

@@ -12,16 +12,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from supervisor import (
-    LOG,
-    PIPE,
-    STDOUT,
-    AlreadyAttached,
-    Container,
-    Process,
-    ProcessEnded,
-    _core,
-)
+from supervisor import LOG, PIPE, STDOUT, AlreadyAttached, Container, Process, ProcessEnded
+from supervisor.container import _core
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.failures.helpers import shim_of, state_of, until
 
@@ -92,7 +84,7 @@ async def test_what_comes_next_finds_it_closed(
 ) -> None:
     """Its shim lets go a moment later: of 20 programs that answered once to what they were sent
     after the closing 1 (runc) to 4 (crun) were heard by it, and waited for more for ever."""
-    monkeypatch.setattr("supervisor.stdio._ends._OBEYED_SECONDS", 60)
+    monkeypatch.setattr("supervisor.stdio._fifo_end._OBEYED_SECONDS", 60)
     answers = ["sh", "-c", f"cat >&{1 if stream == 'stdout' else 2} || exit 2"]
     spec = bundle("sleep", "60") if inside else bundle(*answers)
     told: Any = {"stdin": PIPE, stream: PIPE}

@@ -10,9 +10,9 @@ import attrs
 import pytest
 
 from supervisor import Runtime
-from supervisor.oci._runtime import why_not
-from supervisor.testing import Fault, FaultyRuntime
-from supervisor.testing._host_runtime import VERBS
+from supervisor.runtime._runtime import why_not
+from supervisor.testing.runtimes import Fault, FaultyRuntime
+from supervisor.testing.runtimes._host_runtime import VERBS
 
 REAL = ("runc", "crun")
 

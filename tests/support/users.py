@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from supervisor.oci import _rootless
+from supervisor.userns import _rootless
 
 NOBODYS: Final = 54321
 """An id that nobody has here."""

@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from supervisor import Bundle, Deadlines, LogFile, Runtime, Supervisor, open_supervisor
-from supervisor._temporary import PLACE
+from supervisor.directories._temporary import PLACE
 from tests.support.leaks import STRANGERS, descendants
 
 

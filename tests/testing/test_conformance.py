@@ -9,8 +9,9 @@ import pytest
 
 from supervisor import InvalidValue
 from supervisor.cgroups import Hierarchies
-from supervisor.testing import Ability, Fault, FaultyRuntime, HostRuntime, check_runtime, leak_check
-from supervisor.testing._conformance import CHECKS
+from supervisor.testing import leak_check
+from supervisor.testing.runtimes import Ability, Fault, FaultyRuntime, HostRuntime, check_runtime
+from supervisor.testing.runtimes._conformance import CHECKS
 from tests.support.runtimes import Choice
 
 ISOLATION = {Ability.NAMESPACES, Ability.ROOT_FILESYSTEM, Ability.CGROUP, Ability.PRIVILEGES}

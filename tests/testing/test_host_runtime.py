@@ -24,7 +24,8 @@ from supervisor import (
     open_supervisor,
     run_container,
 )
-from supervisor.testing import Fault, FaultyRuntime, HostRuntime, leak_check
+from supervisor.testing import leak_check
+from supervisor.testing.runtimes import Fault, FaultyRuntime, HostRuntime
 from tests.conftest import OpenSupervisor
 from tests.support.runtimes import needs_root
 

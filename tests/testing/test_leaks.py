@@ -14,8 +14,8 @@ import trio
 import trio.testing
 
 from supervisor import InvalidValue
-from supervisor._temporary import PLACE
 from supervisor.cgroups import Hierarchies
+from supervisor.directories._temporary import PLACE
 from supervisor.testing import LeakError, leak_check
 from tests.support.leaks import children, command, wait_for
 from tests.support.runtimes import needs_root

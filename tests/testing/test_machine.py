@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from supervisor.cgroups import Hierarchies
-from supervisor.testing import SupervisorMachine, run_machine
 from supervisor.testing._processes import state_of
-from supervisor.testing._stage import ActorDied, until
+from supervisor.testing.machine import SupervisorMachine, run_machine
+from supervisor.testing.machine._stage import ActorDied, until
 from supervisor.testing.stateful import Actor, Box, Program, open_setting, pick, picks
 from tests.support.runtimes import Choice, needs_root
 

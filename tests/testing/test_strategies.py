@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from supervisor import Bundle, InvalidValue, Runtime, State, open_supervisor, run_container
-from supervisor.oci import container_root_ids
-from supervisor.testing import HostRuntime, Operation, strategies
+from supervisor.testing import strategies
+from supervisor.testing.machine import Operation
+from supervisor.testing.runtimes import HostRuntime
+from supervisor.userns import container_root_ids
 from tests.support.runtimes import Choice
 
 FEW = settings(

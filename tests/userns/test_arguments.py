@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from supervisor import Bundle, BundleInvalid, IdMap, InvalidValue, UserNamespace
-from supervisor.oci import _userns
-from supervisor.oci._userns import ANNOTATION
+from supervisor.userns import _choice
+from supervisor.userns._choice import ANNOTATION
 
 MAPS = [(0, 100000, 65536)]
 
@@ -30,7 +30,7 @@ def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def files(monkeypatch: pytest.MonkeyPatch, **lines: list[str]) -> None:
     """Show other files than the machine's."""
     whole = {"uid_map": ["0 0 4294967295"], "gid_map": ["0 0 4294967295"], **lines}
-    monkeypatch.setattr(_userns, "read_lines", lambda path: whole.get(os.path.basename(path), []))
+    monkeypatch.setattr(_choice, "read_lines", lambda path: whole.get(os.path.basename(path), []))
 
 
 @pytest.mark.usefixtures("as_root")

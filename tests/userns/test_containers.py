@@ -24,9 +24,9 @@ from supervisor import (
     Supervisor,
     UserNamespace,
 )
-from supervisor.oci import _userns
-from supervisor.oci._ranges import SIZE, Blocks
-from supervisor.state import LINK, _claims
+from supervisor.state import LINK, _id_claims
+from supervisor.userns import _choice
+from supervisor.userns._ranges import SIZE, Blocks
 from tests.conftest import OpenSupervisor
 from tests.failures.helpers import left
 from tests.support.runtimes import needs_root
@@ -39,7 +39,7 @@ FIRST = 1_879_048_192
 @pytest.fixture(autouse=True)
 def claims(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Claims of the test's own; none may be left."""
-    monkeypatch.setattr(_claims, "DIRECTORY", str(workdir / "ids"))
+    monkeypatch.setattr(_id_claims, "DIRECTORY", str(workdir / "ids"))
     return workdir / "ids"
 
 
@@ -201,7 +201,7 @@ async def test_all_are_taken(
 ) -> None:
     """When no range is left, a create says so; a delete makes room, whoever did it."""
     few = Blocks(((FIRST, SIZE),), ((FIRST, SIZE),))
-    monkeypatch.setattr(_userns, "blocks", lambda: few)
+    monkeypatch.setattr(_choice, "blocks", lambda: few)
     spec = Bundle.from_rootfs(image, ["sh"], userns="auto")
     object.__setattr__(spec, "_blocks", few)
     async with supervisor(root) as sup:
@@ -247,7 +247,7 @@ async def test_ids_that_are_given_and_ids_that_are_promised(
 ) -> None:
     """A container with ids of its own got those of one that was given them, and the other way."""
     few = Blocks(((FIRST, SIZE),), ((FIRST, SIZE),))
-    monkeypatch.setattr(_userns, "blocks", lambda: few)
+    monkeypatch.setattr(_choice, "blocks", lambda: few)
     ids = UserNamespace(uids=[(0, FIRST + 5, 10)], gids=[(0, FIRST + 5, 10)])
     given = Bundle.from_rootfs(image, ["true"], userns=ids)
     auto = Bundle.from_rootfs(image, ["true"], userns="auto")

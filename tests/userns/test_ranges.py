@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.oci._ids import IdMap
-from supervisor.oci._ranges import OWN, SIZE, Blocks, clipped, free, owned
+from supervisor.userns._ids import IdMap
+from supervisor.userns._ranges import OWN, SIZE, Blocks, clipped, free, owned
 
 RANGES = st.tuples(st.integers(0, 300), st.integers(1, 60))
 

@@ -25,7 +25,7 @@ from supervisor import (
     TooManyProcesses,
     UsageError,
 )
-from supervisor._errors import scarcity
+from supervisor.values._errors import scarcity
 
 GROUPS = (
     UsageError,
@@ -165,7 +165,7 @@ def test_copies(error: SupervisorError, way: str) -> None:
 
 
 def test_how_they_print() -> None:
-    """A traceback names an error as users import it. It was ``supervisor._errors.InvalidValue``."""
+    """A traceback names an error as users import it. Once its module was there, too."""
     for error in every_kind():
         assert type(error).__module__ == "supervisor"
         assert getattr(supervisor, type(error).__qualname__) is type(error)

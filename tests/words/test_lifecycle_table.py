@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import IllegalTransition, State
-from supervisor._lifecycle import TRANSITIONS, Event, diagram, next_state
+from supervisor.values._lifecycle import TRANSITIONS, Event, diagram, next_state
 
 EVERYTHING = [(state, event) for state in State for event in Event]
 

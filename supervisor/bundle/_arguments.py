@@ -1,0 +1,315 @@
+"""The arguments that bundles are made from, checked before anything is written."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from ..rootfs import Account, GroupArgument, GroupsArgument, UserArgument, check_account
+from ..spec import (
+    MAX_BYTES,
+    MOUNT,
+    OVERLAY,
+    Fault,
+    Mount,
+    MountArgument,
+    Privileges,
+    RlimitArgument,
+    SeccompArgument,
+    check_privileges,
+    is_bind,
+)
+from ..values import InvalidValue, check_int, check_text, copy_object
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_HOSTNAME = "container"
+
+TMPFS_BYTES = 256 << 20
+"""How much /tmp and /run may each hold, where nothing else is said."""
+
+MAX_WORD_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
+"""What the kernel takes of one argument or variable, with the NUL at its end: MAX_ARG_STRLEN."""
+
+MAX_STACK_BYTES = 8 << 20
+"""The kernel's _STK_LIM, of which three quarters are the most that all of them may have."""
+
+LEAST_WORDS_BYTES = 128 << 10
+_POINTER_BYTES = 8
+_SHOWN = 100
+
+MAX_HOSTNAME = 64
+MAX_CPUS = 1_000_000
+CPU_PERIOD_MICROSECONDS = 100_000
+MIN_QUOTA_MICROSECONDS = 1000
+"""The kernel's least: 1 ms in every period."""
+
+
+@attrs.frozen(kw_only=True)
+class Arguments:
+    """What a bundle shall run, and how; see `Bundle.from_rootfs` for their meaning.
+
+    Attributes:
+        env: the whole environment, with PATH.
+        account: who it runs as; root, where nothing is said.
+        mounts: as entries of config.json.
+    """
+
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str
+    account: Account
+    hostname: str
+    mounts: tuple[dict[str, Any], ...]
+    writable: str | None
+    layer_bytes: int | None
+    init: bool
+    memory_bytes: int | None
+    pids: int | None
+    cpus: float | None
+    network: str
+    tmpfs_bytes: int
+    privileges: Privileges
+
+    @property
+    def limits(self) -> list[str]:
+        """The names of the limits that are set."""
+        return [
+            name for name in ("memory_bytes", "pids", "cpus") if getattr(self, name) is not None
+        ]
+
+
+def check_arguments(
+    args: Sequence[str],
+    *,
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str],
+    user: UserArgument,
+    group: GroupArgument,
+    extra_groups: GroupsArgument,
+    umask: int | None,
+    hostname: str | None,
+    mounts: Iterable[MountArgument],
+    writable: str | None,
+    layer_bytes: int | None,
+    init: bool,
+    memory_bytes: int | None,
+    pids: int | None,
+    cpus: float | None,
+    network: str,
+    tmpfs_bytes: int | None,
+    capabilities: Iterable[str] | None,
+    rlimits: Mapping[str, RlimitArgument] | None,
+    oom_score_adj: int,
+    seccomp: SeccompArgument,
+) -> Arguments:
+    """Return the arguments in one form.
+
+    Raises:
+        InvalidValue: one of them can't work; named.
+    """
+    return Arguments(
+        args=check_args(args),
+        env={"PATH": DEFAULT_PATH, **check_env(env)},
+        cwd=check_absolute(cwd, "cwd"),
+        account=check_account(user=user, group=group, extra_groups=extra_groups, umask=umask),
+        hostname=_hostname(hostname),
+        mounts=tuple(_mount(mount, f"mounts[{n}]") for n, mount in enumerate(_each(mounts))),
+        writable=_writable(writable),
+        layer_bytes=_layer_bytes(layer_bytes, writable),
+        init=_flag(init, "init"),
+        memory_bytes=_limit(memory_bytes, "memory_bytes"),
+        pids=_limit(pids, "pids"),
+        cpus=_cpus(cpus),
+        network=_choice(network, "network", ("none", "host")),
+        tmpfs_bytes=_tmpfs_bytes(tmpfs_bytes, writable),
+        privileges=check_privileges(
+            capabilities=capabilities,
+            rlimits=rlimits,
+            oom_score_adj=oom_score_adj,
+            seccomp=seccomp,
+        ),
+    )
+
+
+def check_args(args: Sequence[str]) -> tuple[str, ...]:
+    """Return a program and its arguments.
+
+    Raises:
+        InvalidValue: they can't be such; says which one.
+    """
+    # A str is a sequence of str too, and never what was meant.
+    if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+        raise InvalidValue(f"args must be a sequence of text, not {type(args).__name__}")
+    checked = tuple(_word(arg, f"args[{n}]") for n, arg in enumerate(args))
+    if not checked or not checked[0]:
+        raise InvalidValue("args must begin with the program to run")
+    return checked
+
+
+def check_env(env: Mapping[str, str] | None) -> dict[str, str]:
+    """Return variables of an environment; none for None.
+
+    Raises:
+        InvalidValue: they can't be such; says which one.
+    """
+    checked: dict[str, str] = {}
+    if env is None:
+        return checked
+    if not isinstance(env, Mapping):
+        raise InvalidValue(f"env must be a mapping of names to values, not {type(env).__name__}")
+    for key, value in env.items():
+        name = check_text(key, "a name in env")
+        if not name or "=" in name:
+            raise InvalidValue(f"env: {name!r} can't be a variable's name")
+        checked[name] = check_text(value, f"env[{_shown(name)}]")
+        _check_length(f"{name}={checked[name]}", f"env[{_shown(name)}]")
+    return checked
+
+
+def check_total(process: Mapping[str, Any]) -> None:
+    """Refuse a process object with more arguments and variables than the kernel takes together.
+
+    Raises:
+        InvalidValue: it has.
+
+    Source: man 2 execve, "Limits on size of arguments and environment".
+    """
+    words = [*process["args"], *(process.get("env") or ())]
+    held = sum(len(word.encode()) + 1 + _POINTER_BYTES for word in words)
+    limit = _most_bytes(process.get("rlimits") or ())
+    if held > limit:
+        raise InvalidValue(
+            f"args and env are {held} bytes long together (8 more for each): the kernel takes "
+            f"{limit}, a quarter of the stack that the program may have (RLIMIT_STACK)"
+        )
+
+
+def _most_bytes(limits: Iterable[Mapping[str, Any]]) -> int:
+    stack = [one["soft"] for one in limits if one["type"] == "RLIMIT_STACK"]
+    own = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    soft = stack[-1] if stack else (2**64 - 1 if own == resource.RLIM_INFINITY else own)
+    return max(LEAST_WORDS_BYTES, min(soft // 4, MAX_STACK_BYTES // 4 * 3))
+
+
+def _word(value: object, name: str) -> str:
+    word = check_text(value, name)
+    _check_length(word, name)
+    return word
+
+
+def _check_length(word: str, name: str) -> None:
+    if len(word) * 4 < MAX_WORD_BYTES:
+        return  # no character has more bytes in UTF-8
+    size = len(word.encode()) + 1
+    if size > MAX_WORD_BYTES:
+        raise InvalidValue(
+            f"{name} is {size - 1} bytes long: the kernel takes {MAX_WORD_BYTES - 1} of one "
+            "argument or variable; give it as a file or on stdin"
+        )
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}...")
+
+
+def check_absolute(path: str | os.PathLike[str], name: str) -> str:
+    """Return an absolute path in the container.
+
+    Raises:
+        InvalidValue: it isn't one.
+    """
+    checked = check_text(os.fspath(path) if isinstance(path, os.PathLike) else path, name)
+    if not checked.startswith("/"):
+        raise InvalidValue(f"{name} must be an absolute path in the container, not {checked!r}")
+    return checked
+
+
+def _hostname(hostname: str | None) -> str:
+    checked = DEFAULT_HOSTNAME if hostname is None else check_text(hostname, "hostname")
+    if not 0 < len(checked.encode()) <= MAX_HOSTNAME:
+        raise InvalidValue(f"hostname must be 1 to {MAX_HOSTNAME} bytes long")
+    return checked
+
+
+def _each(mounts: Iterable[MountArgument]) -> Iterable[MountArgument]:
+    if isinstance(mounts, str | bytes | Mapping) or not isinstance(mounts, Iterable):
+        raise InvalidValue(f"mounts must be a sequence of mounts, not {type(mounts).__name__}")
+    return mounts
+
+
+def _mount(mount: MountArgument, name: str) -> dict[str, Any]:
+    if isinstance(mount, Mount):
+        if not os.path.exists(mount.source):
+            raise InvalidValue(f"{name}: its source {mount.source} doesn't exist")
+        return mount.to_json()
+    if not isinstance(mount, Mapping):
+        raise InvalidValue(
+            f"{name} must be a Mount, or a mapping as in config.json, not {type(mount).__name__}"
+        )
+    copied = copy_object(mount, name)
+    try:
+        MOUNT(copied, name)
+    except Fault as fault:
+        raise InvalidValue(f"{fault.where} {fault.reason}") from None
+    if not copied["destination"].startswith("/"):
+        raise InvalidValue(f"{name}.destination must be an absolute path in the container")
+    if is_bind(copied) and not str(copied.get("source")).startswith("/"):
+        raise InvalidValue(f"{name}.source must be an absolute path on the host")
+    return copied
+
+
+def _writable(writable: str | None) -> str | None:
+    if writable is None:
+        return None
+    if not isinstance(writable, str):
+        raise InvalidValue(f"writable must be 'direct', {OVERLAY!r} or None, not {writable!r:.100}")
+    return _choice(writable, "writable", ("direct", OVERLAY))
+
+
+def _layer_bytes(size: int | None, writable: str | None) -> int | None:
+    if size is None:
+        return None
+    if writable != OVERLAY:
+        raise InvalidValue(f"layer_bytes: there is a layer only with writable={OVERLAY!r}")
+    return check_int(size, "layer_bytes", least=1, most=MAX_BYTES)
+
+
+def _tmpfs_bytes(size: int | None, writable: str | None) -> int:
+    if size is None:
+        return TMPFS_BYTES
+    if writable is not None:
+        raise InvalidValue(
+            "tmpfs_bytes: /tmp and /run have tmpfs of their own only if writable=None"
+        )
+    return check_int(size, "tmpfs_bytes", least=1, most=MAX_BYTES)
+
+
+def _flag(value: bool, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidValue(f"{name} must be True or False, not {type(value).__name__}")
+    return value
+
+
+def _limit(value: int | None, name: str) -> int | None:
+    return None if value is None else check_int(value, name, least=1, most=2**63 - 1)
+
+
+def _cpus(cpus: object) -> float | None:
+    if cpus is None:
+        return None
+    if not isinstance(cpus, int | float) or isinstance(cpus, bool):
+        raise InvalidValue(f"cpus must be a number, not {type(cpus).__name__}")
+    least = MIN_QUOTA_MICROSECONDS / CPU_PERIOD_MICROSECONDS
+    if not least <= cpus <= MAX_CPUS:  # neither is NaN
+        raise InvalidValue(f"cpus must be from {least} to {MAX_CPUS}")
+    return cpus
+
+
+def _choice(value: str, name: str, choices: Sequence[str]) -> str:
+    if check_text(value, name) not in choices:
+        raise InvalidValue(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
+    return value

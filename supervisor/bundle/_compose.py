@@ -1,0 +1,239 @@
+"""Compose config.json: pure functions.
+
+Source: OCI runtime spec 1.0.2, config.md and config-linux.md.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from ..spec import (
+    INIT_ARGS,
+    INIT_DESTINATION,
+    OVERLAY,
+    Mount,
+    counts_swap,
+    is_bind,
+    layer_annotations,
+    process_privileges,
+    seccomp_section,
+    system_mounts,
+    tmpfs,
+)
+from ..userns import UserNamespace
+from ._arguments import CPU_PERIOD_MICROSECONDS, Arguments, check_total
+
+OCI_VERSION = "1.0.2"
+
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+)
+THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle"
+"""As ``/proc/interrupts``, they tell when others compute, and what keys they type."""
+
+READONLY_PATHS = (
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+)
+
+TTY_GROUP = 5
+
+
+def compose_spec(
+    wanted: Arguments,
+    *,
+    root_path: str,
+    user: Mapping[str, Any],
+    host_mounts: Sequence[dict[str, Any]] = (),
+    host_masked: Sequence[str] = (),
+    namespace: UserNamespace | None = None,
+    ordinary: bool = False,
+    annotations: Mapping[str, str] = MappingProxyType({}),
+    init: str | None = None,
+) -> dict[str, Any]:
+    """Return the whole config.json.
+
+    Args:
+        wanted: what to run.
+        root_path: ``root.path``.
+        user: of the process object.
+        host_mounts: what of the host makes up the root filesystem.
+        host_masked: what in it is covered.
+        namespace: the user namespace, or None for none.
+        ordinary: whether whoever calls the runtime isn't root.
+        annotations: what is to be noted besides.
+        init: path of the static init on the host, or None for none.
+    """
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(network=wanted.network, user=namespace is not None),
+        "maskedPaths": [*MASKED_PATHS, *_throttles(), *host_masked],
+        "readonlyPaths": list(READONLY_PATHS),
+    }
+    process = _process(wanted, user=user, init=init is not None)
+    check_total(process)
+    seccomp = seccomp_section(
+        wanted.privileges.seccomp or "default", process["capabilities"]["bounding"]
+    )
+    if seccomp is not None:
+        linux["seccomp"] = seccomp
+    if namespace is not None:
+        linux |= namespace.to_json()
+    resources = _resources(wanted, devices=not ordinary)
+    if resources:
+        linux["resources"] = resources
+    layered = wanted.writable == OVERLAY
+    noted = {**(layer_annotations(wanted.layer_bytes) if layered else {}), **annotations}
+    annotated = {"annotations": noted} if noted else {}
+    return {
+        "ociVersion": OCI_VERSION,
+        **annotated,
+        "process": process,
+        "root": {"path": root_path, "readonly": wanted.writable != "direct"},
+        "hostname": wanted.hostname,
+        "mounts": _mounts(
+            wanted, host_mounts=host_mounts, namespace=namespace, ordinary=ordinary, init=init
+        ),
+        "linux": linux,
+    }
+
+
+def derive_spec(
+    spec: Mapping[str, Any],
+    bundle_path: str,
+    *,
+    cgroup: str | None,
+    terminal: bool = False,
+) -> dict[str, Any]:
+    """Return the config.json that is run: it stands in any directory.
+
+    What it doesn't change it shares with ``spec``: a deep copy took longer than all else that
+    Python does in a create. So it is for reading and writing out only.
+
+    Args:
+        spec: a checked config.json.
+        bundle_path: absolute path of the directory that it was written for.
+        cgroup: ``linux.cgroupsPath``; with None the runtime chooses, and a path that the bundle
+            names is left out: all of its containers would share it.
+        terminal: whether the process gets a terminal.
+    """
+    root_path = os.path.normpath(os.path.join(bundle_path, spec["root"]["path"]))
+    derived = {
+        **spec,
+        "root": {**spec["root"], "path": root_path},
+        "process": {**spec["process"], "terminal": terminal},
+        "linux": {**spec["linux"], "cgroupsPath": cgroup},
+    }
+    if spec["linux"].get("namespaces"):
+        derived["linux"]["namespaces"] = [_namespace(one) for one in spec["linux"]["namespaces"]]
+    if cgroup is None:
+        del derived["linux"]["cgroupsPath"]
+    if spec.get("mounts"):
+        derived["mounts"] = [_mount_from(bundle_path, mount) for mount in spec["mounts"]]
+    return derived
+
+
+def _mount_from(bundle_path: str, mount: dict[str, Any]) -> dict[str, Any]:
+    """Return a mount whose source, if it binds a relative one, is absolute."""
+    source = mount.get("source")
+    if not source or not is_bind(mount):
+        return mount
+    return {**mount, "source": os.path.join(bundle_path, source)}
+
+
+def _namespace(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a namespace without an empty path: crun would join what that names."""
+    return entry if entry.get("path") else {"type": entry["type"]}
+
+
+def _namespaces(*, network: str, user: bool) -> list[dict[str, str]]:
+    kinds = ["pid", "ipc", "uts", "mount", "cgroup"]
+    if network == "none":
+        kinds.append("network")
+    if user:
+        kinds.append("user")
+    return [{"type": kind} for kind in kinds]
+
+
+def _process(wanted: Arguments, *, user: Mapping[str, Any], init: bool) -> dict[str, Any]:
+    return {
+        "terminal": False,
+        "user": dict(user),
+        "args": [*(INIT_ARGS if init else ()), *wanted.args],
+        "env": [f"{name}={value}" for name, value in wanted.env.items()],
+        "cwd": wanted.cwd,
+        "noNewPrivileges": True,
+        **process_privileges(wanted.privileges, uid=user["uid"]),
+    }
+
+
+@cache
+def _throttles() -> tuple[str, ...]:
+    """Return those that this machine has: a runtime would try each of thousands in vain."""
+    return tuple(sorted(glob.glob(THROTTLES)))
+
+
+def _mounts(
+    wanted: Arguments,
+    *,
+    host_mounts: Sequence[dict[str, Any]],
+    namespace: UserNamespace | None,
+    ordinary: bool,
+    init: str | None,
+) -> list[dict[str, Any]]:
+    """Return all mounts: a later one may stand inside an earlier one, never the other way."""
+    tty_group = namespace is None or any(
+        entry.host(TTY_GROUP) is not None for entry in namespace.gids
+    )
+    # Only the owner of the network namespace may mount its sysfs.
+    own_sysfs = namespace is None or wanted.network == "none"
+    system = system_mounts(tty_group=tty_group, own_sysfs=own_sysfs, cgroup=not ordinary)
+    private = (
+        []
+        if wanted.writable
+        else [
+            tmpfs("/tmp", "nodev", "mode=1777", size_bytes=wanted.tmpfs_bytes),
+            tmpfs("/run", "nodev", "mode=1777", size_bytes=wanted.tmpfs_bytes),
+        ]
+    )
+    mounts = [*host_mounts, *system, *private, *wanted.mounts]
+    if init is not None:
+        mounts.append(Mount(init, INIT_DESTINATION).to_json())
+    return mounts
+
+
+def _resources(wanted: Arguments, *, devices: bool) -> dict[str, Any]:
+    """Return ``linux.resources``; only root can say which devices there are."""
+    resources: dict[str, Any] = {}
+    if devices:
+        resources["devices"] = [{"allow": False, "access": "rwm"}]
+    if wanted.memory_bytes is not None:
+        # The limit of both together: what is swapped out isn't counted in the first.
+        swap = {"swap": wanted.memory_bytes} if counts_swap() else {}
+        resources["memory"] = {"limit": wanted.memory_bytes, **swap}
+    if wanted.pids is not None:
+        resources["pids"] = {"limit": wanted.pids}
+    if wanted.cpus is not None:
+        quota = round(wanted.cpus * CPU_PERIOD_MICROSECONDS)
+        resources["cpu"] = {"quota": quota, "period": CPU_PERIOD_MICROSECONDS}
+    return resources

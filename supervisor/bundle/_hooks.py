@@ -1,0 +1,70 @@
+"""A bundle's hooks, run from a bundle directory of ours: they find the user's.
+
+With a bare runtime their working directory and the bundle in the state that they read are the
+user's bundle, with the files that they need. Source: OCI runtime spec, "POSIX-platform Hooks",
+"State"; what runc and crun do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..native import find_binary
+
+_PROGRAM: Final = "supervisor-hook"
+
+_ANYWHERE: Final = ("prestart", "createRuntime", "poststart", "poststop")
+"""They run outside of the container. Where runc runs a poststop hook is its caller's choice."""
+
+_INSIDE: Final = "createContainer"
+"""It runs in the container's namespaces, while the host's root is still there: with runc in the
+root filesystem, with crun in the bundle. A startContainer hook is a program of the container."""
+
+
+def at_home(spec: dict[str, Any], home: str, directory: str) -> dict[str, Any]:
+    """Return a spec whose hooks find the bundle ``home``, where it is run from ``directory``.
+
+    Raises:
+        ShimNotFound: it has hooks, and our program for them is missing.
+    """
+    hooks: Mapping[str, Any] = spec.get("hooks") or {}
+    if not any(hooks.get(kind) for kind in (*_ANYWHERE, _INSIDE)):
+        return spec
+    program = find_binary(_PROGRAM)
+    wrapped = dict(hooks)
+    for kind in _ANYWHERE:
+        wrapped[kind] = [_wrapped(one, program, home, "") for one in hooks.get(kind) or ()]
+    if not _has_ids_of_its_own(spec) or _is_for_all(program):
+        inside = hooks.get(_INSIDE) or ()
+        wrapped[_INSIDE] = [_wrapped(one, program, home, directory) for one in inside]
+    return {**spec, "hooks": {kind: some for kind, some in wrapped.items() if some}}
+
+
+def _wrapped(hook: Mapping[str, Any], program: str, home: str, only_from: str) -> dict[str, Any]:
+    path = hook["path"]
+    args = hook.get("args") or [path]
+    return {
+        **hook,
+        "path": program,
+        "args": [_PROGRAM, only_from, home, json.dumps(home), path, *args],
+    }
+
+
+def _has_ids_of_its_own(spec: Mapping[str, Any]) -> bool:
+    """Whether its processes aren't we, for the host's files."""
+    namespaces = spec["linux"].get("namespaces") or ()
+    return os.geteuid() == 0 and any(one["type"] == "user" for one in namespaces)
+
+
+def _is_for_all(program: str) -> bool:
+    """Whether everybody may run a program: each directory above it may keep others out."""
+    path = os.path.realpath(program)
+    while path != "/":
+        if not os.stat(path).st_mode & stat.S_IXOTH:
+            return False
+        path = os.path.dirname(path)
+    return True

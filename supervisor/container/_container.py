@@ -1,0 +1,463 @@
+"""A container, as users see it. What the operations do is in the modules that they call."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import trio
+
+from ..process import MAX_OUTPUT_BYTES, Completed, Input, Process, end_process, stay, wishes
+from ..rootfs import GroupArgument, GroupsArgument, UserArgument, check_account
+from ..spec import SignalArgument
+from ..stdio import Logs, Since, StdioArgument, TerminalArgument, TerminalStream
+from ..tasks import Change, protected, undoing, within
+from ..values import ExitStatus, State, check_flag, check_kind, check_path
+from . import _end, _exec, _start
+from ._checkpoint import CheckpointOptions, checkpoint
+from ._core import Core
+from ._end import OWN, Own, Stopped, own_grace, own_signal
+
+
+@protected
+class Container:
+    """A container, made by `Supervisor.create` or adopted when a supervisor opens.
+
+    ``async with container:`` deletes it, by force, at the end of the block, also when that was
+    cancelled.
+
+    Attributes:
+        id: its id.
+        init: its first `Process`.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.id: str = core.record.id
+        self.init: Process = core.init
+
+    def __repr__(self) -> str:
+        return f"<supervisor.Container {self.id!r}: {self.state.value}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    @undoing
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._core.host.opener.elsewhere():  # a forked child's block, of its parent's container
+            return
+        with within(math.inf, shield=True):  # a delete has deadlines of its own
+            await self.delete(force=True)
+
+    # ---- what it is ---------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where it stands in its lifecycle. True at once, without a turn of the loop."""
+        return self._core.see()
+
+    @property
+    def history(self) -> Sequence[Change]:
+        """How it came to that: its last changes of state that this supervisor saw, oldest first.
+
+        It isn't kept on disk: an adopted container's begins with ``"adopted"``, whatever was
+        before. At most the last 64 are kept.
+        """
+        return self._core.history
+
+    @property
+    def foreign(self) -> bool:
+        """Whether another living supervisor supervises it.
+
+        Then `start`, `delete` and `checkpoint` raise `ContainerLocked`, and all else works.
+        """
+        return self._core.lock is None
+
+    @property
+    def leashed(self) -> bool:
+        """Whether it dies with its supervisor."""
+        return self._core.record.leash
+
+    @property
+    def status(self) -> ExitStatus | None:
+        """How its init ended; None while it lives."""
+        return self.init.status
+
+    @property
+    def returncode(self) -> int | None:
+        """As `Process.returncode`, of its init."""
+        return self.init.returncode
+
+    @property
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory so far.
+
+        Whichever these were: the child of a shell is none of ours, and shows nowhere else. 0 where
+        it has no cgroup of its own. What was counted stays known when it has ended.
+        """
+        return self.init.oom_kills()
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of its init on the host."""
+        return self.init.pid
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels that it was created with."""
+        return MappingProxyType(dict(self._core.record.labels))
+
+    @property
+    def stop_signal(self) -> int:
+        """What asks it to end, if nothing else is said: a signal's number."""
+        return own_signal(self._core)
+
+    @property
+    def stop_grace(self) -> float:
+        """How many seconds it is given then, if nothing else is said."""
+        return own_grace(self._core)
+
+    @property
+    def processes(self) -> Mapping[str, Process]:
+        """Its processes by id: ``"init"``, and the execs that aren't done with.
+
+        An exec is, when somebody has waited for its end: see `Process.wait`. Those that other
+        supervisors run in it are found by looking here.
+        """
+        _exec.look_for_execs(self._core)
+        return MappingProxyType({self.init.id: self.init, **self._core.execs})
+
+    @property
+    def stdin(self) -> trio.abc.SendStream | None:
+        """Its init's standard input, if that is a PIPE."""
+        return self.init.stdin
+
+    @property
+    def stdout(self) -> trio.abc.ReceiveStream | None:
+        """Its init's standard output, if that is a PIPE."""
+        return self.init.stdout
+
+    @property
+    def stderr(self) -> trio.abc.ReceiveStream | None:
+        """Its init's standard error, if that is a PIPE."""
+        return self.init.stderr
+
+    # ---- start and exec -----------------------------------------------------------------
+
+    @undoing
+    async def start(self) -> None:
+        """Let its init run the user's program.
+
+        A program that ends before this returns has been started all the same.
+
+        Raises:
+            IllegalTransition: it isn't created and waiting; or it was deleted meanwhile, or killed
+                before its program ran.
+            ShimExited: its shim died first; the runtime's start was killed.
+            ProgramNotFound, ProgramNotExecutable: the kernel refused the program; it has ended.
+            RuntimeFailed, RuntimeTimeout: the runtime couldn't, and it is still created.
+            RuntimeNotFound, DiskFull, TooManyFiles, TooManyProcesses: as they say; it is still
+                created.
+            ContainerLocked: another supervisor supervises it.
+
+        Cancellation: the runtime's start is killed; the container is then what the runtime
+        says that it is, created or running.
+        """
+        await _start.start(self._core)
+
+    @undoing
+    async def exec(
+        self,
+        args: Sequence[str],
+        *,
+        id: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: UserArgument = None,
+        group: GroupArgument = None,
+        extra_groups: GroupsArgument = None,
+        umask: int | None = None,
+        stdin: StdioArgument = None,
+        stdout: StdioArgument = None,
+        stderr: StdioArgument = None,
+        terminal: TerminalArgument = False,
+        attach: bool = False,
+    ) -> Process:
+        """Run a further program in it, beside its init.
+
+        It gets the process object of init (capabilities, limits, environment, ...) with what
+        is given here in place of init's.
+
+        Args:
+            args: the program and its arguments.
+            id: its id in the container; by default a random one.
+            env: variables that are set besides init's, or in their place.
+            cwd: its working directory, absolute, inside.
+            user: a uid, a pair of uid and gid, or a name from the container's etc/passwd; a user
+                alone gets its group from there too, or else the group of the same number, and none
+                of init's supplementary groups. ``"user:group"`` says its group as well.
+            group: a gid, or a name from the container's etc/group.
+            extra_groups: its supplementary groups, ids or names.
+            umask: of the program; by default init's, if that was said, or 0o022.
+            stdin, stdout, stderr, terminal: as for `Supervisor.create`.
+            attach: whether you are attached to its terminal from the beginning. Nothing of its
+                output is dropped: it is all in what the first `Process.attach` gives, and until
+                you read that the program waits when it has put out too much.
+
+        Returns:
+            The process, which runs. It is kept in ``processes``, and its directory on disk,
+            until somebody has waited for its end. Of those that have ended, and that nobody
+            waits for, the last 64 are kept.
+
+        Raises:
+            IllegalTransition: the container doesn't run, or ended meanwhile.
+            InvalidValue: an argument can't work; nothing was touched.
+            ProgramNotFound, ProgramNotExecutable: there is no such program or ``cwd`` inside, or
+                it can't be run.
+            RuntimeFailed: the runtime couldn't start it for another reason.
+            CreateTimeout, ShimExited, ShimNotFound, DiskFull, TooManyFiles, TooManyProcesses:
+                as they say; nothing is left.
+
+        Cancellation: what was begun is killed and removed. After the return it lives on.
+        """
+        return await _exec.exec(
+            self._core,
+            args,
+            id=id,
+            env=env,
+            cwd=cwd,
+            account=check_account(user=user, group=group, extra_groups=extra_groups, umask=umask),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            terminal=terminal,
+            attach=attach,
+        )
+
+    @undoing
+    async def run(
+        self,
+        args: Sequence[str],
+        *,
+        id: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: UserArgument = None,
+        group: GroupArgument = None,
+        extra_groups: GroupsArgument = None,
+        umask: int | None = None,
+        stdin: Input = b"",
+        stdout: StdioArgument = None,
+        stderr: StdioArgument = None,
+        capture_stdout: bool = False,
+        capture_stderr: bool = False,
+        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
+        check: bool = True,
+        deadline: float | None = None,
+        deliver_cancel: Callable[[Process], Awaitable[None]] | None = None,
+        task_status: trio.TaskStatus[Process] = trio.TASK_STATUS_IGNORED,
+    ) -> Completed:
+        """Run a further program in it to its end; to `exec` as `run_container` is to create.
+
+        Args:
+            args, id, env, cwd, user, group, extra_groups, umask: as for `exec`.
+            stdin, stdout, stderr, capture_stdout, capture_stderr, max_output_bytes, check,
+                deadline: as for `run_container`.
+            deliver_cancel: what is done in place of SIGTERM when it is cancelled, or ended: an
+                async function that gets the process, and is cancelled as soon as that has ended.
+                Whatever is done, it is killed if it still runs 5 seconds later, with a
+                RuntimeWarning if that was for a cancellation.
+
+        Returns:
+            How it ended, and what was captured.
+
+        Raises:
+            ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
+            DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
+            OutputTooLarge: it put out more than ``max_output_bytes``; carries what was captured.
+            All that `exec` raises.
+
+        Cancellation: SIGTERM, 5 seconds, SIGKILL, all shielded, each with a deadline.
+        """
+        wanted = wishes(
+            started=task_status is not trio.TASK_STATUS_IGNORED,
+            deadline=deadline,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            capture_stdout=capture_stdout,
+            capture_stderr=capture_stderr,
+            max_output_bytes=max_output_bytes,
+            check=check,
+            deliver_cancel=deliver_cancel,
+        )
+        process = await self.exec(
+            args,
+            id=id,
+            env=env,
+            cwd=cwd,
+            user=user,
+            group=group,
+            extra_groups=extra_groups,
+            umask=umask,
+            stdin=wanted.stdin,
+            stdout=wanted.stdout,
+            stderr=wanted.stderr,
+        )
+        task_status.started(process)
+        return await stay(
+            process,
+            wanted,
+            check=check,
+            deadline=deadline,
+            end=lambda: end_process(process, deliver_cancel),
+        )
+
+    # ---- signals and the end ------------------------------------------------------------
+
+    async def wait(self) -> ExitStatus:
+        """Wait until its init has ended; as `Process.wait`."""
+        return await self.init.wait()
+
+    def send_signal(self, number: signal.Signals | int) -> None:
+        """Send a signal to its init; as `Process.send_signal`."""
+        self.init.send_signal(number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to its init."""
+        self.init.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL all of its processes: everything in its cgroup.
+
+        Raises:
+            ProcessEnded: its init has ended, or it was deleted.
+        """
+        _end.kill(self._core)
+
+    def close_stdin(self) -> None:
+        """End its init's standard input; as `Process.close_stdin`."""
+        self.init.close_stdin()
+
+    @undoing
+    async def stop(
+        self,
+        grace: float | None = None,
+        *,
+        ask_with: SignalArgument | Own = OWN,
+    ) -> Stopped:
+        """Ask its init to end, wait, and kill it if it doesn't. May be repeated.
+
+        A program that runs as pid 1 gets only the signals that it has a handler for, or fetches
+        (sigwait, signalfd): ``sleep`` ignores SIGTERM there, and is killed after ``grace``, unless
+        its bundle has ``init=True``. One that isn't prepared yet is asked, once, when it is. What
+        is left in its cgroup when it has ended is killed, also where it has no pid namespace.
+
+        While it is asked, everybody's ``state`` of it is *stopping*. Should its caller be killed,
+        the next open finishes this stop.
+
+        Args:
+            grace: how many seconds it is given; by default its own, ``stop_grace``.
+            ask_with: the signal that asks it, by number or name; by default its own,
+                ``stop_signal``.
+
+        Returns:
+            How it ended, and whether it had to be killed, by whomever; not of one that had ended.
+
+        Raises:
+            IllegalTransition: it is being made or deleted, or is broken.
+            InvalidValue: ``grace`` is no number of seconds, or ``ask_with`` no signal.
+            DeadlineExpired: it didn't even end after SIGKILL, within ``deadlines.kill``.
+
+        Cancellation: it goes on if it hasn't ended yet.
+        """
+        return await _end.stop(self._core, grace, ask_with)
+
+    @undoing
+    async def delete(self, *, force: bool = False) -> None:
+        """Remove it, and everything that belongs to it. May be repeated.
+
+        Args:
+            force: whether a running one is killed first.
+
+        Raises:
+            IllegalTransition: it runs, and ``force`` is False.
+            CleanupIncomplete: it couldn't be removed in time; it is listed in
+                ``supervisor.broken``, and may be deleted again.
+            ContainerLocked: another supervisor supervises it.
+
+        Cancellation: once begun it is done to its end, or to its deadline.
+
+        Crash: the next open finishes it.
+        """
+        await _end.delete(self._core, force=check_flag(force, "force"))
+
+    # ---- its terminal and its log ----------------------------------------------------------
+
+    async def attach(self) -> TerminalStream:
+        """Attach to its init's terminal; as `Process.attach`."""
+        return await self.init.attach()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size of its init's terminal; as `Process.resize`."""
+        self.init.resize(columns, rows)
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: Since = None,
+        until: Since = None,
+        tail: int | None = None,
+        after: str | None = None,
+    ) -> Logs:
+        """Read its init's log; as `Process.logs`."""
+        return self.init.logs(follow=follow, since=since, until=until, tail=tail, after=after)
+
+    # ---- checkpoints --------------------------------------------------------------------
+
+    @undoing
+    async def checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        options: CheckpointOptions | None = None,
+        leave_running: bool = False,
+    ) -> None:
+        """Write its processes to the directory ``path``, for ``create(..., checkpoint=path)``.
+
+        Args:
+            path: a directory that is empty or isn't there yet.
+            options: what CRIU has to be told.
+            leave_running: whether they go on; else they end.
+
+        Raises:
+            IllegalTransition: it doesn't run.
+            InvalidValue: the directory isn't empty or can't be made, or the container has a layer.
+            RuntimeTimeout: it took longer than ``deadlines.create``.
+            RuntimeFailed: the runtime or CRIU can't; says what CRIU said.
+            ContainerLocked: another supervisor supervises it.
+
+        Cancellation: the runtime is killed; what CRIU does then with the processes is its own.
+        """
+        options = CheckpointOptions() if options is None else options
+        await checkpoint(
+            self._core,
+            check_path(path, "path"),
+            check_kind(options, CheckpointOptions, "options"),
+            leave_running=check_flag(leave_running, "leave_running"),
+        )
+
+
+def show(container: Container) -> None:
+    """Let the witness of this task know of a container that was made without it."""
+    container._core.show()

@@ -1,0 +1,214 @@
+"""Make the directories of a container and of a process, whole or not at all.
+
+A directory is made under a temporary name with its lock held and its record in it, and renamed
+into place before anything is launched: whoever finds it finds something to adopt or to remove.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..state import (
+    Claim,
+    ContainerLayout,
+    ContainerRecord,
+    ProcessLayout,
+    ProcessRecord,
+    RootLayout,
+    ShimLost,
+    dump,
+)
+from ..stdio import Stdio, prepare
+from ..system import Lock, Reserve, write_new, write_whole
+from ..values import (
+    ContainerExists,
+    InfrastructureError,
+    InvalidValue,
+    Point,
+    Reach,
+    pass_by,
+    scarcity,
+)
+
+NEW = ".new-"
+_TRIES = 100
+_TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one more
+_DIRECTORY_MODE = 0o711  # a user namespace's root must be able to pass through
+
+
+def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
+    """Return what is done if a shim is lost.
+
+    Raises:
+        InvalidValue: it is something else, or these streams can't outlive their shim.
+    """
+    try:
+        policy = ShimLost(wanted)
+    except (ValueError, TypeError):
+        raise InvalidValue(f"on_shim_lost must be 'kill' or 'keep', not {wanted!r}") from None
+    if policy is ShimLost.KEEP and (stdio.terminal is not None or stdio.log is not None):
+        raise InvalidValue(
+            "a terminal and a log are in the shim and can't outlive it: not with "
+            "on_shim_lost='keep'"
+        )
+    return policy
+
+
+def make_container(
+    root: str,
+    record: ContainerRecord,
+    spec: Mapping[str, Any],
+    build_rootfs: Callable[[str], None],
+    *,
+    cleanup: bytes | None = None,
+    claim: Claim | None = None,
+    reach: Reach = pass_by,
+) -> Lock:
+    """Make a container's directory, with its state and its bundle.
+
+    Args:
+        root: the supervisor's.
+        record: its ``state.json``.
+        spec: the spec that is run.
+        build_rootfs: makes in the bundle's directory what the spec needs there.
+        cleanup: what the keeper has to do for it, on a leash.
+        claim: on the ids of its user namespace, which its directory links to.
+        reach: called at each `Point`.
+
+    Raises:
+        ContainerExists: there is something of that id.
+        DiskFull, TooManyFiles, OSError: it can't be made; nothing is left.
+    """
+    layout = RootLayout(root).container(record.id)
+
+    def fill(path: str) -> None:
+        temporary = ContainerLayout(path)
+        write_new(temporary.state, dump(record))
+        if cleanup is not None:
+            write_new(temporary.cleanup, cleanup)
+        if claim is not None:
+            os.symlink(claim.path, temporary.ids)
+        _make_directory(temporary.bundle)
+        build_rootfs(temporary.bundle)
+        write_new(temporary.config, json.dumps(spec, ensure_ascii=False).encode())
+
+    try:
+        return _make_locked(layout.path, fill, reach)
+    except FileExistsError as error:
+        raise ContainerExists(
+            f"there is one of that id under {root} already", container=record.id
+        ) from error
+
+
+def make_init(layout: ProcessLayout, record: ProcessRecord, stdio: Stdio) -> None:
+    """Make the directory of a container's init; the container's lock covers it.
+
+    Raises:
+        DiskFull, TooManyFiles, OSError: it can't be made.
+    """
+    try:
+        _make_directory(layout.path)
+    except OSError as error:
+        raise scarcity(error) from error
+    _fill_process(layout.path, record, stdio)
+
+
+def make_exec(
+    layout: ProcessLayout,
+    record: ProcessRecord,
+    stdio: Stdio,
+    *,
+    container: str,
+    reach: Reach = pass_by,
+) -> Lock:
+    """Make the directory of an exec, with a lock of its own.
+
+    Raises:
+        InvalidValue: the container has a process of that id.
+        DiskFull, TooManyFiles, OSError: it can't be made; nothing is left.
+    """
+    try:
+        return _make_locked(layout.path, lambda path: _fill_process(path, record, stdio), reach)
+    except FileExistsError as error:
+        raise InvalidValue(
+            f"there is a process {layout.id!r} already", container=container
+        ) from error
+
+
+def _fill_process(path: str, record: ProcessRecord, stdio: Stdio) -> None:
+    """Fill the process directory ``path``, which may still have a temporary name."""
+    write_whole(ProcessLayout(path).record, dump(record))
+    prepare(stdio.moved(path), uid=record.root_uid, gid=record.root_gid)
+
+
+def _make_locked(path: str, fill: Callable[[str], None], reach: Reach) -> Lock:
+    reserve = Reserve.take(_TO_REMOVE)
+    temporary, lock = "", None
+    try:
+        temporary, lock = _make_temporary(os.path.dirname(path), reach)
+        reach(Point.LOCKED)
+        fill(temporary)
+        reach(Point.FILLED)
+        _rename_new(temporary, path)
+        reach(Point.DIRECTORY_MADE)
+    except BaseException as error:
+        reserve.release()
+        if lock is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+            lock.release()
+        if isinstance(error, OSError) and not isinstance(error, InfrastructureError):
+            raise scarcity(error) from error
+        raise
+    reserve.release()
+    return lock
+
+
+def _make_temporary(parent: str, reach: Reach) -> tuple[str, Lock]:
+    """Make a directory with its lock held.
+
+    Before that, whoever sweeps up may take it for an abandoned one, and locks and removes it:
+    then there is another one.
+    """
+    for _ in range(_TRIES):
+        path = os.path.join(parent, f"{NEW}{secrets.token_hex(8)}")
+        with contextlib.ExitStack() as undo:
+            os.mkdir(path, _DIRECTORY_MODE)
+            undo.callback(_remove_begun, path)
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(path, _DIRECTORY_MODE)
+                reach(Point.TEMPORARY_MADE)
+                lock = Lock.take(os.path.join(path, "lock"))
+                if lock is not None:
+                    undo.pop_all()
+                    return path, lock
+    raise OSError(errno.EBUSY, "it is swept up each time", parent)
+
+
+def _remove_begun(path: str) -> None:
+    """Remove what there is before its lock is held; it takes no descriptor."""
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def _rename_new(temporary: str, path: str) -> None:
+    """Rename a directory onto a name that is free: rename(2) would replace an empty one."""
+    if os.path.lexists(path):
+        raise FileExistsError(path)
+    try:
+        os.rename(temporary, path)
+    except OSError as error:  # ENOTEMPTY, ENOTDIR: somebody was quicker
+        if os.path.lexists(path):
+            raise FileExistsError(path) from error
+        raise
+
+
+def _make_directory(path: str) -> None:
+    os.mkdir(path, _DIRECTORY_MODE)
+    os.chmod(path, _DIRECTORY_MODE)  # whatever the umask

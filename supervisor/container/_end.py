@@ -1,0 +1,345 @@
+"""The ends of a container: stop, kill, delete."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import math
+import os
+import signal
+import time
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+
+from ..cgroups import Steps, finish
+from ..process import kill_found, shielded
+from ..spec import SignalArgument, check_stop_signal, is_grace
+from ..state import MAX_NS, Asked, Intent, write_asked
+from ..stdio import log_tail
+from ..tasks import granted, hear, nap, waiting, within, witness
+from ..values import (
+    CleanupIncomplete,
+    DeadlineExpired,
+    Event,
+    ExitStatus,
+    InvalidValue,
+    Point,
+    ProcessEnded,
+    ShimError,
+    State,
+    SupervisorError,
+)
+from ._core import Core
+from ._dispose import Estate, dispose, incomplete, look_for_wards
+
+STOP_GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.005
+
+
+class Own(enum.Enum):
+    """What stands for a container's own stop signal."""
+
+    OWN = "its own"
+
+
+OWN: Final = Own.OWN
+
+
+@attrs.frozen
+class Stopped:
+    """What `Container.stop` did.
+
+    Attributes:
+        status: how the container's init ended.
+        escalated: whether it had to be killed: by this call, another one, another supervisor or
+            anybody else. False if it had ended before.
+    """
+
+    status: ExitStatus
+    escalated: bool
+
+
+def own_signal(core: Core) -> int:
+    """Return what asks it to end, if nothing else is said."""
+    return core.record.stop_signal or signal.SIGTERM
+
+
+def own_grace(core: Core) -> float:
+    """Return how many seconds it is given then, if nothing else is said."""
+    grace_ns = core.record.stop_grace_ns
+    if grace_ns is None:
+        return STOP_GRACE_SECONDS
+    return math.inf if grace_ns >= MAX_NS else grace_ns / 1e9
+
+
+async def stop(core: Core, grace: float | None, ask_with: SignalArgument | Own) -> Stopped:
+    """Ask, wait, kill; see `Container.stop`."""
+    seconds = own_grace(core) if grace is None else grace
+    number = own_signal(core)
+    if ask_with is not OWN:
+        number = check_stop_signal(ask_with, "ask_with", container=core.record.id)
+    if not is_grace(seconds):
+        raise InvalidValue(
+            f"the grace must be 0 seconds or more, not {grace!r:.100}", container=core.record.id
+        )
+    with core.operating():
+        return await _stop(core, seconds, number)
+
+
+async def finish_stop(core: Core, asked: Asked | None) -> Stopped:
+    """Finish a stop whose caller was killed, in the time that is left of it.
+
+    ``asked`` is None for one that isn't on record: its container's own wish counts.
+    """
+    if asked is None:
+        return await stop(core, None, OWN)
+    left = math.inf if asked.until_ns >= MAX_NS else (asked.until_ns - _now_ns()) / 1e9
+    with core.operating():
+        return await _stop(core, max(0.0, left), asked.signal, sent=asked.sent)
+
+
+async def _stop(core: Core, grace: float, number: int, *, sent: bool = False) -> Stopped:
+    core.see()
+    core.apply(Event.STOP)
+    if core.init.status is None:
+        stopped = await _ask_and_kill(core, grace, number, sent)
+    else:
+        stopped = Stopped(await core.init.wait(), escalated=False)
+    await _end_rest(core)
+    return stopped
+
+
+async def _ask_and_kill(core: Core, grace: float, number: int, sent: bool) -> Stopped:
+    core.stops += 1
+    asked = _note_stop(core, grace, number)
+    core.host.reach(Point.STOP_INTENDED)
+    try:
+        if core.current() is State.STOPPING:  # one that wasn't started has nothing to be asked
+            await _thaw(core)
+            with granted(grace), contextlib.suppress(ProcessEnded):
+                if sent:
+                    status = await core.init.wait()
+                else:
+                    told = partial(_note_sent, core, asked)
+                    status = await core.init.ask(number, sent=told)
+                return Stopped(status, number != signal.SIGKILL and _was_killed(status))
+        return await end(core)
+    except BaseException:
+        if core.stops == 1:  # else it is somebody else's too
+            _give_up_stop(core)
+        raise
+    finally:
+        core.stops -= 1
+
+
+def _was_killed(status: ExitStatus) -> bool:
+    """Whether somebody has killed it, and not the kernel for want of memory."""
+    return status.signal == signal.SIGKILL and not status.oom_killed
+
+
+def _note_stop(core: Core, grace: float, number: int) -> Asked:
+    """Put on record what it is asked with, and until when, for whoever looks on or opens next.
+
+    Of two stops the one that ends first counts. A full disk must not keep it from being stopped.
+    """
+    now_ns = _now_ns()
+    asked = Asked(number, now_ns, int(min(now_ns + grace * 1e9, MAX_NS)))
+    with contextlib.suppress(OSError):
+        core.intend(Intent.STOP)
+        other = core.asked()
+        if core.stands() and (other is None or asked.until_ns < other.until_ns):
+            write_asked(core.layout.init.stopping, asked)
+            core.noted = asked
+    return asked
+
+
+def _note_sent(core: Core, asked: Asked) -> None:
+    with contextlib.suppress(OSError):
+        if core.noted == asked and core.stands() and core.asked() == asked:
+            core.noted = attrs.evolve(asked, sent=True)
+            write_asked(core.layout.init.stopping, core.noted)
+
+
+def _give_up_stop(core: Core) -> None:
+    """Take that back: it goes on."""
+    with contextlib.suppress(OSError):
+        if core.record.intent is Intent.STOP:
+            core.intend(None)
+        if core.noted is not None and core.stands() and core.asked() == core.noted:
+            os.unlink(core.layout.init.stopping)
+    if core.current() is State.STOPPING:
+        core.apply(Event.STOP_GIVEN_UP)
+
+
+def _now_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+async def _end_rest(core: Core) -> None:
+    """Kill what its init has left behind: without a pid namespace the kernel doesn't."""
+    cgroup = core.record.cgroup
+    if cgroup is None or core.current() is not State.STOPPED:
+        return
+    hierarchies = core.host.hierarchies
+    with within(core.host.deadlines.kill):
+        while await hierarchies.list_members(cgroup) and core.stands():
+            await hierarchies.kill(cgroup, core.stands)
+            await nap(_POLL_SECONDS)
+
+
+async def _thaw(core: Core) -> None:
+    """Thaw it, if it is frozen: so it hears that it is asked to end, and may do that."""
+    if core.record.cgroup is not None:
+        await core.host.hierarchies.thaw(core.record.cgroup, core.stands)
+
+
+def kill(core: Core) -> None:
+    """SIGKILL its init, and everything else in its cgroup, thawed.
+
+    If there is much of that, the rest is done by a task of the supervisor's, so that nobody else
+    has to wait for it.
+    """
+    core.host.opener.require(core.record.id)
+    if core.current() is State.DELETED:
+        raise ProcessEnded("it was deleted", container=core.record.id)
+    if core.record.cgroup is not None and core.stands():
+        look_for_wards(core.host, core.layout, core.record.cgroup)
+    try:
+        core.init.send_signal(signal.SIGKILL)
+    finally:
+        if core.record.cgroup is not None:
+            for process in core.execs.values():
+                process.note_killed()
+            _kill_cgroup(core, core.record.cgroup)
+        core.host.reach(Point.KILLED)
+
+
+def _kill_cgroup(core: Core, cgroup: str) -> None:
+    rest = core.host.hierarchies.begin_kill(cgroup, core.stands)
+    if rest is not None and not core.host.closed.is_set():
+        core.nursery.start_soon(_kill_rest, core, rest, name=f"{core.init.task_name}: kill")
+    elif rest is not None:  # there is no task any more that could
+        finish(rest)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _kill_rest(core: Core, rest: Steps[None]) -> None:
+    """Kill what is left of a cgroup, also while its supervisor is being closed."""
+    with shielded(core.host.deadlines.kill):
+        await core.host.hierarchies.carry_out(rest)
+
+
+async def end(core: Core) -> Stopped:
+    """Kill everything in it and return how its init ended: one that had ended by itself as well.
+
+    Raises:
+        DeadlineExpired: it is still there ``deadlines.kill`` after SIGKILL.
+    """
+    seconds = core.host.deadlines.kill
+    lived = True
+    with contextlib.suppress(OSError):  # without a descriptor to look
+        lived = not core.init.ending()
+    try:
+        kill(core)
+    except ProcessEnded:
+        lived = False
+    except ShimError:  # it can't be told; but all in its cgroup was killed
+        if core.record.cgroup is None:
+            raise
+    with within(seconds):
+        status = await core.init.wait()
+        return Stopped(status, escalated=lived or _was_killed(status))
+    raise DeadlineExpired(
+        f"its init didn't end within {seconds:g} seconds after SIGKILL: it may be frozen, or "
+        "stuck in the kernel",
+        seconds=seconds,
+        container=core.record.id,
+    )
+
+
+async def delete(core: Core, *, force: bool) -> None:
+    """Remove a container and everything that belongs to it; see `Container.delete`."""
+    if core.state is not State.DELETED:
+        core.require_own("delete")
+    with waiting():
+        async with core.deleting:
+            _show_log(core)
+            core.see()
+            if core.state is not State.DELETED:
+                core.apply(Event.FORCE_DELETE if force else Event.DELETE)
+                await _delete(core)
+
+
+def _show_log(core: Core) -> None:
+    """Let whoever looks on know how its log ends: it is removed with it."""
+    if witness.get() is not None:
+        hear(core.record.id, log_tail(core.layout.init.output_log()))
+
+
+async def _delete(core: Core) -> None:
+    """The rest of a delete, which is done to its end once it has begun."""
+    assert core.lock is not None
+    estate = Estate(layout=core.layout, record=core.record, lock=core.lock)
+    try:
+        with contextlib.suppress(OSError):  # a full disk must not keep it from being deleted
+            core.intend(Intent.DELETE)
+            core.host.reach(Point.DELETE_INTENDED)
+        with shielded(core.host.deadlines.cleanup):
+            await _end_processes(core)
+        await _deliver(core)
+        core.host.reach(Point.PROCESSES_ENDED)
+        execs = list(core.execs.values())
+        await dispose(core.host, estate)
+        with shielded(core.host.deadlines.shim):
+            for process in (core.init, *execs):
+                await process.wait_shim_gone()  # its task reaps it
+    except (SupervisorError, OSError) as error:
+        core.apply(Event.DELETE_FAILED)
+        if isinstance(error, CleanupIncomplete):
+            core.gone(core.record.id, error)
+            raise
+        failed = incomplete(core.host, estate, str(error))
+        core.gone(core.record.id, failed)
+        raise failed from error
+    core.apply(Event.DELETED)
+    for process in core.execs.values():  # also one that was launched meanwhile
+        process.abandon()
+    core.gone(core.record.id, None)
+
+
+async def _deliver(core: Core) -> None:
+    """Let whoever reads what was written take it, as long as they do: then its copiers end."""
+    deliveries = [process.delivery for process in (core.init, *core.execs.values())]
+    late = [delivery for delivery in deliveries if delivery.is_late()]
+    if late:
+        seconds = core.host.deadlines.cleanup
+        with within(seconds, shield=True, still=False):  # who takes it is no kernel
+            async with trio.open_nursery() as nursery:
+                for delivery in late:
+                    nursery.start_soon(delivery.wait, name=f"{core.init.task_name}: delivery")
+
+
+async def _end_processes(core: Core) -> None:
+    """End init, then wait for what the execs' shims record before their directories go."""
+    with contextlib.suppress(SupervisorError, OSError):  # the runtime's delete may still manage
+        if core.init.status is None:
+            await end(core)
+    execs = list(core.execs.values())
+    for process in execs:
+        process.give_up()
+        with contextlib.suppress(OSError):
+            process.kill()
+        await process.wait_over()
+    _kill_set_aside(core)
+    core.close_streams()
+
+
+def _kill_set_aside(core: Core) -> None:
+    """Kill execs that couldn't be adopted: not everywhere they fall with init or the cgroup."""
+    for layout in core.layout.processes():
+        if layout.id != core.init.id and layout.id not in core.execs:
+            with contextlib.suppress(SupervisorError, OSError):
+                kill_found(core.host, core.record, layout)

@@ -1,0 +1,348 @@
+"""A further process in a running container."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import trio
+
+from ..bundle import check_args, exec_process
+from ..children import PidFd
+from ..process import Finding, Process, gather, shielded
+from ..rootfs import Account, find_account
+from ..runtime import fresh_log
+from ..spec import attainable, check_attainable
+from ..state import ProcessLayout, ProcessRecord, check_exec_id, load, process_object, read_pid
+from ..stdio import (
+    Console,
+    Stdio,
+    StdioArgument,
+    TerminalArgument,
+    attached_pair,
+    console,
+    opened,
+    plan,
+)
+from ..system import Lock, held
+from ..tasks import ending
+from ..values import (
+    Event,
+    GateFailed,
+    IllegalTransition,
+    InvalidValue,
+    RuntimeFailed,
+    State,
+    StateCorrupt,
+    SupervisorError,
+    TooManyFiles,
+    check_flag,
+    happened_to,
+)
+from ._core import Core
+from ._directories import make_exec, shim_lost
+from ._dispose import end_left, remove_directory
+from ._unrun import ask_root, raise_refused, require_run, root_of
+
+
+async def exec(
+    core: Core,
+    args: Sequence[str],
+    *,
+    id: str | None,
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    account: Account,
+    stdin: StdioArgument,
+    stdout: StdioArgument,
+    stderr: StdioArgument,
+    terminal: TerminalArgument,
+    attach: bool,
+) -> Process:
+    """Run a further program; see `Container.exec`."""
+    if check_flag(attach, "attach") and terminal is False:
+        raise InvalidValue("attach=True needs a terminal: terminal=True", container=core.record.id)
+    core.host.require_open(core.record.id)
+    core.check(Event.EXEC)
+    _require_thawed(core)
+    layout = core.layout.process(f"exec-{ending()}" if id is None else check_exec_id(id))
+    check_args(args)
+    stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
+    shim_lost(core.record.on_shim_lost.value, stdio)
+    user = await _user_of(core, account)
+    record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
+    with (
+        happened_to(core.record.id),
+        opened(stdio, core.host.null) as ready,
+        core.operating(),
+    ):
+        try:
+            process = await _launch(core, layout, record, ready, attach=attach)
+        except RuntimeFailed as error:
+            if core.init.has_ended():
+                raise _ended_meanwhile(core) from error
+            await raise_refused(error, core, process_object(record))
+            raise
+    await _require_run(core, process)
+    return process
+
+
+async def _user_of(core: Core, account: Account) -> dict[str, Any] | None:
+    """Return the user that an account stands for in the container; None if nothing is said of it.
+
+    The container may have mounted what never answers over its lists: nobody waits for that long.
+
+    Raises:
+        InvalidValue: a name can't be looked up there.
+    """
+    if not account.says_anything:
+        return None
+    before = core.init.record.extra.get("user")
+    if not account.needs_lists:
+        return find_account(account, "", before=before)
+    told = await ask_root(
+        core, lambda path: find_account(account, path, before=before, shown="the container's /")
+    )
+    if told is None:
+        raise InvalidValue(
+            "user: the container's lists of users and groups can't be read: give uid, gid and "
+            "extra_groups as numbers",
+            container=core.record.id,
+        )
+    core.check(Event.EXEC)
+    return told
+
+
+async def _require_run(core: Core, process: Process) -> None:
+    """Raise why the kernel has refused the program, if it has; nothing is left of it then.
+
+    It takes no time where the program runs, and else a moment: so it is shielded.
+    """
+    try:
+        with root_of(core) as root, shielded(core.host.deadlines.call):
+            await require_run(core, process, root)
+    except GateFailed:
+        process.abandon_streams()
+        process.abandon()
+        with shielded(core.host.deadlines.shim):
+            await process.wait_shim_gone()
+        raise
+
+
+async def _launch(
+    core: Core, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio, *, attach: bool
+) -> Process:
+    lock = make_exec(layout, record, stdio, container=core.record.id, reach=core.host.reach)
+    process = core.new_process(layout, record, owned=True)
+    process.lock = lock
+    try:
+        fresh_log(layout.log("exec"))
+        with (
+            attached_pair(attach) as (connected, fd),
+            console(layout, stdio, attached_fd=fd) as listening,
+        ):
+            command = core.caller.exec(
+                core.record.id,
+                process=layout.record,
+                pid_file=layout.pid,
+                console_socket=None if listening is None else listening.path,
+                log=layout.log("exec"),
+            )
+            await core.nursery.start(
+                _own, core, process, command, stdio, listening, name=process.task_name
+            )
+            if connected is not None:
+                process.begin_attached(connected)
+        process.note_log()
+    except BaseException:
+        await end_unreported(core, layout)
+        remove_directory(layout.path)
+        raise
+    return process
+
+
+def _require_thawed(core: Core) -> None:
+    """Refuse what would be frozen, runtime and all, as soon as it is in the container.
+
+    Raises:
+        IllegalTransition: the container is frozen.
+    """
+    cgroup = core.record.cgroup
+    if cgroup is not None and core.host.hierarchies.frozen(cgroup):
+        raise IllegalTransition(
+            "cannot exec: it is frozen (paused); thaw it first, for instance with "
+            f"`{os.path.basename(core.record.runtime)} resume`",
+            state=core.state.value,
+            event=Event.EXEC.value,
+            container=core.record.id,
+        )
+
+
+def _ended_meanwhile(core: Core) -> IllegalTransition:
+    """Return what to say of an exec in a container that ended under it; runtimes word it oddly."""
+    return IllegalTransition(
+        "cannot exec: it ended while the program was being started",
+        state=core.state.value,
+        event=Event.EXEC.value,
+        container=core.record.id,
+    )
+
+
+async def end_unreported(core: Core, layout: ProcessLayout) -> None:
+    """Kill the program of an exec that failed, in case its shim was killed before it could.
+
+    Where we are a subreaper it was left to us then: it is reaped, else init couldn't end.
+    """
+    if core.host.opener.elsewhere():
+        return
+    _kill_unreported(core, layout)
+    with shielded(core.host.deadlines.kill):
+        await core.host.wards.end(layout.path)
+        await end_left(core.host, layout)
+
+
+def _kill_unreported(core: Core, layout: ProcessLayout) -> None:
+    """Kill it, if it is certain which one it is.
+
+    The number in the file proves nothing by itself, so only a process that is in the container's
+    own cgroup, and isn't its init, is touched.
+    """
+    with contextlib.suppress(StateCorrupt, TooManyFiles):
+        pid = read_pid(layout.pid)
+        process = None if pid is None else PidFd.open(pid)
+        if process is None:
+            return
+        cgroup = core.record.cgroup
+        strange = cgroup is None or not core.host.hierarchies.holds(cgroup, process.pid)
+        if not strange and process.pid != core.init.pid:
+            process.kill()
+            core.host.wards.keep(layout.path, process)
+            return
+        process.close()
+
+
+def adopt_exec(core: Core, process: Process) -> None:
+    """Watch an exec that another supervisor has made."""
+    process.note_log()
+    core.execs[process.id] = process
+    core.nursery.start_soon(_watch, core, process, name=process.task_name)
+
+
+def look_for_execs(core: Core) -> None:
+    """Watch the execs that others have made since, and forget those that they have removed."""
+    host = core.host
+    if host.closing.is_set() or host.opener.elsewhere():
+        return
+    if core.current() not in (State.RUNNING, State.STOPPING):
+        return
+    there = {layout.id: layout for layout in core.layout.processes()}
+    for process in core.execs.values():
+        if process.status is not None and process.id not in there:
+            process.abandon()
+    for id in there.keys() - core.execs.keys() - {core.init.id}:
+        with contextlib.suppress(SupervisorError, OSError):  # it is being made, or removed
+            _look_on(core, there[id])
+
+
+def _look_on(core: Core, layout: ProcessLayout) -> None:
+    if not held(layout.lock):  # nobody's: `Supervisor.adopt` takes it over
+        return
+    process = core.new_process(layout, load(ProcessRecord, layout.record), owned=False)
+    found = gather(core.host, core.record, layout)
+    if found.finding is not Finding.RUNNING:
+        found.close()
+        return
+    process.look_on(found)
+    adopt_exec(core, process)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _own(
+    core: Core,
+    process: Process,
+    command: Sequence[str],
+    stdio: Stdio,
+    listening: Console | None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with _kept(core, process):
+        await process.run(command, stdio, listening, task_status=task_status)
+        await _forget_when_collected(core, process)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _watch(core: Core, process: Process) -> None:
+    with _kept(core, process):
+        await process.watch()
+        await _forget_when_collected(core, process)
+
+
+@contextlib.contextmanager
+def _kept(core: Core, process: Process) -> Iterator[None]:
+    """Keep a process among the container's execs, and its lock, while its task runs."""
+    core.execs[process.id] = process
+    try:
+        yield
+    finally:
+        core.execs.pop(process.id, None)
+        if process.lock is not None:
+            process.lock.release()
+        process.forget()
+
+
+async def _forget_when_collected(core: Core, process: Process) -> None:
+    """Remove its directory when somebody knows how it ended.
+
+    That of one that is dismissed is for whoever adopts it next.
+    """
+    await process.wait_collected()
+    layout = core.layout.process(process.id)
+    if process.lock is not None:
+        if not process.dismissed:
+            remove_directory(layout.path)
+    elif core.lock is not None:  # it was another supervisor's when we found it
+        with contextlib.suppress(FileNotFoundError, StateCorrupt):
+            freed = Lock.take(layout.lock)
+            if freed is not None:
+                with freed:
+                    remove_directory(layout.path)
+
+
+def _record(
+    core: Core,
+    stdio: Stdio,
+    *,
+    args: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    user: Mapping[str, Any] | None,
+) -> ProcessRecord:
+    init = core.init.record
+    size = stdio.terminal
+    process = attainable(
+        exec_process(
+            process_object(init),
+            args=args,
+            env=env,
+            cwd=cwd,
+            user=user,
+            terminal=None if size is None else (size.columns, size.rows),
+        )
+    )
+    check_attainable(process)
+    stdin, stdout, stderr = stdio.specs
+    return ProcessRecord.from_process(
+        process,
+        exec=True,
+        root_uid=init.root_uid,
+        root_gid=init.root_gid,
+        no_pivot_root=init.no_pivot_root,
+        runtime_args=init.runtime_args,
+        root=init.root,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+    )

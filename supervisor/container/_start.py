@@ -1,0 +1,193 @@
+"""Start a created container, while its shim's death may end the attempt."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+import trio
+
+from ..process import shielded
+from ..runtime import ask_status, fresh_log
+from ..system import lifted, look_at
+from ..tasks import expiring, within
+from ..values import (
+    Event,
+    ExitStatus,
+    IllegalTransition,
+    InfrastructureError,
+    OCIRuntimeError,
+    Point,
+    ShimExited,
+    Source,
+    State,
+    SupervisorError,
+)
+from ._core import Core
+from ._unrun import require_run, root_of
+
+_HALF_SECONDS = 0.25  # a whole start takes some milliseconds
+_GATE_SECONDS = 0.05
+_TO_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+
+Failure = OCIRuntimeError | InfrastructureError | OSError
+
+
+async def start(core: Core) -> None:
+    """Let the init of a container run the user's program; see `Container.start`."""
+    core.require_own("start")
+    with core.operating():
+        await _start(core)
+
+
+async def _start(core: Core) -> None:
+    if not core.init.watched():  # its end just hasn't been settled yet
+        await core.init.wait()
+    _raise_if_lost(core)
+    core.apply(Event.START)
+    core.init.note_gate()
+    with root_of(core) as root:
+        await _attempt(core)
+        if core.state in (State.RUNNING, State.STOPPED):
+            await require_run(core, core.init, root)
+
+
+async def _attempt(core: Core) -> None:
+    try:
+        failure = await _call_start(core)
+        if failure is not None:
+            await _look_again(core)
+    except BaseException:
+        with shielded(core.host.deadlines.cleanup):
+            await _look_again(core)
+        raise
+    _raise_if_lost(core)
+    if failure is not None and core.state is State.CREATED:
+        raise failure
+    _raise_if_taken_away(core, failure)
+    if failure is None:
+        _started(core)
+
+
+async def _call_start(core: Core) -> Failure | None:
+    """Call the runtime's start until it ends, or until there is nothing to start any more."""
+    log = fresh_log(core.layout.init.log("start"))
+    command = core.caller.start(core.record.id, log=log)
+    core.host.reach(Point.STARTING)
+    with expiring() as expire:
+
+        def give_up_soon(status: ExitStatus) -> None:
+            # If the end was recorded, the program may just have been quick: the runtime gets
+            # some time to finish. If the shim was lost, it would wait for what we have killed.
+            quick = status.source is Source.SHIM
+            expire(core.host.deadlines.shim if quick else 0)
+
+        def patience() -> float:
+            # Of crun 1.8, half a start leaves an init that fails at the next one. One whose init
+            # has ended may wait for ever.
+            return _HALF_SECONDS if core.init.status is None else 0
+
+        with core.init.when_ended(give_up_soon):
+            try:
+                await core.call(
+                    command, seconds=core.host.deadlines.start, log=log, patience=patience
+                )
+            except (OCIRuntimeError, InfrastructureError, OSError) as error:
+                return None if await _open_hidden_gate(core) else error
+    return None
+
+
+def hidden_gate(core: Core) -> str | None:
+    """Return the fifo at which an init waits that /proc hides (hidepid): runc's ``exec.fifo``.
+
+    None if it doesn't wait, isn't hidden, or is another runtime's.
+    """
+    if core.init.pid is None or core.init.ending() or look_at(core.init.pid) is not None:
+        return None
+    gate = os.path.join(core.record.runtime_root, core.record.id, "exec.fifo")
+    return gate if os.path.lexists(gate) else None
+
+
+async def _open_hidden_gate(core: Core) -> bool:
+    """Let an init run that runc takes for stopped, since /proc hides it; say whether.
+
+    runc's ``run`` doesn't look there, its ``start`` does. What that does then is to read what init
+    writes into the fifo, and to remove that.
+    """
+    gate = hidden_gate(core)
+    if gate is None:
+        return False
+    try:
+        fd = lifted(os.open(gate, _TO_READ))
+    except OSError:  # it was opened just now
+        return False
+    try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return False
+        with within(core.host.deadlines.shim):
+            await trio.lowlevel.wait_readable(fd)
+            opened = os.read(fd, 1) != b""
+            os.unlink(gate)
+            return opened
+    finally:
+        trio.lowlevel.notify_closing(fd)
+        os.close(fd)
+    return False
+
+
+async def _look_again(core: Core) -> None:
+    """After a start that failed: what the container is now, by its runtime, not by a guess."""
+    if core.state is not State.STARTING:
+        return
+    assert core.lock is not None
+    told = None
+    with contextlib.suppress(SupervisorError, OSError):
+        # Without an answer it counts as created: starting it again finds out.
+        told = await ask_status(
+            core.caller,
+            core.record.id,
+            seconds=core.host.deadlines.call,
+            inherit=[core.lock.fd],
+            tether=core.tether,
+        )
+    if told == "created" and await core.init.has_begun(_GATE_SECONDS):
+        told = "running"  # a start that was killed between two steps has opened the gate already
+    if told == "stopped" or told is None:
+        with within(core.host.deadlines.shim):
+            await core.init.wait()
+    if told == "running":
+        _started(core)
+    elif core.state is State.STARTING:
+        core.apply(Event.START_FAILED)
+
+
+def _started(core: Core) -> None:
+    if core.state not in (State.STARTING, State.STOPPED):
+        return  # it was deleted meanwhile
+    core.host.reach(Point.START_RETURNED)
+    core.mark_started()
+    core.host.reach(Point.STARTED)
+    if core.state is State.STARTING:
+        core.apply(Event.STARTED)
+
+
+def _raise_if_taken_away(core: Core, failure: Failure | None) -> None:
+    """Raise IllegalTransition if it was deleted meanwhile, or killed before its program ran."""
+    gone = core.state in (State.DELETING, State.DELETED, State.BROKEN)
+    if gone or (core.state is State.STOPPED and core.init.killed_waiting):
+        try:
+            core.check(Event.START)
+        except IllegalTransition as error:
+            raise error from failure
+
+
+def _raise_if_lost(core: Core) -> None:
+    """Raise ShimExited if its process ended unseen by its shim before it was started."""
+    status = core.init.status
+    if status is None or status.source is Source.SHIM or core.was_started():
+        return
+    raise ShimExited(
+        f"its shim ended before it was started ({status}); delete it and create it again",
+        container=core.record.id,
+    )

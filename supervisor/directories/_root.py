@@ -1,0 +1,187 @@
+"""The directory that a supervisor keeps its containers in."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+
+import attrs
+
+from ..state import RootLayout
+from ..system import Descriptor, close_in_children, distrust_directory, distrust_way, lifted
+from ..values import InvalidValue, misplaced, spoilt
+
+_MODE = 0o711  # a user namespace's root must be able to pass through
+
+
+@attrs.frozen
+class Root:
+    """The root of a supervisor that is open: a durable one, or an ephemeral one of a keeper's.
+
+    Attributes:
+        path: its real path.
+        fd: the directory itself, for as long as it is open.
+    """
+
+    path: str
+    fd: int
+
+
+@contextlib.contextmanager
+def durable_root(path: str | os.PathLike[str]) -> Iterator[Root]:
+    """Open a durable root for the time of a block.
+
+    Raises:
+        InvalidValue: as `_open_durable`.
+        DiskFull, TooManyFiles, InfrastructureError: the machine can't make or open it.
+    """
+    real, descriptor = _open_durable(path)
+    with descriptor:
+        yield Root(real, descriptor.fd)
+
+
+def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
+    """Open a durable root, made if it isn't there; return its real path as well.
+
+    Raises:
+        InvalidValue: it isn't a directory, can't be made there, opened or written, or it belongs
+            to somebody else, or others may write to it, or replace it: they could have us run
+            and kill what they like.
+    """
+    given = _check_path(path)
+    try:
+        real = os.path.realpath(given)
+        _check_spelling(real)
+        _check_way(given, real)
+        _make(given, real)
+        descriptor = close_in_children(
+            lifted(os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+        )
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InvalidValue(f"the root {given} is not a directory") from error
+    except OSError as error:
+        raise misplaced(error, f"the root {given} can't be made or opened") from error
+    try:
+        _check_owner(given, os.fstat(descriptor.fd))
+        _check_runtime_root(given, real)
+        _check_access(given, descriptor.fd)
+    except BaseException as error:
+        descriptor.close()
+        if isinstance(error, OSError):
+            raise misplaced(error, f"the root {given} can't be used") from error
+        raise
+    return real, descriptor
+
+
+def _make(given: str, real: str) -> None:
+    """Make a root that isn't there, by its real path: a link in ``given`` may be another by now.
+
+    What has to be made above it has the modes that the umask leaves. If it fails, nothing is left.
+    """
+    if os.path.isdir(real):
+        return
+    if os.path.lexists(given):  # a file, or a link that leads nowhere
+        raise FileExistsError(given)
+    made: list[str] = []
+    try:
+        for path in _missing_above(real):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+                made.append(path)
+        _check_way(given, real)  # under umask 0 others may write to what was made above it
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(real, _MODE)
+            made.append(real)
+            os.chmod(real, _MODE)  # whatever the umask; nobody else can have replaced it
+    except BaseException:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        raise
+
+
+def _missing_above(path: str) -> list[str]:
+    """Return the directories above a path that aren't there, the highest first."""
+    missing: list[str] = []
+    while not os.path.isdir(path := os.path.dirname(path)):
+        missing.insert(0, path)
+    return missing
+
+
+def _check_way(given: str, real: str) -> None:
+    why = distrust_way(real)
+    if why is not None:
+        raise InvalidValue(f"the root {given} isn't safe: {why}")
+
+
+def _check_runtime_root(given: str, real: str) -> None:
+    """Refuse a root whose runtimes would believe somebody else's files: they hold hooks."""
+    path = RootLayout(real).runtime_root
+    with contextlib.suppress(FileNotFoundError):
+        why = distrust_directory(path)
+        if why is not None:
+            raise InvalidValue(f"the root {given} isn't safe: {path} {why}")
+
+
+def shared_runtime_root(path: str) -> str:
+    """Return the real path of a runtime's root that was named.
+
+    Raises:
+        InvalidValue: it is somebody else's, or others may write to it, or replace it.
+    """
+    real = os.path.realpath(path)
+    spelling = spoilt(real)
+    if spelling is not None:
+        raise InvalidValue(f"Runtime(root={path!r}): {real!r} {spelling}")
+    why = distrust_way(real)
+    if why is None:
+        with contextlib.suppress(FileNotFoundError):
+            why = distrust_directory(real)
+            why = why and f"it {why}"
+    if why is not None:
+        raise InvalidValue(f"Runtime(root={path!r}) isn't safe, since a runtime believes it: {why}")
+    return real
+
+
+def _check_path(path: str | os.PathLike[str]) -> str:
+    given = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise InvalidValue(f"the root {given!r} is no path")
+    _check_spelling(given)
+    return given
+
+
+def _check_spelling(path: str) -> None:
+    why = spoilt(path)
+    if why is not None:
+        raise InvalidValue(f"the root {path!r} {why}")
+
+
+def _check_owner(given: str, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise InvalidValue(f"the root {given} belongs to uid {status.st_uid}, not to us")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InvalidValue(f"others may write to the root {given}: chmod go-w it")
+
+
+def _check_access(given: str, fd: int) -> None:
+    """Refuse a root in which nothing can be made: before anything else is."""
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        raise InvalidValue(f"the root {given} can't be written: its file system is read-only")
+    if not os.access(".", os.R_OK | os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        raise InvalidValue(f"the root {given} can't be written (mode {mode:04o}): chmod u+rwx it")
+
+
+def cgroup_for(parent: str, root: str, id: str) -> str:
+    """Return a container's ``linux.cgroupsPath``: the same id under two roots has two.
+
+    The hash takes in the directory's own identity, since two mount namespaces may share a
+    cgroup hierarchy and have the same path.
+    """
+    status = os.stat(root)
+    identity = f"{root}\0{status.st_dev}\0{status.st_ino}".encode(errors="surrogateescape")
+    return f"{parent}/{hashlib.sha256(identity).hexdigest()[:12]}-{id}"

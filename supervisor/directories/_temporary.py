@@ -1,0 +1,281 @@
+"""Temporary directories of ours: ephemeral roots, and bundles without a path.
+
+They lie where runtimes keep their files: in memory, in a directory that nobody else may write to
+and that nobody sweeps. `PLACE` names another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
+
+from ..system import Descriptor, close_in_children, distrust, distrust_way, lenient, lifted
+from ..tasks import Opener, place
+from ..values import InfrastructureError, InvalidValue, misplaced, scarcity, spoilt
+from ._abandoned import PREFIX, new_name, sweep_once
+
+PLACE: Final = "TRIO_SUPERVISOR_RUNTIME_DIR"
+"""The environment variable that names a directory for them."""
+
+MODE: Final = 0o711
+"""A container's root in a user namespace passes through, and sees no names."""
+
+_PRIVATE: Final = 0o700
+_OWN: Final = "trio-supervisor"
+_SHARED_MEMORY: Final = "/dev/shm"
+_IN_MEMORY: Final = ("tmpfs", "ramfs")
+
+logger: Final = logging.getLogger("supervisor")
+
+
+class Temporary:
+    """A temporary directory that was made for us, and is open as long as we have it.
+
+    A shared lock (flock) on it tells those who sweep temporary files that it is in use
+    (systemd-tmpfiles(8) honours that). Forked children don't hold it.
+
+    Attributes:
+        path: its real path.
+    """
+
+    def __init__(self, path: str, descriptor: Descriptor) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._opener = Opener()
+
+    @classmethod
+    def make(cls) -> Temporary:
+        """Make one, under a name that is nobody's yet.
+
+        Raises:
+            InvalidValue: as `places`; or the environment names a place where none can be made.
+            DiskFull, TooManyFiles, InfrastructureError: it can't be made.
+        """
+        path = _make()
+        try:
+            return cls(path, _open(path))
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # it may be gone, or somebody else's
+                os.rmdir(path)
+            if isinstance(error, OSError):
+                raise unmade(error, path) from error
+            raise
+
+    @classmethod
+    def found(cls, path: str) -> Temporary:
+        """Open one that a keeper has made for us.
+
+        Raises:
+            InvalidValue: it isn't ours.
+            TooManyFiles, OSError: it can't be opened.
+        """
+        try:
+            return cls(path, _open(path))
+        except OSError as error:
+            raise scarcity(error) from error
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the directory."""
+        return self._descriptor.fd
+
+    @property
+    def may_be_swept(self) -> bool:
+        """Whether it lies where somebody may sweep what is old and not locked: in /tmp."""
+        return os.path.dirname(self.path) not in (_own_path(), _SHARED_MEMORY)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it, if it still is the one that was made; close it.
+
+        A forked child has closed it; what is at its path is its parent's.
+        """
+        with contextlib.suppress(OSError):
+            if not self._opener.elsewhere() and os.path.samestat(
+                os.fstat(self.fd), os.lstat(self.path)
+            ):
+                shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor; the directory stays."""
+        self._descriptor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+
+def places() -> list[str]:
+    """Return where temporary directories of ours may lie, the best first.
+
+    Raises:
+        InvalidValue: the environment names a place that can't be used, or where others may
+            replace what we make; or there is no other one.
+    """
+    named = os.environ.get(PLACE)
+    if named:
+        return [_safe(_named(named))]
+    own = _own_place()
+    candidates = [path for path in (own, _SHARED_MEMORY) if path is not None and _usable(path)]
+    in_memory = [path for path in candidates if _is_in_memory(path)]
+    found = in_memory or [path for path in candidates if path == own]
+    found = found or [_safe(os.path.realpath(tempfile.gettempdir()))]
+    if found[0] != own:
+        _say(own, found[0])
+    return found
+
+
+@functools.cache
+def _say(own: str | None, found: str) -> None:
+    missing = (
+        "there is no XDG_RUNTIME_DIR" if own is None else f"{own} isn't in memory, or not ours"
+    )
+    logger.info("%s: temporary directories are made in %s", missing, found)
+
+
+def _named(path: str) -> str:
+    real = os.path.realpath(path)
+    if not os.path.isabs(path) or not os.path.isdir(real):
+        raise InvalidValue(f"{PLACE}: {path!r} is no absolute path of a directory")
+    return real
+
+
+def _safe(path: str) -> str:
+    why = spoilt(path)
+    if why is not None:
+        raise InvalidValue(f"no temporary directory can be in {path!r}: it {why}; see {PLACE}")
+    why = distrust_way(os.path.join(path, _OWN))
+    if why is not None:
+        raise InvalidValue(f"no temporary directory is safe there: {why}; {PLACE} names a place")
+    return path
+
+
+def _above() -> str:
+    return "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
+
+
+def _own_path() -> str | None:
+    """Return the path of the directory of ours below that for runtime files."""
+    above = _above()
+    if not os.path.isabs(above) or os.path.realpath(above) != os.path.normpath(above):
+        return None
+    return os.path.join(os.path.normpath(above), _OWN)
+
+
+def _own_place() -> str | None:
+    """Return that directory, made if it isn't there."""
+    path = _own_path()
+    if path is None:
+        return None
+    with contextlib.suppress(OSError):
+        if distrust(os.stat(os.path.dirname(path))) is None and distrust_way(path) is None:
+            os.mkdir(path, MODE)
+            os.chmod(path, MODE)  # whatever the umask
+    return path
+
+
+def _usable(path: str) -> bool:
+    """Whether we may make directories there that nobody else can replace."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    if not stat.S_ISDIR(status.st_mode) or spoilt(path) or distrust_way(path) is not None:
+        return False
+    ours = distrust(status) is None
+    shared = status.st_uid == 0 and bool(status.st_mode & stat.S_ISVTX)
+    return (ours or shared) and os.access(path, os.W_OK | os.X_OK)
+
+
+def _is_in_memory(path: str) -> bool:
+    """Whether a path lies in a file system in memory (proc_pid_mountinfo(5))."""
+    device = os.stat(path).st_dev
+    return _kind(f"{os.major(device)}:{os.minor(device)}") in _IN_MEMORY
+
+
+@functools.cache
+def _kind(device: str) -> str:
+    with lenient(), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            fields, _, rest = line.partition(" - ")
+            if fields.split(" ")[2] == device:
+                return rest.split(" ", 1)[0]
+    return ""
+
+
+def paths(*, marked: bool = True) -> Iterator[str]:
+    """Yield where a temporary directory may be made, without end: try until a name is free.
+
+    First of all what killed programs have left there is removed, once in a process.
+
+    Args:
+        marked: whether the name tells that it is ours, so that others remove it if we are killed.
+
+    Raises:
+        InvalidValue: as `places`.
+    """
+    parent = places()[0]
+    sweep_once(parent, os.getpid())
+    while True:
+        named = place()
+        if named is not None:
+            yield os.path.join(parent, f"{PREFIX}{named}")
+        else:
+            yield os.path.join(parent, new_name(marked=marked))
+
+
+def unmade(error: OSError, path: str) -> OSError | InvalidValue | InfrastructureError:
+    """Return what it means that a temporary directory can't be made at ``path``."""
+    why = f"no temporary directory can be made in {os.path.dirname(path)}"
+    if os.environ.get(PLACE):
+        return misplaced(error, f"{PLACE}: {why}")
+    scarce = scarcity(error)
+    if isinstance(scarce, InfrastructureError):
+        return scarce
+    return InfrastructureError(f"{why}: {error.strerror}; {PLACE} names another place")
+
+
+def _make() -> str:
+    """Make a directory that only we may enter; whatever has a name already is stepped over."""
+    for path in paths():
+        try:
+            os.mkdir(path, _PRIVATE)
+            os.chmod(path, _PRIVATE)  # a umask may take even our own bits
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise unmade(error, path) from error
+    raise AssertionError("names never end")
+
+
+def _open(path: str) -> Descriptor:
+    descriptor = close_in_children(
+        lifted(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+    )
+    try:
+        why = distrust(os.fstat(descriptor.fd))
+        if why is not None:  # where others may rename: it isn't the one that we have made
+            raise InvalidValue(f"{path}: what was made there {why}: {PLACE} names another place")
+        fcntl.flock(descriptor.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        os.fchmod(descriptor.fd, MODE)
+    except BaseException:
+        descriptor.close()
+        raise
+    return descriptor

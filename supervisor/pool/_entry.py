@@ -1,0 +1,318 @@
+"""A container that waits in a pool, and what it is told when somebody takes it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+import trio
+
+from .._supervisor import Supervisor
+from ..bundle import (
+    Bundle,
+    FileContent,
+    Gate,
+    check_absolute,
+    check_args,
+    check_env,
+    frame,
+    init_process,
+)
+from ..container import Container, show
+from ..spec import is_ours, telling
+from ..stdio import PIPE, StdioArgument
+from ..tasks import protected, within
+from ..values import (
+    Cause,
+    ExitStatus,
+    GateFailed,
+    IllegalTransition,
+    InvalidValue,
+    RuntimeTimeout,
+    ShimExited,
+    Source,
+    not_run,
+    scarcity,
+)
+
+_REPORT_BYTES: Final = 4096
+_GO: Final = b"go\n"
+
+_PHRASES: Final = {
+    "program": "the program {name} can't be run",
+    "cwd": "there is no going to the working directory {name}",
+    "file": "the file {name} can't be written",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Errand:
+    """What one taker wants, checked.
+
+    Attributes:
+        process: the process object that the gate becomes.
+        frame: what the gate is told.
+        input: what the program is fed with; None if the taker feeds it.
+    """
+
+    process: Mapping[str, Any]
+    frame: bytes
+    input: memoryview | None
+
+
+def errand(
+    spec: Mapping[str, Any],
+    *,
+    args: Sequence[str] | None,
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    stdin: bytes | bytearray | memoryview | int | None,
+    files: Mapping[str, FileContent] | None,
+) -> Errand:
+    """Check what a taker wants; nothing is touched.
+
+    Args:
+        spec: the bundle's config.json.
+
+    Raises:
+        InvalidValue: it can't be had.
+    """
+    variables = check_env(env)
+    directory = None if cwd is None else check_absolute(cwd, "cwd")
+    wanted = init_process(
+        spec["process"],
+        args=None if args is None else check_args(args),
+        env=variables,
+        cwd=directory,
+        terminal=None,
+    )
+    behind = is_ours(spec)
+    words = telling(wanted["args"], gated=True) if behind else wanted["args"]
+    told = frame(args=words, env=variables, cwd=directory, files=files, hand_on=behind)
+    return Errand(process=wanted, frame=told, input=_input(stdin))
+
+
+def _input(stdin: object) -> memoryview | None:
+    if isinstance(stdin, bytes | bytearray | memoryview):
+        return memoryview(bytes(stdin))
+    if stdin is None:
+        return memoryview(b"")
+    if isinstance(stdin, int) and not isinstance(stdin, bool) and stdin == PIPE:
+        return None
+    raise InvalidValue(
+        f"stdin of a pooled container is bytes, None or PIPE, not {stdin!r}: what it is was "
+        "settled when the container was created"
+    )
+
+
+@protected
+class Entry:
+    """A container that was created with a gate, and the pipe that this reports by.
+
+    Attributes:
+        box: the container.
+        rest: what of the taker's input hasn't been sent, once it was started.
+        made_in: the stock's round in which it was made.
+    """
+
+    def __init__(self, box: Container, report_fd: int) -> None:
+        self.box = box
+        self.rest = memoryview(b"")
+        self.made_in = 0
+        self._report_fd = report_fd
+        self._watch = contextlib.ExitStack()
+
+    @classmethod
+    async def make(
+        cls,
+        supervisor: Supervisor,
+        bundle: Bundle,
+        *,
+        id: str,
+        gate: str,
+        stdout: StdioArgument,
+        stderr: StdioArgument,
+        labels: Mapping[str, str],
+        privileges: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Entry:
+        """Create a container that waits to be started.
+
+        Args:
+            privileges: what else is said to `Supervisor.create`.
+
+        Raises: as `Supervisor.create`.
+
+        Cancellation: as there.
+        """
+        try:
+            report_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise scarcity(error, container=id) from error
+        try:
+            box = await supervisor.create(
+                id,
+                bundle,
+                stdin=PIPE,
+                stdout=stdout,
+                stderr=stderr,
+                labels=labels,
+                gate=Gate(gate, write_fd),
+                **privileges,
+            )
+        except BaseException:
+            os.close(report_fd)
+            raise
+        finally:
+            os.close(write_fd)
+        return cls(box, report_fd)
+
+    def alive(self) -> bool:
+        """Whether it can still be started, as far as one look tells."""
+        return self.box.init.watched()
+
+    def watch(self, died: Callable[[Entry, ExitStatus], None]) -> None:
+        """Call ``died`` if it ends while it waits, or at once if it has."""
+        listening = self.box.init.when_ended(lambda status: died(self, status))
+        self._watch.enter_context(listening)
+
+    def unwatch(self) -> None:
+        """End that."""
+        self._watch.close()
+
+    async def start(self, errand: Errand) -> None:
+        """Start it, and return when its program runs.
+
+        What its stdin takes at once is in it before the start, so that the gate needn't wait.
+
+        Raises:
+            GateFailed: it couldn't be made to run that program.
+            ShimExited: it had been killed.
+            All that `Container.start` raises.
+
+        Cancellation: it is to be deleted.
+        """
+        frame = self._send(memoryview(errand.frame))
+        self.rest = memoryview(b"") if errand.input is None else errand.input
+        if not frame:
+            self.rest = self._send(self.rest)
+        if not frame and not self.rest and errand.input is not None:
+            self._end_input()
+        self.box.init.become(errand.process)
+        try:
+            await self.box.start()
+        except IllegalTransition:  # it was killed after the last look at it
+            await self._raise_killed()
+        await self._pass_gate(frame)
+        show(self.box)
+        if frame and errand.input is not None and not self.rest:
+            self._end_input()
+
+    def _send(self, data: memoryview) -> memoryview:
+        """Return what its stdin doesn't take at once."""
+        if data and self.box.init.stdin is not None:
+            with contextlib.suppress(trio.BrokenResourceError):  # it's dead: start will tell
+                return data[self.box.init.stdin.send_nowait(data) :]
+        return data
+
+    def _end_input(self) -> None:
+        if self.box.init.stdin is not None:
+            self.box.init.stdin.close()
+
+    async def _pass_gate(self, frame: memoryview) -> None:
+        seconds = self.box.init.deadlines.start
+        with within(seconds):
+            if frame and self.box.stdin is not None:
+                with contextlib.suppress(trio.BrokenResourceError):  # its report says why
+                    await self.box.stdin.send_all(frame)
+            await self._check(await self._read_report())
+            await self._check_shim()
+            return
+        raise RuntimeTimeout(
+            f"its gate didn't run the program within {seconds:g} seconds",
+            seconds=seconds,
+            container=self.box.id,
+        )
+
+    async def _read_report(self) -> bytes:
+        """Return what the gate says; its end is the exec, or the gate's own."""
+        heard = b""
+        while len(heard) < _REPORT_BYTES:
+            try:
+                chunk = os.read(self._report_fd, _REPORT_BYTES)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._report_fd)
+                continue
+            if not chunk:
+                break
+            heard += chunk
+        self._close_report()
+        return heard
+
+    async def _check(self, heard: bytes) -> None:
+        if heard == _GO:
+            return
+        if not heard:
+            await self._raise_killed()
+        what, _, rest = heard.removeprefix(_GO).decode(errors="replace").partition(" ")
+        number, _, name = rest.partition(" ")
+        code = int(number) if number.isdecimal() else 0
+        said = _PHRASES.get(what, "what the gate was told didn't arrive: {name}")
+        reason = "" if what == "frame" and code == errno.EBADMSG else f": {os.strerror(code)}"
+        raise not_run(
+            said.format(name=name) + reason,
+            what=what,
+            number=code,
+            name=name,
+            container=self.box.id,
+        )
+
+    async def _check_shim(self) -> None:
+        """Its shim may have been killed while it waited, and be seen to be dead only now.
+
+        Nobody has seen the program yet: another container can run it.
+        """
+        if self.box.init.watched():
+            return
+        status = await self.box.wait()  # mostly the program was quick
+        if status.source is not Source.SHIM:
+            raise ShimExited(
+                f"its shim ended when it had just been started: {status}", container=self.box.id
+            )
+
+    async def _raise_killed(self) -> None:
+        """It never came to the program: it had been killed before, or files took its memory."""
+        status = await self.box.wait()
+        if status.cause is not Cause.OUT_OF_MEMORY:
+            raise ShimExited(
+                f"it was ended before it ran the program: {status}", container=self.box.id
+            )
+        raise GateFailed(
+            "its files don't fit into its memory limit: it was killed",
+            what="killed",
+            errno=errno.ENOMEM,
+            name="",
+            container=self.box.id,
+        )
+
+    async def delete(self) -> None:
+        """Kill it if it lives, and remove it.
+
+        Raises:
+            CleanupIncomplete: it couldn't be removed in time.
+
+        Cancellation: as `Container.delete`.
+        """
+        self.unwatch()
+        self._close_report()
+        await self.box.delete(force=True)
+
+    def _close_report(self) -> None:
+        if self._report_fd >= 0:
+            trio.lowlevel.notify_closing(self._report_fd)
+            os.close(self._report_fd)
+        self._report_fd = -1

@@ -1,0 +1,421 @@
+"""Containers that are created ahead: a fresh one for every example, for the price of a start."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import attrs
+import trio
+
+from .._run import borrowed
+from .._supervisor import Supervisor
+from ..bundle import Bundle, FileContent, gate_path
+from ..container import Container
+from ..process import MAX_OUTPUT_BYTES, Completed, feed, stay, wishes
+from ..rootfs import GroupArgument, GroupsArgument, UserArgument, check_account
+from ..runtime import Runtime
+from ..spec import RlimitArgument, SeccompArgument, check_privileges
+from ..stdio import PIPE, StdioArgument, check_outputs
+from ..tasks import (
+    background_nursery,
+    ending,
+    opening,
+    protected,
+    refuse_forked,
+    undoing,
+    waiting,
+    within,
+)
+from ..values import (
+    Backoff,
+    BundleInvalid,
+    InvalidValue,
+    OCIRuntimeError,
+    ProcessEnded,
+    ShimExited,
+    check_int,
+    check_kind,
+)
+from ._entry import Entry, Errand, errand
+from ._stock import PATIENCE, Failure, Stock
+
+POOL_LABEL = "supervisor.pool"
+MAX_SIZE = 1 << 20
+
+PoolInput = bytes | bytearray | memoryview | int | None
+
+
+@attrs.frozen(kw_only=True)
+class PoolStatistics:
+    """What a pool has, at one moment.
+
+    Attributes:
+        ready: containers that wait to be taken.
+        creating: those that are being created.
+        taken: those that somebody has.
+        deleting: those that are being deleted.
+        waiting: takers that wait for one.
+        created: how many were created so far.
+        failed: how many creates and deletes have failed, and containers died while they waited.
+    """
+
+    ready: int
+    creating: int
+    taken: int
+    deleting: int
+    waiting: int
+    created: int
+    failed: int
+
+
+@protected
+class ContainerPool:
+    """Containers that were created ahead and wait at their start gate, to be taken one by one.
+
+    ``async with ContainerPool(bundle, size=4, supervisor=sup) as pool:``, once. Each of them is
+    for one taker, who gets it started, and pays no more than the start; afterwards it is deleted
+    and another one made, both in the background. What it runs is said when it is taken, in the
+    bounds of what was settled when it was created: docs/pools.md has the two lists.
+
+    At most ``size`` are ready or being created. Its containers are the supervisor's, and have
+    the label ``supervisor.pool``.
+
+    Args:
+        bundle: a `Bundle`, or the path of one.
+        size: how many are kept ready; 1 or more.
+        supervisor: whose containers they shall be; None for an ephemeral one of its own.
+        runtime: as for `open_supervisor`; only without ``supervisor``.
+        stdout, stderr: of each container, as for `Supervisor.create`.
+        user, group, extra_groups, umask, capabilities, rlimits, oom_score_adj, seccomp: of each
+            container, as for `Supervisor.create`.
+        backoff: how long it waits after creates that have failed.
+
+    Raises:
+        InvalidValue, BundleInvalid: the arguments don't go together; nothing was touched.
+        On entering: ShimNotFound, and what `open_supervisor` raises.
+        What the block raises comes out as it is, not in a group.
+
+    Cancellation: as leaving the block. All of its containers are deleted, also those that were
+    taken, shielded, with the supervisor's deadlines.
+
+    Crash: an ephemeral supervisor leaves nothing. On a root, the next open finds them as it finds
+    all containers: ``delete_unstarted=True`` deletes those that nobody had taken.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        size: int = 4,
+        supervisor: Supervisor | None = None,
+        runtime: str | os.PathLike[str] | Runtime | None = None,
+        stdout: StdioArgument = PIPE,
+        stderr: StdioArgument = PIPE,
+        user: UserArgument = None,
+        group: GroupArgument = None,
+        extra_groups: GroupsArgument = None,
+        umask: int | None = None,
+        capabilities: Iterable[str] | None = None,
+        rlimits: Mapping[str, RlimitArgument] | None = None,
+        oom_score_adj: int | None = None,
+        seccomp: SeccompArgument | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        check_int(size, "size", least=1, most=MAX_SIZE)
+        if supervisor is not None:
+            check_kind(supervisor, Supervisor, "supervisor")
+        runtime = None if runtime is None else Runtime.find(runtime)
+        if supervisor is not None and runtime is not None:
+            raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
+        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        if "process" not in self._bundle.spec:
+            raise BundleInvalid("it has no process to run", path=self._bundle.path, where="process")
+        self._size = size
+        self._supervisor = supervisor
+        self._runtime = runtime
+        self._outputs = {"stdout": stdout, "stderr": stderr}
+        check_outputs(stdout=stdout, stderr=stderr)
+        self._privileges = attrs.asdict(
+            check_privileges(
+                capabilities=capabilities,
+                rlimits=rlimits,
+                oom_score_adj=oom_score_adj,
+                seccomp=seccomp,
+            ),
+            recurse=False,
+        )
+        self._privileges |= attrs.asdict(
+            check_account(user=user, group=group, extra_groups=extra_groups, umask=umask)
+        )
+        self._backoff = check_kind(Backoff() if backoff is None else backoff, Backoff, "backoff")
+        self._name = f"pool-{ending()}"
+        self._numbers = itertools.count(1)
+        self._created = 0
+        self._taken: set[Entry] = set()
+        self._stock: Stock | None = None
+        self._context = self._open()
+
+    async def __aenter__(self) -> Self:
+        if self._stock is not None:
+            raise InvalidValue("a pool can be opened once: make another one")
+        await self._context.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._context.__aexit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        return f"<supervisor.ContainerPool {self._name!r}: {self.statistics().ready} ready>"
+
+    # ---- what it is ---------------------------------------------------------------------
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """The last errors of its creates and deletes, at most 16, the newest last."""
+        return () if self._stock is None else tuple(self._stock.failures)
+
+    def statistics(self) -> PoolStatistics:
+        """Return what it has now."""
+        stock = self._stock
+        return PoolStatistics(
+            ready=0 if stock is None else stock.ready,
+            creating=0 if stock is None else stock.creating,
+            taken=len(self._taken),
+            deleting=0 if stock is None else stock.deleting,
+            waiting=0 if stock is None else stock.waiting,
+            created=self._created,
+            failed=0 if stock is None else stock.failed,
+        )
+
+    async def wait_full(self) -> None:
+        """Return when ``size`` containers are ready.
+
+        Raises: as `take`, if they can't be made.
+
+        Cancellation: nothing happens.
+        """
+        await self._open_stock().wait_full()
+
+    # ---- taking -------------------------------------------------------------------------
+
+    @opening
+    @contextlib.asynccontextmanager
+    async def take(
+        self,
+        args: Sequence[str] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: PoolInput = b"",
+        files: Mapping[str, FileContent] | None = None,
+    ) -> AsyncIterator[Container]:
+        """Take a container, in which your program runs: ``async with pool.take() as box:``.
+
+        At the end of the block it is killed, if it still runs, and deleted in the background.
+        Takers who find none ready are served in the order of their coming.
+
+        Args:
+            args: the program and its arguments, in place of the bundle's; looked up in the
+                container's PATH. The init of a bundle with ``init=True`` stays in front of them.
+            env: variables that are set besides the bundle's, or in their place.
+            cwd: the working directory, absolute, inside; it must be there, or be made by
+                ``files``.
+            stdin: bytes that it is fed with, to their end; or PIPE, to feed ``box.stdin``.
+            files: what is written inside before the program runs, by the container's user: bytes,
+                or bytes and a mode (default 0644), by absolute path. Directories that are missing
+                on the way are made.
+
+        Raises:
+            InvalidValue: an argument can't work; nothing was touched.
+            GateFailed: there is no such program, directory or place for a file inside; or they
+                killed the container.
+            SupervisorError, OSError: none could be created. Three attempts are made before, with
+                growing waits between them; a create that ran out of time isn't repeated.
+            What the block raises comes out as it is, not in a group.
+            trio.ClosedResourceError: the pool isn't open.
+
+        Cancellation: whatever was taken is deleted, in the background.
+        """
+        wanted = self._errand(args, env=env, cwd=cwd, stdin=stdin, files=files)
+        async with self._borrowed(wanted) as entry:
+            if not entry.rest or entry.box.init.stdin is None:
+                yield entry.box
+                return
+            async with background_nursery() as nursery:
+                nursery.start_soon(
+                    feed,
+                    entry.box.init.stdin,
+                    entry.rest,
+                    name=f"{entry.box.init.task_name}: stdin",
+                )
+                yield entry.box
+
+    @undoing
+    async def run(
+        self,
+        args: Sequence[str] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: PoolInput = b"",
+        files: Mapping[str, FileContent] | None = None,
+        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
+        check: bool = True,
+        deadline: float | None = None,
+        task_status: trio.TaskStatus[Container] = trio.TASK_STATUS_IGNORED,
+    ) -> Completed:
+        """Run a program to its end in a container that is taken for it; as `run_container`.
+
+        Args:
+            args, env, cwd, stdin, files: as for `take`; but somebody has to feed it, so PIPE only
+                with ``nursery.start``, which gives the container.
+            max_output_bytes: how many bytes are collected of each of its outputs, at most; the
+                program is killed if there are more. As for `run_container`.
+            check: whether anything but exit code 0 raises.
+            deadline: how many seconds the program may run; then it is killed.
+
+        Returns:
+            How it ended, and its output, as far as the pool's ``stdout`` and ``stderr`` are PIPE.
+            They are read as `run_container` reads them.
+
+        Raises:
+            ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
+            DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
+            OutputTooLarge: it put out more than ``max_output_bytes``; carries what was captured.
+            All that `take` raises.
+
+        Cancellation: it is killed and deleted, in the background.
+        """
+        wanted = wishes(
+            started=task_status is not trio.TASK_STATUS_IGNORED,
+            deadline=deadline,
+            stdin=b"" if stdin is None else stdin,
+            stdout=None,
+            stderr=None,
+            capture_stdout=self._outputs["stdout"] == PIPE,
+            capture_stderr=self._outputs["stderr"] == PIPE,
+            max_output_bytes=max_output_bytes,
+            check=check,
+        )
+        prepared = self._errand(args, env=env, cwd=cwd, stdin=stdin, files=files)
+        async with self._borrowed(prepared) as entry:
+            task_status.started(entry.box)
+            return await stay(
+                entry.box.init,
+                attrs.evolve(wanted, input=entry.rest or None),
+                check=check,
+                deadline=deadline,
+                end=lambda: _kill(entry.box),
+            )
+
+    def _errand(
+        self,
+        args: Sequence[str] | None,
+        *,
+        env: Mapping[str, str] | None,
+        cwd: str | None,
+        stdin: PoolInput,
+        files: Mapping[str, FileContent] | None,
+    ) -> Errand:
+        return errand(self._bundle.spec, args=args, env=env, cwd=cwd, stdin=stdin, files=files)
+
+    @contextlib.asynccontextmanager
+    async def _borrowed(self, wanted: Errand) -> AsyncIterator[Entry]:
+        stock = self._open_stock()
+        entry = await self._started(stock, wanted)
+        try:
+            yield entry
+        finally:
+            self._give_back(stock, entry)
+        await trio.lowlevel.checkpoint()
+
+    @undoing
+    async def _started(self, stock: Stock, wanted: Errand) -> Entry:
+        """Return an entry that runs the program: one that turns out to be dead is replaced."""
+        for attempt in itertools.count(1):
+            entry = await _next(stock)
+            self._taken.add(entry)
+            try:
+                await entry.start(wanted)
+            except (ShimExited, OCIRuntimeError) as error:
+                self._give_back(stock, entry)
+                stock.note(error, "a container couldn't be started")
+                if attempt == PATIENCE:
+                    raise
+            except BaseException:
+                self._give_back(stock, entry)
+                raise
+            else:
+                stock.settle()
+                return entry
+        raise AssertionError("the loop has no end")
+
+    def _give_back(self, stock: Stock, entry: Entry) -> None:
+        if entry in self._taken:  # when the pool closes, it takes everything back itself
+            self._taken.remove(entry)
+            stock.discard(entry)
+
+    def _open_stock(self) -> Stock:
+        if self._stock is None:
+            raise trio.ClosedResourceError("the pool isn't open: async with ContainerPool(...)")
+        refuse_forked()
+        return self._stock
+
+    # ---- making and closing -------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        gate = gate_path()
+        await trio.lowlevel.checkpoint()  # a supervisor that is there waits for nothing
+        async with borrowed(self._supervisor, self._runtime) as supervisor:
+            async with background_nursery() as nursery:
+                stock = self._stock = Stock(
+                    lambda: self._make(supervisor, gate),
+                    nursery,
+                    size=self._size,
+                    deletes_at_once=2 * (os.cpu_count() or 1),
+                    backoff=self._backoff,
+                )
+                nursery.start_soon(stock.fill, name=f"{self._name}: fill")
+                try:
+                    yield
+                finally:
+                    stock.close()
+                    for entry in tuple(self._taken):
+                        self._give_back(stock, entry)
+
+    async def _make(self, supervisor: Supervisor, gate: str) -> Entry:
+        entry = await Entry.make(
+            supervisor,
+            self._bundle,
+            id=f"{self._name}-{next(self._numbers)}",
+            gate=gate,
+            labels={POOL_LABEL: self._name},
+            privileges=self._privileges,
+            **self._outputs,
+        )
+        self._created += 1
+        return entry
+
+
+async def _next(stock: Stock) -> Entry:
+    with waiting(), within(math.inf):
+        return await stock.get()
+    raise AssertionError("only a fork ends that, with an error")
+
+
+async def _kill(box: Container) -> RuntimeWarning | None:
+    with contextlib.suppress(ProcessEnded):
+        box.kill()
+    return None

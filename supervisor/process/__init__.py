@@ -1,0 +1,65 @@
+"""One shimmed process: launched, watched by a task of its own, and ended."""
+
+from ._collect import (
+    MAX_OUTPUT_BYTES,
+    Completed,
+    Holder,
+    Input,
+    deliver,
+    end_process,
+    feed,
+    stay,
+    stubborn,
+    warn,
+    winding_up,
+    wishes,
+)
+from ._evidence import (
+    Finding,
+    Found,
+    gather,
+    kill_found,
+    load_process,
+)
+from ._pid1 import (
+    is_copy,
+)
+from ._process import (
+    GATE_SECONDS,
+    Process,
+    check_signal,
+)
+from ._shared import (
+    Host,
+    shielded,
+)
+from ._task import (
+    Listener,
+)
+
+__all__ = [
+    "GATE_SECONDS",
+    "MAX_OUTPUT_BYTES",
+    "Completed",
+    "Finding",
+    "Found",
+    "Holder",
+    "Host",
+    "Input",
+    "Listener",
+    "Process",
+    "check_signal",
+    "deliver",
+    "end_process",
+    "feed",
+    "gather",
+    "is_copy",
+    "kill_found",
+    "load_process",
+    "shielded",
+    "stay",
+    "stubborn",
+    "warn",
+    "winding_up",
+    "wishes",
+]

@@ -1,0 +1,230 @@
+"""Launch a process: its shim, the shim's report, and what is said when there is none."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from ..runtime import call, failure, log_of, reason_in, words_of
+from ..shim import Leash, Made, Refused, Shim, apart, launch, read_report
+from ..state import ProcessLayout
+from ..system import write_whole
+from ..tasks import within
+from ..values import (
+    CreateTimeout,
+    Point,
+    RuntimeFailed,
+    RuntimeNotFound,
+    ShimError,
+    ShimExited,
+    SupervisorError,
+    scarcity,
+)
+from ._shared import Host, shielded
+
+_AGAIN_SECONDS: Final = 5.0
+_AGAIN: Final = ".again"
+_NO_PROGRAM: Final = "/.trio-supervisor/no-program"
+
+_NO_LAYER: Final = {
+    errno.ENODEV: "this kernel has no overlay file system (modprobe overlay)",
+    errno.EPERM: "only root may mount, and whoever may make user namespaces",
+    errno.EINVAL: "not every file system can be under an overlay, nor an overlay of an overlay",
+}
+"""What the shim's errors at a writable layer mean, where the number alone doesn't say it."""
+
+_NO_MAPPING: Final = {
+    errno.ENOSYS: "ID-mapped mounts need Linux 5.12",
+    errno.EINVAL: "this file system can't be shown with other ids",
+    errno.EPERM: "user namespaces, or other ids for this file system, aren't allowed",
+    errno.ENOSPC: "there are too many user namespaces (/proc/sys/user/max_user_namespaces)",
+}
+"""What the shim's errors at an ID-mapped root filesystem mean."""
+
+_INSTEAD: Final = (
+    'Use userns="none"; or chown the tree to ids of the host, and give these as explicit mappings'
+)
+
+
+async def launch_process(
+    host: Host,
+    layout: ProcessLayout,
+    command: Sequence[str],
+    *,
+    options: Sequence[str],
+    fds: Sequence[int],
+    leash: Leash | None,
+    container: str,
+    cgroup: str | None,
+) -> tuple[Shim, Made]:
+    """Launch a shim, and return it with the process that the runtime made under it.
+
+    Args:
+        host: what its supervisor's parts share.
+        layout: the process directory.
+        command: the runtime's command line.
+        options: the shim's, besides those that every shim has.
+        fds: descriptors that it inherits.
+        leash: what it watches, or None.
+        container: the id, for errors.
+        cgroup: the container's, or None.
+
+    Raises:
+        CreateTimeout: there was no report within ``deadlines.create``.
+        RuntimeFailed, RuntimeNotFound, ShimExited, ShimError, ShimNotFound, DiskFull,
+            TooManyFiles, TooManyProcesses: what the report says, or that there was none.
+
+    Cancellation: as after an error, the shim has ended what it had made, and itself.
+    """
+    shim, report_fd = launch(
+        host.shim,
+        command,
+        layout=layout,
+        options=[*options, *apart(host.apart, alone=cgroup is not None)],
+        fds=fds,
+        leash=leash,
+        program=host.programs.open(command[0]),
+    )
+    host.wards.launched(shim.pid)
+    shim.wards = host.wards
+    host.reach(Point.LAUNCHED)
+    seconds = host.deadlines.create
+    report = None
+    try:
+        with within(seconds) as scope:
+            report = await read_report(report_fd)
+        if isinstance(report, Made):
+            host.reach(Point.REPORTED)
+            return shim, report
+        if scope.cancelled_caught:
+            name = os.path.basename(command[0])
+            raise CreateTimeout(
+                f"{name} made no process within {seconds:g} seconds",
+                seconds=seconds,
+                container=container,
+            )
+        aloud = ""
+        if _is_mute(report, command):
+            aloud = await _said_aloud(host, layout, command, tethered=leash is not None)
+        raise _refusal(report, layout, command, container=container, aloud=aloud)
+    except BaseException:
+        with shielded(host.deadlines.cleanup):
+            await shim.give_up(host.deadlines.shim)
+        shim.close()
+        raise
+
+
+def _is_mute(report: Refused | None, command: Sequence[str]) -> bool:
+    """Whether a runtime has failed before it began with its log."""
+    return (
+        report is not None
+        and report.phase == "runtime"
+        and report.code != 0
+        and not _has_begun(log_of(command))
+    )
+
+
+async def _said_aloud(
+    host: Host, layout: ProcessLayout, command: Sequence[str], *, tethered: bool
+) -> str:
+    """Return what a runtime prints that has failed before it had a log: it is called once more.
+
+    Its standard error is the container's own, who gets it as it is: a pipe of ours would have to be
+    read for as long as anybody in there has it. So what it said the first time went where that
+    goes, by default nowhere. A wrong option, a missing library, a program in a runtime's place
+    that refuses: each says the same again. If it comes further this time, it wasn't that. What a
+    create makes then is removed with what has failed, and is never started.
+
+    Cancellation: as `runtime.call`.
+    """
+    again = _repeated(command, layout)
+    if again is None:
+        return ""
+    try:
+        await call(
+            again,
+            seconds=min(host.deadlines.call, _AGAIN_SECONDS),
+            program=host.programs.open(command[0]),
+            tether=host.tether if tethered else None,
+        )
+    except RuntimeFailed as error:
+        further = _NO_PROGRAM in error.reason or _has_begun(log_of(again))
+        return "" if further else error.reason
+    except (SupervisorError, OSError):
+        pass
+    return ""
+
+
+def _repeated(command: Sequence[str], layout: ProcessLayout) -> list[str] | None:
+    """Return a create or an exec to be called a second time; None if it can't be.
+
+    It has a log of its own. A create that has made something would find that. An exec's program is
+    one that isn't there.
+    """
+    moved = {command[command.index("--log") + 1]} if "--log" in command else set()
+    if "create" in command:
+        if os.path.lexists(os.path.join(*words_of(command))):
+            return None
+    elif "exec" in command and layout.record in command:
+        moved.add(layout.record)
+        try:
+            with open(layout.record, "rb") as file:
+                process = {**json.load(file), "args": [_NO_PROGRAM]}
+            write_whole(f"{layout.record}{_AGAIN}", json.dumps(process).encode())
+        except (OSError, ValueError, SupervisorError):
+            return None
+    else:
+        return None
+    return [f"{word}{_AGAIN}" if word in moved else word for word in command]
+
+
+def _has_begun(log: str | None) -> bool:
+    """Whether there is something in a log."""
+    try:
+        return log is None or os.path.getsize(log) > 0
+    except OSError:
+        return False
+
+
+def _refusal(
+    report: Refused | None,
+    layout: ProcessLayout,
+    command: Sequence[str],
+    *,
+    container: str,
+    aloud: str,
+) -> SupervisorError | OSError:
+    """Return the error for a report of no process, or for none at all."""
+    if report is None:
+        said = reason_in(layout.shim_log)
+        detail = f": {said}" if said else ", and it said nothing"
+        return ShimExited(f"its shim ended before its report{detail}", container=container)
+    if report.phase == "runtime":
+        reason = reason_in(log_of(command)) or aloud
+        status = -report.signal if report.signal else report.code
+        return failure(command, status, reason, container=container)
+    too_many_namespaces = report.phase == "idmap" and report.errno == errno.ENOSPC
+    if report.errno and not too_many_namespaces:
+        spawning = report.phase in ("fork", "launch")
+        where = layout.path if report.phase in ("files", "fifos") else None
+        told = OSError(report.errno, report.error, where)
+        error = scarcity(told, container=container, spawning=spawning)
+        if isinstance(error, SupervisorError):
+            return error
+    if report.phase == "launch":
+        return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=command[0])
+    if report.phase in ("pid", "console"):  # what it should have sent
+        return failure(command, 0, report.error, container=container)
+    return ShimError(f"{report.error}{_advice(report)}", container=container)
+
+
+def _advice(report: Refused) -> str:
+    """Return what can be done where a root filesystem couldn't be mounted."""
+    if report.phase == "idmap":
+        why = _NO_MAPPING.get(report.errno)
+        return f"{'' if why is None else f': {why}'}. {_INSTEAD}"
+    advice = _NO_LAYER.get(report.errno) if report.phase == "layer" else None
+    return f": {advice}" if advice else ""

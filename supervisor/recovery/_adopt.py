@@ -1,0 +1,478 @@
+"""Adopt one container that an earlier supervisor left, or that another one has let go of."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from ..container import (
+    Core,
+    Estate,
+    adopt_exec,
+    delete,
+    dispose,
+    end_unreported,
+    finish_stop,
+    hidden_gate,
+    remove_directory,
+    sweep,
+)
+from ..process import GATE_SECONDS, Finding, Found, Host, Process, gather, load_process
+from ..runtime import ask_status
+from ..state import (
+    Asked,
+    ContainerLayout,
+    ContainerRecord,
+    Intent,
+    ProcessLayout,
+    ProcessRecord,
+    is_process_id,
+    load,
+)
+from ..system import Lock, distrust_directory, held
+from ..tasks import nap, within
+from ..values import (
+    CleanupIncomplete,
+    InfrastructureError,
+    OCIRuntimeError,
+    Point,
+    RuntimeTimeout,
+    State,
+    StateCorrupt,
+    SupervisorError,
+)
+
+logger: Final = logging.getLogger("supervisor")
+
+_OF_ONE: Final = (SupervisorError, OSError)  # what is wrong with one container, and no other
+_POLL_SECONDS: Final = 0.005
+DELETED_ELSEWHERE: Final = "its container was deleted by another supervisor"
+
+
+@attrs.frozen(kw_only=True)
+class Broken:
+    """A container that can't be supervised; its files were left as they are.
+
+    Attributes:
+        id: its id.
+        path: its directory.
+        reason: what is wrong with it, for people.
+    """
+
+    id: str
+    path: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Recovery:
+    """What adoption needs of the supervisor that opens.
+
+    Attributes:
+        host: what its parts share.
+        nursery: it will own the tasks of adopted processes.
+        root: the real path of the root.
+        gone: called when a container was deleted, or couldn't be.
+        delete_unstarted: whether one that was created and never started is deleted.
+    """
+
+    host: Host
+    nursery: trio.Nursery
+    root: str
+    gone: Callable[[str, CleanupIncomplete | None], None]
+    delete_unstarted: bool = False
+
+
+async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | None:
+    """Take over one container.
+
+    Returns:
+        None if nothing is left of it: its creation was never finished, or its deletion is now.
+
+    Raises:
+        InfrastructureError: the machine has no space or descriptor for it just now.
+
+    Cancellation: what was taken over so far is let go of.
+    """
+    try:
+        why = strange(layout)
+        if why is not None:
+            return Broken(id=layout.id, path=layout.path, reason=why)
+        lock = Lock.take(layout.lock) or await _await_in_flight(recovery, layout)
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # deleted under our eyes
+    except InfrastructureError:
+        raise
+    except _OF_ONE as error:
+        return _broken(layout, error)
+    core = None
+    try:
+        record = load_record(recovery.root, layout)
+        core = await _adopt_known(recovery, layout, record, lock)
+        return core
+    except InfrastructureError as error:
+        if isinstance(error, CleanupIncomplete):
+            return _broken(layout, error)
+        raise
+    except _OF_ONE as error:
+        return _broken(layout, error)
+    finally:
+        if core is None and lock is not None:
+            lock.release()
+
+
+async def _await_in_flight(recovery: Recovery, layout: ContainerLayout) -> Lock | None:
+    """Wait, for ``deadlines.shim``, while others make or remove it; return its lock if it is free.
+
+    They may be a killed supervisor's: the calls of its runtime hold the lock until they end.
+    """
+    with within(recovery.host.deadlines.shim):
+        while in_flight(layout):
+            await nap(_POLL_SECONDS)
+            lock = Lock.take(layout.lock)
+            if lock is not None:
+                return lock
+    return None
+
+
+def in_flight(layout: ContainerLayout) -> bool:
+    """Whether somebody holds a container's lock who is making it, or removing it."""
+    with contextlib.suppress(SupervisorError, OSError):
+        if not held(layout.lock):
+            return False
+        if not os.path.lexists(layout.init.starttime):
+            return True
+        return load(ContainerRecord, layout.state).intent is Intent.DELETE
+    return False
+
+
+def strange(layout: ContainerLayout) -> str | None:
+    """Return why a directory is none of our containers, and is left as it is; None if it may be.
+
+    Raises:
+        FileNotFoundError: it isn't there.
+    """
+    why = distrust_directory(layout.path)
+    if why is not None:
+        return f"its directory {why}: it was not made by us, and is left as it is"
+    signs = (layout.state, layout.lock, layout.init.record)
+    if not any(os.path.lexists(sign) for sign in signs):
+        return "its directory holds no container: it is left as it is"
+    for path in sorted({*layout.directories(), *layout.inner_directories()}):
+        with contextlib.suppress(FileNotFoundError):
+            why = distrust_directory(path)
+            if why is not None:
+                return f"the directory {_what(path)} {why}: it was not made by us, and is left"
+    return None
+
+
+def _what(path: str) -> str:
+    name = os.path.basename(path)
+    return f"of its process {name}" if is_process_id(name) else f"{name} in it"
+
+
+async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
+    """Take over a container that was foreign, if its supervisor has let go of it.
+
+    Whoever has it in hand goes on with the same objects.
+
+    Returns:
+        As `adopt`; None also if it is foreign still.
+
+    Raises, Cancellation: as `adopt`; it is a foreign one then, as before.
+    """
+    try:
+        lock = Lock.take(core.layout.lock)
+    except (FileNotFoundError, NotADirectoryError):  # its supervisor has deleted it
+        forget(recovery, core)
+        return None
+    except InfrastructureError:
+        raise
+    except _OF_ONE as error:
+        return _broken(core.layout, error)
+    if lock is None:
+        return None
+    try:
+        return await _take_over_locked(recovery, core, lock)
+    except CleanupIncomplete as error:  # it is ours, as after any delete that failed
+        return _broken(core.layout, error)
+    except BaseException as error:
+        core.disown()
+        lock.release()
+        if isinstance(error, InfrastructureError) or not isinstance(error, _OF_ONE):
+            raise
+        return _broken(core.layout, error)
+
+
+async def _take_over_locked(recovery: Recovery, core: Core, lock: Lock) -> Core | None:
+    core.record = load_record(recovery.root, core.layout)
+    core.own(lock)
+    core.init.look_again()
+    if core.record.intent is Intent.DELETE:
+        await delete(core, force=True)
+        return None
+    await _settle_again(recovery, core, core.init)
+    return core if await _complete(recovery, core) else None
+
+
+async def delete_again(core: Core) -> Broken | None:
+    """Delete a container of ours whose delete has failed; say what is wrong if it fails again."""
+    try:
+        await delete(core, force=True)
+    except CleanupIncomplete as error:
+        return _broken(core.layout, error)
+    return None
+
+
+def forget(recovery: Recovery, core: Core) -> None:
+    """Drop a container that is no more, with all that we hold of it."""
+    core.write_off(DELETED_ELSEWHERE)
+    recovery.gone(core.record.id, None)
+
+
+def _broken(layout: ContainerLayout, error: Exception) -> Broken:
+    logger.warning("container %s is broken: %s", layout.id, error)
+    return Broken(id=layout.id, path=layout.path, reason=str(error))
+
+
+def load_record(root: str, layout: ContainerLayout) -> ContainerRecord:
+    """Load a container's record, if it belongs to this place.
+
+    Raises:
+        StateCorrupt: it doesn't, is missing, or can't be understood.
+    """
+    try:
+        record = load(ContainerRecord, layout.state)
+    except FileNotFoundError as error:
+        raise StateCorrupt(layout.state, "missing") from error
+    if record.id != layout.id:
+        raise StateCorrupt(layout.state, f"it is the state of container {record.id!r}")
+    if record.root != root:
+        raise StateCorrupt(layout.state, f"it belongs to the root {record.root}")
+    if record.cgroup is not None and not record.cgroup.endswith(f"-{record.id}"):
+        raise StateCorrupt(layout.state, f"cgroup {record.cgroup} is not of its making")
+    return record
+
+
+async def _adopt_known(
+    recovery: Recovery,
+    layout: ContainerLayout,
+    record: ContainerRecord,
+    lock: Lock | None,
+) -> Core | None:
+    if lock is None:
+        return await _watch_foreign(recovery, layout, record)
+    recovery.host.reach(Point.ADOPTING)
+    sweep(layout.path)
+    estate = Estate(layout=layout, record=record, lock=lock)
+    if record.intent is Intent.DELETE:
+        await _finish_delete(recovery, estate)
+        return None
+    try:
+        init = load_process(layout.init)
+    except FileNotFoundError:
+        await _finish_delete(recovery, estate)
+        return None
+    found = gather(recovery.host, record, layout.init)
+    recovery.host.reach(Point.GATHERED)
+    if found.finding is Finding.UNFINISHED:
+        await _give_up(recovery.host, found)
+        await _finish_delete(recovery, estate)
+        return None
+    core = _core(recovery, layout, record, lock)
+    core.add_init(init)
+    await core.init.adopt(found)
+    recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
+    recovery.host.reach(Point.ADOPTED)
+    try:
+        return core if await _complete(recovery, core) else None
+    except BaseException:
+        core.dismiss()
+        raise
+
+
+async def _complete(recovery: Recovery, core: Core) -> bool:
+    """Go on with a container that is ours now; say whether it is still there."""
+    await _find_state(recovery, core)
+    core.note("adopted")
+    if recovery.delete_unstarted and core.state is State.CREATED:
+        await delete(core, force=True)
+        return False
+    await _adopt_execs(recovery, core)
+    recovery.host.reach(Point.EXECS_ADOPTED)
+    asked = core.asked()
+    if asked is not None or core.record.intent is Intent.STOP:
+        name = f"{core.init.task_name}: stop"
+        recovery.nursery.start_soon(_finish_stop, core, asked, name=name)
+    return True
+
+
+async def _settle_again(recovery: Recovery, core: Core, process: Process) -> None:
+    """Settle for good how a process ended, if another supervisor has left that to us.
+
+    While it was foreign we may have given up hope that its end would be told: it may be alive.
+    """
+    if process.status is not None:  # else its task does
+        layout = core.layout.process(process.id)
+        await process.settle_again(gather(recovery.host, core.record, layout))
+
+
+def _core(
+    recovery: Recovery,
+    layout: ContainerLayout,
+    record: ContainerRecord,
+    lock: Lock | None,
+) -> Core:
+    return Core(
+        host=recovery.host,
+        nursery=recovery.nursery,
+        layout=layout,
+        record=record,
+        lock=lock,
+        gone=recovery.gone,
+        state=State.CREATED,
+    )
+
+
+@trio.lowlevel.enable_ki_protection
+async def _finish_stop(core: Core, asked: Asked | None) -> None:
+    """Finish a stop that a killed supervisor had begun, or one that looked on."""
+    try:
+        await finish_stop(core, asked)
+    except (SupervisorError, OSError) as error:
+        logger.warning("container %s: its stop can't be finished: %s", core.record.id, error)
+
+
+async def _find_state(recovery: Recovery, core: Core) -> None:
+    """Find out whether a container whose init lives was started."""
+    if core.state is not State.CREATED:
+        return
+    if not core.was_started():
+        told = await _ask(recovery, core)
+        if told == "created" or (told == "stopped" and hidden_gate(core) is not None):
+            core.init.mark_waiting()
+            return
+        if told == "running":
+            core.mark_started()
+    if core.state is State.CREATED:  # it may have ended meanwhile
+        core.state = State.RUNNING
+    if core.was_just_started():
+        core.init.mark_waiting(seconds=GATE_SECONDS)
+
+
+async def _ask(recovery: Recovery, core: Core) -> str | None:
+    """Ask the runtime; one that can't answer, or is gone, leaves it at what we see: it lives."""
+    assert core.lock is not None
+    try:
+        return await ask_status(
+            core.caller,
+            core.record.id,
+            seconds=recovery.host.deadlines.call,
+            inherit=[core.lock.fd],
+            tether=core.tether,
+        )
+    except (OCIRuntimeError, RuntimeTimeout) as error:
+        logger.warning("container %s: is it started? %s", core.record.id, error)
+        return None
+
+
+async def _adopt_execs(recovery: Recovery, core: Core) -> None:
+    for layout in core.layout.processes():
+        if layout.id == core.init.id:
+            continue
+        try:
+            await _adopt_exec(recovery, core, layout)
+        except InfrastructureError:
+            raise
+        except (StateCorrupt, OSError) as error:
+            logger.warning("%s: exec %s is set aside: %s", core.record.id, layout.id, error)
+
+
+async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> None:
+    kept = False
+    lock = None
+    known = core.execs.get(layout.id)
+    try:
+        lock = Lock.take(layout.lock)
+        if known is None:
+            kept = await _adopt_locked_exec(recovery, core, layout, lock)
+        elif lock is not None:  # whoever has made it has let go of it
+            known.own()
+            known.lock, kept = lock, True  # its task, which is there yet, releases it
+            await _settle_again(recovery, core, known)
+    except FileNotFoundError:
+        pass  # its maker removes it just now
+    finally:
+        if lock is not None and not kept:
+            lock.release()
+
+
+async def _adopt_locked_exec(
+    recovery: Recovery, core: Core, layout: ProcessLayout, lock: Lock | None
+) -> bool:
+    """Take over an exec; say whether its task has the lock now."""
+    record = load(ProcessRecord, layout.record)
+    found = gather(recovery.host, core.record, layout)
+    if found.finding is Finding.UNFINISHED:
+        if lock is None:
+            found.close()
+        else:
+            await _give_up(recovery.host, found)
+            await end_unreported(core, layout)
+            remove_directory(layout.path)
+        return False
+    process = core.new_process(layout, record, owned=lock is not None)
+    await process.adopt(found)
+    process.lock = lock
+    adopt_exec(core, process)
+    return lock is not None
+
+
+async def _watch_foreign(
+    recovery: Recovery, layout: ContainerLayout, record: ContainerRecord
+) -> Core | None:
+    """Watch a container that another supervisor holds: nothing of it is changed."""
+    try:
+        init = load_process(layout.init)
+    except FileNotFoundError:
+        return None  # being created, or deleted
+    core = _core(recovery, layout, record, None)
+    core.add_init(init)
+    found = gather(recovery.host, record, layout.init)
+    if found.finding is Finding.UNFINISHED:
+        found.close()
+        return None
+    await core.init.adopt(found)
+    recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
+    if core.current() is State.CREATED:
+        core.init.mark_waiting()
+    elif core.was_just_started():
+        core.init.mark_waiting(seconds=GATE_SECONDS)
+    try:
+        await _adopt_execs(recovery, core)
+    except BaseException:
+        core.dismiss()
+        raise
+    return core
+
+
+async def _give_up(host: Host, found: Found) -> None:
+    """End the shim of a create that nobody waits for."""
+    try:
+        await found.shim.give_up(host.deadlines.shim)
+    finally:
+        found.close()
+
+
+async def _finish_delete(recovery: Recovery, estate: Estate) -> None:
+    logger.info("container %s: nobody finished it: removed", estate.record.id)
+    record = estate.record
+    if record.cgroup is not None and record.boot_id == recovery.host.boot_id:
+        await recovery.host.hierarchies.kill(record.cgroup)
+    await dispose(recovery.host, estate)

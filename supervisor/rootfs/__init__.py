@@ -1,0 +1,49 @@
+"""Root filesystems: users, paths and programs in them, and the host shown as one."""
+
+from ._host_view import (
+    HostView,
+    build_view,
+    view_host,
+)
+from ._paths import (
+    real_path,
+)
+from ._program import (
+    Obstacle,
+    obstacle,
+)
+from ._submounts import (
+    MountTable,
+    seal_submounts,
+)
+from ._tree import (
+    LiveTree,
+    PlannedTree,
+)
+from ._users import (
+    Account,
+    GroupArgument,
+    GroupsArgument,
+    UserArgument,
+    check_account,
+    find_account,
+)
+
+__all__ = [
+    "Account",
+    "GroupArgument",
+    "GroupsArgument",
+    "HostView",
+    "LiveTree",
+    "MountTable",
+    "Obstacle",
+    "PlannedTree",
+    "UserArgument",
+    "build_view",
+    "check_account",
+    "find_account",
+    "obstacle",
+    "real_path",
+    "seal_submounts",
+    "view_host",
+]

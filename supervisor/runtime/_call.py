@@ -1,0 +1,309 @@
+"""Call the runtime, with a deadline, and say for people what it said."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import trio
+
+from ..children import PidFd, kill_others
+from ..system import lifted
+from ..tasks import in_thread, within
+from ..values import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, ShimNotFound, scarcity
+from ._said import reason_at, reason_in
+
+logger = logging.getLogger("supervisor")
+
+_OUTPUT_BYTES = 16 << 20  # a state has the annotations of its bundle in it
+_LOG_BYTES = 128 * 1024
+_REAP_SECONDS = 5.0
+_PAST_HOOKS_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
+_UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
+
+# What a tether says if it can't become the runtime.
+_TETHERED_STATUS = 127
+_TETHERED_ERRNO = re.compile(r"supervisor-tether: (\d+)")
+
+
+async def call(
+    command: Sequence[str],
+    *,
+    seconds: float,
+    container: str | None = None,
+    log: str | None = None,
+    inherit: Sequence[int] = (),
+    program: int | None = None,
+    tether: str | None = None,
+    done: Callable[[bytes], bool] | None = None,
+    patience: Callable[[], float] = lambda: 0,
+    past_hooks: Callable[[], bool] = lambda: False,
+) -> bytes:
+    """Run a runtime's command that makes no container process, and return its standard output.
+
+    What it prints goes to files, not pipes: a hook that the runtime leaves behind may hold them
+    for ever, and nobody has to drain them. With a log, errors are appended to that and there is
+    no output; else both are kept in memory.
+
+    Args:
+        command: the whole command line.
+        seconds: its deadline.
+        container: the id, for errors.
+        log: the file named by ``--log`` in the command (see `fresh_log`); quoted on failure.
+        inherit: descriptors that the runtime holds until it ends (the container's lock).
+        program: a descriptor of the runtime's program (see `SealedPrograms`); None for the file.
+        tether: the path of ``supervisor-tether``, by which the runtime dies with us; None lets it
+            finish.
+        done: tells, from the output or by looking at the fact itself, whether a call has done its
+            work that somebody else has reaped: the kernel may not tell its exit status then.
+            Without it, such a call has failed.
+        patience: tells how many seconds a call that is cancelled, or is too late, may take to end
+            by itself, before it is killed.
+        past_hooks: tells whether one that is too late may be waiting for a hook: then what it
+            has started is killed first, since it may do the rest of its work without.
+
+    Raises:
+        RuntimeFailed: it ended with an error.
+        RuntimeTimeout: it didn't end in time, and was killed with all that it had started.
+        RuntimeNotFound: it isn't there any more, or can't be executed.
+        ShimNotFound: the tether isn't there any more, or can't be executed.
+        TooManyFiles: no descriptor was left for it.
+        TooManyProcesses: no process could be made for it.
+
+    Cancellation: the runtime and what it has started are killed before Cancelled is raised.
+    """
+    with contextlib.ExitStack() as files:
+        output = None if log else files.enter_context(_memory_file())
+        errors = files.enter_context(_appending(log) if log else _memory_file())
+        process = await _spawn(command, output, errors, inherit, program, tether)
+        try:
+            ended = await _wait(process, seconds, patience)
+            if not ended and past_hooks():
+                ended = await _wait_past_hooks(process, command, seconds, container)
+            status = await _reap(process)
+        finally:
+            process.close()
+        if not ended:
+            raise RuntimeTimeout(
+                f"{verb(command)} took longer than {seconds:g} seconds and was killed",
+                seconds=seconds,
+                container=container,
+            )
+        content = b"" if output is None else _content(output)
+        if status is None and done is not None and done(content):
+            return content
+        if status != 0:
+            reason = reason_in(log) if log else reason_at(errors)
+            if tether is not None and status == _TETHERED_STATUS:
+                _raise_if_not_run(command, reason)
+            raise failure(command, status, reason, container=container)
+        return content
+
+
+def fresh_log(path: str) -> str | None:
+    """Make the empty file for a call's ``--log``, and return its path.
+
+    Returns:
+        None if it can't be made: on a full disk, runtimes refuse to work with it, and a start
+        or a delete had better go without.
+    """
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(fd, 0o600)  # whatever the umask
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+    return path
+
+
+def failure(
+    command: Sequence[str],
+    status: int | None,
+    reason: str,
+    *,
+    container: str | None = None,
+) -> RuntimeFailed:
+    """Return the error for a runtime's call that ended with ``status`` (-N: signal N)."""
+    if status is None:
+        how = "ended, and nobody knows how (is SIGCHLD ignored, or does somebody else reap it?)"
+    else:
+        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+    said = f": {reason}" if reason else " and said nothing"
+    return RuntimeFailed(
+        f"{verb(command)} {how}{said}",
+        command=command,
+        returncode=status,
+        reason=reason,
+        container=container,
+    )
+
+
+def verb(command: Sequence[str]) -> str:
+    """Return ``runc start`` for a whole command line."""
+    known = {
+        "create",
+        "start",
+        "state",
+        "kill",
+        "delete",
+        "exec",
+        "pause",
+        "resume",
+        "list",
+        "restore",
+        "checkpoint",
+    }
+    word = next((word for word in command[1:] if word in known), "")
+    return f"{os.path.basename(command[0])} {word}".strip()
+
+
+async def _spawn(
+    command: Sequence[str],
+    output: int | None,
+    errors: int,
+    inherit: Sequence[int],
+    program: int | None,
+    tether: str | None,
+) -> PidFd:
+    await trio.lowlevel.checkpoint_if_cancelled()
+    spawned = command
+    if tether is not None:
+        spawned = [tether, str(os.getpid()), str(-1 if program is None else program), *command]
+        inherit, program = [*inherit, *([] if program is None else [program])], None
+    try:
+        return PidFd.spawn(spawned, output=output, errors=errors, inherit=inherit, program=program)
+    except OSError as error:
+        if tether is not None and error.errno in _UNRUNNABLE:
+            raise ShimNotFound(
+                f"cannot run {tether} ({error.strerror}): reinstall trio-supervisor", path=tether
+            ) from error
+        raise _not_run(command, error) from error
+
+
+async def _wait(process: PidFd, seconds: float, patience: Callable[[], float]) -> bool:
+    """Wait until a call has ended; whether it has, in time.
+
+    Cancellation: it is killed, after ``patience``, and what it has started is, too.
+    """
+    try:
+        with within(seconds):
+            await process.wait_ended()
+            return True
+        with within(patience()):
+            await process.wait_ended()
+        return False
+    except BaseException:
+        with within(patience(), shield=True):
+            await process.wait_ended()
+        await _end(process)
+        process.reap()
+        raise
+
+
+async def _wait_past_hooks(
+    process: PidFd, command: Sequence[str], seconds: float, container: str | None
+) -> bool:
+    """Kill what a call that is too late waits for, again and again; whether it then ends.
+
+    A hook that fails after the container's end is a warning (OCI runtime spec, "Lifecycle").
+    """
+    try:
+        with within(_PAST_HOOKS_SECONDS):
+            while not process.ended():
+                await in_thread(kill_others, process.pid, process.fd)
+                with within(_LOOK_SECONDS):  # the next one may be as bad
+                    await process.wait_ended()
+            logger.warning(
+                "container %s: %s took longer than %g seconds: its hooks were killed",
+                container,
+                verb(command),
+                seconds,
+            )
+            return True
+        return False
+    except BaseException:
+        await _end(process)
+        process.reap()
+        raise
+
+
+async def _end(process: PidFd) -> None:
+    """Kill a call, and what it has started: its hooks first, as long as they are its children."""
+    if process.ended():
+        return
+    with within(_REAP_SECONDS, shield=True):
+        await in_thread(kill_others, process.pid, process.fd)
+    process.kill()
+    # A SIGKILLed child ends, unless the kernel holds it: then it isn't ours to wait for.
+    with within(_REAP_SECONDS, shield=True):
+        await process.wait_ended()
+        await in_thread(kill_others, process.pid, process.fd)
+
+
+async def _reap(process: PidFd) -> int | None:
+    """Return how a call has ended, which is killed if it hasn't; None if nobody knows."""
+    await _end(process)
+    status = process.reap()
+    if status is None:  # somebody else has reaped it, or ignores SIGCHLD
+        told = process.wait_status()
+        status = None if told is None else os.waitstatus_to_exitcode(told)
+    return status
+
+
+def _not_run(command: Sequence[str], error: OSError) -> Exception:
+    """Return the error for a runtime that couldn't be started."""
+    if error.errno not in _UNRUNNABLE:
+        return scarcity(error, spawning=True)
+    return RuntimeNotFound(
+        f"cannot run the runtime {command[0]} any more ({error.strerror})", name=command[0]
+    )
+
+
+def _raise_if_not_run(command: Sequence[str], reason: str) -> None:
+    """Raise what a tether says, if that is why it has ended."""
+    told = _TETHERED_ERRNO.fullmatch(reason)
+    if told is not None:
+        number = int(told[1])
+        raise _not_run(command, OSError(number, os.strerror(number)))
+
+
+@contextlib.contextmanager
+def _memory_file() -> Iterator[int]:
+    try:
+        fd = lifted(os.memfd_create("runtime-output", os.MFD_CLOEXEC))
+    except OSError as error:
+        raise scarcity(error) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _appending(path: str) -> Iterator[int]:
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        fd = lifted(os.open(path, flags | os.O_CLOEXEC))
+    except OSError as error:
+        raise scarcity(error) from error
+    try:
+        yield fd
+    finally:
+        with contextlib.suppress(OSError):
+            if os.fstat(fd).st_size > _LOG_BYTES:
+                os.ftruncate(fd, _LOG_BYTES)  # a hook may have printed what it liked
+        os.close(fd)
+
+
+def _content(fd: int) -> bytes:
+    """Return the end of a file, all of it as a rule; a hook may have printed what it liked."""
+    size = os.fstat(fd).st_size
+    return os.pread(fd, _OUTPUT_BYTES, max(0, size - _OUTPUT_BYTES))

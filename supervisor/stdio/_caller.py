@@ -1,0 +1,179 @@
+"""What belongs to the caller: opened here, checked, and handed to the shim as a descriptor.
+
+Names such as ``/dev/stdout`` and ``/proc/self/...`` mean whoever opens them: so the caller's own
+are opened by the caller's own program. A container never gets any of it: copiers stand in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+
+from ..values import InfrastructureError, InvalidValue, NotFifo, scarcity
+from ._null import NullDevice
+from ._plan import NAMES, Stdio, check_descriptor
+
+_AFTER_STREAMS = 3  # a child has its own standard streams before that
+_ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # nobody waits for a fifo's other end
+_MOST_LINKS = 40
+_TEXT = "; text that is to be fed must be encoded, to bytes (for `run` and pools)"
+
+
+@contextlib.contextmanager
+def opened(stdio: Stdio, null: NullDevice) -> Iterator[Stdio]:
+    """Open what the streams need, for the time of the block; no file is made yet.
+
+    Raises:
+        InvalidValue: something can't be opened, or isn't what it has to be.
+        InfrastructureError: ``/dev/null`` isn't what it should be.
+        TooManyFiles: no descriptor was left.
+    """
+    with contextlib.ExitStack() as held:
+        shared = null.shared() if "null" in stdio.specs else None
+        theirs: list[int | None] = []
+        for name, spec in zip(NAMES, stdio.specs, strict=True):
+            fd = _open(name, spec, stdio, null if shared is None else None)
+            if fd is not None:
+                held.callback(os.close, fd)
+            theirs.append(fd)
+        yield stdio.having(theirs, null=shared)
+
+
+@contextlib.contextmanager
+def files_made(stdio: Stdio) -> Iterator[Stdio]:
+    """Make those files for output that weren't there when the others were opened.
+
+    Raises:
+        InvalidValue: one can't be made.
+        DiskFull, TooManyFiles: there is no room for it.
+    """
+    with contextlib.ExitStack() as held:
+        theirs = list(stdio.theirs)
+        for number, spec in enumerate(stdio.specs):
+            if spec.startswith("file:") and theirs[number] is None:
+                theirs[number] = fd = _open_file(NAMES[number], spec[5:], os.O_CREAT)
+                held.callback(os.close, fd)
+        yield stdio.having(theirs, null=stdio.null)
+
+
+def _open(name: str, spec: str, stdio: Stdio, null: NullDevice | None) -> int | None:
+    """Return a descriptor that is above 2; None if nothing of the caller's is needed yet."""
+    kind, _, rest = spec.partition(":")
+    if kind == "fd":
+        return _copied(name, int(rest))
+    if kind == "file":
+        return _open_existing(name, rest)
+    if kind == "fifo" and not stdio.is_own(spec):
+        return _open_fifo(name, rest)
+    if kind == "null" and null is not None:
+        return _lifted(null.open(_direction(name)))
+    return None
+
+
+def _copied(name: str, fd: int) -> int:
+    try:
+        copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _AFTER_STREAMS)
+    except OSError as error:
+        raise scarcity(error) from error
+    return _checked(name, copy)
+
+
+def _open_existing(name: str, path: str) -> int | None:
+    own = _own_descriptor(path)
+    if own is not None:
+        check_descriptor(name, own)
+        return _copied(name, own)
+    if name != "stdin" and not os.path.exists(path):
+        _check_place(name, path)
+        return None
+    return _open_file(name, path)
+
+
+def _open_file(name: str, path: str, flags: int = 0) -> int:
+    appending = 0 if name == "stdin" else os.O_APPEND
+    try:
+        fd = os.open(path, _direction(name) | appending | _ALWAYS | flags, 0o600)
+    except OSError as error:
+        raise _unopened(name, path, error) from error
+    return _checked(name, _lifted(fd))
+
+
+def _open_fifo(name: str, path: str) -> int:
+    """Return a descriptor that can only be opened again, by the shim, which needs both sides."""
+    try:
+        fd = _lifted(os.open(path, os.O_PATH | os.O_CLOEXEC))
+    except OSError as error:
+        raise _unopened(name, path, error) from error
+    try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            raise NotFifo(f"{path} is not a fifo: mkfifo makes one", path=path)
+        if not os.access(f"/proc/self/fd/{fd}", os.R_OK | os.W_OK, effective_ids=True):
+            raise InvalidValue(f"{name}: {path} can't be opened for reading and writing")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_place(name: str, path: str) -> None:
+    """Look whether a file could be made; the place of a symlink's target shows later."""
+    directory = os.path.dirname(path)
+    try:
+        os.stat(directory)
+    except OSError as error:
+        raise _unopened(name, path, error) from error
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        raise InvalidValue(f"{name}: no file can be made in {directory}")
+
+
+def _own_descriptor(path: str) -> int | None:
+    """Return the number of the descriptor of our own that a path stands for, if it does."""
+    own = re.compile(rf"/proc/{os.readlink('/proc/self')}(/task/\d+)?/fd")
+    for _ in range(_MOST_LINKS):
+        directory = os.path.realpath(os.path.dirname(path))
+        name = os.path.basename(path)
+        if own.fullmatch(directory) and name.isdecimal() and name.isascii():
+            return int(name)
+        try:
+            path = os.path.join(directory, os.readlink(os.path.join(directory, name)))
+        except OSError:
+            return None  # no link
+    return None
+
+
+def _checked(name: str, fd: int) -> int:
+    """Return a descriptor that we have opened, or close it."""
+    try:
+        check_descriptor(name, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _lifted(fd: int) -> int:
+    if fd >= _AFTER_STREAMS:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _AFTER_STREAMS)
+    except OSError as error:
+        raise scarcity(error) from error
+    finally:
+        os.close(fd)
+
+
+def _direction(name: str) -> int:
+    return os.O_RDONLY if name == "stdin" else os.O_WRONLY
+
+
+def _unopened(name: str, path: str, error: OSError) -> Exception:
+    scarce = scarcity(error)
+    if isinstance(scarce, InfrastructureError):
+        return scarce
+    hint = _TEXT if name == "stdin" and error.errno == errno.ENOENT else ""
+    return InvalidValue(f"{name}: can't open {path:.300}: {error.strerror}{hint}")

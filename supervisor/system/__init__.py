@@ -1,0 +1,111 @@
+"""Linux: system calls, descriptors, files, locks, /proc. It knows neither Trio nor containers."""
+
+from ._descriptors import (
+    Blank,
+    Descriptor,
+    close_in_children,
+    lifted,
+    lifted_pipe,
+)
+from ._files import (
+    MAX_BYTES,
+    Original,
+    kind_of,
+    make_fifo,
+    oddity,
+    read_bytes,
+    read_found,
+    read_own,
+    write_new,
+    write_whole,
+)
+from ._lock import (
+    Lock,
+    held,
+)
+from ._owner import (
+    distrust,
+    distrust_directory,
+    distrust_way,
+)
+from ._procfs import (
+    HIDDEN,
+    boot_id,
+    is_argument,
+    is_child,
+    look_at,
+    start_time,
+)
+from ._real_time import (
+    RealTime,
+    real_time,
+)
+from ._reserve import (
+    Reserve,
+)
+from ._scarcity import (
+    lenient,
+    require_descriptor,
+    scarce,
+)
+from ._syscall import (
+    MOUNT_SETATTR,
+    OPEN_TREE,
+    RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    is_subreaper,
+    openat2,
+    syscall,
+)
+from ._weak import (
+    WeakSet,
+)
+
+__all__ = [
+    "HIDDEN",
+    "MAX_BYTES",
+    "MOUNT_SETATTR",
+    "OPEN_TREE",
+    "RESOLVE_BENEATH",
+    "RESOLVE_IN_ROOT",
+    "RESOLVE_NO_MAGICLINKS",
+    "RESOLVE_NO_SYMLINKS",
+    "RESOLVE_NO_XDEV",
+    "Blank",
+    "Descriptor",
+    "Lock",
+    "Original",
+    "RealTime",
+    "Reserve",
+    "WeakSet",
+    "boot_id",
+    "close_in_children",
+    "distrust",
+    "distrust_directory",
+    "distrust_way",
+    "held",
+    "is_argument",
+    "is_child",
+    "is_subreaper",
+    "kind_of",
+    "lenient",
+    "lifted",
+    "lifted_pipe",
+    "look_at",
+    "make_fifo",
+    "oddity",
+    "openat2",
+    "read_bytes",
+    "read_found",
+    "read_own",
+    "real_time",
+    "require_descriptor",
+    "scarce",
+    "start_time",
+    "syscall",
+    "write_new",
+    "write_whole",
+]

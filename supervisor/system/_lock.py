@@ -1,0 +1,162 @@
+"""Locks that end with their holder: flock on a file that stays.
+
+Source: flock(2). A lock belongs to the open file description, so a child that inherits the
+descriptor holds it too, and it ends when the last copy is closed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from types import TracebackType
+from typing import Self
+
+from ..values import StateCorrupt
+from ._descriptors import NO_FORK, Descriptor, close_in_children, lifted
+from ._files import oddity, require_own
+from ._scarcity import scarce
+
+_TRIES = 100
+_TO_LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_TO_LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_MODE = 0o600
+
+
+class Lock:
+    """A lock that this process holds, made by `take`. Forked children don't keep it."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: str) -> Lock | None:
+        """Lock the file at ``path``, without waiting; make it if it isn't there.
+
+        Returns:
+            None if somebody else holds it, in this process or another.
+
+        Raises:
+            FileNotFoundError: its directory isn't there, or not any more.
+            TooManyFiles: no descriptor is left.
+            StateCorrupt: it is no file that only we may open: others could hold us up. Or we
+                may not open it either.
+            OSError: the machine can't open it.
+        """
+        for _ in range(_TRIES):
+            descriptor = _open(path)
+            try:
+                locked = _lock(descriptor.fd)
+                # Whoever held it before us may have moved the file or its directory away.
+                if locked and _is_at(descriptor.fd, path):
+                    return cls(descriptor)
+            except BaseException:
+                descriptor.close()
+                raise
+            descriptor.close()
+            if not locked:
+                break
+        return None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, to be inherited by whoever shall hold the lock too; -1 if released."""
+        return self._descriptor.fd
+
+    def release(self) -> None:
+        """Let go of it; the second time nothing happens.
+
+        It only closes the descriptor: a child that inherited it goes on holding the lock (and
+        one that was just forked does until its exec).
+        """
+        self._descriptor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def held(path: str) -> bool:
+    """Say whether somebody holds the lock on the file at ``path``.
+
+    It looks by taking a shared lock for an instant. `Lock.take` is not misled by that.
+
+    Returns:
+        False also if it isn't there, or isn't a file that only we may have made: nobody holds a
+        lock there that would mean something.
+
+    Raises:
+        TooManyFiles: no descriptor is left.
+        OSError: the machine can't open it.
+    """
+    try:
+        with scarce():
+            fd = os.open(path, _TO_LOOK)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if oddity(error, path) is error:
+            raise
+        return False
+    try:
+        require_own(fd, path)
+        return not _flock(fd, fcntl.LOCK_SH)
+    except StateCorrupt:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _open(path: str) -> Descriptor:
+    with NO_FORK, scarce():
+        descriptor = close_in_children(lifted(_open_file(path)))
+    try:
+        status = require_own(descriptor.fd, path)
+        if stat.S_IMODE(status.st_mode) != _MODE:  # a umask may take even our own bits
+            os.fchmod(descriptor.fd, _MODE)
+    except BaseException:
+        descriptor.close()
+        raise
+    return descriptor
+
+
+def _open_file(path: str) -> int:
+    try:
+        return os.open(path, _TO_LOCK, _MODE)
+    except OSError as error:
+        raise oddity(error, path) from error
+
+
+def _lock(fd: int) -> bool:
+    """Take the lock, unless somebody else has it exclusively."""
+    for _ in range(_TRIES):
+        if _flock(fd, fcntl.LOCK_EX):
+            return True
+        # A shared one beside ours: what stood in the way was somebody who looks (`held`).
+        if not _flock(fd, fcntl.LOCK_SH):
+            return False
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        os.sched_yield()
+    return False
+
+
+def _flock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False

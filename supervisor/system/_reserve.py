@@ -1,0 +1,49 @@
+"""Descriptors held back, so that an operation that runs out of them can still be undone."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+from ..values import scarcity
+from ._descriptors import lifted
+
+
+class Reserve:
+    """Some descriptors, taken before anything is touched and given back for the clean-up."""
+
+    def __init__(self, fds: list[int]) -> None:
+        self._fds = fds
+
+    @classmethod
+    def take(cls, count: int, *, container: str | None = None) -> Reserve:
+        """Take so many.
+
+        Raises:
+            TooManyFiles: there aren't as many; none is taken.
+        """
+        reserve = cls([])
+        try:
+            for _ in range(count):
+                reserve._fds.append(lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)))
+        except OSError as error:
+            reserve.release()
+            raise scarcity(error, container=container) from error
+        return reserve
+
+    def release(self) -> None:
+        """Give them back; the second time nothing happens."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()

@@ -1,0 +1,71 @@
+"""Trio tasks: in which process and thread they run, for how long, Ctrl-C, and who looks on."""
+
+from ._forks import (
+    Opener,
+    forked,
+    note_process,
+    refuse_forked,
+)
+from ._inotify import (
+    DirectoryWatch,
+)
+from ._interrupts import (
+    opening,
+    protected,
+    undoing,
+)
+from ._nursery import (
+    background_nursery,
+    lasting_nursery,
+)
+from ._observer import (
+    HISTORY_LENGTH,
+    Change,
+    Sight,
+    Witness,
+    ending,
+    hear,
+    place,
+    waiting,
+    witness,
+)
+from ._threads import (
+    in_thread,
+)
+from ._within import (
+    Limit,
+    begin_watch,
+    expiring,
+    granted,
+    nap,
+    within,
+)
+
+__all__ = [
+    "HISTORY_LENGTH",
+    "Change",
+    "DirectoryWatch",
+    "Limit",
+    "Opener",
+    "Sight",
+    "Witness",
+    "background_nursery",
+    "begin_watch",
+    "ending",
+    "expiring",
+    "forked",
+    "granted",
+    "hear",
+    "in_thread",
+    "lasting_nursery",
+    "nap",
+    "note_process",
+    "opening",
+    "place",
+    "protected",
+    "refuse_forked",
+    "undoing",
+    "waiting",
+    "within",
+    "witness",
+]

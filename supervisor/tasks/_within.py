@@ -1,0 +1,220 @@
+"""Deadlines that count only the time in which we could run.
+
+A program that was stopped for half a minute, or was frozen with its machine, finds all of its
+deadlines expired when it goes on, and what they were for in good order. So a turn of Trio's loop
+that took longer than it was meant to isn't counted, and each deadline is looked at once more
+after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import NamedTuple
+
+import trio
+
+from ..system import RealTime, real_time
+from ._forks import forked, open_scopes, refuse_forked
+
+_LOST_SECONDS = 0.5  # later than that a busy machine doesn't wake us
+_FAIR_SECONDS = 5.0
+_BEAT_SECONDS = 0.5
+_BEATS = 10
+
+
+def within(seconds: float, *, shield: bool = False, still: bool = True) -> Limit:
+    """Cancel the body ``seconds`` from now, not counting time in which we couldn't run.
+
+    Use it as `trio.move_on_after`, for what the kernel, a shim or a runtime does: the seconds are
+    real ones, also where Trio's clock is a test's, and that doesn't jump meanwhile. In a forked
+    child nobody waits for what is its parent's: there a shielded body, which undoes something, is
+    cancelled at once; and one that was under way at the fork raises SupervisorClosed.
+
+    Args:
+        seconds: may be `math.inf`.
+        shield: whether it is shielded from outer cancellation.
+        still: whether a test's clock stands still: not where a task of the user's is waited for.
+    """
+    return Limit(seconds, shield=shield, still=still)
+
+
+def granted(seconds: float, *, shield: bool = False) -> Limit:
+    """Do that by Trio's clock, whatever it is: for the time that a user gives to a program."""
+    return Limit(seconds, shield=shield, real=False)
+
+
+async def nap(seconds: float, *, still: bool = True) -> None:
+    """Sleep a moment of real time, before the next look at something; see `within`.
+
+    Cancellation: as `trio.sleep`.
+    """
+    if real_time() is None:
+        await trio.sleep(seconds)
+        return
+    with within(seconds, still=still):
+        await trio.sleep_forever()
+
+
+@contextlib.contextmanager
+def expiring() -> Iterator[Callable[[float], None]]:
+    """Cancel the body so many seconds from now as what is yielded is called with, if it is.
+
+    They are real ones, and lost time counts; see `within`.
+    """
+    real = real_time()
+    scope = trio.CancelScope()
+
+    def expire(seconds: float) -> None:
+        if real is None:
+            scope.deadline = trio.current_time() + seconds
+        else:
+            real.begin(scope, seconds)
+
+    try:
+        with scope:
+            yield expire
+    finally:
+        if real is not None:
+            real.end(scope)
+
+
+class Limit:
+    """What `within` returns: a context manager whose value is the cancel scope."""
+
+    def __init__(
+        self, seconds: float, *, shield: bool, real: bool = True, still: bool = False
+    ) -> None:
+        self._seconds = seconds
+        self._shield = shield
+        self._wants_real = real
+        self._still = still
+        self._skipped = False
+        self._watch: _Watch | None = None
+        self._real: RealTime | None = None
+
+    def __enter__(self) -> trio.CancelScope:
+        """Begin to count."""
+        self._scope = trio.CancelScope(shield=self._shield)
+        self._scope.__enter__()
+        open_scopes().add(self._scope)
+        if self._shield and forked():
+            self._skipped = True
+            self._scope.cancel()
+        elif self._seconds != math.inf:
+            self._begin()
+        return self._scope
+
+    def _begin(self) -> None:
+        self._real = real_time() if self._wants_real else None
+        if self._real is not None:
+            self._real.begin(self._scope, self._seconds, still=self._still)
+            return
+        begun = trio.current_time()
+        self._scope.deadline = begun + self._seconds
+        self._watch = _watch()
+        if self._watch is not None:
+            self._watch.add(self._scope, begun, self._seconds)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Stop counting."""
+        open_scopes().discard(self._scope)
+        if self._watch is not None:
+            self._watch.remove(self._scope)
+        if self._real is not None:
+            self._real.end(self._scope, still=self._still)
+        expired = bool(self._scope.__exit__(kind, error, traceback))
+        if expired and not self._skipped:
+            refuse_forked()
+        return expired
+
+
+class _Running(NamedTuple):
+    begun: float
+    beat: float
+
+
+class _Watch(trio.abc.Instrument):
+    """Sees the turns of a run's loop, of which there are some while a deadline runs.
+
+    A tenth of a deadline, or half a second, may pass between two: so much of it a stop may take
+    that is seen by nobody. A long one costs few wake-ups, and none there is no deadline.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[trio.CancelScope, _Running] = {}
+        self._rest = trio.CancelScope()
+        self._next = math.inf
+        self._time = trio.lowlevel.current_clock().current_time
+        self._seen = self._time()
+        self._seen_by_kernel = time.monotonic()
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Put off the deadlines if it took longer than it should; Trio looks at them afterwards."""
+        now, kernel = self._time(), time.monotonic()
+        seen, self._seen = self._seen, now
+        took = min(now - seen, kernel - self._seen_by_kernel)
+        self._seen_by_kernel = kernel
+        if took - timeout > _LOST_SECONDS:
+            for scope, running in self._running.items():
+                _put_off(scope, max(seen, running.begun), now, took - timeout)
+
+    def add(self, scope: trio.CancelScope, begun: float, seconds: float) -> None:
+        """Keep an eye on a scope."""
+        beat = max(_BEAT_SECONDS, seconds / _BEATS)
+        self._running[scope] = _Running(begun, beat)
+        if begun + beat < self._next:
+            self._next = self._rest.deadline = begun + beat
+
+    def remove(self, scope: trio.CancelScope) -> None:
+        """Forget it."""
+        del self._running[scope]
+
+    async def beat(self) -> None:
+        """Have the loop turn, until the end of the run."""
+        while True:
+            beat = min((running.beat for running in self._running.values()), default=math.inf)
+            self._next = trio.current_time() + beat
+            with trio.CancelScope(deadline=self._next) as self._rest:
+                await trio.sleep_forever()
+
+
+def _put_off(scope: trio.CancelScope, since: float, now: float, lost: float) -> None:
+    """Give back what was lost since a moment; and time to look at what has come meanwhile."""
+    left = scope.deadline - since
+    given_back = scope.deadline + min(lost, now - since)
+    scope.deadline = max(given_back, now + min(left, _FAIR_SECONDS))
+
+
+_WATCH: trio.lowlevel.RunVar[_Watch | None] = trio.lowlevel.RunVar("supervisor watch")
+
+
+def begin_watch() -> None:
+    """Begin to watch this run, if nobody does yet.
+
+    By itself the first deadline begins it. Where the order of tasks has a seed, a task that is
+    new then, or a turn later, makes another order: so it begins where nothing else is awaited.
+    """
+    _watch()
+
+
+def _watch() -> _Watch | None:
+    """Return this run's watch; None where time is a test's, and passes as that likes."""
+    try:
+        return _WATCH.get()
+    except LookupError:
+        pass
+    watch = _Watch() if real_time() is None else None
+    _WATCH.set(watch)
+    if watch is not None:
+        trio.lowlevel.add_instrument(watch)
+        trio.lowlevel.spawn_system_task(watch.beat)
+    return watch

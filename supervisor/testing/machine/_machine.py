@@ -1,0 +1,503 @@
+"""A state machine that does to supervisors what may happen to them, and compares with a model.
+
+All choices are Hypothesis's, so that a failing play is repeated from what it prints. The
+supervisors live in processes of their own, the actors ``a`` and ``b``, which open the same root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import trio
+
+from ...bundle import Bundle
+from ...cgroups import Hierarchies
+from ...children import PidFd
+from ...runtime import Runtime
+from ...values import InvalidValue, check_kind
+from .._leaks import leak_check
+from ..runtimes import PROGRAM, Ability, HostRuntime
+from ._actor import Actor
+from ._cradle import Cradle
+from ._model import KILLED, Box, Model, Proc, Program, Shim, Truth, Word
+from ._stage import PATIENCE_SECONDS, Refused, Setting, Stage, send
+
+try:
+    from hypothesis import HealthCheck, settings
+    from hypothesis import strategies as st
+    from hypothesis.stateful import (
+        RuleBasedStateMachine,
+        invariant,
+        precondition,
+        rule,
+        run_state_machine_as_test,
+    )
+except ImportError as _missing:
+    raise ImportError(
+        "SupervisorMachine needs Hypothesis: pip install 'trio-supervisor[testing]'"
+    ) from _missing
+
+BOXES = ("c0", "c1", "c2")
+EXECS = ("e0", "e1")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGKILL)
+
+actors: st.SearchStrategy[str] = st.sampled_from(("a", "b"))
+picks: st.SearchStrategy[int] = st.integers(0, 11)
+programs: st.SearchStrategy[Program] = st.builds(
+    Program, st.sampled_from(("stay", "stay", "stubborn", "exit")), st.integers(0, 255)
+)
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_names = itertools.count()
+
+
+def pick(number: int, options: Iterable[_T]) -> _T:
+    """Return one of the options, the same for the same number and options."""
+    options = list(options)
+    return options[number % len(options)]
+
+
+class SupervisorMachine(RuleBasedStateMachine):
+    """Drives real supervisors beside a model of them; subclass it, and give that to `run_machine`.
+
+    Its rules open, close and kill supervisors on one root, and create, start, exec, signal, stop,
+    kill, delete and wait; others kill and stop shims and processes from outside. Each leaves
+    everything settled. After each, every supervisor must show what the model says, and no process,
+    directory or cgroup may be there that nobody owns; at the end of a play there is nothing left.
+
+    A subclass adds rules and invariants as to any `RuleBasedStateMachine`. A rule chooses a
+    container with `pick` among those of `listed`, `owned` or `running`, has an actor do something
+    with `ask`, and tells ``model`` what was done. One that isn't wanted is overridden with None.
+
+    Attributes:
+        stage: the root and its actors.
+        model: what every supervisor must show.
+        actor: the class of the supervising programs; a subclass of `Actor` with more commands.
+    """
+
+    actor: ClassVar[type[Actor]] = Actor
+
+    def __init__(self, setting: Setting) -> None:
+        """Begin a play; `run_machine` does that."""
+        super().__init__()
+        self.stage: Stage = Stage(setting, f"root-{next(_names)}")
+        self.model: Model = Model(namespaces=setting.namespaces, kernel_tells=setting.kernel_tells)
+
+    def truth(self, program: Program, number: int, *, ready: bool = True) -> Truth | None:
+        """Return how a signal ends a program; None if it doesn't."""
+        return program.truth(number, ready=ready)
+
+    # ---- what is there to choose from ----------------------------------------------------
+
+    def listed(self) -> list[tuple[str, Box]]:
+        """The containers on disk, as each actor lists them."""
+        return [
+            (actor, box)
+            for actor, view in self.model.views.items()
+            for box in view.values()
+            if self.model.boxes.get(box.id) is box
+        ]
+
+    def owned(self) -> list[tuple[str, Box]]:
+        """Those that the actor holds."""
+        return [(actor, box) for actor, box in self.listed() if box.owner == actor]
+
+    def running(self) -> list[tuple[str, Box]]:
+        """Those that run, and an actor that may exec in them."""
+        return [(actor, box) for actor, box in self.listed() if runs(box)]
+
+    def procs(self) -> list[tuple[Box, Proc]]:
+        """All processes on disk that live."""
+        boxes = self.model.boxes.values()
+        return [(box, proc) for box in boxes for proc in box.processes.values() if lives(proc)]
+
+    # ---- supervisors ----------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.model.views) < 2)
+    @rule(actor=actors)
+    def open(self, actor: str) -> None:
+        """Open a supervisor: the first, or a second beside it."""
+        if actor in self.model.views:
+            actor = "b" if actor == "a" else "a"
+        self.stage.open(actor)
+        self.model.opened(actor)
+
+    @precondition(lambda self: self.model.views and self.model.boxes)
+    @rule(number=picks)
+    def close(self, number: int) -> None:
+        """Close one in good order."""
+        actor = pick(number, self.model.views)
+        self.stage.close(actor)
+        self.model.gone(actor)
+
+    @precondition(lambda self: self.model.views and self.model.boxes)
+    @rule(number=picks)
+    def kill_supervisor(self, number: int) -> None:
+        """SIGKILL one that does nothing just now."""
+        actor = pick(number, self.model.views)
+        self.stage.kill(actor)
+        self.model.gone(actor)
+
+    @precondition(lambda self: len(self.owned()) < sum(map(len, self.model.views.values())))
+    @rule(number=picks)
+    def adopt(self, number: int) -> None:
+        """Have one look again."""
+        actor = pick(number, self.model.views)
+        self.stage.ask(actor, "adopt")
+        self.model.adopted(actor)
+
+    # ---- containers -----------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.views)
+    @rule(number=picks, id=st.sampled_from(BOXES), program=programs)
+    def create(self, number: int, id: str, program: Program) -> None:
+        """Create a container, or be told that there is one of that name."""
+        actor = pick(number, self.model.views)
+        taken = id in self.model.boxes or id in self.model.views[actor]
+        command = ("create", id, self.stage.command(program))
+        if not self.ask(actor, *command, refused="ContainerExists" if taken else None):
+            return
+        box = self.model.created(actor, id, program)
+        self.stage.find_pids(id, box.init)
+
+    @precondition(lambda self: self.listed())
+    @rule(number=picks)
+    def start(self, number: int) -> None:
+        """Start one, or be told why not."""
+        actor, box = pick(number, self.listed())
+        if self.ask(actor, "start", box.id, refused=self.why_no_start(actor, box)):
+            self.begun(box)
+
+    def why_no_start(self, actor: str, box: Box) -> str | None:
+        """Return what start must raise."""
+        if box.owner != actor:
+            return "ContainerLocked"
+        if box.state == "stopped" and not box.started and box.init.word is not Word.SHIM:
+            return "ShimExited"
+        return None if box.state == "created" else "IllegalTransition"
+
+    def begun(self, box: Box) -> None:
+        """Take note of a start."""
+        self.model.started(box)
+        self.stage.await_ready(box.init)
+
+    @precondition(lambda self: self.listed())
+    @rule(number=picks, id=st.sampled_from(EXECS), program=programs)
+    def exec(self, number: int, id: str, program: Program) -> None:
+        """Run a further program; from a second supervisor too."""
+        actor, box = pick(number, self.listed())
+        if id in box.execs:
+            return
+        refused = None if runs(box) else "IllegalTransition"
+        if refused is None and (box.init.pending or box.owner is None):
+            return
+        if self.ask(actor, "exec", box.id, id, self.stage.command(program), refused=refused):
+            self.executed(actor, box, id, program)
+
+    def executed(self, actor: str, box: Box, id: str, program: Program) -> None:
+        """Take note of an exec."""
+        proc = self.model.executed(actor, box, id, program)
+        self.stage.find_pids(box.id, proc)
+        self.stage.await_ready(proc)
+
+    @precondition(lambda self: self.listed())
+    @rule(number=picks, which=picks, what=st.sampled_from(SIGNALS))
+    def signal(self, number: int, which: int, what: signal.Signals) -> None:
+        """Send a signal through a supervisor."""
+        actor, box = pick(number, self.listed())
+        seen = [p for p in box.processes.values() if p is box.init or actor in p.seen]
+        proc = pick(which, seen)
+        if proc.word is not None:
+            if proc.owner == actor:
+                self.ask(actor, "signal", box.id, proc.id, what, refused="ProcessEnded")
+            return
+        ready = proc is not box.init or box.started
+        if proc.pending or not (ready or what == signal.SIGKILL) or not _reachable(proc):
+            return
+        if ready:
+            self.stage.await_ready(proc)  # the trap of an earlier one may have run just now
+        self.stage.ask(actor, "signal", box.id, proc.id, what)
+        truth = self.truth(proc.program, what, ready=ready)
+        if truth is not None:
+            self.model.ended(box, proc, truth)
+
+    @precondition(lambda self: self.listed())
+    @rule(number=picks)
+    def stop(self, number: int) -> None:
+        """Stop one: by asking it, or by force where it doesn't listen."""
+        actor, box = pick(number, self.listed())
+        if is_stuck(box):
+            return
+        deaf = box.init.program.kind == "stubborn" or not box.started
+        was = box.init.word
+        if box.owner != actor and was is not None:
+            return  # what it is told of the end may be less
+        if was is None and not deaf:
+            self.stage.await_ready(box.init)
+        escalated = self.stage.ask(actor, "stop", box.id, 0.02 if deaf else 20)
+        assert escalated == (was is None and deaf)
+        if was is None:
+            self.model.ended(box, box.init, KILLED if deaf else self.asked(box.init))
+
+    @precondition(lambda self: self.owned())
+    @rule(number=picks)
+    def kill(self, number: int) -> None:
+        """Kill everything in one."""
+        actor, box = pick(number, self.owned())
+        if is_stuck(box):
+            return
+        if self.ask(actor, "kill", box.id, refused=box.init.word and "ProcessEnded"):
+            self.model.ended(box, box.init, KILLED)
+
+    @precondition(lambda self: self.listed())
+    @rule(number=picks, force=st.booleans())
+    def delete(self, number: int, force: bool) -> None:
+        """Delete one, if it may be."""
+        actor, box = pick(number, self.listed())
+        refused = None
+        if box.owner != actor:
+            refused = "ContainerLocked"
+        elif box.state == "running" and not force:
+            refused = "IllegalTransition"
+        if self.ask(actor, "delete", box.id, force, refused=refused):
+            self.model.deleted(box)
+
+    @precondition(lambda self: self.listed())
+    @rule(number=picks, which=picks)
+    def wait(self, number: int, which: int) -> None:
+        """Wait for an end; an exec's is forgotten then."""
+        actor, box = pick(number, self.listed())
+        ended = [
+            proc
+            for proc in box.processes.values()
+            if proc.word is not None and (proc is box.init or actor in proc.seen)
+        ]
+        if not ended:
+            return
+        proc = pick(which, ended)
+        self.stage.ask(actor, "wait", box.id, proc.id)
+        self.model.collected(actor, box, proc.id)
+
+    # ---- what happens to them -----------------------------------------------------------------
+
+    @precondition(lambda self: self.procs())
+    @rule(number=picks)
+    def kill_shim(self, number: int) -> None:
+        """SIGKILL a shim."""
+        box, proc = pick(number, self.procs())
+        unseen = box.owner is None and any(box.id in v for v in self.model.views.values())
+        bare = not self.model.namespaces
+        if proc.shim is Shim.DEAD or unseen or (bare and not proc.certain):
+            return
+        if bare and proc is not box.init and proc.owner is None:
+            return  # nobody could know it any more: it has no cgroup
+        send(proc.shim_pid, signal.SIGKILL)
+        self.model.shim_killed(box, proc)
+
+    @precondition(lambda self: self.procs())
+    @rule(number=picks)
+    def kill_process(self, number: int) -> None:
+        """SIGKILL a container's process from outside."""
+        box, proc = pick(number, self.procs())
+        send(proc.pid, signal.SIGKILL)
+        self.model.ended(box, proc, KILLED)
+
+    @precondition(lambda self: self.procs())
+    @rule(number=picks)
+    def stop_shim(self, number: int) -> None:
+        """SIGSTOP a shim."""
+        _, proc = pick(number, self.procs())
+        if proc.shim is Shim.WORKS and proc.certain:
+            send(proc.shim_pid, signal.SIGSTOP)
+            proc.shim = Shim.STOPPED
+
+    @precondition(lambda self: any(p.shim is Shim.STOPPED for _, p in self.procs()))
+    @rule(number=picks)
+    def continue_shim(self, number: int) -> None:
+        """SIGCONT one that was stopped."""
+        stopped = [(b, p) for b, p in self.procs() if p.shim is Shim.STOPPED]
+        box, proc = pick(number, stopped)
+        send(proc.shim_pid, signal.SIGCONT)
+        proc.shim = Shim.WORKS
+        self.model.settle(box)
+
+    def asked(self, proc: Proc) -> Truth:
+        """Return how a process ends that is asked to."""
+        truth = self.truth(proc.program, signal.SIGTERM)
+        assert truth is not None
+        return truth
+
+    # ---- asking ---------------------------------------------------------------------------
+
+    def ask(self, actor: str, *command: Any, refused: str | None = None) -> bool:
+        """Have an actor do something; say whether it was done, or refused as it must be."""
+        try:
+            self.stage.ask(actor, *command)
+        except Refused as error:
+            if refused is None or refused not in error.names:
+                raise
+            return False
+        assert refused is None, f"{command} must raise {refused}"
+        return True
+
+    # ---- comparing ------------------------------------------------------------------------
+
+    @invariant()
+    def agree(self) -> None:
+        """Every supervisor shows what the model says, and nothing is there without an owner."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while differences := self.differences():
+            if time.monotonic() > deadline:
+                logger.error("differences: %s", differences)
+                raise AssertionError("\n".join(differences))
+            time.sleep(0.002)
+
+    def differences(self) -> list[str]:
+        """Say in what the supervisors and the machine differ from the model."""
+        found: list[str] = []
+        for actor in self.model.views:
+            found += self.model.disagreements(actor, self.stage.ask(actor, "look"))
+        return found or [*self.stage.leftovers(self.model.alive(), set(self.model.boxes))]
+
+    def teardown(self) -> None:
+        """Delete everything, and find nothing left."""
+        try:
+            self.finish()
+        finally:
+            self.stage.finish()
+
+    def finish(self) -> None:
+        """Bring the play to its end."""
+        for _, proc in self.procs():
+            if proc.shim is Shim.STOPPED:
+                send(proc.shim_pid, signal.SIGCONT)
+        for actor in tuple(self.model.views):
+            self.stage.close(actor)
+        self.model.boxes.clear()
+        self.stage.open("last")
+        for id in self.stage.ask("last", "look")["containers"]:
+            self.stage.ask("last", "delete", id, True)
+        self.stage.close("last")
+        self.model.views.clear()
+        self.agree()
+
+
+def lives(proc: Proc) -> bool:
+    """Whether a process runs, and everybody who may know does."""
+    return proc.truth is None and proc.word is None
+
+
+def runs(box: Box) -> bool:
+    """Whether a container runs."""
+    return box.state == "running"
+
+
+def _reachable(proc: Proc) -> bool:
+    return proc.certain or proc.shim is Shim.WORKS
+
+
+def is_stuck(box: Box) -> bool:
+    """Whether its end can't be brought about, or be seen, just now."""
+    procs = box.processes.values()
+    return any(p.pending or (p.shim is Shim.STOPPED and p.owner is None) for p in procs)
+
+
+# ---- running it -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def open_setting(
+    runtime: Runtime, bundle: Bundle | None = None, *, actor: type[Actor] = Actor
+) -> Iterator[Setting]:
+    """Make what all plays share; nothing of it is left afterwards."""
+    host = str(PROGRAM) in runtime.args
+    abilities = HostRuntime.abilities if host else frozenset(Ability)
+    parent = f"/trio-supervisor-machine-{os.getpid()}-{secrets.token_hex(4)}"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(leak_check(cgroup_parent=None, temporary=False))
+        stack.callback(_remove_empty, parent)
+        workdir = stack.enter_context(tempfile.TemporaryDirectory(prefix="trio-supervisor-"))
+        os.chmod(workdir, 0o711)  # a user namespace's root passes through
+        if bundle is None:
+            bundle = Bundle.from_host(["/bin/sh"], path=f"{workdir}/bundle")
+        yield Setting(
+            cradle=stack.enter_context(Cradle()),
+            runtime=runtime,
+            namespaces=Ability.NAMESPACES in abilities,
+            kernel_tells=trio.run(_kernel_tells),
+            place=Path(workdir),
+            bundle=bundle.path,
+            cgroup_parent=parent,
+            actor=actor,
+        )
+
+
+def _remove_empty(cgroup: str) -> None:
+    """Remove the parent of the containers' cgroups: what is still in it was told as a leak."""
+    for path in Hierarchies.discover().directories(cgroup):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+
+
+def run_machine(
+    machine: type[SupervisorMachine],
+    *,
+    runtime: Runtime,
+    bundle: Bundle | None = None,
+    settings: settings | None = None,
+) -> None:
+    """Play with a machine until a play fails, or enough of them were good.
+
+    To be called from a plain test, not from Trio code.
+
+    Args:
+        machine: `SupervisorMachine`, or a subclass.
+        runtime: what makes the containers. Apart from a `HostRuntime`'s, they need cgroups.
+        bundle: what they are made of: there must be a ``/bin/sh`` in it; None for the host's
+            programs.
+        settings: Hypothesis's; by default 20 plays of 20 steps, without a deadline.
+
+    Raises:
+        AssertionError: a supervisor showed something else than the model, or something was left.
+            Hypothesis prints the steps of the shortest play that it has found.
+        Whatever a rule or an invariant raises.
+    """
+    if not isinstance(machine, type) or not issubclass(machine, SupervisorMachine):
+        raise InvalidValue(f"machine must be a subclass of SupervisorMachine, not {machine!r:.100}")
+    check_kind(runtime, Runtime, "runtime")
+    if bundle is not None:
+        check_kind(bundle, Bundle, "bundle")
+    if settings is not None:
+        check_kind(settings, type(_default_settings()), "settings")
+    with open_setting(runtime, bundle, actor=machine.actor) as setting:
+        factory: Any = lambda: machine(setting)  # noqa: E731  (it need not be a class)
+        run_state_machine_as_test(factory, settings=settings or _default_settings())
+
+
+def _default_settings() -> settings:
+    return settings(
+        max_examples=20,
+        stateful_step_count=20,
+        deadline=None,
+        suppress_health_check=(HealthCheck.too_slow, HealthCheck.filter_too_much),
+    )
+
+
+async def _kernel_tells() -> bool:
+    """Whether the kernel tells how a process ended when that has been reaped (Linux 6.15)."""
+    process = PidFd.spawn(["/bin/sh", "-c", "exit 7"])
+    with contextlib.closing(process):
+        await process.wait_ended()
+        process.reap()
+        return process.wait_status() == 7 << 8

@@ -1,0 +1,278 @@
+"""Call a runtime's command line as the library does, without the library: for `check_runtime`."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from ...bundle import Bundle
+from ...cgroups import Hierarchies
+from ...children import PidFd
+from ...runtime import Caller, Runtime, pieces_of
+from ...state import read_pid
+from ...system import look_at
+from .._processes import state_of
+from .._subreaper import subreaper
+
+_CLEANUP_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 0.002
+
+
+@attrs.frozen
+class Called:
+    """What came of a call.
+
+    Attributes:
+        words: the command line.
+        returncode: its exit code.
+        output: what it wrote to its standard output; for create and exec the container's.
+        errors: what it wrote to its standard error.
+        log: the path of its log.
+    """
+
+    words: tuple[str, ...]
+    returncode: int
+    output: Path
+    errors: Path
+    log: Path
+
+    def __str__(self) -> str:
+        said = self.errors.read_text(encoding="utf-8", errors="replace").strip()
+        return f"{' '.join(self.words)}: exit {self.returncode}{said and f', {said!r}'}"
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the entries of its log: what is a JSON object."""
+        found = []
+        for piece in pieces_of(self.log.read_text(encoding="utf-8") if self.log.exists() else ""):
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(piece))
+        return [entry for entry in found if isinstance(entry, dict)]
+
+
+@attrs.frozen
+class Made:
+    """A process that a runtime has made.
+
+    Attributes:
+        id: the container's.
+        process: a descriptor of it.
+        call: the call that made it.
+    """
+
+    id: str
+    process: PidFd
+    call: Called
+
+    async def ended(self) -> int | None:
+        """Wait for its end; return its exit code, or -N for signal N."""
+        await self.process.wait_ended()
+        return self.process.reap()
+
+
+@attrs.define
+class Rig:
+    """One place for the calls of a check: containers, files, the runtime's root.
+
+    Attributes:
+        silence: a pipe into which nobody writes and which doesn't end: what calls read by default.
+    """
+
+    runtime: Runtime
+    path: Path
+    bundle: Bundle
+    hierarchies: Hierarchies
+    cgroup_parent: str
+    ids: Iterator[str]
+    silence: int
+    processes: list[PidFd] = attrs.field(factory=list)
+    boxes: list[str] = attrs.field(factory=list)
+
+    @property
+    def caller(self) -> Caller:
+        """Composes the command lines."""
+        return Caller(
+            runtime=self.runtime.path,
+            args=self.runtime.args,
+            root=str(self.path / "root"),
+            no_pivot=self.runtime.no_pivot,
+        )
+
+    def cgroup(self, id: str) -> str | None:
+        """Return the cgroup that a container gets."""
+        return f"{self.cgroup_parent}/{id}" if self.hierarchies.usable else None
+
+    def config(self, id: str, args: Sequence[str], **process: Any) -> str:
+        """Write a bundle directory; return its path."""
+        spec = self.bundle.derive(cgroup=self.cgroup(id))
+        spec["process"] |= {"args": list(args), **process}
+        directory = self.path / "bundles" / id
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "config.json").write_text(json.dumps(spec), encoding="utf-8")
+        return str(directory)
+
+    async def call(
+        self, words: Sequence[str], *, stdin: bytes | None = None, id: str = "call"
+    ) -> Called:
+        """Run a command line to its end; what it writes goes to files."""
+        name = f"{id}-{next(self.ids)}"
+        paths = [self.path / f"{name}.{kind}" for kind in ("in", "out", "err", "log")]
+        if stdin is not None:
+            paths[0].write_bytes(stdin)
+        logged = [words[0], *self.runtime.args, "--log", str(paths[3]), "--log-format", "json"]
+        command = [*logged, *words[1 + len(self.runtime.args) :]]
+        with _opened(None if stdin is None else paths[0], paths[1], paths[2]) as (given, out, err):
+            done = await trio.run_process(
+                command,
+                stdin=self.silence if given is None else given,
+                stdout=out,
+                stderr=err,
+                check=False,
+                env=_environment(),
+            )
+        return Called(tuple(command), done.returncode, *paths[1:])
+
+    async def create(self, *args: str, stdin: bytes | None = None, **process: Any) -> Made:
+        """Make a container, whose process waits to be started."""
+        id = f"box-{next(self.ids)}"
+        self.boxes.append(id)
+        pid_file = self.path / f"{id}.pid"
+        console = process.pop("console_socket", None)
+        words = self.caller.create(
+            id,
+            bundle=self.config(id, args, **process),
+            pid_file=str(pid_file),
+            console_socket=console,
+        )
+        return self._made(id, await self.call(words, stdin=stdin, id=id), pid_file)
+
+    async def exec(self, box: Made, *args: str) -> Made:
+        """Run a further process in a container."""
+        name = f"exec-{next(self.ids)}"
+        file, pid_file = self.path / f"{name}.json", self.path / f"{name}.pid"
+        process = {**self.bundle.spec["process"], "args": list(args), "terminal": False}
+        file.write_text(json.dumps(process), encoding="utf-8")
+        words = self.caller.exec(box.id, process=str(file), pid_file=str(pid_file))
+        return self._made(box.id, await self.call(words, id=name), pid_file)
+
+    def _made(self, id: str, call: Called, pid_file: Path) -> Made:
+        assert call.returncode == 0, str(call)
+        pid = read_pid(str(pid_file))
+        assert pid is not None, f"{call} wrote no pid to {pid_file}"
+        assert self._keep(pid), (
+            f"{call} wrote the pid {pid}, which isn't that of a child left to us"
+        )
+        return Made(id, self.processes[-1], call)
+
+    def _keep(self, pid: int) -> bool:
+        """Keep a process until the end, when it is killed: so it has to be a child of ours."""
+        now = look_at(pid)
+        ours = now is not None and now.parent_pid == os.getpid()
+        process = PidFd.open(pid) if ours else None
+        if process is not None:
+            self.processes.append(process)
+        return process is not None
+
+    async def run(self, *args: str, **process: Any) -> tuple[Made, int | None]:
+        """Run a program in a container of its own to its end."""
+        box = await self.create(*args, **process)
+        await self.start(box)
+        return box, await box.ended()
+
+    async def start(self, box: Made) -> None:
+        """Start a container."""
+        done = await self.call(self.caller.start(box.id))
+        assert done.returncode == 0, str(done)
+
+    async def state(self, id: str) -> dict[str, Any] | None:
+        """Return a container's state; None if the runtime knows of none."""
+        done = await self.call(self.caller.state(id))
+        if done.returncode != 0:
+            return None
+        told: dict[str, Any] = json.loads(done.output.read_bytes())
+        return told
+
+    async def until(self, made: Made, text: str) -> None:
+        """Return when a process has written something to its standard output."""
+        while text not in made.call.output.read_text(encoding="utf-8", errors="replace"):
+            assert not made.process.ended(), f"{made.id} ended and didn't write {text!r}"
+            await trio.sleep(_POLL_SECONDS)
+
+    async def ready(self, made: Made) -> None:
+        """Return when a shell has written "ready" and reads: only then is a trap run at once."""
+        await self.until(made, "ready")
+        while state_of(made.process.pid) != "S":
+            assert not made.process.ended(), f"{made.id} ended and didn't read"
+            await trio.sleep(_POLL_SECONDS)
+
+    async def clean_up(self) -> None:
+        """Remove every container, and what is left of their processes and cgroups."""
+        known = {process.pid for process in self.processes}
+        for id in self.boxes:
+            told = await self.state(id)
+            if told is not None and told["pid"] not in known:
+                self._keep(told["pid"])  # a create that came only half-way
+            await self.call(self.caller.delete(id, force=True))
+        for process in self.processes:
+            process.kill()
+            await process.wait_reaped()
+            process.close()
+        if self.hierarchies.usable:
+            await self.hierarchies.remove(self.cgroup_parent)
+
+
+@contextlib.asynccontextmanager
+async def open_rig(runtime: Runtime, bundle: Bundle | None = None) -> AsyncIterator[Rig]:
+    """Make a rig, and clean up behind it.
+
+    Cancellation: the clean-up is shielded, within a deadline of its own.
+    """
+    path = Path(os.path.realpath(tempfile.mkdtemp(prefix="trio-supervisor-")))
+    path.chmod(0o711)  # a user namespace's root passes through
+    silence, writer = os.pipe()
+    rig = Rig(
+        runtime=runtime,
+        path=path,
+        bundle=bundle or Bundle.from_host(["/bin/sh"], path=path / "bundle"),
+        hierarchies=Hierarchies.discover(),
+        cgroup_parent=f"/trio-supervisor-check-{os.getpid()}-{secrets.token_hex(4)}",
+        ids=map(str, itertools.count()),
+        silence=silence,
+    )
+    with subreaper():
+        try:
+            yield rig
+        finally:
+            with trio.CancelScope(deadline=trio.current_time() + _CLEANUP_SECONDS, shield=True):
+                await rig.clean_up()
+            os.close(silence)
+            os.close(writer)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened(given: Path | None, *written: Path) -> Iterator[list[Any]]:
+    with contextlib.ExitStack() as files:
+        yield [
+            None if given is None else files.enter_context(open(given, "rb")),
+            *(files.enter_context(open(path, "wb")) for path in written),
+        ]
+
+
+def _environment() -> dict[str, str]:
+    """Return ours with a variable in it that no container may get."""
+    return {**os.environ, "RUNTIME_CALLER": "1"}
+
+
+KILLED: Final = -signal.SIGKILL

@@ -1,0 +1,138 @@
+"""Ids of the host that containers may have: from /etc/subuid, or a range of our own.
+
+Source: subuid(5), subgid(5), user_namespaces(7); systemd's "Users, Groups, UIDs and GIDs on systemd
+Systems" for the ranges that others use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+import attrs
+
+from ..state import Block
+from ..system import lenient
+from ._ids import IdMap, parse_id
+
+SIZE = 65536
+"""How many ids a container gets: those that its files and programs may know of."""
+
+OWN = (1_879_048_192, 268_304_384)
+"""First id and number of a range of our own, 0x70000000 to 0x7ffdffff: above those of users, of
+/etc/subuid's and of systemd-nspawn, and below those that some programs take for negative."""
+
+Range = tuple[int, int]
+"""First id, number of ids."""
+
+
+def read_lines(path: str) -> list[str]:
+    """Return the lines of a file; none of one that can't be read."""
+    with lenient(), open(path, encoding="utf-8", errors="replace") as file:
+        return file.read().splitlines()
+    return []  # without the file, nobody has subordinate ids
+
+
+@attrs.frozen
+class Blocks(Sequence[Block]):
+    """Blocks of ids, counted through ranges of uids and of gids."""
+
+    uids: tuple[Range, ...]
+    gids: tuple[Range, ...]
+
+    def __len__(self) -> int:
+        return min(sum(size // SIZE for _, size in ranges) for ranges in (self.uids, self.gids))
+
+    @overload
+    def __getitem__(self, index: int) -> Block: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Block]: ...
+
+    def __getitem__(self, index: int | slice) -> Block | Sequence[Block]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return Block(_first(self.uids, index), _first(self.gids, index), SIZE)
+
+
+def _first(ranges: Iterable[Range], index: int) -> int:
+    for first, size in ranges:
+        if index < size // SIZE:
+            return first + index * SIZE
+        index -= size // SIZE
+    raise IndexError(index)
+
+
+def owned(lines: Iterable[str], owners: Iterable[str], *, never: Iterable[int]) -> list[Range]:
+    """Return the ranges that ``lines`` of a subuid file give to ``owners``.
+
+    A line that isn't NAME:FIRST:NUMBER to the letter is none. Nor is one with an id that nobody
+    may be given (root's, our own), or one that has ids of an earlier line.
+    """
+    found: list[Range] = []
+    taken = [(id, 1) for id in never]
+    for owner, first, size in _entries(lines):
+        if owner in owners and not any(_overlap((first, size), other) for other in taken):
+            found.append((first, size))
+            taken.append((first, size))
+    return found
+
+
+def free(wanted: Range, *, lines: Iterable[str], accounts: Iterable[str]) -> list[Range]:
+    """Return what of a range nobody has, neither in a subuid file nor in a passwd or group file."""
+    taken = [(first, size) for _, first, size in _entries(lines)]
+    for line in accounts:
+        fields = line.split(":")
+        number = parse_id(fields[2]) if len(fields) > 2 else None
+        if number is not None:
+            taken.append((number, 1))
+    return _without(wanted, [other for other in taken if _overlap(wanted, other)])
+
+
+def clipped(ranges: Iterable[Range], maps: Iterable[IdMap]) -> list[Range]:
+    """Return what of ranges is there in a user namespace with these mappings: in our own one."""
+    inside = [(entry.container_id, entry.size) for entry in maps]
+    return [
+        (start, end - start)
+        for first, size in ranges
+        for other, number in inside
+        if (start := max(first, other)) < (end := min(first + size, other + number))
+    ]
+
+
+def covered(maps: Iterable[IdMap], ranges: Iterable[Range]) -> bool:
+    """Whether all ids outside of a mapping are in the ranges."""
+    known = list(ranges)
+    return all(not _uncovered((entry.host_id, entry.size), known) for entry in maps)
+
+
+def _uncovered(wanted: Range, ranges: Sequence[Range]) -> list[Range]:
+    return _without(wanted, [other for other in ranges if _overlap(wanted, other)])
+
+
+def _without(whole: Range, parts: Iterable[Range]) -> list[Range]:
+    """Return what is left of a range."""
+    left = [whole]
+    for first, size in parts:
+        left = [piece for one in left for piece in _cut(one, first, first + size)]
+    return left
+
+
+def _cut(one: Range, first: int, end: int) -> list[Range]:
+    start, stop = one[0], one[0] + one[1]
+    pieces = ((start, min(first, stop)), (max(end, start), stop))
+    return [(begin, after - begin) for begin, after in pieces if begin < after]
+
+
+def _overlap(one: Range, other: Range) -> bool:
+    return one[0] < other[0] + other[1] and other[0] < one[0] + one[1]
+
+
+def _entries(lines: Iterable[str]) -> Iterable[tuple[str, int, int]]:
+    for line in lines:
+        owner, *numbers = line.split(":")
+        first, size = map(parse_id, numbers) if len(numbers) == 2 else (None, None)
+        if owner and first is not None and size and parse_id(str(first + size - 1)) is not None:
+            yield owner, first, size

@@ -1,0 +1,206 @@
+"""Which text and which JSON values can be written, read back equal, and handed to a runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ._errors import InvalidValue
+
+T = TypeVar("T")
+
+MAX_DEPTH = 100
+"""How deep arrays and objects may nest: far above any use, far below Python's own limit."""
+
+MAX_INT_BITS = 2048
+"""How long an integer may be: Python reads up to 640 digits whatever its digit limit is."""
+
+
+def check_text(value: object, name: str, *, nul: bool = False) -> str:
+    """Return ``value`` if it is text that JSON and (unless ``nul``) a C string can carry.
+
+    Args:
+        value: what to check.
+        name: what to call it in the error.
+        nul: whether a NUL may stand in it: JSON carries one, a C string doesn't.
+
+    Raises:
+        InvalidValue: it isn't a str, holds a NUL, or a surrogate. (Two surrogates side by
+            side would even be read back as one other character.)
+    """
+    if not isinstance(value, str):
+        raise InvalidValue(f"{name} must be text, not {type(value).__name__}")
+    if not nul and "\0" in value:
+        raise InvalidValue(f"{name} holds a NUL, which a path or an argument can't carry")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidValue(f"{name} holds a lone surrogate, which is not UTF-8") from None
+    return str.__str__(value)  # a plain one: `str` of a text enum's member is its name
+
+
+def spoilt(path: str) -> str | None:
+    """Return why runtimes couldn't keep files below a path, for a sentence's end; None if they can.
+
+    What is ours among these we know by the path in them.
+    """
+    control = next((one for one in path if one < " "), None)
+    if control is not None:
+        return f"has {control!r} in it: runtimes spell control characters each in a way of its own"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "isn't UTF-8, which the files of runtimes are"
+    return None
+
+
+def check_int(value: object, name: str, *, least: int, most: int) -> int:
+    """Return ``value`` if it is an integer from ``least`` to ``most``; a bool is none."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidValue(f"{name} must be an integer, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise InvalidValue(f"{name} must be from {least} to {most}")
+    return int(value)
+
+
+def check_path(value: object, name: str) -> str:
+    """Return ``value`` if it is a path, or has one, that isn't empty.
+
+    Raises:
+        InvalidValue: it is something else.
+    """
+    path = check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, name)
+    if not path:
+        raise InvalidValue(f"{name} must not be empty")
+    return path
+
+
+def check_flag(value: object, name: str) -> bool:
+    """Return ``value`` if it is True or False; a number is neither."""
+    if not isinstance(value, bool):
+        raise InvalidValue(f"{name} must be True or False, not {type(value).__name__}")
+    return value
+
+
+def check_seconds(value: object, name: str) -> float:
+    """Return ``value`` if it is a number of seconds above 0, perhaps endless."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool)
+    if not fits or not (0 < value <= sys.float_info.max or value == math.inf):  # type: ignore[operator]
+        raise InvalidValue(f"{name} must be above 0 seconds, not {value!r:.100}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def check_kind(value: object, kind: type[T], name: str) -> T:
+    """Return ``value`` if it is one of ``kind``."""
+    if not isinstance(value, kind):
+        raise InvalidValue(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+_PLAIN_INT = 2**64
+
+
+def copy_json(value: object, name: str, *, nul: bool = True, depth: int = 0) -> Any:
+    """Return a deep copy of ``value``, made of dict, list, str, int, float, bool and None.
+
+    Args:
+        value: a JSON value; any mapping counts as an object, a tuple as an array.
+        name: what to call it in the error.
+        nul: whether NULs may stand in its text.
+        depth: how deep inside the whole it stands.
+
+    Raises:
+        InvalidValue: something in it wouldn't come back equal from JSON; named by its place.
+    """
+    if depth == 0:
+        with contextlib.suppress(_NotPlain):
+            return _copy_plain(value, nul=nul, depth=0)
+    if depth > MAX_DEPTH:
+        raise InvalidValue(f"{name} is nested deeper than {MAX_DEPTH} levels")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return check_text(value, name, nul=nul)
+    if isinstance(value, int | float):
+        return _number(value, name)
+    if isinstance(value, Mapping):
+        return copy_object(value, name, nul=nul, depth=depth)
+    if isinstance(value, list | tuple):
+        return [
+            copy_json(item, f"{name}[{index}]", nul=nul, depth=depth + 1)
+            for index, item in enumerate(value)
+        ]
+    raise InvalidValue(f"{name} is no JSON value but {type(value).__name__}")
+
+
+def copy_object(value: object, name: str, *, nul: bool = True, depth: int = 0) -> dict[str, Any]:
+    """Return a deep copy of ``value``, which must be a mapping; see `copy_json`."""
+    if type(value) is dict and depth == 0:
+        with contextlib.suppress(_NotPlain):
+            plain: dict[str, Any] = _copy_plain(value, nul=nul, depth=0)
+            return plain
+    return _copy_object(value, name, nul=nul, depth=depth)
+
+
+class _NotPlain(Exception):
+    """Something that has to be looked at more closely."""
+
+
+def _copy_plain(value: object, *, nul: bool, depth: int) -> Any:
+    """Return a copy of what is plainly right: a tenth of the time, and no names for errors."""
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    if kind is str:
+        return _plain_text(value, nul=nul)
+    if isinstance(value, int) and kind is int and -_PLAIN_INT < value < _PLAIN_INT:
+        return value
+    if depth < MAX_DEPTH:
+        if kind is dict and isinstance(value, dict):
+            return {
+                _plain_text(key, nul=nul): _copy_plain(item, nul=nul, depth=depth + 1)
+                for key, item in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [_copy_plain(item, nul=nul, depth=depth + 1) for item in value]
+    raise _NotPlain
+
+
+def _plain_text(value: object, *, nul: bool) -> str:
+    if type(value) is str and value.isascii() and (nul or "\0" not in value):
+        return value
+    raise _NotPlain
+
+
+def check_object(value: object, name: str) -> Mapping[Any, Any]:
+    """Return ``value`` if it is a mapping.
+
+    Raises:
+        InvalidValue: it isn't.
+    """
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f"{name} must be a mapping, not {type(value).__name__}")
+    return value
+
+
+def _copy_object(value: object, name: str, *, nul: bool, depth: int) -> dict[str, Any]:
+    copied: dict[str, Any] = {}
+    for key, item in check_object(value, name).items():
+        text = check_text(key, f"a key of {name}", nul=nul)
+        copied[text] = copy_json(item, f"{name}.{text}", nul=nul, depth=depth + 1)
+    return copied
+
+
+def _number(value: float, name: str) -> float:
+    if isinstance(value, int):
+        if value.bit_length() > MAX_INT_BITS:
+            raise InvalidValue(f"{name} is an integer of more than {MAX_INT_BITS} bits")
+        return int(value)
+    if not math.isfinite(value):
+        raise InvalidValue(f"{name} is not a finite number")
+    return float(value)
