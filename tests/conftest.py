@@ -27,7 +27,7 @@ pytest_plugins = ["pytester"]
 OpenSupervisor = Callable[..., AbstractAsyncContextManager[Supervisor]]
 MakeBundle = Callable[..., Bundle]
 
-_REAL_RAN = pytest.StashKey[set[str]]()
+_REAL_RAN = "ran with a real runtime"
 
 # Where time matters, the test says so: the machine may be busy with something else.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_REAL_RAN] = set()
+    config.pluginmanager.register(RealRuntimes(), "real-runtimes")
     # A shell's background job ignores these, and so would all that we start.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -78,26 +78,36 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     outcome: Any = yield
     choice = getattr(item, "callspec", None) and item.callspec.params.get("choice")  # type: ignore[attr-defined]
-    if (
-        call.when == "call"
-        and outcome.get_result().passed
-        and isinstance(choice, Choice)
-        and choice.real
-    ):
-        item.config.stash[_REAL_RAN].add(choice.name)
+    if call.when == "call" and isinstance(choice, Choice) and choice.real:
+        outcome.get_result().user_properties.append((_REAL_RAN, choice.name))
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail the run if it should have tested a real runtime and none could."""
-    wanted = os.environ.get("SUPERVISOR_REQUIRE_RUNTIME", "")
-    if wanted and exitstatus == pytest.ExitCode.OK and not session.config.stash[_REAL_RAN]:
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.write_line(
-                "no real OCI runtime could run: see the reasons of the skipped tests",
-                red=True,
-            )
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+class RealRuntimes:
+    """Which real runtimes tests have passed with: in this process, or in the workers of xdist.
+
+    The reports of a worker's tests come to the controller with their properties.
+    """
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.passed:
+            names = [str(value) for key, value in report.user_properties if key == _REAL_RAN]
+            self.names.update(names)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Fail the run if it should have tested a real runtime and none could."""
+        wanted = os.environ.get("SUPERVISOR_REQUIRE_RUNTIME", "")
+        worker = hasattr(session.config, "workerinput")
+        if wanted and not worker and exitstatus == pytest.ExitCode.OK and not self.names:
+            reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+            if reporter is not None:
+                reporter.write_line(
+                    "no real OCI runtime could run: see the reasons of the skipped tests",
+                    red=True,
+                )
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture
