@@ -41,7 +41,7 @@ from .container import (
 )
 from .directories import durable_root, shared_runtime_root
 from .native import check_program, find_binary
-from .process import Host, shielded
+from .process import Shared, shielded
 from .recovery import DELETED_ELSEWHERE, Adopted, Broken, Recovery, adopt_all, discard, in_flight
 from .rootfs import Account, GroupArgument, GroupsArgument, MountTable, UserArgument, check_account
 from .runtime import Runtime, SealedPrograms
@@ -109,7 +109,7 @@ class Supervisor(Mapping[str, Container]):
 
     def __init__(
         self,
-        host: Host,
+        shared: Shared,
         nursery: trio.Nursery,
         *,
         root: str,
@@ -118,7 +118,7 @@ class Supervisor(Mapping[str, Container]):
         leash: Leash | None,
         creates: trio.CapacityLimiter,
     ) -> None:
-        self._host = host
+        self._shared = shared
         self._nursery = nursery
         self._layout = RootLayout(root)
         self._cgroup_parent = cgroup_parent
@@ -281,11 +281,11 @@ class Supervisor(Mapping[str, Container]):
             order = attrs.evolve(order, user=user)
             self._check_free(id)  # it was looked up in a thread
         with claimed_ids(loaded, self._layout.container(id).path) as claim:
-            drafted = draft(self._host, self._site(id), loaded, order, claim)
+            drafted = draft(self._shared, self._site(id), loaded, order, claim)
             with (
                 happened_to(id),
                 self._being_made(id),
-                opened(drafted.stdio, self._host.null) as ready,
+                opened(drafted.stdio, self._shared.null) as ready,
                 waiting(),
             ):
                 async with self._creates:
@@ -305,8 +305,8 @@ class Supervisor(Mapping[str, Container]):
             making.over.set()
 
     def _require_open(self) -> None:
-        self._host.opener.require()
-        if self._host.closing.is_set():
+        self._shared.opener.require()
+        if self._shared.closing.is_set():
             raise SupervisorClosed(f"the supervisor of {self.root} is closed")
 
     def _site(self, id: str) -> Site:
@@ -324,7 +324,7 @@ class Supervisor(Mapping[str, Container]):
         layout = self._layout.container(check_id(id))
         if id in self._containers or id in self._making or not in_flight(layout):
             return
-        with within(self._host.deadlines.shim):
+        with within(self._shared.deadlines.shim):
             while in_flight(layout):
                 await nap(_POLL_SECONDS)
         self._require_open()
@@ -345,11 +345,11 @@ class Supervisor(Mapping[str, Container]):
     async def _make(self, drafted: Draft) -> Core:
         record = drafted.record
         require_free(record)
-        await require_empty(self._host, record)
+        await require_empty(self._shared, record)
         layout = self._layout.container(record.id)
         cleanup = None
         if self._leash is not None:
-            cleanup = cleanup_list(record, self._host.hierarchies, drafted.bundle)
+            cleanup = cleanup_list(record, self._shared.hierarchies, drafted.bundle)
         lock = make_container(
             self.root,
             record,
@@ -357,10 +357,10 @@ class Supervisor(Mapping[str, Container]):
             drafted.build_rootfs,
             cleanup=cleanup,
             claim=drafted.claim,
-            reach=self._host.reach,
+            reach=self._shared.reach,
         )
         core = Core(
-            host=self._host,
+            shared=self._shared,
             nursery=self._nursery,
             layout=layout,
             record=record,
@@ -382,7 +382,7 @@ class Supervisor(Mapping[str, Container]):
         if forked():
             return
         try:
-            await dispose(self._host, estate)
+            await dispose(self._shared, estate)
         except CleanupIncomplete as error:
             self._gone(estate.record.id, error)
             estate.lock.release()
@@ -430,7 +430,7 @@ class Supervisor(Mapping[str, Container]):
         """
         check_flag(delete_unstarted, "delete_unstarted")
         recovery = Recovery(
-            host=self._host,
+            shared=self._shared,
             nursery=self._nursery,
             root=self.root,
             gone=self._gone,
@@ -456,8 +456,8 @@ class Supervisor(Mapping[str, Container]):
             self._nursery.start_soon(self._adopt_later, delete_unstarted)
 
     async def _adopt_later(self, delete_unstarted: bool) -> None:
-        host = self._host
-        with within(host.deadlines.cleanup + host.deadlines.kill):
+        shared = self._shared
+        with within(shared.deadlines.cleanup + shared.deadlines.kill):
             while any(map(in_flight, self._unsupervised())):
                 await nap(_LATER_SECONDS, still=False)
         self._looking = False
@@ -506,7 +506,7 @@ class Supervisor(Mapping[str, Container]):
                 await delete(core, force=True)
                 return
             layout = self._layout.container(id)
-            await discard(self._host, layout, presumed_record(self._host, self._site(id)))
+            await discard(self._shared, layout, presumed_record(self._shared, self._site(id)))
             self._broken.pop(id, None)
 
     def _take_note(self, found: Adopted) -> list[Container]:
@@ -563,8 +563,8 @@ class Supervisor(Mapping[str, Container]):
         Whoever goes on afterwards would do it with a container that isn't ours any more, or with a
         later one of its id.
         """
-        self._host.closing.set()
-        deadlines = self._host.deadlines
+        self._shared.closing.set()
+        deadlines = self._shared.deadlines
         with shielded(deadlines.cleanup + deadlines.kill):
             await end_under_way([*self._making.values(), *self._adoptions])
             await end_under_way([one for core in self._cores.values() for one in core.under_way])
@@ -699,7 +699,7 @@ async def open_supervisor(
         nursery = await stack.enter_async_context(lasting_nursery())
         nursery.start_soon(patrol.run, name=f"supervisor {real_root}: patrol")
         nursery.start_soon(ooms.run, name=f"supervisor {real_root}: out-of-memory kills")
-        host = Host(
+        shared = Shared(
             shim=shim_path,
             deadlines=deadlines,
             hierarchies=hierarchies,
@@ -715,7 +715,7 @@ async def open_supervisor(
             tether=None if held is None else find_binary("supervisor-tether"),
         )
         supervisor = Supervisor(
-            host,
+            shared,
             nursery,
             root=real_root,
             runtime=chosen,
@@ -733,4 +733,4 @@ async def open_supervisor(
             busy.enter_context(waiting())  # until everything else on the stack is closed
             if not forked():
                 await supervisor._close()
-            host.closed.set()
+            shared.closed.set()

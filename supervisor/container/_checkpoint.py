@@ -83,11 +83,11 @@ async def checkpoint(
     )
     with core.operating():
         try:
-            await core.call(command, seconds=core.host.deadlines.create, log=log)
+            await core.call(command, seconds=core.shared.deadlines.create, log=log)
         except RuntimeFailed as error:
             raise with_criu(error, image) from error
         if not leave_running:
-            with within(core.host.deadlines.kill):
+            with within(core.shared.deadlines.kill):
                 await core.init.wait()
 
 

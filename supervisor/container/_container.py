@@ -53,7 +53,9 @@ class Container:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._core.host.opener.elsewhere():  # a forked child's block, of its parent's container
+        if (
+            self._core.shared.opener.elsewhere()
+        ):  # a forked child's block, of its parent's container
             return
         with within(math.inf, shield=True):  # a delete has deadlines of its own
             await self.delete(force=True)

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import trio
 
-from ..process import GATE_SECONDS, Host, Listener, Process
+from ..process import GATE_SECONDS, Listener, Process, Shared
 from ..runtime import CANDIDATES, Caller, call
 from ..shim import Leash
 from ..state import (
@@ -64,7 +64,7 @@ class Core:
     """One container from the inside. `Container` is what users see of it.
 
     Attributes:
-        host: what its supervisor's parts share.
+        shared: what its supervisor's parts share.
         nursery: the supervisor's: it owns the task of each process.
         layout: its directory.
         record: its ``state.json``.
@@ -83,7 +83,7 @@ class Core:
         noted: the last stop that was put on record from here.
     """
 
-    host: Host
+    shared: Shared
     nursery: trio.Nursery
     layout: ContainerLayout
     record: ContainerRecord
@@ -115,7 +115,7 @@ class Core:
     ) -> Process:
         """Return a process of it that isn't launched or watched yet."""
         return Process(
-            self.host,
+            self.shared,
             layout,
             record,
             container=self.record.id,
@@ -146,7 +146,7 @@ class Core:
     @property
     def tether(self) -> str | None:
         """By what its runtime's calls die with us: those of a leashed container do."""
-        return self.host.tether if self.record.leash else None
+        return self.shared.tether if self.record.leash else None
 
     def check(self, event: Event) -> State:
         """Return the state that ``event`` leads to; raise IllegalTransition, changing nothing."""
@@ -218,7 +218,7 @@ class Core:
         with contextlib.suppress(SupervisorError, OSError):
             asked = read_asked(self.layout.init.stopping)
             now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            if asked is not None and now_ns - self.host.deadlines.kill * 1e9 < asked.until_ns:
+            if asked is not None and now_ns - self.shared.deadlines.kill * 1e9 < asked.until_ns:
                 return asked
         return None
 
@@ -280,7 +280,7 @@ class Core:
         Raises:
             SupervisorClosed: it is closing, or began to meanwhile.
         """
-        self.host.require_open(self.record.id)
+        self.shared.require_open(self.record.id)
         operation = UnderWay()
         self.under_way.add(operation)
         try:
@@ -294,7 +294,7 @@ class Core:
 
     def require_own(self, operation: str) -> None:
         """Refuse an operation that only the supervisor that holds the lock may do."""
-        self.host.require_open(self.record.id, deletes=operation == "delete")
+        self.shared.require_open(self.record.id, deletes=operation == "delete")
         if self.lock is None:
             raise ContainerLocked(
                 f"cannot {operation}: another supervisor that is alive supervises it",
@@ -323,7 +323,7 @@ class Core:
             container=self.record.id,
             log=log,
             inherit=[self.lock.fd],
-            program=self.host.programs.open(command[0]),
+            program=self.shared.programs.open(command[0]),
             tether=self.tether,
             patience=patience,
         )

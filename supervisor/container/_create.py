@@ -13,7 +13,7 @@ import attrs
 
 from ..bundle import Bundle, Gate, init_process, with_gate
 from ..directories import cgroup_for
-from ..process import Host
+from ..process import Shared
 from ..rootfs import Account, find_account
 from ..runtime import Runtime, fresh_log
 from ..spec import (
@@ -202,22 +202,22 @@ def _ids(claim: Claim | None) -> UserNamespace | None:
 
 
 def draft(
-    host: Host, site: Site, bundle: Bundle, order: Order, claim: Claim | None = None
+    shared: Shared, site: Site, bundle: Bundle, order: Order, claim: Claim | None = None
 ) -> Draft:
     """Check everything, and return what would be made; nothing is touched.
 
     Raises:
         InvalidValue, BundleInvalid: something can't work.
     """
-    named = host.hierarchies.named
+    named = shared.hierarchies.named
     cgroup = cgroup_for(site.cgroup_parent, site.root, site.id) if named else None
     directory = RootLayout(site.root).container(site.id).bundle
     ids = _ids(claim)
-    derived = bundle.derive(cgroup=cgroup, directory=directory, ids=ids, mounts=host.mounts)
+    derived = bundle.derive(cgroup=cgroup, directory=directory, ids=ids, mounts=shared.mounts)
     spec = _ordered(derived, bundle, order)
     spec = for_runtime(spec, site.runtime.path)
     process, tells = spec["process"], _tells(spec, site, order)
-    record = _container_record(host, site, bundle, order, cgroup=cgroup)
+    record = _container_record(shared, site, bundle, order, cgroup=cgroup)
     spec = with_proof(_to_launch(spec, order, tells=tells), record)
     image = None if order.checkpoint is None else _checkpoint_path(order.checkpoint, bundle)
     stdio = order.stdio
@@ -286,9 +286,9 @@ def _to_launch(spec: dict[str, Any], order: Order, *, tells: bool) -> dict[str, 
     return {**spec, "process": {**process, "args": telling(process["args"], gated=False)}}
 
 
-def presumed_record(host: Host, site: Site) -> ContainerRecord:
+def presumed_record(shared: Shared, site: Site) -> ContainerRecord:
     """Return what can be presumed of a container whose own record can't be read."""
-    named = host.hierarchies.named
+    named = shared.hierarchies.named
     return ContainerRecord(
         id=site.id,
         root=site.root,
@@ -296,16 +296,16 @@ def presumed_record(host: Host, site: Site) -> ContainerRecord:
         runtime=site.runtime.path,
         runtime_args=site.runtime.args,
         runtime_root=site.runtime.root or site.runtime_root,
-        shim=host.shim,
+        shim=shared.shim,
         timeout_ns=1,
         created_ns=0,
         cgroup=cgroup_for(site.cgroup_parent, site.root, site.id) if named else None,
-        boot_id=host.boot_id,
+        boot_id=shared.boot_id,
     )
 
 
 def _container_record(
-    host: Host, site: Site, bundle: Bundle, order: Order, *, cgroup: str | None
+    shared: Shared, site: Site, bundle: Bundle, order: Order, *, cgroup: str | None
 ) -> ContainerRecord:
     stop = order.stop.else_of(stop_of(bundle.spec))
     return ContainerRecord(
@@ -315,12 +315,12 @@ def _container_record(
         runtime=site.runtime.path,
         runtime_args=site.runtime.args,
         runtime_root=site.runtime.root or site.runtime_root,
-        shim=host.shim,
+        shim=shared.shim,
         no_pivot_root=site.runtime.no_pivot,
-        timeout_ns=_nanoseconds(host.deadlines.create),
+        timeout_ns=_nanoseconds(shared.deadlines.create),
         created_ns=time.time_ns(),
         cgroup=cgroup,
-        boot_id=host.boot_id,
+        boot_id=shared.boot_id,
         labels={} if order.labels is None else order.labels,
         leash=site.leash,
         on_shim_lost=shim_lost(order.on_shim_lost, order.stdio),
@@ -368,7 +368,7 @@ async def launch_init(core: Core, drafted: Draft) -> None:
     Cancellation: the shim is ended; the directory is the caller's to remove.
     """
     make_init(core.layout.init, drafted.init, drafted.stdio)
-    core.host.reach(Point.PROCESS_MADE)
+    core.shared.reach(Point.PROCESS_MADE)
     init = core.add_init(drafted.init)
     core.show()
     try:

@@ -18,7 +18,7 @@ import attrs
 
 from ..bundle import read_config
 from ..children import is_left_to_us
-from ..process import Host, shielded
+from ..process import Shared, shielded
 from ..runtime import Caller, call, fresh_log
 from ..shim import RELEASE, Shim, send_line
 from ..state import ContainerLayout, ContainerRecord, ProcessLayout, give_back, read_pid, read_shim
@@ -62,7 +62,7 @@ class Estate:
     ran: bool = True
 
 
-async def dispose(host: Host, estate: Estate) -> None:
+async def dispose(shared: Shared, estate: Estate) -> None:
     """Remove a container whose processes are dead or may be killed.
 
     Raises:
@@ -71,37 +71,39 @@ async def dispose(host: Host, estate: Estate) -> None:
 
     Cancellation: shielded, with ``deadlines.cleanup``.
     """
-    seconds = host.deadlines.cleanup
+    seconds = shared.deadlines.cleanup
     failed: list[str] = []
     with shielded(seconds) as scope:
         if estate.ran:
-            await _forget_in_runtime(host, estate, failed)
-            host.reach(Point.FORGOTTEN)
-        await _empty_cgroup(host, estate, failed)
+            await _forget_in_runtime(shared, estate, failed)
+            shared.reach(Point.FORGOTTEN)
+        await _empty_cgroup(shared, estate, failed)
         for process in estate.layout.processes():
-            await end_left(host, process)
-        with within(host.deadlines.shim):
-            await host.wards.end(estate.layout.path)
-        host.reach(Point.CGROUP_REMOVED)
+            await end_left(shared, process)
+        with within(shared.deadlines.shim):
+            await shared.wards.end(estate.layout.path)
+        shared.reach(Point.CGROUP_REMOVED)
         if not failed:
             with _noted(failed):
-                await _await_shims(host, estate.layout)
-                host.reach(Point.SHIMS_GONE)
+                await _await_shims(shared, estate.layout)
+                shared.reach(Point.SHIMS_GONE)
                 give_back(estate.layout.path)
                 remove_directory(estate.layout.path)
         if not failed:
-            host.reach(Point.REMOVED)
+            shared.reach(Point.REMOVED)
             estate.lock.release()
             return
     what = "took too long" if scope.cancelled_caught else "failed"
-    raise incomplete(host, estate, "; ".join(failed) or f"it had {seconds:g} seconds", what=what)
+    raise incomplete(shared, estate, "; ".join(failed) or f"it had {seconds:g} seconds", what=what)
 
 
-def incomplete(host: Host, estate: Estate, why: str, *, what: str = "failed") -> CleanupIncomplete:
+def incomplete(
+    shared: Shared, estate: Estate, why: str, *, what: str = "failed"
+) -> CleanupIncomplete:
     """Return the error for a container that couldn't be removed: why, and what is left of it."""
     return CleanupIncomplete(
-        f"clean-up {what}: {why}. Left: {', '.join(leftovers(host, estate))}",
-        seconds=host.deadlines.cleanup,
+        f"clean-up {what}: {why}. Left: {', '.join(leftovers(shared, estate))}",
+        seconds=shared.deadlines.cleanup,
         container=estate.record.id,
     )
 
@@ -115,10 +117,10 @@ def _noted(failed: list[str]) -> Iterator[None]:
         failed.append(str(error))
 
 
-def leftovers(host: Host, estate: Estate) -> Sequence[str]:
+def leftovers(shared: Shared, estate: Estate) -> Sequence[str]:
     """Return the paths that still exist of a container."""
     record = estate.record
-    groups = [] if record.cgroup is None else host.hierarchies.remains(record.cgroup)
+    groups = [] if record.cgroup is None else shared.hierarchies.remains(record.cgroup)
     own = [os.path.join(record.runtime_root, record.id), estate.layout.path]
     return [*groups, *(path for path in own if os.path.lexists(path))]
 
@@ -201,28 +203,28 @@ def _remove_below(directory: int, name: str) -> None:
     os.rmdir(name, dir_fd=directory)
 
 
-async def _forget_in_runtime(host: Host, estate: Estate, failed: list[str]) -> None:
+async def _forget_in_runtime(shared: Shared, estate: Estate, failed: list[str]) -> None:
     """Have the runtime forget it; or forget it for the runtime, if a hook keeps that from it."""
     record = estate.record
     for attempt in range(2):
         try:
-            if await is_ours(host, estate.layout, record, estate.lock):
-                await _call_delete(host, estate)
+            if await is_ours(shared, estate.layout, record, estate.lock):
+                await _call_delete(shared, estate)
             return
         except (SupervisorError, OSError) as error:
             stuck = isinstance(error, RuntimeTimeout) and _has_hooks(estate.layout)
-            if stuck and await _forget_without_runtime(host, estate, error):
+            if stuck and await _forget_without_runtime(shared, estate, error):
                 return
             if stuck or attempt == 1:
                 if not isinstance(error, RuntimeFailed) or _may_be_known(record):
                     failed.append(str(error))
                 return
         if record.cgroup is not None:  # what the runtime couldn't remove keeps it from deleting
-            with within(host.deadlines.kill):
-                await host.hierarchies.remove(record.cgroup)
+            with within(shared.deadlines.kill):
+                await shared.hierarchies.remove(record.cgroup)
 
 
-async def _call_delete(host: Host, estate: Estate) -> None:
+async def _call_delete(shared: Shared, estate: Estate) -> None:
     record = estate.record
     caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
     log = fresh_log(estate.layout.init.log("delete"))
@@ -230,12 +232,12 @@ async def _call_delete(host: Host, estate: Estate) -> None:
     await call(
         command,
         # Its hooks may take their time, but not all of it: something is to be done after them.
-        seconds=min(host.deadlines.call, host.deadlines.cleanup * _SHARE),
+        seconds=min(shared.deadlines.call, shared.deadlines.cleanup * _SHARE),
         container=record.id,
         log=log,
         inherit=[estate.lock.fd],
-        program=host.programs.open(command[0]),
-        tether=host.tether if record.leash else None,
+        program=shared.programs.open(command[0]),
+        tether=shared.tether if record.leash else None,
         done=lambda _: not _is_known(record),
         past_hooks=lambda: _has_hooks(estate.layout),
     )
@@ -249,7 +251,7 @@ def _has_hooks(layout: ContainerLayout) -> bool:
         return False
 
 
-async def _forget_without_runtime(host: Host, estate: Estate, error: Exception) -> bool:
+async def _forget_without_runtime(shared: Shared, estate: Estate, error: Exception) -> bool:
     """Remove what the runtime keeps of a container in which nothing is left; whether that is so.
 
     Its hooks have had their time, and each further delete would only run them once more. A hook
@@ -257,11 +259,11 @@ async def _forget_without_runtime(host: Host, estate: Estate, error: Exception) 
     """
     record = estate.record
     if record.cgroup is not None:
-        with within(host.deadlines.kill):
-            await host.hierarchies.remove(record.cgroup)
-        if host.hierarchies.exists(record.cgroup):
+        with within(shared.deadlines.kill):
+            await shared.hierarchies.remove(record.cgroup)
+        if shared.hierarchies.exists(record.cgroup):
             return False
-    if not await is_ours(host, estate.layout, record, estate.lock):
+    if not await is_ours(shared, estate.layout, record, estate.lock):
         return False
     remove_directory(os.path.join(record.runtime_root, record.id))
     if _is_known(record):
@@ -270,7 +272,7 @@ async def _forget_without_runtime(host: Host, estate: Estate, error: Exception) 
     return True
 
 
-async def end_left(host: Host, layout: ProcessLayout) -> None:
+async def end_left(shared: Shared, layout: ProcessLayout) -> None:
     """Reap what a process directory names, if its shim was killed and it was left to us.
 
     The shim may have been killed before its report. What was killed just now may need a moment.
@@ -279,10 +281,10 @@ async def end_left(host: Host, layout: ProcessLayout) -> None:
         pid, shim = read_pid(layout.pid), read_shim(layout.shim)
         if pid is None or shim is None or not is_left_to_us() or held(layout.shim):
             return
-        with within(host.deadlines.shim):
-            while host.wards.is_ending(pid, since=shim[1]):
-                host.wards.add(layout.path, pid, since=shim[1])
-                await host.wards.end(layout.path)
+        with within(shared.deadlines.shim):
+            while shared.wards.is_ending(pid, since=shim[1]):
+                shared.wards.add(layout.path, pid, since=shim[1])
+                await shared.wards.end(layout.path)
                 await nap(_POLL_SECONDS)
 
 
@@ -305,20 +307,20 @@ def _may_be_known(record: ContainerRecord) -> bool:
         return True
 
 
-async def _empty_cgroup(host: Host, estate: Estate, failed: list[str]) -> None:
+async def _empty_cgroup(shared: Shared, estate: Estate, failed: list[str]) -> None:
     if estate.record.cgroup is None:
         return
     with _noted(failed):
-        look_for_wards(host, estate.layout, estate.record.cgroup)
-        await host.hierarchies.remove(estate.record.cgroup)
+        look_for_wards(shared, estate.layout, estate.record.cgroup)
+        await shared.hierarchies.remove(estate.record.cgroup)
 
 
-def look_for_wards(host: Host, layout: ContainerLayout, cgroup: str) -> None:
+def look_for_wards(shared: Shared, layout: ContainerLayout, cgroup: str) -> None:
     """Take note of those in a cgroup that were left to us, before they are killed."""
-    host.wards.look(layout.path, partial(host.hierarchies.members, cgroup))
+    shared.wards.look(layout.path, partial(shared.hierarchies.members, cgroup))
 
 
-async def _await_shims(host: Host, layout: ContainerLayout) -> None:
+async def _await_shims(shared: Shared, layout: ContainerLayout) -> None:
     """Wait until the shims are gone, and kill those that are stuck."""
     for process in layout.processes():
         if not held(process.shim):
@@ -327,7 +329,7 @@ async def _await_shims(host: Host, layout: ContainerLayout) -> None:
             send_line(process.control, RELEASE)  # nobody will read its output
         shim = Shim.adopt(process)
         try:
-            with within(host.deadlines.shim):
+            with within(shared.deadlines.shim):
                 await shim.wait_gone()
                 continue
             shim.kill()

@@ -115,7 +115,7 @@ async def _stop(core: Core, grace: float, number: int, *, sent: bool = False) ->
 async def _ask_and_kill(core: Core, grace: float, number: int, sent: bool) -> Stopped:
     core.stops += 1
     asked = _note_stop(core, grace, number)
-    core.host.reach(Point.STOP_INTENDED)
+    core.shared.reach(Point.STOP_INTENDED)
     try:
         if core.current() is State.STOPPING:  # one that wasn't started has nothing to be asked
             await _thaw(core)
@@ -183,8 +183,8 @@ async def _end_rest(core: Core) -> None:
     cgroup = core.record.cgroup
     if cgroup is None or core.current() is not State.STOPPED:
         return
-    hierarchies = core.host.hierarchies
-    with within(core.host.deadlines.kill):
+    hierarchies = core.shared.hierarchies
+    with within(core.shared.deadlines.kill):
         while await hierarchies.list_members(cgroup) and core.stands():
             await hierarchies.kill(cgroup, core.stands)
             await nap(_POLL_SECONDS)
@@ -193,7 +193,7 @@ async def _end_rest(core: Core) -> None:
 async def _thaw(core: Core) -> None:
     """Thaw it, if it is frozen: so it hears that it is asked to end, and may do that."""
     if core.record.cgroup is not None:
-        await core.host.hierarchies.thaw(core.record.cgroup, core.stands)
+        await core.shared.hierarchies.thaw(core.record.cgroup, core.stands)
 
 
 def kill(core: Core) -> None:
@@ -202,11 +202,11 @@ def kill(core: Core) -> None:
     If there is much of that, the rest is done by a task of the supervisor's, so that nobody else
     has to wait for it.
     """
-    core.host.opener.require(core.record.id)
+    core.shared.opener.require(core.record.id)
     if core.current() is State.DELETED:
         raise ProcessEnded("it was deleted", container=core.record.id)
     if core.record.cgroup is not None and core.stands():
-        look_for_wards(core.host, core.layout, core.record.cgroup)
+        look_for_wards(core.shared, core.layout, core.record.cgroup)
     try:
         core.init.send_signal(signal.SIGKILL)
     finally:
@@ -214,12 +214,12 @@ def kill(core: Core) -> None:
             for process in core.execs.values():
                 process.note_killed()
             _kill_cgroup(core, core.record.cgroup)
-        core.host.reach(Point.KILLED)
+        core.shared.reach(Point.KILLED)
 
 
 def _kill_cgroup(core: Core, cgroup: str) -> None:
-    rest = core.host.hierarchies.begin_kill(cgroup, core.stands)
-    if rest is not None and not core.host.closed.is_set():
+    rest = core.shared.hierarchies.begin_kill(cgroup, core.stands)
+    if rest is not None and not core.shared.closed.is_set():
         core.nursery.start_soon(_kill_rest, core, rest, name=f"{core.init.task_name}: kill")
     elif rest is not None:  # there is no task any more that could
         finish(rest)
@@ -228,8 +228,8 @@ def _kill_cgroup(core: Core, cgroup: str) -> None:
 @trio.lowlevel.enable_ki_protection
 async def _kill_rest(core: Core, rest: Steps[None]) -> None:
     """Kill what is left of a cgroup, also while its supervisor is being closed."""
-    with shielded(core.host.deadlines.kill):
-        await core.host.hierarchies.carry_out(rest)
+    with shielded(core.shared.deadlines.kill):
+        await core.shared.hierarchies.carry_out(rest)
 
 
 async def end(core: Core) -> Stopped:
@@ -238,7 +238,7 @@ async def end(core: Core) -> Stopped:
     Raises:
         DeadlineExpired: it is still there ``deadlines.kill`` after SIGKILL.
     """
-    seconds = core.host.deadlines.kill
+    seconds = core.shared.deadlines.kill
     lived = True
     with contextlib.suppress(OSError):  # without a descriptor to look
         lived = not core.init.ending()
@@ -286,14 +286,14 @@ async def _delete(core: Core) -> None:
     try:
         with contextlib.suppress(OSError):  # a full disk must not keep it from being deleted
             core.intend(Intent.DELETE)
-            core.host.reach(Point.DELETE_INTENDED)
-        with shielded(core.host.deadlines.cleanup):
+            core.shared.reach(Point.DELETE_INTENDED)
+        with shielded(core.shared.deadlines.cleanup):
             await _end_processes(core)
         await _deliver(core)
-        core.host.reach(Point.PROCESSES_ENDED)
+        core.shared.reach(Point.PROCESSES_ENDED)
         execs = list(core.execs.values())
-        await dispose(core.host, estate)
-        with shielded(core.host.deadlines.shim):
+        await dispose(core.shared, estate)
+        with shielded(core.shared.deadlines.shim):
             for process in (core.init, *execs):
                 await process.wait_shim_gone()  # its task reaps it
     except (SupervisorError, OSError) as error:
@@ -301,7 +301,7 @@ async def _delete(core: Core) -> None:
         if isinstance(error, CleanupIncomplete):
             core.gone(core.record.id, error)
             raise
-        failed = incomplete(core.host, estate, str(error))
+        failed = incomplete(core.shared, estate, str(error))
         core.gone(core.record.id, failed)
         raise failed from error
     core.apply(Event.DELETED)
@@ -315,7 +315,7 @@ async def _deliver(core: Core) -> None:
     deliveries = [process.delivery for process in (core.init, *core.execs.values())]
     late = [delivery for delivery in deliveries if delivery.is_late()]
     if late:
-        seconds = core.host.deadlines.cleanup
+        seconds = core.shared.deadlines.cleanup
         with within(seconds, shield=True, still=False):  # who takes it is no kernel
             async with trio.open_nursery() as nursery:
                 for delivery in late:
@@ -342,4 +342,4 @@ def _kill_set_aside(core: Core) -> None:
     for layout in core.layout.processes():
         if layout.id != core.init.id and layout.id not in core.execs:
             with contextlib.suppress(SupervisorError, OSError):
-                kill_found(core.host, core.record, layout)
+                kill_found(core.shared, core.record, layout)

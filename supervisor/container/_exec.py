@@ -64,7 +64,7 @@ async def exec(
     """Run a further program; see `Container.exec`."""
     if check_flag(attach, "attach") and terminal is False:
         raise InvalidValue("attach=True needs a terminal: terminal=True", container=core.record.id)
-    core.host.require_open(core.record.id)
+    core.shared.require_open(core.record.id)
     core.check(Event.EXEC)
     _require_thawed(core)
     layout = core.layout.process(f"exec-{ending()}" if id is None else check_exec_id(id))
@@ -75,7 +75,7 @@ async def exec(
     record = _record(core, stdio, args=args, env=env, cwd=cwd, user=user)
     with (
         happened_to(core.record.id),
-        opened(stdio, core.host.null) as ready,
+        opened(stdio, core.shared.null) as ready,
         core.operating(),
     ):
         try:
@@ -121,12 +121,12 @@ async def _require_run(core: Core, process: Process) -> None:
     It takes no time where the program runs, and else a moment: so it is shielded.
     """
     try:
-        with root_of(core) as root, shielded(core.host.deadlines.call):
+        with root_of(core) as root, shielded(core.shared.deadlines.call):
             await require_run(core, process, root)
     except GateFailed:
         process.abandon_streams()
         process.abandon()
-        with shielded(core.host.deadlines.shim):
+        with shielded(core.shared.deadlines.shim):
             await process.wait_shim_gone()
         raise
 
@@ -134,7 +134,7 @@ async def _require_run(core: Core, process: Process) -> None:
 async def _launch(
     core: Core, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio, *, attach: bool
 ) -> Process:
-    lock = make_exec(layout, record, stdio, container=core.record.id, reach=core.host.reach)
+    lock = make_exec(layout, record, stdio, container=core.record.id, reach=core.shared.reach)
     process = core.new_process(layout, record, owned=True)
     process.lock = lock
     try:
@@ -170,7 +170,7 @@ def _require_thawed(core: Core) -> None:
         IllegalTransition: the container is frozen.
     """
     cgroup = core.record.cgroup
-    if cgroup is not None and core.host.hierarchies.frozen(cgroup):
+    if cgroup is not None and core.shared.hierarchies.frozen(cgroup):
         raise IllegalTransition(
             "cannot exec: it is frozen (paused); thaw it first, for instance with "
             f"`{os.path.basename(core.record.runtime)} resume`",
@@ -195,12 +195,12 @@ async def end_unreported(core: Core, layout: ProcessLayout) -> None:
 
     Where we are a subreaper it was left to us then: it is reaped, else init couldn't end.
     """
-    if core.host.opener.elsewhere():
+    if core.shared.opener.elsewhere():
         return
     _kill_unreported(core, layout)
-    with shielded(core.host.deadlines.kill):
-        await core.host.wards.end(layout.path)
-        await end_left(core.host, layout)
+    with shielded(core.shared.deadlines.kill):
+        await core.shared.wards.end(layout.path)
+        await end_left(core.shared, layout)
 
 
 def _kill_unreported(core: Core, layout: ProcessLayout) -> None:
@@ -215,10 +215,10 @@ def _kill_unreported(core: Core, layout: ProcessLayout) -> None:
         if process is None:
             return
         cgroup = core.record.cgroup
-        strange = cgroup is None or not core.host.hierarchies.holds(cgroup, process.pid)
+        strange = cgroup is None or not core.shared.hierarchies.holds(cgroup, process.pid)
         if not strange and process.pid != core.init.pid:
             process.kill()
-            core.host.wards.keep(layout.path, process)
+            core.shared.wards.keep(layout.path, process)
             return
         process.close()
 
@@ -232,8 +232,8 @@ def adopt_exec(core: Core, process: Process) -> None:
 
 def look_for_execs(core: Core) -> None:
     """Watch the execs that others have made since, and forget those that they have removed."""
-    host = core.host
-    if host.closing.is_set() or host.opener.elsewhere():
+    shared = core.shared
+    if shared.closing.is_set() or shared.opener.elsewhere():
         return
     if core.current() not in (State.RUNNING, State.STOPPING):
         return
@@ -250,7 +250,7 @@ def _look_on(core: Core, layout: ProcessLayout) -> None:
     if not held(layout.lock):  # nobody's: `Supervisor.adopt` takes it over
         return
     process = core.new_process(layout, load(ProcessRecord, layout.record), owned=False)
-    found = gather(core.host, core.record, layout)
+    found = gather(core.shared, core.record, layout)
     if found.finding is not Finding.RUNNING:
         found.close()
         return

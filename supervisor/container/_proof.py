@@ -15,7 +15,7 @@ import stat
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ..process import Host
+from ..process import Shared
 from ..runtime import Caller, ask_bundle
 from ..state import ContainerLayout, ContainerRecord, RootLayout
 from ..system import Lock, distrust, is_argument, lenient
@@ -59,15 +59,15 @@ def require_free(record: ContainerRecord) -> None:
         )
 
 
-async def require_empty(host: Host, record: ContainerRecord) -> None:
+async def require_empty(shared: Shared, record: ContainerRecord) -> None:
     """Refuse a container whose cgroup holds processes already: a kill and a delete are by it.
 
     Raises:
         ContainerExists: it does.
     """
-    if record.cgroup is None or not host.hierarchies.exists(record.cgroup):
+    if record.cgroup is None or not shared.hierarchies.exists(record.cgroup):
         return
-    pids = await host.hierarchies.list_members(record.cgroup)
+    pids = await shared.hierarchies.list_members(record.cgroup)
     if pids:
         raise ContainerExists(
             f"the cgroup {record.cgroup} that it would get has {len(pids)} processes that aren't "
@@ -76,7 +76,9 @@ async def require_empty(host: Host, record: ContainerRecord) -> None:
         )
 
 
-async def is_ours(host: Host, layout: ContainerLayout, record: ContainerRecord, lock: Lock) -> bool:
+async def is_ours(
+    shared: Shared, layout: ContainerLayout, record: ContainerRecord, lock: Lock
+) -> bool:
     """Whether the runtime may be told to delete what it knows under the container's id.
 
     Raises:
@@ -94,9 +96,9 @@ async def is_ours(host: Host, layout: ContainerLayout, record: ContainerRecord, 
         told = await ask_bundle(
             Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args),
             record.id,
-            seconds=host.deadlines.call,
+            seconds=shared.deadlines.call,
             inherit=[lock.fd],
-            tether=host.tether if record.leash else None,
+            tether=shared.tether if record.leash else None,
         )
         if told is not None:
             return os.path.realpath(told) == os.path.realpath(layout.bundle)

@@ -59,7 +59,7 @@ async def _attempt(core: Core) -> None:
         if failure is not None:
             await _look_again(core)
     except BaseException:
-        with shielded(core.host.deadlines.cleanup):
+        with shielded(core.shared.deadlines.cleanup):
             await _look_again(core)
         raise
     _raise_if_lost(core)
@@ -74,14 +74,14 @@ async def _call_start(core: Core) -> Failure | None:
     """Call the runtime's start until it ends, or until there is nothing to start any more."""
     log = fresh_log(core.layout.init.log("start"))
     command = core.caller.start(core.record.id, log=log)
-    core.host.reach(Point.STARTING)
+    core.shared.reach(Point.STARTING)
     with expiring() as expire:
 
         def give_up_soon(status: ExitStatus) -> None:
             # If the end was recorded, the program may just have been quick: the runtime gets
             # some time to finish. If the shim was lost, it would wait for what we have killed.
             quick = status.source is Source.SHIM
-            expire(core.host.deadlines.shim if quick else 0)
+            expire(core.shared.deadlines.shim if quick else 0)
 
         def patience() -> float:
             # Of crun 1.8, half a start leaves an init that fails at the next one. One whose init
@@ -91,7 +91,7 @@ async def _call_start(core: Core) -> Failure | None:
         with core.init.when_ended(give_up_soon):
             try:
                 await core.call(
-                    command, seconds=core.host.deadlines.start, log=log, patience=patience
+                    command, seconds=core.shared.deadlines.start, log=log, patience=patience
                 )
             except (OCIRuntimeError, InfrastructureError, OSError) as error:
                 return None if await _open_hidden_gate(core) else error
@@ -125,7 +125,7 @@ async def _open_hidden_gate(core: Core) -> bool:
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
             return False
-        with within(core.host.deadlines.shim):
+        with within(core.shared.deadlines.shim):
             await trio.lowlevel.wait_readable(fd)
             opened = os.read(fd, 1) != b""
             os.unlink(gate)
@@ -147,14 +147,14 @@ async def _look_again(core: Core) -> None:
         told = await ask_status(
             core.caller,
             core.record.id,
-            seconds=core.host.deadlines.call,
+            seconds=core.shared.deadlines.call,
             inherit=[core.lock.fd],
             tether=core.tether,
         )
     if told == "created" and await core.init.has_begun(_GATE_SECONDS):
         told = "running"  # a start that was killed between two steps has opened the gate already
     if told == "stopped" or told is None:
-        with within(core.host.deadlines.shim):
+        with within(core.shared.deadlines.shim):
             await core.init.wait()
     if told == "running":
         _started(core)
@@ -165,9 +165,9 @@ async def _look_again(core: Core) -> None:
 def _started(core: Core) -> None:
     if core.state not in (State.STARTING, State.STOPPED):
         return  # it was deleted meanwhile
-    core.host.reach(Point.START_RETURNED)
+    core.shared.reach(Point.START_RETURNED)
     core.mark_started()
-    core.host.reach(Point.STARTED)
+    core.shared.reach(Point.STARTED)
     if core.state is State.STARTING:
         core.apply(Event.STARTED)
 

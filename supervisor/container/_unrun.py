@@ -108,7 +108,7 @@ async def ask_root(core: Core, question: Callable[[str], T]) -> T | None:
                     break
             await nap(_POLL_SECONDS)
     with root_of(core, believe=True) as root:
-        return await root.ask(question, limiter=core.host.lookers)
+        return await root.ask(question, limiter=core.shared.lookers)
 
 
 def _opened(core: Core) -> list[int]:
@@ -139,7 +139,7 @@ async def raise_planned(
     if _is_refusal(error):
         found = None
         with contextlib.suppress(_NoAnswer), within(_LOOK_SECONDS):
-            found = await _in_thread(lambda: _unless_scarce(look), core.host.lookers)
+            found = await _in_thread(lambda: _unless_scarce(look), core.shared.lookers)
         _raise(found, core, error)
 
 
@@ -178,7 +178,7 @@ async def _require_behind_init(core: Core, process: Process, root: Root) -> None
     """Return if our own init, which runs, finds its program."""
     found = await _seen(core, root, process_object(process.record))
     if found is not None:
-        status = await _end_within(process, core.host.deadlines.shim)
+        status = await _end_within(process, core.shared.deadlines.shim)
         if status is not None and status.code in _CANNOT_RUN:
             _raise(found, core)
 
@@ -213,7 +213,7 @@ async def _seen(core: Core, root: Root, process: Mapping[str, Any]) -> Obstacle 
     mapped = core.init.record.root_uid != 0
     return await root.ask(
         lambda path: _unless_scarce(lambda: obstacle(LiveTree(path), process, mapped=mapped)),
-        limiter=core.host.lookers,
+        limiter=core.shared.lookers,
     )
 
 

@@ -30,7 +30,7 @@ from ._process import (
     check_signal,
 )
 from ._shared import (
-    Host,
+    Shared,
     shielded,
 )
 from ._task import (
@@ -44,10 +44,10 @@ __all__ = [
     "Finding",
     "Found",
     "Holder",
-    "Host",
     "Input",
     "Listener",
     "Process",
+    "Shared",
     "check_signal",
     "deliver",
     "end_process",

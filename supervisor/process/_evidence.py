@@ -25,7 +25,7 @@ from ..state import (
 )
 from ..system import HIDDEN, is_child, look_at
 from ..values import ExitStatus, StateCorrupt, unknown
-from ._shared import Host
+from ._shared import Shared
 
 
 class Finding(enum.Enum):
@@ -108,7 +108,7 @@ def load_process(layout: ProcessLayout) -> ProcessRecord:
     return record
 
 
-def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
+def gather(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -> Found:
     """Look at a process directory.
 
     ``exit`` is looked at first: a shim records the end before it closes the fifo, so once it
@@ -122,7 +122,7 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
     result = None
     with contextlib.suppress(FileNotFoundError):
         result = load(Result, layout.result)
-    same_boot = record.boot_id == host.boot_id
+    same_boot = record.boot_id == shared.boot_id
     with contextlib.ExitStack() as undo:
         exit = None
         with contextlib.suppress(FileNotFoundError):
@@ -130,7 +130,7 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
             undo.callback(exit.close)
         shim = Shim.adopt(layout) if same_boot else Shim(layout, None)
         undo.callback(shim.close)
-        process = _process(host, record, layout, shim) if same_boot else None
+        process = _process(shared, record, layout, shim) if same_boot else None
         undo.pop_all()
     evidence = Evidence(
         settled=result is not None,
@@ -149,7 +149,7 @@ def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
     )
 
 
-def kill_found(host: Host, record: ContainerRecord, layout: ProcessLayout) -> None:
+def kill_found(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -> None:
     """Kill the process of a directory, whatever else is in there.
 
     If it is certain which one it is; else by its shim, whoever that is, which hears ``control``.
@@ -158,9 +158,9 @@ def kill_found(host: Host, record: ContainerRecord, layout: ProcessLayout) -> No
         TooManyFiles: no descriptor was left.
     """
     process = None
-    if record.boot_id == host.boot_id:
+    if record.boot_id == shared.boot_id:
         with contextlib.closing(Shim.adopt(layout)) as shim:
-            process = _process(host, record, layout, shim)
+            process = _process(shared, record, layout, shim)
     if process is not None:
         with contextlib.closing(process):
             process.kill()
@@ -176,7 +176,7 @@ def _why(*, same_boot: bool) -> str:
 
 
 def _process(
-    host: Host, record: ContainerRecord, layout: ProcessLayout, shim: Shim
+    shared: Shared, record: ContainerRecord, layout: ProcessLayout, shim: Shim
 ) -> PidFd | None:
     """Return the process, if everything agrees that it is ours."""
     try:
@@ -190,13 +190,13 @@ def _process(
         return None
     with contextlib.ExitStack() as undo:
         undo.callback(process.close)
-        if not _is_it(host, record, shim, pid, start_time):
+        if not _is_it(shared, record, shim, pid, start_time):
             return None
         undo.pop_all()
     return process
 
 
-def _is_it(host: Host, record: ContainerRecord, shim: Shim, pid: int, start_time: int) -> bool:
+def _is_it(shared: Shared, record: ContainerRecord, shim: Shim, pid: int, start_time: int) -> bool:
     """Whether the process that is held by a descriptor now is the one that was meant.
 
     One that is hidden, or was when its start time should have been read, is, as long as it is its
@@ -205,7 +205,7 @@ def _is_it(host: Host, record: ContainerRecord, shim: Shim, pid: int, start_time
     now = look_at(pid)
     if now is None or start_time == HIDDEN:
         return is_shims_child(shim, pid)
-    return now.start_time == start_time and _descends(host, record, shim, pid)
+    return now.start_time == start_time and _descends(shared, record, shim, pid)
 
 
 def is_shims_child(shim: Shim, pid: int) -> bool:
@@ -213,7 +213,7 @@ def is_shims_child(shim: Shim, pid: int) -> bool:
     return pid != os.getpid() and shim.pid is not None and is_child(pid, shim.pid)
 
 
-def _descends(host: Host, record: ContainerRecord, shim: Shim, pid: int) -> bool:
+def _descends(shared: Shared, record: ContainerRecord, shim: Shim, pid: int) -> bool:
     """Whether it is ours, beyond pid, start time and boot.
 
     Somebody may have written another process's pid and start time into the files, or our own.
@@ -228,6 +228,6 @@ def _descends(host: Host, record: ContainerRecord, shim: Shim, pid: int) -> bool
         return False
     if alive and now is not None and now.zombie:
         return True  # it is in no cgroup any more, and nothing can happen to it
-    if record.cgroup is None or (alive and not host.hierarchies.exists(record.cgroup)):
+    if record.cgroup is None or (alive and not shared.hierarchies.exists(record.cgroup)):
         return True
-    return host.hierarchies.holds(record.cgroup, pid)
+    return shared.hierarchies.holds(record.cgroup, pid)

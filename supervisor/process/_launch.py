@@ -23,7 +23,7 @@ from ..values import (
     SupervisorError,
     scarcity,
 )
-from ._shared import Host, shielded
+from ._shared import Shared, shielded
 
 _AGAIN_SECONDS: Final = 5.0
 _AGAIN: Final = ".again"
@@ -50,7 +50,7 @@ _INSTEAD: Final = (
 
 
 async def launch_process(
-    host: Host,
+    shared: Shared,
     layout: ProcessLayout,
     command: Sequence[str],
     *,
@@ -63,7 +63,7 @@ async def launch_process(
     """Launch a shim, and return it with the process that the runtime made under it.
 
     Args:
-        host: what its supervisor's parts share.
+        shared: what its supervisor's parts share.
         layout: the process directory.
         command: the runtime's command line.
         options: the shim's, besides those that every shim has.
@@ -80,24 +80,24 @@ async def launch_process(
     Cancellation: as after an error, the shim has ended what it had made, and itself.
     """
     shim, report_fd = launch(
-        host.shim,
+        shared.shim,
         command,
         layout=layout,
-        options=[*options, *apart(host.apart, alone=cgroup is not None)],
+        options=[*options, *apart(shared.apart, alone=cgroup is not None)],
         fds=fds,
         leash=leash,
-        program=host.programs.open(command[0]),
+        program=shared.programs.open(command[0]),
     )
-    host.wards.launched(shim.pid)
-    shim.wards = host.wards
-    host.reach(Point.LAUNCHED)
-    seconds = host.deadlines.create
+    shared.wards.launched(shim.pid)
+    shim.wards = shared.wards
+    shared.reach(Point.LAUNCHED)
+    seconds = shared.deadlines.create
     report = None
     try:
         with within(seconds) as scope:
             report = await read_report(report_fd)
         if isinstance(report, Made):
-            host.reach(Point.REPORTED)
+            shared.reach(Point.REPORTED)
             return shim, report
         if scope.cancelled_caught:
             name = os.path.basename(command[0])
@@ -108,11 +108,11 @@ async def launch_process(
             )
         aloud = ""
         if _is_mute(report, command):
-            aloud = await _said_aloud(host, layout, command, tethered=leash is not None)
+            aloud = await _said_aloud(shared, layout, command, tethered=leash is not None)
         raise _refusal(report, layout, command, container=container, aloud=aloud)
     except BaseException:
-        with shielded(host.deadlines.cleanup):
-            await shim.give_up(host.deadlines.shim)
+        with shielded(shared.deadlines.cleanup):
+            await shim.give_up(shared.deadlines.shim)
         shim.close()
         raise
 
@@ -128,7 +128,7 @@ def _is_mute(report: Refused | None, command: Sequence[str]) -> bool:
 
 
 async def _said_aloud(
-    host: Host, layout: ProcessLayout, command: Sequence[str], *, tethered: bool
+    shared: Shared, layout: ProcessLayout, command: Sequence[str], *, tethered: bool
 ) -> str:
     """Return what a runtime prints that has failed before it had a log: it is called once more.
 
@@ -146,9 +146,9 @@ async def _said_aloud(
     try:
         await call(
             again,
-            seconds=min(host.deadlines.call, _AGAIN_SECONDS),
-            program=host.programs.open(command[0]),
-            tether=host.tether if tethered else None,
+            seconds=min(shared.deadlines.call, _AGAIN_SECONDS),
+            program=shared.programs.open(command[0]),
+            tether=shared.tether if tethered else None,
         )
     except RuntimeFailed as error:
         further = _NO_PROGRAM in error.reason or _has_begun(log_of(again))

@@ -121,7 +121,7 @@ class Process(ProcessTask):
         Cancellation: the process goes on.
         """
         if self._status is None:
-            self._host.opener.require(self.container)
+            self._shared.opener.require(self.container)
         await self._ended.wait()
         if self._status is None:
             raise SupervisorClosed(
@@ -166,7 +166,7 @@ class Process(ProcessTask):
             ShimError: its pid isn't certain, and its shim takes no line; it may be repeated.
         """
         check_signal(number, "number", container=self.container, least=0)
-        self._host.opener.require(self.container)
+        self._shared.opener.require(self.container)
         self._require_alive()
         if number == signal.SIGKILL:
             self.note_killed()

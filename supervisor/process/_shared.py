@@ -19,7 +19,7 @@ _LOOKERS = 4  # a container may hold up each for ever
 
 
 @attrs.frozen(kw_only=True)
-class Host:
+class Shared:
     """Shared by a supervisor, its containers and their processes.
 
     Attributes:

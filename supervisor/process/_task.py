@@ -47,7 +47,7 @@ from ._delivery import Delivery
 from ._evidence import Finding, Found, is_shims_child, load_process
 from ._launch import launch_process
 from ._pid1 import Identity, is_pid_1, program_of
-from ._shared import Host, shielded
+from ._shared import Shared, shielded
 from ._verdict import Remains
 
 logger: Final = logging.getLogger("supervisor")
@@ -80,7 +80,7 @@ class ProcessTask:
 
     def __init__(
         self,
-        host: Host,
+        shared: Shared,
         layout: ProcessLayout,
         record: ProcessRecord,
         *,
@@ -93,7 +93,7 @@ class ProcessTask:
         init: ProcessTask | None = None,
         when_ended: Listener,
     ) -> None:
-        self._host = host
+        self._shared = shared
         self._leash = leash
         self._owned = owned
         self._owning = trio.Event()
@@ -125,7 +125,7 @@ class ProcessTask:
         self._gate: Identity | None = None
         self._gate_until = math.inf
         self.container: str = container
-        self.deadlines: Deadlines = host.deadlines
+        self.deadlines: Deadlines = shared.deadlines
         self._cgroup = cgroup
         self.id: str = layout.id
         self.task_name: str = f"{container}/{layout.id}"
@@ -142,7 +142,7 @@ class ProcessTask:
             layout,
             record,
             self._control,
-            drain=host.deadlines.drain,
+            drain=shared.deadlines.drain,
             shim_gone=self._shim_gone.is_set,
             container=container,
         )
@@ -197,7 +197,7 @@ class ProcessTask:
     def oom_kills(self) -> int:
         """Return how many processes of its container the kernel has killed for want of memory."""
         if self._cgroup is not None and self.has_container():
-            seen = self._host.hierarchies.oom_kills(self._cgroup)
+            seen = self._shared.hierarchies.oom_kills(self._cgroup)
             self._oom_kills = max(self._oom_kills, seen)
         return self._oom_kills
 
@@ -249,11 +249,11 @@ class ProcessTask:
             with contextlib.ExitStack() as patrolled:
                 if self._process is not None:
                     patrolled.enter_context(
-                        self._host.patrol.watching(self._process, self._end_stuck_shim)
+                        self._shared.patrol.watching(self._process, self._end_stuck_shim)
                     )
-                patrolled.enter_context(self._host.ooms.watching(self._cgroup, self._outlive))
+                patrolled.enter_context(self._shared.ooms.watching(self._cgroup, self._outlive))
                 await self._exit.wait_end()
-            self._host.reach(Point.EXIT_SEEN)
+            self._shared.reach(Point.EXIT_SEEN)
             self._kept_by_others = self._exit.kept
             if self._status is None:  # that of an adopted one may have been settled long ago
                 with contextlib.suppress(TooManyFiles):
@@ -312,15 +312,15 @@ class ProcessTask:
     ) -> None:
         with _scarce(self.container):
             make_fifos(self._layout.exit, self._layout.control)
-            self._host.reach(Point.FIFOS_MADE)
+            self._shared.reach(Point.FIFOS_MADE)
             self._exit = ExitFifo(self._layout.exit)
             if self.record.exec:  # an init's cgroup is new
-                self._oom_before = self._host.hierarchies.oom_kills(self._cgroup)
+                self._oom_before = self._shared.hierarchies.oom_kills(self._cgroup)
                 self._look_at_init()
             reserve = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
         try:
             self._shim, made = await launch_process(
-                self._host,
+                self._shared,
                 self._layout,
                 command,
                 options=[*options, *([] if console is None else console.options)],
@@ -336,7 +336,7 @@ class ProcessTask:
             self.pid = made.pid  # also when it has ended and was reaped by now
             self._gate = None if self.record.exec else program_of(made.pid)
             self._streams.open(hold=self._keep)
-            self._host.reach(Point.WATCHED)
+            self._shared.reach(Point.WATCHED)
             # Whoever was cancelled meanwhile won't get it: started() would say nothing.
             await trio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
@@ -349,8 +349,8 @@ class ProcessTask:
         if self._process is not None:
             self._process.kill()
         if self._shim is not None:
-            with shielded(self._host.deadlines.cleanup):
-                await self._shim.give_up(self._host.deadlines.shim)
+            with shielded(self._shared.deadlines.cleanup):
+                await self._shim.give_up(self._shared.deadlines.shim)
 
     def _oom_score(self) -> list[str]:
         """Return the shim's option for what isn't inherited of us, whatever the runtime does."""
@@ -369,8 +369,8 @@ class ProcessTask:
     def take(self, process: PidFd | None, shim: Shim, exit: ExitFifo | None = None) -> None:
         """Take over the descriptors of a process that runs: the task closes them."""
         self._process, self._shim = process, shim
-        self._host.wards.launched(shim.pid)
-        shim.wards = self._host.wards
+        self._shared.wards.launched(shim.pid)
+        shim.wards = self._shared.wards
         self._exit = exit or self._exit
         self.pid = None if process is None else process.pid
 
@@ -458,7 +458,7 @@ class ProcessTask:
         """
         if self._status is not None or self._exit is None:
             return
-        if not self._is_here() or self._host.opener.elsewhere():
+        if not self._is_here() or self._shared.opener.elsewhere():
             return
         if self._exit.watched():
             if self._process is None or not self._process.ended():
@@ -482,7 +482,7 @@ class ProcessTask:
 
     def _remains(self, lost: ExitStatus | None) -> Remains:
         return Remains(
-            host=self._host,
+            shared=self._shared,
             layout=self._layout,
             process=self._process,
             cgroup=None if self.record.exec else self._cgroup,
@@ -492,14 +492,14 @@ class ProcessTask:
 
     def _record(self, status: ExitStatus) -> None:
         status = self._with_oom(status)
-        if self._owned and not self._host.opener.elsewhere():
+        if self._owned and not self._shared.opener.elsewhere():
             try:
                 kills = 0 if self.record.exec else self.oom_kills()
                 write_whole(self._layout.result, dump(Result(status=status, oom_kills=kills)))
             except OSError as error:
                 # Nothing is lost: what the shim recorded is still there for the next open.
                 logger.warning("cannot write %s: %s", self._layout.result, error)
-            self._host.reach(Point.SETTLED)
+            self._shared.reach(Point.SETTLED)
         self._tell(status)
 
     def _tell(self, status: ExitStatus) -> None:
@@ -514,7 +514,7 @@ class ProcessTask:
         told = self._by_tiny_init(status)
         if (status.signal != signal.SIGKILL and not told) or self._killed:
             return status  # a SIGKILL of ours explains itself
-        if self._host.hierarchies.oom_kills(self._cgroup) <= self._oom_before:
+        if self._shared.hierarchies.oom_kills(self._cgroup) <= self._oom_before:
             return status
         if self._falls_with_init and self._init is not None and self._init.ending():
             return status  # the kernel kills all others in the namespace of a pid 1 that ends
@@ -563,17 +563,17 @@ class ProcessTask:
         """Do that in small steps."""
         if self._cgroup is None:
             return set()
-        found = yield from self._host.hierarchies.member_steps(self._cgroup)
+        found = yield from self._shared.hierarchies.member_steps(self._cgroup)
         return found if self.has_container() else set()  # else they are a later one's, of its id
 
     async def carry_out(self, steps: Steps[T]) -> T:
         """Take steps without holding up others."""
-        return await self._host.hierarchies.carry_out(steps)
+        return await self._shared.hierarchies.carry_out(steps)
 
     def thaw(self) -> None:
         """Thaw its container: on cgroup version 1 no SIGKILL reaches what is frozen."""
         if self._cgroup is not None:
-            self._host.hierarchies.begin_thaw(self._cgroup, self.has_container)
+            self._shared.hierarchies.begin_thaw(self._cgroup, self.has_container)
 
     def has_container(self) -> bool:
         """Whether its container's directory is there: not that of a later one of the same id."""
@@ -581,13 +581,13 @@ class ProcessTask:
 
     def is_output_complete(self) -> bool:
         """Whether nothing more is to be expected of its output."""
-        late = time.monotonic() >= self._ended_at + self._host.deadlines.drain
+        late = time.monotonic() >= self._ended_at + self._shared.deadlines.drain
         return self._shim_gone.is_set() or late
 
     async def wait_output_complete(self) -> None:
         """Return when it has ended, and its output too, or ``deadlines.drain`` has passed."""
         await self._ended.wait()
-        left = self._ended_at + self._host.deadlines.drain - time.monotonic()
+        left = self._ended_at + self._shared.deadlines.drain - time.monotonic()
         with within(max(0.0, left)):
             await self._shim_gone.wait()
 
@@ -721,7 +721,7 @@ class ProcessTask:
         self._streams.abandon()
 
     def _close(self) -> None:
-        if self._host.opener.elsewhere():
+        if self._shared.opener.elsewhere():
             self._streams.close()  # in a forked child nobody waits for them any more
         self._streams.release()
         self._terminal.close()

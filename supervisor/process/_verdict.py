@@ -11,7 +11,7 @@ from ..children import PidFd
 from ..state import ProcessLayout, Result, load, read_exit_status
 from ..tasks import nap, within
 from ..values import Cause, ExitStatus, Source, StateCorrupt, TooManyFiles, unknown
-from ._shared import Host
+from ._shared import Shared
 
 _POLL_SECONDS = 0.005
 
@@ -21,7 +21,7 @@ class Remains:
     """What there is of a process that no shim watches any more.
 
     Attributes:
-        host: what its supervisor's parts share.
+        shared: what its supervisor's parts share.
         layout: its directory.
         process: itself, if it is certain.
         cgroup: its container's, if everything in there may be killed with it: an init's.
@@ -29,7 +29,7 @@ class Remains:
         keep: whether it is waited for, and not killed, though its shim was lost.
     """
 
-    host: Host
+    shared: Shared
     layout: ProcessLayout
     process: PidFd | None
     cgroup: str | None
@@ -45,7 +45,7 @@ class Remains:
         status = self.recorded()
         if status is None and self.keep and self.process is not None:
             await self.process.wait_ended()
-        with within(self.host.deadlines.kill):
+        with within(self.shared.deadlines.kill):
             while status is None and os.path.lexists(self.layout.path):  # else it is deleted
                 with contextlib.suppress(FileNotFoundError, StateCorrupt):
                     status = load(Result, self.layout.result).status
@@ -67,13 +67,13 @@ class Remains:
 
     async def _end_lost(self) -> ExitStatus:
         if self.process is None:
-            if self.cgroup is not None and not self.host.opener.elsewhere():
-                await self.host.hierarchies.kill(self.cgroup)  # whoever it is, it is in there
+            if self.cgroup is not None and not self.shared.opener.elsewhere():
+                await self.shared.hierarchies.kill(self.cgroup)  # whoever it is, it is in there
             return self.lost or unknown("its shim was lost, and its pid can't be verified")
         if self.keep:
             await self.process.wait_ended()
         self.process.kill()
-        with within(self.host.deadlines.kill):
+        with within(self.shared.deadlines.kill):
             await self.process.wait_reaped()
         return self.told_by_kernel("its shim was lost, and the kernel doesn't tell how it ended")
 

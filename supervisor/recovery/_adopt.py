@@ -23,7 +23,7 @@ from ..container import (
     remove_directory,
     sweep,
 )
-from ..process import GATE_SECONDS, Finding, Found, Host, Process, gather, load_process
+from ..process import GATE_SECONDS, Finding, Found, Process, Shared, gather, load_process
 from ..runtime import ask_status
 from ..state import (
     Asked,
@@ -75,14 +75,14 @@ class Recovery:
     """What adoption needs of the supervisor that opens.
 
     Attributes:
-        host: what its parts share.
+        shared: what its parts share.
         nursery: it will own the tasks of adopted processes.
         root: the real path of the root.
         gone: called when a container was deleted, or couldn't be.
         delete_unstarted: whether one that was created and never started is deleted.
     """
 
-    host: Host
+    shared: Shared
     nursery: trio.Nursery
     root: str
     gone: Callable[[str, CleanupIncomplete | None], None]
@@ -132,7 +132,7 @@ async def _await_in_flight(recovery: Recovery, layout: ContainerLayout) -> Lock 
 
     They may be a killed supervisor's: the calls of its runtime hold the lock until they end.
     """
-    with within(recovery.host.deadlines.shim):
+    with within(recovery.shared.deadlines.shim):
         while in_flight(layout):
             await nap(_POLL_SECONDS)
             lock = Lock.take(layout.lock)
@@ -268,7 +268,7 @@ async def _adopt_known(
 ) -> Core | None:
     if lock is None:
         return await _watch_foreign(recovery, layout, record)
-    recovery.host.reach(Point.ADOPTING)
+    recovery.shared.reach(Point.ADOPTING)
     sweep(layout.path)
     estate = Estate(layout=layout, record=record, lock=lock)
     if record.intent is Intent.DELETE:
@@ -279,17 +279,17 @@ async def _adopt_known(
     except FileNotFoundError:
         await _finish_delete(recovery, estate)
         return None
-    found = gather(recovery.host, record, layout.init)
-    recovery.host.reach(Point.GATHERED)
+    found = gather(recovery.shared, record, layout.init)
+    recovery.shared.reach(Point.GATHERED)
     if found.finding is Finding.UNFINISHED:
-        await _give_up(recovery.host, found)
+        await _give_up(recovery.shared, found)
         await _finish_delete(recovery, estate)
         return None
     core = _core(recovery, layout, record, lock)
     core.add_init(init)
     await core.init.adopt(found)
     recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
-    recovery.host.reach(Point.ADOPTED)
+    recovery.shared.reach(Point.ADOPTED)
     try:
         return core if await _complete(recovery, core) else None
     except BaseException:
@@ -305,7 +305,7 @@ async def _complete(recovery: Recovery, core: Core) -> bool:
         await delete(core, force=True)
         return False
     await _adopt_execs(recovery, core)
-    recovery.host.reach(Point.EXECS_ADOPTED)
+    recovery.shared.reach(Point.EXECS_ADOPTED)
     asked = core.asked()
     if asked is not None or core.record.intent is Intent.STOP:
         name = f"{core.init.task_name}: stop"
@@ -320,7 +320,7 @@ async def _settle_again(recovery: Recovery, core: Core, process: Process) -> Non
     """
     if process.status is not None:  # else its task does
         layout = core.layout.process(process.id)
-        await process.settle_again(gather(recovery.host, core.record, layout))
+        await process.settle_again(gather(recovery.shared, core.record, layout))
 
 
 def _core(
@@ -330,7 +330,7 @@ def _core(
     lock: Lock | None,
 ) -> Core:
     return Core(
-        host=recovery.host,
+        shared=recovery.shared,
         nursery=recovery.nursery,
         layout=layout,
         record=record,
@@ -373,7 +373,7 @@ async def _ask(recovery: Recovery, core: Core) -> str | None:
         return await ask_status(
             core.caller,
             core.record.id,
-            seconds=recovery.host.deadlines.call,
+            seconds=recovery.shared.deadlines.call,
             inherit=[core.lock.fd],
             tether=core.tether,
         )
@@ -418,12 +418,12 @@ async def _adopt_locked_exec(
 ) -> bool:
     """Take over an exec; say whether its task has the lock now."""
     record = load(ProcessRecord, layout.record)
-    found = gather(recovery.host, core.record, layout)
+    found = gather(recovery.shared, core.record, layout)
     if found.finding is Finding.UNFINISHED:
         if lock is None:
             found.close()
         else:
-            await _give_up(recovery.host, found)
+            await _give_up(recovery.shared, found)
             await end_unreported(core, layout)
             remove_directory(layout.path)
         return False
@@ -444,7 +444,7 @@ async def _watch_foreign(
         return None  # being created, or deleted
     core = _core(recovery, layout, record, None)
     core.add_init(init)
-    found = gather(recovery.host, record, layout.init)
+    found = gather(recovery.shared, record, layout.init)
     if found.finding is Finding.UNFINISHED:
         found.close()
         return None
@@ -462,10 +462,10 @@ async def _watch_foreign(
     return core
 
 
-async def _give_up(host: Host, found: Found) -> None:
+async def _give_up(shared: Shared, found: Found) -> None:
     """End the shim of a create that nobody waits for."""
     try:
-        await found.shim.give_up(host.deadlines.shim)
+        await found.shim.give_up(shared.deadlines.shim)
     finally:
         found.close()
 
@@ -473,6 +473,6 @@ async def _give_up(host: Host, found: Found) -> None:
 async def _finish_delete(recovery: Recovery, estate: Estate) -> None:
     logger.info("container %s: nobody finished it: removed", estate.record.id)
     record = estate.record
-    if record.cgroup is not None and record.boot_id == recovery.host.boot_id:
-        await recovery.host.hierarchies.kill(record.cgroup)
-    await dispose(recovery.host, estate)
+    if record.cgroup is not None and record.boot_id == recovery.shared.boot_id:
+        await recovery.shared.hierarchies.kill(record.cgroup)
+    await dispose(recovery.shared, estate)

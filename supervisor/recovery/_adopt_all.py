@@ -65,7 +65,7 @@ async def adopt_all(
             scarce.append(error)
             nursery.cancel_scope.cancel()
 
-    seconds = recovery.host.deadlines.recovery
+    seconds = recovery.shared.deadlines.recovery
     with within(seconds) as scope:
         async with trio.open_nursery() as nursery:
             for layout in layouts:

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from ..container import Estate, dispose, incomplete
-from ..process import Host, kill_found, shielded
+from ..process import Shared, kill_found, shielded
 from ..shim import ExitFifo, Shim
 from ..state import ContainerLayout, ContainerRecord, ProcessLayout
 from ..system import Lock, held
@@ -15,11 +15,11 @@ from ..values import ContainerLocked, InfrastructureError, InvalidValue, StateCo
 from ._adopt import load_record, strange
 
 
-async def discard(host: Host, layout: ContainerLayout, presumed: ContainerRecord) -> None:
+async def discard(shared: Shared, layout: ContainerLayout, presumed: ContainerRecord) -> None:
     """Kill a broken container's processes and remove it.
 
     Args:
-        host: what its supervisor's parts share.
+        shared: what its supervisor's parts share.
         layout: its directory.
         presumed: what its ``state.json`` would say, where that can't be read.
 
@@ -49,11 +49,11 @@ async def discard(host: Host, layout: ContainerLayout, presumed: ContainerRecord
     with lock:
         estate = _estate(layout, presumed, lock)
         try:
-            with shielded(host.deadlines.cleanup):
-                await _end(host, estate)
-            await dispose(host, estate)
+            with shielded(shared.deadlines.cleanup):
+                await _end(shared, estate)
+            await dispose(shared, estate)
         except (OSError, StateCorrupt) as error:
-            raise incomplete(host, estate, str(error)) from error
+            raise incomplete(shared, estate, str(error)) from error
 
 
 def _estate(layout: ContainerLayout, presumed: ContainerRecord, lock: Lock) -> Estate:
@@ -64,36 +64,36 @@ def _estate(layout: ContainerLayout, presumed: ContainerRecord, lock: Lock) -> E
     return Estate(layout=layout, record=record, lock=lock, ran=known)
 
 
-async def _end(host: Host, estate: Estate) -> None:
+async def _end(shared: Shared, estate: Estate) -> None:
     """End its processes and its shims: after that there is nobody left to wait for."""
     for process in estate.layout.processes():
-        kill_found(host, estate.record, process)
+        kill_found(shared, estate.record, process)
     if estate.record.cgroup is not None:
-        await host.hierarchies.kill(estate.record.cgroup)
+        await shared.hierarchies.kill(estate.record.cgroup)
     for process in estate.layout.processes():
-        await _end_shim(host, process)
+        await _end_shim(shared, process)
     unseen = [
-        process.id for process in estate.layout.processes() if not await _ended(host, process)
+        process.id for process in estate.layout.processes() if not await _ended(shared, process)
     ]
     if unseen or any(held(process.shim) for process in estate.layout.processes()):
-        raise incomplete(host, estate, "a shim that can't be found doesn't end")
+        raise incomplete(shared, estate, "a shim that can't be found doesn't end")
 
 
-async def _end_shim(host: Host, layout: ProcessLayout) -> None:
+async def _end_shim(shared: Shared, layout: ProcessLayout) -> None:
     """Have a shim kill what it watches, and end."""
-    with contextlib.closing(Shim.adopt(layout)) as shim, shielded(2 * host.deadlines.shim):
+    with contextlib.closing(Shim.adopt(layout)) as shim, shielded(2 * shared.deadlines.shim):
         if shim.alive():
-            await shim.give_up(host.deadlines.shim)
+            await shim.give_up(shared.deadlines.shim)
 
 
-async def _ended(host: Host, layout: ProcessLayout) -> bool:
+async def _ended(shared: Shared, layout: ProcessLayout) -> bool:
     """Wait until no shim watches its process any more, also one that couldn't be found.
 
     Its ``exit`` tells; where that isn't a fifo, nobody does.
     """
     with contextlib.suppress(FileNotFoundError, StateCorrupt):
         with contextlib.closing(ExitFifo(layout.exit)) as exit:
-            with within(host.deadlines.shim):
+            with within(shared.deadlines.shim):
                 await exit.wait_end()
             return not exit.watched()
     return True

@@ -145,6 +145,6 @@ async def test_nobody_is_woken_without_a_limit(
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sleep", "60")) as box:
             await box.start()
-            assert not box.init._host.ooms._fds
+            assert not box.init._shared.ooms._fds
         async with await sup.create("b", bundle("sleep", "60", memory_bytes=16 << 20)):
-            assert len(sup["b"].init._host.ooms._fds) == 1
+            assert len(sup["b"].init._shared.ooms._fds) == 1

@@ -45,14 +45,14 @@ async def until(
 def hurried(one: Supervisor | Container, **seconds: float) -> Iterator[None]:
     """Give what is done in the block shorter deadlines; what comes before and after has time."""
     place: Any = one if isinstance(one, Supervisor) else one._core
-    name = "_host" if isinstance(one, Supervisor) else "host"
-    host = getattr(place, name)
-    deadlines = attrs.evolve(host.deadlines, **seconds)
-    setattr(place, name, attrs.evolve(host, deadlines=deadlines))
+    name = "_shared" if isinstance(one, Supervisor) else "shared"
+    shared = getattr(place, name)
+    deadlines = attrs.evolve(shared.deadlines, **seconds)
+    setattr(place, name, attrs.evolve(shared, deadlines=deadlines))
     try:
         yield
     finally:
-        setattr(place, name, host)
+        setattr(place, name, shared)
 
 
 def left(root: Path) -> list[str]:

@@ -324,7 +324,7 @@ async def test_stopped_exec_shim_while_init_ends(
 
     def but_no_other(task: ProcessTask) -> None:
         end_stuck_shim(task)
-        a._core.host.patrol._seconds = 60.0  # init ends after this, and its shim isn't stuck
+        a._core.shared.patrol._seconds = 60.0  # init ends after this, and its shim isn't stuck
 
     monkeypatch.setattr(ProcessTask, "_end_stuck_shim", but_no_other)
     async with supervisor(root, deadlines=IMPATIENT) as sup:

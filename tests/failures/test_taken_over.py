@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from supervisor import Cause, Container, Deadlines, Source, State, Supervisor, TooManyFiles
 from supervisor.process._evidence import Found
-from supervisor.process._shared import Host
+from supervisor.process._shared import Shared
 from supervisor.recovery import _adopt
 from supervisor.state import ContainerRecord, ProcessLayout
 from supervisor.system import Lock
@@ -36,10 +36,10 @@ def tasks_and_descriptors(sup: Supervisor) -> tuple[int, int]:
 def scarce_at(monkeypatch: pytest.MonkeyPatch, id: str) -> None:
     """Let the descriptors run out whenever a process of this id is looked at."""
 
-    def gather(host: Host, record: ContainerRecord, layout: ProcessLayout) -> Found:
+    def gather(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -> Found:
         if layout.id == id:
             raise TooManyFiles("none left")
-        return look(host, record, layout)
+        return look(shared, record, layout)
 
     look = _adopt.gather
     monkeypatch.setattr(_adopt, "gather", gather)

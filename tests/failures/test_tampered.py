@@ -264,5 +264,5 @@ async def test_it_is_never_ourselves(
         gone = Shim(core.layout.process("gone"), None)
         record = attrs.evolve(core.record, cgroup=None)
         assert a.pid is not None
-        assert _descends(core.host, record, gone, a.pid)
-        assert not _descends(core.host, record, gone, os.getpid())
+        assert _descends(core.shared, record, gone, a.pid)
+        assert not _descends(core.shared, record, gone, os.getpid())

@@ -288,7 +288,7 @@ async def test_what_the_runtime_cannot_kill(
 
     def reach(point: Point) -> None:
         if point is Point.PROCESSES_ENDED:
-            for directory in a._core.host.hierarchies.directories(a._core.record.cgroup or ""):
+            for directory in a._core.shared.hierarchies.directories(a._core.record.cgroup or ""):
                 Path(directory, "cgroup.procs").write_text(str(stranger.pid))
             monkeypatch.setattr(Hierarchies, "kill", kill)
 
@@ -525,7 +525,7 @@ async def test_no_descriptor_for_the_last_steps(
                 await a.delete()
             scarce.close()
             assert a.state is State.BROKEN and list(sup.broken) == ["a"]
-            a._core.host = attrs.evolve(a._core.host, reach=pass_by)
+            a._core.shared = attrs.evolve(a._core.shared, reach=pass_by)
             await a.delete()
             assert a.state is State.DELETED and not sup.broken
 

@@ -196,9 +196,9 @@ def remains(
     path: Path, *, process: PidFd | None = None, keep: bool = False, seconds: float = 60
 ) -> Remains:
     """Return what is left of a process whose directory is ``init``, below ``path``."""
-    host: Any = SimpleNamespace(deadlines=Deadlines(kill=seconds))
+    shared: Any = SimpleNamespace(deadlines=Deadlines(kill=seconds))
     return Remains(
-        host=host,
+        shared=shared,
         layout=ProcessLayout(str(path / "init")),
         process=process,
         cgroup=None,
