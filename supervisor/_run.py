@@ -17,17 +17,17 @@ from .process import (
     Completed,
     Input,
     deliver,
+    run_options,
     stay,
     stubborn,
     warn,
     winding_up,
-    wishes,
 )
 from .rootfs import GroupArgument, GroupsArgument, UserArgument
 from .runtime import Runtime
 from .spec import RlimitArgument, SeccompArgument, SignalArgument
 from .stdio import StdioArgument
-from .tasks import ending, forked, granted, undoing, within
+from .tasks import forked, granted, name_suffix, undoing, within
 from .values import InvalidValue, ProcessEnded, State, check_kind, signal_name
 
 DeliverCancel = Callable[[Container], Awaitable[None]]
@@ -109,7 +109,7 @@ async def run_container(
     Cancellation: its stop signal (SIGTERM), its stop grace (10 seconds), SIGKILL, delete, all
     shielded, each with a deadline.
     """
-    wanted = wishes(
+    wanted = run_options(
         started=task_status is not trio.TASK_STATUS_IGNORED,
         deadline=deadline,
         stdin=stdin,
@@ -127,7 +127,7 @@ async def run_container(
         raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
     async with borrowed(supervisor, runtime) as sup:
         box = await sup.create(
-            f"run-{ending()}" if id is None else id,
+            f"run-{name_suffix()}" if id is None else id,
             bundle,
             args=args,
             env=env,

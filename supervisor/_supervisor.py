@@ -541,7 +541,7 @@ class Supervisor(Mapping[str, Container]):
             if id not in self._cores and not os.path.lexists(broken.path):
                 del self._broken[id]
         for id, core in tuple(self._cores.items()):
-            if core.lock is None and core.current() is State.DELETED:
+            if core.lock is None and core.refresh() is State.DELETED:
                 core.write_off(DELETED_ELSEWHERE)
                 self._gone(id, None)
 

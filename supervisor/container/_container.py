@@ -11,7 +11,7 @@ from typing import Self
 
 import trio
 
-from ..process import MAX_OUTPUT_BYTES, Completed, Input, Process, end_process, stay, wishes
+from ..process import MAX_OUTPUT_BYTES, Completed, Input, Process, end_process, run_options, stay
 from ..rootfs import GroupArgument, GroupsArgument, UserArgument, check_account
 from ..spec import SignalArgument
 from ..stdio import Logs, Since, StdioArgument, TerminalArgument, TerminalStream
@@ -290,7 +290,7 @@ class Container:
 
         Cancellation: SIGTERM, 5 seconds, SIGKILL, all shielded, each with a deadline.
         """
-        wanted = wishes(
+        wanted = run_options(
             started=task_status is not trio.TASK_STATUS_IGNORED,
             deadline=deadline,
             stdin=stdin,

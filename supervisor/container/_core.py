@@ -27,7 +27,7 @@ from ..state import (
 )
 from ..stdio import Ends
 from ..system import Lock, write_whole
-from ..tasks import HISTORY_LENGTH, Change, Sight, witness
+from ..tasks import HISTORY_LENGTH, Change, ContainerReport, witness
 from ..values import (
     CleanupIncomplete,
     ContainerLocked,
@@ -154,7 +154,7 @@ class Core:
 
     def apply(self, event: Event) -> None:
         """Go to the state that ``event`` leads to."""
-        self.state = next_state(self.current(), event, container=self.record.id)
+        self.state = next_state(self.refresh(), event, container=self.record.id)
         self.note(event.value)
 
     def note(self, event: str) -> None:
@@ -171,7 +171,7 @@ class Core:
         with contextlib.suppress(OSError), open(self.layout.config, "rb") as file:
             spec = file.read()
         looking.saw(
-            Sight(
+            ContainerReport(
                 id=self.record.id,
                 args=self.init.args,
                 spec=spec,
@@ -195,9 +195,9 @@ class Core:
         Not in the middle of an operation, which would find itself in another state.
         """
         self.init.look()
-        return self.current()
+        return self.refresh()
 
-    def current(self) -> State:
+    def refresh(self) -> State:
         """Return its state; one that isn't ours may have been started or deleted meanwhile."""
         if self.state is not State.DELETING and not self.stands():
             self.state = State.DELETED
@@ -351,5 +351,5 @@ class Core:
             process.abandon()
 
     def _init_ended(self, status: ExitStatus) -> None:
-        if self.current() not in (State.STOPPED, State.DELETED):
+        if self.refresh() not in (State.STOPPED, State.DELETED):
             self.apply(Event.EXITED)

@@ -117,7 +117,7 @@ async def _ask_and_kill(core: Core, grace: float, number: int, sent: bool) -> St
     asked = _note_stop(core, grace, number)
     core.shared.reach(Point.STOP_INTENDED)
     try:
-        if core.current() is State.STOPPING:  # one that wasn't started has nothing to be asked
+        if core.refresh() is State.STOPPING:  # one that wasn't started has nothing to be asked
             await _thaw(core)
             with granted(grace), contextlib.suppress(ProcessEnded):
                 if sent:
@@ -170,7 +170,7 @@ def _give_up_stop(core: Core) -> None:
             core.intend(None)
         if core.noted is not None and core.stands() and core.asked() == core.noted:
             os.unlink(core.layout.init.stopping)
-    if core.current() is State.STOPPING:
+    if core.refresh() is State.STOPPING:
         core.apply(Event.STOP_GIVEN_UP)
 
 
@@ -181,7 +181,7 @@ def _now_ns() -> int:
 async def _end_rest(core: Core) -> None:
     """Kill what its init has left behind: without a pid namespace the kernel doesn't."""
     cgroup = core.record.cgroup
-    if cgroup is None or core.current() is not State.STOPPED:
+    if cgroup is None or core.refresh() is not State.STOPPED:
         return
     hierarchies = core.shared.hierarchies
     with within(core.shared.deadlines.kill):
@@ -203,7 +203,7 @@ def kill(core: Core) -> None:
     has to wait for it.
     """
     core.shared.opener.require(core.record.id)
-    if core.current() is State.DELETED:
+    if core.refresh() is State.DELETED:
         raise ProcessEnded("it was deleted", container=core.record.id)
     if core.record.cgroup is not None and core.stands():
         look_for_wards(core.shared, core.layout, core.record.cgroup)

@@ -27,7 +27,7 @@ from ..stdio import (
     plan,
 )
 from ..system import Lock, held
-from ..tasks import ending
+from ..tasks import name_suffix
 from ..values import (
     Event,
     GateFailed,
@@ -67,7 +67,7 @@ async def exec(
     core.shared.require_open(core.record.id)
     core.check(Event.EXEC)
     _require_thawed(core)
-    layout = core.layout.process(f"exec-{ending()}" if id is None else check_exec_id(id))
+    layout = core.layout.process(f"exec-{name_suffix()}" if id is None else check_exec_id(id))
     check_args(args)
     stdio = plan(layout, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
     shim_lost(core.record.on_shim_lost.value, stdio)
@@ -235,7 +235,7 @@ def look_for_execs(core: Core) -> None:
     shared = core.shared
     if shared.closing.is_set() or shared.opener.elsewhere():
         return
-    if core.current() not in (State.RUNNING, State.STOPPING):
+    if core.refresh() not in (State.RUNNING, State.STOPPING):
         return
     there = {layout.id: layout for layout in core.layout.processes()}
     for process in core.execs.values():

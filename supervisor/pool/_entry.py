@@ -51,7 +51,7 @@ _PHRASES: Final = {
 
 
 @attrs.frozen(kw_only=True)
-class Errand:
+class PoolRequest:
     """What one taker wants, checked.
 
     Attributes:
@@ -65,7 +65,7 @@ class Errand:
     input: memoryview | None
 
 
-def errand(
+def pool_request(
     spec: Mapping[str, Any],
     *,
     args: Sequence[str] | None,
@@ -73,7 +73,7 @@ def errand(
     cwd: str | None,
     stdin: bytes | bytearray | memoryview | int | None,
     files: Mapping[str, FileContent] | None,
-) -> Errand:
+) -> PoolRequest:
     """Check what a taker wants; nothing is touched.
 
     Args:
@@ -94,7 +94,7 @@ def errand(
     behind = is_ours(spec)
     words = telling(wanted["args"], gated=True) if behind else wanted["args"]
     told = frame(args=words, env=variables, cwd=directory, files=files, hand_on=behind)
-    return Errand(process=wanted, frame=told, input=_input(stdin))
+    return PoolRequest(process=wanted, frame=told, input=_input(stdin))
 
 
 def _input(stdin: object) -> memoryview | None:
@@ -184,7 +184,7 @@ class Entry:
         """End that."""
         self._watch.close()
 
-    async def start(self, errand: Errand) -> None:
+    async def start(self, wanted: PoolRequest) -> None:
         """Start it, and return when its program runs.
 
         What its stdin takes at once is in it before the start, so that the gate needn't wait.
@@ -196,20 +196,20 @@ class Entry:
 
         Cancellation: it is to be deleted.
         """
-        frame = self._send(memoryview(errand.frame))
-        self.rest = memoryview(b"") if errand.input is None else errand.input
+        frame = self._send(memoryview(wanted.frame))
+        self.rest = memoryview(b"") if wanted.input is None else wanted.input
         if not frame:
             self.rest = self._send(self.rest)
-        if not frame and not self.rest and errand.input is not None:
+        if not frame and not self.rest and wanted.input is not None:
             self._end_input()
-        self.box.init.become(errand.process)
+        self.box.init.become(wanted.process)
         try:
             await self.box.start()
         except IllegalTransition:  # it was killed after the last look at it
             await self._raise_killed()
         await self._pass_gate(frame)
         show(self.box)
-        if frame and errand.input is not None and not self.rest:
+        if frame and wanted.input is not None and not self.rest:
             self._end_input()
 
     def _send(self, data: memoryview) -> memoryview:

@@ -17,14 +17,14 @@ from .._run import borrowed
 from .._supervisor import Supervisor
 from ..bundle import Bundle, FileContent, gate_path
 from ..container import Container
-from ..process import MAX_OUTPUT_BYTES, Completed, feed, stay, wishes
+from ..process import MAX_OUTPUT_BYTES, Completed, feed, run_options, stay
 from ..rootfs import GroupArgument, GroupsArgument, UserArgument, check_account
 from ..runtime import Runtime
 from ..spec import RlimitArgument, SeccompArgument, check_privileges
 from ..stdio import PIPE, StdioArgument, check_outputs
 from ..tasks import (
     background_nursery,
-    ending,
+    name_suffix,
     opening,
     protected,
     refuse_forked,
@@ -42,7 +42,7 @@ from ..values import (
     check_int,
     check_kind,
 )
-from ._entry import Entry, Errand, errand
+from ._entry import Entry, PoolRequest, pool_request
 from ._stock import PATIENCE, Failure, Stock
 
 POOL_LABEL = "supervisor.pool"
@@ -154,7 +154,7 @@ class ContainerPool:
             check_account(user=user, group=group, extra_groups=extra_groups, umask=umask)
         )
         self._backoff = check_kind(Backoff() if backoff is None else backoff, Backoff, "backoff")
-        self._name = f"pool-{ending()}"
+        self._name = f"pool-{name_suffix()}"
         self._numbers = itertools.count(1)
         self._created = 0
         self._taken: set[Entry] = set()
@@ -247,7 +247,7 @@ class ContainerPool:
 
         Cancellation: whatever was taken is deleted, in the background.
         """
-        wanted = self._errand(args, env=env, cwd=cwd, stdin=stdin, files=files)
+        wanted = self._request(args, env=env, cwd=cwd, stdin=stdin, files=files)
         async with self._borrowed(wanted) as entry:
             if not entry.rest or entry.box.init.stdin is None:
                 yield entry.box
@@ -297,7 +297,7 @@ class ContainerPool:
 
         Cancellation: it is killed and deleted, in the background.
         """
-        wanted = wishes(
+        wanted = run_options(
             started=task_status is not trio.TASK_STATUS_IGNORED,
             deadline=deadline,
             stdin=b"" if stdin is None else stdin,
@@ -308,7 +308,7 @@ class ContainerPool:
             max_output_bytes=max_output_bytes,
             check=check,
         )
-        prepared = self._errand(args, env=env, cwd=cwd, stdin=stdin, files=files)
+        prepared = self._request(args, env=env, cwd=cwd, stdin=stdin, files=files)
         async with self._borrowed(prepared) as entry:
             task_status.started(entry.box)
             return await stay(
@@ -319,7 +319,7 @@ class ContainerPool:
                 end=lambda: _kill(entry.box),
             )
 
-    def _errand(
+    def _request(
         self,
         args: Sequence[str] | None,
         *,
@@ -327,11 +327,13 @@ class ContainerPool:
         cwd: str | None,
         stdin: PoolInput,
         files: Mapping[str, FileContent] | None,
-    ) -> Errand:
-        return errand(self._bundle.spec, args=args, env=env, cwd=cwd, stdin=stdin, files=files)
+    ) -> PoolRequest:
+        return pool_request(
+            self._bundle.spec, args=args, env=env, cwd=cwd, stdin=stdin, files=files
+        )
 
     @contextlib.asynccontextmanager
-    async def _borrowed(self, wanted: Errand) -> AsyncIterator[Entry]:
+    async def _borrowed(self, wanted: PoolRequest) -> AsyncIterator[Entry]:
         stock = self._open_stock()
         entry = await self._started(stock, wanted)
         try:
@@ -341,7 +343,7 @@ class ContainerPool:
         await trio.lowlevel.checkpoint()
 
     @undoing
-    async def _started(self, stock: Stock, wanted: Errand) -> Entry:
+    async def _started(self, stock: Stock, wanted: PoolRequest) -> Entry:
         """Return an entry that runs the program: one that turns out to be dead is replaced."""
         for attempt in itertools.count(1):
             entry = await _next(stock)

@@ -8,11 +8,11 @@ from ._collect import (
     deliver,
     end_process,
     feed,
+    run_options,
     stay,
     stubborn,
     warn,
     winding_up,
-    wishes,
 )
 from ._evidence import (
     Finding,
@@ -56,10 +56,10 @@ __all__ = [
     "is_copy",
     "kill_found",
     "load_process",
+    "run_options",
     "shielded",
     "stay",
     "stubborn",
     "warn",
     "winding_up",
-    "wishes",
 ]

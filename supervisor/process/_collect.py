@@ -103,7 +103,7 @@ class Completed:
 
 
 @attrs.frozen(kw_only=True)
-class Wishes:
+class RunOptions:
     """What is to be done with a process's streams, checked.
 
     Attributes:
@@ -123,7 +123,7 @@ class Wishes:
     max_output_bytes: int | None
 
 
-def wishes(
+def run_options(
     *,
     started: bool = False,
     deadline: float | None = None,
@@ -135,7 +135,7 @@ def wishes(
     max_output_bytes: int | None,
     check: bool = True,
     deliver_cancel: object = None,
-) -> Wishes:
+) -> RunOptions:
     """Check what the caller wants.
 
     Args:
@@ -171,7 +171,7 @@ def wishes(
     feed = stdin if isinstance(stdin, bytes | bytearray | memoryview) else None
     asked = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
     names = ("stdout",) * capture_stdout + ("stderr",) * capture_stderr
-    return Wishes(
+    return RunOptions(
         input=feed,
         # Nothing to read is an end of file at once, for which nobody has to be fed.
         stdin=(PIPE if len(feed) else None) if feed is not None else stdin,  # type: ignore[arg-type]
@@ -196,7 +196,7 @@ def _check_max_output(value: object) -> None:
 
 
 async def collect(
-    process: Process, wanted: Wishes, collected: Mapping[str, _Collected]
+    process: Process, wanted: RunOptions, collected: Mapping[str, _Collected]
 ) -> Completed | None:
     """Feed it, collect its output, and wait for its end.
 
@@ -285,7 +285,7 @@ def _how(status: ExitStatus) -> str:
 
 async def stay(
     process: Process,
-    wanted: Wishes,
+    wanted: RunOptions,
     *,
     check: bool,
     deadline: float | None,

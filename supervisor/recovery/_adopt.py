@@ -450,7 +450,7 @@ async def _watch_foreign(
         return None
     await core.init.adopt(found)
     recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
-    if core.current() is State.CREATED:
+    if core.refresh() is State.CREATED:
         core.init.mark_waiting()
     elif core.was_just_started():
         core.init.mark_waiting(seconds=GATE_SECONDS)

@@ -44,7 +44,7 @@ class Change:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Sight:
+class ContainerReport:
     """A container that a witness is told of, as it is now and as it will be.
 
     It may be read in another thread than the one that the container is supervised in.
@@ -67,7 +67,7 @@ class Sight:
 class Witness(Protocol):
     """Whoever is told of the containers that are made, and asked for names."""
 
-    def ending(self) -> str:
+    def name_suffix(self) -> str:
         """Return what tells the next name of ours from the others."""
         ...
 
@@ -75,7 +75,7 @@ class Witness(Protocol):
         """Return what tells the next temporary directory of ours from the others."""
         ...
 
-    def saw(self, sight: Sight) -> None:
+    def saw(self, report: ContainerReport) -> None:
         """Take note of a container that was made, or taken from a pool."""
 
     def heard(self, container: str, content: bytes) -> None:
@@ -89,10 +89,10 @@ class Witness(Protocol):
 witness: Final[ContextVar[Witness | None]] = ContextVar("witness", default=None)
 
 
-def ending() -> str:
+def name_suffix() -> str:
     """Return eight characters that tell a name from the others: random ones, if nobody looks on."""
     looking = witness.get()
-    return secrets.token_hex(4) if looking is None else looking.ending()
+    return secrets.token_hex(4) if looking is None else looking.name_suffix()
 
 
 def place() -> str | None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 
-from ..tasks import Change, Sight
+from ..tasks import Change, ContainerReport
 
 MAX_CONTAINERS: Final = 8
 MAX_OUTPUT_BYTES: Final = 4096
@@ -40,14 +40,14 @@ class Example:
     with_specs: bool = True
     _names: int = 0
     _places: int = 0
-    _sights: deque[Sight] = attrs.field(factory=lambda: deque(maxlen=MAX_CONTAINERS))
+    _reports: deque[ContainerReport] = attrs.field(factory=lambda: deque(maxlen=MAX_CONTAINERS))
     _outputs: dict[str, bytearray] = attrs.field(factory=dict)
     _waits: int = 0
     _waits_since: float = 0.0
     # A pool in a thread of its own serves examples in another one.
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
-    def ending(self) -> str:
+    def name_suffix(self) -> str:
         """Return 1, 2, 3, ..., or something random."""
         if not self.named:
             return secrets.token_hex(4)
@@ -63,17 +63,17 @@ class Example:
             self._places += 1
             return f"{self.worker}-{self._places}"
 
-    def saw(self, sight: Sight) -> None:
+    def saw(self, report: ContainerReport) -> None:
         """Keep it, and let the oldest one go."""
         with self._lock:
-            if len(self._sights) == MAX_CONTAINERS:
-                self._outputs.pop(self._sights[0].id, None)
-            self._sights.append(sight)
+            if len(self._reports) == MAX_CONTAINERS:
+                self._outputs.pop(self._reports[0].id, None)
+            self._reports.append(report)
 
     def heard(self, container: str, content: bytes) -> None:
         """Keep the end of it, if it is one of those that are kept."""
         with self._lock:
-            if all(sight.id != container for sight in self._sights):
+            if all(report.id != container for report in self._reports):
                 return
             tail = self._outputs.setdefault(container, bytearray())
             tail += content[-MAX_OUTPUT_BYTES:]
@@ -101,12 +101,12 @@ class Example:
         the likeliest to be what a reader looks for.
         """
         with self._lock:
-            seen = [(sight, bytes(self._outputs.get(sight.id, b""))) for sight in self._sights]
+            seen = [(report, bytes(self._outputs.get(report.id, b""))) for report in self._reports]
         seen.reverse()
         seen.sort(key=lambda one: _is_fine(one[0]))
         return [
-            (f"container {sight.id}", tell(sight, output, with_spec=self.with_specs))
-            for sight, output in seen
+            (f"container {report.id}", tell(report, output, with_spec=self.with_specs))
+            for report, output in seen
         ]
 
 
@@ -115,22 +115,22 @@ def worker_name() -> str:
     return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
 
 
-def _is_fine(sight: Sight) -> bool:
-    status = sight.status()
+def _is_fine(report: ContainerReport) -> bool:
+    status = report.status()
     return status is None or status.code == 0
 
 
-def tell(sight: Sight, output: bytes, *, with_spec: bool) -> str:
+def tell(report: ContainerReport, output: bytes, *, with_spec: bool) -> str:
     """Return what a failed test says of a container."""
-    status = sight.status()
+    status = report.status()
     parts = [
-        f"args: {list(sight.args)}",
+        f"args: {list(report.args)}",
         f"exit: {'it has not ended' if status is None else status}",
         "history:",
-        *_indented(tell_history(sight.history())),
+        *_indented(tell_history(report.history())),
         f"output: {'none was read' if not output else ''}".rstrip(),
         *_indented(output.decode(errors="backslashreplace").splitlines()),
-        *(["spec:", *_indented(_tell_spec(sight.spec))] if with_spec else ["spec: with -v"]),
+        *(["spec:", *_indented(_tell_spec(report.spec))] if with_spec else ["spec: with -v"]),
     ]
     return "\n".join(parts)
 

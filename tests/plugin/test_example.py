@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from supervisor import Bundle, ContainerPool, Runtime
-from supervisor.tasks._observer import Sight, witness
+from supervisor.tasks._observer import ContainerReport, witness
 from supervisor.testing._example import MAX_CONTAINERS, MAX_OUTPUT_BYTES, Example
 
 
@@ -38,16 +38,16 @@ async def test_a_pool_shows_what_was_taken(runtime: Runtime) -> None:
     assert "\n  mine\n" in text
 
 
-def sight(id: str) -> Sight:
+def report(id: str) -> ContainerReport:
     """Return a container that has done nothing yet."""
-    return Sight(id=id, args=("x",), spec=b"", history=tuple, status=lambda: None)
+    return ContainerReport(id=id, args=("x",), spec=b"", history=tuple, status=lambda: None)
 
 
 def test_the_end_of_the_output_is_kept() -> None:
     """However it comes, in small parts or in one that is larger than what is kept."""
     example = Example()
-    example.saw(sight("small"))
-    example.saw(sight("large"))
+    example.saw(report("small"))
+    example.saw(report("large"))
     text = b"".join(b"%d\n" % number for number in range(5000))
     for start in range(0, len(text), 100):
         example.heard("small", text[start : start + 100])
@@ -62,7 +62,7 @@ def test_the_last_containers_are_kept() -> None:
     """Of many, with what they printed; the newest is told first."""
     example = Example()
     for number in range(MAX_CONTAINERS + 3):
-        example.saw(sight(f"box-{number}"))
+        example.saw(report(f"box-{number}"))
         example.heard(f"box-{number}", b"x")
     titles = [title for title, _ in example.told()]
     assert titles == [f"container box-{number}" for number in range(MAX_CONTAINERS + 2, 2, -1)]

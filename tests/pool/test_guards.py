@@ -18,7 +18,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from supervisor import Deadlines, GateFailed, RuntimeTimeout, ShimExited, TooManyFiles
-from supervisor.pool._entry import Entry, errand
+from supervisor.pool._entry import Entry, pool_request
 from supervisor.pool._pool import _kill
 from supervisor.pool._stock import PATIENCE
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -183,7 +183,7 @@ def gated(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> Make
 
 
 PROCESS = {"args": ["true"], "cwd": "/"}
-WANTED = errand({"process": PROCESS}, args=None, env=None, cwd=None, stdin=b"", files={})
+WANTED = pool_request({"process": PROCESS}, args=None, env=None, cwd=None, stdin=b"", files={})
 
 
 @pytest.mark.runtimes("fake")
