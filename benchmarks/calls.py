@@ -1,0 +1,144 @@
+"""How much of our code one lifecycle goes through: what has to be read to follow it.
+
+Usage: python benchmarks/calls.py [--rounds N] [--runtime NAME]... [--json FILE]
+
+For each step of one container's life, between the step's begin and its return: calls of the
+library's functions on the loop's thread, by any task; how many of them check values of records;
+how many functions these are, in how many modules; how often one call is in another module than the
+one before it, and how often in a module that has been left before; how deep they nest. Code that
+attrs has made is no call of ours. What is counted hardly varies: it is no time. The median is of a
+few lives, after one that doesn't count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dis import opmap
+from types import CodeType, FrameType
+
+import trio
+from _figures import OURS, Row, Summary
+from _stage import Stage, perform
+
+import supervisor
+from supervisor import Bundle, Runtime, Supervisor
+
+PACKAGE = os.path.dirname(supervisor.__file__) + os.sep
+CHECKS = {"_fields.py", "_text.py"}
+STEPS = ("create", "start", "wait", "delete")
+_RESUME = opmap["RESUME"]
+
+
+class Path:
+    """The way through the code: each call of ours, in its order."""
+
+    def __init__(self) -> None:
+        self._calls: list[CodeType] = []
+        self._deepest = 0
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record what is called meanwhile."""
+        sys.setprofile(self._note)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event != "call" or not is_ours(code) or resumes(frame):
+            return
+        self._calls.append(code)
+        self._deepest = max(self._deepest, depth(frame))
+
+    def counts(self) -> dict[str, int]:
+        """Return what was counted."""
+        files = [code.co_filename for code in self._calls]
+        moves = [after for before, after in itertools.pairwise(files) if after != before]
+        rooms = set(files)
+        return {
+            OURS: len(files),
+            "checks": sum(os.path.basename(file) in CHECKS for file in files),
+            "functions": len(set(self._calls)),
+            "modules": len(rooms),
+            "moves": len(moves),
+            "back": len(moves) - max(0, len(rooms) - 1),
+            "depth": self._deepest,
+        }
+
+    def most(self) -> list[tuple[str, int]]:
+        """Return the functions, each with how often it was called, most often first."""
+        names = Counter(
+            f"{code.co_filename.removeprefix(PACKAGE)}:{code.co_qualname}" for code in self._calls
+        )
+        return names.most_common()
+
+
+def is_ours(code: CodeType) -> bool:
+    return code.co_filename.startswith(PACKAGE)
+
+
+def resumes(frame: FrameType) -> bool:
+    """Whether a coroutine or generator goes on that was begun earlier."""
+    at = frame.f_lasti
+    code = frame.f_code.co_code
+    return at >= 0 and code[at] == _RESUME and code[at + 1] != 0
+
+
+def depth(frame: FrameType | None) -> int:
+    """Return how many frames of ours are on the stack."""
+    count = 0
+    while frame is not None:
+        count += is_ours(frame.f_code)
+        frame = frame.f_back
+    return count
+
+
+async def life(sup: Supervisor, id: str, bundle: Bundle) -> dict[str, Path]:
+    """Go through one life; return the way through each step."""
+    paths = {step: Path() for step in STEPS}
+    with paths["create"].recorded():
+        box = await sup.create(id, bundle)
+    with paths["start"].recorded():
+        await box.start()
+    with paths["wait"].recorded():
+        await box.wait()
+    await trio.sleep(0.05)  # the task of init's process has come to its end
+    with paths["delete"].recorded():
+        await box.delete()
+    return paths
+
+
+async def one_runtime(stage: Stage, name: str, runtime: Runtime) -> list[Row]:
+    """Count with one runtime."""
+    async with stage.open(runtime, f"root-{name}") as sup:
+        bundle = stage.bundle("true")
+        rounds = stage.rounds(5, 3)
+        lives = [await life(sup, f"calls-{number}", bundle) for number in range(rounds + 1)]
+    return [row(name, step, [one[step].counts() for one in lives[1:]]) for step in STEPS]
+
+
+def row(name: str, step: str, counts: list[dict[str, int]]) -> Row:
+    """Return the row of one step."""
+    return Row(
+        benchmark=name,
+        case=step,
+        unit="calls",
+        figures={key: Summary.of([float(one[key]) for one in counts]) for key in counts[0]},
+    )
+
+
+async def measure(stage: Stage) -> list[Row]:
+    """Count with each runtime."""
+    runtimes = stage.all_runtimes().items()
+    return [row for name, runtime in runtimes for row in await one_runtime(stage, name, runtime)]
+
+
+if __name__ == "__main__":
+    perform(measure)
