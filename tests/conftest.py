@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import pwd
 import secrets
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import HealthCheck, settings
 
 from supervisor import Bundle, Runtime, Supervisor, open_supervisor
 from supervisor.directories._temporary import PLACE
 from supervisor.testing import leak_check
 from tests.support import leaks, users
+from tests.support.containers import cgroups_of, left, living, until
 from tests.support.runtimes import REAL, Choice, choose
 
 pytest_plugins = ["pytester"]
 
 OpenSupervisor = Callable[..., AbstractAsyncContextManager[Supervisor]]
 MakeBundle = Callable[..., Bundle]
+NothingLeft = Callable[[], Awaitable[None]]
+
+TEST_SECONDS = 100
+_CLOCKS = {"autojump_clock", "mock_clock"}
 
 _REAL_RAN = "ran with a real runtime"
 
@@ -65,13 +73,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "choice" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("runtimes")
         names = marker.args if marker is not None else REAL
-        rootless = metafunc.module.__name__.startswith(("tests.containers.", "tests.oci."))
+        rootless = metafunc.definition.get_closest_marker("rootless") is not None
         metafunc.parametrize(
             "choice",
             [choose(name, rootless=rootless) for name in names],
             ids=list(names),
             indirect=True,
         )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Cancel a test that hangs: unlike a time-out from outside, that lets it clean up."""
+    test = getattr(item, "obj", None)
+    own = _CLOCKS & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("timeout")
+    if own or not inspect.iscoroutinefunction(test):
+        return
+
+    @functools.wraps(test)
+    async def bounded(**fixtures: object) -> None:
+        with trio.fail_after(TEST_SECONDS):
+            await test(**fixtures)
+
+    item.obj = bounded  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -157,6 +180,22 @@ def cgroup_parent() -> Iterator[str]:
     yield parent
     left = leaks.cgroup_left(parent)
     assert not left, f"cgroups left: {left}"
+
+
+@pytest.fixture
+def nothing_left(root: Path, cgroup_parent: str) -> NothingLeft:
+    """Fail unless no directory, cgroup or living process is left of any container."""
+    before = living(os.getpid())
+
+    async def check() -> None:
+        assert left(root) == []
+        assert cgroups_of(cgroup_parent) == []
+        await until(
+            lambda: living(os.getpid()) <= before,
+            lambda: f"no process is left: {living(os.getpid()) - before}",
+        )
+
+    return check
 
 
 @pytest.fixture

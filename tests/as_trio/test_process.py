@@ -13,8 +13,8 @@ import trio
 
 from supervisor import DEVNULL, PIPE, STDOUT, Process, ProcessEnded
 from tests.as_trio.conftest import Programs
-from tests.failures.helpers import until
-from tests.shim.rig import status_of
+from tests.native.rig import status_of
+from tests.support.containers import until
 
 Opened = Callable[[], AbstractAsyncContextManager[Programs]]
 

@@ -11,7 +11,7 @@ import trio
 
 from supervisor import Deadlines, State
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.failures.helpers import left
+from tests.support.containers import left
 from tests.support.runtimes import fake
 
 pytestmark = [pytest.mark.runtimes("runc", "crun", "fake"), pytest.mark.timeout(300)]

@@ -16,7 +16,7 @@ import pytest
 from supervisor import State
 from supervisor.cgroups import Hierarchies
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.failures.helpers import cgroups_of
+from tests.support.containers import cgroups_of
 from tests.support.leaks import STRANGERS, descendants, wait_for
 from tests.support.runtimes import Choice
 

@@ -16,9 +16,8 @@ import pytest
 
 from supervisor import Runtime, RuntimeNotFound
 from supervisor.directories._temporary import PLACE
+from tests.support.blocks import ROOT, Block, examples, fragments
 from tests.support.leaks import STRANGERS, descendants
-
-from .blocks import ROOT, Block, examples, fragments
 
 SECONDS = 60
 SAID = {

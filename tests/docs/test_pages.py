@@ -21,9 +21,8 @@ from supervisor.state import (
 )
 from supervisor.values._deadlines import Deadlines
 from supervisor.values._lifecycle import diagram
-
-from .blocks import PAGES, ROOT, blocks
-from .test_floors import PACKAGE
+from tests.docs.test_floors import PACKAGE
+from tests.support.blocks import PAGES, ROOT, blocks
 
 DOCS = ROOT / "docs"
 _QUOTED = re.compile(r"`([^`]+)`")

@@ -11,8 +11,7 @@ import trio
 from supervisor import ContainerPool, State, Supervisor
 from tests.cancellation.test_every_checkpoint import cancelled_after
 from tests.conftest import MakeBundle, OpenSupervisor
-
-from .conftest import SECONDS, settled
+from tests.pool.conftest import SECONDS, settled
 
 pytestmark = [pytest.mark.runtimes("crun"), pytest.mark.timeout(200)]
 

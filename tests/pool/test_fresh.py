@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from supervisor import Bundle, Container, ContainerPool, State, open_supervisor, run_container
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.pool.conftest import OpenPool, settled
 from tests.support.runtimes import Choice, needs_root
-
-from .conftest import OpenPool, settled
 
 NAMESPACES = ("pid", "mnt", "ipc", "uts", "net", "cgroup")
 

@@ -22,12 +22,11 @@ from supervisor.pool._entry import Entry, pool_request
 from supervisor.pool._pool import _kill
 from supervisor.pool._stock import PATIENCE
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.failures.helpers import state_of, until
-from tests.failures.test_descriptors import only
+from tests.pool.conftest import SECONDS
+from tests.pool.test_stock import Made, Maker, pid_of, stock_of
+from tests.support.containers import state_of, until
 from tests.support.leaks import wait_for
-
-from .conftest import SECONDS
-from .test_stock import Made, Maker, pid_of, stock_of
+from tests.system.test_descriptors import only
 
 # ---- the stock -------------------------------------------------------------------------------
 

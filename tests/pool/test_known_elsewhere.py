@@ -13,10 +13,9 @@ import trio
 
 from supervisor import PIPE, Bundle, Container, ContainerPool, GateFailed
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.pool.conftest import OpenPool
 from tests.support.leaks import STRANGERS, descendants
 from tests.support.runtimes import Choice, needs_root
-
-from .conftest import OpenPool
 
 pytestmark = pytest.mark.runtimes("runc", "crun")
 SOURCES = Path(__file__).parents[2]

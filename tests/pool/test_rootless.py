@@ -13,7 +13,7 @@ from supervisor import Bundle, ContainerPool, open_supervisor
 from supervisor.bundle import gate_path
 from supervisor.native import find_binary
 from supervisor.pool import _pool
-from tests.failures.helpers import left
+from tests.support.containers import left
 from tests.support.runtimes import Choice, needs_root
 from tests.support.users import NOBODYS, as_user
 

@@ -29,11 +29,10 @@ from supervisor.pool._stock import PATIENCE, Stock
 from supervisor.values._errors import InfrastructureError
 from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.failures.helpers import state_of
+from tests.pool.conftest import OpenPool, settled, until
+from tests.support.containers import state_of
 from tests.support.leaks import wait_for
 from tests.support.runtimes import fake
-
-from .conftest import OpenPool, settled, until
 
 pytestmark = pytest.mark.runtimes("runc", "crun")
 QUICK = Backoff(first=0.01, longest=0.02)

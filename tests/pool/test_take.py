@@ -22,9 +22,8 @@ from supervisor import (
     State,
 )
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.pool.conftest import OpenPool, settled
 from tests.support.runtimes import needs_root
-
-from .conftest import OpenPool, settled
 
 pytestmark = pytest.mark.runtimes("runc", "crun")
 

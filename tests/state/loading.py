@@ -9,8 +9,7 @@ import pytest
 
 from supervisor.state import ContainerRecord, ProcessRecord, Result, dump, loads
 from supervisor.values._errors import StateCorrupt
-
-from .samples import SAMPLES
+from tests.state.samples import SAMPLES
 
 Record = ContainerRecord | ProcessRecord | Result
 CLASSES = (ContainerRecord, ProcessRecord, Result)

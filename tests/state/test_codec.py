@@ -25,10 +25,9 @@ from supervisor.state import (
 from supervisor.state import _codec as codec
 from supervisor.testing.strategies import json_objects, records
 from supervisor.values._errors import InvalidValue, StateCorrupt
-
-from .loading import NEEDED, PATH, Record, each_sample, loads_or_corrupt, tree_of
-from .samples import CONTAINER, RESULT, SAMPLES
-from .settings import BRIEF, THOROUGH
+from tests.state.loading import NEEDED, PATH, Record, each_sample, loads_or_corrupt, tree_of
+from tests.state.samples import CONTAINER, RESULT, SAMPLES
+from tests.support.settings import BRIEF, THOROUGH
 
 # ---- what comes back -------------------------------------------------------------
 

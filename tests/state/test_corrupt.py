@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from supervisor.state import VERSION, ContainerRecord, ProcessRecord, Result, dump, loads
 from supervisor.testing.strategies import json_texts, json_values
-
-from .loading import (
+from tests.state.loading import (
     CLASSES,
     NEEDED,
     PATH,
@@ -24,8 +23,8 @@ from .loading import (
     reason,
     tree_of,
 )
-from .samples import PROCESS, RESULT, SAMPLES
-from .settings import THOROUGH
+from tests.state.samples import PROCESS, RESULT, SAMPLES
+from tests.support.settings import THOROUGH
 
 # ---- what is refused -------------------------------------------------------------
 

@@ -19,8 +19,7 @@ from supervisor.state import (
 )
 from supervisor.testing.strategies import ids
 from supervisor.values._errors import InvalidValue
-
-from .settings import THOROUGH
+from tests.support.settings import THOROUGH
 
 
 def test_the_paths_are_those_of_the_design() -> None:

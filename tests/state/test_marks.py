@@ -16,8 +16,7 @@ from supervisor.state import read_exit_status, read_pid, read_shim, read_startti
 from supervisor.state._marks import MAX_MARK_BYTES
 from supervisor.values._errors import StateCorrupt
 from supervisor.values._status import Cause, ExitStatus, Source
-
-from .settings import BRIEF, THOROUGH
+from tests.support.settings import BRIEF, THOROUGH
 
 READERS: list[Callable[[str], Any]] = [
     read_exit_status,

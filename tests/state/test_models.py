@@ -24,9 +24,8 @@ from supervisor.state import (
 from supervisor.testing.strategies import process_objects, process_records
 from supervisor.values._errors import InvalidValue
 from supervisor.values._status import Cause, ExitStatus, Source, unknown
-
-from .samples import CONTAINER, PROCESS, RESULT, SAMPLES, container, process
-from .settings import THOROUGH
+from tests.state.samples import CONTAINER, PROCESS, RESULT, SAMPLES, container, process
+from tests.support.settings import THOROUGH
 
 OWN: dict[str, Any] = {"exec": False, "root_uid": 0, "root_gid": 0}
 

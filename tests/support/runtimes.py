@@ -93,5 +93,5 @@ def choose(name: str, *, rootless: bool = True) -> Choice:
     if shutil.which(name) is None:
         return Choice(name, f"{name} is not installed (apt-get install {name})")
     if os.geteuid() != 0 and not rootless:
-        return Choice(name, f"{name}: needs root here; tests/containers and tests/oci run rootless")
+        return Choice(name, f"{name}: needs root here; tests that are marked rootless run")
     return Choice(name, why_not(name))

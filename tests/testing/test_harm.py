@@ -16,7 +16,7 @@ from supervisor.testing import fill_memory, frozen, kill_shim, unread
 from supervisor.testing._freezer import freezer_of, frozen_cgroup
 from supervisor.testing._processes import state_of
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.failures.helpers import assert_lost, until
+from tests.support.containers import assert_lost, until
 from tests.support.runtimes import needs_root
 
 TICKING = "i=0; while read line; do i=$((i+1)); echo $i; done"

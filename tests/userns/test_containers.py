@@ -28,7 +28,7 @@ from supervisor.state import LINK, _id_claims
 from supervisor.userns import _choice
 from supervisor.userns._ranges import SIZE, Blocks
 from tests.conftest import OpenSupervisor
-from tests.failures.helpers import left
+from tests.support.containers import left
 from tests.support.runtimes import needs_root
 
 pytestmark = [pytest.mark.runtimes("runc", "crun"), needs_root]

@@ -1,0 +1,310 @@
+"""The runtime's start fails, hangs, is cancelled, or loses its shim meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervisor import (
+    Container,
+    Deadlines,
+    IllegalTransition,
+    InfrastructureError,
+    RuntimeFailed,
+    RuntimeTimeout,
+    ShimExited,
+    Source,
+    State,
+    TooManyProcesses,
+    run_container,
+)
+from supervisor.container._end import STOP_GRACE_SECONDS
+from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
+from tests.support.containers import SOON, hurried, living, shim_of, until
+from tests.support.runtimes import Choice
+
+pytestmark = pytest.mark.runtimes("fake")
+
+ways_to_fail = pytest.mark.parametrize("kind", ["fail", "die", "mute"])
+
+
+@ways_to_fail
+async def test_failed_after_it_ran(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, kind: str
+) -> None:
+    """A short-lived program that ran has simply finished, whatever the runtime's start says."""
+    async with supervisor(runtime=choice.runtime(f"{kind}-start-after")) as sup:
+        async with await sup.create("a", bundle("sh", "-c", "exit 3")) as a:
+            await a.start()
+            status = await a.wait()
+            assert (status.code, status.source, a.state) == (3, Source.SHIM, State.STOPPED)
+
+
+@ways_to_fail
+async def test_failed_and_runs(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, kind: str
+) -> None:
+    """A program that runs although the runtime's start failed has been started."""
+    async with supervisor(runtime=choice.runtime(f"{kind}-start-after")) as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            await a.start()
+            assert a.state is State.RUNNING
+            job = await a.exec(["true"])
+            assert (await job.wait()).code == 0
+
+
+async def test_timeout_before(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
+) -> None:
+    """A start that times out before it did anything leaves it created, and can be repeated."""
+    trouble = workdir / "trouble"
+    trouble.touch()
+    runtime = choice.runtime(f"hang-start-while:{trouble}")
+    async with (
+        supervisor(runtime=runtime) as sup,
+        await sup.create("a", bundle("true")) as a,
+    ):
+        before = living(os.getpid())
+        with hurried(a, start=SOON):
+            with pytest.raises(RuntimeTimeout, match="start took longer") as caught:
+                await a.start()
+        assert (caught.value.seconds, caught.value.container) == (SOON, "a")
+        assert isinstance(caught.value, InfrastructureError)
+        assert (a.state, living(os.getpid())) == (State.CREATED, before)
+        trouble.unlink()
+        await a.start()
+        assert (await a.wait()).code == 0
+
+
+@pytest.mark.parametrize(("program", "code"), [("exec sleep 60", None), ("exit 4", 4)])
+async def test_timeout_after(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, program: str, code: int | None
+) -> None:
+    """A start that times out when the program runs, or has ended, has started it."""
+    async with (
+        supervisor(runtime=choice.runtime("hang-start-after")) as sup,
+        await sup.create("a", bundle("sh", "-c", program)) as a,
+    ):
+        before = living(os.getpid())
+        with hurried(a, start=2.0, shim=0.1):  # time for the runtime to let the program go
+            await a.start()
+        assert living(os.getpid()) <= before
+        if code is None:
+            assert (a.state, a.status) == (State.RUNNING, None)
+        else:
+            assert (await a.wait()).code == code
+            assert a.state is State.STOPPED
+
+
+@pytest.mark.parametrize(("when", "state"), [("", State.CREATED), ("-after", State.RUNNING)])
+async def test_cancelled(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, when: str, state: State
+) -> None:
+    """A start that is cancelled kills the runtime's, and finds out what the container is now."""
+    async with (
+        supervisor(runtime=choice.runtime(f"hang-start{when}")) as sup,
+        await sup.create("a", bundle("sleep", "60")) as a,
+    ):
+        before = living(os.getpid())
+        gate = Path(sup.root) / ".runtime/a/exec.fifo"
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(a.start)
+                await until(lambda: living(os.getpid()) > before, "the runtime's start runs")
+                await until(lambda: not when or not gate.exists(), "the program is let go")
+                assert a.state is State.STARTING
+                scope.cancel()
+        assert scope.cancelled_caught
+        assert (a.state, living(os.getpid())) == (state, before)
+
+
+@pytest.mark.parametrize("silence", ["fail-state", "hang-state", "die-state"])
+async def test_no_answer_either(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path, silence: str
+) -> None:
+    """If the runtime can't say what became of a failed start, it counts as created again."""
+    trouble = workdir / "trouble"
+    trouble.touch()
+    faults = (f"fail-start-while:{trouble}", f"{silence}-while:{trouble}")
+    async with (
+        supervisor(runtime=choice.runtime(*faults)) as sup,
+        await sup.create("a", bundle("true")) as a,
+    ):
+        with hurried(a, call=0.3, shim=0.1), pytest.raises(RuntimeFailed):
+            await a.start()
+        assert a.state is State.CREATED
+        trouble.unlink()
+        await a.start()
+        assert (await a.wait()).code == 0
+
+
+@pytest.mark.parametrize("how", ["delete", "kill", "stop"])
+async def test_taken_away(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path, how: str
+) -> None:
+    """One that another task ends before its program runs wasn't started, and start says so.
+
+    Once it returned as if it had been.
+    """
+    runtime = choice.runtime("hang-start")
+    async with supervisor(runtime=runtime) as sup, await sup.create("a", bundle("true")) as a:
+        before = living(os.getpid())
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with hurried(a, shim=0.1), pytest.raises(IllegalTransition, match="cannot start"):
+                    await a.start()
+
+            nursery.start_soon(start)
+            await until(lambda: _called(before), "the runtime's start runs")
+            if how == "delete":
+                await a.delete(force=True)
+            elif how == "kill":
+                a.kill()
+            else:
+                await a.stop()
+        assert a.state is (State.DELETED if how == "delete" else State.STOPPED)
+        assert not a._core.was_started()
+
+
+async def test_killed_when_it_ran(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
+) -> None:
+    """One that is killed when its program runs has been started, though start hasn't returned."""
+    runtime = choice.runtime("hang-start-after")
+    async with (
+        supervisor(runtime=runtime) as sup,
+        await sup.create("a", bundle("sleep", "60")) as a,
+    ):
+        async with trio.open_nursery() as nursery:
+
+            async def start() -> None:
+                with hurried(a, shim=0.1):
+                    await a.start()
+
+            nursery.start_soon(start)
+            await until(lambda: a.state is State.STARTING, "it is being started")
+            assert await a.init.has_begun(60)
+            a.kill()
+        assert (a.state, a._core.was_started()) == (State.STOPPED, True)
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EPERM])
+async def test_nothing_can_be_spawned(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """Neither the start nor the question what it is now: it is still created, not *starting*."""
+
+    def spawn(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    async with supervisor() as sup, await sup.create("a", bundle("true")) as a:
+        with monkeypatch.context() as patch, hurried(a, shim=0.1):
+            patch.setattr(os, "posix_spawn", spawn)
+            with pytest.raises(OSError) as caught:  # noqa: PT011
+                await a.start()
+        scarce = number != errno.EPERM
+        assert isinstance(caught.value, TooManyProcesses) is scarce
+        assert (caught.value.errno, a.state) == (number, State.CREATED)
+        await a.start()
+        assert (await a.wait()).code == 0
+
+
+async def test_shim_killed_in_a_hanging_start(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    nothing_left: NothingLeft,
+) -> None:
+    """A shim that dies while start hangs ends the start at once, and nothing is left of it."""
+    async with supervisor(root, runtime=choice.runtime("hang-start")) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await _kill_shim_in_start(a.start, root / "a/init")
+        assert a.state is State.STOPPED
+        await a.delete()
+        await nothing_left()
+
+
+@pytest.mark.runtimes("runc")
+async def test_shim_killed_in_a_hanging_real_start(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
+) -> None:
+    """The same with runc, whose start waits for ever for an init that is stopped."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        a.send_signal(signal.SIGSTOP)
+        await _kill_shim_in_start(a.start, root / "a/init")
+        assert a.state is State.STOPPED
+        await a.delete()
+        await nothing_left()
+
+
+async def _kill_shim_in_start(start: Callable[[], Awaitable[None]], init: Path) -> None:
+    """Kill the shim when the runtime's start runs; it must be the end of both, at once."""
+    before = living(os.getpid())
+
+    async def kill_shim() -> None:
+        await until(lambda: _called(before), "the runtime's start runs")
+        os.kill(shim_of(init), signal.SIGKILL)
+
+    with trio.fail_after(Deadlines().start / 2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill_shim)
+            with pytest.raises(ShimExited):
+                await start()
+    assert living(os.getpid()) < before  # no start, and no shim
+
+
+def _called(before: set[int]) -> bool:
+    """Whether a process runs that calls itself a ``start``."""
+
+    def words(pid: int) -> list[bytes]:
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return []
+
+    return any(b"start" in words(pid) for pid in living(os.getpid()) - before)
+
+
+@pytest.mark.runtimes("runc")
+async def test_a_gate_that_is_open_already(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """After a start that was killed half-way the runtime may say *created* of what runs."""
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        gate = os.open(root / ".runtime/a/exec.fifo", os.O_RDONLY | os.O_NONBLOCK)
+        await until(lambda: os.readlink(f"/proc/{box.pid}/exe").endswith("busybox"), "it runs")
+        os.close(gate)
+        with trio.move_on_after(0.2) as scope:
+            await box.start()
+        assert scope.cancelled_caught
+        assert (box.state, box.status) == (State.RUNNING, None)
+
+
+async def test_run_container_whose_start_fails(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
+) -> None:
+    """Nobody has cancelled it, and there is no program to be asked: it raises at once.
+
+    Once ``deliver_cancel`` was called for a container that was only created, and waited for.
+    """
+    asked: list[Container] = []
+
+    async def deliver(box: Container) -> None:
+        asked.append(box)
+
+    async with supervisor(runtime=choice.runtime("fail-start")) as sup:
+        with trio.fail_after(STOP_GRACE_SECONDS / 2), pytest.raises(RuntimeFailed):
+            await run_container(bundle("true"), supervisor=sup, deliver_cancel=deliver)
+        assert asked == [] and not list(sup)

@@ -1,0 +1,171 @@
+"""A supervisor is killed between any two of its steps, and the next open makes sense of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from supervisor import Cause, Container, State, Supervisor
+from supervisor.values._points import Point
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.crashes.crasher import SEVEN, SLEEP
+from tests.support.containers import left
+from tests.support.leaks import STRANGERS, descendants
+from tests.support.runtimes import Choice
+from tests.support.victim import victim
+
+pytestmark = [pytest.mark.runtimes("crun"), pytest.mark.timeout(300)]
+
+ROOM = Path(__file__).parent.parent.parent
+TOO_MANY = 60
+SEEN: set[str] = set()
+
+
+def crash(told: dict[str, Any], number: int) -> tuple[bool, list[str]]:
+    """Run the program; say whether it killed itself, and what points it had reached."""
+    before = descendants(os.getpid()).keys()
+    what = json.dumps({**told, "kill_at": number})
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crashes.crasher", what],
+        cwd=ROOM,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    STRANGERS.update(descendants(os.getpid()).keys() - before)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0, done.stdout.split()
+
+
+async def assert_true_state(sup: Supervisor, root: Path, operation: str, point: str) -> None:
+    """Check what the next supervisor has made of it, and that it can be used."""
+    assert not sup.broken, (point, sup.broken)
+    if "a" not in sup:
+        assert operation in ("create", "delete"), point
+        assert left(root) == [], point
+        return
+    box = sup["a"]
+    if operation == "run" and box.state is not State.CREATED:
+        with trio.fail_after(20):
+            assert (await box.wait()).code == 7, point
+    elif operation in ("stop", "delete"):
+        await assert_stopped(box, point)
+    else:
+        assert box.status is None, point
+    if operation == "exec":
+        await assert_exec(box, point)
+    if box.state is State.CREATED:
+        assert operation in ("create", "start", "run"), point
+        await box.start()
+    elif operation in ("create",):
+        raise AssertionError(f"{point}: nobody has started it, and it is {box.state}")
+
+
+async def assert_stopped(box: Container, point: str) -> None:
+    """A stop that was begun is finished; what was killed says so."""
+    with trio.fail_after(20):
+        status = await box.wait()
+    assert status.signal is signal.SIGKILL, (point, status)
+
+
+async def assert_exec(box: Container, point: str) -> None:
+    """An exec is there with its true end, or was never made."""
+    process = box.processes.get("e")
+    if process is None:
+        return
+    with trio.fail_after(20):
+        status = await process.wait()
+    assert status.code == 7, (point, status)
+
+
+@pytest.mark.parametrize("operation", ["create", "start", "run", "exec", "stop", "delete"])
+async def test_killed_at_each_point(
+    choice: Choice,
+    supervisor: OpenSupervisor,
+    cgroup_parent: str,
+    root: Path,
+    bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str,
+) -> None:
+    """Whatever it was about to do, the container is there with its true state, or gone."""
+    monkeypatch.setattr("supervisor.container._end.STOP_GRACE_SECONDS", 0.3)
+    runtime = choice.runtime()
+    told = {
+        "operation": operation,
+        "runtime": [runtime.path, *runtime.args],
+        "cgroup_parent": cgroup_parent,
+        "root": str(root),
+        "bundle": bundle("true").path,
+    }
+    for number in range(1, TOO_MANY):
+        killed, points = await trio.to_thread.run_sync(crash, told, number)
+        SEEN.update(points)
+        async with supervisor(root) as sup:
+            if killed:
+                await assert_true_state(sup, root, operation, points[-1])
+            for id in sup:
+                with trio.fail_after(30):
+                    await sup[id].delete(force=True)
+        assert left(root) == [], points
+        if not killed:
+            break
+    assert 3 < number < TOO_MANY - 1
+
+
+async def test_killed_while_it_adopts(
+    choice: Choice,
+    supervisor: OpenSupervisor,
+    cgroup_parent: str,
+    root: Path,
+    bundle: MakeBundle,
+) -> None:
+    """However far it came, the next one finds all of them as they are."""
+    runtime = choice.runtime()
+    told = {
+        "operation": "adopt",
+        "runtime": [runtime.path, *runtime.args],
+        "cgroup_parent": cgroup_parent,
+        "root": str(root),
+    }
+    containers = {
+        "made": bundle(*SLEEP).path,
+        "run": bundle(*SLEEP).path,
+        "over": bundle(*SEVEN).path,
+    }
+    what: dict[str, Any] = {"containers": containers, "started": ["run", "over"]}
+    with victim(runtime, cgroup_parent, root, **what):
+        pass
+    for number in range(1, TOO_MANY):
+        killed, points = await trio.to_thread.run_sync(crash, told, number)
+        SEEN.update(points)
+        async with supervisor(root) as sup:
+            assert not sup.broken and set(sup) == set(containers), points
+            assert sup["made"].state is State.CREATED, points
+            assert sup["run"].state is State.RUNNING, points
+            with trio.fail_after(20):
+                status = await sup["over"].wait()
+            assert (status.cause, status.code) == (Cause.EXITED, 7), points
+        if not killed:
+            break
+    assert 3 < number < TOO_MANY - 1
+    async with supervisor(root) as sup:
+        for id in sup:
+            await sup[id].delete(force=True)
+    assert left(root) == []
+
+
+def test_each_point_was_reached() -> None:
+    """The tests above have met every point that there is: none is forgotten, none is dead."""
+    if not SEEN:
+        pytest.skip("the tests above didn't run")
+    assert {point.name for point in Point} == SEEN

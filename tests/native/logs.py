@@ -1,0 +1,112 @@
+"""A log under test: its files and records."""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import attrs
+
+from tests.native.rig import Rig
+
+CONTENT_MAX = 16 * 1024
+LEAST_BYTES = CONTENT_MAX + 64
+"""The smallest MAX_BYTES: the longest record fits in a file."""
+
+_RECORD = re.compile(
+    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})Z (stdout|stderr) ([FP]) ([^\n]*)\n", re.DOTALL
+)
+
+
+@attrs.frozen
+class Record:
+    """One record: its time, its stream, and the bytes that it stands for."""
+
+    at_ns: int
+    stream: str
+    tag: str
+    written: bytes
+
+
+def parse(data: bytes) -> list[Record]:
+    """Return the records of a file, which must hold nothing else."""
+    records = []
+    for line in split(data):
+        found = _RECORD.fullmatch(line)
+        assert found, line[:200]
+        second, fraction, stream, tag, content = found.groups()
+        assert len(content) <= CONTENT_MAX
+        at = calendar.timegm(time.strptime(second.decode(), "%Y-%m-%dT%H:%M:%S"))
+        written = content + b"\n" * (tag == b"F")
+        records.append(Record(at * 10**9 + int(fraction), stream.decode(), tag.decode(), written))
+    return records
+
+
+def split(data: bytes) -> list[bytes]:
+    """Split lines at newlines alone, keeping them."""
+    *lines, rest = data.split(b"\n")
+    return [line + b"\n" for line in lines] + [rest] * bool(rest)
+
+
+def joined(records: Iterable[Record], stream: str = "stdout") -> bytes:
+    """Return what was written to a stream."""
+    return b"".join(record.written for record in records if record.stream == stream)
+
+
+class Log:
+    """The log of a rig's process.
+
+    Attributes:
+        path: its newest file.
+    """
+
+    def __init__(self, rig: Rig, path: Path | None = None, *, max_bytes: int, files: int) -> None:
+        self.rig = rig
+        self.path = path or rig / "output.log"
+        self._bounds = f"{max_bytes}:{files}"
+
+    def options(self, *streams: str) -> list[str]:
+        """Return the options that log these streams; the fifos are made."""
+        words = ["--log", f"{self._bounds}:{self.path}"]
+        for stream in streams or ("stdout",):
+            self.rig.fifo(stream)
+            words += [f"--{stream}", f"log:{self.rig / stream}"]
+        return words
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that there are, from the oldest to the newest."""
+        numbers = [
+            int(path.suffix[1:])
+            for path in self.path.parent.glob(f"{self.path.name}.*")
+            if path.is_file()
+        ]
+        rotated = [Path(f"{self.path}.{number}") for number in sorted(numbers, reverse=True)]
+        return [*rotated, *([self.path] if self.path.exists() else [])]
+
+    def records(self) -> list[Record]:
+        """Return all records, in their order."""
+        return [record for path in self.files for record in parse(path.read_bytes())]
+
+    def text(self, stream: str = "stdout") -> bytes:
+        """Return what was written to a stream, as far as whole records hold it just now."""
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # it is being rotated
+                data = b"".join(path.read_bytes() for path in self.files)
+                return joined(parse(data[: data.rfind(b"\n") + 1]), stream)
+
+    def writer(self, stream: str = "stdout") -> int:
+        """Open a stream for writing, as another process of the container may."""
+        return self.rig.open(stream, os.O_WRONLY)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it, waiting for room."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

@@ -1,0 +1,116 @@
+"""The leash: what ends with the supervisor, at every stage."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from tests.native.leash import Break, Leash, breaks
+from tests.native.rig import (
+    SLEEP,
+    Gate,
+    Rig,
+    children,
+    ended,
+    exiting,
+    gone,
+    runtime,
+    shell,
+    status_of,
+)
+from tests.support.leaks import wait_for
+
+
+@breaks
+def test_the_process_ends(rig: Rig, leash: Leash, end: Break) -> None:
+    """Either way the process is killed, its end recorded, and the shim gone.
+
+    The pipe alone wouldn't do: a forked child of a killed supervisor may hold it.
+    """
+    rig.launch(runtime(*SLEEP), "--leash", str(leash), pass_fds=leash.fds)
+    pid = rig.made()
+    end(leash)
+    assert rig.end() == (137, 9)
+    assert gone(pid)
+
+
+@breaks
+def test_while_the_runtime_works(rig: Rig, leash: Leash, end: Break) -> None:
+    """Before there is a process the runtime and all that it has started end; nothing is left."""
+    gate = Gate(rig)
+    rig.launch(
+        runtime(*SLEEP, after=f"sleep 1000 & echo $! >other; {gate.wait}"),
+        *("--leash", str(leash)),
+        pass_fds=leash.fds,
+    )
+    gate.wait_reached()
+    made = [int((rig / name).read_text()) for name in ("pid", "other")]
+    end(leash)
+    told = rig.refused("leash")
+    assert told["error"] == "the supervisor let go"
+    assert all(gone(pid) for pid in made)
+
+
+@breaks
+def test_before_the_runtime(rig: Rig, leash: Leash, end: Break) -> None:
+    """A leash that is broken from the start: the runtime isn't even run."""
+    end(leash)
+    rig.launch(["/bin/touch", "ran"], "--leash", str(leash), pass_fds=leash.fds)
+    rig.refused("leash")
+    assert not (rig / "ran").exists()
+
+
+def test_when_the_runtime_has_just_succeeded(rig: Rig, leash: Leash) -> None:
+    """A leash that breaks together with the runtime's success ends what it has made."""
+    gate = Gate(rig)
+    rig.launch(runtime(*SLEEP, after=gate.wait), "--leash", str(leash), pass_fds=leash.fds)
+    gate.wait_reached()
+    [bash] = [pid for pid in children(rig.pid) if status_of(pid)["Name"] == "bash"]
+    rig.stop()
+    gate.open()
+    wait_for(lambda: ended(bash), "the runtime's end")
+    leash.let_go()
+    os.kill(rig.pid, signal.SIGCONT)
+    rig.refused("leash")
+    assert gone(int((rig / "pid").read_text()))
+
+
+def test_a_process_that_ignores_everything(rig: Rig, leash: Leash) -> None:
+    """The leash kills: nothing that a process can ignore would do."""
+    script = "trap '' TERM INT HUP; mkfifo never; echo x >ready; while :; do read x <>never; done"
+    rig.launch(runtime(*shell(script)), "--leash", str(leash), pass_fds=leash.fds)
+    rig.made()
+    wait_for((rig / "ready").exists, "the traps")
+    leash.let_go()
+    assert rig.end() == (137, 9)
+
+
+def test_an_exit_before_the_break_stands(rig: Rig, leash: Leash) -> None:
+    """A process that has ended by itself is recorded so, although the leash breaks right then."""
+    rig.launch(runtime("/bin/sh", "-c", "exit 5"), "--leash", str(leash), pass_fds=leash.fds)
+    pid = rig.made()
+    rig.stop()
+    try:
+        wait_for(lambda: ended(pid), "its end")
+        leash.let_go()
+    finally:
+        os.kill(rig.pid, signal.SIGCONT)
+    assert rig.end() == (5, 0)
+
+
+def test_data_in_the_pipe_breaks_nothing(rig: Rig, leash: Leash) -> None:
+    """Only the pipe's end is a break, and it doesn't keep the shim awake either."""
+    rig.launch(runtime(*SLEEP), "--leash", str(leash), pass_fds=leash.fds)
+    pid = rig.made()
+    leash.write(b"words")
+    wait_for(rig.idle, "an idle shim")
+    assert not ended(pid)
+    leash.let_go()
+    assert rig.end() == (137, 9)
+
+
+def test_it_is_let_go_of_afterwards(rig: Rig, leash: Leash) -> None:
+    """A leash is no reason to stay: a shim on it goes when its process has ended."""
+    rig.launch(exiting(3), "--leash", str(leash), pass_fds=leash.fds)
+    rig.made()
+    assert rig.end() == (3, 0)

@@ -1,0 +1,230 @@
+"""The shim under fire: system calls that fail, valgrind, and lines and bytes at random."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.native.programs import PARTS, SANITIZE, Programs
+from tests.native.rig import Rig, exiting, read_to_end, runtime, shell
+from tests.native.shim_faults import (
+    CAN_FAIL,
+    CANNOT_FAIL,
+    ERRORS,
+    KINDS,
+    PAGE,
+    Fault,
+    Missing,
+    Player,
+    Tools,
+    common_name,
+    compile_c,
+    count_calls,
+    faults,
+    play_all,
+    rows,
+    sources,
+)
+from tests.support.leaks import wait_for
+
+SEED = 20261124
+LINES = 1_000_000
+BYTES = 1_000_000
+HERE = Path(__file__).parent
+
+A_MATTER_OF_TIME = {
+    *("close", "fcntl", "fstat", "ioctl", "open", "poll", "read", "sendto", "wait4", "waitid")
+}
+"""Calls that a shim makes more often when it is woken more often (musl: fcntl in each open)."""
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
+    """What makes system calls fail."""
+    try:
+        return Tools.make(tmp_path_factory.mktemp("tools"))
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_system_call_fails(
+    tools: Tools, tmp_path: Path, kind: str, pytestconfig: pytest.Config
+) -> None:
+    """A call that fails is reported, or passed over; nothing hangs, is lost or left behind."""
+    counts = count_calls(tools, tmp_path, [kind])
+    each = bool(pytestconfig.getoption("--long"))
+    cells = [(kind, fault) for fault in faults(counts[kind], each=each)]
+    played = play_all(tools, tmp_path, cells)
+    wrong = [f"{fault.injection}: {told.wrong}" for _, fault, told in played if told.wrong]
+    assert not wrong, "\n".join(wrong)
+    missed = {fault.call for _, fault, told in played if told.outcome == "no such call"}
+    assert {common_name(call) for call in missed} <= A_MATTER_OF_TIME
+
+
+def test_each_system_call_is_known(tools: Tools, tmp_path: Path) -> None:
+    """Of each call that the shim makes, somebody has looked up how it can fail."""
+    for calls in count_calls(tools, tmp_path).values():
+        assert {common_name(call) for call in calls} <= {*CAN_FAIL} | CANNOT_FAIL
+
+
+def test_the_page_has_each_system_call(tools: Tools, tmp_path: Path) -> None:
+    """The table has a row for each call, and says something of each error that it can return."""
+    lines = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if "|" in line]
+    assert lines[0][1:] == list(ERRORS)
+    told = {words[0].strip("`"): words[1:] for words in lines[2:]}
+    assert list(told) == rows(count_calls(tools, tmp_path))
+    for call, cells in told.items():
+        said = [error for error, cell in zip(ERRORS, cells, strict=True) if cell != "\u2013"]
+        assert said == CAN_FAIL[call].split()
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+def test_an_end_that_cannot_be_written(tools: Tools, tmp_path: Path, error: str) -> None:
+    """Where the end can't be written at all, the shim's log holds it."""
+    calls = count_calls(tools, tmp_path, ["plain"])["plain"]
+    [call] = [call for call in calls if common_name(call) == "pwrite64"]
+    fault = Fault(call, error, 2, onwards=True)
+    player = Player(tools, tmp_path / "process", "plain", fault)
+    told = player.play()
+    assert (told.outcome, told.wrong) == ("goes on", [])
+    assert not (player / "exitStatus").read_bytes().strip()
+    [entry] = player.log()
+    assert entry["msg"].startswith("cannot record 7 0 ")
+
+
+# ---- valgrind ------------------------------------------------------------------------------
+
+
+ALWAYS = [".shim", "control", "exitStatus", "signalfd"]
+"""What a shim has open to its last moment: lock, lines, the place for the end, signals."""
+
+
+@pytest.fixture
+def valgrind(tmp_path: Path) -> list[str]:
+    """The beginning of a command line that runs a shim under valgrind."""
+    program, compiler = shutil.which("valgrind"), shutil.which("gcc")
+    if program is None or compiler is None:
+        pytest.skip("valgrind and gcc are needed (apt-get install valgrind gcc libc6-dev)")
+    shim = tmp_path / "shim"
+    compile_c(compiler, shim, *(sources() / f"{part}.c" for part in PARTS["shim"]), "-g", "-O1")
+    options = ["--track-fds=yes", "--error-exitcode=99", f"--log-file={tmp_path}/said.%p"]
+    return [program, *options, str(shim)]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A process directory with a shim to be launched in it."""
+    rig = Rig(Programs("", "", "", ""), tmp_path / "process")
+    try:
+        yield rig
+    finally:
+        rig.close()
+
+
+def launch(rig: Rig, words: list[str], command: list[str | bytes], *options: str) -> None:
+    """Launch a shim by these words; return when it has reported a process."""
+    rig.launch_words([*words, "--directory", str(rig.path), *options, "--", *command])
+    rig.made()
+
+
+def left_open(rig: Rig) -> list[str]:
+    """Return what the shim had open at its end; valgrind must have found no error."""
+    said = (rig.path.parent / f"said.{rig.pid}").read_text()
+    assert "ERROR SUMMARY: 0 errors" in said
+    assert "in use at exit: 0 bytes" in said
+    found = re.findall(r"Open file descriptor (\d+):(.*)\n==\d+== +at \w+: (\w+)", said)
+    names = [os.path.basename(name.strip()) or call for fd, name, call in found if int(fd) > 2]
+    # What was opened by another descriptor's number: a fifo whose other side the shim has left.
+    names = ["left" if name.isdigit() else name for name in names]
+    return sorted(name.replace(f".{rig.pid}", "") for name in names)
+
+
+def test_valgrind_with_a_plain_process(rig: Rig, valgrind: list[str]) -> None:
+    """No error, and nothing is open but what a shim needs to its end."""
+    launch(rig, valgrind, exiting(7))
+    assert rig.end() == (7, 0)
+    assert left_open(rig) == ALWAYS
+
+
+def test_valgrind_with_fifos(rig: Rig, valgrind: list[str]) -> None:
+    """With fifos also those that keep the output until it is read, and what watches them."""
+    names = ("stdin", "stdout", "stderr")
+    options = [word for name in names for word in (f"--{name}", rig.fifo(name))]
+    launch(rig, valgrind, runtime(*shell("cat; echo words; exit 7")), *options)
+    rig.control("2 18 0\n1 2 3\n0 0 0\n")
+    rig.wait_end()
+    wait_for(rig.waiting, "a shim that holds the output")
+    assert read_to_end(rig.open("stdout", os.O_RDONLY | os.O_NONBLOCK)) == b"words\n"
+    assert rig.end() == (7, 0)
+    assert left_open(rig) == sorted([*ALWAYS, "inotify_init1", "left", "stderr", "stdout"])
+
+
+def test_valgrind_with_a_log(rig: Rig, valgrind: list[str]) -> None:
+    """With a log also that, once, however often it was rotated."""
+    options = ["--log", f"17000:3:{rig / 'output.log'}"]
+    for name in ("stdout", "stderr"):
+        rig.fifo(name)
+        options += [f"--{name}", f"log:{rig / name}"]
+    script = "for i in 1 2 3 4 5; do head -c 9999 /dev/zero; echo; done; printf more >&2; exit 7"
+    launch(rig, valgrind, runtime(*shell(script)), *options)
+    assert rig.end() == (7, 0)
+    assert (rig / "output.log.2").exists()
+    held = left_open(rig)
+    if "inotify_init1" in held:  # the log was still to be ended when the process was reaped
+        held.remove("inotify_init1")
+    assert held == sorted([*ALWAYS, "output.log"])
+
+
+# ---- input at random -----------------------------------------------------------------------
+
+
+def fuzz(tmp_path: Path, name: str, parts: list[str], *words: str) -> str:
+    """Compile a fuzzer under the sanitizers, and run it; return what it says."""
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("gcc or clang is needed (apt-get install gcc libc6-dev)")
+    program = tmp_path / name
+    files = [HERE / f"{name}.c", *(sources() / f"{part}.c" for part in parts)]
+    try:
+        compile_c(compiler, program, *files, *SANITIZE)
+    except AssertionError as error:
+        if "cannot find" not in str(error):
+            raise
+        pytest.skip(f"{compiler} has no sanitizers")
+    # LeakSanitizer stops the program with ptrace, which isn't allowed everywhere.
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    done = subprocess.run(
+        [program, *words], capture_output=True, env=environment, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    return done.stdout.decode()
+
+
+def times(config: pytest.Config) -> int:
+    """Return how many times as far the search goes."""
+    return 10 if config.getoption("--long") else 1
+
+
+def test_control_lines_at_random(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """A million lines do what a slow model of the protocol says."""
+    count = LINES * times(pytestconfig)
+    parts = [part for part in PARTS["shim"] if part != "shim"]  # which it includes
+    said = fuzz(tmp_path, "shim_fuzz_control", parts, str(SEED), str(count))
+    lines, effects = map(int, re.findall(r"\d+", said))
+    assert lines >= count
+    assert effects > count // 10
+
+
+def test_a_log_of_bytes_at_random(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """Joined up, the records are what was written, however it was cut."""
+    path = tmp_path / "output.log"
+    count = BYTES * times(pytestconfig)
+    fuzz(tmp_path, "shim_fuzz_log", ["words", "files", "index"], str(SEED), str(count), str(path))
+    assert path.stat().st_size > count

@@ -1,0 +1,248 @@
+"""Signals: what the process starts with, and what the shim does with its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from tests.native.rig import (
+    SLEEP,
+    Gate,
+    Rig,
+    children,
+    echoing,
+    ended,
+    exiting,
+    gone,
+    read_some,
+    runtime,
+    status_of,
+)
+from tests.support.leaks import wait_for
+
+STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+MASKS = ("SigBlk", "SigIgn", "SigCgt")
+
+
+def ignore_all() -> None:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def block_all() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def spoil_all() -> None:
+    ignore_all()
+    block_all()
+
+
+def nothing() -> None:
+    pass
+
+
+@pytest.mark.parametrize("spoil", [nothing, ignore_all, block_all, spoil_all])
+def test_the_runtime_starts_with_a_clean_slate(rig: Rig, spoil: Callable[[], None]) -> None:
+    """Whatever the launcher ignores or blocks, the runtime blocks and ignores nothing."""
+    rig.launch(["/bin/cp", "/proc/self/status", "status"], preexec_fn=spoil, restore_signals=False)
+    rig.refused("pid")
+    lines = (rig / "status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    assert [int(status[key], 16) for key in MASKS] == [0, 0, 0]
+
+
+def test_launched_by_posix_spawn(rig: Rig) -> None:
+    """So it is when the launcher uses posix_spawn: glibc's leaves signals 32 and 33 ignored."""
+    command = ["/bin/cp", "/proc/self/status", str(rig / "status")]
+    words = [rig.programs.shim, "--directory", str(rig.path), "--", *command]
+    null = (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)
+    pid = os.posix_spawn(
+        words[0], words, rig.programs.environment, file_actions=[null], setsid=True
+    )
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    lines = (rig / "status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    assert [int(status[key], 16) for key in MASKS] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("spoil", [ignore_all, block_all])
+def test_the_process_starts_with_a_clean_slate(rig: Rig, spoil: Callable[[], None]) -> None:
+    """So has the process, to which runc hands its mask on."""
+    rig.launch(runtime(*SLEEP), preexec_fn=spoil, restore_signals=False)
+    pid = rig.running()
+    assert [int(status_of(pid)[key], 16) for key in MASKS] == [0, 0, 0]
+    os.kill(pid, signal.SIGTERM)
+    assert rig.end() == (143, 15)
+
+
+@pytest.mark.parametrize("spoil", [nothing, ignore_all, block_all])
+@pytest.mark.parametrize("number", STOPPING)
+def test_stop_signals_go_on_to_the_process(
+    rig: Rig, number: int, spoil: Callable[[], None]
+) -> None:
+    """SIGTERM, SIGINT and SIGHUP to the shim reach its process, under nohup, too."""
+    rig.launch(runtime(*SLEEP), preexec_fn=spoil)
+    rig.made()
+    os.kill(rig.pid, number)
+    assert rig.end() == (128 + number, number)
+
+
+def test_every_stop_signal_goes_on(rig: Rig) -> None:
+    """A process that handles them gets each one, and as often as they come."""
+    rig.launch(runtime(*echoing(*STOPPING)), "--stdout", rig.fifo("out"))
+    pid = rig.made()
+    fd = rig.open("out", os.O_RDONLY | os.O_NONBLOCK)
+    assert read_some(fd) == b"ready\n"
+    for number in [*STOPPING, *STOPPING]:
+        os.kill(rig.pid, number)
+        assert read_some(fd) == f"{int(number)}\n".encode()
+    os.kill(pid, signal.SIGKILL)
+    assert rig.end() == (137, 9)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGUSR1, signal.SIGQUIT, signal.SIGPIPE, signal.SIGALRM, 34, 64]
+)
+def test_other_signals_do_nothing(rig: Rig, number: int) -> None:
+    """No other signal ends the shim, real-time ones of any C library included."""
+    rig.launch(runtime(*SLEEP))
+    pid = rig.made()
+    os.kill(rig.pid, number)
+    os.kill(pid, signal.SIGTERM)
+    assert rig.end() == (143, 15)
+
+
+def heard(pid: int) -> bool:
+    """Whether a process has read all signals that were sent to it."""
+    return int(status_of(pid)["ShdPnd"], 16) == 0
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_before_the_process_is_remembered(rig: Rig, number: int) -> None:
+    """One that comes while the runtime works is delivered to the process when it is there."""
+    gate = Gate(rig)
+    rig.launch(runtime(*SLEEP, before=gate.wait))
+    gate.wait_reached()
+    os.kill(rig.pid, number)
+    wait_for(lambda: heard(rig.pid), "the signal's reading")
+    gate.open()
+    rig.made()
+    assert rig.end() == (128 + number, number)
+
+
+def test_a_second_signal_gives_the_create_up(rig: Rig) -> None:
+    """Two of them end the runtime and everything that it has started, and the report says so."""
+    gate = Gate(rig)
+    rig.launch(runtime(*SLEEP, after=gate.wait))
+    gate.wait_reached()
+    process = int((rig / "pid").read_text())
+    os.kill(rig.pid, signal.SIGTERM)
+    os.kill(rig.pid, signal.SIGINT)
+    told = rig.refused("runtime")
+    assert told["error"] == "/bin/bash was given up: told twice to stop"
+    assert (told["code"], told["signal"]) == (0, signal.SIGKILL)
+    assert gone(process)
+    assert not (rig / "starttime").exists()
+
+
+def test_the_same_signal_twice(rig: Rig) -> None:
+    """Twice the same one means it, too, if it is heard twice."""
+    gate = Gate(rig)
+    rig.launch(runtime(*SLEEP, before=gate.wait))
+    gate.wait_reached()
+    os.kill(rig.pid, signal.SIGTERM)
+    wait_for(lambda: heard(rig.pid), "the signal's reading")
+    os.kill(rig.pid, signal.SIGTERM)
+    assert rig.refused("runtime")["signal"] == signal.SIGKILL
+
+
+def test_given_up_though_the_runtime_has_just_succeeded(rig: Rig) -> None:
+    """Signals that are read together with the runtime's success still give the create up.
+
+    The launcher has stopped listening by then: a process would have run on unknown to anybody.
+    """
+    gate = Gate(rig)
+    rig.launch(runtime(*SLEEP, after=gate.wait))
+    gate.wait_reached()
+    [bash] = [pid for pid in children(rig.pid) if status_of(pid)["Name"] == "bash"]
+    rig.stop()
+    gate.open()
+    wait_for(lambda: ended(bash), "the runtime's end")
+    os.kill(rig.pid, signal.SIGTERM)
+    os.kill(rig.pid, signal.SIGINT)
+    os.kill(rig.pid, signal.SIGCONT)
+    told = rig.refused("runtime")
+    assert (told["code"], told["signal"]) == (0, 0)
+    assert gone(int((rig / "pid").read_text()))
+
+
+def test_stopped_and_continued(rig: Rig) -> None:
+    """A shim that was stopped while its process ended records the end when it goes on."""
+    rig.launch(runtime(*SLEEP))
+    pid = rig.made()
+    rig.stop()
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: ended(pid), "a zombie")
+    os.kill(rig.pid, signal.SIGCONT)
+    assert rig.end() == (143, 15)
+
+
+def test_a_killed_shim_takes_the_runtime_with_it(rig: Rig) -> None:
+    """SIGKILL of the shim is the end of the runtime: nobody would ever hear what it makes."""
+    gate = Gate(rig)
+    rig.launch(runtime(*SLEEP, before=f"echo $$ >runtime-pid; {gate.wait}"))
+    gate.wait_reached()
+    pid = int((rig / "runtime-pid").read_text())
+    os.kill(rig.pid, signal.SIGKILL)
+    assert rig.wait_gone() == -signal.SIGKILL
+    wait_for(lambda: ended(pid), "the runtime's end")
+
+
+def test_a_killed_shim_leaves_the_process(rig: Rig) -> None:
+    """SIGKILL of the shim later leaves the process, and no exit that it would have made up."""
+    rig.launch(runtime(*SLEEP))
+    pid = rig.made()
+    os.kill(rig.pid, signal.SIGKILL)
+    rig.wait_end()
+    rig.wait_gone()
+    assert status_of(pid)["PPid"] == str(os.getpid())
+    assert (rig / "exitStatus").read_bytes().isspace()
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_ignored_children(rig: Rig) -> None:
+    """A launcher that ignores SIGCHLD doesn't have the kernel reap the process behind our back."""
+    rig.launch(
+        exiting(42), preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN) and None
+    )
+    rig.made()
+    assert rig.end() == (42, 0)
+
+
+# ---- the launcher's death ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before the report", "after the report"])
+def test_the_launcher_dies(rig: Rig, when: str) -> None:
+    """Once `exit` is open the launcher may die at any time: the end is recorded all the same."""
+    gate = Gate(rig)
+    rig.launch(runtime(*SLEEP, before=gate.wait))
+    gate.wait_reached()
+    assert rig.shim is not None
+    assert rig.shim.stdout is not None
+    if when == "after the report":
+        gate.open()
+        rig.made()
+    rig.shim.stdout.close()
+    rig.drop_exit()
+    if when == "before the report":
+        gate.open()
+    wait_for((rig / "starttime").exists, "a process")
+    wait_for(rig.idle, "a watching shim")
+    os.kill(int((rig / "pid").read_text()), signal.SIGTERM)
+    assert rig.wait_gone() == 0
+    assert rig.recorded()[:2] == (143, 15)

@@ -1,0 +1,27 @@
+"""The fixtures for bundles, and none may be left among the temporary ones."""
+
+from __future__ import annotations
+
+from tests.support.bundles import (
+    as_root,
+    as_somebody,
+    bundle,
+    busybox,
+    make,
+    rootfs,
+    runner,
+    runtime,
+    temporary,
+)
+
+__all__ = [
+    "as_root",
+    "as_somebody",
+    "bundle",
+    "busybox",
+    "make",
+    "rootfs",
+    "runner",
+    "runtime",
+    "temporary",
+]

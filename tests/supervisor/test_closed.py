@@ -1,0 +1,267 @@
+"""What is left in hand of a supervisor that was closed: it says so, and does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from supervisor import (
+    PIPE,
+    Container,
+    ContainerPool,
+    IllegalTransition,
+    InvalidValue,
+    Process,
+    ProcessEnded,
+    State,
+    Supervisor,
+    SupervisorClosed,
+    UsageError,
+    open_supervisor,
+    run_container,
+)
+from supervisor.values._points import Point
+from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
+
+pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
+
+
+async def test_a_container_of_another_now(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Nothing that is asked of the old one touches what somebody else supervises now."""
+    async with supervisor(root) as first:
+        old = await first.create("a", bundle("sleep", "60"))
+        waiting = await first.create("b", bundle("sleep", "60"))
+        await old.start()
+    async with supervisor(root) as second, second["a"] as box, second["b"]:
+        before = (root / "a/state.json").read_bytes()
+        with trio.fail_after(10):
+            for call in (
+                lambda: old.delete(force=True),
+                lambda: old.stop(grace=0),
+                lambda: old.exec(["true"]),
+                lambda: old.run(["true"]),
+                lambda: old.checkpoint(root / "image"),
+                waiting.start,
+                old.wait,
+            ):
+                with pytest.raises(SupervisorClosed, match="closed") as caught:
+                    await call()
+                assert caught.value.container in ("a", "b")
+        assert isinstance(caught.value, UsageError | trio.ClosedResourceError)
+        assert (box.state, box.status) == (State.RUNNING, None)
+        assert (root / "a/state.json").read_bytes() == before
+
+
+async def test_the_supervisor(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """It makes and adopts nothing; what was deleted may be deleted again."""
+    async with supervisor(root) as sup:
+        box = await sup.create("a", bundle("sleep", "60"))
+        await box.delete()
+    await box.delete(force=True)
+    with pytest.raises(SupervisorClosed, match=str(root)):
+        await sup.create("a", bundle("sleep", "60"))
+    with pytest.raises(SupervisorClosed):
+        await sup.adopt()
+    with pytest.raises(SupervisorClosed):
+        await run_container(bundle("true"), supervisor=sup)
+    assert [name for name in os.listdir(root) if name != ".runtime"] == []
+
+
+@pytest.mark.runtimes("fake")
+async def test_somebody_waits(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """Whoever waits for an end, from outside its block, hears that nobody will tell it."""
+    told: list[str] = []
+
+    async def wait(box: Container) -> None:
+        with pytest.raises(SupervisorClosed) as caught:
+            await box.wait()
+        told.append(str(caught.value))
+
+    async with trio.open_nursery() as nursery:
+        async with supervisor(root) as sup:
+            box = await sup.create("a", bundle("sleep", "60"))
+            await box.start()
+            nursery.start_soon(wait, box)
+            await trio.testing.wait_all_tasks_blocked()
+    assert told == ["container 'a': its supervisor was closed while init ran"]
+    async with supervisor(root) as sup:
+        await sup["a"].delete(force=True)
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["ephemeral", "durable"])
+async def test_while_it_is_made(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    durable: bool,
+    nothing_left: NothingLeft,
+) -> None:
+    """A create that is under way is undone, and whoever waits for it hears why."""
+    launched = trio.Event()
+
+    def reach(point: Point) -> None:
+        if point is Point.LAUNCHED:
+            launched.set()
+
+    async def create(sup: Supervisor) -> None:
+        with pytest.raises(SupervisorClosed, match="before it was made"):
+            await sup.create("a", bundle("sleep", "60"))
+
+    async with trio.open_nursery() as nursery:
+        async with supervisor(root if durable else None, reach=reach) as sup:
+            nursery.start_soon(create, sup)
+            await launched.wait()
+        assert list(sup) == []
+    await nothing_left()
+
+
+@pytest.mark.runtimes("fake")
+async def test_without_a_root_or_a_leash() -> None:
+    """Its containers would live on where nobody can find them."""
+    with pytest.raises(InvalidValue, match="without a root"):
+        async with open_supervisor(leash=False):
+            raise AssertionError("it was opened")
+
+
+async def test_a_later_container_of_the_same_id(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """`kill` through an old handle killed the later one, by the path of its cgroup."""
+    async with supervisor(root) as first:
+        old = await first.create("a", bundle("sleep", "60"), stdin=PIPE, stdout=PIPE)
+        await old.start()
+        exec = await old.exec(["sleep", "60"], id="e", stdin=PIPE)
+    async with supervisor(root) as second:
+        await second["a"].delete(force=True)
+        async with await second.create("a", bundle("cat"), stdin=PIPE, stdout=PIPE) as new:
+            await new.start()
+            other = await new.exec(["sleep", "60"], id="e")
+            await _ask_everything(old, exec)
+            assert (new.state, new.status, other.status) == (State.RUNNING, None, None)
+            assert new.stdin is not None and new.stdout is not None
+            await new.stdin.send_all(b"x")
+            assert await new.stdout.receive_some() == b"x"
+            assert old.state is State.DELETED and old.init.container_pids() == set()
+
+
+async def _ask_everything(old: Container, exec: Process) -> None:
+    """Try to touch it; each says that it is gone, or that its supervisor is."""
+    for ask in (
+        lambda: old.delete(force=True),
+        lambda: old.stop(grace=0),
+        lambda: old.exec(["true"]),
+        old.start,
+    ):
+        with pytest.raises(SupervisorClosed):
+            await ask()
+    for one in (old, old.init, exec):
+        for call in (one.kill, one.terminate, one.close_stdin):
+            with pytest.raises(ProcessEnded):
+                call()
+    assert old.stdin is not None
+    with pytest.raises(trio.ClosedResourceError):
+        await old.stdin.send_all(b"y")
+    await old.stdin.aclose()
+
+
+async def test_looked_on_from_elsewhere(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Also for whoever only looked on it is deleted, though there is one of its id."""
+    async with supervisor(root) as first, supervisor(root) as second:
+        old = await first.create("a", bundle("sleep", "60"))
+        await old.start()
+        await second.adopt()
+        seen = second["a"]
+        await old.delete(force=True)
+        async with await first.create("a", bundle("sleep", "60")) as new:
+            await new.start()
+            assert seen.state is State.DELETED
+            with pytest.raises(ProcessEnded):
+                seen.kill()
+            with pytest.raises(IllegalTransition):
+                await seen.exec(["true"])
+            assert (new.state, new.status) == (State.RUNNING, None)
+
+
+@pytest.mark.parametrize("whose", ["a container's", "a pool's"])
+async def test_a_run_under_way(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, whose: str
+) -> None:
+    """It says so by itself. That of a pool did so in a group, which no ``except`` hears."""
+    told: list[BaseException] = []
+
+    async def run(sup: Supervisor, *, task_status: trio.TaskStatus[object]) -> None:
+        if whose == "a pool's":
+            async with ContainerPool(bundle("sleep", "60"), size=1, supervisor=sup) as pool:
+                await note(pool.run, ["sleep", "60"], task_status=task_status)
+        else:
+            box = await sup.create("a", bundle("sleep", "60"))
+            await box.start()
+            await note(box.run, ["sleep", "60"], task_status=task_status)
+
+    async def note(call: Callable[..., Awaitable[object]], *args: object, **options: Any) -> None:
+        try:
+            await call(*args, **options)
+        except Exception as error:
+            told.append(error)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery, supervisor(root) as sup:
+            await nursery.start(run, sup)
+    assert [type(error) for error in told] == [SupervisorClosed], told
+    async with supervisor(root) as sup:
+        for box in list(sup.values()):
+            await box.delete(force=True)
+
+
+@pytest.mark.parametrize("what", ["start", "stop", "exec", "delete"])
+async def test_while_it_is_under_way(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, what: str
+) -> None:
+    """What goes on after its supervisor has let go would do it with a later container's files."""
+    points = {
+        "start": Point.STARTING,
+        "stop": Point.STOP_INTENDED,
+        "exec": Point.LAUNCHED,
+        "delete": Point.DELETE_INTENDED,
+    }
+    came, armed = trio.Event(), False
+
+    def reach(point: Point) -> None:
+        if armed and point is points[what]:
+            came.set()
+
+    async def do(box: Container) -> None:
+        if what == "delete":
+            await box.delete(force=True)
+            return
+        calls = {"start": box.start, "stop": box.stop, "exec": lambda: box.exec(["sleep", "9"])}
+        with contextlib.suppress(SupervisorClosed):  # it may be done by then
+            await calls[what]()
+
+    async with trio.open_nursery() as nursery:
+        async with supervisor(root, reach=reach) as sup:
+            box = await sup.create("a", bundle("sleep", "60"))
+            if what != "start":
+                await box.start()
+            armed = True
+            nursery.start_soon(do, box)
+            await came.wait()
+        with trio.fail_after(10):
+            while nursery.child_tasks:
+                await trio.sleep(0.001)
+    async with supervisor(root) as sup:
+        assert list(sup) == ([] if what == "delete" else ["a"])
+        for box in sup.values():
+            assert list(box.processes) == ["init"]
+            await box.delete(force=True)

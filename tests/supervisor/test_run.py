@@ -1,0 +1,538 @@
+"""``run_container`` and ``Container.run``, in the manner of ``trio.run_process``."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+
+from supervisor import (
+    DEVNULL,
+    PIPE,
+    Bundle,
+    Container,
+    ContainerPool,
+    DeadlineExpired,
+    Deadlines,
+    InvalidValue,
+    Process,
+    ProcessEnded,
+    ProcessFailed,
+    ProgramNotFound,
+    State,
+    run_container,
+)
+from tests.cancellation.test_every_checkpoint import cancelled_after, for_every_checkpoint
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.native.rig import status_of
+from tests.support.containers import until
+from tests.support.runtimes import Choice
+
+TRAPPED = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done"]
+STUBBORN = ["sh", "-c", "trap '' TERM; while :; do sleep 0.01; done"]
+
+
+async def trap_set(process: Process | Container) -> None:
+    """Return when a shell has set its trap for SIGTERM: before that, the signal may end it."""
+
+    def is_set() -> bool:
+        assert process.pid is not None
+        told = status_of(process.pid)
+        heeded = int(told["SigCgt"], 16) | int(told["SigIgn"], 16)
+        return told["Name"] == "sh" and bool(heeded >> (signal.SIGTERM - 1) & 1)
+
+    await until(is_set, "its trap")
+
+
+async def cancelled_once_it_runs(
+    run: Callable[..., Awaitable[object]], *args: Any, **options: Any
+) -> None:
+    """Run a program that stays, and cancel that as soon as it runs."""
+    with trio.CancelScope() as scope:
+        status = SimpleNamespace(started=lambda _: scope.cancel())
+        await run(*args, **options, task_status=status)
+
+
+async def test_what_comes_back(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """The status, what was captured and nothing else; the container is gone."""
+    async with supervisor() as sup:
+        spec = bundle("sh", "-c", "echo out; echo err >&2")
+        done = await run_container(spec, supervisor=sup, capture_stdout=True)
+        assert (done.stdout, done.stderr, done.returncode, done.held) == (b"out\n", None, 0, ())
+        assert done.args[0] == "sh" and done.status.code == 0
+        assert not list(sup)
+
+
+async def test_without_a_supervisor(choice: Any, bundle: MakeBundle) -> None:
+    """It opens an ephemeral one of its own."""
+    done = await run_container(
+        bundle("cat"), runtime=choice.runtime(), stdin=b"x", capture_stdout=True
+    )
+    assert done.stdout == b"x"
+
+
+async def test_changes(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """Arguments, variables and the working directory may differ from the bundle's."""
+    script = "echo $A $B; pwd"
+    async with supervisor() as sup:
+        done = await run_container(
+            bundle("true", env={"A": "1", "B": "2"}),
+            supervisor=sup,
+            args=["sh", "-c", script],
+            env={"B": "3"},
+            cwd="/tmp",
+            capture_stdout=True,
+        )
+    assert done.stdout == b"1 3\n/tmp\n"
+
+
+async def test_other_arguments_keep_the_init(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """A bundle with ``init=True`` has its init in front of other arguments too."""
+    spec = bundle("true", init=True)
+    async with supervisor() as sup, await sup.create("a", spec, args=["sleep", "60"]) as box:
+        await box.start()
+        stopped = await box.stop(grace=30)
+        assert (stopped.status.signal, stopped.escalated) == (signal.SIGTERM, False)
+        done = await run_container(spec, supervisor=sup, args=["echo", "hi"], capture_stdout=True)
+        assert done.stdout == b"hi\n"
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_check(supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool) -> None:
+    """A program that fails raises, with all that is known; unless nobody checks."""
+    args = ["sh", "-c", "echo out; echo because >&2; exit 3"]
+    options: dict[str, Any] = {"capture_stdout": True, "capture_stderr": True}
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+
+        async def run(**more: Any) -> Any:
+            if inside:
+                return await box.run(args, **options, **more)
+            return await run_container(bundle("true"), supervisor=sup, args=args, **options, **more)
+
+        with pytest.raises(ProcessFailed, match=r"exited 3.*because") as raised:
+            await run()
+        error = raised.value
+        assert (error.returncode, error.stdout, error.stderr) == (3, b"out\n", b"because\n")
+        assert error.command == tuple(args) and error.status.code == 3
+        assert (await run(check=False)).returncode == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"capture_stdout": True, "stdout": PIPE},
+        {"capture_stderr": True, "stderr": "/tmp/x"},
+        {"stdout": PIPE},
+        {"stderr": PIPE},
+        {"stdin": PIPE},
+        {"deadline": 0},
+        {"deadline": -1.0},
+        {"deadline": float("nan")},
+        {"deadline": "1"},
+    ],
+    ids=str,
+)
+async def test_what_does_not_go_together(
+    supervisor: OpenSupervisor, bundle: MakeBundle, wrong: dict[str, Any]
+) -> None:
+    """It is refused before anything is touched."""
+    async with supervisor() as sup:
+        with pytest.raises(InvalidValue):
+            await run_container(bundle("true"), supervisor=sup, **wrong)
+        assert not list(sup)
+
+
+async def test_a_program_that_is_not_there(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """It is said which one, and nothing is left."""
+    async with supervisor() as sup:
+        with pytest.raises(ProgramNotFound, match="nowhere"):
+            await run_container(bundle("nowhere"), supervisor=sup, capture_stderr=True)
+        assert not list(sup) and not sup.broken
+
+
+async def test_nursery_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """``nursery.start`` gives the container, or the process, as soon as it runs."""
+    async with supervisor() as sup, trio.open_nursery() as nursery:
+        box: Container = await nursery.start(
+            lambda task_status: run_container(
+                bundle("sleep", "60"), supervisor=sup, check=False, task_status=task_status
+            )
+        )
+        process: Process = await nursery.start(
+            lambda task_status: box.run(["sleep", "60"], check=False, task_status=task_status)
+        )
+        assert process.pid is not None and box.pid is not None
+        process.kill()
+        box.kill()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_deadline(supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool) -> None:
+    """Who runs longer than the deadline is ended, and that is said."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        with (
+            trio.fail_after(20),
+            pytest.raises(DeadlineExpired, match=r"longer than 0\.2") as raised,
+        ):
+            if inside:
+                await box.run(["sleep", "61"], deadline=0.2)
+            else:
+                spec = bundle("sleep", "61", init=True)
+                await run_container(spec, supervisor=sup, deadline=0.2)
+        assert raised.value.seconds == 0.2
+        assert list(sup) == ["a"]
+
+
+@pytest.mark.parametrize("how", ["run_container", "run", "pool"])
+async def test_deadline_keeps_the_output(
+    supervisor: OpenSupervisor, bundle: MakeBundle, how: str
+) -> None:
+    """What a program had put out by then comes with the error, and its last words in the message.
+
+    Once it was lost, and nobody could see where the program was stuck.
+    """
+    args = ["sh", "-c", "echo out; echo err >&2; exec sleep 61"]
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        with pytest.raises(DeadlineExpired) as raised:
+            if how == "run_container":
+                spec = bundle("true", init=True)
+                await run_container(
+                    spec, supervisor=sup, args=args, capture_stdout=True, deadline=0.5
+                )
+            elif how == "run":
+                await box.run(args, capture_stdout=True, deadline=0.5)
+            else:
+                spec = bundle("true", init=True)
+                async with ContainerPool(spec, size=1, supervisor=sup, stderr=DEVNULL) as pool:
+                    await pool.run(args, deadline=0.5)
+        assert (raised.value.stdout, raised.value.stderr) == (b"out\n", None)
+        assert str(raised.value).endswith("seconds and was ended; stdout: out")
+
+
+async def test_cancelled_inside(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """A cancelled exec is asked first: it may say goodbye."""
+    script = "trap 'echo bye > /tmp/bye; exit' TERM; while :; do sleep 0.01; done"
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        async with trio.open_nursery() as nursery:
+            process: Process = await nursery.start(
+                lambda task_status: box.run(["sh", "-c", script], task_status=task_status)
+            )
+            await trap_set(process)
+            nursery.cancel_scope.cancel()
+        assert process.status is not None and process.status.code == 0
+        assert (await box.run(["cat", "/tmp/bye"], capture_stdout=True)).stdout == b"bye\n"
+
+
+async def test_cancelled_and_stubborn(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ignores SIGTERM is killed after the grace, with a warning, and nothing is left."""
+    monkeypatch.setattr("supervisor.process._collect.GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("supervisor.container._end.STOP_GRACE_SECONDS", 0.3)
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+
+        async def cancelled(inside: bool) -> Any:
+            async with trio.open_nursery() as nursery:
+                started: Any = await nursery.start(
+                    lambda task_status: (
+                        box.run(STUBBORN, task_status=task_status)
+                        if inside
+                        else run_container(
+                            bundle("true"), supervisor=sup, args=STUBBORN, task_status=task_status
+                        )
+                    )
+                )
+                await trap_set(started)
+                nursery.cancel_scope.cancel()
+            return started
+
+        for inside in (True, False):
+            with pytest.warns(
+                RuntimeWarning, match=r"ignored SIGTERM for 0\.3 seconds, and"
+            ) as said:
+                started = await cancelled(inside)
+            assert ("As pid 1" in str(said[0].message)) is not inside
+            assert started.status.signal is signal.SIGKILL
+        assert list(sup) == ["a"]
+        with trio.fail_after(5):
+            while len(box.processes) > 1:
+                await trio.sleep(0.01)
+
+
+@pytest.mark.runtimes("runc", "crun")
+@pytest.mark.parametrize("init", [False, True])
+async def test_a_stop_signal_without_a_name(
+    supervisor: OpenSupervisor, choice: Choice, init: bool
+) -> None:
+    """Python has none for systemd's RTMIN+3: a ValueError replaced the cancellation."""
+    made = Bundle.from_host(
+        ["sh", "-c", "trap '' 37; echo; while :; do sleep 0.01; done"],
+        init=init,
+        stop_signal="RTMIN+3",
+        stop_grace=0.3,
+    )
+
+    async def cancelled() -> bool:
+        async with trio.open_nursery() as nursery:
+            box: Container = await nursery.start(
+                partial(run_container, supervisor=sup, stdout=PIPE), made
+            )
+            assert box.stdout is not None
+            async with box.stdout:
+                assert await box.stdout.receive_some() == b"\n"
+            nursery.cancel_scope.cancel()
+        return nursery.cancel_scope.cancelled_caught
+
+    async with supervisor() as sup:
+        said = r"the program 'sh' .* ignored signal 37 for 0\.3 seconds"
+        with pytest.warns(RuntimeWarning, match=said) as warnings:
+            assert await cancelled()
+        assert ("a bundle with init=True" in str(warnings[0].message)) is not init
+        assert not list(sup)
+
+
+async def test_deliver_cancel(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
+    """What is done in place of SIGTERM may be replaced."""
+    delivered: list[object] = []
+
+    async def deliver(what: Any) -> None:
+        delivered.append(what)
+        what.kill()
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        await cancelled_once_it_runs(box.run, ["sleep", "60"], deliver_cancel=deliver)
+        await cancelled_once_it_runs(
+            run_container, bundle("sleep", "60"), supervisor=sup, deliver_cancel=deliver
+        )
+        assert [type(what) for what in delivered] == [Process, Container]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_deliver_cancel_ends_with_the_program(
+    supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
+) -> None:
+    """The function of Trio's own documentation slept on after the end, and then signalled: its
+    ProcessEnded came out in place of the cancellation."""
+    went: list[str] = []
+
+    async def deliver(what: Any) -> None:
+        await trap_set(what)
+        went.append("asked")
+        what.terminate()
+        try:
+            await trio.sleep(60)
+        finally:
+            with pytest.raises(ProcessEnded):
+                what.kill()
+            what.kill()
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        with trio.fail_after(8):
+            if inside:
+                await cancelled_once_it_runs(box.run, TRAPPED, deliver_cancel=deliver)
+            else:
+                await cancelled_once_it_runs(
+                    run_container, bundle(*TRAPPED), supervisor=sup, deliver_cancel=deliver
+                )
+    assert went == ["asked"]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_deliver_cancel_that_does_nothing(
+    supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its program is killed after the grace, with a warning."""
+    monkeypatch.setattr("supervisor.process._collect.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("supervisor.container._end.STOP_GRACE_SECONDS", 0.2)
+
+    async def deliver(what: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        run = partial(box.run, ["sleep", "61"])
+        if not inside:
+            run = partial(run_container, bundle("sleep", "62"), supervisor=sup)
+        with pytest.warns(RuntimeWarning, match=r"ignored deliver_cancel for 0\.2 s"):
+            await cancelled_once_it_runs(run, deliver_cancel=deliver)
+        assert list(sup) == ["a"]
+
+
+@pytest.mark.runtimes("fake")
+async def test_deliver_cancel_has_the_containers_own_time(
+    supervisor: OpenSupervisor, choice: Choice
+) -> None:
+    """It replaces the signal, and not the grace: ten seconds it was, whatever was asked."""
+    made = Bundle.from_host(["sleep", "60"], stop_grace=0.2)
+
+    async def deliver(box: Container) -> None:
+        await trio.sleep_forever()
+
+    with trio.fail_after(8):
+        async with supervisor() as sup:
+            with pytest.warns(RuntimeWarning, match=r"ignored deliver_cancel for 0\.2 s"):
+                await cancelled_once_it_runs(
+                    run_container, made, supervisor=sup, deliver_cancel=deliver
+                )
+
+
+@pytest.mark.parametrize("inside", [True, False])
+async def test_deliver_cancel_with_a_nursery(
+    supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
+) -> None:
+    """ProcessEnded that came in the group of a nursery of its own replaced the cancellation."""
+    went: list[str] = []
+
+    async def insist(what: Any) -> None:
+        what.kill()
+        with trio.CancelScope(shield=True):
+            await what.wait()
+        went.append("once more")
+        what.kill()
+
+    async def deliver(what: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(insist, what)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        if inside:
+            await cancelled_once_it_runs(box.run, ["sleep", "61"], deliver_cancel=deliver)
+        else:
+            await cancelled_once_it_runs(
+                run_container, bundle("sleep", "62"), supervisor=sup, deliver_cancel=deliver
+            )
+    assert went == ["once more"]
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+async def test_deliver_cancel_that_fails(
+    supervisor: OpenSupervisor, bundle: MakeBundle, kind: type[BaseException]
+) -> None:
+    """Its error comes out as it is, not in a group, and the program is ended all the same."""
+
+    async def fail(what: object) -> None:
+        raise kind
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        with pytest.raises(kind):
+            await cancelled_once_it_runs(box.run, ["sleep", "61"], deliver_cancel=fail)
+        with pytest.raises(kind):
+            await cancelled_once_it_runs(
+                run_container, bundle("sleep", "62"), supervisor=sup, deliver_cancel=fail
+            )
+        assert list(sup) == ["a"]
+        running = await box.run(["busybox", "pidof", "sleep"], capture_stdout=True)
+        assert running.stdout == b"1\n"
+
+
+@pytest.mark.parametrize("kind", ["output", "input", "exec", "pool"])
+async def test_deleted_meanwhile(supervisor: OpenSupervisor, bundle: MakeBundle, kind: str) -> None:
+    """Whoever's container another task deletes is told how its program ended, and no more."""
+    flood = ["sh", "-c", "exec cat /dev/zero"]
+    captured: dict[str, Any] = {"capture_stdout": True, "max_output_bytes": None}
+    async with supervisor() as sup:
+
+        async def run() -> object:
+            if kind == "output":
+                return await run_container(bundle(*flood), supervisor=sup, **captured)
+            if kind == "input":
+                return await run_container(
+                    bundle("sleep", "60"), supervisor=sup, stdin=bytes(1 << 20)
+                )
+            if kind == "pool":
+                async with ContainerPool(bundle("true"), size=1, supervisor=sup) as pool:
+                    return await pool.run(["/bin/busybox", *flood], max_output_bytes=None)
+            async with await sup.create("a", bundle("sleep", "60")) as box:
+                await box.start()
+                return await box.run(flood, **captured)
+
+        async def fail() -> None:
+            with pytest.raises(ProcessFailed) as caught:
+                await run()
+            assert caught.value.returncode == -signal.SIGKILL
+
+        def running() -> list[Container]:
+            return [box for box in sup.values() if box.state is State.RUNNING]
+
+        def begun() -> bool:
+            processes = [process for box in running() for process in box.processes.values()]
+            return any(
+                process.args[-1] in (flood[-1], "60")
+                and (kind != "exec" or process.id != "init")
+                and process.pid is not None
+                for process in processes
+            )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await until(begun, "it runs")
+            for box in running():
+                if kind != "pool" or box.init.args[-1] == flood[-1]:
+                    for process in box.processes.values():
+                        process.close_streams()  # as a delete may, before all of it was read
+                    await box.delete(force=True)
+
+
+async def test_a_grandchild_holds_the_output(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """It doesn't delay the end, and is named in the result."""
+    async with (
+        supervisor(deadlines=Deadlines(drain=0.3)) as sup,
+        await sup.create("a", bundle("sleep", "60")) as box,
+    ):
+        await box.start()
+        script = "sleep 50 & echo hi"
+        process = await box.exec(["sh", "-c", script], stdout=PIPE)
+        with trio.fail_after(5):
+            assert (await process.wait()).code == 0
+        assert process.stdout is not None
+        await process.stdout.aclose()
+        begin = trio.current_time()
+        done = await box.run(["sh", "-c", script], capture_stdout=True)
+        assert 0.3 <= trio.current_time() - begin < 5
+        assert done.stdout == b"hi\n" and done.returncode == 0
+        [holder] = done.held
+        assert (holder.stream, holder.program) == ("stdout", "sleep") and holder.pid is not None
+        assert str(holder).startswith("stdout: sleep (pid ")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.runtimes("crun", "runc", "fake")
+async def test_cancelled_anywhere(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Whenever run_container is cancelled, nothing is left."""
+    spec = bundle("cat")
+    async with supervisor(root) as sup:
+
+        async def attempt(steps: int) -> bool:
+            cancelled = await cancelled_after(
+                steps,
+                lambda: run_container(
+                    spec, supervisor=sup, id="a", stdin=b"x" * 100_000, capture_stdout=True
+                ),
+            )
+            assert list(sup) == [] and not sup.broken
+            assert [path.name for path in root.iterdir() if path.name != ".runtime"] == []
+            return cancelled
+
+        await for_every_checkpoint(attempt)
