@@ -1,6 +1,6 @@
 """The native programs: the shim and its parts, the keeper, the tether, the hook, init and gate.
 
-They are C, and are built into this directory. Python finds them by `find_binary`.
+The programs are written in C and built into this directory. `find_binary` finds them.
 """
 
 from ._programs import (

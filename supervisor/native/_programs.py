@@ -13,15 +13,15 @@ _PACKAGE = __name__.rpartition(".")[0]
 def find_binary(name: str) -> str:
     """Return the absolute path of one of our native programs.
 
-    Looked up again at every call: a reinstall while the program runs is noticed, and said.
+    Looks at the disk in every call: so a reinstall while the program runs is noticed.
 
     Args:
-        name: its file name, such as ``supervisor-shim``.
+        name: the program's file name, such as ``supervisor-shim``.
 
     Raises:
-        ShimNotFound: it is in none of the package's directories, or isn't executable there.
+        ShimNotFound: the program is in none of the package's directories, or isn't executable.
     """
-    # An editable install has two directories: the sources', and the one it was built into.
+    # An editable install has two directories: the sources' and the build's.
     directories = [os.path.abspath(entry) for entry in sys.modules[_PACKAGE].__path__]
     candidates = [os.path.join(directory, name) for directory in directories]
     present = [path for path in candidates if os.path.isfile(path)]
@@ -30,25 +30,25 @@ def find_binary(name: str) -> str:
             return path
     if present:
         raise ShimNotFound(
-            f"{present[0]} is not executable: chmod +x it, or reinstall trio-supervisor",
+            f"{present[0]} is not executable: use chmod +x, or reinstall trio-supervisor",
             path=present[0],
         )
     raise ShimNotFound(
-        f"{name} is missing: it was looked for at {' and at '.join(candidates)}; it is built when "
-        "trio-supervisor is installed, so reinstall it (that needs a C compiler)",
+        f"{name} is missing at {' and at '.join(candidates)}: the installation of trio-supervisor "
+        "builds this program, so reinstall trio-supervisor (that needs a C compiler)",
         path=candidates[0] if candidates else name,
     )
 
 
 def check_program(path: str) -> str:
-    """Return the absolute path of a program that was named by the caller.
+    """Return the absolute path of a program that the caller named.
 
     Raises:
-        ShimNotFound: it is missing or not executable.
+        ShimNotFound: the program is missing or not executable.
     """
     absolute = os.path.abspath(path)
     if not os.path.isfile(absolute):
         raise ShimNotFound(f"there is no shim at {absolute:.300}", path=absolute)
     if not os.access(absolute, os.X_OK):
-        raise ShimNotFound(f"the shim {absolute} is not executable: chmod +x it", path=absolute)
+        raise ShimNotFound(f"the shim {absolute} is not executable: use chmod +x", path=absolute)
     return absolute

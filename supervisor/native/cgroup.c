@@ -1,5 +1,6 @@
-/* Cgroups of ours. A service manager ends a program by killing its whole cgroup: in another one,
- * beside those of the containers, a shim and a keeper live on and do what they are there for. */
+/* Cgroups of the shim's and the keeper's own: entered and left. A service manager ends a program by
+ * killing the program's whole cgroup. In another cgroup, beside those of the containers, a shim and
+ * a keeper live on and do their work. */
 #include "cgroup.h"
 
 #include <errno.h>
@@ -31,7 +32,7 @@ const char *cgroup_name(size_t number) {
     return groups[number];
 }
 
-/* 0 stands for the process that writes it. */
+/* In cgroup.procs, 0 stands for the writing process. */
 static int enter(int directory, const char *procs) {
     int fd = openat(directory, procs, O_WRONLY | O_CLOEXEC);
     if (fd < 0) return errno;
@@ -46,7 +47,8 @@ static bool directory_of(const char *procs, char directory[PATH_MAX]) {
            snprintf(directory, PATH_MAX, "%.*s", (int)(slash - procs), procs) < PATH_MAX;
 }
 
-/* A supervisor that closes removes a group that is empty, while we may be on our way into it. */
+/* A closing supervisor removes an empty group, while we may be about to enter: then make the group
+ * again. */
 int cgroup_enter(size_t number) {
     char directory[PATH_MAX];
     int error = enter(AT_FDCWD, groups[number]);
@@ -56,7 +58,8 @@ int cgroup_enter(size_t number) {
     return error;
 }
 
-/* Up to the first that takes us: on version 2 one that hands its controllers on takes nobody. */
+/* Goes up to the first group that takes us: on version 2 a group that hands its controllers on
+ * takes no process. */
 static void climb(const char *directory) {
     int here = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (int level = 0; here >= 0 && level < DEEPEST; level++) {
@@ -73,7 +76,7 @@ void cgroup_leave(void) {
     for (size_t i = 0; i < count; i++) {
         if (!directory_of(groups[i], directory)) continue;
         climb(directory);
-        /* who has just ended is in the way for a moment */
+        /* a process that has just ended keeps the group busy for a moment */
         for (int tries = 0; tries < TRIES && rmdir(directory) < 0 && errno == EBUSY; tries++)
             poll(NULL, 0, 1);
     }

@@ -1,17 +1,18 @@
 /*
- * Copiers: processes that copy between a fifo of ours, which the container has, and what belongs
- * to somebody else: an open file, a pipe, a socket, a terminal.
+ * Copiers: processes that copy between a container's fifo and an open file of the caller's. That
+ * file may be a regular file, a pipe, a socket or a terminal.
  *
- * A container may open again whatever it has as its standard streams, for both directions, and
- * change its mode and owner. So it gets nothing that isn't ours. One process for each stream, since
- * a read or a write may block: a description is shared with its owner, and O_NONBLOCK with it.
+ * A container may reopen its standard streams in both directions, and change their mode and owner.
+ * So it gets only fifos of ours. There is one process for each stream, since a read or a write may
+ * block: the caller shares the open file description, so we can't set O_NONBLOCK.
  *
- * A copier of output ends at the end of the fifo, one of input at the end of its source or when
- * nobody reads the fifo any more. So none outlives the processes that it serves, and it goes on
- * without the shim. Each holds the other end of a `line`: by it the shim says what to do, one byte
- * each, and hears an errno or a word.
+ * A copier of output ends at the end of the fifo. A copier of input ends at the end of its source,
+ * or when the fifo has no reader any more. So no copier outlives the processes that it serves, and
+ * copiers go on without the shim. Each copier holds the other end of a `line`: on the line the shim
+ * sends commands of one byte, and gets back an errno or a code.
  *
- * What the shim has heard is in `copied`, for whoever gave us the descriptors.
+ * The shim keeps what the copiers report in the file `copied`, for the supervisor that gave us the
+ * descriptors.
  */
 #include "shim.h"
 
@@ -37,16 +38,16 @@
 enum { CHUNK = 64 * 1024, PIPE_BYTES = 1024 * 1024, TOLD_SIZE = 64 };
 enum { LOOK_MS = 100, TELL_MS = 20 };
 enum { CATCH_UP = 'c', FINISH = 'f' };
-enum { CAUGHT_UP = 0, MOVED = 254, COMPLETE = 255 }; /* no errno is that high */
+enum { CAUGHT_UP = 0, MOVED = 254, COMPLETE = 255 }; /* codes, which no errno reaches */
 enum { FROM = STDIN_FILENO, TO = STDOUT_FILENO, LINE = STDERR_FILENO };
 
 struct copier {
-    int from, to;  /* until it is launched */
-    int line;      /* -1 when it has ended */
-    pid_t pid;     /* 0 before it is launched and after it was reaped */
-    bool behind;   /* what was written before the process's end may not be there yet */
-    bool complete; /* it has said that it ends */
-    int failed;    /* the errno of a read or write of what is theirs, or 0 */
+    int from, to;  /* until the copier is launched */
+    int line;      /* -1 when the copier has ended */
+    pid_t pid;     /* 0 before its launch and after it was reaped */
+    bool behind;   /* output from before the process's end may not be copied yet */
+    bool complete; /* the copier has reported that it ends */
+    int failed;    /* the errno of a read or write of the caller's file, or 0 */
 };
 
 static struct copier copiers[COPY_WATCHED] = {{.from = -1, .to = -1, .line = -1},
@@ -55,7 +56,7 @@ static struct copier copiers[COPY_WATCHED] = {{.from = -1, .to = -1, .line = -1}
 
 static struct {
     int fd;          /* of `copied`, or -1 */
-    unsigned moves;  /* how often something was taken of what the process had left */
+    unsigned moves;  /* how often a target took output that was left at the end */
     int64_t last_ms; /* when that was */
 } copied = {.fd = -1};
 
@@ -64,13 +65,13 @@ static struct {
 static char chunk[CHUNK];
 
 static struct {
-    bool terminal;   /* what is theirs is one; afterwards it can't be asked any more */
-    bool deaf;       /* there is no shim any more */
-    bool asked;      /* the shim waits until what the fifo held then is where it goes */
-    bool ends;       /* and that is all */
+    bool terminal;   /* the caller's file is one; asked before it hangs up */
+    bool deaf;       /* the shim has ended */
+    bool asked;      /* the shim waits until what the fifo held is written */
+    bool ends;       /* exit after that */
     int due;         /* how much of that is still in the fifo */
     size_t piece;    /* how much is written at once */
-    int64_t told_ms; /* when it last heard that there is progress */
+    int64_t told_ms; /* when we last reported progress */
 } copying = {.piece = CHUNK};
 
 static void tell(int word) {
@@ -78,7 +79,7 @@ static void tell(int word) {
     send(LINE, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* Not for each piece: the shim writes it down. */
+/* Reports progress, but not for each piece: the shim writes each report to disk. */
 static void tell_moved(void) {
     int64_t now = copying.asked ? monotonic_ms() : 0;
     if (!copying.asked || now - copying.told_ms < TELL_MS) return;
@@ -86,8 +87,8 @@ static void tell_moved(void) {
     tell(MOVED);
 }
 
-/* A shim that was killed says nothing any more: then we go on to the end. What the fifo holds at
- * this moment is due: whoever goes on writing can't keep us. */
+/* Reads a command of the shim's. If the shim was killed, go on to the end. Only what the fifo holds
+ * at this moment is due: a program that goes on writing can't keep us. */
 static void hear_shim(void) {
     char word = 0;
     copying.deaf = read(LINE, &word, 1) <= 0;
@@ -97,15 +98,15 @@ static void hear_shim(void) {
     ioctl(FROM, FIONREAD, &copying.due);
 }
 
-/* What the target holds, and nobody has taken yet, as far as it can tell. */
+/* Returns how many bytes wait in the target, as far as the target reports that. */
 static int queued(void) {
     int bytes = 0;
     if (ioctl(TO, TIOCOUTQ, &bytes) < 0) ioctl(TO, FIONREAD, &bytes); /* a pipe has one queue */
     return bytes;
 }
 
-/* Until the target takes something. A socket has room again only when it is nearly empty; and the
- * shim shall know meanwhile that somebody reads there. */
+/* Waits until the target takes bytes. A socket has room again only when nearly empty; meanwhile the
+ * shim has to know that the target is being read. */
 static void await_room(void) {
     for (int now, before = queued();; before = now) {
         struct pollfd watched[] = {{.fd = TO, .events = POLLOUT},
@@ -118,8 +119,8 @@ static void await_room(void) {
     }
 }
 
-/* Where somebody reads, small pieces: for these there is room, or none. A large one would be stuck
- * in its write, and nobody could tell whether it moves. */
+/* A target with a reader gets small pieces: for these there is room, or none. A large write would
+ * block half-way, and no one could see whether it moves. */
 static void choose_piece(void) {
     struct stat status;
     int type = SOCK_STREAM;
@@ -129,7 +130,7 @@ static void choose_piece(void) {
     if (type == SOCK_STREAM) copying.piece = PIPE_BUF;
 }
 
-/* Whoever gave us the descriptor may have made it non-blocking, and relies on that. */
+/* Writes the chunk. The caller may have made the descriptor non-blocking, and relies on that. */
 static bool put(size_t size) {
     for (size_t done = 0; done < size;) {
         size_t most = size - done < copying.piece ? size - done : copying.piece;
@@ -144,19 +145,19 @@ static bool put(size_t size) {
     return true;
 }
 
-/* EIO is how a terminal says that nobody is at its other side. */
+/* A terminal gives EIO when no process has the other side open. */
 static bool hung_up(void) {
     return errno == EIO && copying.terminal;
 }
 
-/* That a reader has gone is no failure: the program hears it as from any pipe. */
+/* A reader that has gone is no failure: the program gets EPIPE, as with any pipe. */
 static bool reader_gone(void) {
     return errno == EPIPE || errno == ECONNRESET || hung_up();
 }
 
 static void feed(void) {
     struct pollfd watched[] = {{.fd = FROM, .events = POLLIN},
-                               {.fd = TO, .events = 0}}; /* POLLERR, unasked: nobody reads it */
+                               {.fd = TO, .events = 0}}; /* POLLERR comes unasked: no reader */
     for (;;) {
         poll(watched, 2, -1);
         if (watched[1].revents != 0) return;
@@ -170,7 +171,7 @@ static void feed(void) {
     }
 }
 
-/* Returns whether there may be more. Somebody else may have read what there was: EAGAIN. */
+/* Returns whether there may be more. EAGAIN: another process has read what there was. */
 static bool drain_once(void) {
     bool due = copying.asked && copying.due < CHUNK;
     ssize_t n = read(FROM, chunk, due ? (size_t)copying.due : sizeof chunk);
@@ -182,7 +183,7 @@ static bool drain_once(void) {
     return false;
 }
 
-/* Whether nobody can write to it any more, and all is read. */
+/* Whether the fifo has no writer any more, and all is read. */
 static bool at_end(void) {
     struct pollfd from = {.fd = FROM, .events = POLLIN};
     return poll(&from, 1, 0) > 0 && (from.revents & (POLLIN | POLLHUP)) == POLLHUP;
@@ -192,7 +193,8 @@ static void drain(void) {
     struct stat status;
     fcntl(FROM, F_SETFL, O_NONBLOCK);
     choose_piece();
-    /* Larger means fewer turns. Not where a reader may go: the writer shall hear that soon. */
+    /* A larger pipe means fewer turns. Not for a target whose reader may go: the writer has to
+     * notice that soon. */
     if (fstat(TO, &status) == 0 && S_ISREG(status.st_mode)) fcntl(FROM, F_SETPIPE_SZ, PIPE_BYTES);
     for (;;) {
         if (copying.asked && copying.due <= 0) {
@@ -208,8 +210,8 @@ static void drain(void) {
     }
 }
 
-/* Of the shim's descriptors it keeps none: its lock, its report and `exit` mean that the shim
- * lives. Nor its directory, which somebody may want to unmount. */
+/* The copier keeps none of the shim's descriptors: the shim's lock, report and `exit` mean that the
+ * shim lives. Nor the shim's directory, which another program may want to unmount. */
 __attribute__((noreturn)) static void copy(int stream, int from, int to, int line) {
     prctl(PR_SET_NAME, "supervisor-copy");
     if (dup2(from, FROM) < 0 || dup2(to, TO) < 0 || dup2(line, LINE) < 0) _exit(1);
@@ -243,7 +245,8 @@ static void launch(int stream, struct copier *copier) {
     close_quietly(&copier->to);
 }
 
-/* One pwrite into room that is there: a full disk can't lose what is told of a full disk. */
+/* One pwrite into room that is on disk already: a report of a full disk must not fail on the full
+ * disk. */
 static void write_copied(void) {
     char text[TOLD_SIZE];
     if (copied.fd < 0) return;
@@ -288,8 +291,9 @@ static void set_failed(int stream, int error) {
     copiers[stream].failed = error;
 }
 
-/* The end of the line is the copier's: all that it was to copy, or could, is copied; or it was
- * killed, and nobody knows. */
+/* Reads what a copier reports. At the end of the line the copier has ended: it has copied all that
+ * it could, and reported COMPLETE or an errno; otherwise it was killed, and how much is missing is
+ * unknown. */
 static void hear(int stream) {
     struct copier *copier = &copiers[stream];
     unsigned char word = 0;
@@ -341,7 +345,7 @@ bool copy_active(void) {
     return copiers[STDOUT_FILENO].line >= 0 || copiers[STDERR_FILENO].line >= 0;
 }
 
-/* Our own child, so until we reap it its pid can't become somebody else's. */
+/* Kills a copier: our own child, whose pid can't be reused before we reap it. */
 static void end(struct copier *copier) {
     if (copier->pid > 0) {
         kill(copier->pid, SIGKILL);
@@ -365,7 +369,7 @@ int64_t copy_idle_ms(void) {
     return monotonic_ms() - copied.last_ms;
 }
 
-/* They copy what is there; one whose target takes nothing has had its time. */
+/* Lets the copiers copy what is there. A copier whose target takes nothing in time is killed. */
 void copy_finish(int patience_ms) {
     int64_t until = monotonic_ms() + patience_ms;
     copy_end_input();

@@ -1,4 +1,4 @@
-/* Files: opened or given up for, read, written whole. */
+/* Files: opened (or the shim fails), read, written whole. */
 #include "shim.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* O_NOCTTY: we lead a session, and a terminal that we open must not become its own. */
+/* O_NOCTTY: we lead a session, and a terminal that we open must not become the session's own. */
 int open_or_fail(const char *phase, const char *path, int flags) {
     int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0600);
     if (fd < 0) fail(errno, phase, "cannot open %s", path);
@@ -33,8 +33,8 @@ ssize_t read_file(const char *path, char *buffer, size_t size) {
     return n;
 }
 
-/* Whole or not at all: a temporary name of our own, then rename. Returns its descriptor, which
- * holds a lock on the file. */
+/* Writes a file whole or not at all: to a temporary name of our own, then rename. Returns the
+ * file's descriptor, which holds a lock on the file. */
 int write_whole(const char *path, const char *text) {
     char temporary[64];
     snprintf(temporary, sizeof temporary, ".%s.%d", path, (int)getpid());
@@ -44,8 +44,8 @@ int write_whole(const char *path, const char *text) {
     return fd;
 }
 
-/* The parent (field 4) and the start time (22) from /proc/PID/stat: man 5 proc. The name in field
- * 2 may hold spaces and parentheses, so count from its last one. */
+/* Reads the parent (field 4) and the start time (22) from /proc/PID/stat: man 5 proc. The name in
+ * field 2 may hold spaces and parentheses, so count from the last parenthesis. */
 bool read_stat(pid_t pid, pid_t *parent, unsigned long long *start_time) {
     char path[32], text[1024];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);

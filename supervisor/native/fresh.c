@@ -1,8 +1,8 @@
 /*
- * What a process inherits, and a container shall not: a supervisor may run niced, pinned to a CPU,
- * or under a umask of its own, and its containers are not part of it. The runtime goes on from
- * here: whatever config.json asks for stands. What may not be set, for whoever isn't root, is left
- * as it is.
+ * What a container must not inherit from the supervisor: scheduling, umask, keyring and the like. A
+ * supervisor may run niced, pinned to a CPU, or under a umask of its own; none of this may reach
+ * its containers. The runtime goes on from here: all that config.json asks for still applies. For
+ * other users than root, settings that only root may change stay as they are.
  *
  * Source: man 2 sched_setattr, sched_setaffinity, ioprio_set, set_mempolicy, personality; man 5
  * core, proc_pid_oom_score_adj; man 2 prctl, keyctl; man 7 session-keyring.
@@ -22,7 +22,8 @@
 enum { UMASK = 022, TIMER_SLACK_NS = 50000, IOPRIO_WHO_PROCESS = 1, CPU_BYTES = 1024 };
 enum { KEYCTL_JOIN_SESSION_KEYRING = 1 };
 
-/* The kernel's first layout. A C library may have none of it, or a name of its own for it. */
+/* struct sched_attr, in the kernel's first layout. Some C libraries lack the struct, or use another
+ * name. */
 struct scheduling {
     uint32_t size;
     uint32_t policy;
@@ -32,13 +33,14 @@ struct scheduling {
     uint64_t runtime, deadline, period;
 };
 
-/* Mount points are made with it, and what is run by exec has it; those of init come from runtimes.
- * Our own files have modes that it takes nothing from. */
+/* The umask affects the mount points that a runtime makes, and is inherited by programs run by
+ * exec; runtimes set init's own. Our own files have modes from which this umask takes nothing. */
 void fresh_umask(void) {
     umask(UMASK);
 }
 
-/* The kernel's default, unless it was booted with another: it hands this on across exec. */
+/* Sets the kernel's default core dump filter, which exec inherits. (The kernel may have been booted
+ * with another default.) */
 void fresh_memory(void) {
     int fd = open("/proc/self/coredump_filter", O_WRONLY | O_CLOEXEC);
     if (fd < 0) return; /* a kernel without core dumps */
@@ -46,8 +48,8 @@ void fresh_memory(void) {
     close(fd);
 }
 
-/* All CPUs means those that the cpuset has: the kernel sees to it. The slack has to be told: 0
- * would be what our launcher had. */
+/* All CPUs means those of the cpuset: the kernel sees to that. The timer slack needs a number: 0
+ * would set the launcher's. */
 void fresh_scheduling(void) {
     const struct scheduling normal = {.size = sizeof normal, .policy = SCHED_OTHER};
     unsigned char cpus[CPU_BYTES];
@@ -62,19 +64,19 @@ void fresh_scheduling(void) {
     personality(PER_LINUX);
 }
 
-/* Not all runtimes set it for what they exec. The kernel sets it for all processes that share their
- * memory, but for a child of vfork alone: fs/proc/base.c, __set_oom_adj. */
+/* Not all runtimes set oom_score_adj for what they exec. The kernel sets it for all processes that
+ * share their memory, except for a child of vfork: fs/proc/base.c, __set_oom_adj. */
 void fresh_oom_score(const char *score) {
     if (score == NULL) return;
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (fd < 0) return;
-    write_text(fd, score); /* EACCES: an ordinary user's, below their own minimum */
+    write_text(fd, score); /* EACCES: an ordinary user may not go below their minimum */
     close(fd);
 }
 
-/* A session's keys are the supervisor's: a new one, without a name, takes their place. Not all
- * runtimes make one for what they exec. There may be none in this kernel, or a user's share of
- * keys may be used up. */
+/* The session keyring holds the supervisor's keys: a new one, without a name, replaces it. Not all
+ * runtimes make one for what they exec. This may fail: the kernel may have no keyrings, or the
+ * user's share of keys may be used up. */
 void fresh_keyring(void) {
     syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL, 0L, 0L, 0L);
 }

@@ -1,5 +1,6 @@
-/* The cgroups of a container. It may have made more below its own, with names and at depths that no
- * path can hold, and may have frozen them. */
+/* The cgroups of a container, ended and removed by descriptors. The container may have made more
+ * cgroups below its own, with names and at depths that no path can hold, and may have frozen
+ * them. */
 #include "groups.h"
 
 #include "tree.h"
@@ -28,11 +29,11 @@ static void pause_step(void) {
     nanosleep(&step, NULL);
 }
 
-/* Where a hierarchy has no such file there is nothing to set. */
+/* If the hierarchy has no such file, there is nothing to set. */
 static void set_control(int group, const char *name, const char *value) {
     int fd = openat(group, name, O_WRONLY | O_CLOEXEC);
     if (fd < 0) return;
-    if (write(fd, value, strlen(value)) < 0) (void)errno; /* what follows shows whether it helped */
+    if (write(fd, value, strlen(value)) < 0) (void)errno; /* later steps show whether this helped */
     close(fd);
 }
 
@@ -53,8 +54,8 @@ static bool read_list(int group, char *text) {
     return used > 0;
 }
 
-/* The next whole line of a list of pids; -1 at its end. A number without a newline was cut by
- * our buffer: it is part of another one, and names a stranger. */
+/* The next whole line of a list of pids; -1 at the end. A number without a newline was cut by our
+ * buffer: it is part of a longer number, and would name a stranger. */
 static long next_pid(char **at) {
     char *end;
     long pid = strtol(*at, &end, 10);
@@ -73,8 +74,8 @@ static bool listed(int group, long pid) {
     return false;
 }
 
-/* A pidfd first, then the list once more: a pid that went to a stranger meanwhile isn't listed.
- * 0 stands for a process of another pid namespace. */
+/* Opens a pidfd first, then reads the list again: a pid that passed to a stranger meanwhile isn't
+ * listed. 0 stands for a process of another pid namespace. */
 static void kill_listed(int group) {
     static char text[LIST_SIZE];
     char *at = text;
@@ -98,8 +99,8 @@ static bool end_below(int group, const char *name, void *data) {
     return true;
 }
 
-/* A group stays frozen while one above it is: so those come first. What is deeper is ended when it
- * is removed. */
+/* A group stays frozen while a group above is frozen: so the upper ones come first. Groups deeper
+ * than DEEPEST are ended when they are removed. */
 static void end_tree(int group, int depth) {
     thaw(group);
     kill_listed(group);
@@ -129,7 +130,7 @@ struct removal {
     bool removed;
 };
 
-/* By its inode: whoever is in there may have renamed it. */
+/* Finds the group's name by its inode: a process in the group may have renamed it. */
 static bool remove_if_named(int parent, const char *name, void *data) {
     struct removal *one = data;
     if (!is_named(parent, name, one->group)) return true;
@@ -155,8 +156,9 @@ static bool is_same(int fd, const struct stat *other) {
            status.st_ino == other->st_ino;
 }
 
-/* Down to a group without others below it, which goes, and up again: two descriptors, at any depth. Never
- * above the first one: what is there is somebody else's, whatever is renamed meanwhile. */
+/* Goes down to a group without groups below, removes that group, and goes up again: two descriptors
+ * at any depth. Never goes above the first group, whatever is renamed meanwhile: what is up there
+ * isn't ours. */
 void remove_group(const char *path, int patience_ms) {
     struct stat top;
     long depth = 0;

@@ -1,12 +1,12 @@
 /*
- * supervisor-hook: a hook that finds its bundle as it would with a bare runtime.
+ * supervisor-hook: runs an OCI hook so that it finds the user's bundle, as with a bare runtime.
  *
  * Usage: supervisor-hook FROM TO BUNDLE HOOK NAME [ARG...]
  *
- * A container is run from a bundle directory of ours, with nothing but its config.json in it. So before
- * the hook runs it goes to TO, the user's bundle: from FROM, or from anywhere if that is empty. And
- * the state that the hook reads (OCI runtime spec, "State") names BUNDLE, a string of JSON, instead of ours.
- * Whatever can't be done so is left as it is.
+ * A container runs from a bundle directory of ours that holds only config.json. So before the hook
+ * runs, the working directory changes from FROM to TO, the user's bundle; if FROM is empty, from
+ * anywhere. In the state on the hook's stdin (OCI runtime spec, "State") BUNDLE, a JSON string,
+ * replaces the path of our bundle. What can't be changed stays as it is.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -27,7 +27,7 @@ static bool is_here(const char *path) {
            here.st_ino == there.st_ino;
 }
 
-/* A runtime closes its end when it has written all of the state. */
+/* A runtime closes its end of the pipe when it has written the whole state. */
 static char *read_all(size_t *size) {
     char *text = NULL, *more;
     ssize_t n;
@@ -53,7 +53,8 @@ static bool is_key(const char *text, size_t size, size_t end) {
     return end < size && text[end] == ':';
 }
 
-/* The place of the state's own bundle: what stands deeper, such as an annotation, is the user's. */
+/* Finds the value of the state's own "bundle" key. Deeper keys, such as an annotation's, are the
+ * user's. */
 static bool find_bundle(const char *text, size_t size, size_t *from, size_t *to) {
     size_t depth = 0;
     bool ours = false;
@@ -96,11 +97,11 @@ int main(int argc, char **argv) {
     }
     const char *from = argv[1], *to = argv[2], *hook = argv[4];
     if (!tell_state(argv[3])) {
-        fprintf(stderr, "cannot tell the hook %s its state: %s\n", hook, strerror(errno));
+        fprintf(stderr, "cannot pass the state to the hook %s: %s\n", hook, strerror(errno));
         return CANNOT_RUN;
     }
     if ((from[0] == '\0' || is_here(from)) && chdir(to) < 0)
-        errno = 0; /* it may be gone by the container's end: then it is as it was */
+        errno = 0; /* the bundle may be gone by the container's end: stay where we are */
     execv(hook, argv + 5);
     fprintf(stderr, "cannot run the hook %s: %s\n", hook, strerror(errno));
     return CANNOT_RUN;

@@ -1,9 +1,9 @@
 /*
- * A root file system that is seen with the ids of the container's user namespace.
+ * A root file system, mounted with the ids of the container's user namespace.
  *
- * On disk its files belong to root and whoever else the image knows. In a user namespace these ids
- * are others outside: unmapped, all of them would look like nobody's. So its mount gets the
- * namespace's ids (MOUNT_ATTR_IDMAP, Linux 5.12); the files stay as they are.
+ * On disk the files belong to root and other users of the image. In a user namespace these ids are
+ * other ids outside: unmapped, all files would seem to belong to the overflow user. So the mount
+ * gets the namespace's ids (MOUNT_ATTR_IDMAP, Linux 5.12); the files stay as they are.
  */
 #include "shim.h"
 
@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The same on all architectures; older C libraries don't know them. */
+/* The numbers are the same on all architectures; older C libraries lack them. */
 #ifndef SYS_open_tree
 #define SYS_open_tree 428
 #endif
@@ -39,7 +39,7 @@ struct attributes { /* struct mount_attr */
 
 static struct {
     const char *ids[2]; /* the lines of uid_map and gid_map, or NULL */
-    int userns;         /* a user namespace that has them, and nobody in it */
+    int userns;         /* a user namespace with these ids, and no process */
 } idmap = {.userns = -1};
 
 void idmap_uids(const char *lines) {
@@ -59,7 +59,7 @@ void idmap_check(bool rooted) {
         fail(0, "options", "--lower-uids and --lower-gids go together, and with --lower");
 }
 
-/* It is there for its namespace only, and goes with the pipe that it reads. */
+/* Runs in a process that exists only to make the namespace, and ends when its pipe is closed. */
 __attribute__((noreturn)) static void be_in_it(const int *told, const int *asked) {
     char byte;
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
@@ -78,7 +78,8 @@ static void write_ids(pid_t pid, const char *file, const char *lines) {
     close(fd);
 }
 
-/* A namespace lives as long as a descriptor of it, so its process may go at once. */
+/* Makes the user namespace. A descriptor keeps the namespace alive, so its process may end at
+ * once. */
 void idmap_prepare(void) {
     char path[32], byte;
     int told[2], asked[2], status;
@@ -91,7 +92,8 @@ void idmap_prepare(void) {
     close(told[1]);
     if (read(told[0], &byte, 1) != 1) {
         waitpid(child, &status, 0);
-        fail(WIFEXITED(status) ? WEXITSTATUS(status) : EINTR, "idmap", "cannot make a user namespace");
+        fail(WIFEXITED(status) ? WEXITSTATUS(status) : EINTR, "idmap",
+             "cannot make a user namespace");
     }
     write_ids(child, "uid_map", idmap.ids[0]);
     write_ids(child, "gid_map", idmap.ids[1]);
@@ -107,7 +109,8 @@ void idmap_let_go(void) {
     close_quietly(&idmap.userns);
 }
 
-/* What is mounted inside stays away: it may not be mappable, and is none of the image. */
+/* Makes a detached mount with the ids. Mounts below the path are left out: they may not be
+ * mappable, and don't belong to the image. */
 int idmap_open(const char *path) {
     struct attributes ids = {.set = SET_IDS, .userns_fd = (uint64_t)idmap.userns};
     long fd = syscall(SYS_open_tree, AT_FDCWD, path, CLONE_TREE | O_CLOEXEC);

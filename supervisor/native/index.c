@@ -1,13 +1,14 @@
 /*
- * Where in the whole of what was ever written to a log each of its files begins.
+ * The log index: at which byte of the whole log each of the log's files begins.
  *
- * Files are renamed, and removed, and somebody else may move or empty them (logrotate): a reader who
- * comes back has to know where he was, and what was lost meanwhile. So this file has lines of 64 bytes,
- * filled up with blanks: first the log's own name, which is random, and when it was begun; then, for each file
- * that was begun, at which byte of the whole, and its first record's time, by which it is known
- * whatever it is called. The lines are a ring: the last FILES and some more are there.
+ * Log files are renamed and removed, and other programs may move or empty them (logrotate). A
+ * reader that comes back has to know where it was, and what was lost meanwhile. So the index has
+ * lines of 64 bytes, padded with blanks. The first line holds the log's own name, which is random,
+ * and when the log was begun. Each further line is for one file: at which byte of the whole log the
+ * file begins, and the time of its first record, which identifies the file whatever its name. These
+ * lines are a ring: the last FILES and some more are there.
  *
- * A log's files hold records and nothing else, as other programs read them too.
+ * The log's files hold only records, since other programs read them too.
  */
 #include "shim.h"
 
@@ -19,9 +20,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LINE = 64, SPARE = 12 }; /* of others' doing: each takes a line too */
+enum { LINE = 64, SPARE = 12 }; /* for files begun because others changed the log */
 
-static const char *path; /* NULL: there is none */
+static const char *path; /* NULL: no index */
 static int file = -1;
 static int lines, used;
 static long long last;
@@ -40,14 +41,14 @@ static bool put(int number, const char *text) {
     return pwrite(file, line, LINE, (off_t)number * LINE) == LINE;
 }
 
-/* Filled at once, so that a full disk can't keep a later file out of it. Without it records are
+/* Writes all lines at once, so that a full disk can't lose a later one. If that fails, records are
  * written all the same. */
 void index_open(int files, const char *stamp) {
     unsigned long long name;
     char head[LINE];
     lines = files + SPARE;
     if (path == NULL) return;
-    unlink(path); /* an earlier process's, which its shim may hold */
+    unlink(path); /* may belong to an earlier process, whose shim has it open */
     file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     bool right = file >= 0 && getrandom(&name, sizeof name, 0) == (ssize_t)sizeof name;
     snprintf(head, sizeof head, "log1 %016llx %s", right ? name : 0, stamp);
@@ -61,13 +62,13 @@ void index_open(int files, const char *stamp) {
 void index_note(long long start, const char *stamp) {
     char text[LINE];
     if (file < 0) return;
-    if (used == 0 || start != last) used++; /* else its first record couldn't be written */
+    if (used == 0 || start != last) used++; /* else the file's first record failed */
     last = start;
     snprintf(text, sizeof text, "%lld %.*s", start, STAMP_SIZE, stamp);
     if (!put(1 + used % lines, text)) note("warning", "cannot write %s: %s", path, strerror(errno));
 }
 
-/* A later process of the same id has one of its own by then. */
+/* Whether the index is still ours: a later process with the same id replaces the file. */
 bool index_stands(void) {
     struct stat named, ours;
     return file < 0 || (lstat(path, &named) == 0 && fstat(file, &ours) == 0 &&

@@ -1,20 +1,21 @@
 /*
- * supervisor-init: a tiny pid 1.
+ * supervisor-init: a tiny pid 1, which runs a program, forwards signals and reaps orphans.
  *
  * Usage: supervisor-init [--status FD] [--report FD] [--] PROGRAM [ARG...]
  *
- * The kernel drops every signal that pid 1 has no handler for, and leaves all orphans of a pid
- * namespace to it. Few programs are written for that: as pid 1, `sleep` ignores SIGTERM. So this
- * one takes the place, runs PROGRAM as its child, forwards signals to it, reaps whatever is left
- * to it, and ends as PROGRAM ends: with its exit code, or 128 + N when signal N killed it. A
- * PROGRAM that can't be run counts as 127 when it isn't there and as 126 otherwise.
+ * The kernel drops every signal that pid 1 has no handler for, and gives pid 1 all orphans of a pid
+ * namespace. Few programs are written for that: as pid 1, `sleep` ignores SIGTERM. So this program
+ * becomes pid 1, runs PROGRAM as its child, forwards signals to PROGRAM, and reaps all orphans. The
+ * exit code is PROGRAM's, or 128 + N when signal N killed PROGRAM. If PROGRAM can't be run, the
+ * code is 127 when the file is missing, and 126 otherwise.
  *
  * An exit code doesn't say whether there was a signal, or a core dump. So the wait status goes to
- * our shim, on the pipe of --status. On that of --report, a gate's, goes what can't be run; its end
- * without that is the exec. PROGRAM gets neither, and we keep nothing of what it has as 0, 1 and 2:
- * who is at the other end hears when it closes them.
+ * our shim, on the pipe of --status. If PROGRAM can't be run, that goes to the pipe of --report,
+ * which comes from a gate; end of file without a report means that the exec succeeded. PROGRAM gets
+ * neither pipe, and we close our copies of its streams 0, 1 and 2: the processes at the other end
+ * notice when PROGRAM closes them.
  *
- * When it ends, the kernel kills whatever else still lives in the pid namespace.
+ * When pid 1 ends, the kernel kills all that is left in the pid namespace.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -42,24 +43,23 @@ enum {
     CODE_USAGE = 125,
 };
 
-/*
- * Every signal, also those that the C library keeps for itself and leaves out of sigfillset: a
- * program in a container may be linked with another library, whose SIGRTMIN is one of them.
- * A real fault of ours (SIGSEGV and the like) isn't held up: the kernel ends us all the same.
- */
+/* Fills the set with every signal, also those that the C library keeps for itself and leaves out of
+ * sigfillset: a program in a container may be linked with another library, which uses one of them
+ * as SIGRTMIN. A real fault of ours (SIGSEGV and the like) isn't held up: the kernel kills us all
+ * the same. */
 static void fill_with_all(sigset_t *set) {
     memset(set, 0xff, sizeof *set);
 }
 
-/* What we were told on our command line. */
+/* The command line. */
 static struct {
     int status; /* the pipe to our shim, or -1 */
-    int report; /* a gate's, or -1 */
+    int report; /* the gate's pipe, or -1 */
     char **program;
 } told = {.status = -1, .report = -1};
 
-/* One write, below PIPE_BUF, so that it comes whole. Who should hear it may be gone, or may not
- * listen: then it is lost, and our exit code says what it can. */
+/* Writes a report. One write below PIPE_BUF arrives whole. The reader may be gone, or may not read:
+ * then the report is lost, and our exit code says what it can. */
 __attribute__((format(printf, 2, 3))) static void tell(int fd, const char *format, ...) {
     char line[PIPE_BUF];
     va_list arguments;
@@ -74,7 +74,7 @@ __attribute__((format(printf, 2, 3))) static void tell(int fd, const char *forma
     }
 }
 
-/* Our own words go out in one write, so that they aren't mixed with those of others. */
+/* Prints an error in one write, so that other output isn't mixed in. */
 static void complain(const char *what, const char *name, int error) {
     char line[512];
     int size = snprintf(line, sizeof line, "supervisor-init: %s %s: %s\n", what, name,
@@ -83,7 +83,7 @@ static void complain(const char *what, const char *name, int error) {
         size = (int)sizeof line - 1;
     }
     if (size > 0 && write(STDERR_FILENO, line, (size_t)size) < 0) {
-        return; /* nobody is there to tell */
+        return; /* no reader */
     }
 }
 
@@ -91,11 +91,10 @@ static int code_of(int status) {
     return WIFSIGNALED(status) ? CODE_SIGNALLED + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-/*
- * What a program may expect to start with, whatever the runtime was started with. For ourselves
- * as well: while SIGCHLD is ignored, the kernel reaps our children and tells us nothing. By system
- * call, since C libraries refuse those that they keep for themselves.
- */
+/* Sets all dispositions to the default, which a program may expect, whatever the runtime was
+ * started with. We need the default too: while SIGCHLD is ignored, the kernel reaps our children
+ * and reports nothing. By system call, since C libraries refuse the signals that they keep for
+ * themselves. */
 static void restore_dispositions(void) {
     static const unsigned long fallback[8]; /* the kernel's sigaction: SIG_DFL, no flags, no mask */
     for (int number = 1; number <= LAST_SIGNAL; number++) {
@@ -103,18 +102,17 @@ static void restore_dispositions(void) {
     }
 }
 
-/*
- * A process group of its own keeps what is typed at a terminal from reaching us as well, which
- * would be forwarded a second time. SIGTTOU is still blocked, so a background group may do this.
- */
+/* Puts the program into a process group of its own: otherwise signals typed at a terminal would
+ * reach us too, and be forwarded a second time. SIGTTOU is still blocked, so a background group may
+ * do this. */
 static void take_foreground(void) {
     (void)setpgid(0, 0);
     if (isatty(STDIN_FILENO)) {
-        (void)tcsetpgrp(STDIN_FILENO, getpgrp()); /* fails where it isn't our session's terminal */
+        (void)tcsetpgrp(STDIN_FILENO, getpgrp()); /* fails if stdin isn't our session's terminal */
     }
 }
 
-/* To our shim, to a gate's reader, and to people. None of them may be there any more. */
+/* Reports to our shim, to the gate's reader, and to people. Any of them may be gone. */
 static int refuse(const char *what, int error) {
     (void)signal(SIGPIPE, SIG_IGN);
     tell(told.status, "exec %d\n", error);
@@ -125,7 +123,7 @@ static int refuse(const char *what, int error) {
 
 static _Noreturn void run_program(void) {
     take_foreground();
-    /* A signal that was forwarded meanwhile arrives here, and does what it does by default. */
+    /* A signal forwarded meanwhile arrives here, with its default action. */
     sigset_t none;
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -133,8 +131,9 @@ static _Noreturn void run_program(void) {
     _exit(refuse("can't run", errno));
 }
 
-/* The program has its streams, and we have nothing to say any more. Holding them too, we would hide
- * from a reader that it has closed its output, and from a writer that nobody reads. */
+/* Closes our copies of the program's streams, and the gate's pipe: nothing is left to report. With
+ * our copies open, a reader wouldn't notice that the program closed its output, nor a writer that
+ * the program closed its input. */
 static void let_go(void) {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         (void)close(fd);
@@ -144,7 +143,7 @@ static void let_go(void) {
     }
 }
 
-/* Reap all there is to reap. Returns whether the program itself was among it. */
+/* Reaps all children that have ended. Returns whether the program is among them. */
 static int reap(pid_t program, int *status) {
     int ended = 0;
     for (;;) {
@@ -163,9 +162,9 @@ static int reap(pid_t program, int *status) {
     }
 }
 
-/* Forward signals and reap until the program has ended; returns its wait status. They are read
- * from a descriptor: a process in sigwaitinfo() looks, in /proc/PID/status, as if it blocked
- * nothing, and whoever asks whether it would hear a signal is told the wrong thing. */
+/* Forwards signals and reaps until the program has ended; returns its wait status. Signals are read
+ * from a descriptor: a process in sigwaitinfo() looks, in /proc/PID/status, as if no signal were
+ * blocked, and the supervisor, which looks there, would draw the wrong conclusion. */
 static int look_after(pid_t program, int signals) {
     struct signalfd_siginfo info;
     int status = 0;
@@ -175,15 +174,16 @@ static int look_after(pid_t program, int signals) {
         }
         int number = (int)info.ssi_signo;
         if (number != SIGCHLD) {
-            (void)kill(program, number); /* it isn't reaped yet, so the pid is still its own */
+            (void)kill(program, number); /* not reaped yet, so the pid can't be reused */
         } else if (reap(program, &status)) {
             return status;
         }
     }
 }
 
-/* A descriptor that somebody has given us; 0 to 2 are the program's. It mustn't block us, whoever
- * inside has filled that pipe; runc hands everything on as blocking. */
+/* Returns a given descriptor, or -1; 0 to 2 are the program's. The descriptor must not block us
+ * when a process in the container has filled the pipe; runc hands all descriptors on as
+ * blocking. */
 static int descriptor(const char *word) {
     char *end;
     long fd = strtol(word, &end, 10);
@@ -194,7 +194,7 @@ static int descriptor(const char *word) {
     return (int)fd;
 }
 
-/* Returns whether they make sense. */
+/* Reads the command line. Returns whether it makes sense. */
 static int read_words(char **word) {
     int *into;
     for (; *word != NULL && strcmp(*word, "--") != 0; word += 2) {
@@ -221,13 +221,13 @@ int main(int argc, char **argv) {
     }
     sigset_t all;
     fill_with_all(&all);
-    /* Before the fork: nothing that arrives from here on is lost. */
+    /* Before the fork: no signal that arrives from here on is lost. */
     if (sigprocmask(SIG_SETMASK, &all, NULL) < 0) {
         complain("can't block", "signals", errno);
         return CODE_CANNOT_RUN;
     }
     restore_dispositions();
-    (void)prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L); /* for when it isn't pid 1 */
+    (void)prctl(PR_SET_CHILD_SUBREAPER, 1L, 0L, 0L, 0L); /* for use as another process than pid 1 */
     int signals = signalfd(-1, &all, SFD_CLOEXEC);
     if (signals < 0) {
         complain("can't read", "signals", errno);

@@ -1,10 +1,10 @@
 /*
- * supervisor-keeper: what a leashed supervisor leaves behind is removed by this.
+ * supervisor-keeper: removes what a leashed supervisor leaves behind.
  *
- * It waits until its supervisor lets go of the leash, however that came about, then until the
- * shims have gone (each one kills its own process), and works off the `cleanup` file of every
- * container directory below the root. A supervisor that closes in good order leaves nothing to
- * do. The format of `cleanup` is in docs/shim-protocol.md.
+ * The keeper waits until its supervisor closes the leash or dies, then until the shims have ended
+ * (each one kills its own process). Then it works off the `cleanup` file of every container
+ * directory below the root. A supervisor that closes in good order leaves nothing to do. The format
+ * of `cleanup` is in docs/shim-protocol.md.
  */
 #include "cgroup.h"
 #include "groups.h"
@@ -52,10 +52,10 @@ static void pause_step(void) {
     nanosleep(&step, NULL);
 }
 
-/* ---- waiting for whoever is still at work ------------------------------------------------ */
+/* ---- waiting for shims and other supervisors --------------------------------------------- */
 
-/* Takes the lock and keeps it, or gives up: there is one patience for all of them, so that stuck
- * holders don't keep the rest waiting. False too if somebody removed or replaced the file. */
+/* Acquires and keeps a file's lock, or gives up. All waits share one patience, so that stuck
+ * holders don't delay the rest. Also false if the file was removed or replaced. */
 static bool await_lock(int directory, const char *name) {
     static int patience_ms = PATIENCE_MS;
     int fd = open_ours(directory, name, O_RDONLY, S_IFREG);
@@ -67,7 +67,8 @@ static bool await_lock(int directory, const char *name) {
     return is_named(directory, name, fd);
 }
 
-/* A shim that has gone doesn't come back, and there may be more of them than descriptors. */
+/* Closes the lock again: a shim that has ended doesn't come back, and there may be more shims than
+ * descriptors. */
 static bool await_shim(int container, const char *name, void *data) {
     (void)data;
     int process = open_ours(container, name, DIRECTORY_FLAGS, S_IFDIR);
@@ -79,7 +80,8 @@ static bool await_shim(int container, const char *name, void *data) {
 
 /* ---- the verbs of a cleanup file --------------------------------------------------------- */
 
-/* Dispositions go by system call: C libraries leave out signals that they keep for themselves. */
+/* Dispositions are set by system call: C libraries leave out the signals that they keep for
+ * themselves. */
 static void execute(char **words) {
     static const unsigned long fallback[8]; /* the kernel's sigaction: SIG_DFL, no flags, no mask */
     sigset_t none;
@@ -88,7 +90,7 @@ static void execute(char **words) {
     for (int number = 1; number <= LAST_SIGNAL; number++)
         syscall(SYS_rt_sigaction, number, fallback, NULL, 8UL);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    setsid(); /* so that its hooks end with it */
+    setsid(); /* so that hooks are in its process group */
     execv(words[0], words);
     _exit(127);
 }
@@ -103,7 +105,7 @@ static bool read_children(pid_t parent, char text[CHILDREN_SIZE]) {
     return size > 0;
 }
 
-/* Each has a space behind it: so one that was cut doesn't. */
+/* Each pid in the list has a space after it; a pid that was cut has none. */
 static bool has_number(const char *text, pid_t number) {
     char *end;
     for (long one = strtol(text, &end, 10); one > 0; one = strtol(text = end, &end, 10))
@@ -111,8 +113,9 @@ static bool has_number(const char *text, pid_t number) {
     return false;
 }
 
-/* Hooks that a runtime waits for. Needs CONFIG_PROC_CHILDREN. A number may be another's by the time that
- * its descriptor is open: so it must still be among them. */
+/* Kills the children of a runtime: hooks that it waits for. Needs CONFIG_PROC_CHILDREN. Until the
+ * pidfd is open, the pid may have passed to a stranger: so the list must still have the pid
+ * then. */
 static void kill_children(pid_t parent) {
     char text[CHILDREN_SIZE], again[CHILDREN_SIZE], *end;
     if (!read_children(parent, text)) return;
@@ -134,8 +137,8 @@ static bool await_child(pid_t child, int patience_ms) {
     return true;
 }
 
-/* A runtime that waits for a hook does the rest of its work when that is killed. What it does then may
- * take children, too, and a while. */
+/* When its hook is killed, a runtime goes on with the rest of its work. That may take a while, and
+ * call more hooks. */
 static bool await_without_hooks(pid_t child, int patience_ms) {
     for (int i = 0; i < HOOK_TURNS; i++) {
         kill_children(child);
@@ -144,9 +147,10 @@ static bool await_without_hooks(pid_t child, int patience_ms) {
     return false;
 }
 
-/* It leads a session, and so a group that all that it starts is in, as a rule. A runtime that hangs will
- * most likely hang again: after each call of which something had to be killed the next ones get half of
- * the time, so that a hundred containers don't take a hundred times as long. */
+/* Runs a command with bounded time. The command leads a session, and so a process group that its
+ * children are in as a rule. A runtime that hangs will most likely hang again: after each call in
+ * which something had to be killed, the next calls get half the time. So a hundred containers don't
+ * take a hundred times as long. */
 static void run_command(char **words) {
     static int patience_ms = PATIENCE_MS;
     pid_t child = words[0] == NULL ? -1 : fork();
@@ -155,11 +159,12 @@ static void run_command(char **words) {
     patience_ms = patience_ms / 2 > LEAST_MS ? patience_ms / 2 : LEAST_MS;
     if (await_without_hooks(child, patience_ms)) return;
     kill(-child, SIGKILL);
-    kill(child, SIGKILL); /* it may not have got as far as its session */
+    kill(child, SIGKILL); /* it may not have called setsid() yet */
     await_child(child, PATIENCE_MS);
 }
 
-/* DIRECTORY WORDS COMMAND...: what a runtime knows under our id may be somebody else's. */
+/* Words: DIRECTORY WORDS COMMAND... Runs the command only if `may` agrees: the runtime's container
+ * with our id may not be ours. */
 static void run_if(bool (*may)(const char *directory, const char *words), char **words) {
     if (words[0] != NULL && words[1] != NULL && may(words[0], words[1])) run_command(words + 2);
 }
@@ -170,8 +175,8 @@ static void run_owned(char **words) {
     if (words[0] != NULL) remove_begun(words[0]);
 }
 
-/* A shim may just be writing its first file into a directory that we remove: once more, then. Only
- * the name of the very directory that was emptied goes. */
+/* Empties and removes a directory. A shim may just be writing its first file into the directory:
+ * then try again. The name is removed only while it still names the emptied directory. */
 static void remove_directory(int parent, const char *name, int directory) {
     for (int tries = 0; tries < REMOVALS; tries++) {
         empty_tree(directory);
@@ -180,7 +185,8 @@ static void remove_directory(int parent, const char *name, int directory) {
     }
 }
 
-/* Of a temporary bundle. Somebody else may have made a directory of that name since. */
+/* Removes a temporary bundle, but not a directory that another user has made under that name
+ * since. */
 static void remove_path(const char *path) {
     const char *name;
     int parent = open_parent(path, &name);
@@ -188,14 +194,14 @@ static void remove_path(const char *path) {
     if (directory >= 0) remove_directory(parent, name, directory);
 }
 
-/* On version 1 a frozen process can't even be killed. Its shim, which waits for its end, would
- * keep us waiting: so this comes before anything else. */
+/* Ends what is in a cgroup. On cgroup version 1 a frozen process can't be killed, and we would wait
+ * for its shim: so this comes first. */
 static void end(char **words) {
     if (strcmp(words[0], "cgroup") == 0 && words[1] != NULL) end_group(words[1]);
 }
 
-static bool is_over; /* the supervisor's process: while it lives, its bundles are its own */
-static bool occupied; /* by what no SIGKILL ends */
+static bool is_over; /* the supervisor is dead: a live one removes its bundles */
+static bool occupied; /* a cgroup holds processes that SIGKILL didn't end */
 
 static void clean_group(const char *path) {
     struct stat status;
@@ -213,8 +219,8 @@ static void clean(char **words) {
     else if (strcmp(words[0], "bundle") == 0 && is_over) remove_path(words[1]);
 }
 
-/* What the runtime couldn't delete, when nothing runs in its cgroups any more: kept, it would keep the
- * id taken. */
+/* Removes what the runtime couldn't delete, once nothing runs in the container's cgroups: otherwise
+ * the id would stay taken. */
 static void forget(char **words) {
     bool owned = strcmp(words[0], "owned") == 0, private = strcmp(words[0], "private") == 0;
     if ((!owned && !private) || words[1] == NULL || words[2] == NULL) return;
@@ -222,7 +228,7 @@ static void forget(char **words) {
         remove_path(words[1]);
 }
 
-/* Words end with a NUL, a record with an empty word. One that is too long or cut is left out:
+/* Words end with a NUL, a record with an empty word. A record that is too long or cut is left out:
  * half a command is another command. */
 static void work_off(char *text, size_t size, void (*act)(char **words)) {
     char *words[MAX_WORDS + 1];
@@ -243,16 +249,17 @@ static void work_off(char *text, size_t size, void (*act)(char **words)) {
 
 /* ---- the root ---------------------------------------------------------------------------- */
 
-static bool root_is_ours; /* nobody else ever opens it: it goes as a whole */
+static bool root_is_ours; /* no other supervisor uses this root: remove all of it */
 
-/* Whether nobody else has a say in a container: another supervisor may have adopted it, or another
- * one's killed clean-up may still be under way. */
+/* Acquires a container's lock. That fails if another supervisor has adopted the container, or if
+ * the clean-up of a killed supervisor is still under way. */
 static bool take_container(int container) {
     return await_lock(container, "lock") || root_is_ours;
 }
 
-/* What was being made when the supervisor died. One that is being made by somebody else has its lock
- * held, or is still empty, and its maker makes it again. */
+/* Removes a container directory that was being made when the supervisor died. Another supervisor
+ * may be making one: then its lock is held; or the directory is still empty, and that supervisor
+ * makes it again. */
 static void sweep_new(int root, const char *name, int directory) {
     if (unlinkat(root, name, AT_REMOVEDIR) == 0) return;
     if (faccessat(directory, "lock", F_OK, AT_SYMLINK_NOFOLLOW) != 0 ||
@@ -275,10 +282,11 @@ static void clean_container(int root, const char *name, int container) {
     remove_directory(root, name, container);
 }
 
-/* A directory of somebody else's is none of our containers, whatever is in it. Nothing runs any more
- * in what was being made or removed: its list, if it has one, may name a container that was made
- * again since. All descriptors that are opened from here on lie above the first one: they are closed
- * together at the end, however many there were. */
+/* Cleans one entry of the root. A directory that isn't ours is no container of ours, whatever its
+ * content. For a directory that was being made or removed, the `cleanup` list isn't used: nothing
+ * runs there any more, and the list may name a container that was made again since. All descriptors
+ * opened from here on lie above `entry`: they are closed together at the end, however many there
+ * were. */
 static bool clean_entry(int root, const char *name, void *data) {
     (void)data;
     int entry = open_ours(root, name, DIRECTORY_FLAGS, S_IFDIR);
@@ -296,12 +304,12 @@ static void remove_root(int root, const char *path) {
     if (parent >= 0) remove_directory(parent, name, root);
 }
 
-/* ---- its own life ------------------------------------------------------------------------ */
+/* ---- the keeper's own life ---------------------------------------------------------------- */
 
 enum { PIPE, SUPERVISOR, ROOT, READY, GIVEN };
 
-/* What we were given gets the lowest numbers, and the rest is closed: what is opened later lies above.
- * Our own standard streams are /dev/null already. */
+/* Moves the given descriptors to the lowest numbers and closes the rest: descriptors opened later
+ * lie above. Our standard streams are /dev/null already. */
 static bool keep_only(int given[GIVEN]) {
     enum { FIRST = STDERR_FILENO + 1, END = FIRST + GIVEN };
     for (int i = 0; i < GIVEN; i++)
@@ -332,8 +340,8 @@ static bool parse(const char *words, int given[GIVEN]) {
     return true;
 }
 
-/* Who ends a program and its children, one by one, must not end us with them: so we are nobody's
- * child. */
+/* Detaches the keeper from its parent: a kill of the program and its children, one by one, must not
+ * hit the keeper. */
 static void go_apart(int ready) {
     if (ready < 0) return;
     pid_t child = fork();
@@ -341,13 +349,13 @@ static void go_apart(int ready) {
     setsid();
 }
 
-/* READY tells our pid, or why there is no root; it is open for as long as we live. */
+/* Writes to READY our pid, or why there is no root. READY is open for as long as we live. */
 static void tell(int ready, int error) {
     if (ready >= 0) dprintf(ready, "%d\n", error == 0 ? (int)getpid() : -error);
 }
 
-/* Made here, an ephemeral root can't be left by a supervisor that dies before we watch it. Nobody else
- * may go into it before it is ours and open. Returns 0 or an errno. */
+/* Makes an ephemeral root. The keeper makes it, so a supervisor that dies early can't leave the
+ * root behind. No other user may enter before the root is ours and open. Returns 0 or an errno. */
 static int make_root(int given[GIVEN], const char *path) {
     const char *name = strrchr(path, '/');
     int parent = given[ROOT], made;
@@ -357,7 +365,7 @@ static int make_root(int given[GIVEN], const char *path) {
         unlinkat(parent, name + 1, AT_REMOVEDIR);
         return EACCES;
     }
-    /* The lock tells whoever sweeps temporary files that it is in use. */
+    /* Programs that sweep temporary files see from the lock that the root is in use. */
     if (flock(made, LOCK_SH | LOCK_NB) < 0 || fchmod(made, ROOT_MODE) < 0 ||
         dup3(made, parent, O_CLOEXEC) < 0) {
         int error = errno;
@@ -371,8 +379,8 @@ static int make_root(int given[GIVEN], const char *path) {
 static void block_signals(void) {
     sigset_t all;
     memset(&all, 0xff, sizeof all); /* also those that sigfillset leaves out */
-    signal(SIGCHLD, SIG_DFL); /* inherited as ignored, a child's pid could pass to a stranger */
-    sigprocmask(SIG_SETMASK, &all, NULL); /* a service manager's SIGTERM to all must not end it */
+    signal(SIGCHLD, SIG_DFL); /* while ignored, a child's pid may pass to a stranger */
+    sigprocmask(SIG_SETMASK, &all, NULL); /* a service manager may send SIGTERM to all */
 }
 
 int main(int argc, char **argv) {
@@ -386,21 +394,21 @@ int main(int argc, char **argv) {
         return 2;
     }
     block_signals();
-    umask(UMASK); /* our launcher's may take from what we make, and what we run makes, our own bits */
+    umask(UMASK); /* the launcher's may take our own bits from what we and our commands make */
     if (!keep_only(given) || (!make && !is_ours(given[ROOT]))) return 1;
-    if (chdir("/") < 0) return 1; /* it must not keep a file system busy */
+    if (chdir("/") < 0) return 1; /* must not keep a file system busy */
     struct pollfd leash[2] = {{.fd = given[PIPE], .events = 0},
                               {.fd = given[SUPERVISOR], .events = POLLIN}};
     go_apart(given[READY]);
     int error = make ? make_root(given, argv[2]) : 0;
     tell(given[READY], error);
     if (error != 0) return 1;
-    for (size_t i = 0; i < cgroup_count(); i++) cgroup_enter(i); /* where that can't be, it stays */
+    for (size_t i = 0; i < cgroup_count(); i++) cgroup_enter(i); /* on failure, stay */
     while (poll(leash, 2, -1) <= 0) continue;
     is_over = poll(leash + 1, 1, 0) > 0;
     for_each(given[ROOT], clean_entry, NULL);
     if (root_is_ours) remove_root(given[ROOT], argv[2]);
-    /* A supervisor that lives removes them itself, when we have gone. */
+    /* A supervisor that is alive removes these cgroups itself, after we have ended. */
     if (poll(leash + 1, 1, 0) > 0) cgroup_leave();
     return 0;
 }

@@ -1,11 +1,12 @@
 /*
- * A fresh, writable layer over a root file system, for one container.
+ * A fresh writable layer over a root file system, for one container.
  *
- * It is mounted by the process that becomes the runtime, in a mount namespace of that process's
- * own: so neither the host nor the shim ever sees it. The container's own mount namespace is a copy
- * of that one. The kernel removes what is mounted when nobody is left in either, however they went.
+ * The process that becomes the runtime mounts the layer, in a mount namespace of its own: so
+ * neither the host nor the shim ever sees the layer. The container's own mount namespace is a copy
+ * of that one. The kernel removes the mounts when no process is left in either namespace, however
+ * the processes ended.
  *
- * It does so between vfork and exec, in memory that it borrows: only system calls here.
+ * This happens between vfork and exec, in borrowed memory: only system calls here.
  */
 #include "shim.h"
 
@@ -26,14 +27,14 @@ enum { BYTES_PER_FILE = 4096, LEAST_FILES = 1024 };
 enum { LINES_SIZE = 16 * 1024, MAX_WORDS = 3 * 340 }; /* the kernel takes 340 lines */
 
 static struct {
-    const char *lower;      /* what is under the layer, and is never written */
-    const char *target;     /* where the two are seen as one */
-    bool bare;              /* there is no layer: the lower one is seen there as it is */
+    const char *lower;      /* the directory under the layer, never written to */
+    const char *target;     /* the mount point, where both are seen as one */
+    bool bare;              /* without a layer: the target shows the lower one */
     long long bytes;        /* the layer's limit, or 0 for the kernel's default */
     const char *ids[2];     /* the lines of a user namespace's uid_map and gid_map, or NULL */
-    const char *step, *at;  /* what was being done, and to what */
-    bool mapping;           /* that was about the lower one's ids */
-    pid_t mapper;           /* 0 where there is none */
+    const char *step, *at;  /* the step under way, and its path, for layer_failed */
+    bool mapping;           /* the step maps the lower one's ids */
+    pid_t mapper;           /* 0 without a mapper */
     int ask[2], answer[2];  /* pipes: from the runtime's process to the mapper and back */
 } layer = {.ask = {-1, -1}, .answer = {-1, -1}};
 
@@ -54,9 +55,9 @@ void layer_target(const char *path) {
     layer.bare = true;
 }
 
-/* Half a number would be somebody else's id. */
+/* Refuses lines that are too long: a number cut in half would be another id. */
 static const char *whole(const char *lines) {
-    if (strlen(lines) >= LINES_SIZE) fail(0, "options", "these ids are too many: %s", lines);
+    if (strlen(lines) >= LINES_SIZE) fail(0, "options", "too many ids: %s", lines);
     return lines;
 }
 
@@ -107,8 +108,9 @@ static bool run_mapper(const char *program, const char *pid, const char *lines) 
     return child > 0 && waitpid(child, &status, 0) == child && status == 0;
 }
 
-/* They have to be called from outside of the new namespace, so this is a process of its own. It
- * hears the runtime's pid when that is in there, or nothing if that has gone, and so goes too. */
+/* newuidmap and newgidmap have to be called from outside the new namespace, so the mapper is a
+ * process of its own. It reads the runtime's pid when the runtime's process is in the namespace; or
+ * end of file if that process has ended, and then the mapper ends too. */
 __attribute__((noreturn)) static void map_ids(void) {
     char pid[16];
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
@@ -122,7 +124,7 @@ __attribute__((noreturn)) static void map_ids(void) {
     _exit(0);
 }
 
-/* An ordinary user may map one id, the own one. */
+/* An ordinary user may map only one id, their own. */
 static bool needs_mapper(void) {
     return layer.ids[0] != NULL && (strchr(layer.ids[0], '\n') || strchr(layer.ids[1], '\n'));
 }
@@ -153,7 +155,7 @@ static bool ask_mapper(void) {
     snprintf(text, sizeof text, "%d", (int)getpid());
     if (!write_text(layer.ask[1], text)) return false;
     ssize_t size = read(layer.answer[0], text, sizeof text);
-    errno = EACCES; /* they have said why to nobody */
+    errno = EACCES; /* their reason went to /dev/null */
     return size > 0 && text[0] == 'm';
 }
 
@@ -173,20 +175,22 @@ static bool map_own_id(void) {
            write_map("/proc/self/gid_map", layer.ids[1]);
 }
 
-/* An ordinary user may mount only in a user namespace. That of the container comes to stand in
- * this one: so whoever made us is privileged in both, and can call the runtime from outside. */
+/* An ordinary user may mount only in a user namespace. The container's user namespace is made
+ * inside this one: so the user who made this one is privileged in both, and can call the runtime
+ * from outside. */
 static bool enter_namespaces(void) {
     bool ordinary = layer.ids[0] != NULL;
     begin("make a mount namespace for", layer.target);
     if (unshare(CLONE_NEWNS | (ordinary ? CLONE_NEWUSER : 0)) < 0) return false;
     if (needs_mapper() ? !ask_mapper() : ordinary && !map_own_id()) return false;
-    /* What is unmounted outside goes here too, nothing of ours goes out. */
+    /* MS_SLAVE: unmounts outside take effect here too, ours have no effect outside. */
     begin("have mounts of our own for", layer.target);
     return mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0;
 }
 
-/* Its own root belongs to whom the lower one does: that is what a container sees. An owner who has
- * no id in an ordinary user's namespace looks like nobody there: then it is root's. */
+/* The layer's root directory gets the owner and mode of the lower one's: that is what the container
+ * sees. In an ordinary user's namespace an owner without an id there looks like nobody: then root
+ * becomes the owner. */
 static bool make_directories(int fd, const struct stat *lower) {
     bool ordinary = layer.ids[0] != NULL;
     uid_t uid = ordinary && lower->st_uid == NOBODY ? 0 : lower->st_uid;
@@ -197,7 +201,8 @@ static bool make_directories(int fd, const struct stat *lower) {
            fchmodat(fd, "upper", lower->st_mode & PERMISSIONS, 0) == 0;
 }
 
-/* An overlay takes no directory of a mount that is nowhere: so it comes to stand at the target. */
+/* An overlay doesn't take a directory of a detached mount: so the mount is attached at the
+ * target. */
 static int open_mapped(void) {
     layer.mapping = true;
     begin("show with the ids of the container", layer.lower);
@@ -214,9 +219,10 @@ static int open_lower(void) {
     return open(layer.lower, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* The directories go by descriptor: a path would need its colons, commas and backslashes escaped,
- * each kernel has rules of its own for that, and the container could read where it lies on the
- * host. A file system in memory needs no clean-up, and the container pays for its pages. */
+/* Mounts the overlay. The directories are given as descriptors: in a path, colons, commas and
+ * backslashes would need escapes, for which each kernel has rules of its own, and the container
+ * could read where the path lies on the host. A file system in memory needs no clean-up, and the
+ * container pays for its pages. */
 static bool mount_layer(void) {
     char options[OPTIONS_SIZE];
     struct stat status;
@@ -232,7 +238,7 @@ static bool mount_layer(void) {
     int top = open(layer.target, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (top < 0 || !make_directories(top, &status)) return false;
     begin("mount an overlay at", layer.target);
-    /* Where user.* names have to do, renaming a directory that is in the lower one says EXDEV. */
+    /* With userxattr, renaming a directory of the lower one gives EXDEV. */
     snprintf(options, sizeof options,
              "lowerdir=/proc/self/fd/%d,upperdir=/proc/self/fd/%d/upper,"
              "workdir=/proc/self/fd/%d/work,%s",

@@ -1,18 +1,18 @@
 /*
- * Output streams into one bounded, rotated file, in the CRI log format:
+ * A container's output streams, written to one bounded, rotated file in the CRI log format.
  *
  *     2026-01-31T12:34:56.123456789Z stdout F a whole line
  *     2026-01-31T12:34:56.123456789Z stderr P a part of a line, which has no newline here
  *
- * Source: kubernetes/design-proposals-archive, kubelet-cri-logging.md. A line that is longer than a
- * record, or that isn't ended for a while, or never, goes out in parts: joined up, what follows the
- * tags is what the program wrote, byte for byte, with a newline for each F.
+ * Source: kubernetes/design-proposals-archive, kubelet-cri-logging.md. A line goes out in parts if
+ * it is longer than a record, or isn't ended for a while, or never. The parts joined up, with a
+ * newline for each F, are byte for byte what the program wrote.
  *
- * The file never exceeds its bound: it is rotated by renaming (PATH.1 to PATH.2, PATH to PATH.1)
- * between two records. What can't be written is dropped, and the program isn't stopped for it.
+ * The file never exceeds its bound. Rotation renames files (PATH.1 to PATH.2, PATH to PATH.1)
+ * between two records. What can't be written is dropped; the program is never stopped for it.
  *
- * Nothing that isn't ours alone is written to, renamed or replaced, and no link is followed: the file
- * of somebody else's that a link leads to would grow by what a container prints.
+ * Only files that belong to us alone are written to, renamed or replaced, and links are never
+ * followed: otherwise a container's output would go to whatever file a link names.
  */
 #include "shim.h"
 
@@ -31,7 +31,7 @@ enum {
     RECORD_MAX = CONTENT_MAX + 64,
     CHUNK = 64 * 1024,
     PIPE_BYTES = 1024 * 1024,
-    REST_MS = 100, /* after which the beginning of a line goes out without its end */
+    REST_MS = 100, /* after this an unfinished line goes out */
     MAX_FILES = 1000,
     TRIES = 1000,
 };
@@ -41,29 +41,30 @@ struct source {
     const char *name;
     char *rest; /* a line that hasn't ended yet */
     size_t length;
-    int64_t since_ms; /* when it began */
+    int64_t since_ms; /* when that line began */
 };
 
-/* Apart from what begins with values: so they are in no file and no memory until they are used. */
+/* Not in the struct below, which has initial values: so these take no room in the program's file,
+ * and no memory until used. */
 static char rests[LOG_WATCHED][CONTENT_MAX], out[CHUNK + RECORD_MAX];
 
-/* There is one log, so there is one of these. */
+/* The log's state. A shim has one log at most. */
 static struct {
     const char *path; /* NULL: there is no log */
     long long max_bytes;
     int files;
     int fd;
-    long long start;   /* at which byte of the whole this file begins */
+    long long start;   /* at which byte of the whole log this file begins */
     long long written; /* bytes in the file */
     struct source sources[LOG_WATCHED];
     size_t used; /* of `out` */
-    time_t second;     /* what `stamp` says */
+    time_t second;     /* the second in `stamp` */
     char stamp[32];
     char head[STAMP_SIZE]; /* of the file's first record */
     dev_t device;
     ino_t inode;
     bool failing;
-    bool ended; /* its name is a later process's */
+    bool ended; /* the log's name belongs to a later process */
 } cri = {.fd = -1, .sources = {{.fd = -1, .name = "stdout", .rest = rests[0]},
                                {.fd = -1, .name = "stderr", .rest = rests[1]}}};
 
@@ -76,13 +77,13 @@ void log_configure(const char *spec) {
     cri.path = spec + used;
 }
 
-/* Nobody else can put it there, or write to it. */
+/* Whether it has the type, belongs to us, and no other user may write to it. */
 static bool is_ours(const struct stat *status, mode_t type) {
     return (status->st_mode & S_IFMT) == type && status->st_uid == geteuid() &&
            (status->st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
-/* What isn't ours is ELOOP, as a link is: no other call of ours says that. */
+/* A file that isn't ours gives ELOOP, as a link does: no other call of ours here gives that. */
 static bool open_file(void) {
     enum { FLAGS = O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK };
     struct stat status;
@@ -98,12 +99,13 @@ static bool open_file(void) {
     cri.device = status.st_dev;
     cri.inode = status.st_ino;
     cri.written = (long long)status.st_size;
-    cri.start -= cri.written; /* more than nothing: it couldn't be moved, and goes on */
+    cri.start -= cri.written; /* not empty: it couldn't be moved, so we append */
     return true;
 }
 
-/* What is written next is the byte of the whole behind the last one; or behind one more, which nobody
- * can have read, if somebody else has changed the log: so a reader knows that something may be lost. */
+/* Closes the file. The next byte written follows the last one in the whole log. If another program
+ * has changed the log, one byte that no reader can have read is counted in between: so a reader
+ * sees that something may be lost. */
 static void leave_file(bool changed) {
     close_quietly(&cri.fd);
     cri.start += cri.written + changed;
@@ -111,30 +113,30 @@ static void leave_file(bool changed) {
 }
 
 static const char *reason(void) {
-    return errno == ELOOP ? "it isn't a file of ours alone" : strerror(errno);
+    return errno == ELOOP ? "not a file of ours alone" : strerror(errno);
 }
 
-/* The container's directory is ours, so nobody replaces this one in it later. */
+/* The directory must be ours alone, so no other user replaces the log in it later. */
 static void check_directory(void) {
     char directory[PATH_MAX];
     struct stat status;
     const char *slash = strrchr(cri.path, '/');
     size_t length = slash != NULL ? (size_t)(slash - cri.path) : 0;
     snprintf(directory, sizeof directory, "%.*s", (int)length, cri.path);
-    if (length == 0 || length >= sizeof directory) fail(0, "files", "no path: %s", cri.path);
+    if (length == 0 || length >= sizeof directory) fail(0, "files", "bad path %s", cri.path);
     if (lstat(directory, &status) < 0) fail(errno, "files", "cannot look at %s", directory);
     if (!is_ours(&status, S_IFDIR))
-        fail(0, "files", "%s, where the log goes, isn't a directory of ours alone", directory);
+        fail(0, "files", "the log's directory %s isn't a directory of ours alone", directory);
 }
 
-/* A shim that was killed may have left half a record, which ours would be glued to. */
+/* Cuts off half a record, which a killed shim may have left: ours would be glued to it. */
 static void cut_half_record(void) {
     off_t size = cri.written < RECORD_MAX ? (off_t)cri.written : RECORD_MAX, whole = 0;
     ssize_t n = pread(cri.fd, out, (size_t)size, (off_t)cri.written - size);
     for (ssize_t i = 0; i < n; i++)
         if (out[i] == '\n') whole = i + 1;
     if (n < 0) fail(errno, "files", "cannot read the log %s", cri.path);
-    if (n != size || (whole == 0 && size == RECORD_MAX)) return; /* that is no record of ours */
+    if (n != size || (whole == 0 && size == RECORD_MAX)) return; /* not a record of ours */
     if (whole == size) return;
     if (ftruncate(cri.fd, (off_t)cri.written - size + whole) < 0)
         fail(errno, "files", "cannot cut the log %s", cri.path);
@@ -142,7 +144,8 @@ static void cut_half_record(void) {
 }
 
 
-/* A larger pipe means fewer turns for both sides; a user's share of such pipes may be used up. */
+/* A larger pipe means fewer turns for both sides. It may be refused when the user's share of large
+ * pipes is used up. */
 void log_add(int stream, int fd) {
     if (cri.path == NULL) fail(0, "options", "a log needs --log");
     fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -162,13 +165,13 @@ static void name_file(char name[static PATH_MAX], int number) {
     else snprintf(name, PATH_MAX, "%s.%d", cri.path, number);
 }
 
-/* Where nobody can tell, a file must not be lost. */
+/* Whether a file is there. If lstat fails otherwise, assume so: a file must not be lost. */
 static bool is_there(const char *name) {
     struct stat status;
     return lstat(name, &status) == 0 || errno != ENOENT;
 }
 
-/* What isn't ours is neither moved nor replaced. */
+/* Whether a file may be moved or replaced: only one of ours, or a name that isn't used. */
 static bool may_move(const char *name) {
     struct stat status;
     if (lstat(name, &status) < 0) return errno == ENOENT;
@@ -177,8 +180,8 @@ static bool may_move(const char *name) {
     return false;
 }
 
-/* Files move up to the first free number only: a rotation that failed half-way is tried again at
- * the next record, and must not push the oldest ones out each time. */
+/* Files move up to the first free number only. A rotation that failed half-way is tried again at
+ * the next record, and must not push out the oldest files each time. */
 static void rotate(void) {
     char from[PATH_MAX], to[PATH_MAX];
     int last = 0;
@@ -207,8 +210,8 @@ static void tell_time(void) {
     snprintf(cri.stamp + 20, sizeof cri.stamp - 20, "%09ldZ", now.tv_nsec);
 }
 
-/* Logs are moved (logrotate) and emptied (its copytruncate) by others: what comes next goes to a file
- * of our own again, at our name. What they have put there goes the way of the older ones. */
+/* Other programs move logs (logrotate) or empty them (its copytruncate). Then we go on in a file of
+ * our own at our name again. A file that they have put there is rotated as an older one. */
 static void look_again(void) {
     struct stat named;
     if (cri.fd < 0) return;
@@ -228,7 +231,7 @@ static void look_again(void) {
     else if (cri.written > 0) rotate();
 }
 
-/* By its first record's time a file is known: no two have the same. */
+/* A file is identified by the time of its first record, so no two files may have the same time. */
 static void begin_file(void) {
     for (int tries = 0; tries < TRIES && memcmp(out, cri.head, STAMP_SIZE) == 0; tries++) {
         tell_time();
@@ -238,7 +241,7 @@ static void begin_file(void) {
     index_note(cri.start, cri.head);
 }
 
-/* A record is in the file as a whole or not at all. */
+/* Writes the buffer. A record is in the file as a whole or not at all. */
 static void flush(void) {
     size_t done = 0;
     look_again();
@@ -256,8 +259,8 @@ static void flush(void) {
     cri.used = 0;
 }
 
-/* With an index, what is there is an earlier process's of the same id: it goes the way of older files,
- * or the log would be nobody's. */
+/* With an index, a log that is there belongs to an earlier process with the same id: rotate it as
+ * an older file, so that each file belongs to one process's index. */
 void log_open(void) {
     if (cri.path == NULL) {
         if (index_wanted()) fail(0, "options", "an index needs --log");
@@ -270,7 +273,7 @@ void log_open(void) {
     cut_half_record();
     if (index_wanted() && cri.written > 0) rotate();
     if (index_wanted() && (cri.fd < 0 || cri.written > 0))
-        fail(errno, "files", "the log %s can't be begun anew", cri.path);
+        fail(errno, "files", "cannot begin a new log %s", cri.path);
     cri.start = 0;
     tell_time();
     index_open(cri.files, cri.stamp);
@@ -282,7 +285,8 @@ static bool fits(size_t bytes) {
     return cri.fd >= 0 && cri.written + (long long)bytes <= cri.max_bytes;
 }
 
-/* A flush that fails makes room too: look again behind it, or a full disk would rotate all away. */
+/* Look at the room again after the flush: a flush that fails makes room too, and on a full disk
+ * each record would rotate the files away. */
 static void emit(const struct source *source, char tag, const char *content, size_t length) {
     char head[64];
     if (cri.ended) return;
@@ -291,7 +295,7 @@ static void emit(const struct source *source, char tag, const char *content, siz
     if (cri.used + record > sizeof out || !fits(cri.used + record)) flush();
     if (!fits(cri.used + record)) {
         rotate();
-        tell_time(); /* no other file begins with this time */
+        tell_time(); /* a time with which no other file begins */
         memcpy(head, cri.stamp, STAMP_SIZE);
     }
     if (!fits(cri.used + record)) return;
@@ -307,7 +311,7 @@ static void emit_rest(struct source *source) {
     source->length = 0;
 }
 
-/* Lines that came whole are taken from where they are. */
+/* Makes records of what was read. Whole lines are taken from the buffer without a copy. */
 static void take(struct source *source, const char *at, size_t n) {
     while (n > 0) {
         const char *newline = memchr(at, '\n', n);
@@ -333,14 +337,14 @@ static void take(struct source *source, const char *at, size_t n) {
 
 /* ---- copying ----------------------------------------------------------------------------- */
 
-/* Returns whether there may be more just now. */
+/* Reads once. Returns whether more may be there now. */
 static bool copy_once(struct source *source) {
     static char chunk[CHUNK];
     ssize_t n = read(source->fd, chunk, sizeof chunk);
     if (n < 0) return false; /* EAGAIN */
     tell_time();
     if (n > 0) take(source, chunk, (size_t)n);
-    else close_quietly(&source->fd); /* a line that it didn't end goes out when its time is up */
+    else close_quietly(&source->fd); /* an unfinished line goes out when its time is up */
     flush();
     return n > 0;
 }
@@ -368,8 +372,7 @@ static void emit_rests(bool all) {
     flush();
 }
 
-/* New bytes first, also those that have come since the last look: they may end a line whose time
- * is up. */
+/* New bytes first, also those that came since poll: they may end a line whose time is up. */
 void log_copy(const struct pollfd *watched) {
     for (int i = 0; i < LOG_WATCHED; i++)
         if (watched[i].revents != 0) copy_once(&cri.sources[i]);
@@ -383,7 +386,7 @@ bool log_active(void) {
     return cri.sources[0].fd >= 0 || cri.sources[1].fd >= 0;
 }
 
-/* Whoever still writes is left alone: a full pipe of theirs is all that we take. */
+/* Takes what the pipes hold, one full pipe at most: a program that still writes can't keep us. */
 void log_finish(void) {
     for (int i = 0; i < LOG_WATCHED; i++)
         for (int turns = 0; cri.sources[i].fd >= 0 && turns < PIPE_BYTES / CHUNK + 1; turns++)

@@ -1,4 +1,4 @@
-/* Whether what a runtime knows under an id is ours: somebody else may have put it there. */
+/* Whether the container that a runtime has under an id is ours. */
 #include "owned.h"
 
 #include <errno.h>
@@ -11,15 +11,16 @@
 
 #include "tree.h"
 
-enum { CHUNK_SIZE = 16 * 1024, SLACK = 3 }; /* of which an escape's end may become three */
+enum { CHUNK_SIZE = 16 * 1024, SLACK = 3 }; /* the end of an escape may become three bytes */
 enum { DIRECTORY_FLAGS = O_RDONLY | O_DIRECTORY, STATES = 2 };
 
-/* Where runc and youki, and crun, keep what they know, the bundle's path among it; and crun's copy of
- * the spec, which is there before the rest. */
+/* Files in which runc and youki, and crun, keep what they know of a container, the bundle's path
+ * included; and crun's copy of the spec, which is there before the rest. */
 static const char *const files[] = {"state.json", "status", "config.json"};
 enum { FILES = sizeof files / sizeof *files };
 
-/* The path of our bundle, or of what is in it: as a whole, since another one's may begin so too. */
+/* Whether the text has the path of our bundle, or of a file in the bundle. The path must end there:
+ * another bundle's path may begin in the same way. */
 static bool says(const char *text, size_t size, const char *words) {
     size_t length = strlen(words);
     const char *end = text + size, *at = text;
@@ -30,7 +31,7 @@ static bool says(const char *text, size_t size, const char *words) {
     return false;
 }
 
-/* How much of an escape of JSON has been read: what is left of \uXXXX, or all but its backslash. */
+/* How much of a JSON escape has been read: only the backslash, or \u and some digits. */
 struct escape {
     bool begun;
     int left;
@@ -42,7 +43,7 @@ static int hex_digit(char c) {
     return c == '\0' || at == NULL ? 0 : (int)(at - digits);
 }
 
-/* Writes a character in UTF-8; returns how long it is. */
+/* Writes a character in UTF-8; returns its length. */
 static size_t put(char *at, unsigned value) {
     if (value < 0x80) {
         at[0] = (char)value;
@@ -54,8 +55,8 @@ static size_t put(char *at, unsigned value) {
     return size;
 }
 
-/* Writes text, which stands SLACK or more behind `to`, as it is meant: json-c, which crun has, writes \/ for
- * a slash, and Go \u003c for <. Returns how much it is then. */
+/* Resolves the JSON escapes of `text`, which stands at least SLACK bytes after `to`: json-c, which
+ * crun uses, writes \/ for a slash, and Go \u003c for <. Returns the new size. */
 static size_t unescape(char *to, const char *text, size_t size, struct escape *escape) {
     size_t kept = 0;
     for (size_t i = 0; i < size; i++) {
@@ -75,7 +76,8 @@ static size_t unescape(char *to, const char *text, size_t size, struct escape *e
     return kept;
 }
 
-/* A part of it that was cut by our buffer comes first in the next one. */
+/* Whether a file has the path. The end of one chunk is kept before the next: the path may be cut
+ * there. */
 static bool mentions(int fd, const char *words) {
     char text[2 * CHUNK_SIZE + SLACK];
     struct escape escape = {0};
@@ -110,7 +112,8 @@ bool is_owned(const char *directory, const char *words) {
     return found;
 }
 
-/* Of a file that a runtime reads: ours; and if it names a bundle, then this one. */
+/* Whether the runtime may read this file: it is ours, and if it is one of those that name a bundle,
+ * it names this bundle. */
 static bool may_be_read(int directory, int number, const char *words) {
     struct stat status;
     if (!is_there(directory, files[number])) return true;
@@ -142,9 +145,9 @@ bool is_nobody_elses(const char *directory, const char *words) {
 #define LETTERS "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 enum { NAMESPACE_SIZE = 64, ARGUMENTS_SIZE = 128 * 1024 };
 
-/* What runc and crun make before any of their files: the fifo that `start` opens; runc's copy of itself
- * (mkostemp(3)), and what it renames to state.json (Go's os.CreateTemp); and those files, as long as
- * they are empty. */
+/* Names that runc and crun use before their files are written: the fifo that `start` opens; runc's
+ * copy of itself (mkostemp(3)); the file that runc renames to state.json (Go's os.CreateTemp); and
+ * the files above, while they are empty. */
 static bool has_form(const char *name, const char *prefix, const char *letters, size_t least) {
     size_t length = strlen(prefix);
     return strncmp(name, prefix, length) == 0 && strspn(name + length, letters) >= least &&
@@ -173,7 +176,8 @@ struct search {
     char namespace[NAMESPACE_SIZE];
 };
 
-/* Whose namespace can't be seen may be ours. */
+/* Whether a process is in another pid namespace. If its namespace can't be read, assume that it is
+ * in ours. */
 static bool is_elsewhere(int process, const char *namespace) {
     char name[NAMESPACE_SIZE];
     ssize_t n = readlinkat(process, "ns/pid", name, sizeof name - 1);
@@ -182,7 +186,8 @@ static bool is_elsewhere(int process, const char *namespace) {
     return strcmp(name, namespace) != 0;
 }
 
-/* Behind the program's own name. What can't be read, since no descriptor is left, may have it. */
+/* Whether a process has this argument, after argv[0]. If no descriptor is left to read the
+ * arguments, assume so. */
 static bool has_argument(int process, const char *word) {
     static char text[ARGUMENTS_SIZE];
     bool found = false;
@@ -197,8 +202,8 @@ static bool has_argument(int process, const char *word) {
     return found;
 }
 
-/* Other users' processes, and those of containers, are none of our business: to read their
- * arguments may wait for them. One that may not be traced is root's here. */
+/* Looks at one process. Skips processes of other users and of containers: reading their arguments
+ * may block. A process that may not be traced belongs to root here. */
 static bool look_at(int proc, const char *name, void *data) {
     struct search *search = data;
     struct stat status;
@@ -215,7 +220,7 @@ static bool look_at(int proc, const char *name, void *data) {
     return !search->found;
 }
 
-/* What couldn't be searched may have it. */
+/* Whether a process has this argument. If /proc couldn't be searched, assume so. */
 static bool is_argument(const char *word) {
     struct search search = {.word = word, .found = false};
     ssize_t n = readlink("/proc/self/ns/pid", search.namespace, sizeof search.namespace - 1);
@@ -231,7 +236,7 @@ static bool unlink_entry(int directory, const char *name, void *data) {
     return true;
 }
 
-/* Who isn't seen has ended before: what he has made is there when we look. */
+/* A create that isn't seen in /proc has ended before: all that it made is there when we look. */
 void remove_begun(const char *directory) {
     const char *name;
     bool begun = true;

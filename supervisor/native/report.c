@@ -1,4 +1,4 @@
-/* The one report: a process that was made, or why there is none, and then that is the end. */
+/* The shim's one report to its launcher: the process, or why there is none. */
 #include "shim.h"
 
 #include <errno.h>
@@ -11,11 +11,12 @@
 
 static struct {
     int fd;             /* the launcher's pipe, until the report is written */
-    int runtime_status; /* how the runtime ended, as wait tells it */
+    int runtime_status; /* the runtime's wait status */
     void (*undo)(void); /* ends what was made so far */
 } told = {.fd = STDOUT_FILENO};
 
-/* A process that inherited our stdout must not get it: so it becomes another, close-on-exec. */
+/* Moves the report's pipe from stdout to a close-on-exec descriptor: no other process may inherit
+ * it. */
 void report_keep(void) {
     int fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
     if (fd < 0) fail(errno, "start", "cannot keep our stdout");
@@ -34,8 +35,8 @@ bool reported(void) {
     return told.fd < 0;
 }
 
-/* Twice, if need be: without a line we count as killed. The launcher may be dead by now (EPIPE):
- * then nobody is there to hear it. */
+/* Writes the report, twice if need be: without a report the launcher takes us for killed. The
+ * launcher may be dead by now (EPIPE). */
 void report(const char *line) {
     if (!write_text(told.fd, line)) write_text(told.fd, line);
     close_quietly(&told.fd);

@@ -1,11 +1,11 @@
 /*
  * supervisor-shim: the parent and the reaper of one container process.
  *
- * It runs the OCI runtime's command line that it was given, reports the process that this made,
- * and stays until that process has ended and its end is on disk. The program that launched it may
- * die meanwhile. The protocol is in docs/shim-protocol.md; the steps below have its numbers.
+ * The shim runs the OCI runtime's command line, reports the process that the runtime made, and
+ * stays until that process has ended and the exit status is on disk. The launcher may die
+ * meanwhile. The protocol is in docs/shim-protocol.md; the step numbers below are the protocol's.
  *
- * Nothing is allocated after start-up, every descriptor is close-on-exec, and all signals are
+ * Nothing is allocated after start-up, and every descriptor is close-on-exec. All signals are
  * blocked and read from a descriptor: no handler ever runs, so no call here is ever interrupted.
  */
 #include "cgroup.h"
@@ -35,36 +35,36 @@ enum { STATUS_SIZE = 64, LINE_SIZE = 128 };
 enum { LAST_SIGNAL = 64, LOOK_AGAIN_MS = 1000, LATER_MS = 50, ATTEMPTS = 10, ATTEMPT_MS = 10 };
 enum { CATCH_UP_MS = 1000, FINISH_MS = 500, LOG_TURNS = 64 };
 
-/* The shim's whole state: there is one process, so there is one of these. */
+/* The shim's whole state. A shim has one process, so there is one of these. */
 static struct {
     char **command;       /* the runtime's command line */
-    int program;          /* the runtime itself, or -1: then it is at the first word's path */
-    int given;            /* what the runtime gets as its descriptor 3, or -1 */
-    const char *oom_score; /* what the runtime gets as its oom_score_adj, or NULL */
-    int umask;            /* what the runtime gets as its umask, or -1 for what we have */
-    const char *stdio[3]; /* null, fifo:PATH, log:PATH, fd:N, hold:N; for stderr also stdout */
-    int theirs[3];        /* descriptors of somebody else's, which the container never gets, or -1 */
-    bool alone;           /* whether its cgroups are its own, and not the runtime's */
-    int null;             /* of a null device that a container may have, or -1 */
-    int end[3];           /* the container's own stdin, stdout and stderr, until it has them */
-    int holder[3];        /* the other sides of those that are fifos */
-    int left[3];          /* those fifos whose other sides we don't hold (any more), as O_PATH */
-    int64_t visit_at_ms;  /* when to be that side for a moment, and how much later again */
+    int program;          /* of the runtime's file, or -1: run the path in command[0] */
+    int given;            /* what becomes the runtime's descriptor 3, or -1 */
+    const char *oom_score; /* the runtime's oom_score_adj, or NULL */
+    int umask;            /* the runtime's umask, or -1 for ours */
+    const char *stdio[3]; /* null, fifo:PATH, log:PATH, fd:N, hold:N; stderr: stdout */
+    int theirs[3];        /* the caller's descriptors, which the container never gets, or -1 */
+    bool alone;           /* whether the shim alone enters the cgroups, not the runtime */
+    int null;             /* a null device that the container may have, or -1 */
+    int end[3];           /* the container's stdin, stdout, stderr, until the fork */
+    int holder[3];        /* the other side of each of these that is a fifo */
+    int left[3];          /* O_PATH: fifos whose other side we don't hold (any more) */
+    int64_t visit_at_ms;  /* when to open that side for a moment; then the delay */
     int visit_ms;
-    int leash_pipe;       /* breaks when the supervisor lets go */
-    int leash_pidfd;      /* the supervisor itself */
-    int signal_fd;        /* all signals that we act on */
+    int leash_pipe;       /* hangs up when the supervisor closes its end */
+    int leash_pidfd;      /* the supervisor's process */
+    int signal_fd;        /* reads the signals that we act on */
     int control_fd;       /* lines from supervisors */
-    int exit_fd;          /* closed when the end is recorded */
-    int status_fd;        /* exitStatus, preallocated */
-    pid_t runtime;        /* 0 when it isn't running */
-    pid_t process;        /* 0 before it is known and after it was reaped */
-    int stop_signal;      /* the last one that told us to stop, or 0 */
-    bool given_up;        /* a second one came while there was no process */
+    int exit_fd;          /* closed when the exit status is recorded */
+    int status_fd;        /* exitStatus, with its room on disk */
+    pid_t runtime;        /* 0 while no runtime runs */
+    pid_t process;        /* 0 before the process is known and after the reap */
+    int stop_signal;      /* the last signal that asked us to stop, or 0 */
+    bool given_up;        /* a second one came before there was a process */
     bool leash_broken;
-    bool released;        /* `3 0 0`: nobody wants the rest */
-    bool told;            /* `5 0 0`: somebody knows of the end, and holds what is unread */
-    char line[LINE_SIZE]; /* of control, as far as it has come; one that fills this is too long */
+    bool released;        /* `3 0 0`: the rest of the output isn't wanted */
+    bool told;            /* `5 0 0`: a supervisor has the exit status, and the unread output */
+    char line[LINE_SIZE]; /* of control, as far as read; a line that fills this is too long */
     size_t line_length;
 } shim = {.stdio = {"null", "null", "null"},
           .theirs = {-1, -1, -1},
@@ -82,7 +82,7 @@ static struct {
 
 /* ---- step 1: options, descriptors, signals, identity ------------------------------------- */
 
-/* 0 to 2 can't be given: the launcher has put our own there. */
+/* Descriptors 0 to 2 can't be given: they are the shim's own standard streams. */
 static void set_stream(int stream, const char *spec) {
     int used = 0;
     shim.stdio[stream] = spec;
@@ -178,7 +178,8 @@ static void parse_options(char **at) {
     allow_notes();
 }
 
-/* An inherited descriptor would hang whoever waits for its end: keep only what we were given. */
+/* Closes all descriptors but the given ones: an inherited one would keep a pipe open, and its
+ * reader would wait for ever. */
 static void close_others(void) {
     const int given[] = {shim.leash_pipe, shim.leash_pidfd, shim.program,
                          shim.theirs[0],  shim.theirs[1],   shim.theirs[2],
@@ -198,12 +199,13 @@ static void close_others(void) {
     report_keep();
     int null = open_or_fail("start", "/dev/null", O_RDWR);
     for (int i = 0; i < 3; i++)
-        if (dup2(null, i) < 0) fail(errno, "start", "cannot let go of descriptor %d", i);
+        if (dup2(null, i) < 0) fail(errno, "start", "cannot replace descriptor %d", i);
     if (null > STDERR_FILENO) close(null);
 }
 
-/* Everything is blocked before the first fork, so no signal is lost and SIGPIPE never kills us.
- * Also what C libraries leave out of sigfillset: another library's SIGRTMIN is among it. */
+/* All signals are blocked before the first fork, so no signal is lost and SIGPIPE never kills us.
+ * The mask includes signals that C libraries leave out of sigfillset: another C library may use
+ * them, as SIGRTMIN for one. */
 static void take_signals(void) {
     sigset_t all, ours;
     memset(&all, 0xff, sizeof all);
@@ -212,7 +214,7 @@ static void take_signals(void) {
     sigaddset(&ours, SIGTERM);
     sigaddset(&ours, SIGINT);
     sigaddset(&ours, SIGHUP);
-    signal(SIGCHLD, SIG_DFL); /* inherited as ignored, children would be reaped behind our back */
+    signal(SIGCHLD, SIG_DFL); /* while SIGCHLD is ignored, the kernel reaps children itself */
     sigprocmask(SIG_SETMASK, &all, NULL);
     shim.signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
     if (shim.signal_fd < 0) fail(errno, "start", "signalfd");
@@ -226,7 +228,7 @@ static bool write_status(const char *text) {
 }
 
 /* `shim` says who we are, and its lock, held as long as we live, that we are alive. `exitStatus`
- * gets its room on the disk now, so that a full disk can't lose an exit. */
+ * gets its room on the disk now: a full disk can't lose an exit status later. */
 static void write_identity(void) {
     char text[64];
     pid_t parent;
@@ -238,9 +240,10 @@ static void write_identity(void) {
     if (!write_status("")) fail(errno, "files", "cannot write exitStatus");
 }
 
-/* Out of our supervisor's cgroups: whoever kills those means the program, not its containers. We
- * are here for them; so where that can't be, they are made all the same. Each takes some 15 us:
- * where the container has cgroups of its own, the runtime needn't wait for ours. */
+/* Leaves the supervisor's cgroups: a kill of those means the supervisor's program, not the
+ * containers, and the shim is here for the containers. If that fails, the container is made all the
+ * same. Each move takes some 15 us: where the container has cgroups of its own, the runtime needn't
+ * wait for ours. */
 static void change_cgroups(void) {
     for (size_t i = 0; i < cgroup_count(); i++) {
         int error = cgroup_enter(i);
@@ -250,16 +253,16 @@ static void change_cgroups(void) {
 
 /* ---- step 2: fifos and standard streams -------------------------------------------------- */
 
-/* Without a reader of `exit` our launcher is gone (ENXIO): then nothing shall be made. */
+/* If `exit` has no reader (ENXIO), our launcher is gone: then nothing may be made. */
 static void open_own_fifos(void) {
     shim.exit_fd = open_fifo("fifos", "exit", O_WRONLY);
     shim.control_fd = open_fifo("fifos", "control", O_RDWR);
 }
 
-/* A descriptor of both directions lets the plain opens return at once; the container gets only
- * a plain one: with O_RDWR its stdin would never end, with O_NONBLOCK cat fails. We hold the
- * writing side of its stdin and the reading side of its output, never the other: holding that
- * too, we would hide from a reader or writer that the container has closed its end. */
+/* The O_RDWR descriptor makes the plain opens return at once. The container gets only a plain one:
+ * with O_RDWR its stdin would never end, with O_NONBLOCK cat fails. We hold the writing side of its
+ * stdin and the reading side of its output, never the same side as the container: otherwise a
+ * reader or writer wouldn't notice that the container has closed its end. */
 static int open_stream_fifo(int stream, const char *path) {
     bool input = stream == STDIN_FILENO;
     int both = open_fifo("stdio", path, O_RDWR);
@@ -269,16 +272,18 @@ static int open_stream_fifo(int stream, const char *path) {
     return end;
 }
 
-/* Of a fifo whose other side we hold now; it may have no name any more. */
+/* Keeps an O_PATH descriptor of a fifo whose other side we still hold. The fifo may have no name
+ * any more. */
 static void keep_place(int stream) {
     char path[32];
     snprintf(path, sizeof path, "/proc/self/fd/%d", shim.holder[stream]);
     if (shim.left[stream] < 0) shim.left[stream] = open(path, O_PATH | O_CLOEXEC);
 }
 
-/* Somebody in the container may open that fifo again, when there is nobody at its other side: so we
- * keep the place. Nobody waits there yet, since we were that side. And
- * who writes to an output just now shall hear that nobody reads, and not meet us there. */
+/* Closes our side of a fifo. A program in the container may open the fifo again later, and would
+ * wait for the other side: so we keep an O_PATH descriptor for `visit`. The first visit is delayed:
+ * no program waits yet, since our side was open until now; and a program that is writing to this
+ * output must get EPIPE, and not meet us as a reader. */
 static void let_go(int stream) {
     if (shim.holder[stream] < 0) return;
     keep_place(stream);
@@ -287,7 +292,8 @@ static void let_go(int stream) {
     shim.visit_at_ms = monotonic_ms() + shim.visit_ms;
 }
 
-/* The container has a fifo here too, which it can open again by /dev/stdout whoever its root is. */
+/* A logged stream is a fifo for the container too: any user in the container can open /dev/stdout
+ * again. */
 static int open_logged(int stream, const char *path) {
     int end = open_stream_fifo(stream, path);
     log_add(stream, shim.holder[stream]);
@@ -295,10 +301,11 @@ static int open_logged(int stream, const char *path) {
     return end;
 }
 
-/* The container gets a fifo of ours, and a copier what is theirs. The container shall not open this
- * fifo again for the other direction: it would wait for itself. We do (see `visit`), which needs a
- * permission where we aren't root: the runtime gives the fifo to the program's user, and leaves its
- * group. A fifo of theirs is held, as ours are: so whoever is at its other end may come and go. */
+/* The container gets a fifo of ours, and a copier gets the caller's file. The container must not
+ * open this fifo for the other direction: a program would wait for itself. We do open that
+ * direction (see `visit`), which needs a permission where we aren't root: the runtime gives the
+ * fifo to the program's user, and leaves its group. With `hold:` the caller's file is a fifo, and
+ * we hold its other side as we do for our own: the programs at its other end may come and go. */
 static int open_copied(int stream) {
     static const char *const names[] = {"stdin", "stdout", "stderr"};
     char path[32];
@@ -317,7 +324,8 @@ static int open_copied(int stream) {
     return end;
 }
 
-/* A description for this container alone, and on the mount that we were given. */
+/* Opens the null device anew, so the open file description is this container's alone, on the mount
+ * that we were given. */
 static int open_null(int stream) {
     char path[32] = "/dev/null";
     if (shim.null >= 0) snprintf(path, sizeof path, "/proc/self/fd/%d", shim.null);
@@ -337,15 +345,16 @@ static int open_stream(int stream) {
 
 static void open_streams(void) {
     for (int i = 0; i < 3; i++) shim.end[i] = open_stream(i);
-    for (int i = 0; i < 3; i++) /* one may be given for two */
+    for (int i = 0; i < 3; i++) /* one descriptor may be given for two streams */
         if (shim.theirs[i] >= 0) close(shim.theirs[i]);
     close_quietly(&shim.null);
 }
 
 /* ---- signals, control lines, the leash --------------------------------------------------- */
 
-/* Goes on to the process: our own child, so until we reap it its pid can't become somebody
- * else's. Before there is one it is remembered, and a second one means: give up the create. */
+/* Forwards the signal to the process. The process is our own child, so its pid can't be reused
+ * before we reap it. A signal that comes before there is a process is remembered; a second one
+ * gives up the create. */
 static void handle_signal(int number) {
     if (shim.process > 0) kill(shim.process, number);
     else if (shim.stop_signal != 0) shim.given_up = true;
@@ -359,7 +368,7 @@ static void read_signals(void) {
         if (info.ssi_signo != SIGCHLD) handle_signal((int)info.ssi_signo);
 }
 
-/* Of a fifo whose other end is a program: who writes to it hears that, as from any pipe. */
+/* Closes our side of an output fifo: a program that writes gets EPIPE, as with any pipe. */
 static bool let_go_of_output(int stream) {
     if (stream != STDOUT_FILENO && stream != STDERR_FILENO) return false;
     let_go(stream);
@@ -370,7 +379,8 @@ static bool in_range(int size) {
     return size > 0 && size <= USHRT_MAX;
 }
 
-/* A line is good if we would write these numbers so: what is cut, or has a NUL in it, isn't. */
+/* A line is good only if our own formatting of its numbers gives the same line: a cut line, or one
+ * with a NUL, doesn't. */
 static void obey(void) {
     char same[LINE_SIZE];
     int verb = -1, first = 0, second = 0;
@@ -417,8 +427,8 @@ static int sooner(int a, int b) {
     return a < 0 || (b >= 0 && b < a) ? b : a;
 }
 
-/* Waits until something happens and acts on it; `also` is a further descriptor to wait for.
- * Control lines are for a process: they wait for the report of it. */
+/* Waits until something happens and acts on it; `also` is a further descriptor to wait for. Control
+ * lines are for a process: they stay unread until the process is reported. */
 static void wait_for_events(int also, int timeout_ms) {
     enum { OURS = 5 };
     struct pollfd watched[OURS + LOG_WATCHED + TERMINAL_WATCHED + COPY_WATCHED] = {
@@ -431,7 +441,7 @@ static void wait_for_events(int also, int timeout_ms) {
     terminal_watch(watched + OURS + LOG_WATCHED);
     copy_watch(watched + OURS + LOG_WATCHED + TERMINAL_WATCHED);
     timeout_ms = sooner(timeout_ms, sooner(log_patience(), terminal_patience()));
-    poll(watched, sizeof watched / sizeof *watched, timeout_ms); /* failed, it has seen nothing */
+    poll(watched, sizeof watched / sizeof *watched, timeout_ms); /* if it fails: revents are 0 */
     if (watched[0].revents != 0) read_signals();
     if (watched[1].revents != 0) read_control();
     if (watched[2].revents != 0 || watched[3].revents != 0) break_leash();
@@ -442,8 +452,8 @@ static void wait_for_events(int also, int timeout_ms) {
 
 /* ---- step 3: the runtime ----------------------------------------------------------------- */
 
-/* What it hands on stands from 3 on. All of it is first put where it is in nobody's way, and not onto
- * itself: a dup2 of that would leave it close-on-exec. */
+/* Puts the descriptors that the runtime hands on from 3 on. Each is first moved out of the way: a
+ * dup2 onto itself would leave it close-on-exec. */
 static bool hand_on(int *program) {
     int given = shim.given, *const clear[] = {program, &given};
     for (int i = 0; i < 2; i++)
@@ -453,14 +463,14 @@ static bool hand_on(int *program) {
 }
 
 /* Between vfork and exec the child borrows our memory: only system calls here. The runtime hands
- * its signal mask on to the container (runc), so it must be empty. Dispositions go by system call:
- * C libraries refuse to touch the signals they keep for themselves (32 to 34), and glibc's
- * posix_spawn, which may have launched us, leaves those ignored. PDEATHSIG is safe from here
- * because we have one thread; if we died before it was armed, getppid() tells. */
+ * its signal mask on to the container (runc), so the mask must be empty. Dispositions are set by
+ * system call: C libraries refuse to touch the signals that they keep for themselves (32 to 34),
+ * and glibc's posix_spawn, which may have launched us, leaves those ignored. PDEATHSIG is safe here
+ * because we have one thread; getppid() shows whether we died before it was armed. */
 static int run_child(pid_t self) {
     static const unsigned long fallback[8]; /* the kernel's sigaction: SIG_DFL, no flags, no mask */
     sigset_t none;
-    int program = shim.program; /* of the child's own descriptors: ours keep their numbers */
+    int program = shim.program; /* a copy: the child moves its own descriptors, not ours */
     sigemptyset(&none);
     for (int i = 0; i < 3; i++)
         if (dup2(shim.end[i], i) < 0) return errno;
@@ -469,21 +479,21 @@ static int run_child(pid_t self) {
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
     if (getppid() != self) return ECHILD;
     if (shim.umask >= 0) umask((mode_t)shim.umask);
-    fresh_oom_score(shim.oom_score); /* in a user namespace it could only be raised */
+    fresh_oom_score(shim.oom_score); /* in layer_mount's user namespace a score can only rise */
     fresh_keyring();
     int error = layer_mount();
     if (error != 0) return error;
     fresh_scheduling();
-    if (!hand_on(&program)) return errno; /* last: what stands there now was needed until here */
+    if (!hand_on(&program)) return errno; /* last: replaces descriptors used so far */
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (program >= 0)
         syscall(SYS_execveat, program, "", shim.command, environ, AT_EMPTY_PATH);
-    execv(shim.command[0], shim.command); /* also where programs in memory may not be run */
+    execv(shim.command[0], shim.command); /* also where execveat is forbidden for files in memory */
     return errno;
 }
 
-/* Two things may have ended it before it began, or while it ran (the runtime was killed then), or
- * together with its end: whatever has come by now counts. */
+/* The create may have been given up, or the leash broken: before the runtime began, while it ran
+ * (then it was killed), or just as it ended. All that has come by now counts. */
 static void check_wanted(void) {
     wait_for_events(-1, 0);
     if (shim.leash_broken) fail(0, "leash", "the supervisor let go");
@@ -492,8 +502,8 @@ static void check_wanted(void) {
 
 static void launch_runtime(void) {
     static volatile int child_error;
-    /* After `shim` is written and locked: a keeper that looked before that has not seen us, and
-     * then the leash is broken already. */
+    /* This stands after `shim` is written and locked. A keeper that looked before that has not seen
+     * us: then the leash is broken already, and this notices it. */
     check_wanted();
     layer_prepare();
     told_prepare();
@@ -514,10 +524,10 @@ static void launch_runtime(void) {
     if (child_error != 0) layer_failed(child_error);
     if (child_error != 0) fail(child_error, "launch", "cannot run %s", shim.command[0]);
     if (shim.alone) change_cgroups();
-    copy_start(); /* only now: it costs the runtime no time */
+    copy_start(); /* only now, so that the runtime needn't wait for it */
 }
 
-/* Reaps the runtime alone: the process must stay unreaped until its start time is read. */
+/* Reaps only the runtime: the process must stay unreaped until its start time is read. */
 static void await_runtime(void) {
     int status;
     for (pid_t ended; (ended = waitpid(shim.runtime, &status, WNOHANG)) != shim.runtime;)
@@ -530,7 +540,7 @@ static void await_runtime(void) {
     if (status != 0) fail(0, "runtime", "%s exited with status %d", name, WEXITSTATUS(status));
 }
 
-/* The runtime has written it as it likes. */
+/* The runtime chose the mode of the pid file; we set ours. */
 static ssize_t read_pid_file(char *text, size_t size) {
     int fd = open("pid", O_RDONLY | O_CLOEXEC);
     if (fd < 0) return -1;
@@ -539,14 +549,15 @@ static ssize_t read_pid_file(char *text, size_t size) {
     return read_file("pid", text, size);
 }
 
-/* We are its parent, by its runtime's end: the kernel tells that of the living and of zombies, and
- * without /proc, which may hide the processes of other users (hidepid). */
+/* When the runtime has ended, we are the process's parent. waitid reports that for living processes
+ * and zombies, and needs no /proc, which may hide the processes of other users (hidepid). */
 static bool is_our_child(pid_t pid) {
     siginfo_t info;
     return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
 }
 
-/* Steps 3 and 4: a process that can't be verified is no process, and ends with us. */
+/* Steps 3 and 4. A process that can't be verified doesn't count, and is killed with our other
+ * children. */
 static void find_process(void) {
     char text[64];
     pid_t parent;
@@ -559,7 +570,7 @@ static void find_process(void) {
         fail(0, "pid", "the pid file holds no pid: %s", text);
     if (!is_our_child(pid) || copy_is(pid))
         fail(0, "pid", "the pid file names %d, which is no child of the shim", pid);
-    if (!read_stat(pid, &parent, &start_time)) start_time = 0; /* hidden from us */
+    if (!read_stat(pid, &parent, &start_time)) start_time = 0; /* /proc hides it from us */
     snprintf(text, sizeof text, "%llu\n", start_time);
     close(write_whole("starttime", text));
     shim.process = pid;
@@ -568,9 +579,9 @@ static void find_process(void) {
     if (shim.stop_signal != 0) kill(shim.process, shim.stop_signal);
 }
 
-/* ---- step 5: the watch, the end ---------------------------------------------------------- */
+/* ---- step 5: the watch, the exit status -------------------------------------------------- */
 
-/* Before the end is: whoever sees that finds this. */
+/* Written before the exit status: a reader of the status finds this file too. */
 static void record_refusal(int error) {
     char text[LINE_SIZE];
     snprintf(text, sizeof text, "%d\n", error);
@@ -579,7 +590,7 @@ static void record_refusal(int error) {
     close_quietly(&fd);
 }
 
-/* One pwrite into room that is there already; from here on nothing may make us bail out. */
+/* One pwrite into room that is on disk already: from here on no failure may make the shim exit. */
 static void record_end(const siginfo_t *info) {
     char text[STATUS_SIZE];
     struct told told = {0};
@@ -591,12 +602,13 @@ static void record_end(const siginfo_t *info) {
     if (told.signal != 0) number = told.signal;
     snprintf(text, sizeof text, "%d %d %lld %d", code, number, (long long)at_ns,
              info->si_code == CLD_DUMPED || told.dumped);
-    if (!write_status(text) && !write_status(text)) /* what fails in passing loses no end */
+    if (!write_status(text) && !write_status(text)) /* a passing failure must not lose it */
         note("error", "cannot record %s: %s", text, strerror(errno));
 }
 
-/* Recorded first, reaped second: a process that is gone from /proc has its end on disk. Returns how
- * many ms to wait for the next SIGCHLD at most: if the kernel couldn't tell, that has come. */
+/* Records first and reaps second: the exit status of a process that is gone from /proc is on disk.
+ * Returns how many ms to wait for the next SIGCHLD at most: when waitid failed, that signal has
+ * been read already. */
 static int reap(void) {
     siginfo_t info = {.si_pid = 0};
     int failed;
@@ -613,8 +625,9 @@ static int reap(void) {
     return failed != 0 && errno != ECHILD ? LOOK_AGAIN_MS : -1;
 }
 
-/* Whoever hears of the end may look at once for what was written before it. Not for long: nobody
- * may be reading where it goes, or slowly. Then `copied` says that it is late, and we stay. */
+/* A supervisor that hears of the end may look at once for the output written before it, so copy
+ * that first. Not for long: a reader may be slow, or missing. Then `copied` says that output is
+ * late, and we stay. */
 static void catch_up(void) {
     int64_t until = monotonic_ms() + CATCH_UP_MS;
     copy_end_input();
@@ -625,8 +638,9 @@ static void catch_up(void) {
     }
 }
 
-/* Whether somebody else keeps us, whoever knows of the end: they may still write to the log or to
- * what is copied, or are attached and haven't read it all. The end of a log's fifo may have come unheard by now. */
+/* Whether others keep the shim alive although a supervisor knows the exit status: writers to the
+ * log or to what is copied, or an attached client that hasn't read all. The end of a log's fifo may
+ * have come unnoticed by now, so read on first. */
 static bool is_kept(void) {
     struct pollfd watched[LOG_WATCHED];
     for (int turns = 0; turns < LOG_TURNS && log_active(); turns++) {
@@ -637,10 +651,11 @@ static bool is_kept(void) {
     return log_active() || copy_written() || (terminal_active() && terminal_has_client());
 }
 
-/* Who opens a fifo waits for its other side, unlike with a pipe: after the end of its input a program
- * would open /dev/stdin for ever, and /dev/stdout where nobody reads. Nothing tells us of one that
- * waits, so we are the other side for a moment, now and then: it goes on, and finds that nobody is
- * there. Returns how many ms there are until the next time, or -1. */
+/* An open of a fifo waits for the other side, unlike with a pipe: after the end of its input a
+ * program would wait for ever in open("/dev/stdin"), and in open("/dev/stdout") where no reader is.
+ * Nothing notifies us of such a wait, so we open the other side for a moment, now and then: the
+ * program's open returns, and it finds that the other side is closed. Returns how many ms there are
+ * until the next visit, or -1. */
 static int visit(void) {
     char path[32];
     int64_t now_ms = monotonic_ms();
@@ -662,19 +677,20 @@ static int visit(void) {
 }
 
 static void watch_process(void) {
-    int patience = reap(); /* it may have ended before its pid was known, its SIGCHLD long read */
+    int patience = reap(); /* its SIGCHLD may have been read before its pid was known */
     while (shim.process > 0) {
         wait_for_events(-1, sooner(patience, visit()));
         patience = reap();
     }
     catch_up();
     if (is_kept()) write_text(shim.exit_fd, "+");
-    close_quietly(&shim.exit_fd); /* everybody who waits for the end wakes up now */
+    close_quietly(&shim.exit_fd); /* all who wait for the end wake up now */
     close_quietly(&shim.holder[STDIN_FILENO]);
 }
 
-/* Without a name nobody can open a fifo any more, and whoever has it open keeps its bytes. Where
- * nobody can tell, it has one. */
+/* Whether an output fifo holds bytes that only we can keep. A fifo without a name can't be opened
+ * any more, and a reader that has it open keeps its bytes. If fstat fails, assume that the fifo has
+ * a name. */
 static bool output_unread(void) {
     int total = 0, bytes;
     struct stat status;
@@ -685,7 +701,8 @@ static bool output_unread(void) {
     return total > 0;
 }
 
-/* Whether there is something to stay for. Who knows of the end has what is unread in hand. */
+/* Whether there is something to stay for. A supervisor that knows of the end holds the unread
+ * output itself. */
 static bool is_wanted(void) {
     bool unread = terminal_active();
     if (shim.told) unread = unread && terminal_has_client();
@@ -693,7 +710,7 @@ static bool is_wanted(void) {
     return unread || log_active() || copy_active();
 }
 
-/* Who was told to stop doesn't stay: a service manager waits for us. */
+/* A shim that was asked to stop doesn't stay: a service manager waits for it. */
 static bool dismissed(void) {
     return shim.released || shim.leash_broken || shim.stop_signal != 0;
 }
@@ -704,8 +721,9 @@ static bool add_watch(int watcher, int fd) {
     return inotify_add_watch(watcher, path, IN_ACCESS | IN_CLOSE | IN_ATTRIB) >= 0;
 }
 
-/* Whoever takes what is left gets it all. But a supervisor that lets go, or doesn't want the rest,
- * waits for us: it has had its time, or nobody is left to have any. */
+/* Lets the copiers finish. A target that goes on taking gets all that is left. But not when the
+ * supervisor has broken the leash or released the shim: it waits for us, and the output has had its
+ * time. */
 static void finish_copies(void) {
     copy_dismiss();
     while (copy_active() && !shim.released && !shim.leash_broken) {
@@ -717,13 +735,14 @@ static void finish_copies(void) {
     copy_finish(shim.released || shim.leash_broken ? FINISH_MS : 0);
 }
 
-/* A fifo that nobody holds open forgets its bytes, so stay while there are any. Readers are seen
- * through inotify (a read, a close, the name's end): nothing else tells that a fifo became empty.
- * Its instances are few: without one, look again now and then. A log and a terminal are there for
- * as long as somebody writes; what is left in a terminal waits for somebody who attaches. */
+/* A fifo that no process holds open loses its bytes, so stay while there are any. Inotify shows
+ * readers (a read, a close, the end of the name): nothing else reports that a fifo became empty.
+ * Inotify instances are few: without one, look again now and then. A log and a terminal stay as
+ * long as a writer is there; what is left in a terminal waits for a client to attach. */
 static void hold_output(void) {
     char events[sizeof(struct inotify_event) + NAME_MAX + 1];
-    bool blind = false; /* who holds a log, or what is copied, may write to a fifo too */
+    bool blind = false; /* no inotify: look now and then */
+    /* A writer of the log, or of what is copied, may write to a fifo too: watch the fifos then. */
     bool staying = log_active() || copy_active() || output_unread();
     int watcher = staying ? inotify_init1(IN_CLOEXEC | IN_NONBLOCK) : -1;
     for (int i = STDOUT_FILENO; i <= STDERR_FILENO; i++)
@@ -738,8 +757,8 @@ static void hold_output(void) {
     terminal_finish();
 }
 
-/* After a failed create: whatever was left to us dies with us. Needs CONFIG_PROC_CHILDREN, and
- * a descriptor: if we are short of them, now is the time to spare some, and then to be stubborn. */
+/* After a failed create: kills all children that were left to us. Needs CONFIG_PROC_CHILDREN, and a
+ * descriptor: if descriptors are short, close two of ours and try again. */
 static void end_children(void) {
     char path[64], text[512];
     siginfo_t info;
@@ -759,7 +778,7 @@ static void end_children(void) {
 }
 
 static void undo(void) {
-    copy_finish(FINISH_MS); /* what the runtime has said; and those that are stuck end, too */
+    copy_finish(FINISH_MS); /* delivers what the runtime printed; ends stuck copiers, too */
     end_children();
     log_finish();
 }

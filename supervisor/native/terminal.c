@@ -1,16 +1,17 @@
 /*
- * A pseudo-terminal. The runtime sends its master over the console socket (runc's
- * docs/terminals.md); from then on we copy between it and whoever is attached: one at a time, over
- * the unix socket `terminal` in our directory, which says one line first:
+ * A container's pseudo-terminal: its master, and the attached client. The runtime sends the master
+ * over the console socket (runc's docs/terminals.md). From then on we copy between the master and a
+ * client. One client at a time is attached, over the unix socket `terminal` in our directory. The
+ * socket first sends one line:
  *
  *     attached DROPPED\n     and then raw bytes both ways; DROPPED bytes were lost before
- *     busy\n                 somebody else is attached
+ *     busy\n                 another client is attached
  *
- * Who is attached from the beginning, by a descriptor of the launcher's, gets raw bytes alone.
- * While nobody is attached the program isn't stopped: the last KEPT bytes are kept, older ones are
- * dropped and counted. Somebody who is attached and doesn't read stops it, as a slow terminal does.
- * Whoever closes is detached at once, but what they sent before still goes to the program, until
- * somebody else attaches. Nothing here ever blocks.
+ * A client attached from the beginning, by a descriptor of the launcher's, gets raw bytes only.
+ * Without a client the program isn't stopped: the last KEPT bytes are kept, older ones are dropped
+ * and counted. An attached client that doesn't read stops the program's output, as a slow terminal
+ * does. A client that closes is detached at once, but what it sent before still goes to the
+ * program, until another client attaches. Nothing here ever blocks.
  */
 #include "shim.h"
 
@@ -27,22 +28,23 @@
 #include <unistd.h>
 
 enum { KEPT = 64 * 1024, INPUT = 4096, LOOK_AGAIN_MS = 1000, DRAIN_MS = 1000 };
-enum { BACKLOG = 128 }; /* who finds it full gets EAGAIN, and doesn't know what of */
+enum { BACKLOG = 128 }; /* when full, connect fails with EAGAIN, which says little */
 enum { MASTER, LISTENER, CLIENT };
 
-/* Apart from what begins with values: so they are in no file and no memory until they are used. */
+/* Not in the struct below, which has initial values: so these take no room in the program's file,
+ * and no memory until used. */
 static char output[KEPT];  /* a ring: from the master, for the client */
 static char input[INPUT];  /* from the client, for the master */
 
 static struct {
-    int console;        /* listens for the runtime, until the master is here */
+    int console;        /* the console socket, until the master is here */
     int master;
     int listener;
     int client;
-    bool hung_up;       /* nobody has the other side open just now */
-    bool leaving;       /* the client has closed; what it has sent isn't all read yet */
-    bool input_ended;   /* the client has said that it sends no more */
-    bool deaf;          /* somebody connects, but we have no descriptor for it */
+    bool hung_up;       /* no process has the other side open now */
+    bool leaving;       /* the client has closed; some of its input is still unread */
+    bool input_ended;   /* the client has shut down its sending side */
+    bool deaf;          /* a client connects, but we have no descriptor for it */
     size_t start, length;             /* of `output` */
     unsigned long long dropped;
     size_t input_start, input_length; /* of `input` */
@@ -97,7 +99,7 @@ static int receive_master(void) {
     return fd;
 }
 
-/* Nobody can connect before it listens, and by then it is ours alone. */
+/* Clients can connect only after listen(), and by then the socket is accessible to us alone. */
 static int open_listener(void) {
     struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "terminal"};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -126,7 +128,7 @@ static void forget(size_t n) {
 
 static void keep(const char *bytes, size_t n) {
     if (tty.length + n > KEPT) {
-        size_t excess = tty.length + n - KEPT; /* n is at most KEPT, so no more than there is */
+        size_t excess = tty.length + n - KEPT; /* n is at most KEPT, so excess is at most length */
         forget(excess);
         tty.dropped += excess;
     }
@@ -146,7 +148,8 @@ static bool has_room(void) {
     return !attached() || tty.length < KEPT;
 }
 
-/* Without a client it reads on and drops; with one, no more than there is room for. */
+/* Without a client this reads on, and old bytes are dropped; with one, only as much as there is
+ * room for. */
 static void read_master(void) {
     static char chunk[KEPT];
     tty.hung_up = false;
@@ -155,7 +158,7 @@ static void read_master(void) {
         if (room == 0) return;
         ssize_t n = read(tty.master, chunk, room);
         if (n <= 0) {
-            tty.hung_up = n == 0 || errno != EAGAIN; /* EIO: nobody has the other side open */
+            tty.hung_up = n == 0 || errno != EAGAIN; /* EIO: no process has the other side open */
             return;
         }
         keep(chunk, (size_t)n);
@@ -167,8 +170,9 @@ static void close_master(void) {
     tty.input_length = 0;
 }
 
-/* What it hasn't taken is kept for the next one. A unix socket that is closed with bytes unread
- * says ECONNRESET to the other side instead of the end of file: so take no more, and read them. */
+/* Output that the client hasn't taken is kept for the next one. When a unix socket is closed with
+ * bytes unread, the other side gets ECONNRESET instead of the end of file: so shut the socket down
+ * first, and read the rest. */
 static void detach(void) {
     char unread[INPUT];
     if (tty.client < 0) return;
@@ -191,7 +195,7 @@ static void write_client(void) {
 static void write_master(void) {
     ssize_t n = write(tty.master, input + tty.input_start, tty.input_length);
     if (n < 0 && errno == EAGAIN) return;
-    if (n < 0) n = (ssize_t)tty.input_length; /* nobody is there to get it */
+    if (n < 0) n = (ssize_t)tty.input_length; /* no program is there to get it */
     tty.input_start += (size_t)n;
     tty.input_length -= (size_t)n;
 }
@@ -208,7 +212,7 @@ static void read_client(void) {
     else tty.input_length = 0;
 }
 
-/* Of a client that has closed, as far as the program takes them. */
+/* Passes on what a closed client had sent, as far as the program takes it. */
 static void take_last_words(void) {
     while (tty.leaving && tty.input_length == 0) read_client();
 }
@@ -227,7 +231,7 @@ static void attach(void) {
     snprintf(line, sizeof line, "attached %llu\n", tty.dropped);
     tty.client = fd;
     tty.input_ended = false;
-    tty.leaving = !write_text(fd, line); /* who has closed already may have sent something */
+    tty.leaving = !write_text(fd, line); /* a client that closed may have sent something */
     if (!tty.leaving) tty.dropped = 0;
     take_last_words();
 }
@@ -238,7 +242,8 @@ void terminal_watch(struct pollfd *watched) {
     short from_master = has_room() && !tty.hung_up ? POLLIN : 0;
     short for_master = tty.input_length > 0 ? POLLOUT : 0;
     bool listens_to = !tty.input_ended && tty.input_length == 0;
-    /* A hang-up comes unasked, again and again: don't ask at all while there is nothing to do. */
+    /* poll reports a hang-up unasked, again and again: leave the master out while there is nothing
+     * to do. */
     bool idle = from_master == 0 && (for_master == 0 || tty.hung_up);
     watched[MASTER] = (struct pollfd){.fd = idle ? -1 : tty.master,
                                       .events = (short)(from_master | for_master)};
@@ -248,8 +253,8 @@ void terminal_watch(struct pollfd *watched) {
         .events = (short)((listens_to ? POLLIN : 0) | (tty.length > 0 ? POLLOUT : 0))};
 }
 
-/* Nothing tells that somebody opens the other side again, nor that a descriptor is free again:
- * look now and then. */
+/* Nothing notifies us when a process opens the other side again, or when a descriptor is free
+ * again: look now and then. */
 int terminal_patience(void) {
     bool looks = tty.master >= 0 && (tty.hung_up || tty.ended_ms != 0) && has_room();
     return looks || tty.deaf ? LOOK_AGAIN_MS : -1;
@@ -285,8 +290,8 @@ bool terminal_has_client(void) {
     return attached();
 }
 
-/* Once the process has ended: until all is read from the master, and taken by somebody. Others
- * may hold the other side open for ever, so there is a bound. */
+/* After the process has ended: whether output is still to be read from the master, or taken by a
+ * client. Other processes may hold the other side open for ever, so DRAIN_MS bounds the reading. */
 bool terminal_active(void) {
     if (tty.listener < 0) return false;
     if (tty.ended_ms == 0) tty.ended_ms = monotonic_ms();
@@ -298,7 +303,7 @@ bool terminal_active(void) {
     return tty.master >= 0 || tty.length > 0;
 }
 
-/* The last words go to whoever is attached, also if we were told to stop. */
+/* The last output goes to the attached client, even if we were asked to stop. */
 void terminal_finish(void) {
     if (tty.master >= 0) read_master();
     write_client();

@@ -1,12 +1,12 @@
 /*
- * supervisor-tether: a runtime's call that ends with the supervisor that makes it.
+ * supervisor-tether: makes a runtime call die with the supervisor that makes the call.
  *
  * Usage: supervisor-tether PARENT PROGRAM COMMAND [ARG...]
  *
- * PARENT is the supervisor's pid, PROGRAM a descriptor of the runtime's program, or -1 for the file
- * that COMMAND names. On a leash, everything goes when the supervisor dies: first the container, and
- * a `start` would then wait for ever for an init that is no more. posix_spawn can't have the kernel
- * kill its child with its parent; this can, and becomes the runtime.
+ * PARENT is the supervisor's pid. PROGRAM is a descriptor of the runtime's file, or -1 for the file
+ * that COMMAND names. When a supervisor with a leash dies, its containers die first, and a `start`
+ * under way would wait for ever for an init that is gone. posix_spawn can't have the kernel kill a
+ * child with its parent; this program can, and then becomes the runtime.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,12 +26,12 @@ int main(int argc, char **argv) {
     }
     char **command = argv + 3;
     prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL, 0L, 0L, 0L);
-    if (getppid() != parent) raise(SIGKILL); /* it died before that */
+    if (getppid() != parent) raise(SIGKILL); /* the parent died before prctl */
     if (program >= 0) {
         fcntl(program, F_SETFD, FD_CLOEXEC);
         syscall(SYS_execveat, program, "", command, environ, AT_EMPTY_PATH);
     }
-    execv(command[0], command); /* also where programs in memory may not be run */
+    execv(command[0], command); /* also where execveat is forbidden for files in memory */
     fprintf(stderr, "supervisor-tether: %d\n", errno);
     return CANNOT_RUN;
 }

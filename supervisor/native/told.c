@@ -1,10 +1,10 @@
 /*
- * What the container's init tells us of its program: it is our child, the program its own, and an
- * exit code doesn't say whether there was a signal (init.c).
+ * What the container's init reports of its program. The init is our child and the program is the
+ * init's child, so we see only an exit code, which doesn't say whether there was a signal (init.c).
  *
- * It tells that on a pipe that the runtime hands on to it. Whoever is root inside can get hold of
- * it. So it never blocks us, a page of it is read at most, once, when the init has ended; and what it
- * says counts only where the init itself has ended so.
+ * The init reports on a pipe that the runtime hands on to it. Root in the container can get hold of
+ * this pipe. So the pipe never blocks us; we read one page at most, once, when the init has ended;
+ * and a signal in the report counts only if the init's own exit code agrees.
  */
 #include "shim.h"
 
@@ -18,7 +18,7 @@
 enum { ROOM = 4096, SIGNALLED = 128, ERRNO_MAX = 4095, LONGEST = 16 };
 
 static struct {
-    int number;      /* which descriptor the runtime hands on to the init, or 0 */
+    int number;      /* the pipe's descriptor in the init, or 0 */
     int reading, writing;
 } pipe_of_init = {.reading = -1, .writing = -1};
 
@@ -29,11 +29,12 @@ void told_configure(const char *spec) {
         fail(0, "options", "--init-status takes the descriptor 3 or 4, not %s", spec);
 }
 
-/* Small: of larger ones a user has some hundreds, and then all of his pipes are this small. */
+/* The pipe is made small: a user may have only some hundred larger pipes, and after that all new
+ * ones are this small. */
 void told_prepare(void) {
     int ends[2];
     if (pipe_of_init.number == 0) return;
-    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) fail(errno, "stdio", "a pipe of the init's");
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0) fail(errno, "stdio", "cannot make init's pipe");
     (void)fcntl(ends[1], F_SETPIPE_SZ, ROOM);
     pipe_of_init.reading = ends[0];
     pipe_of_init.writing = ends[1];
@@ -49,7 +50,7 @@ void told_let_go(void) {
     close_quietly(&pipe_of_init.writing);
 }
 
-/* The number behind a line's word, if it is written as we would write it; -1 if it isn't. */
+/* The number after `word` in a line, if it is written as we would write it; else -1. */
 static int number_of(const char *line, const char *word, int most) {
     char same[LONGEST + 8];
     int number = -1;
@@ -59,7 +60,8 @@ static int number_of(const char *line, const char *word, int most) {
     return number >= 0 && number <= most && strcmp(same, line) == 0 ? number : -1;
 }
 
-/* Its last words are those of the init: whoever else had the pipe was before it. */
+/* The last lines count: they are the init's, since other writers of the pipe end before the init
+ * does. */
 void told_read(int code, struct told *told) {
     char text[ROOM + 1];
     int status = -1;

@@ -1,5 +1,5 @@
-/* Directories, by descriptors: a path would be looked up anew each time, and somebody else may have
- * put another directory in its place. */
+/* Directories that the keeper works in: opened safely, listed, emptied. All by descriptors: a path
+ * would be looked up again each time, and another user may have put another directory there. */
 #include "tree.h"
 
 #include <dirent.h>
@@ -78,11 +78,11 @@ int open_below(int directory, const char *name) {
 
 struct removal {
     int top;   /* the directory that is emptied */
-    int depth; /* how far below it we are: each level takes descriptors */
-    unsigned *done; /* how much was removed or lifted */
+    int depth; /* how far below the top we are: each level takes descriptors */
+    unsigned *done; /* how many entries were removed or lifted */
 };
 
-/* What lies too deep goes to the top, under a name of its own, and is emptied from there. */
+/* Moves a directory that lies too deep to the top, under a new name; it is emptied from there. */
 static bool lift(int directory, const char *name, int top) {
     static unsigned number;
     char other[NAME_SIZE];
@@ -125,8 +125,8 @@ void empty_tree(int directory) {
     unsigned done, before;
     struct removal all = {directory, 0, &done};
     done = 0;
-    /* As long as something goes, what was lifted may still be there. (Not by the time of the last
-     * change: that stands still between two ticks of the kernel's clock.) */
+    /* As long as a pass removes something, lifted directories may be left. (The directory's change
+     * time can't show that: it stands still between two ticks of the kernel's clock.) */
     for (int pass = 0; pass < PASSES; pass++) {
         before = done;
         for_each(directory, remove_entry, &all);

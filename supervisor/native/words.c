@@ -1,4 +1,4 @@
-/* Small words to people and to other programs. */
+/* Short texts, written and escaped; the shim's log; the clocks. */
 #include "shim.h"
 
 #include <fcntl.h>
@@ -12,7 +12,7 @@ enum { LOG_LIMIT = 64 * 1024 };
 
 static size_t logged = LOG_LIMIT;
 
-/* What we write is small: it goes out in one piece or not at all. */
+/* Our texts are small, so a write takes all of the text or nothing. */
 bool write_text(int fd, const char *text) {
     size_t size = strlen(text);
     return write(fd, text, size) == (ssize_t)size;
@@ -24,7 +24,7 @@ int64_t now_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* For delays: whoever sets the clock must not stretch them. */
+/* For delays: setting the system's clock must not stretch them. */
 int64_t monotonic_ms(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -43,12 +43,13 @@ void escape(char *out, size_t size, const char *text) {
     out[used] = '\0';
 }
 
-/* Nothing is noted until we are in our directory. */
+/* Called when we are in our directory: nothing is noted before that. */
 void allow_notes(void) {
     logged = 0;
 }
 
-/* A writer of rubbish on `control` must not fill the disk through us: the log is bounded. */
+/* Adds a line to the shim's log. The log is bounded: rubbish on `control` must not fill the disk
+ * through us. */
 void note(const char *level, const char *format, ...) {
     char text[TEXT_SIZE], escaped[2 * TEXT_SIZE], entry[3 * TEXT_SIZE];
     va_list arguments;

@@ -165,7 +165,7 @@ def test_a_frame_that_ends_early(sanitized: str, tmp_path: Path) -> None:
     assert pass_gate(sanitized, whole).report == b"go\n"
     for size in [*range(0, 28), *range(28, len(whole), 5), len(whole) - 1]:
         passed = pass_gate(sanitized, whole[:size])
-        assert (passed.report, passed.code) == (b"frame %d it ends early" % errno.EBADMSG, 125)
+        assert (passed.report, passed.code) == (b"frame %d ends early" % errno.EBADMSG, 125)
 
 
 def test_a_frame_that_was_changed(sanitized: str, tmp_path: Path) -> None:

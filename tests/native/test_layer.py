@@ -218,7 +218,7 @@ def test_killed_while_ids_are_mapped(rig: Rig, lower: Path, target: Path) -> Non
         (["--layer", "-1:/x"], "--layer takes BYTES:TARGET, not -1:/x"),
         (["--layer", "5:"], "--layer takes BYTES:TARGET, not 5:"),
         (["--layer", "9999999999999999999:/x"], "--layer takes BYTES:TARGET"),
-        (["--uids", "0 0 1\n" * 3000], "these ids are too many"),
+        (["--uids", "0 0 1\n" * 3000], "too many ids"),
         (["--uids", "0 0 1"], "--uids and --gids go together, and with --layer"),
         (["--uids", "0 0 1", "--gids", "0 0 1"], "--uids and --gids go together, and with --layer"),
         (["--target", "/"], "--lower and --layer go together, or --lower and --target"),

@@ -671,7 +671,7 @@ def test_a_log_that_is_not_ours(rig: Rig, spoil: Callable[[Path, Path], None]) -
     spoil(log.path, target)
     before = log.path.lstat()
     rig.launch(runtime(*SLEEP), *log.options())
-    assert "isn't a file of ours alone" in rig.refused("files")["error"]
+    assert "not a file of ours alone" in rig.refused("files")["error"]
     assert target.read_bytes() == b"precious\n"
     assert log.path.lstat() == before
 
@@ -720,7 +720,7 @@ def test_a_rotation_stops_at_what_is_not_ours(
     assert target.read_bytes() == b"precious\n"
     finish_writers(rig, fd)
     [entry] = rig.log()
-    assert entry["msg"] == f"cannot rotate the log {log.path}: it isn't a file of ours alone"
+    assert entry["msg"] == f"cannot rotate the log {log.path}: not a file of ours alone"
 
 
 def test_a_link_that_comes_in_its_place(rig: Rig) -> None:

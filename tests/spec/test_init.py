@@ -45,7 +45,7 @@ def test_binaries_are_found_in_every_directory(
         _programs.find_binary("prog")
     assert caught.value.path == f"{first}/prog"
     (first / "prog").touch(mode=0o644)
-    with pytest.raises(ShimNotFound, match=f"{first}/prog is not executable: chmod"):
+    with pytest.raises(ShimNotFound, match=f"{first}/prog is not executable: use chmod"):
         _programs.find_binary("prog")
     (second / "prog").touch(mode=0o755)
     assert _programs.find_binary("prog") == f"{second}/prog"
