@@ -22,6 +22,7 @@ from ..state import (
     ProcessLayout,
     ProcessRecord,
     ShimLost,
+    changed,
     dump,
     read_asked,
 )
@@ -304,7 +305,7 @@ class Core:
     def intend(self, intent: Intent | None) -> None:
         """Record what is about to be done, for whoever opens next; foreign ones aren't ours."""
         if self.held and self.record.intent is not intent:
-            self.record = attrs.evolve(self.record, intent=intent)
+            self.record = changed(self.record, intent=intent)
             write_whole(self.layout.state, dump(self.record))
 
     async def call(

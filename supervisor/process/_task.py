@@ -24,6 +24,7 @@ from ..state import (
     ProcessLayout,
     ProcessRecord,
     Result,
+    changed,
     dump,
     process_object,
     read_refused,
@@ -596,7 +597,7 @@ class ProcessTask:
     def become(self, process: Mapping[str, Any]) -> None:
         """Put on record that its gate becomes this program: an OCI process object."""
         self._know(
-            attrs.evolve(
+            changed(
                 self.record, args=process["args"], env=process.get("env", ()), cwd=process["cwd"]
             )
         )

@@ -48,6 +48,7 @@ from ._models import (
     ProcessRecord,
     Result,
     ShimLost,
+    changed,
     known_keys,
     process_object,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "Result",
     "RootLayout",
     "ShimLost",
+    "changed",
     "check_exec_id",
     "check_id",
     "dump",

@@ -6,9 +6,10 @@ read back equal. Keys that we don't know are kept in ``extra`` and written back.
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -17,7 +18,9 @@ from ..values import (
     ExitStatus,
     InvalidValue,
     Source,
+    check_flag,
     check_int,
+    check_kind,
     check_object,
     check_text,
     copy_json,
@@ -57,6 +60,9 @@ _UID = integer(least=0, most=MAX_ID)
 _SIGNAL = integer(least=1, most=64)
 
 
+R = TypeVar("R", bound="ContainerRecord | ProcessRecord | Result")
+
+
 class Intent(enum.Enum):
     """What was begun with a container and must be finished by whoever opens it next."""
 
@@ -71,9 +77,15 @@ class ShimLost(enum.Enum):
     KEEP = "keep"
 
 
-def _no_known_keys(extra: Mapping[str, Any], known: frozenset[str]) -> None:
-    for key in sorted(known & extra.keys()):
+def _unknown(record: object, _: object, extra: Mapping[str, Any]) -> None:
+    for key in sorted(known_keys(type(record)) & extra.keys()):
         raise InvalidValue(f"extra holds {key!r}, which has a field of its own")
+
+
+def _arguments(record: object, field: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    texts(record, field, value)
+    if not value:
+        raise InvalidValue("args must hold at least the program")
 
 
 def _container_id(_: object, field: attrs.Attribute[str], value: str) -> None:
@@ -81,32 +93,34 @@ def _container_id(_: object, field: attrs.Attribute[str], value: str) -> None:
 
 
 def _intent(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not isinstance(value, Intent):
-        raise InvalidValue(f"{field.name} must be an Intent or None, not {type(value).__name__}")
+    if value is not None:
+        check_kind(value, Intent, field.name)
 
 
 def _shim_lost(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, ShimLost):
-        raise InvalidValue(f"{field.name} must be a ShimLost, not {type(value).__name__}")
+    check_kind(value, ShimLost, field.name)
+
+
+def check_status(values: Mapping[str, Any]) -> None:
+    """Check the values of an `ExitStatus`, by its attributes' names: it doesn't do it itself.
+
+    Raises:
+        InvalidValue: one of them couldn't be written and read back equal.
+    """
+    for name, most in (("code", 255), ("signal", 64), ("at_ns", MAX_NS)):
+        if (number := values.get(name)) is not None:
+            check_int(number, f"status.{name}", least=0, most=most)
+    check_kind(values["cause"], Cause, "status.cause")
+    check_kind(values["source"], Source, "status.source")
+    for name in ("core_dumped", "oom_killed"):
+        check_flag(values.get(name, False), f"status.{name}")
+    if (why := values.get("why")) is not None:
+        check_text(why, "status.why")
 
 
 def _status(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, ExitStatus):
-        raise InvalidValue(f"{field.name} must be an ExitStatus, not {type(value).__name__}")
-    for name, most in (("code", 255), ("signal", 64), ("at_ns", MAX_NS)):
-        if (number := getattr(value, name)) is not None:
-            check_int(number, f"status.{name}", least=0, most=most)
-    kinds = (
-        ("cause", Cause),
-        ("source", Source),
-        ("core_dumped", bool),
-        ("oom_killed", bool),
-    )
-    for name, kind in kinds:
-        if not isinstance(getattr(value, name), kind):
-            raise InvalidValue(f"status.{name} must be a {kind.__name__}")
-    if value.why is not None:
-        check_text(value.why, "status.why")
+    status = check_kind(value, ExitStatus, field.name)
+    check_status({name: getattr(status, name) for name in STATUS_KEYS})
 
 
 @attrs.frozen(kw_only=True)
@@ -162,10 +176,7 @@ class ContainerRecord:
         default=None, validator=optional(_NS), metadata={KEY: "stopGrace"}
     )
     version: int = attrs.field(default=VERSION, validator=_VERSION)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
-
-    def __attrs_post_init__(self) -> None:
-        _no_known_keys(self.extra, _CONTAINER_KEYS)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra, validator=_unknown)
 
 
 _PLAIN_OCI_KEYS = ("terminal", "args", "env", "cwd")
@@ -238,15 +249,12 @@ class ProcessRecord:
     stdout: str | None = attrs.field(default=None, validator=optional_text)
     stderr: str | None = attrs.field(default=None, validator=optional_text)
     terminal: bool = attrs.field(default=False, validator=flag)
-    args: tuple[str, ...] = attrs.field(converter=as_tuple, validator=texts)
+    args: tuple[str, ...] = attrs.field(converter=as_tuple, validator=_arguments)
     env: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=environment)
     cwd: str = attrs.field(default="/", validator=absolute)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=_copied_process_extra)
-
-    def __attrs_post_init__(self) -> None:
-        if not self.args:
-            raise InvalidValue("args must hold at least the program")
-        _no_known_keys(self.extra, _PROCESS_KEYS)
+    extra: Mapping[str, Any] = attrs.field(
+        factory=dict, converter=_copied_process_extra, validator=_unknown
+    )
 
     @classmethod
     def from_process(
@@ -323,10 +331,7 @@ class Result:
     status: ExitStatus = attrs.field(validator=_status)
     oom_kills: int = attrs.field(default=0, validator=_COUNT)
     version: int = attrs.field(default=VERSION, validator=_VERSION)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra)
-
-    def __attrs_post_init__(self) -> None:
-        _no_known_keys(self.extra, _RESULT_KEYS)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra, validator=_unknown)
 
 
 STATUS_KEYS = {
@@ -342,13 +347,38 @@ STATUS_KEYS = {
 """An `ExitStatus`'s attributes and their keys in ``result.json``."""
 
 
-def known_keys(cls: type[ContainerRecord | ProcessRecord | Result]) -> frozenset[str]:
-    """Return the keys of the file that have a field: those that ``extra`` can't hold."""
-    fields = [field for field in attrs.fields(cls) if field.name not in ("extra", "status")]
-    keys = frozenset(map(key_of, fields))
-    return keys | frozenset(STATUS_KEYS.values()) if cls is Result else keys
+def fields_of(cls: type[Any]) -> Mapping[str, attrs.Attribute[Any]]:
+    """Return the fields that have a key of their own in the file, by that key."""
+    return _FIELDS[cls]
 
 
-_CONTAINER_KEYS = known_keys(ContainerRecord)
-_PROCESS_KEYS = known_keys(ProcessRecord)
-_RESULT_KEYS = known_keys(Result)
+def known_keys(cls: type[Any]) -> frozenset[str]:
+    """Return the keys of a record's file that have a field: those that ``extra`` can't hold."""
+    return _KNOWN[cls]
+
+
+def changed(record: R, **values: Any) -> R:
+    """Return a copy of ``record`` with other values in some fields: only these are checked.
+
+    Raises:
+        InvalidValue: a value isn't one for its field.
+    """
+    new = copy.copy(record)
+    for name, value in values.items():
+        field: attrs.Attribute[Any] = getattr(attrs.fields(type(record)), name)
+        fit = value if field.converter is None else field.converter(value)  # type: ignore[operator]
+        if field.validator is not None:
+            field.validator(new, field, fit)
+        object.__setattr__(new, name, fit)  # it is frozen, and nobody else has it yet
+    return new
+
+
+_FIELDS: dict[type[Any], Mapping[str, attrs.Attribute[Any]]] = {
+    cls: {
+        key_of(field): field for field in attrs.fields(cls) if field.name not in ("extra", "status")
+    }
+    for cls in (ContainerRecord, ProcessRecord, Result)
+}
+_FIELDS[ExitStatus] = {STATUS_KEYS[field.name]: field for field in attrs.fields(ExitStatus)}
+_KNOWN = {cls: frozenset(fields) for cls, fields in _FIELDS.items()}
+_KNOWN[Result] |= _KNOWN[ExitStatus]

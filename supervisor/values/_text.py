@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from ._errors import InvalidValue
@@ -119,7 +119,7 @@ def copy_json(value: object, name: str, *, nul: bool = True, depth: int = 0) -> 
     """
     if depth == 0:
         with contextlib.suppress(_NotPlain):
-            return _copy_plain(value, nul=nul, depth=0)
+            return _copy_plain(value, nul=nul)
     if depth > MAX_DEPTH:
         raise InvalidValue(f"{name} is nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool):
@@ -142,7 +142,7 @@ def copy_object(value: object, name: str, *, nul: bool = True, depth: int = 0) -
     """Return a deep copy of ``value``, which must be a mapping; see `copy_json`."""
     if type(value) is dict and depth == 0:
         with contextlib.suppress(_NotPlain):
-            plain: dict[str, Any] = _copy_plain(value, nul=nul, depth=0)
+            plain: dict[str, Any] = _copy_plain(value, nul=nul)
             return plain
     return _copy_object(value, name, nul=nul, depth=depth)
 
@@ -151,30 +151,33 @@ class _NotPlain(Exception):
     """Something that has to be looked at more closely."""
 
 
-def _copy_plain(value: object, *, nul: bool, depth: int) -> Any:
+def _copy_plain(value: object, *, nul: bool) -> Any:
     """Return a copy of what is plainly right: a tenth of the time, and no names for errors."""
-    kind = type(value)
-    if value is None or kind is bool:
-        return value
-    if kind is str:
-        return _plain_text(value, nul=nul)
-    if isinstance(value, int) and kind is int and -_PLAIN_INT < value < _PLAIN_INT:
-        return value
-    if depth < MAX_DEPTH:
-        if kind is dict and isinstance(value, dict):
-            return {
-                _plain_text(key, nul=nul): _copy_plain(item, nul=nul, depth=depth + 1)
-                for key, item in value.items()
-            }
-        if isinstance(value, list | tuple):
-            return [_copy_plain(item, nul=nul, depth=depth + 1) for item in value]
-    raise _NotPlain
-
-
-def _plain_text(value: object, *, nul: bool) -> str:
-    if type(value) is str and value.isascii() and (nul or "\0" not in value):
-        return value
-    raise _NotPlain
+    texts: list[Any] = []
+    whole: list[Any] = [value]
+    unread: list[tuple[Any, int]] = [(whole, 0)]
+    while unread:
+        copied, depth = unread.pop()
+        pairs: Iterable[tuple[Any, Any]] = enumerate(copied)
+        if type(copied) is dict:
+            texts += copied
+            pairs = copied.items()
+        for key, item in pairs:
+            kind = type(item)
+            if kind is str:
+                texts.append(item)
+            elif depth < MAX_DEPTH and (kind is dict or isinstance(item, list | tuple)):
+                copied[key] = dict(item) if kind is dict else list(item)
+                unread.append((copied[key], depth + 1))
+            elif not (
+                item is None or kind is bool or (kind is int and -_PLAIN_INT < item < _PLAIN_INT)
+            ):
+                raise _NotPlain
+    if any(type(text) is not str or not text.isascii() for text in texts):
+        raise _NotPlain
+    if not nul and any("\0" in text for text in texts):
+        raise _NotPlain
+    return whole[0]
 
 
 def check_object(value: object, name: str) -> Mapping[Any, Any]:

@@ -16,6 +16,7 @@ from supervisor.state import (
     ContainerRecord,
     ProcessRecord,
     Result,
+    changed,
     dump,
     known_keys,
     loads,
@@ -169,6 +170,17 @@ def test_owners_are_ids(name: str, bad: Any) -> None:
     """The id 2**32 - 1 means *none* to the kernel."""
     with pytest.raises(InvalidValue, match=name):
         process(**{name: bad})
+
+
+def test_a_changed_record_checks_what_changed() -> None:
+    """A value is converted and checked as when a record is made; the others aren't looked at."""
+    again = changed(PROCESS, args=["true"], cwd="/srv")
+    assert again == attrs.evolve(PROCESS, args=("true",), cwd="/srv")
+    assert again.args == ("true",) and again.env is PROCESS.env
+    assert PROCESS.cwd == "/tmp"
+    for name, bad in (("args", ()), ("cwd", "relative"), ("extra", {"args": []}), ("exec", None)):
+        with pytest.raises(InvalidValue, match=name):
+            changed(PROCESS, **{name: bad})
 
 
 @pytest.mark.parametrize("record", [CONTAINER, PROCESS, RESULT], ids=lambda r: type(r).__name__)
