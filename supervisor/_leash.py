@@ -15,7 +15,7 @@ from .container import is_shared, proof
 from .directories import Root, Temporary, paths, remains, still_there, tell, unmade
 from .native import find_binary
 from .process import shielded
-from .runtime import Caller
+from .runtime import ContainerRuntime
 from .shim import KeeperFds, Leash, launch_keeper
 from .state import ContainerRecord
 from .system import Descriptor, close_in_children, lifted, lifted_pipe, scarce
@@ -221,9 +221,9 @@ class Keeper:
 
 def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
     """Return what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
-    caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
+    deletion = ContainerRuntime.of(record).deletion()
     verb = "owned" if is_shared(record) else "private"
-    steps = [[verb, *proof(record), *caller.delete(record.id, force=True)]]
+    steps = [[verb, *proof(record), *deletion.words]]
     if record.cgroup is not None:
         steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
     if bundle.temporary:  # it goes with the program that made it

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from ..bundle import read_config
-from ..runtime import checkpoint_options, criu_said, fresh_log
+from ..runtime import checkpoint_options, criu_said
 from ..spec import wants_layer
 from ..tasks import within
 from ..userns import wish_of
@@ -73,17 +73,14 @@ async def checkpoint(
             container=core.record.id,
         )
     image = _directory(path)
-    log = fresh_log(core.layout.init.log("checkpoint"))
-    command = core.caller.checkpoint(
-        core.record.id,
-        image=image,
-        work=image,
-        options=options.words(leave_running=leave_running),
-        log=log,
-    )
     with core.operating():
         try:
-            await core.call(command, seconds=core.shared.deadlines.create, log=log)
+            await core.runtime.checkpoint(
+                image=image,
+                work=image,
+                options=options.words(leave_running=leave_running),
+                log=core.layout.init.log("checkpoint"),
+            )
         except RuntimeFailed as error:
             raise with_criu(error, image) from error
         if not leave_running:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import attrs
 import trio
 
 from ..process import GATE_SECONDS, Listener, Process, Shared
-from ..runtime import CANDIDATES, Caller, call
+from ..runtime import CANDIDATES, ContainerRuntime
 from ..shim import Leash
 from ..state import (
     Asked,
@@ -130,24 +130,14 @@ class Core:
         )
 
     @property
-    def caller(self) -> Caller:
-        """How its runtime is called."""
-        return Caller(
-            runtime=self.record.runtime,
-            root=self.record.runtime_root,
-            args=self.record.runtime_args,
-            no_pivot=self.record.no_pivot_root,
-        )
+    def runtime(self) -> ContainerRuntime:
+        """Its runtime: what calls that, with its lock."""
+        return self.shared.runtime_of(self.record, self.lock)
 
     @property
     def shares_kernel(self) -> bool:
         """Whether its processes are what the kernel shows: not those of a sandbox of its own."""
         return os.path.basename(os.path.realpath(self.record.runtime)) in CANDIDATES
-
-    @property
-    def tether(self) -> str | None:
-        """By what its runtime's calls die with us: those of a leashed container do."""
-        return self.shared.tether if self.record.leash else None
 
     def check(self, event: Event) -> State:
         """Return the state that ``event`` leads to; raise IllegalTransition, changing nothing."""
@@ -307,27 +297,6 @@ class Core:
         if self.held and self.record.intent is not intent:
             self.record = changed(self.record, intent=intent)
             write_whole(self.layout.state, dump(self.record))
-
-    async def call(
-        self,
-        command: Sequence[str],
-        *,
-        seconds: float,
-        log: str | None,
-        patience: Callable[[], float] = lambda: 0,
-    ) -> bytes:
-        """Call its runtime, with its lock held until the call ends. See `runtime.call`."""
-        assert self.lock is not None
-        return await call(
-            command,
-            seconds=seconds,
-            container=self.record.id,
-            log=log,
-            inherit=[self.lock.fd],
-            program=self.shared.programs.open(command[0]),
-            tether=self.tether,
-            patience=patience,
-        )
 
     def let_go(self) -> None:
         """Release its lock and our ends of its streams; the container goes on."""

@@ -15,7 +15,7 @@ from ..bundle import Bundle, Gate, init_process, with_gate
 from ..directories import cgroup_for
 from ..process import Shared
 from ..rootfs import Account, find_account
-from ..runtime import Runtime, fresh_log
+from ..runtime import Call, Runtime, fresh_log
 from ..spec import (
     Privileges,
     StopWish,
@@ -373,10 +373,10 @@ async def launch_init(core: Core, drafted: Draft) -> None:
     core.show()
     try:
         with console(core.layout.init, drafted.stdio) as listening:
-            command = _command(core, drafted, None if listening is None else listening.path)
+            call = _call(core, drafted, None if listening is None else listening.path)
             options = drafted.shim_options
             await core.nursery.start(
-                init.run, command, drafted.stdio, listening, options, name=init.task_name
+                init.run, call, drafted.stdio, listening, options, name=init.task_name
             )
     except RuntimeFailed as error:
         if drafted.init.checkpoint is None:
@@ -389,21 +389,19 @@ async def launch_init(core: Core, drafted: Draft) -> None:
         core.apply(Event.CREATED if drafted.init.checkpoint is None else Event.RESTORED)
 
 
-def _command(core: Core, drafted: Draft, console_socket: str | None) -> list[str]:
+def _call(core: Core, drafted: Draft, console_socket: str | None) -> Call:
     init = core.layout.init
     log = init.log("create" if drafted.init.checkpoint is None else "restore")
     fresh_log(log)
     if drafted.init.checkpoint is None:
-        return core.caller.create(
-            core.record.id,
+        return core.runtime.create(
             bundle=core.layout.bundle,
             pid_file=init.pid,
             console_socket=console_socket,
             preserve_fds=(drafted.stdio.given is not None) + drafted.init.init_tells,
             log=log,
         )
-    return core.caller.restore(
-        core.record.id,
+    return core.runtime.restore(
         bundle=core.layout.bundle,
         pid_file=init.pid,
         image=drafted.init.checkpoint,

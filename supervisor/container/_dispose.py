@@ -19,7 +19,6 @@ import attrs
 from ..bundle import read_config
 from ..children import is_left_to_us
 from ..process import Shared, shielded
-from ..runtime import Caller, call, fresh_log
 from ..shim import RELEASE, Shim, send_line
 from ..state import ContainerLayout, ContainerRecord, ProcessLayout, give_back, read_pid, read_shim
 from ..system import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, Lock, distrust_directory, held, openat2
@@ -40,7 +39,6 @@ from ._proof import is_ours
 logger = logging.getLogger("supervisor")
 
 DELETED = ".deleted-"
-_SHARE = 2 / 3
 _POLL_SECONDS = 0.002
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
@@ -206,10 +204,14 @@ def _remove_below(directory: int, name: str) -> None:
 async def _forget_in_runtime(shared: Shared, estate: Estate, failed: list[str]) -> None:
     """Have the runtime forget it; or forget it for the runtime, if a hook keeps that from it."""
     record = estate.record
+    runtime = shared.runtime_of(record, estate.lock)
     for attempt in range(2):
         try:
             if await is_ours(shared, estate.layout, record, estate.lock):
-                await _call_delete(shared, estate)
+                await runtime.delete(
+                    log=estate.layout.init.log("delete"),
+                    has_hooks=lambda: _has_hooks(estate.layout),
+                )
             return
         except (SupervisorError, OSError) as error:
             stuck = isinstance(error, RuntimeTimeout) and _has_hooks(estate.layout)
@@ -222,25 +224,6 @@ async def _forget_in_runtime(shared: Shared, estate: Estate, failed: list[str]) 
         if record.cgroup is not None:  # what the runtime couldn't remove keeps it from deleting
             with within(shared.deadlines.kill):
                 await shared.hierarchies.remove(record.cgroup)
-
-
-async def _call_delete(shared: Shared, estate: Estate) -> None:
-    record = estate.record
-    caller = Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args)
-    log = fresh_log(estate.layout.init.log("delete"))
-    command = caller.delete(record.id, force=True, log=log)
-    await call(
-        command,
-        # Its hooks may take their time, but not all of it: something is to be done after them.
-        seconds=min(shared.deadlines.call, shared.deadlines.cleanup * _SHARE),
-        container=record.id,
-        log=log,
-        inherit=[estate.lock.fd],
-        program=shared.programs.open(command[0]),
-        tether=shared.tether if record.leash else None,
-        done=lambda _: not _is_known(record),
-        past_hooks=lambda: _has_hooks(estate.layout),
-    )
 
 
 def _has_hooks(layout: ContainerLayout) -> bool:

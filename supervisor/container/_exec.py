@@ -13,7 +13,7 @@ from ..bundle import check_args, exec_process
 from ..children import PidFd
 from ..process import Finding, Process, gather, shielded
 from ..rootfs import Account, find_account
-from ..runtime import fresh_log
+from ..runtime import Call, fresh_log
 from ..spec import attainable, check_attainable
 from ..state import ProcessLayout, ProcessRecord, check_exec_id, load, process_object, read_pid
 from ..stdio import (
@@ -143,15 +143,14 @@ async def _launch(
             attached_pair(attach) as (connected, fd),
             console(layout, stdio, attached_fd=fd) as listening,
         ):
-            command = core.caller.exec(
-                core.record.id,
+            call = core.runtime.exec(
                 process=layout.record,
                 pid_file=layout.pid,
                 console_socket=None if listening is None else listening.path,
                 log=layout.log("exec"),
             )
             await core.nursery.start(
-                _own, core, process, command, stdio, listening, name=process.task_name
+                _own, core, process, call, stdio, listening, name=process.task_name
             )
             if connected is not None:
                 process.begin_attached(connected)
@@ -262,14 +261,14 @@ def _look_on(core: Core, layout: ProcessLayout) -> None:
 async def _own(
     core: Core,
     process: Process,
-    command: Sequence[str],
+    call: Call,
     stdio: Stdio,
     listening: Console | None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with _kept(core, process):
-        await process.run(command, stdio, listening, task_status=task_status)
+        await process.run(call, stdio, listening, task_status=task_status)
         await _forget_when_collected(core, process)
 
 

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..process import Shared
-from ..runtime import Caller, ask_bundle
 from ..state import ContainerLayout, ContainerRecord, RootLayout
 from ..system import Lock, distrust, is_argument, lenient
 from ..tasks import in_thread
@@ -83,7 +82,7 @@ async def is_ours(
 
     Raises:
         StateCorrupt: somebody else may have put there what the runtime would believe.
-        And as `ask_bundle`.
+        And as `ContainerRuntime.bundle`.
     """
     known = _require_trusted(_place(record))
     if not is_shared(record):
@@ -93,13 +92,7 @@ async def is_ours(
     elif not os.path.lexists(_place(record)):
         return False
     else:
-        told = await ask_bundle(
-            Caller(runtime=record.runtime, root=record.runtime_root, args=record.runtime_args),
-            record.id,
-            seconds=shared.deadlines.call,
-            inherit=[lock.fd],
-            tether=shared.tether if record.leash else None,
-        )
+        told = await shared.runtime_of(record, lock).bundle()
         if told is not None:
             return os.path.realpath(told) == os.path.realpath(layout.bundle)
         # A create that was cut short has left it.

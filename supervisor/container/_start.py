@@ -9,7 +9,7 @@ import stat
 import trio
 
 from ..process import shielded
-from ..runtime import ask_status, fresh_log
+from ..runtime import STARTED
 from ..system import lifted, look_at
 from ..tasks import expiring, within
 from ..values import (
@@ -72,8 +72,6 @@ async def _attempt(core: Core) -> None:
 
 async def _call_start(core: Core) -> Failure | None:
     """Call the runtime's start until it ends, or until there is nothing to start any more."""
-    log = fresh_log(core.layout.init.log("start"))
-    command = core.caller.start(core.record.id, log=log)
     core.shared.reach(Point.STARTING)
     with expiring() as expire:
 
@@ -90,9 +88,8 @@ async def _call_start(core: Core) -> Failure | None:
 
         with core.init.when_ended(give_up_soon):
             try:
-                await core.call(
-                    command, seconds=core.shared.deadlines.start, log=log, patience=patience
-                )
+                log = core.layout.init.log("start")
+                await core.runtime.start(log=log, patience=patience)
             except (OCIRuntimeError, InfrastructureError, OSError) as error:
                 return None if await _open_hidden_gate(core) else error
     return None
@@ -140,23 +137,16 @@ async def _look_again(core: Core) -> None:
     """After a start that failed: what the container is now, by its runtime, not by a guess."""
     if core.state is not State.STARTING:
         return
-    assert core.lock is not None
     told = None
     with contextlib.suppress(SupervisorError, OSError):
         # Without an answer it counts as created: starting it again finds out.
-        told = await ask_status(
-            core.caller,
-            core.record.id,
-            seconds=core.shared.deadlines.call,
-            inherit=[core.lock.fd],
-            tether=core.tether,
-        )
+        told = await core.runtime.status()
     if told == "created" and await core.init.has_begun(_GATE_SECONDS):
         told = "running"  # a start that was killed between two steps has opened the gate already
     if told == "stopped" or told is None:
         with within(core.shared.deadlines.shim):
             await core.init.wait()
-    if told == "running":
+    if told in STARTED:
         _started(core)
     elif core.state is State.STARTING:
         core.apply(Event.START_FAILED)

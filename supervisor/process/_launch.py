@@ -8,7 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from ..runtime import call, failure, log_of, reason_in, words_of
+import attrs
+
+from ..runtime import Call, failure, reason_in, run
 from ..shim import Leash, Made, Refused, Shim, apart, launch, read_report
 from ..state import ProcessLayout
 from ..system import write_whole
@@ -52,12 +54,11 @@ _INSTEAD: Final = (
 async def launch_process(
     shared: Shared,
     layout: ProcessLayout,
-    command: Sequence[str],
+    call: Call,
     *,
     options: Sequence[str],
     fds: Sequence[int],
     leash: Leash | None,
-    container: str,
     cgroup: str | None,
 ) -> tuple[Shim, Made]:
     """Launch a shim, and return it with the process that the runtime made under it.
@@ -65,11 +66,10 @@ async def launch_process(
     Args:
         shared: what its supervisor's parts share.
         layout: the process directory.
-        command: the runtime's command line.
+        call: the runtime's call.
         options: the shim's, besides those that every shim has.
         fds: descriptors that it inherits.
         leash: what it watches, or None.
-        container: the id, for errors.
         cgroup: the container's, or None.
 
     Raises:
@@ -81,35 +81,18 @@ async def launch_process(
     """
     shim, report_fd = launch(
         shared.shim,
-        command,
+        call.words,
         layout=layout,
         options=[*options, *apart(shared.apart, alone=cgroup is not None)],
         fds=fds,
         leash=leash,
-        program=shared.programs.open(command[0]),
+        program=call.head.program(),
     )
     shared.wards.launched(shim.pid)
     shim.wards = shared.wards
     shared.reach(Point.LAUNCHED)
-    seconds = shared.deadlines.create
-    report = None
     try:
-        with within(seconds) as scope:
-            report = await read_report(report_fd)
-        if isinstance(report, Made):
-            shared.reach(Point.REPORTED)
-            return shim, report
-        if scope.cancelled_caught:
-            name = os.path.basename(command[0])
-            raise CreateTimeout(
-                f"{name} made no process within {seconds:g} seconds",
-                seconds=seconds,
-                container=container,
-            )
-        aloud = ""
-        if _is_mute(report, command):
-            aloud = await _said_aloud(shared, layout, command, tethered=leash is not None)
-        raise _refusal(report, layout, command, container=container, aloud=aloud)
+        return shim, await _made(shared, layout, call, report_fd)
     except BaseException:
         with shielded(shared.deadlines.cleanup):
             await shim.give_up(shared.deadlines.shim)
@@ -117,19 +100,36 @@ async def launch_process(
         raise
 
 
-def _is_mute(report: Refused | None, command: Sequence[str]) -> bool:
+async def _made(shared: Shared, layout: ProcessLayout, call: Call, report_fd: int) -> Made:
+    """Return the process that a shim reports; raise what the report says otherwise."""
+    seconds = shared.deadlines.create
+    report = None
+    with within(seconds) as scope:
+        report = await read_report(report_fd)
+    if isinstance(report, Made):
+        shared.reach(Point.REPORTED)
+        return report
+    if scope.cancelled_caught:
+        raise CreateTimeout(
+            f"{call.head.name} made no process within {seconds:g} seconds",
+            seconds=seconds,
+            container=call.head.container,
+        )
+    aloud = await _said_aloud(shared, layout, call) if _is_mute(report, call) else ""
+    raise _refusal(report, layout, call, aloud=aloud)
+
+
+def _is_mute(report: Refused | None, call: Call) -> bool:
     """Whether a runtime has failed before it began with its log."""
     return (
         report is not None
         and report.phase == "runtime"
         and report.code != 0
-        and not _has_begun(log_of(command))
+        and not _has_begun(call.log)
     )
 
 
-async def _said_aloud(
-    shared: Shared, layout: ProcessLayout, command: Sequence[str], *, tethered: bool
-) -> str:
+async def _said_aloud(shared: Shared, layout: ProcessLayout, call: Call) -> str:
     """Return what a runtime prints that has failed before it had a log: it is called once more.
 
     Its standard error is the container's own, who gets it as it is: a pipe of ours would have to be
@@ -138,47 +138,40 @@ async def _said_aloud(
     that refuses: each says the same again. If it comes further this time, it wasn't that. What a
     create makes then is removed with what has failed, and is never started.
 
-    Cancellation: as `runtime.call`.
+    Cancellation: as `runtime.run`.
     """
-    again = _repeated(command, layout)
+    again = _repeated(call, layout)
     if again is None:
         return ""
     try:
-        await call(
-            again,
-            seconds=min(shared.deadlines.call, _AGAIN_SECONDS),
-            program=shared.programs.open(command[0]),
-            tether=shared.tether if tethered else None,
-        )
+        await run(again, seconds=min(shared.deadlines.call, _AGAIN_SECONDS), aloud=True)
     except RuntimeFailed as error:
-        further = _NO_PROGRAM in error.reason or _has_begun(log_of(again))
+        further = _NO_PROGRAM in error.reason or _has_begun(again.log)
         return "" if further else error.reason
     except (SupervisorError, OSError):
         pass
     return ""
 
 
-def _repeated(command: Sequence[str], layout: ProcessLayout) -> list[str] | None:
+def _repeated(call: Call, layout: ProcessLayout) -> Call | None:
     """Return a create or an exec to be called a second time; None if it can't be.
 
     It has a log of its own. A create that has made something would find that. An exec's program is
     one that isn't there.
     """
-    moved = {command[command.index("--log") + 1]} if "--log" in command else set()
-    if "create" in command:
-        if os.path.lexists(os.path.join(*words_of(command))):
-            return None
-    elif "exec" in command and layout.record in command:
-        moved.add(layout.record)
-        try:
-            with open(layout.record, "rb") as file:
-                process = {**json.load(file), "args": [_NO_PROGRAM]}
-            write_whole(f"{layout.record}{_AGAIN}", json.dumps(process).encode())
-        except (OSError, ValueError, SupervisorError):
-            return None
-    else:
+    log = None if call.log is None else f"{call.log}{_AGAIN}"
+    if call.verb == "create":
+        return None if os.path.lexists(call.head.place) else attrs.evolve(call, log=log)
+    if call.process is None:
         return None
-    return [f"{word}{_AGAIN}" if word in moved else word for word in command]
+    process = f"{call.process}{_AGAIN}"
+    try:
+        with open(layout.record, "rb") as file:
+            content = {**json.load(file), "args": [_NO_PROGRAM]}
+        write_whole(process, json.dumps(content).encode())
+    except (OSError, ValueError, SupervisorError):
+        return None
+    return attrs.evolve(call, log=log, process=process)
 
 
 def _has_begun(log: str | None) -> bool:
@@ -192,20 +185,20 @@ def _has_begun(log: str | None) -> bool:
 def _refusal(
     report: Refused | None,
     layout: ProcessLayout,
-    command: Sequence[str],
+    call: Call,
     *,
-    container: str,
     aloud: str,
 ) -> SupervisorError | OSError:
     """Return the error for a report of no process, or for none at all."""
+    container = call.head.container
     if report is None:
         said = reason_in(layout.shim_log)
         detail = f": {said}" if said else ", and it said nothing"
         return ShimExited(f"its shim ended before its report{detail}", container=container)
     if report.phase == "runtime":
-        reason = reason_in(log_of(command)) or aloud
+        reason = reason_in(call.log) or aloud
         status = -report.signal if report.signal else report.code
-        return failure(command, status, reason, container=container)
+        return failure(call, status, reason)
     too_many_namespaces = report.phase == "idmap" and report.errno == errno.ENOSPC
     if report.errno and not too_many_namespaces:
         spawning = report.phase in ("fork", "launch")
@@ -215,9 +208,9 @@ def _refusal(
         if isinstance(error, SupervisorError):
             return error
     if report.phase == "launch":
-        return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=command[0])
+        return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=call.head.path)
     if report.phase in ("pid", "console"):  # what it should have sent
-        return failure(command, 0, report.error, container=container)
+        return failure(call, 0, report.error)
     return ShimError(f"{report.error}{_advice(report)}", container=container)
 
 

@@ -10,8 +10,10 @@ import trio
 from ..cgroups import Hierarchies, OomWatch
 from ..children import Patrol, Wards
 from ..rootfs import MountTable
-from ..runtime import SealedPrograms
+from ..runtime import ContainerRuntime, SealedPrograms
+from ..state import ContainerRecord
 from ..stdio import NullDevice
+from ..system import Lock
 from ..tasks import Limit, Opener, within
 from ..values import Deadlines, Reach, SupervisorClosed, pass_by
 
@@ -60,6 +62,16 @@ class Shared:
     lookers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_LOOKERS))
     closed: trio.Event = attrs.field(factory=trio.Event)
     opener: Opener = attrs.field(factory=Opener)
+
+    def runtime_of(self, record: ContainerRecord, lock: Lock | None) -> ContainerRuntime:
+        """Return the runtime of a container, as we call it; ``lock`` is the container's."""
+        return ContainerRuntime.of(
+            record,
+            lock=lock,
+            programs=self.programs,
+            tether=self.tether if record.leash else None,
+            deadlines=self.deadlines,
+        )
 
     def require_open(self, container: str | None = None, *, deletes: bool = False) -> None:
         """Refuse what a supervisor that closes, or was closed, can't do any more.

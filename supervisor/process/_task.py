@@ -17,6 +17,7 @@ import trio
 
 from ..cgroups import Steps, T, finish
 from ..children import PidFd
+from ..runtime import Call
 from ..shim import TOLD, Control, ExitFifo, Leash, Made, Shim, make_fifos
 from ..spec import behind_init
 from ..state import (
@@ -150,7 +151,7 @@ class ProcessTask:
 
     async def run(
         self,
-        command: Sequence[str],
+        call: Call,
         stdio: Stdio,
         console: Console | None,
         options: Sequence[str] = (),
@@ -166,7 +167,7 @@ class ProcessTask:
         try:
             with self._launching, files_made(stdio) as ready:
                 words = [*options, *self._oom_score(), *self._umask(), *ready.options]
-                await self._launch(command, ready, console, words)
+                await self._launch(call, ready, console, words)
             if self._launching.cancelled_caught:
                 raise ShimExited(
                     f"the launch of {self.id} was given up: its container is being deleted",
@@ -309,7 +310,7 @@ class ProcessTask:
                 await self._shim.wait_gone()
 
     async def _launch(
-        self, command: Sequence[str], stdio: Stdio, console: Console | None, options: Sequence[str]
+        self, call: Call, stdio: Stdio, console: Console | None, options: Sequence[str]
     ) -> None:
         with _scarce(self.container):
             make_fifos(self._layout.exit, self._layout.control)
@@ -323,11 +324,10 @@ class ProcessTask:
             self._shim, made = await launch_process(
                 self._shared,
                 self._layout,
-                command,
+                call,
                 options=[*options, *([] if console is None else console.options)],
                 fds=[*stdio.fds, *([] if console is None else console.fds)],
                 leash=self._leash,
-                container=self.container,
                 cgroup=self._cgroup,
             )
         finally:

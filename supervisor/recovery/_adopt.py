@@ -24,7 +24,7 @@ from ..container import (
     sweep,
 )
 from ..process import GATE_SECONDS, Finding, Found, Process, Shared, gather, load_process
-from ..runtime import ask_status
+from ..runtime import STARTED
 from ..state import (
     Asked,
     ContainerLayout,
@@ -354,11 +354,11 @@ async def _find_state(recovery: Recovery, core: Core) -> None:
     if core.state is not State.CREATED:
         return
     if not core.was_started():
-        told = await _ask(recovery, core)
+        told = await _ask(core)
         if told == "created" or (told == "stopped" and hidden_gate(core) is not None):
             core.init.mark_waiting()
             return
-        if told == "running":
+        if told in STARTED:
             core.mark_started()
     if core.state is State.CREATED:  # it may have ended meanwhile
         core.state = State.RUNNING
@@ -366,17 +366,10 @@ async def _find_state(recovery: Recovery, core: Core) -> None:
         core.init.mark_waiting(seconds=GATE_SECONDS)
 
 
-async def _ask(recovery: Recovery, core: Core) -> str | None:
+async def _ask(core: Core) -> str | None:
     """Ask the runtime; one that can't answer, or is gone, leaves it at what we see: it lives."""
-    assert core.lock is not None
     try:
-        return await ask_status(
-            core.caller,
-            core.record.id,
-            seconds=recovery.shared.deadlines.call,
-            inherit=[core.lock.fd],
-            tether=core.tether,
-        )
+        return await core.runtime.status()
     except (OCIRuntimeError, RuntimeTimeout) as error:
         logger.warning("container %s: is it started? %s", core.record.id, error)
         return None

@@ -1,26 +1,25 @@
 """The OCI runtime: which one, its command lines, its calls and what it says."""
 
-from ._ask import (
-    ask_bundle,
-    ask_status,
-    criu_said,
-)
 from ._call import (
-    call,
     failure,
     fresh_log,
+    run,
 )
 from ._command import (
-    Caller,
+    Call,
+    Head,
     checkpoint_options,
-    log_of,
-    words_of,
+)
+from ._container_runtime import (
+    STARTED,
+    ContainerRuntime,
 )
 from ._runtime import (
     CANDIDATES,
     Runtime,
 )
 from ._said import (
+    criu_said,
     pieces_of,
     reason_in,
 )
@@ -30,18 +29,17 @@ from ._sealed import (
 
 __all__ = [
     "CANDIDATES",
-    "Caller",
+    "STARTED",
+    "Call",
+    "ContainerRuntime",
+    "Head",
     "Runtime",
     "SealedPrograms",
-    "ask_bundle",
-    "ask_status",
-    "call",
     "checkpoint_options",
     "criu_said",
     "failure",
     "fresh_log",
-    "log_of",
     "pieces_of",
     "reason_in",
-    "words_of",
+    "run",
 ]

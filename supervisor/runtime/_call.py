@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -15,6 +15,7 @@ from ..children import PidFd, kill_others
 from ..system import lifted
 from ..tasks import in_thread, within
 from ..values import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, ShimNotFound, scarcity
+from ._command import Call
 from ._said import reason_at, reason_in
 
 logger = logging.getLogger("supervisor")
@@ -31,37 +32,28 @@ _TETHERED_STATUS = 127
 _TETHERED_ERRNO = re.compile(r"supervisor-tether: (\d+)")
 
 
-async def call(
-    command: Sequence[str],
+async def run(
+    call: Call,
     *,
     seconds: float,
-    container: str | None = None,
-    log: str | None = None,
-    inherit: Sequence[int] = (),
-    program: int | None = None,
-    tether: str | None = None,
+    aloud: bool = False,
     done: Callable[[bytes], bool] | None = None,
     patience: Callable[[], float] = lambda: 0,
     past_hooks: Callable[[], bool] = lambda: False,
 ) -> bytes:
-    """Run a runtime's command that makes no container process, and return its standard output.
+    """Make a call that makes no container process, and return its standard output.
 
-    What it prints goes to files, not pipes: a hook that the runtime leaves behind may hold them
-    for ever, and nobody has to drain them. With a log, errors are appended to that and there is
+    What the runtime prints goes to files, not pipes: a hook that it leaves behind may hold them
+    for ever, and nothing has to drain them. With a log, errors are appended to that and there is
     no output; else both are kept in memory.
 
     Args:
-        command: the whole command line.
+        call: what is called, and with what.
         seconds: its deadline.
-        container: the id, for errors.
-        log: the file named by ``--log`` in the command (see `fresh_log`); quoted on failure.
-        inherit: descriptors that the runtime holds until it ends (the container's lock).
-        program: a descriptor of the runtime's program (see `SealedPrograms`); None for the file.
-        tether: the path of ``supervisor-tether``, by which the runtime dies with us; None lets it
-            finish.
+        aloud: whether what is printed is kept in memory though there is a log.
         done: tells, from the output or by looking at the fact itself, whether a call has done its
-            work that somebody else has reaped: the kernel may not tell its exit status then.
-            Without it, such a call has failed.
+            work that another part of the program has reaped: the kernel may not tell its exit
+            status then. Without it, such a call has failed.
         patience: tells how many seconds a call that is cancelled, or is too late, may take to end
             by itself, before it is killed.
         past_hooks: tells whether one that is too late may be waiting for a hook: then what it
@@ -77,32 +69,27 @@ async def call(
 
     Cancellation: the runtime and what it has started are killed before Cancelled is raised.
     """
+    log = None if aloud else call.log
     with contextlib.ExitStack() as files:
         output = None if log else files.enter_context(_memory_file())
         errors = files.enter_context(_appending(log) if log else _memory_file())
-        process = await _spawn(command, output, errors, inherit, program, tether)
+        process = await _spawn(call, output, errors)
         try:
             ended = await _wait(process, seconds, patience)
             if not ended and past_hooks():
-                ended = await _wait_past_hooks(process, command, seconds, container)
+                ended = await _wait_past_hooks(process, call, seconds)
             status = await _reap(process)
         finally:
             process.close()
         if not ended:
-            raise RuntimeTimeout(
-                f"{verb(command)} took longer than {seconds:g} seconds and was killed",
-                seconds=seconds,
-                container=container,
-            )
+            raise _timeout(call, seconds)
         content = b"" if output is None else _content(output)
-        if status is None and done is not None and done(content):
+        if status == 0 or (status is None and done is not None and done(content)):
             return content
-        if status != 0:
-            reason = reason_in(log) if log else reason_at(errors)
-            if tether is not None and status == _TETHERED_STATUS:
-                _raise_if_not_run(command, reason)
-            raise failure(command, status, reason, container=container)
-        return content
+        reason = reason_in(log) if log else reason_at(errors)
+        if call.head.tether is not None and status == _TETHERED_STATUS:
+            _raise_if_not_run(call, reason)
+        raise failure(call, status, reason)
 
 
 def fresh_log(path: str) -> str | None:
@@ -124,13 +111,7 @@ def fresh_log(path: str) -> str | None:
     return path
 
 
-def failure(
-    command: Sequence[str],
-    status: int | None,
-    reason: str,
-    *,
-    container: str | None = None,
-) -> RuntimeFailed:
+def failure(call: Call, status: int | None, reason: str) -> RuntimeFailed:
     """Return the error for a runtime's call that ended with ``status`` (-N: signal N)."""
     if status is None:
         how = "ended, and nobody knows how (is SIGCHLD ignored, or does somebody else reap it?)"
@@ -138,54 +119,37 @@ def failure(
         how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
     said = f": {reason}" if reason else " and said nothing"
     return RuntimeFailed(
-        f"{verb(command)} {how}{said}",
-        command=command,
+        f"{call} {how}{said}",
+        command=call.words,
         returncode=status,
         reason=reason,
-        container=container,
+        container=call.head.container,
     )
 
 
-def verb(command: Sequence[str]) -> str:
-    """Return ``runc start`` for a whole command line."""
-    known = {
-        "create",
-        "start",
-        "state",
-        "kill",
-        "delete",
-        "exec",
-        "pause",
-        "resume",
-        "list",
-        "restore",
-        "checkpoint",
-    }
-    word = next((word for word in command[1:] if word in known), "")
-    return f"{os.path.basename(command[0])} {word}".strip()
+def _timeout(call: Call, seconds: float) -> RuntimeTimeout:
+    return RuntimeTimeout(
+        f"{call} took longer than {seconds:g} seconds and was killed",
+        seconds=seconds,
+        container=call.head.container,
+    )
 
 
-async def _spawn(
-    command: Sequence[str],
-    output: int | None,
-    errors: int,
-    inherit: Sequence[int],
-    program: int | None,
-    tether: str | None,
-) -> PidFd:
+async def _spawn(call: Call, output: int | None, errors: int) -> PidFd:
     await trio.lowlevel.checkpoint_if_cancelled()
-    spawned = command
+    command, program, tether = call.words, call.head.program(), call.head.tether
+    inherit = [] if call.lock is None else [call.lock]
     if tether is not None:
-        spawned = [tether, str(os.getpid()), str(-1 if program is None else program), *command]
+        command = [tether, str(os.getpid()), str(-1 if program is None else program), *command]
         inherit, program = [*inherit, *([] if program is None else [program])], None
     try:
-        return PidFd.spawn(spawned, output=output, errors=errors, inherit=inherit, program=program)
+        return PidFd.spawn(command, output=output, errors=errors, inherit=inherit, program=program)
     except OSError as error:
         if tether is not None and error.errno in _UNRUNNABLE:
             raise ShimNotFound(
                 f"cannot run {tether} ({error.strerror}): reinstall trio-supervisor", path=tether
             ) from error
-        raise _not_run(command, error) from error
+        raise _not_run(call, error) from error
 
 
 async def _wait(process: PidFd, seconds: float, patience: Callable[[], float]) -> bool:
@@ -208,9 +172,7 @@ async def _wait(process: PidFd, seconds: float, patience: Callable[[], float]) -
         raise
 
 
-async def _wait_past_hooks(
-    process: PidFd, command: Sequence[str], seconds: float, container: str | None
-) -> bool:
+async def _wait_past_hooks(process: PidFd, call: Call, seconds: float) -> bool:
     """Kill what a call that is too late waits for, again and again; whether it then ends.
 
     A hook that fails after the container's end is a warning (OCI runtime spec, "Lifecycle").
@@ -223,8 +185,8 @@ async def _wait_past_hooks(
                     await process.wait_ended()
             logger.warning(
                 "container %s: %s took longer than %g seconds: its hooks were killed",
-                container,
-                verb(command),
+                call.head.container,
+                call,
                 seconds,
             )
             return True
@@ -258,21 +220,21 @@ async def _reap(process: PidFd) -> int | None:
     return status
 
 
-def _not_run(command: Sequence[str], error: OSError) -> Exception:
+def _not_run(call: Call, error: OSError) -> Exception:
     """Return the error for a runtime that couldn't be started."""
     if error.errno not in _UNRUNNABLE:
         return scarcity(error, spawning=True)
     return RuntimeNotFound(
-        f"cannot run the runtime {command[0]} any more ({error.strerror})", name=command[0]
+        f"cannot run the runtime {call.head.path} any more ({error.strerror})", name=call.head.path
     )
 
 
-def _raise_if_not_run(command: Sequence[str], reason: str) -> None:
+def _raise_if_not_run(call: Call, reason: str) -> None:
     """Raise what a tether says, if that is why it has ended."""
     told = _TETHERED_ERRNO.fullmatch(reason)
     if told is not None:
         number = int(told[1])
-        raise _not_run(command, OSError(number, os.strerror(number)))
+        raise _not_run(call, OSError(number, os.strerror(number)))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The runtime's command lines, composed by pure functions.
+"""The runtime's command lines: the value that one call is, and the options of a checkpoint.
 
 Every path in them is absolute: runtimes change directory before they write (docs/shim-protocol.md).
 Source: the OCI runtime command-line interface, and the manual pages of runc and crun.
@@ -6,188 +6,89 @@ Source: the OCI runtime command-line interface, and the manual pages of runc and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
 from ._runtime import is_crun
+from ._sealed import SealedPrograms
 
 _CRUNS_FILE: Final = "file:"
 
 
 @attrs.frozen(kw_only=True)
-class Caller:
-    """What all command lines for one container have in common.
+class Head:
+    """What all calls for one container have in common.
 
     Attributes:
-        runtime: absolute path of the runtime.
-        root: its ``--root`` directory.
+        path: absolute path of the runtime.
+        root: the ``--root`` directory.
         args: extra global arguments.
-        no_pivot: whether create and restore get ``--no-pivot``.
+        container: the container's id.
+        programs: sealed copies of runtimes, one of which is run; None for the file at ``path``.
+        tether: the path of ``supervisor-tether``, by which a call dies with us; None lets the
+            call finish.
     """
 
-    runtime: str
+    path: str
     root: str
     args: tuple[str, ...] = ()
-    no_pivot: bool = False
+    container: str
+    programs: SealedPrograms | None = None
+    tether: str | None = None
 
-    def _head(self, verb: str, log: str | None) -> list[str]:
-        logging = [] if log is None else ["--log", _logged(self.runtime, log)]
+    @property
+    def name(self) -> str:
+        """The runtime's file name."""
+        return os.path.basename(self.path)
+
+    @property
+    def place(self) -> str:
+        """The path below which the runtime keeps what it knows of the container."""
+        return os.path.join(self.root, self.container)
+
+    def program(self) -> int | None:
+        """Return the descriptor of the sealed program; None if the file is run."""
+        return None if self.programs is None else self.programs.open(self.path)
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """One call of the runtime. ``str()`` gives the name of the call for people: ``runc start``.
+
+    Attributes:
+        head: what all calls for the container have in common.
+        verb: the runtime's command: ``"start"``.
+        options: the options of that command.
+        process: the file that describes the process of an exec, or None.
+        log: the file named by ``--log``, or None.
+        lock: a descriptor of the container's lock, which the call holds until it ends; None for a
+            call that a shim makes.
+    """
+
+    head: Head
+    verb: str
+    options: tuple[str, ...] = ()
+    process: str | None = None
+    log: str | None = None
+    lock: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.head.name} {self.verb}"
+
+    @property
+    def words(self) -> list[str]:
+        """The whole command line."""
+        head = self.head
+        logging = [] if self.log is None else ["--log", _logged(head.path, self.log)]
         logging += ["--log-format", "json"] if logging else []
-        return [self.runtime, *self.args, "--root", self.root, *logging, verb]
-
-    def _pivot(self) -> list[str]:
-        return ["--no-pivot"] if self.no_pivot else []
-
-    def create(
-        self,
-        container: str,
-        *,
-        bundle: str,
-        pid_file: str,
-        console_socket: str | None = None,
-        preserve_fds: int = 0,
-        log: str | None = None,
-    ) -> list[str]:
-        """Make the container and its init, which waits to be started.
-
-        Its init gets ``preserve_fds`` descriptors of the runtime's, from 3 on.
-        """
-        preserved = ["--preserve-fds", str(preserve_fds)] if preserve_fds else []
-        console = [] if console_socket is None else ["--console-socket", console_socket]
+        process = [] if self.process is None else ["--process", self.process]
         return [
-            *self._head("create", log),
-            "--bundle",
-            bundle,
-            "--pid-file",
-            pid_file,
-            *console,
-            *preserved,
-            *self._pivot(),
-            container,
+            *(head.path, *head.args, "--root", head.root),
+            *(*logging, self.verb, *process, *self.options, head.container),
         ]
-
-    def start(self, container: str, *, log: str | None = None) -> list[str]:
-        """Let the init of a created container run the user's program."""
-        return [*self._head("start", log), container]
-
-    def state(self, container: str, *, log: str | None = None) -> list[str]:
-        """Print the container's state as JSON (OCI runtime spec, "State")."""
-        return [*self._head("state", log), container]
-
-    def kill(
-        self,
-        container: str,
-        signal: int,
-        *,
-        all_processes: bool = False,
-        log: str | None = None,
-    ) -> list[str]:
-        """Send a signal to the container's init, or to all of its processes."""
-        everyone = ["--all"] if all_processes else []
-        return [*self._head("kill", log), *everyone, container, str(int(signal))]
-
-    def delete(self, container: str, *, force: bool = False, log: str | None = None) -> list[str]:
-        """Forget the container; ``force`` kills it first and accepts one that is not there."""
-        return [*self._head("delete", log), *(["--force"] if force else []), container]
-
-    def exec(
-        self,
-        container: str,
-        *,
-        process: str,
-        pid_file: str,
-        console_socket: str | None = None,
-        log: str | None = None,
-    ) -> list[str]:
-        """Start a further process, described by the file ``process``, and return at once."""
-        console = [] if console_socket is None else ["--console-socket", console_socket]
-        return [
-            *self._head("exec", log),
-            "--detach",
-            "--process",
-            process,
-            "--pid-file",
-            pid_file,
-            *console,
-            container,
-        ]
-
-    def pause(self, container: str, *, log: str | None = None) -> list[str]:
-        """Freeze all processes of the container."""
-        return [*self._head("pause", log), container]
-
-    def resume(self, container: str, *, log: str | None = None) -> list[str]:
-        """Thaw them."""
-        return [*self._head("resume", log), container]
-
-    def list_all(self, *, log: str | None = None) -> list[str]:
-        """Print all containers below ``--root`` as a JSON array."""
-        return [*self._head("list", log), "--format", "json"]
-
-    def restore(
-        self,
-        container: str,
-        *,
-        bundle: str,
-        pid_file: str,
-        image: str,
-        work: str,
-        options: Iterable[str] = (),
-        console_socket: str | None = None,
-        log: str | None = None,
-    ) -> list[str]:
-        """Make the container from a checkpoint in ``image``; it runs at once."""
-        console = [] if console_socket is None else ["--console-socket", console_socket]
-        return [
-            *self._head("restore", log),
-            "--detach",
-            "--bundle",
-            bundle,
-            "--pid-file",
-            pid_file,
-            "--image-path",
-            image,
-            "--work-path",
-            work,
-            *options,
-            *console,
-            *self._pivot(),
-            container,
-        ]
-
-    def checkpoint(
-        self,
-        container: str,
-        *,
-        image: str,
-        work: str,
-        options: Iterable[str] = (),
-        log: str | None = None,
-    ) -> list[str]:
-        """Write the container's processes to ``image``; they end unless told otherwise."""
-        return [
-            *self._head("checkpoint", log),
-            "--image-path",
-            image,
-            "--work-path",
-            work,
-            *options,
-            container,
-        ]
-
-
-def log_of(command: Sequence[str]) -> str | None:
-    """Return the path of the log that a command line names, or None."""
-    if "--log" not in command:
-        return None
-    return command[command.index("--log") + 1].removeprefix(_CRUNS_FILE)
-
-
-def words_of(command: Sequence[str]) -> tuple[str, str]:
-    """Return the runtime's root and the container's id, which a command line names."""
-    return command[command.index("--root") + 1], command[-1]
 
 
 def _logged(runtime: str, log: str) -> str:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+_LAST_ERRORS: Final = 3
+_TAIL_BYTES: Final = 64 * 1024
 _PART_BYTES: Final = 64 * 1024
 _LINE_LENGTH: Final = 1000
 _FATAL: Final = ("fatal", "panic")
@@ -38,6 +40,20 @@ def reason_in(log: str | None) -> str:
             return reason_at(file.fileno())
     except OSError:
         return ""
+
+
+def criu_said(work: str) -> str:
+    """Return the last errors in the logs that CRIU left in its work directory, or ""."""
+    errors: list[str] = []
+    for name in ("dump.log", "restore.log"):
+        try:
+            with open(os.path.join(work, name), "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
+            errors += [line.strip() for line in lines if "Error" in line]
+        except OSError:
+            continue
+    return "; ".join(errors[-_LAST_ERRORS:])
 
 
 def reason_at(fd: int) -> str:

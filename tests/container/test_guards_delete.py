@@ -33,6 +33,7 @@ from supervisor import (
 from supervisor.cgroups import Hierarchies
 from supervisor.container import _dispose as disposing
 from supervisor.process._task import ProcessTask
+from supervisor.runtime import ContainerRuntime
 from supervisor.state import ContainerRecord, Intent, load
 from supervisor.system import Lock
 from supervisor.values._points import Point, pass_by
@@ -471,9 +472,12 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["other"] and os.listdir(tmp_path / "other") == ["file"]
 
 
-@pytest.mark.parametrize("step", ["supervisor.container._dispose.call", "remove"])
+@pytest.mark.parametrize("step", [(ContainerRuntime, "delete"), (Hierarchies, "remove")])
 async def test_a_step_that_fails_is_told(
-    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, step: str
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    step: tuple[type, str],
 ) -> None:
     """Whatever the system says at a step of a delete, the container is listed as broken."""
 
@@ -483,10 +487,7 @@ async def test_a_step_that_fails_is_told(
     async with supervisor() as sup:
         a = await sup.create("a", bundle("true"))
         with monkeypatch.context() as patch:
-            if step == "remove":
-                patch.setattr(Hierarchies, "remove", fail)
-            else:
-                patch.setattr(step, fail)
+            patch.setattr(*step, fail)
             with pytest.raises(CleanupIncomplete, match="no memory just now"):
                 await a.delete()
         assert list(sup.broken) == ["a"]

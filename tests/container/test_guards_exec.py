@@ -16,6 +16,7 @@ import trio
 
 from supervisor import Cause, Container, Process, RuntimeFailed, State
 from supervisor.container._core import Core
+from supervisor.runtime import ContainerRuntime
 from supervisor.system import start_time
 from supervisor.values._lifecycle import Event
 from supervisor.values._points import Point
@@ -49,7 +50,7 @@ async def test_a_failed_start_whose_end_is_late(
                 nursery.start_soon(go_on)
                 return "stopped"
 
-            monkeypatch.setattr("supervisor.container._start.ask_status", stopped)
+            monkeypatch.setattr(ContainerRuntime, "status", stopped)
             async with trio.open_nursery() as nursery:
                 await a.start()
             assert a.state is State.STOPPED
@@ -67,7 +68,7 @@ async def test_a_failed_start_whose_end_never_comes(
     async def stopped(*_: object, **__: object) -> str:
         return "stopped"
 
-    monkeypatch.setattr("supervisor.container._start.ask_status", stopped)
+    monkeypatch.setattr(ContainerRuntime, "status", stopped)
     async with supervisor(runtime=choice.runtime("fail-start")) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             with trio.fail_after(10), pytest.raises(RuntimeFailed):
@@ -109,7 +110,7 @@ async def test_nobody_asks_about_one_that_has_ended(
         await until(lambda: a.status is not None, "its end")
         gate.unlink()
 
-    monkeypatch.setattr("supervisor.container._start.ask_status", ask)
+    monkeypatch.setattr(ContainerRuntime, "status", ask)
     runtime = choice.runtime(f"hang-start-after-while:{gate}", "fail-start-after")
     async with supervisor(runtime=runtime) as sup:
         async with await sup.create("a", bundle("sh", "-c", "exit 3")) as a:

@@ -12,7 +12,7 @@ import pytest
 
 from supervisor import Bundle, InvalidValue
 from supervisor.directories._temporary import PLACE
-from supervisor.runtime import Caller, log_of
+from supervisor.runtime import Call, Head
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import known
 from tests.support.runtimes import Choice, needs_root
@@ -98,7 +98,7 @@ def test_logs() -> None:
         ("/opt/crun-1.14", "/a:b", "file:/a:b"),
         ("/bin/runc", "/a:b", "/a:b"),
     ):
-        command = Caller(runtime=runtime, root="/r").start("x", log=path)
-        assert command[command.index("--log") + 1] == value
-        assert log_of(command) == path
-    assert log_of(Caller(runtime="/bin/crun", root="/r").start("x")) is None
+        head = Head(path=runtime, root="/r", container="x")
+        words = Call(head=head, verb="start", log=path).words
+        assert words[words.index("--log") + 1] == value
+        assert "--log" not in Call(head=head, verb="start").words

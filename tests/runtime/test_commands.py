@@ -8,12 +8,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import InvalidValue, Runtime, RuntimeNotFound
-from supervisor.runtime import Caller, _runtime, checkpoint_options
-from supervisor.runtime._call import verb
+from supervisor.runtime import (
+    Call,
+    ContainerRuntime,
+    Head,
+    _container_runtime,
+    _runtime,
+    checkpoint_options,
+)
 from supervisor.runtime._runtime import why_not
 from supervisor.runtime._said import pieces_of, reason_in, reason_of
 from tests.support.runtimes import Choice
@@ -21,58 +28,73 @@ from tests.support.runtimes import Choice
 pytestmark = pytest.mark.rootless
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
-callers = st.builds(
-    Caller,
-    runtime=words.map(lambda word: "/" + word),
-    root=words,
-    args=st.lists(words, max_size=2).map(tuple),
+runtimes = st.builds(
+    ContainerRuntime,
+    head=st.builds(
+        Head,
+        path=words.map(lambda word: "/" + word),
+        root=words,
+        args=st.lists(words, max_size=2).map(tuple),
+        container=st.just("c"),
+    ),
     no_pivot=st.booleans(),
 )
 
 
 NOT_BUILT = {("crun", "restore"), ("crun", "checkpoint")}  # Debian 12's has no CRIU
 NOT_SHOWN = {
-    ("runc", "kill", "--all"),  # newer ones take it, and don't say so any more
     ("crun", "restore", "--no-pivot"),  # refused: without pivot_root it can't restore
 }
 
 
-def all_commands(caller: Caller, log: str | None) -> dict[str, list[str]]:
-    """Return one command line of each verb."""
+def all_commands(runtime: ContainerRuntime, log: str) -> dict[str, list[str]]:
+    """Return one command line of each verb that the library uses."""
     place = {"bundle": "/b", "pid_file": "/p", "console_socket": "/s", "log": log}
-    return {
-        "create": caller.create("c", preserve_fds=1, **place),  # type: ignore[arg-type]
-        "start": caller.start("c", log=log),
-        "state": caller.state("c", log=log),
-        "kill": caller.kill("c", 15, all_processes=True, log=log),
-        "delete": caller.delete("c", force=True, log=log),
-        "exec": caller.exec("c", process="/j", pid_file="/p", console_socket="/s", log=log),
-        "pause": caller.pause("c", log=log),
-        "resume": caller.resume("c", log=log),
-        "list": caller.list_all(log=log),
-        "restore": caller.restore(
-            "c", image="/i", work="/w", options=checkpoint_options(shell_job=True), **place
-        ),  # type: ignore[arg-type]
-        "checkpoint": caller.checkpoint("c", image="/i", work="/w", log=log),
-    }
+    options = checkpoint_options(shell_job=True)
+    made = [
+        runtime.create(preserve_fds=1, **place),  # type: ignore[arg-type]
+        runtime.restore(image="/i", work="/w", options=options, **place),  # type: ignore[arg-type]
+        runtime.exec(process="/j", pid_file="/p", console_socket="/s", log=log),
+    ]
+
+    async def note(call: Call, **_: object) -> bytes:
+        made.append(call)
+        return b"{}"
+
+    async def call_all() -> None:
+        await runtime.start(log=log, patience=lambda: 0)
+        await runtime.status()
+        await runtime.delete(log=log, has_hooks=lambda: False)
+        await runtime.checkpoint(image="/i", work="/w", options=options, log=log)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_container_runtime, "run", note)
+        patch.setattr(_container_runtime, "fresh_log", lambda path: path)
+        trio.run(call_all)
+    return {call.verb: call.words for call in made}
 
 
-@given(callers, st.none() | words)
-def test_global_options_first(caller: Caller, log: str | None) -> None:
+@given(runtimes, words)
+def test_global_options_first(runtime: ContainerRuntime, log: str) -> None:
     """Every command is: runtime, extra arguments, --root, log options, verb, its own, the id."""
-    logging = [] if log is None else ["--log", log, "--log-format", "json"]
-    head = [caller.runtime, *caller.args, "--root", caller.root, *logging]
-    for name, command in all_commands(caller, log).items():
-        assert command[: len(head) + 1] == [*head, name]
-        assert name in ("list", "kill") or command[-1] == "c"
+    head = [runtime.head.path, *runtime.head.args, "--root", runtime.head.root]
+    commands = all_commands(runtime, log)
+    for name, command in commands.items():
+        logging = [] if name == "state" else ["--log", log, "--log-format", "json"]
+        begin = [*head, *logging, name]
+        assert command[: len(begin)] == begin and command[-1] == "c"
     for name in ("create", "restore"):
-        assert ("--no-pivot" in all_commands(caller, log)[name]) == caller.no_pivot
+        assert ("--no-pivot" in commands[name]) == runtime.no_pivot
+    assert runtime.deletion().words == [*head, "delete", "--force", "c"]
 
 
 def test_every_option_exists(choice: Choice) -> None:
     """runc and crun know every option that we give them."""
     runtime = choice.runtime()
-    commands = all_commands(Caller(runtime=runtime.path, root="/r", no_pivot=True), "/l")
+    head = Head(path=runtime.path, root="/r", container="c")
+    commands = all_commands(ContainerRuntime(head=head, no_pivot=True), "/l")
+    for verb in ("kill", "pause", "resume", "list"):  # of `check_runtime`
+        commands[verb] = ["--format"] if verb == "list" else []
     top = subprocess.run(
         [runtime.path, "--help"], capture_output=True, text=True, check=False
     ).stdout
@@ -167,7 +189,8 @@ def test_the_reason_in_a_long_log(tmp_path: Path) -> None:
 
 def test_verb_for_people() -> None:
     """An error names a call as people would: program and verb."""
-    assert verb(Caller(runtime="/usr/bin/crun", root="/r").start("web")) == "crun start"
+    head = Head(path="/usr/bin/crun", root="/r", container="web")
+    assert str(Call(head=head, verb="start")) == "crun start"
 
 
 def test_runtime_by_name_and_path(tmp_path: Path) -> None:

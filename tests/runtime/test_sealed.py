@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from supervisor.children._pidfd import PidFd
-from supervisor.runtime import SealedPrograms
+from supervisor.native import find_binary
+from supervisor.runtime import ContainerRuntime, Head, SealedPrograms
 
 ALL_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -104,3 +106,23 @@ def test_closed_copies_are_closed(crun: str) -> None:
     programs.open(crun)
     programs.close()
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("tethered", [False, True])
+async def test_the_state_is_asked_of_a_copy(
+    programs: SealedPrograms, tmp_path: Path, tethered: bool
+) -> None:
+    """As start and delete; once crun copied itself for each question."""
+    crun = str(shutil.copy(os.path.realpath("/bin/sh"), tmp_path / "crun"))
+    script = """printf '{"status": "%s"}' "$(readlink /proc/$$/exe)" """
+    head = Head(
+        path=crun,
+        args=("-c", script),
+        root=str(tmp_path),
+        container="a",
+        programs=programs,
+        tether=find_binary("supervisor-tether") if tethered else None,
+    )
+    told = await ContainerRuntime(head=head).status()
+    assert told is not None and told.startswith("/memfd:crun")
+    assert await ContainerRuntime(head=attrs.evolve(head, programs=None)).status() == crun

@@ -21,6 +21,7 @@ from supervisor import (
     TooManyProcesses,
 )
 from supervisor.process._launch import _refusal
+from supervisor.runtime import Call, Head
 from supervisor.shim import Refused
 from supervisor.state import ProcessLayout
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
@@ -198,5 +199,6 @@ def test_a_shim_that_can_make_no_process(tmp_path: Path, phase: str) -> None:
     """A limit on processes is the machine's fault, and not that of the runtime or the shim."""
     told = Refused("cannot fork", phase, errno=errno.EAGAIN, code=0, signal=0)
     layout = ProcessLayout(str(tmp_path))
-    error = _refusal(told, layout, ["/usr/bin/runc", "create"], container="a", aloud="")
+    call = Call(head=Head(path="/usr/bin/runc", root="/r", container="a"), verb="create")
+    error = _refusal(told, layout, call, aloud="")
     assert isinstance(error, TooManyProcesses) and error.container == "a"

@@ -10,7 +10,7 @@ import pytest
 
 from supervisor import ShimError, ShimExited, ShimNotFound, State
 from supervisor.native import find_binary
-from supervisor.runtime import call
+from supervisor.runtime import Call, Head, run
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 
 pytestmark = pytest.mark.runtimes("fake")
@@ -111,7 +111,10 @@ async def test_a_tether(workdir: Path, damage: Damage) -> None:
     """A tether that is gone at a call is named, not the runtime, and nothing is run."""
     tether = Path(shutil.copy(find_binary("supervisor-tether"), workdir / "a-tether"))
     damage(tether)
+    ran = workdir / "ran"
+    args = ("-c", f"touch {ran}")
+    head = Head(path="/bin/sh", args=args, root="x", container="x", tether=str(tether))
     with pytest.raises(ShimNotFound, match="reinstall") as caught:
-        await call(["/bin/touch", str(workdir / "ran")], seconds=60, tether=str(tether))
+        await run(Call(head=head, verb="ran"), seconds=60)
     assert caught.value.path == str(tether) and str(tether) in str(caught.value)
-    assert not (workdir / "ran").exists()
+    assert not ran.exists()

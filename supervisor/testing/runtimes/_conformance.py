@@ -192,11 +192,11 @@ async def _starts_once(rig: Rig) -> None:
     """A container that runs or has ended, or that isn't there, can't be started."""
     box = await rig.create("/bin/sh", "-c", _STAY)
     await rig.start(box)
-    await _refused(rig, rig.caller.start(box.id))
+    await _refused(rig, rig.words("start", box.id))
     box.process.kill()
     await box.ended()
-    await _refused(rig, rig.caller.start(box.id))
-    await _refused(rig, rig.caller.start("absent"))
+    await _refused(rig, rig.words("start", box.id))
+    await _refused(rig, rig.words("start", "absent"))
 
 
 @_check()
@@ -205,7 +205,7 @@ async def _id_is_taken(rig: Rig) -> None:
     box = await rig.create("/bin/sh", "-c", _STAY)
     pid_file = str(rig.path / "second.pid")
     bundle = rig.config(box.id, ["/bin/true"])
-    await _refused(rig, rig.caller.create(box.id, bundle=bundle, pid_file=pid_file))
+    await _refused(rig, rig.of(box.id).create(bundle=bundle, pid_file=pid_file).words)
     told = await rig.state(box.id)
     assert told is not None and told["pid"] == box.process.pid, f"state says {told}"
     assert not box.process.ended()
@@ -228,11 +228,11 @@ async def _kill_sends_signals(rig: Rig) -> None:
     box = await rig.create("/bin/sh", "-c", f"trap 'exit 9' USR1; echo ready; {_STAY}")
     await rig.start(box)
     await rig.ready(box)
-    done = await rig.call(rig.caller.kill(box.id, 10))
+    done = await rig.call(rig.kill(box.id, 10))
     assert done.returncode == 0, str(done)
     assert await box.ended() == 9
-    await _refused(rig, rig.caller.kill(box.id, 10))
-    await _refused(rig, rig.caller.kill("absent", 10))
+    await _refused(rig, rig.kill(box.id, 10))
+    await _refused(rig, rig.kill("absent", 10))
 
 
 # ---- delete ---------------------------------------------------------------------------------
@@ -242,10 +242,10 @@ async def _kill_sends_signals(rig: Rig) -> None:
 async def _delete_forgets(rig: Rig) -> None:
     """A container that has ended is forgotten; a second time that is refused."""
     box, _ = await rig.run("/bin/true")
-    done = await rig.call(rig.caller.delete(box.id))
+    done = await rig.call(rig.words("delete", box.id))
     assert done.returncode == 0, str(done)
     assert await rig.state(box.id) is None, "it is still known"
-    await _refused(rig, rig.caller.delete(box.id))
+    await _refused(rig, rig.words("delete", box.id))
 
 
 @_check()
@@ -253,9 +253,9 @@ async def _delete_spares_the_living(rig: Rig) -> None:
     """A container that runs is deleted only by force, and its process with it."""
     box = await rig.create("/bin/sh", "-c", _STAY)
     await rig.start(box)
-    await _refused(rig, rig.caller.delete(box.id))
+    await _refused(rig, rig.words("delete", box.id))
     assert not box.process.ended()
-    done = await rig.call(rig.caller.delete(box.id, force=True))
+    done = await rig.call(rig.of(box.id).deletion().words)
     assert done.returncode == 0, str(done)
     assert await box.ended() == KILLED
     assert await rig.state(box.id) is None, "it is still known"
@@ -264,7 +264,7 @@ async def _delete_spares_the_living(rig: Rig) -> None:
 @_check()
 async def _delete_by_force_accepts_nothing(rig: Rig) -> None:
     """To delete by force what isn't there is no error."""
-    done = await rig.call(rig.caller.delete("absent", force=True))
+    done = await rig.call(rig.of("absent").deletion().words)
     assert done.returncode == 0, str(done)
 
 
@@ -291,7 +291,7 @@ async def _exec_needs_a_living_container(rig: Rig) -> None:
     process = {**rig.bundle.spec["process"], "args": ["/bin/true"]}
     Path(file).write_text(json.dumps(process), encoding="utf-8")
     for id in (box.id, "absent"):
-        await _refused(rig, rig.caller.exec(id, process=file, pid_file=pid_file))
+        await _refused(rig, rig.of(id).exec(process=file, pid_file=pid_file).words)
 
 
 # ---- what the program gets -------------------------------------------------------------------
@@ -363,8 +363,8 @@ async def _errors_are_logged(rig: Rig) -> None:
     id = "no-program"
     rig.boxes.append(id)
     bundle = rig.config(id, ["/no/such/program"])
-    words = rig.caller.create(id, bundle=bundle, pid_file=str(rig.path / "no.pid"))
-    done = await rig.call(words)
+    call = rig.of(id).create(bundle=bundle, pid_file=str(rig.path / "no.pid"))
+    done = await rig.call(call.words)
     assert done.returncode != 0, f"there is no such program: {done}"
     entries = [entry for entry in done.entries() if entry.get("level") == "error"]
     assert entries and all(entry.get("msg") for entry in entries), f"it logged {done.entries()}"
@@ -373,21 +373,21 @@ async def _errors_are_logged(rig: Rig) -> None:
 @_check()
 async def _wrong_usage_is_refused(rig: Rig) -> None:
     """An unknown command, a missing id and a bundle without a config.json are errors."""
-    head = rig.caller.list_all()[:-3]
+    head = rig.bare()
     await _refused(rig, [*head, "no-such-command"])
     await _refused(rig, [*head, "start"])
     nowhere = rig.path / "nowhere"
     nowhere.mkdir()
     rig.boxes.append("nowhere")
-    words = rig.caller.create("nowhere", bundle=str(nowhere), pid_file=str(rig.path / "n.pid"))
-    await _refused(rig, words)
+    call = rig.of("nowhere").create(bundle=str(nowhere), pid_file=str(rig.path / "n.pid"))
+    await _refused(rig, call.words)
 
 
 @_check()
 async def _containers_are_listed(rig: Rig) -> None:
     """List names the containers below its root."""
     box = await rig.create("/bin/true")
-    done = await rig.call(rig.caller.list_all())
+    done = await rig.call(rig.list_all())
     assert done.returncode == 0, str(done)
     listed = {entry["id"]: entry["status"] for entry in json.loads(done.output.read_bytes())}
     assert listed.get(box.id) == "created", f"it lists {listed}"
@@ -402,8 +402,8 @@ async def _pause_and_resume(rig: Rig) -> None:
     box = await rig.create("/bin/sh", "-c", f"trap 'exit 4' TERM; echo ready; {_STAY}")
     await rig.start(box)
     await rig.ready(box)
-    for words, status in ((rig.caller.pause, "paused"), (rig.caller.resume, "running")):
-        done = await rig.call(words(box.id))
+    for verb, status in (("pause", "paused"), ("resume", "running")):
+        done = await rig.call(rig.words(verb, box.id))
         assert done.returncode == 0, str(done)
         told = await rig.state(box.id)
         assert told is not None and told["status"] == status, f"state says {told}"

@@ -20,7 +20,7 @@ import trio
 from ...bundle import Bundle
 from ...cgroups import Hierarchies
 from ...children import PidFd
-from ...runtime import Caller, Runtime, pieces_of
+from ...runtime import Call, ContainerRuntime, Head, Runtime, pieces_of
 from ...state import read_pid
 from ...system import look_at
 from .._processes import state_of
@@ -99,15 +99,31 @@ class Rig:
     processes: list[PidFd] = attrs.field(factory=list)
     boxes: list[str] = attrs.field(factory=list)
 
-    @property
-    def caller(self) -> Caller:
-        """Composes the command lines."""
-        return Caller(
-            runtime=self.runtime.path,
-            args=self.runtime.args,
-            root=str(self.path / "root"),
-            no_pivot=self.runtime.no_pivot,
-        )
+    def of(self, id: str) -> ContainerRuntime:
+        """Return the runtime of a container: it composes the calls of the library."""
+        return ContainerRuntime(head=self._head(id), no_pivot=self.runtime.no_pivot)
+
+    def words(self, verb: str, id: str, *options: str) -> list[str]:
+        """Return a command line, with options before the container's id."""
+        return Call(head=self._head(id), verb=verb, options=options).words
+
+    def kill(self, id: str, number: int) -> list[str]:
+        """Return the command line that sends a signal to the container's first process."""
+        return [*self.words("kill", id), str(number)]
+
+    def list_all(self) -> list[str]:
+        """Return the command line that prints all containers as a JSON array."""
+        return [*self.bare(), "list", "--format", "json"]
+
+    def bare(self) -> list[str]:
+        """Return the beginning of each command line: all before the verb."""
+        head = self._head("")
+        return [head.path, *head.args, "--root", head.root]
+
+    def _head(self, id: str) -> Head:
+        runtime = self.runtime
+        root = str(self.path / "root")
+        return Head(path=runtime.path, args=runtime.args, root=root, container=id)
 
     def cgroup(self, id: str) -> str | None:
         """Return the cgroup that a container gets."""
@@ -149,13 +165,12 @@ class Rig:
         self.boxes.append(id)
         pid_file = self.path / f"{id}.pid"
         console = process.pop("console_socket", None)
-        words = self.caller.create(
-            id,
+        call = self.of(id).create(
             bundle=self.config(id, args, **process),
             pid_file=str(pid_file),
             console_socket=console,
         )
-        return self._made(id, await self.call(words, stdin=stdin, id=id), pid_file)
+        return self._made(id, await self.call(call.words, stdin=stdin, id=id), pid_file)
 
     async def exec(self, box: Made, *args: str) -> Made:
         """Run a further process in a container."""
@@ -163,8 +178,8 @@ class Rig:
         file, pid_file = self.path / f"{name}.json", self.path / f"{name}.pid"
         process = {**self.bundle.spec["process"], "args": list(args), "terminal": False}
         file.write_text(json.dumps(process), encoding="utf-8")
-        words = self.caller.exec(box.id, process=str(file), pid_file=str(pid_file))
-        return self._made(box.id, await self.call(words, id=name), pid_file)
+        call = self.of(box.id).exec(process=str(file), pid_file=str(pid_file))
+        return self._made(box.id, await self.call(call.words, id=name), pid_file)
 
     def _made(self, id: str, call: Called, pid_file: Path) -> Made:
         assert call.returncode == 0, str(call)
@@ -192,12 +207,12 @@ class Rig:
 
     async def start(self, box: Made) -> None:
         """Start a container."""
-        done = await self.call(self.caller.start(box.id))
+        done = await self.call(self.words("start", box.id))
         assert done.returncode == 0, str(done)
 
     async def state(self, id: str) -> dict[str, Any] | None:
         """Return a container's state; None if the runtime knows of none."""
-        done = await self.call(self.caller.state(id))
+        done = await self.call(self.words("state", id))
         if done.returncode != 0:
             return None
         told: dict[str, Any] = json.loads(done.output.read_bytes())
@@ -223,7 +238,7 @@ class Rig:
             told = await self.state(id)
             if told is not None and told["pid"] not in known:
                 self._keep(told["pid"])  # a create that came only half-way
-            await self.call(self.caller.delete(id, force=True))
+            await self.call(self.of(id).deletion().words)
         for process in self.processes:
             process.kill()
             await process.wait_reaped()
