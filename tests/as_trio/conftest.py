@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
@@ -21,22 +20,10 @@ from supervisor import (
     Supervisor,
     run_container,
 )
+from tests.as_trio.programs import Programs
 from tests.conftest import MakeBundle, OpenSupervisor
 
 KINDS = ("exec", "init", "behind an init")
-
-
-@attrs.frozen
-class Programs:
-    """One kind of process of a container, where Trio has processes of the host.
-
-    Attributes:
-        open: as `trio.lowlevel.open_process`; ends the process when the block is left.
-        run: as `trio.run_process`; its started value is the process.
-    """
-
-    open: Callable[..., Any]
-    run: Callable[..., Awaitable[Completed]]
 
 
 @pytest.fixture(params=KINDS)

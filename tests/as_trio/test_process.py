@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from supervisor import DEVNULL, PIPE, STDOUT, Process, ProcessEnded
-from tests.as_trio.conftest import Programs
-from tests.native.rig import status_of
+from tests.as_trio.programs import Programs
 from tests.support.containers import until
+from tests.support.processes import status_of
 
 Opened = Callable[[], AbstractAsyncContextManager[Programs]]
 

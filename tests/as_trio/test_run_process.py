@@ -30,7 +30,7 @@ from supervisor import (
     ShimError,
     StreamFull,
 )
-from tests.as_trio.conftest import Programs
+from tests.as_trio.programs import Programs
 
 Opened = Callable[[], AbstractAsyncContextManager[Programs]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,63 +10,11 @@ import trio
 
 from supervisor import Deadlines, State
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.cancelling import cancelled_after, for_every_checkpoint, some_checkpoints
 from tests.support.containers import left
 from tests.support.runtimes import fake
 
 pytestmark = [pytest.mark.runtimes("runc", "crun", "fake"), pytest.mark.timeout(300)]
-
-TOO_MANY = 400
-
-
-class CancelAfter(trio.abc.Instrument):
-    """Cancels a scope at the n-th border of a step of any task: each checkpoint makes two.
-
-    After a step its task waits, and is woken by the cancellation; before a step it was woken by
-    something else, and meets the cancellation at its next checkpoint. All tasks count, since an
-    operation's work is done by tasks in the supervisor's nursery.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.scope = trio.CancelScope()
-        self.left = steps
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._count()
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._count()
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
-
-
-async def cancelled_after(steps: int, operation: Callable[[], Awaitable[object]]) -> bool:
-    """Run ``operation``, cancelled after ``steps`` checkpoints; say whether it was cancelled."""
-    canceller = CancelAfter(steps)
-    trio.lowlevel.add_instrument(canceller)
-    try:
-        with canceller.scope:
-            await operation()
-    finally:
-        trio.lowlevel.remove_instrument(canceller)
-    return canceller.scope.cancelled_caught
-
-
-async def for_every_checkpoint(
-    attempt: Callable[[int], Awaitable[bool]], *, least: int = 2
-) -> None:
-    """Call ``attempt(n)`` for n = 1, 2, ... until it says that nothing was cancelled.
-
-    ``least`` is how many can be cancelled at the least.
-    """
-    cancelled = 0
-    for steps in range(1, TOO_MANY):
-        if not await attempt(steps):
-            break
-        cancelled += 1
-    assert least <= cancelled < TOO_MANY - 1  # it has checkpoints, and an end
 
 
 async def test_create(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
@@ -173,13 +120,6 @@ async def test_delete(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
             return cancelled
 
         await some_checkpoints(attempt)
-
-
-async def some_checkpoints(attempt: Callable[[int], Awaitable[bool]]) -> None:
-    """As `for_every_checkpoint`, for what may have no checkpoint that it is cancelled at."""
-    for steps in range(1, TOO_MANY):
-        if not await attempt(steps) and steps > 60:
-            return
 
 
 @pytest.mark.runtimes("fake")

@@ -38,10 +38,9 @@ from supervisor.state import ContainerRecord, Intent, load
 from supervisor.system import Lock
 from supervisor.values._points import Point, pass_by
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.process.test_ends import shares_host_pids
-from tests.support.containers import hurried, left, shim_of, state_of, until
+from tests.support.containers import hurried, left, shares_host_pids, shim_of, state_of, until
+from tests.support.descriptors import only
 from tests.support.runtimes import Choice
-from tests.system.test_descriptors import only
 
 pytestmark = pytest.mark.runtimes("fake")
 

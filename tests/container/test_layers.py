@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,9 @@ from supervisor import (
 )
 from supervisor.state import read_pid
 from supervisor.system import look_at
-from tests.cancellation.test_every_checkpoint import cancelled_after, for_every_checkpoint
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.container.layers import files, no_mounts, output, until_seen
+from tests.support.cancelling import cancelled_after, for_every_checkpoint
 from tests.support.containers import left, lingering, pid_in, shim_of, state_of, until
 from tests.support.leaks import descendants
 from tests.support.runtimes import Choice, needs_root
@@ -58,28 +58,6 @@ def layered(image: Path, workdir: Path) -> MakeBundle:
         return Bundle.from_rootfs(image, list(args), writable="overlay", **options)  # type: ignore[arg-type]
 
     return make
-
-
-def files(image: Path) -> dict[str, object]:
-    """Return everything in a root filesystem, and what would tell that it was changed."""
-    return {
-        os.path.relpath(path, image): (status.st_ino, status.st_mode, status.st_ctime_ns)
-        for directory, folders, names in os.walk(image)
-        for path in (directory, *(os.path.join(directory, name) for name in (*folders, *names)))
-        for status in [os.lstat(path)]
-    }
-
-
-def no_mounts(workdir: Path) -> bool:
-    """Whether nothing is mounted below a directory, as we see it."""
-    return str(workdir) not in Path("/proc/self/mountinfo").read_text()
-
-
-async def output(box: Container, script: str) -> str:
-    """Run a script in a container, and return what it prints."""
-    done = await box.run(["sh", "-c", script], capture_stdout=True)
-    assert done.stdout is not None
-    return done.stdout.decode()
 
 
 async def test_writes_stay_in_the_layer(
@@ -144,14 +122,6 @@ async def test_every_operation(
         assert not (await stopped.stop(grace=30)).escalated
         await stopped.delete()
         assert left(root) == []
-
-
-async def until_seen(receive: Callable[[], object], wanted: bytes) -> None:
-    seen = b""
-    while wanted not in seen:
-        chunk = await receive()  # type: ignore[misc]
-        assert chunk, seen
-        seen += chunk
 
 
 async def test_the_root_directory_is_as_below(

@@ -12,7 +12,7 @@ import pytest
 
 from supervisor import Bundle, InvalidValue, Supervisor, open_supervisor
 from supervisor.native import find_binary
-from tests.container.test_layers import files, no_mounts, output, until_seen
+from tests.container.layers import files, no_mounts, output, until_seen
 from tests.support.containers import left
 from tests.support.runtimes import Choice, needs_root
 from tests.support.users import NOBODYS, as_user

@@ -21,7 +21,7 @@ from supervisor import (
     State,
 )
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.process.test_ends import shares_host_pids
+from tests.support.containers import shares_host_pids
 from tests.support.runtimes import needs_root
 
 pytestmark = [pytest.mark.runtimes("runc", "crun", "fake"), pytest.mark.rootless]

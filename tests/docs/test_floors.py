@@ -17,10 +17,8 @@ from types import ModuleType
 
 import pytest
 
-import supervisor
+from tests.support.blocks import PACKAGE, ROOT
 
-PACKAGE = Path(supervisor.__file__).parent
-ROOT = PACKAGE.parent
 PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 FILES = sorted(PACKAGE.rglob("*.py"))
 _FLOOR = re.compile(r" {4}(\S+(?: \S+)*)(?: {2,}|$)")

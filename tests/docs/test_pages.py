@@ -21,8 +21,7 @@ from supervisor.state import (
 )
 from supervisor.values._deadlines import Deadlines
 from supervisor.values._lifecycle import diagram
-from tests.docs.test_floors import PACKAGE
-from tests.support.blocks import PAGES, ROOT, blocks
+from tests.support.blocks import PACKAGE, PAGES, ROOT, blocks
 
 DOCS = ROOT / "docs"
 _QUOTED = re.compile(r"`([^`]+)`")

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from supervisor import Bundle, BundleInvalid, InvalidValue, Supervisor, run_container
-from tests.stdio.test_rootless import Home, home
+from tests.support.homes import Home
 from tests.support.runtimes import needs_root
-
-__all__ = ["home"]
 
 pytestmark = [pytest.mark.runtimes("runc", "crun"), needs_root]
 

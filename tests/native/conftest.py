@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,6 +64,3 @@ def keeper(programs: Programs, tmp_path: Path, leash: Leash) -> Iterator[KeeperR
         yield keeper
     finally:
         keeper.close()
-
-
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and make cgroups")

@@ -110,3 +110,9 @@ def write_all(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+MUCH = 1 << 26
+
+
+RECORD = b"2026-01-31T12:34:56.123456789Z stdout F before\n"

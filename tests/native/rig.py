@@ -17,8 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.native.programs import Programs
 from tests.support.leaks import PATIENCE_SECONDS, wait_for
+from tests.support.processes import status_of
 
 Word = str | bytes
 
@@ -380,12 +383,6 @@ def ended(pid: int) -> bool:
         return True
 
 
-def status_of(pid: int) -> dict[str, str]:
-    """Return /proc/PID/status."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
 def flags_of(pid: int, fd: int) -> int:
     """Return the flags that a process's descriptor was opened with (man 5 proc_pid_fdinfo)."""
     lines = Path(f"/proc/{pid}/fdinfo/{fd}").read_text().splitlines()
@@ -422,3 +419,25 @@ def read_to_end(fd: int) -> bytes:
         if not chunk:
             return data
         data += chunk
+
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and make cgroups")
+
+
+def switches(pid: int) -> int:
+    """Return how often a process has gone to sleep."""
+    return int(status_of(pid)["voluntary_ctxt_switches"])
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """Return what a process's descriptors refer to, as far as they stay open meanwhile."""
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
+    return found
+
+
+def await_descriptors(pid: int, expected: dict[int, str]) -> None:
+    """Wait until a process has these and no others: its loader opens libraries for a moment."""
+    wait_for(lambda: descriptors(pid) == expected, f"{expected}, and nothing else")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from tests.native.rig import Rig, Word
+from tests.native.rig import Rig, Word, descriptors, switches
 from tests.support.leaks import PATIENCE_SECONDS
 
 KEPT = 64 * 1024
@@ -176,3 +178,36 @@ def counted(rig: Rig, total: int) -> Path:
     path = rig / "numbered"
     path.write_bytes(numbered(total))
     return path
+
+
+TOTAL = 300_000
+
+
+def hang_up(rig: Rig) -> None:
+    """Hang the terminal up, and wait for the process's end by that; what is left is given up."""
+    rig.control("3 0 0\n0 0 0\n")
+    assert rig.end() == (129, signal.SIGHUP)
+
+
+def read(rig: Rig, name: str) -> str:
+    try:
+        return (rig / name).read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def stuck(rig: Rig) -> bool:
+    """Whether the shim sleeps for a while, and would sleep on for ever."""
+    before = switches(rig.pid)
+    for _ in range(30):
+        subprocess.run(["/bin/true"], check=True)
+    return rig.idle() and switches(rig.pid) == before
+
+
+def full(rig: Rig) -> bool:
+    """Whether the shim has no room for more output: it waits, but not for its terminal."""
+    [master] = [fd for fd, what in descriptors(rig.pid).items() if what.endswith("/ptmx")]
+    before = switches(rig.pid)
+    watched = rig.watched()
+    slept_on = rig.waiting() and switches(rig.pid) == before
+    return slept_on and watched is not None and master not in watched

@@ -27,10 +27,10 @@ from tests.native.rig import (
     read_to_end,
     runtime,
     shell,
-    status_of,
     unread,
 )
 from tests.support.leaks import wait_for
+from tests.support.processes import status_of
 
 MIB = 1 << 20
 NAME = "supervisor-copy"

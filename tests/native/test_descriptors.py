@@ -12,24 +12,20 @@ from pathlib import Path
 import pytest
 
 from tests.native.leash import Leash
-from tests.native.rig import SLEEP, Gate, Rig, flags_of, read_some, read_to_end, runtime, shell
-from tests.support.leaks import wait_for
+from tests.native.rig import (
+    SLEEP,
+    Gate,
+    Rig,
+    await_descriptors,
+    descriptors,
+    flags_of,
+    read_some,
+    read_to_end,
+    runtime,
+    shell,
+)
 
 NAMES = ("stdin", "stdout", "stderr")
-
-
-def descriptors(pid: int) -> dict[int, str]:
-    """Return what a process's descriptors refer to, as far as they stay open meanwhile."""
-    found = {}
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
-    return found
-
-
-def await_descriptors(pid: int, expected: dict[int, str]) -> None:
-    """Wait until a process has these and no others: its loader opens libraries for a moment."""
-    wait_for(lambda: descriptors(pid) == expected, f"{expected}, and nothing else")
 
 
 @pytest.fixture

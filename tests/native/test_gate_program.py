@@ -17,9 +17,9 @@ import supervisor.native
 from supervisor import InvalidValue
 from supervisor.bundle import frame
 from supervisor.bundle._gate import gate_path
+from tests.native.fuzzing import fuzz
 from tests.native.gate import SHOWING, pass_gate
 from tests.native.programs import SANITIZE
-from tests.native.test_shim_faults import fuzz
 
 SEED = 20261125
 FRAMES = 100_000

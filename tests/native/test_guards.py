@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.conftest import root_only
 from tests.native.leash import Leash
-from tests.native.rig import SLEEP, Rig, Word, children, ended, read_some, runtime, shell
+from tests.native.rig import SLEEP, Rig, Word, children, ended, read_some, root_only, runtime, shell
 from tests.support.leaks import wait_for
 
 pytestmark = [

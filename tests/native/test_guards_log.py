@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from tests.native.logs import CONTENT_MAX, LEAST_BYTES, Log, write_all
-from tests.native.rig import SLEEP, Rig, runtime, shell, status_of
-from tests.native.test_log import MUCH, RECORD, unread
+from tests.native.logs import CONTENT_MAX, LEAST_BYTES, MUCH, RECORD, Log, write_all
+from tests.native.rig import SLEEP, Rig, runtime, shell, unread
 from tests.support.leaks import wait_for
+from tests.support.processes import status_of
 
 pytestmark = pytest.mark.parametrize("programs", ["release"], indirect=True)
 

@@ -12,20 +12,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.native.rig import SLEEP, Rig, Word, become, ended, shell, status_of
+from tests.native.rig import SLEEP, Rig, Word, become, descriptors, ended, shell
 from tests.native.terminals import (
     KEPT,
+    TOTAL,
     Client,
     console,
     counted,
+    full,
+    hang_up,
     launch,
     numbered,
+    read,
     script,
+    stuck,
     terminal_runtime,
 )
-from tests.native.test_descriptors import descriptors
-from tests.native.test_terminal import TOTAL, full, hang_up, read, stuck
 from tests.support.leaks import wait_for
+from tests.support.processes import status_of
 
 pytestmark = pytest.mark.parametrize("programs", ["release"], indirect=True)
 

@@ -22,7 +22,7 @@ from tests.native.rig import (
     read_to_end,
     runtime,
     shell,
-    status_of,
+    switches,
 )
 from tests.support.leaks import wait_for
 
@@ -248,11 +248,6 @@ def test_orphans_are_reaped_meanwhile(rig: Rig) -> None:
     # Its copy of the stream ended with it, or the shim would be held up by it.
     assert read_to_end(reader(rig)) == b"words\n"
     assert rig.wait_gone() == 0
-
-
-def switches(pid: int) -> int:
-    """Return how often a process has gone to sleep."""
-    return int(status_of(pid)["voluntary_ctxt_switches"])
 
 
 @pytest.mark.parametrize("state", ["watching", "holding"])

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.cgroups import Hierarchies
-from tests.native.conftest import root_only
 from tests.native.keeper import KeeperRig, impatient
-from tests.native.rig import SLEEP
+from tests.native.rig import SLEEP, root_only
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.conftest import root_only
 from tests.native.keeper import KeeperRig, impatient
 from tests.native.leash import Break, Leash, breaks
-from tests.native.rig import SLEEP
+from tests.native.rig import SLEEP, root_only
 from tests.support.leaks import wait_for
 from tests.support.processes import python
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.conftest import root_only
-from tests.native.rig import SLEEP, Gate, Rig, children, ended, runtime, shell
+from tests.native.rig import SLEEP, Gate, Rig, children, ended, root_only, runtime, shell
 from tests.support.leaks import STRANGERS, wait_for
 
 pytestmark = root_only

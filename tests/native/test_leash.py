@@ -6,19 +6,9 @@ import os
 import signal
 
 from tests.native.leash import Break, Leash, breaks
-from tests.native.rig import (
-    SLEEP,
-    Gate,
-    Rig,
-    children,
-    ended,
-    exiting,
-    gone,
-    runtime,
-    shell,
-    status_of,
-)
+from tests.native.rig import SLEEP, Gate, Rig, children, ended, exiting, gone, runtime, shell
 from tests.support.leaks import wait_for
+from tests.support.processes import status_of
 
 
 @breaks

@@ -19,14 +19,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.native.conftest import root_only
-from tests.native.logs import CONTENT_MAX, LEAST_BYTES, Log, joined, parse, write_all
-from tests.native.rig import SLEEP, Gate, Rig, Word, become, children, ended, runtime, shell, unread
-from tests.native.test_holding import switches
+from tests.native.logs import CONTENT_MAX, LEAST_BYTES, MUCH, RECORD, Log, joined, parse, write_all
+from tests.native.rig import (
+    SLEEP,
+    Gate,
+    Rig,
+    Word,
+    become,
+    children,
+    ended,
+    root_only,
+    runtime,
+    shell,
+    switches,
+    unread,
+)
 from tests.support.leaks import wait_for
 
 SEED = 20261124
-MUCH = 1 << 26
 
 
 def writing(*pieces: tuple[int, bytes]) -> list[Word]:
@@ -314,9 +324,6 @@ def test_a_new_shim_appends(rig: Rig, tmp_path: Path) -> None:
         second.made()
         assert second.end() == (0, 0)
     assert log.text() == b"one\ntwo\n"
-
-
-RECORD = b"2026-01-31T12:34:56.123456789Z stdout F before\n"
 
 
 @pytest.mark.parametrize("size", range(0, len(RECORD), 7))

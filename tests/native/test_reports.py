@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.conftest import root_only
 from tests.native.programs import Programs
-from tests.native.rig import SLEEP, Gate, Rig, exiting, gone, runtime, shell
+from tests.native.rig import SLEEP, Gate, Rig, exiting, gone, root_only, runtime, shell
 from tests.support.leaks import wait_for
 
 release_only = pytest.mark.parametrize("programs", ["release"], indirect=True)

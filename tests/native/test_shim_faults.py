@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.native.programs import PARTS, SANITIZE, Programs
+from tests.native.fuzzing import fuzz
+from tests.native.programs import PARTS, Programs
 from tests.native.rig import Rig, exiting, read_to_end, runtime, shell
 from tests.native.shim_faults import (
     CAN_FAIL,
@@ -36,7 +36,6 @@ from tests.support.leaks import wait_for
 SEED = 20261124
 LINES = 1_000_000
 BYTES = 1_000_000
-HERE = Path(__file__).parent
 
 A_MATTER_OF_TIME = {
     *("close", "fcntl", "fstat", "ioctl", "open", "poll", "read", "sendto", "wait4", "waitid")
@@ -183,28 +182,6 @@ def test_valgrind_with_a_log(rig: Rig, valgrind: list[str]) -> None:
 
 
 # ---- input at random -----------------------------------------------------------------------
-
-
-def fuzz(tmp_path: Path, name: str, parts: list[str], *words: str) -> str:
-    """Compile a fuzzer under the sanitizers, and run it; return what it says."""
-    compiler = shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("gcc or clang is needed (apt-get install gcc libc6-dev)")
-    program = tmp_path / name
-    files = [HERE / f"{name}.c", *(sources() / f"{part}.c" for part in parts)]
-    try:
-        compile_c(compiler, program, *files, *SANITIZE)
-    except AssertionError as error:
-        if "cannot find" not in str(error):
-            raise
-        pytest.skip(f"{compiler} has no sanitizers")
-    # LeakSanitizer stops the program with ptrace, which isn't allowed everywhere.
-    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
-    done = subprocess.run(
-        [program, *words], capture_output=True, env=environment, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode(errors="replace")
-    return done.stdout.decode()
 
 
 def times(config: pytest.Config) -> int:

@@ -19,9 +19,9 @@ from tests.native.rig import (
     gone,
     read_some,
     runtime,
-    status_of,
 )
 from tests.support.leaks import wait_for
+from tests.support.processes import status_of
 
 STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 MASKS = ("SigBlk", "SigIgn", "SigCgt")

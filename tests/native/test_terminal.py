@@ -10,7 +10,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,35 +17,43 @@ from collections.abc import Iterator
 import pytest
 
 from tests.native.leash import Leash
-from tests.native.rig import SLEEP, Gate, Rig, Word, become, flags_of, gone, runtime, shell
+from tests.native.rig import (
+    SLEEP,
+    Gate,
+    Rig,
+    Word,
+    await_descriptors,
+    become,
+    descriptors,
+    flags_of,
+    gone,
+    runtime,
+    shell,
+)
 from tests.native.terminals import (
     KEPT,
+    TOTAL,
     Client,
     console,
     counted,
+    full,
+    hang_up,
     launch,
     numbered,
+    read,
     script,
+    stuck,
     terminal_runtime,
 )
-from tests.native.test_descriptors import await_descriptors, descriptors
-from tests.native.test_holding import switches
 from tests.support.leaks import wait_for
 
 SEED = 20261124
-TOTAL = 300_000
 
 
 @pytest.fixture
 def cat(rig: Rig) -> int:
     """A process that says what it is told; its pid."""
     return become(launch(rig, "/bin/cat"), "cat")
-
-
-def hang_up(rig: Rig) -> None:
-    """Hang the terminal up, and wait for the process's end by that; what is left is given up."""
-    rig.control("3 0 0\n0 0 0\n")
-    assert rig.end() == (129, signal.SIGHUP)
 
 
 # ---- attached from the beginning -----------------------------------------------------------
@@ -213,30 +220,6 @@ def test_a_client_that_never_reads(rig: Rig) -> None:
         wait_for(rig.idle, "a shim that holds output")
         rig.control("3 0 0\n")
         assert rig.wait_gone() == 0
-
-
-def read(rig: Rig, name: str) -> str:
-    try:
-        return (rig / name).read_text()
-    except FileNotFoundError:
-        return ""
-
-
-def stuck(rig: Rig) -> bool:
-    """Whether the shim sleeps for a while, and would sleep on for ever."""
-    before = switches(rig.pid)
-    for _ in range(30):
-        subprocess.run(["/bin/true"], check=True)
-    return rig.idle() and switches(rig.pid) == before
-
-
-def full(rig: Rig) -> bool:
-    """Whether the shim has no room for more output: it waits, but not for its terminal."""
-    [master] = [fd for fd, what in descriptors(rig.pid).items() if what.endswith("/ptmx")]
-    before = switches(rig.pid)
-    watched = rig.watched()
-    slept_on = rig.waiting() and switches(rig.pid) == before
-    return slept_on and watched is not None and master not in watched
 
 
 def test_typed_and_closed(rig: Rig) -> None:

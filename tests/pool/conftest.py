@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ import trio
 
 from supervisor import ContainerPool
 from tests.conftest import MakeBundle, OpenSupervisor
-
-OpenPool = Callable[..., AbstractAsyncContextManager[ContainerPool]]
-SECONDS = 60
+from tests.pool.stocks import SECONDS, OpenPool
 
 
 @pytest.fixture
@@ -41,16 +38,3 @@ def pool(supervisor: OpenSupervisor, bundle: MakeBundle) -> OpenPool:
                     yield opened
 
     return open_pool
-
-
-async def settled(pool: ContainerPool) -> None:
-    """Return when it is full and nothing happens in the background."""
-    await until(lambda: not (pool.statistics().deleting or pool.statistics().creating))
-    await pool.wait_full()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Return when the condition holds."""
-    with trio.fail_after(SECONDS):
-        while not condition():
-            await trio.sleep(0.002)

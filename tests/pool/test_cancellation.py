@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from supervisor import ContainerPool, State, Supervisor
-from tests.cancellation.test_every_checkpoint import cancelled_after
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.pool.conftest import SECONDS, settled
+from tests.pool.stocks import SECONDS, settled
+from tests.support.cancelling import cancelled_after
 
 pytestmark = [pytest.mark.runtimes("crun"), pytest.mark.timeout(200)]
 

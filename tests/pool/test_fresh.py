@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from supervisor import Bundle, Container, ContainerPool, State, open_supervisor, run_container
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.pool.conftest import OpenPool, settled
+from tests.pool.stocks import OpenPool, settled
 from tests.support.runtimes import Choice, needs_root
 
 NAMESPACES = ("pid", "mnt", "ipc", "uts", "net", "cgroup")

@@ -22,11 +22,10 @@ from supervisor.pool._entry import Entry, pool_request
 from supervisor.pool._pool import _kill
 from supervisor.pool._stock import PATIENCE
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.pool.conftest import SECONDS
-from tests.pool.test_stock import Made, Maker, pid_of, stock_of
+from tests.pool.stocks import SECONDS, Made, Maker, pid_of, stock_of
 from tests.support.containers import state_of, until
+from tests.support.descriptors import only
 from tests.support.leaks import wait_for
-from tests.system.test_descriptors import only
 
 # ---- the stock -------------------------------------------------------------------------------
 

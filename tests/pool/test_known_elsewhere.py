@@ -13,7 +13,7 @@ import trio
 
 from supervisor import PIPE, Bundle, Container, ContainerPool, GateFailed
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.pool.conftest import OpenPool
+from tests.pool.stocks import OpenPool
 from tests.support.leaks import STRANGERS, descendants
 from tests.support.runtimes import Choice, needs_root
 

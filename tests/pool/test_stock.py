@@ -7,7 +7,6 @@ import os
 import signal
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -24,12 +23,11 @@ from supervisor import (
     Supervisor,
     TooManyFiles,
 )
-from supervisor.pool._entry import Entry
-from supervisor.pool._stock import PATIENCE, Stock
+from supervisor.pool._stock import PATIENCE
 from supervisor.values._errors import InfrastructureError
 from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.pool.conftest import OpenPool, settled, until
+from tests.pool.stocks import Made, Maker, OpenPool, pid_of, settled, stock_of, until
 from tests.support.containers import state_of
 from tests.support.leaks import wait_for
 from tests.support.runtimes import fake
@@ -96,50 +94,6 @@ async def test_deletes_that_lag_hold_up_the_creates(pool: OpenPool, workdir: Pat
         assert (told.created, told.creating, told.ready) == (5, 0, 0)
         slow.unlink()
         await opened.run()
-
-
-@attrs.define(eq=False)
-class Made:
-    """Stands in for an entry."""
-
-    number: int
-    made_in: int = 0
-
-    def alive(self) -> bool:
-        return True
-
-    def watch(self, died: object) -> None:
-        pass
-
-    def unwatch(self) -> None:
-        pass
-
-    async def delete(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-
-class Maker:
-    """Makes entries when it is told to, or fails."""
-
-    def __init__(self) -> None:
-        self.send, self._receive = trio.open_memory_channel[Exception | None](100)
-        self.begun: list[float] = []
-
-    async def __call__(self) -> Entry:
-        self.begun.append(trio.current_time())
-        error = await self._receive.receive()
-        if error is not None:
-            raise error
-        return Made(len(self.begun))  # type: ignore[return-value]
-
-
-def stock_of(
-    maker: Maker, nursery: trio.Nursery, *, size: int = 1, backoff: Backoff | None = None
-) -> Stock:
-    """Return a stock that is being filled."""
-    stock = Stock(maker, nursery, size=size, deletes_at_once=2, backoff=backoff or Backoff())
-    nursery.start_soon(stock.fill)
-    return stock
 
 
 async def test_first_come_first_served(autojump_clock: trio.testing.MockClock) -> None:
@@ -364,15 +318,6 @@ async def test_a_shim_whose_death_is_seen_late(
                 done = await pool.run(["sh", "-c", "sleep 0.3; echo alive"])
                 assert done.stdout == b"alive\n"
                 assert [error.container for error in pool.failures] == killed  # type: ignore[union-attr]
-
-
-def pid_of(box: Container, whom: str) -> int:
-    """Return the pid of a container's init or of its shim."""
-    assert box.pid is not None
-    if whom == "init":
-        return box.pid
-    text = Path(f"/proc/{box.pid}/stat").read_text()
-    return int(text.rpartition(")")[2].split()[1])
 
 
 async def test_they_that_die_do_not_use_up_the_patience(pool: OpenPool) -> None:

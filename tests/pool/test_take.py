@@ -22,7 +22,7 @@ from supervisor import (
     State,
 )
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.pool.conftest import OpenPool, settled
+from tests.pool.stocks import OpenPool, settled
 from tests.support.runtimes import needs_root
 
 pytestmark = pytest.mark.runtimes("runc", "crun")

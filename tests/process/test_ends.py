@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import trio
 
 from supervisor import Bundle, Cause, Container, ExitStatus, Supervisor
 from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.containers import shares_host_pids
 from tests.support.runtimes import Choice, needs_root
 
 pytestmark = [pytest.mark.runtimes("runc", "crun"), pytest.mark.rootless]
@@ -59,16 +59,6 @@ async def run_one(sup: Supervisor, id: str, spec: Bundle) -> ExitStatus:
     async with await sup.create(id, spec) as box:
         await box.start()
         return await box.wait()
-
-
-def shares_host_pids(spec: Bundle) -> Bundle:
-    """Rewrite a bundle to have no pid namespace."""
-    config = Path(spec.path) / "config.json"
-    content = json.loads(config.read_text())
-    namespaces = content["linux"]["namespaces"]
-    content["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "pid"]
-    config.write_text(json.dumps(content))
-    return Bundle.load(spec.path)
 
 
 def codes_with(choice: Choice) -> range:

@@ -27,8 +27,8 @@ from supervisor.state import ProcessLayout
 from supervisor.system import look_at
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import reap, state_of, until
+from tests.support.descriptors import only
 from tests.support.leaks import wait_for
-from tests.system.test_descriptors import only
 
 
 @pytest.mark.runtimes("runc", "crun")

@@ -12,9 +12,9 @@ import trio
 
 from supervisor import LOG, PIPE, Container, InvalidValue, Process, Source, State
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.stdio.test_pipes import everything
 from tests.support.containers import reap, shim_of, state_of, until
 from tests.support.leaks import wait_for
+from tests.support.streams import everything
 
 pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
 

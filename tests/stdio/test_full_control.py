@@ -15,8 +15,8 @@ import trio.testing
 
 from supervisor import PIPE, Process, ShimError
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.stdio.test_pipes import everything
 from tests.support.containers import shim_of, until
+from tests.support.streams import everything
 
 LINE = b"1 1 1\n"  # a size, which a process without a terminal doesn't have: skipped
 

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from supervisor import PIPE, Bundle, Supervisor, run_container
-from tests.stdio.test_hostile_streams import HOSTILE, KINDS, PYTHON, STREAMS, Door
-from tests.stdio.test_pipes import everything
-from tests.stdio.test_rootless import USER, Home, home
+from tests.stdio.doors import HOSTILE, KINDS, PYTHON, STREAMS, Door
+from tests.support.homes import USER, Home
 from tests.support.runtimes import needs_root
-
-__all__ = ["home"]
+from tests.support.streams import everything
 
 pytestmark = [pytest.mark.runtimes("runc", "crun"), needs_root]
 

@@ -30,8 +30,8 @@ from supervisor import (
 from supervisor.stdio import LogFiles
 from supervisor.stdio._logs import log_tail
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.stdio.test_pipes import pattern
 from tests.support.runtimes import Choice
+from tests.support.streams import pattern
 from tests.support.victim import victim
 
 SMALL = LogFile(max_bytes=64 * 1024, files=3)

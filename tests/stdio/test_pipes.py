@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -19,23 +18,11 @@ from supervisor import DEVNULL, PIPE, STDOUT, Bundle, Fifo, NotFifo, ProcessEnde
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until
 from tests.support.runtimes import Choice, needs_root
+from tests.support.streams import everything, pattern
 from tests.support.victim import victim
 
 MIB = 1 << 20
 SIZES = [0, 1, 65535, 65536, 65537, MIB - 1, MIB, MIB + 1, 64 * MIB]
-
-
-def pattern(size: int) -> bytes:
-    """Return bytes in which nothing can be missing, doubled or moved without being noticed."""
-    block = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(251))
-    return (block * (size // len(block) + 1))[:size]
-
-
-async def everything(stream: trio.abc.ReceiveStream | None) -> bytes:
-    """Return all that a stream has to say, and close it."""
-    assert stream is not None
-    async with stream:
-        return b"".join([chunk async for chunk in stream])
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -4,85 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-import pwd
-import shutil
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 
-import attrs
 import pytest
-import trio
 
 from supervisor import (
     PIPE,
-    Bundle,
     ContainerPool,
     InvalidValue,
     Supervisor,
-    open_supervisor,
     run_container,
 )
-from supervisor.bundle import gate_path
-from supervisor.native import find_binary
-from supervisor.pool import _pool
-from tests.stdio.test_pipes import everything
-from tests.support.containers import left
-from tests.support.runtimes import Choice, needs_root
-from tests.support.users import as_user
+from tests.support.homes import USER, Home
+from tests.support.runtimes import needs_root
+from tests.support.streams import everything
 
 pytestmark = [pytest.mark.runtimes("runc", "crun"), needs_root]
-
-USER = 1000
-
-
-@attrs.frozen
-class Home:
-    """Where an ordinary user with subordinate ids has a root and may run our programs."""
-
-    path: Path
-    rootfs: Path
-    runtime: str
-    shim: str
-    user: pwd.struct_passwd
-
-    def bundle(self, *args: str) -> Bundle:
-        """Return a bundle whose program is somebody else inside."""
-        path = self.path / "bundle"
-        shutil.rmtree(path, ignore_errors=True)
-        return Bundle.from_rootfs(self.rootfs, list(args), user=USER, path=path)
-
-    def run(self, *programs: Callable[[Supervisor], Awaitable[None]]) -> None:
-        """Run each as the user, with a supervisor of its own on the same root."""
-
-        async def all_of_them() -> None:
-            root = self.path / "root"
-            for program in programs:
-                with trio.fail_after(30):
-                    async with open_supervisor(root, runtime=self.runtime, shim=self.shim) as sup:
-                        await program(sup)
-            assert left(root) == []
-
-        as_user(self.user.pw_uid, self.user.pw_gid, all_of_them)
-
-
-@pytest.fixture
-def home(
-    choice: Choice,
-    rootfs: Path,
-    workdir: Path,
-    somebody: pwd.struct_passwd,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Home:
-    """A home, and programs of ours that anybody may run, wherever ours are."""
-    path, programs = workdir / "home", workdir / "programs"
-    path.mkdir()
-    path.chmod(0o711)
-    os.chown(path, somebody.pw_uid, somebody.pw_gid)
-    programs.mkdir(mode=0o755)
-    shim = shutil.copy(find_binary("supervisor-shim"), programs)
-    gate = shutil.copy(gate_path(), programs)
-    monkeypatch.setattr(_pool, "gate_path", lambda: str(gate))
-    return Home(path, rootfs, choice.name, str(shim), somebody)
 
 
 def test_another_user_inside(home: Home) -> None:

@@ -22,7 +22,7 @@ from supervisor import (
     run_container,
 )
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.stdio.test_pipes import everything
+from tests.support.streams import everything
 
 Started = Container | Process
 

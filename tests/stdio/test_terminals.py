@@ -22,6 +22,7 @@ from supervisor import (
 )
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.runtimes import Choice
+from tests.support.streams import rest
 from tests.support.victim import victim
 
 KEPT = 64 * 1024
@@ -36,12 +37,6 @@ async def hear(stream: TerminalStream, wanted: bytes) -> bytes:
             assert chunk, heard
             heard += chunk
     return heard
-
-
-async def rest(stream: TerminalStream) -> bytes:
-    """Read until the end."""
-    with trio.fail_after(20):
-        return b"".join([chunk async for chunk in stream])
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["init", "exec"])

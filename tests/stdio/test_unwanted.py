@@ -15,9 +15,8 @@ from trio.testing import wait_all_tasks_blocked
 from supervisor import LOG, PIPE, STDOUT, AlreadyAttached, Container, Process, ProcessEnded
 from supervisor.container import _core
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.stdio.test_pipes import everything
-from tests.stdio.test_terminals import rest
 from tests.support.containers import shim_of, state_of, until
+from tests.support.streams import everything, rest
 
 YES = {
     "stdout": "while :; do echo y || exit 2; done",

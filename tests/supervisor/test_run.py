@@ -28,10 +28,10 @@ from supervisor import (
     State,
     run_container,
 )
-from tests.cancellation.test_every_checkpoint import cancelled_after, for_every_checkpoint
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.native.rig import status_of
+from tests.support.cancelling import cancelled_after, for_every_checkpoint
 from tests.support.containers import until
+from tests.support.processes import status_of
 from tests.support.runtimes import Choice
 
 TRAPPED = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done"]

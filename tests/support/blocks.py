@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "supervisor"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _FENCE = re.compile(r"^```(\S*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

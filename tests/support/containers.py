@@ -1,4 +1,4 @@
-"""What the failure tests share: waiting, looking, and making runtimes that go away."""
+"""Waiting, looking at containers and processes, and making runtimes that go away."""
 
 from __future__ import annotations
 
@@ -186,3 +186,13 @@ def kernel_tells() -> bool:
 def known(runtime_root: Path) -> list[str]:
     """Return the ids that a runtime knows; newer crun has a directory of its own there."""
     return [name for name in os.listdir(runtime_root) if not name.startswith(".")]
+
+
+def shares_host_pids(spec: Bundle) -> Bundle:
+    """Rewrite a bundle to have no pid namespace."""
+    config = Path(spec.path) / "config.json"
+    content = json.loads(config.read_text())
+    namespaces = content["linux"]["namespaces"]
+    content["linux"]["namespaces"] = [one for one in namespaces if one["type"] != "pid"]
+    config.write_text(json.dumps(content))
+    return Bundle.load(spec.path)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
 import supervisor
@@ -55,3 +56,9 @@ def holder(path: str) -> Iterator[subprocess.Popen[str]]:
     with python(HOLD, path) as process:
         assert line(process.stdout) == "held"
         yield process
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """Return /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
-import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,51 +42,12 @@ from supervisor.userns._rootless import _name
 from supervisor.values._errors import scarcity
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 from tests.support.containers import left, read_all, until
+from tests.support.descriptors import only
 from tests.support.runtimes import Choice, needs_root
 
 pytestmark = pytest.mark.runtimes("fake", "crun", "runc")
 
 _MOST = 40
-
-
-@contextlib.contextmanager
-def only(free: int) -> Iterator[None]:
-    """Leave us so many descriptors, and no more; gaps between the open ones are filled.
-
-    Nor does anybody remember what was in a file: what a program does first is the worst case.
-    """
-    forget()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name)))
-    fillers = []
-    while (filler := os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)) < highest:
-        fillers.append(filler)
-    os.close(filler)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for filler in fillers:
-            os.close(filler)
-
-
-def forget() -> None:
-    """Empty the caches of all of our modules."""
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "supervisor":
-            for value in list(vars(module).values()):
-                clear = getattr(value, "cache_clear", None)
-                if clear is not None:
-                    clear()
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 async def _at_every_limit(attempt: Callable[[int], Awaitable[None]]) -> int:

@@ -32,11 +32,9 @@ from supervisor.native import find_binary
 from supervisor.state import Block, take
 from supervisor.system import Lock
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
-from tests.stdio.test_rootless import Home, home
+from tests.support.homes import Home
 from tests.support.runtimes import needs_root
 from tests.support.users import as_user
-
-__all__ = ["home"]
 
 UMASKS = pytest.mark.parametrize("umask", [0o777, 0o477, 0o277, 0o377, 0o077], ids=oct)
 

@@ -27,9 +27,7 @@ from supervisor.testing import (
 from supervisor.testing.machine import Operation, SupervisorMachine, run_machine
 from supervisor.testing.runtimes import Fault, FaultyRuntime, HostRuntime, check_runtime
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.supervisor.test_every_argument import STRANGE, Named, Table, table
-
-__all__ = ["table"]  # a fixture
+from tests.support.arguments import STRANGE, Named, Table
 
 pytestmark = pytest.mark.runtimes("fake")
 

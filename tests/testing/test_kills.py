@@ -17,7 +17,7 @@ import pytest
 from supervisor.cgroups import Hierarchies
 from supervisor.directories._temporary import PLACE
 from tests.support.leaks import STRANGERS, descendants, wait_for
-from tests.testing.conftest import INI, OPTIONS, Run, with_runtime
+from tests.testing.inner import INI, OPTIONS, Run, with_runtime
 
 PATIENCE_SECONDS = 30.0
 

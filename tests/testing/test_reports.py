@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.testing.conftest import Run
+from tests.testing.inner import Run
 
 PLAIN = '''
 import trio

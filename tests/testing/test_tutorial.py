@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.blocks import ROOT, blocks
 from tests.support.runtimes import choose, needs_root
-from tests.testing.conftest import INI, OPTIONS
+from tests.testing.inner import INI, OPTIONS
 
 
 @needs_root

@@ -1,0 +1,28 @@
+"""What goes through streams, and all that comes out of one."""
+
+from __future__ import annotations
+
+import hashlib
+
+import trio.testing
+
+from supervisor import TerminalStream
+
+
+def pattern(size: int) -> bytes:
+    """Return bytes in which nothing can be missing, doubled or moved without being noticed."""
+    block = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(251))
+    return (block * (size // len(block) + 1))[:size]
+
+
+async def everything(stream: trio.abc.ReceiveStream | None) -> bytes:
+    """Return all that a stream has to say, and close it."""
+    assert stream is not None
+    async with stream:
+        return b"".join([chunk async for chunk in stream])
+
+
+async def rest(stream: TerminalStream) -> bytes:
+    """Read until the end."""
+    with trio.fail_after(20):
+        return b"".join([chunk async for chunk in stream])
