@@ -25,6 +25,9 @@ from .process import (
 )
 from .recovery import (
     Broken,
+    ContainerView,
+    ProcessView,
+    look,
 )
 from .rootfs import (
     GroupArgument,
@@ -126,6 +129,7 @@ __all__ = [
     "ContainerLocked",
     "ContainerNotFound",
     "ContainerPool",
+    "ContainerView",
     "CreateTimeout",
     "DeadlineExpired",
     "Deadlines",
@@ -153,6 +157,7 @@ __all__ = [
     "Process",
     "ProcessEnded",
     "ProcessFailed",
+    "ProcessView",
     "ProgramNotExecutable",
     "ProgramNotFound",
     "RlimitArgument",
@@ -183,6 +188,7 @@ __all__ = [
     "UserArgument",
     "UserNamespace",
     "UserNamespaceArgument",
+    "look",
     "open_supervisor",
     "run_container",
 ]

@@ -19,7 +19,7 @@ import trio
 
 from ..system import lifted
 from ..system import start_time as read_start_time
-from ..tasks import Opener, nap, refuse_forked
+from ..tasks import Opener, nap, refuse_forked, stop_waiting
 from ..values import ProcessEnded, SupervisorClosed, scarcity
 
 _GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
@@ -232,7 +232,7 @@ class PidFd:
         """Close the descriptor; the second time nothing happens."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            trio.lowlevel.notify_closing(fd)
+            stop_waiting(fd)
             os.close(fd)
 
     def _poll(self, milliseconds: int = 0) -> int:

@@ -13,6 +13,7 @@ from ._root import (
     Root,
     cgroup_for,
     durable_root,
+    root_to_read,
     shared_runtime_root,
 )
 from ._temporary import (
@@ -32,6 +33,7 @@ __all__ = [
     "paths",
     "places",
     "remains",
+    "root_to_read",
     "shared_runtime_root",
     "still_there",
     "tell",

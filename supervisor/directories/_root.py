@@ -76,6 +76,27 @@ def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
     return real, descriptor
 
 
+def root_to_read(path: str | os.PathLike[str]) -> str:
+    """Return the real path of a root that is there, and is going to be read only.
+
+    Raises:
+        InvalidValue: there is no directory, or it belongs to another user, or others may write to
+            it, or replace it.
+    """
+    given = _check_path(path)
+    real = os.path.realpath(given)
+    _check_spelling(real)
+    _check_way(given, real)
+    try:
+        status = os.stat(real)
+    except OSError as error:
+        raise misplaced(error, f"the root {given} can't be read") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise InvalidValue(f"the root {given} is not a directory")
+    _check_owner(given, status)
+    return real
+
+
 def _make(given: str, real: str) -> None:
     """Make a root that isn't there, by its real path: a link in ``given`` may be another by now.
 

@@ -9,9 +9,11 @@ import contextlib
 import enum
 import os
 import signal
+from typing import Protocol
 
 import attrs
 
+from ..cgroups import Hierarchies
 from ..children import PidFd
 from ..shim import ExitFifo, Shim, send_line, signal_line
 from ..state import (
@@ -25,7 +27,20 @@ from ..state import (
 )
 from ..system import HIDDEN, is_child, look_at
 from ..values import ExitStatus, StateCorrupt, unknown
-from ._shared import Shared
+
+
+class Machine(Protocol):
+    """The boot and the cgroups that evidence is compared with: a supervisor's, or a look's own."""
+
+    @property
+    def boot_id(self) -> str:
+        """The kernel's id of this boot."""
+        ...
+
+    @property
+    def hierarchies(self) -> Hierarchies:
+        """The mounted cgroup hierarchies."""
+        ...
 
 
 class Finding(enum.Enum):
@@ -108,7 +123,7 @@ def load_process(layout: ProcessLayout) -> ProcessRecord:
     return record
 
 
-def gather(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -> Found:
+def gather(machine: Machine, record: ContainerRecord, layout: ProcessLayout) -> Found:
     """Look at a process directory.
 
     ``exit`` is looked at first: a shim records the end before it closes the fifo, so once it
@@ -122,7 +137,7 @@ def gather(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -> Fo
     result = None
     with contextlib.suppress(FileNotFoundError):
         result = load(Result, layout.result)
-    same_boot = record.boot_id == shared.boot_id
+    same_boot = record.boot_id == machine.boot_id
     with contextlib.ExitStack() as undo:
         exit = None
         with contextlib.suppress(FileNotFoundError):
@@ -130,7 +145,7 @@ def gather(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -> Fo
             undo.callback(exit.close)
         shim = Shim.adopt(layout) if same_boot else Shim(layout, None)
         undo.callback(shim.close)
-        process = _process(shared, record, layout, shim) if same_boot else None
+        process = find_process(machine, record, layout, shim) if same_boot else None
         undo.pop_all()
     evidence = Evidence(
         settled=result is not None,
@@ -145,11 +160,11 @@ def gather(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -> Fo
         exit=exit,
         shim=shim,
         process=process,
-        lost=unknown(_why(same_boot=same_boot)),
+        lost=lost(same_boot=same_boot),
     )
 
 
-def kill_found(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -> None:
+def kill_found(machine: Machine, record: ContainerRecord, layout: ProcessLayout) -> None:
     """Kill the process of a directory, whatever else is in there.
 
     If it is certain which one it is; else by its shim, whoever that is, which hears ``control``.
@@ -158,9 +173,9 @@ def kill_found(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -
         TooManyFiles: no descriptor was left.
     """
     process = None
-    if record.boot_id == shared.boot_id:
+    if record.boot_id == machine.boot_id:
         with contextlib.closing(Shim.adopt(layout)) as shim:
-            process = _process(shared, record, layout, shim)
+            process = find_process(machine, record, layout, shim)
     if process is not None:
         with contextlib.closing(process):
             process.kill()
@@ -169,16 +184,17 @@ def kill_found(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -
         send_line(layout.control, signal_line(signal.SIGKILL))
 
 
-def _why(*, same_boot: bool) -> str:
+def lost(*, same_boot: bool) -> ExitStatus:
+    """Return the exit status of a process that is gone, and whose shim recorded none."""
     if not same_boot:
-        return "the machine was restarted, and no exit was recorded before"
-    return "its shim and its process are gone, and no exit was recorded"
+        return unknown("the machine was restarted, and no exit was recorded before")
+    return unknown("its shim and its process are gone, and no exit was recorded")
 
 
-def _process(
-    shared: Shared, record: ContainerRecord, layout: ProcessLayout, shim: Shim
+def find_process(
+    machine: Machine, record: ContainerRecord, layout: ProcessLayout, shim: Shim
 ) -> PidFd | None:
-    """Return the process, if everything agrees that it is ours."""
+    """Return a process, held by a descriptor, if everything agrees that it is this one."""
     try:
         pid, start_time = read_pid(layout.pid), read_starttime(layout.starttime)
     except StateCorrupt:
@@ -190,13 +206,15 @@ def _process(
         return None
     with contextlib.ExitStack() as undo:
         undo.callback(process.close)
-        if not _is_it(shared, record, shim, pid, start_time):
+        if not _is_it(machine, record, shim, pid, start_time):
             return None
         undo.pop_all()
     return process
 
 
-def _is_it(shared: Shared, record: ContainerRecord, shim: Shim, pid: int, start_time: int) -> bool:
+def _is_it(
+    machine: Machine, record: ContainerRecord, shim: Shim, pid: int, start_time: int
+) -> bool:
     """Whether the process that is held by a descriptor now is the one that was meant.
 
     One that is hidden, or was when its start time should have been read, is, as long as it is its
@@ -205,7 +223,7 @@ def _is_it(shared: Shared, record: ContainerRecord, shim: Shim, pid: int, start_
     now = look_at(pid)
     if now is None or start_time == HIDDEN:
         return is_shims_child(shim, pid)
-    return now.start_time == start_time and _descends(shared, record, shim, pid)
+    return now.start_time == start_time and _descends(machine, record, shim, pid)
 
 
 def is_shims_child(shim: Shim, pid: int) -> bool:
@@ -213,7 +231,7 @@ def is_shims_child(shim: Shim, pid: int) -> bool:
     return pid != os.getpid() and shim.pid is not None and is_child(pid, shim.pid)
 
 
-def _descends(shared: Shared, record: ContainerRecord, shim: Shim, pid: int) -> bool:
+def _descends(machine: Machine, record: ContainerRecord, shim: Shim, pid: int) -> bool:
     """Whether it is ours, beyond pid, start time and boot.
 
     Somebody may have written another process's pid and start time into the files, or our own.
@@ -228,6 +246,6 @@ def _descends(shared: Shared, record: ContainerRecord, shim: Shim, pid: int) -> 
         return False
     if alive and now is not None and now.zombie:
         return True  # it is in no cgroup any more, and nothing can happen to it
-    if record.cgroup is None or (alive and not shared.hierarchies.exists(record.cgroup)):
+    if record.cgroup is None or (alive and not machine.hierarchies.exists(record.cgroup)):
         return True
-    return shared.hierarchies.holds(record.cgroup, pid)
+    return machine.hierarchies.holds(record.cgroup, pid)

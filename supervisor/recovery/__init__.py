@@ -13,13 +13,17 @@ from ._adopt_all import (
 from ._discard import (
     discard,
 )
+from ._look import ContainerView, ProcessView, look
 
 __all__ = [
     "DELETED_ELSEWHERE",
     "Adopted",
     "Broken",
+    "ContainerView",
+    "ProcessView",
     "Recovery",
     "adopt_all",
     "discard",
     "in_flight",
+    "look",
 ]

@@ -79,9 +79,12 @@ class Shim:
         wards: take what it leaves to us, if it was killed.
     """
 
-    def __init__(self, layout: ProcessLayout, process: PidFd | None) -> None:
+    def __init__(
+        self, layout: ProcessLayout, process: PidFd | None, *, seen_only: bool = False
+    ) -> None:
         self._layout = layout
         self._process = process
+        self._seen_only = seen_only  # neither reaped nor left to be reaped: another owner does
         self.wards: Wards | None = None
 
     @classmethod
@@ -105,6 +108,22 @@ class Shim:
             process.close()
             process = None
         return cls(layout, process)
+
+    @classmethod
+    def see(cls, layout: ProcessLayout) -> Shim:
+        """Find the shim of a process directory as `adopt` does, and reap nothing.
+
+        Raises:
+            TooManyFiles: no descriptor was left.
+        """
+        recorded = None
+        with contextlib.suppress(StateCorrupt):
+            recorded = read_shim(layout.shim)
+        process = None if recorded is None else PidFd.open(*recorded)
+        if process is not None and not _works_in(process.pid, layout.path):
+            process.close()
+            process = None
+        return cls(layout, process, seen_only=True)
 
     @property
     def pid(self) -> int | None:
@@ -164,9 +183,10 @@ class Shim:
     def close(self) -> None:
         """Let go of it; a running shim runs on."""
         if self._process is not None:
-            if not self._process.ended():
-                let_go(self._process)
-            self._process.reap()
+            if not self._seen_only:
+                if not self._process.ended():
+                    let_go(self._process)
+                self._process.reap()
             self._process.close()
 
 

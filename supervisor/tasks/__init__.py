@@ -29,9 +29,7 @@ from ._observer import (
     waiting,
     witness,
 )
-from ._threads import (
-    in_thread,
-)
+from ._threads import in_thread, stop_waiting
 from ._within import (
     Limit,
     begin_watch,
@@ -64,6 +62,7 @@ __all__ = [
     "place",
     "protected",
     "refuse_forked",
+    "stop_waiting",
     "undoing",
     "waiting",
     "within",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,6 +12,15 @@ T = TypeVar("T")
 
 # CPython's thread_PyThread_start_new_thread says it with an error of no kind of its own.
 _NONE = "can't start new thread"
+
+
+def stop_waiting(fd: int) -> None:
+    """Wake the tasks that wait for a descriptor, which is about to be closed.
+
+    In a thread without a Trio run there are none.
+    """
+    with contextlib.suppress(RuntimeError):
+        trio.lowlevel.notify_closing(fd)
 
 
 async def in_thread(

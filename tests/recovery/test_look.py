@@ -1,0 +1,202 @@
+"""A look at a root: what is there, by the disk and the kernel, with nothing adopted or changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+
+import supervisor as library
+from supervisor import Bundle, ContainerView, InvalidValue, State, look
+from supervisor.system import held
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.leaks import wait_for
+from tests.support.runtimes import Choice
+from tests.support.victim import victim
+
+pytestmark = pytest.mark.runtimes("runc", "crun", "fake")
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int, int]]:
+    """Return the inode, the size and the last change of everything below a root."""
+    found = {}
+    for directory, directories, files in os.walk(root):
+        for name in (*directories, *files):
+            status = os.lstat(os.path.join(directory, name))
+            found[os.path.join(directory, name)] = (
+                status.st_ino,
+                status.st_size,
+                status.st_ctime_ns,
+            )
+    return found
+
+
+def only(views: tuple[ContainerView, ...]) -> ContainerView:
+    (view,) = views
+    return view
+
+
+async def test_a_life_as_others_see_it(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Each state is that of the supervisor itself, with pids, labels, execs and exit statuses."""
+    async with supervisor(root) as sup:
+        assert await look(root) == ()
+        box = await sup.create("web", bundle("sleep", "60"), labels={"a": "b"})
+        view = only(await look(root))
+        assert (view.id, view.state, view.supervised) == ("web", State.CREATED, True)
+        assert view.labels == {"a": "b"} and view.problem is None and not view.leash
+        assert view.init is not None and view.init.pid == box.init.pid
+        assert view.init.args == ("sleep", "60") and view.init.cwd == "/"
+        await box.start()
+        process = await box.exec(["sleep", "60"], id="side")
+        view = only(await look(root))
+        assert view.state is State.RUNNING and view.init is not None
+        assert view.init.status is None and view.execs["side"].pid == process.pid
+        process.kill()
+        await process.wait()
+        box.kill()
+        assert (await box.wait()).signal == signal.SIGKILL
+        view = only(await look(root))
+        assert view.state is box.state is State.STOPPED
+        assert view.init is not None and view.init.status == box.init.status
+        assert view.init.pid is None
+        await box.delete()
+        assert await look(root) == ()
+
+
+async def test_nothing_changes(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+    """No file is made, removed or written, also for a supervisor of this very program."""
+    async with supervisor(root) as sup:
+        box = await sup.create("web", bundle("sleep", "60"))
+        await box.start()
+        before = snapshot(root)
+        assert [view.id for view in await look(root)] == ["web"]
+        assert snapshot(root) == before
+        box.kill()
+        await box.wait()
+        await box.delete()
+
+
+async def test_after_the_supervisor(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    choice: Choice,
+    cgroup_parent: str,
+) -> None:
+    """Without a supervisor the look says so, and an exit that no supervisor settled is shown.
+
+    It was lost, as long as only an adoption read `exitStatus`.
+    """
+    path = bundle("sleep", "60").path
+    with victim(choice.runtime(), cgroup_parent, root, containers={"web": path}, started=["web"]):
+        assert only(await look(root)).supervised
+    view = only(await look(root))
+    assert (view.state, view.supervised) == (State.RUNNING, False)
+    assert view.init is not None and view.init.pid is not None
+    os.kill(view.init.pid, signal.SIGKILL)
+    with trio.fail_after(10):
+        while (view := only(await look(root))).state is not State.STOPPED:
+            await trio.sleep(0.01)
+    assert view.init is not None and view.init.status is not None
+    assert view.init.status.signal == signal.SIGKILL and view.init.pid is None
+    assert not Path(view.path, "init/result.json").exists()
+    async with supervisor(root) as sup:
+        await sup["web"].delete()
+
+
+@pytest.mark.runtimes("runc", "crun")  # the fake makes no cgroup, by which its process is known
+async def test_a_lost_shim(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    choice: Choice,
+    cgroup_parent: str,
+) -> None:
+    """A process whose shim was killed isn't killed by a look, and its pid is still shown."""
+    path = bundle("sleep", "60").path
+    with victim(choice.runtime(), cgroup_parent, root, containers={"web": path}, started=["web"]):
+        pass
+    shim = int(Path(root, "web/init/shim").read_text().split()[0])
+    os.kill(shim, signal.SIGKILL)
+    wait_for(lambda: not held(f"{root}/web/init/shim"), "the shim's death")
+    view = only(await look(root))
+    assert view.state is State.RUNNING and view.init is not None
+    assert "shim is dead" in view.init.evidence
+    assert view.init.pid is not None and Path(f"/proc/{view.init.pid}").exists()
+    async with supervisor(root) as sup:
+        await sup["web"].wait()
+        await sup["web"].delete()
+
+
+async def test_broken_ones_beside_others(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """What can't be understood is shown with the reason, and the others beside it."""
+    async with supervisor(root) as sup:
+        for id in ("a", "b"):
+            await sup.create(id, bundle("true"))
+        Path(root, "a/state.json").write_text("{")
+        first, second = await look(root)
+        assert first.state is State.BROKEN and first.problem is not None
+        assert "state.json" in first.problem and first.init is None
+        assert second.state is State.CREATED
+        await sup["b"].delete()
+        await sup["a"].delete(force=True)
+        (root / "c").mkdir(mode=0o777)
+        assert [view.state for view in await look(root)] == [State.BROKEN]
+        (root / "c").rmdir()
+
+
+@pytest.mark.runtimes("fake")
+async def test_a_pid_of_somebody_else(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """A pid on disk that isn't this container's process isn't shown as its pid."""
+    async with supervisor(root) as sup:
+        box = await sup.create("web", bundle("sleep", "60"))
+        await box.start()
+        with subprocess.Popen(["sleep", "60"]) as stranger:
+            path = Path(root, "web/init/pid")
+            real = path.read_text()
+            path.write_text(str(stranger.pid))
+            view = only(await look(root))
+            assert view.init is not None and view.init.pid is None
+            assert view.state is State.RUNNING
+            path.write_text(real)
+            stranger.kill()
+        box.kill()
+        await box.wait()
+        await box.delete()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: path.write_text(""), "not a directory"),
+        (lambda path: (path.mkdir(), path.chmod(0o777)), "others may write"),
+        (lambda path: None, "can't be read"),
+    ],
+    ids=["file", "writable", "missing"],
+)
+async def test_no_root(make: object, says: str, workdir: Path) -> None:
+    """A path that is no root of ours is refused, and nothing is made there."""
+    path = workdir / "root"
+    assert callable(make)
+    make(path)
+    existed = path.exists()
+    with pytest.raises(InvalidValue, match=says):
+        await look(path)
+    assert path.exists() == existed
+
+
+def test_it_is_a_value() -> None:
+    """What a look returns can be compared and printed, and needs no supervisor."""
+    view = ContainerView(id="a", path="/a", state=State.CREATED)
+    assert view == ContainerView(id="a", path="/a", state=State.CREATED)
+    assert "CREATED" in repr(view) and library.Bundle is Bundle
