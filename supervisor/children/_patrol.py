@@ -1,8 +1,8 @@
-"""Watch that every shim records the end of its process: one task and one epoll for all of them.
+"""A watch over all processes: each shim must record the exit status soon after the end.
 
-A shim that was stopped, say, doesn't; and an exec's zombie holds its container's pid namespace, so
-that init couldn't end either. A process costs no task of its own here, and no wake-up before its
-end.
+A shim that was stopped, say, doesn't record it. And the zombie of an exec keeps the container's pid
+namespace, so that init can't end either. One task and one epoll watch all processes: a process
+costs no task of its own, and no wake-up before its end.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ._pidfd import PidFd
 
 
 class Patrol:
-    """Notices processes that have ended, and whose end isn't recorded within ``seconds``.
+    """Notices processes whose exit status isn't recorded within ``seconds`` of their end.
 
     Raises:
-        TooManyFiles: no descriptor was left for it.
+        TooManyFiles: no descriptor was left.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -37,12 +37,12 @@ class Patrol:
         except OSError as error:
             raise scarcity(error) from error
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
-        self._ended: deque[tuple[float, int, int]] = deque()  # keeps nobody alive
+        self._ended: deque[tuple[float, int, int]] = deque()  # holds no references
         self._serials = itertools.count()
 
     @contextlib.contextmanager
     def watching(self, process: PidFd, overdue: Callable[[], None]) -> Iterator[None]:
-        """Call ``overdue`` if the block is still under way ``seconds`` after the process's end."""
+        """Call ``overdue`` if the block still runs ``seconds`` after the process's end."""
         fd = process.fd
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
         self._watched[fd] = next(self._serials), overdue
@@ -50,12 +50,12 @@ class Patrol:
             yield
         finally:
             del self._watched[fd]
-            if not forked():  # the epoll is its parent's too
+            if not forked():  # the parent has the same epoll
                 self._epoll.unregister(fd)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Watch until cancelled."""
         while True:
             with expiring() as expire:
                 if self._ended:
@@ -64,7 +64,7 @@ class Patrol:
             self._look()
 
     def close(self) -> None:
-        """Close its descriptor, when nothing is watched any more."""
+        """Close the descriptor, when nothing is watched any more."""
         self._epoll.close()
 
     def _look(self) -> None:
@@ -81,5 +81,5 @@ class Patrol:
 
 
 def _epoll() -> select.epoll:
-    with select.epoll() as first:  # perhaps at the number of a standard stream that was closed
+    with select.epoll() as first:  # may have the number of a closed standard stream
         return select.epoll.fromfd(lifted(os.dup(first.fileno())))

@@ -1,4 +1,4 @@
-"""A process, held by a descriptor: never signalled, never waited for, by its bare number.
+"""A process, held by a pidfd: signals and waits never use a bare pid.
 
 Source: man 2 pidfd_open, pidfd_send_signal; kernel ``include/uapi/linux/pidfd.h``.
 """
@@ -27,10 +27,11 @@ _INFO_EXIT = 1 << 3
 _INFO_FORMAT = struct.Struct("=Q52xi")  # the mask; at offset 60 the wait status
 _REAP_POLL_SECONDS = 0.001
 
-# Python ignores some, the program perhaps others: a child that ignores SIGCHLD can't wait.
+# Python ignores some signals, and the program may ignore others. A child that ignores SIGCHLD can't
+# wait for its own children.
 _IGNORABLE = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
-# Where runtimes look for programs, directories, libraries and systemd.
+# By these, runtimes find programs, directories, libraries and systemd.
 _ENVIRONMENT = (
     "PATH",
     "HOME",
@@ -45,9 +46,9 @@ class PidFd:
     """One process, ours or not, for as long as this is open.
 
     Attributes:
-        pid: its number, for people and for /proc.
-        fd: the descriptor; -1 once closed, and for a child that was reaped, by somebody else,
-            before it had one: then all that is known of it is that it has ended.
+        pid: the pid, for people and for /proc.
+        fd: the descriptor. -1 after the close, and for a child that other code reaped before the
+            descriptor was open: then only the end of the process is known.
     """
 
     def __init__(self, pid: int, fd: int) -> None:
@@ -58,13 +59,13 @@ class PidFd:
 
     @classmethod
     def open(cls, pid: int, start_time: int | None = None) -> PidFd | None:
-        """Open the process, and compare its start time if one is given.
+        """Open the process, and compare the start time if one is given.
 
-        The descriptor first, the comparison second: from then on the pid can't pass to a
-        stranger unseen.
+        The descriptor comes first, the comparison second: once the descriptor is open, the pid
+        can't pass to a stranger unnoticed.
 
         Returns:
-            None if there is no such process, or it is another one.
+            None if there is no such process, or the start time differs.
 
         Raises:
             TooManyFiles: no descriptor was left.
@@ -96,26 +97,27 @@ class PidFd:
         inherit: Sequence[int] = (),
         program: int | None = None,
     ) -> PidFd:
-        """Start a child of ours, in a session of its own, with nothing blocked or ignored.
+        """Start a child in a session of its own, with no signal blocked or ignored.
 
-        Of our environment it gets what runtimes need, and nothing else: what a service manager
-        or a shell has put into ours (``NOTIFY_SOCKET``, ``LISTEN_FDS``) isn't meant for it.
+        From our environment the child gets only the variables that runtimes need. What a service
+        manager or a shell has put into our environment (``NOTIFY_SOCKET``, ``LISTEN_FDS``) isn't
+        meant for the child.
 
-        Not through `subprocess`, whose objects insist on being waited for: a shim is meant to
-        outlive us. It takes a third of a millisecond, less than the way to a thread and back.
-        Descriptors of ours that aren't close-on-exec are for the child to close.
+        This doesn't use `subprocess`, whose objects insist on a wait: a shim is meant to outlive
+        us. A spawn takes a third of a millisecond, less than the way to a thread and back. The
+        child has to close inherited descriptors that aren't close-on-exec.
 
         Args:
-            command: an absolute path and its arguments.
-            output: its standard output, or None for nowhere.
-            errors: its standard error, or None for nowhere.
-            inherit: further descriptors that it gets.
-            program: a descriptor of the program, where it isn't run from its path.
+            command: the program's absolute path, and arguments.
+            output: the standard output; None for /dev/null.
+            errors: the standard error; None for /dev/null.
+            inherit: further descriptors for the child.
+            program: a descriptor of the program, to run instead of the path.
 
         Raises:
-            TooManyProcesses: a limit on processes, or on memory, keeps it from being made.
-            OSError: it can't be started.
-            SupervisorClosed: this is a forked child, with a Trio run of its parent's.
+            TooManyProcesses: a limit on processes, or on memory, prevents the spawn.
+            OSError: the program can't be started.
+            SupervisorClosed: this is a forked child that goes on with its parent's Trio run.
         """
         refuse_forked()
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0)]
@@ -138,8 +140,8 @@ class PidFd:
         """Send a signal.
 
         Raises:
-            ProcessEnded: it has ended (and may be a zombie no more).
-            SupervisorClosed: this is a forked child of whoever opened it.
+            ProcessEnded: the process has ended (and may have been reaped).
+            SupervisorClosed: this is a forked child of the opening process.
         """
         self._opener.require()
         try:
@@ -150,29 +152,29 @@ class PidFd:
             raise ProcessEnded(f"process {self.pid} has ended") from error
 
     def kill(self) -> None:
-        """SIGKILL it; nothing happens if it has ended, or in a forked child."""
+        """Send SIGKILL. After the process's end, and in a forked child, this does nothing."""
         with contextlib.suppress(ProcessEnded, SupervisorClosed):
             self.send_signal(signal.SIGKILL)
 
     def ended(self) -> bool:
-        """Whether it has ended; its parent may not have reaped it yet."""
+        """Whether the process has ended; it may still be a zombie."""
         return bool(self._poll())
 
     def reaped(self) -> bool:
-        """Whether it has ended and its parent has reaped it."""
+        """Whether the process has ended and was reaped."""
         return bool(self._poll() & select.POLLHUP)
 
     async def wait_ended(self) -> None:
-        """Return when it has ended. One task at a time may wait on a descriptor."""
+        """Return when the process has ended. One task at a time may wait on a descriptor."""
         if self._gone:
             await trio.lowlevel.checkpoint()
             return
         await trio.lowlevel.wait_readable(self.fd)
 
     async def wait_reaped(self) -> None:
-        """Return when its parent has reaped it; nothing announces that, so it looks.
+        """Return when the process was reaped. Nothing announces a reap, so this polls.
 
-        If it was left to us, because we are a subreaper or pid 1, it is for us to reap.
+        If the process was left to us, because we are a subreaper or pid 1, this reaps it.
         """
         await self.wait_ended()
         self.reap()
@@ -181,13 +183,14 @@ class PidFd:
             self.reap()
 
     def reap(self, *, patience_ms: int = 0) -> int | None:
-        """Reap it, if it is our child and has ended; nothing happens once this is closed.
+        """Reap the process if it is our child and has ended. After `close` this does nothing.
 
         Args:
-            patience_ms: how long one may take that is ending already; we are blocked meanwhile.
+            patience_ms: how long to wait for a process that is already ending; this blocks the
+                thread.
 
         Returns:
-            Its exit code, or -N for signal N; None if it wasn't reaped now.
+            The exit code, or -N for signal N; None if this call reaped nothing.
         """
         if self.fd < 0:
             return None
@@ -200,9 +203,9 @@ class PidFd:
         return None
 
     def reap_later(self) -> None:
-        """Have it reaped when it ends, if it is our child, though nobody waits for it any longer.
+        """Reap the process when it ends, if it is our child, without a further call.
 
-        A thread does that: this may be closed, and Trio's run over by then.
+        A thread does that: by then this object may be closed, and Trio's run over.
         """
         with contextlib.suppress(ChildProcessError, OSError):
             os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -214,8 +217,8 @@ class PidFd:
         """Return the wait status of a process that has been reaped, ours or not.
 
         Returns:
-            As `os.wait` gives it; None where the kernel doesn't tell (before Linux 6.15, or
-            before it was reaped).
+            The status as from `os.wait`. None if the kernel doesn't report it (before Linux 6.15,
+            or before the reap).
         """
         if self.fd < 0:
             return None
@@ -229,7 +232,7 @@ class PidFd:
         return status if mask & _INFO_EXIT else None
 
     def close(self) -> None:
-        """Close the descriptor; the second time nothing happens."""
+        """Close the descriptor. A second call does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             stop_waiting(fd)
@@ -256,7 +259,7 @@ def _environment() -> dict[str, str]:
 def _spawn_first(
     paths: Sequence[str], command: Sequence[str], actions: Sequence[tuple[Any, ...]]
 ) -> int:
-    """Spawn the first of the programs that may be run; return its pid."""
+    """Spawn the first path that may be run; return the child's pid."""
     *preferred, last = paths
     for path in preferred:
         with contextlib.suppress(PermissionError):
@@ -279,21 +282,22 @@ def _spawn(path: str, command: Sequence[str], actions: Sequence[tuple[Any, ...]]
 def _child(pid: int) -> int:
     """Return a descriptor of the child that was just spawned.
 
-    A program that ignores SIGCHLD, or reaps whatever ends, may have had it reaped by now, and its
-    pid passed on. So what was opened must be our child, and lead a session. (What it has open would
-    tell more, but until it has come through its exec, that takes longer than the spawning.)
+    If the program around us ignores SIGCHLD, or reaps all children, the child may be reaped by now,
+    and its pid reused. So the process that was opened must be our child, and lead a session. (Its
+    open files would prove more, but only after its exec, and to wait for that takes longer than the
+    spawn.)
 
     Returns:
-        -1 if it has ended and was reaped.
+        -1 if the child has ended and was reaped.
 
     Raises:
-        TooManyFiles: no descriptor was left; it was killed.
+        TooManyFiles: no descriptor was left; the child was killed.
     """
     try:
         fd = lifted(os.pidfd_open(pid))
     except ProcessLookupError:
         return -1
-    except OSError as error:  # another thread has taken the one that was left for it
+    except OSError as error:  # another thread has taken the spare descriptor
         if _is_spawned(os.P_PID, pid, pid):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -305,7 +309,7 @@ def _child(pid: int) -> int:
 
 
 def _is_spawned(kind: int, number: int, pid: int) -> bool:
-    """Whether it is our child, which nobody has reaped, and leads a session."""
+    """Whether the process is our unreaped child, and leads a session."""
     try:
         leads = os.getsid(pid) == pid
         os.waitid(kind, number, os.WEXITED | os.WNOHANG | os.WNOWAIT)

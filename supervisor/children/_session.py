@@ -1,6 +1,6 @@
-"""What a child of ours has started: its session, and whoever descends from it.
+"""The processes that a child of ours has started: session and descendants.
 
-A runtime that is killed leaves its hooks running. Source: setsid(2), proc_pid_stat(5).
+A killed runtime leaves its hooks running. Source: setsid(2), proc_pid_stat(5).
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from ..values import InfrastructureError
 
 _ROUNDS: Final = 10
 _AT_ONCE: Final = 64
-"""Descriptors."""
+"""How many descriptors are open at once."""
 
 
 def kill_others(leader: int, fd: int) -> None:
-    """SIGKILL what a child that leads a session has started, itself excepted.
+    """SIGKILL all processes that a session-leading child has started, but not the child.
 
-    It walks /proc: that is for a thread.
+    This walks /proc: call it in a thread.
 
     Args:
-        leader: the child's pid. It must not have been reaped: as long as it isn't, and as long as
-            there is anybody in it, the number of its session is nobody else's.
-        fd: a pidfd of it.
+        leader: the child's pid. The child must not have been reaped: until then, and while the
+            session has members, no other session gets this number.
+        fd: a pidfd of the child.
     """
-    for _ in range(_ROUNDS):  # those who are killed may just have started others
+    for _ in range(_ROUNDS):  # killed processes may just have started others
         if not _kill_found(leader, fd):
             break
 
 
 def _kill_found(leader: int, fd: int) -> int:
-    """Kill those that are found, and return how many."""
+    """Kill the processes that are found; return how many."""
     family = {leader: fd}
     try:
         for pid in _numbers():
             if len(family) < _AT_ONCE and pid != leader and _belongs(pid, leader, family):
-                with contextlib.suppress(OSError):  # it has gone, or there is no descriptor for it
+                with contextlib.suppress(OSError):  # gone, or no descriptor is left
                     family[pid] = lifted(os.pidfd_open(pid))
-                    if not _belongs(pid, leader, family):  # another one has its number now
+                    if not _belongs(pid, leader, family):  # the pid was reused
                         os.close(family.pop(pid))
         others = [one for pid, one in family.items() if pid != leader]
         for one in others:
@@ -56,7 +56,7 @@ def _kill_found(leader: int, fd: int) -> int:
 
 
 def _belongs(pid: int, leader: int, family: dict[int, int]) -> bool:
-    """Whether a process is in the leader's session, or a child of one that we know to descend."""
+    """Whether a process is in the leader's session, or a child of a known descendant."""
     try:
         stat = look_at(pid)
     except (OSError, InfrastructureError):
@@ -64,7 +64,7 @@ def _belongs(pid: int, leader: int, family: dict[int, int]) -> bool:
     if stat is None or stat.zombie:
         return False
     parent = family.get(stat.parent_pid)
-    # A parent that hasn't been reaped by now was the parent when we looked.
+    # A parent that isn't reaped by now was the parent when we looked.
     return stat.session == leader or (parent is not None and not _reaped(parent))
 
 
@@ -75,5 +75,5 @@ def _reaped(fd: int) -> bool:
 
 
 def _numbers() -> list[int]:
-    """Return the processes there are, parents before their children as a rule."""
+    """Return the pids of all processes, as a rule parents before children."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())

@@ -1,7 +1,7 @@
-"""What killed shims leave to us, where we are a subreaper or pid 1: nobody else reaps it.
+"""Processes that killed shims leave to us, if we are a subreaper or pid 1: we must reap them.
 
-A zombie of an exec keeps its container's pid namespace, so that init can't end either. Only what
-was ours is reaped, by its descriptor: what other libraries have launched is theirs.
+The zombie of an exec keeps the container's pid namespace, so init can't end either. Only our own
+processes are reaped, by their descriptors: children of other libraries are left alone.
 
 Source: man 2 prctl, PR_SET_CHILD_SUBREAPER; man 5 proc, /proc/PID/task/TID/children.
 """
@@ -19,33 +19,33 @@ from ._pidfd import PidFd
 
 _POLL_SECONDS = 0.002
 
-# Shims that a supervisor of this program has let go of, by pid and start time: they are children
-# of ours for as long as this program lives, whichever supervisor finds them ended.
+# Shims that a supervisor of this program has released, by pid and start time. They stay our
+# children for as long as this program lives, whichever supervisor finds that they have ended.
 _LET_GO: set[tuple[int, int]] = set()
 
 
 class Wards:
-    """Processes that were left to us and are to be reaped, each by the directory that it was of."""
+    """Processes that were left to us to reap, by the process directory that each belonged to."""
 
     def __init__(self) -> None:
         self._held: dict[str, list[PidFd]] = {}
         self._shims: set[int] = set()
 
     def launched(self, shim: int | None) -> None:
-        """Take note of a shim of ours: it is no ward."""
+        """Note a shim of ours: a shim is no ward."""
         if shim is not None:
             self._shims.add(shim)
 
     def ended(self, directory: str, shim: int) -> None:
-        """Take note of what a shim that has ended, and isn't reaped yet, has left in its session.
+        """Note what a shim has left in its session; the shim has ended and isn't reaped yet.
 
-        It led that. As long as it isn't reaped, nobody else can lead one of its number.
+        The shim led the session. Until the shim is reaped, no other session gets its number.
         """
         self._shims.discard(shim)
         self._note(directory, lambda pid: os.getsid(pid) == shim, besides=shim)
 
     async def end_session(self, directory: str, shim: int) -> None:
-        """Kill and reap all that such a shim has left: also what comes to us as others of it end.
+        """Kill and reap all that such a shim has left, also orphans that come to us meanwhile.
 
         Cancellation: as `end`.
         """
@@ -55,10 +55,10 @@ class Wards:
             self.ended(directory, shim)
 
     def look(self, directory: str, members: Callable[[], set[int]]) -> None:
-        """Take note of the members of a cgroup that is about to be killed, if one was left to us.
+        """Note the members of a cgroup that is about to be killed, if one of them was left to us.
 
-        The others are left to us when their parents end. A pid that is listed again when it is
-        held by its descriptor is that member's still.
+        The other members are left to us when their parents end. If a pid is listed again after its
+        pidfd was opened, the pidfd is still that member's.
         """
         if forked() or not is_left_to_us() or not (_children() - self._shims) & members():
             return
@@ -79,18 +79,18 @@ class Wards:
         return {one.pid for held in self._held.values() for one in held}
 
     def add(self, directory: str, pid: int, since: int) -> None:
-        """Take note of a process that was launched after ``since``, if it is a zombie of ours."""
+        """Note a process that was launched after ``since``, if it is a zombie child of ours."""
         self._note(directory, lambda child: child == pid and _is_zombie(child, since))
 
     def keep(self, directory: str, process: PidFd) -> None:
-        """Take over a process that was killed, if it is for us to reap; else let go of it."""
+        """Take over a killed process if we have to reap it; else close the pidfd."""
         if is_left_to_us() and _is_child(process):
             self._held.setdefault(directory, []).append(process)
         else:
             process.close()
 
     def is_ending(self, pid: int, since: int) -> bool:
-        """Whether it is a child of ours, launched after ``since``, that ends."""
+        """Whether a process is a child of ours, launched after ``since``, that is ending."""
         now = look_at(pid)
         if now is None or pid in self._shims or now.parent_pid != os.getpid():
             return False
@@ -110,7 +110,7 @@ class Wards:
             process.close()
 
     async def end(self, directory: str) -> None:
-        """Kill what was left of a directory and of those in it, and reap it.
+        """Kill and reap the wards of a directory and of those below.
 
         Cancellation: what hasn't ended yet is reaped later.
         """
@@ -124,7 +124,7 @@ class Wards:
     def _reap(self, path: str) -> bool:
         left = []
         for process in self._held[path]:
-            process.reap()  # as soon as it is ours: its parent may be about to end
+            process.reap()  # from when it is our child: the parent may be ending
             if process.reaped():
                 process.close()
             else:
@@ -135,7 +135,7 @@ class Wards:
         return not left
 
     def close(self) -> None:
-        """Reap those that have ended, and let go of the others."""
+        """Reap the wards that have ended, and close the others."""
         for path in tuple(self._held):
             self._reap(path)
         for process in [one for held in self._held.values() for one in held]:
@@ -149,14 +149,14 @@ def is_left_to_us() -> bool:
 
 
 def let_go(shim: PidFd) -> None:
-    """Take note of a shim that runs on without its supervisor: it may end when nobody looks."""
+    """Note a shim that goes on without its supervisor: the end may come unnoticed."""
     now = look_at(shim.pid)
     if now is not None and now.parent_pid == os.getpid() and not forked():
         _LET_GO.add((shim.pid, now.start_time))
 
 
 def reap_let_go() -> None:
-    """Reap those of the shims that were let go of which have ended."""
+    """Reap the released shims that have ended."""
     if forked():
         return
     for pid, start_time in tuple(_LET_GO):
@@ -170,7 +170,7 @@ def reap_let_go() -> None:
 
 
 def _children() -> set[int]:
-    """Return our children, whoever has launched them; none where the kernel doesn't list them."""
+    """Return all children of this process; an empty set if the kernel doesn't list them."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for thread in os.listdir("/proc/self/task"):

@@ -1,4 +1,4 @@
-"""Linux: system calls, descriptors, files, locks, /proc. It knows neither Trio nor containers."""
+"""Linux: system calls, descriptors, files, locks, /proc. Nothing here knows Trio or containers."""
 
 from ._descriptors import (
     Blank,

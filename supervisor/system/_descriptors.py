@@ -1,11 +1,11 @@
 """Descriptors that a forked child must not keep.
 
-A lock and a leash mean *this process lives*. A child that was forked and doesn't exec
-(multiprocessing) would hold them on after its parent's death, so it closes them first
-thing. A child that does exec never has them: they are O_CLOEXEC.
+A lock and a leash mean *this process lives*. A forked child that doesn't exec (multiprocessing)
+would hold both after its parent's death, so the child closes them first. A child that does exec
+never has them: they are O_CLOEXEC.
 
-Nor must it keep our ends of a container's streams: a program whose input it held would never see
-the end of it.
+Nor may a child keep our ends of a container's streams: while the child holds the writing end of a
+program's input, the program never sees the end of that input.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Descriptor:
     """The only owner of a descriptor, which is closed in forked children.
 
     Attributes:
-        fd: its number; -1 once it is closed.
+        fd: the number; -1 after the close.
     """
 
     def __init__(self, fd: int) -> None:
@@ -39,7 +39,7 @@ class Descriptor:
             _OPEN.add(self)
 
     def close(self) -> None:
-        """Close it; the second time nothing happens."""
+        """Close the descriptor. A second call does nothing."""
         with NO_FORK:
             fd, self.fd = self.fd, -1
             if fd >= 0:
@@ -65,21 +65,21 @@ class Descriptor:
             self.close()
 
 
-# The one thing in this package that is global and changes: what a fork copies is the
-# whole process, so only the process can know what a child has to close.
+# The one global in this package that changes: a fork copies the whole process, so only the process
+# can know what a child has to close.
 _OPEN: WeakSet[Descriptor] = WeakSet()
 
 NO_FORK = threading.RLock()
-"""While it is held no other thread forks, so that no child gets a descriptor between its
-opening and its registration, or between being forgotten and being closed."""
+"""While this lock is held no other thread forks. So no child gets a descriptor between open and
+registration, or between removal from the set and close."""
 
 
 def lifted(fd: int) -> int:
-    """Return a descriptor with a number above 2 in place of ``fd``, which it owns from now on.
+    """Return a descriptor with a number above 2 in place of ``fd``, which this function takes over.
 
-    A program whose standard streams are closed gets their numbers for whatever is opened next.
-    Such a descriptor of ours would be replaced in a child, which has its own streams there; and
-    whoever prints would print into it.
+    In a program whose standard streams are closed, the next opened file gets one of their numbers.
+    A child's own streams would replace such a descriptor of ours, and all that the program prints
+    would go into it.
 
     Raises:
         OSError: no descriptor was left; ``fd`` is closed.
@@ -93,10 +93,10 @@ def lifted(fd: int) -> int:
 
 
 def lifted_pipe(flags: int = 0) -> tuple[int, int]:
-    """Make a pipe of ours, its reading end first: closed on exec, both numbers above 2.
+    """Make a pipe and return the reading end first: closed on exec, both numbers above 2.
 
     Raises:
-        OSError: no descriptors were left; none is open.
+        OSError: no descriptors were left; no end is open.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC | flags)
     try:
@@ -112,23 +112,23 @@ def lifted_pipe(flags: int = 0) -> tuple[int, int]:
 
 
 def close_in_children(fd: int) -> Descriptor:
-    """Take over ``fd`` and have it closed in every forked child.
+    """Take over ``fd``, and close it in every forked child.
 
     Returns:
-        Its owner from now on: keep it, and close the descriptor through nothing else. (The
-        number would be somebody else's by then, and the child would close that.)
+        The owner of ``fd`` from now on: keep this object, and close the descriptor only through it.
+        (Otherwise the number may belong to another file by then, and the child would close that.)
     """
     return Descriptor(fd)
 
 
 class Blank:
-    """A descriptor that somebody else owns and closes, and that forked children don't have.
+    """A descriptor that another object owns and closes; forked children don't have it.
 
-    A child's copy of its owner, a Trio stream, closes it too: so its number stays taken there, by
-    the null device.
+    The child has a copy of the owner, a Trio stream, which closes the number too. So in the child
+    the null device takes that number.
 
     Attributes:
-        fd: its number; -1 once it is closed.
+        fd: the number; -1 after the close.
     """
 
     def __init__(self, fd: int) -> None:
@@ -137,7 +137,7 @@ class Blank:
             _BLANK.add(self)
 
     def closing(self, close: Callable[[], object]) -> None:
-        """Have its owner close it; the second time that is all."""
+        """Let the owner close the descriptor. A second call only calls ``close``."""
         with NO_FORK:
             self.fd = -1
             close()
@@ -150,7 +150,7 @@ def _blank_all() -> None:
     for blank in [blank for blank in _BLANK if blank.fd >= 0]:
         try:
             null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:  # none was left, so it is better closed than held
+        except OSError:  # no descriptor is left: closed is better than held
             with contextlib.suppress(OSError):
                 os.close(blank.fd)
             continue
@@ -163,7 +163,7 @@ def _close_all() -> None:
     NO_FORK.release()
     _blank_all()
     for descriptor in list(_OPEN):
-        with contextlib.suppress(OSError):  # nobody is there to tell
+        with contextlib.suppress(OSError):  # the child has no caller to report to
             descriptor.close()
 
 

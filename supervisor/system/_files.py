@@ -13,13 +13,13 @@ from ._owner import distrust
 from ._scarcity import scarce
 
 MAX_BYTES = 64 << 20
-"""The longest file that is read: a record takes some kilobytes."""
+"""Longer files aren't read: a record takes some kilobytes."""
 
-# A fifo doesn't hold us, a link isn't followed, a terminal doesn't become ours.
+# Don't wait for a fifo's writer, don't follow a link, don't take a terminal as our own.
 _TO_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 
-# A link or a loop of them; a socket, or a device that nobody drives; a directory; no right to it;
-# its directory is none.
+# A link or a loop of links; a socket, or a device without a driver; a directory; no permission; a
+# path through something that is no directory.
 _ODD = frozenset(
     {
         errno.ELOOP,
@@ -42,28 +42,29 @@ _KINDS = {
 }
 
 TEMPORARY = ".tmp-"
-"""How the names of temporary files begin. One that is left over belonged to a killed writer."""
+"""How the names of temporary files begin. A left-over one belonged to a killed writer."""
 
 
 def write_whole(path: str, data: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
-    """Put ``data`` in the file at ``path``, whole or not at all, over whatever was there.
+    """Write ``data`` to the file at ``path``, whole or not at all; replace what was there.
 
     Args:
-        path: the file; its directory must be there.
-        data: its whole content.
-        mode: its permissions, whatever the umask.
-        durable: whether it must also survive a power loss. Otherwise the promise is against
-            the death of processes only.
+        path: the file; the directory must be there.
+        data: the whole content.
+        mode: the permissions, whatever the umask.
+        durable: whether the data must also survive a power loss. Otherwise it survives only the
+            death of processes.
 
     Raises:
-        DiskFull: no space is left; the old file stands as it was.
+        DiskFull: no space is left; the old file is unchanged.
         TooManyFiles: no descriptor is left.
         OSError: the file can't be written.
 
     Crash: a killed writer may leave a temporary file (`TEMPORARY`) in the directory.
     """
     directory = os.path.dirname(path)
-    # Its own name is short and unique, so that neither a long name nor another writer hinders it.
+    # The temporary name is short and unique, so neither a long name nor another writer gets in the
+    # way.
     temporary = os.path.join(directory, TEMPORARY + os.urandom(8).hex())
     with scarce():
         _write_new(temporary, data, mode=mode, durable=durable)
@@ -77,10 +78,10 @@ def write_whole(path: str, data: bytes, *, mode: int = 0o600, durable: bool = Fa
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Write a file in a directory that nobody else sees yet; its rename makes it whole.
+    """Write a file in a directory that is still private; the directory's rename publishes it.
 
     Raises:
-        FileExistsError: there is one.
+        FileExistsError: there is a file already.
         DiskFull, TooManyFiles, OSError: as `write_whole`.
     """
     with scarce():
@@ -91,7 +92,7 @@ def make_fifo(path: str, mode: int) -> None:
     """Make a fifo with these permissions, whatever the umask.
 
     Raises:
-        OSError: it can't be made; names it, which `os.mkfifo` doesn't.
+        OSError: the fifo can't be made. The error names the path, which `os.mkfifo` leaves out.
     """
     try:
         os.mkfifo(path, mode)
@@ -105,12 +106,12 @@ def read_bytes(path: str) -> bytes:
     """Return the whole content of a regular file.
 
     Raises:
-        FileNotFoundError: there is none.
-        StateCorrupt: it is no regular file, or longer than `MAX_BYTES`.
-        OSError: it can't be read.
+        FileNotFoundError: there is no such file.
+        StateCorrupt: not a regular file, or longer than `MAX_BYTES`.
+        OSError: the file can't be read.
     """
     with scarce():
-        # A fifo in its place would hold us for ever, and a device may do something when opened.
+        # Opening a fifo could wait for ever, and opening a device may have effects.
         found = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             return read_found(found, path)
@@ -119,11 +120,11 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_found(found: int, path: str) -> bytes:
-    """Return the whole content of a file that is only found yet (O_PATH), if it is a regular one.
+    """Return the whole content of a regular file that is open with O_PATH only.
 
     Raises:
-        StateCorrupt: it isn't, or is longer than `MAX_BYTES`; named by ``path``.
-        OSError: it can't be read.
+        StateCorrupt: the file isn't regular, or is longer than `MAX_BYTES`; names ``path``.
+        OSError: the file can't be read.
     """
     with scarce():
         if not stat.S_ISREG(os.fstat(found).st_mode):
@@ -139,12 +140,12 @@ def read_own(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the whole content of a regular file that only we may have written.
 
     Args:
-        max_bytes: a longer one is corrupt.
+        max_bytes: a longer file is corrupt.
 
     Raises:
-        FileNotFoundError: there is none.
-        StateCorrupt: as `read_bytes`; or it is a link, somebody else's, or others may write to it.
-        OSError: it can't be read.
+        FileNotFoundError: there is no such file.
+        StateCorrupt: as `read_bytes`; or a link, or a file that others own or may write to.
+        OSError: the file can't be read.
     """
     with scarce():
         try:
@@ -162,42 +163,42 @@ def require_own(fd: int, path: str) -> os.stat_result:
     """Require that an open file is a regular one that only we may have written.
 
     Returns:
-        Its status.
+        The file's status.
 
     Raises:
-        StateCorrupt: it isn't.
+        StateCorrupt: the file isn't.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise StateCorrupt(path, f"not a regular file, but {kind_of(status)}")
     why = distrust(status)
     if why is not None:
-        raise StateCorrupt(path, f"it {why}")
+        raise StateCorrupt(path, why)
     return status
 
 
 def oddity(error: OSError, path: str) -> OSError | StateCorrupt:
-    """Return what it means that a file of ours can't be opened.
+    """Return the error that explains why a file of ours can't be opened.
 
     Returns:
-        StateCorrupt, which names the file and says what it is, if that is why: a link or a
-        socket say, or one that we have no right to. Else ``error`` itself: the file isn't
+        StateCorrupt, which names the file and its kind, if that is the reason: say a link or a
+        socket, or a file that we have no permission for. Else ``error`` itself: the file isn't
         there, or the machine is at fault.
     """
     if error.errno not in _ODD:
         return error
     try:
         status = os.lstat(path)
-    except OSError:  # its directory is no directory, or can't be entered
-        return StateCorrupt(path, f"it can't be opened ({error.strerror})")
+    except OSError:  # the parent is no directory, or can't be entered
+        return StateCorrupt(path, f"can't be opened ({error.strerror})")
     if stat.S_ISREG(status.st_mode):
         mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-        return StateCorrupt(path, f"it can't be opened ({error.strerror}; {mode})")
+        return StateCorrupt(path, f"can't be opened ({error.strerror}; {mode})")
     return StateCorrupt(path, f"not a regular file, but {kind_of(status)}")
 
 
 def kind_of(status: os.stat_result) -> str:
-    """Return what a file is, for a sentence's end."""
+    """Return a file's kind, for the end of a sentence."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
 
 
@@ -208,9 +209,9 @@ def _read(fd: int, path: str, max_bytes: int) -> bytes:
     wanted = min(status.st_size, max_bytes) + 1
     data = os.read(fd, wanted)
     if len(data) == status.st_size <= max_bytes:
-        return data  # a byte more was asked for, and there is none
+        return data  # one more byte was asked for, and there was none
     parts, held = [data], len(data)
-    while held <= max_bytes and (part := os.read(fd, wanted)):  # it may grow meanwhile
+    while held <= max_bytes and (part := os.read(fd, wanted)):  # the file may grow meanwhile
         parts.append(part)
         held += len(part)
     if held > max_bytes:
@@ -219,19 +220,19 @@ def _read(fd: int, path: str, max_bytes: int) -> bytes:
 
 
 def _write_new(path: str, data: bytes, *, mode: int, durable: bool) -> None:
-    """Make a file and close it, or leave none."""
+    """Make a file and close it, or leave no file."""
     fd = lifted(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         try:
             _fill(fd, data)
-            os.fchmod(fd, mode)  # the umask has had its say in os.open
+            os.fchmod(fd, mode)  # the umask applied to os.open
             if durable:
                 os.fsync(fd)
         finally:
-            os.close(fd)  # may be what says that there is no space
+            os.close(fd)  # close may report that there is no space
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = path  # it was a descriptor: nobody would know which disk is full
+            error.filename = path  # write() on a descriptor names no file
         _forget(path)
         raise
 
@@ -257,10 +258,10 @@ def _sync_directory(path: str) -> None:
 
 
 class Original:
-    """A file that is known by more than its path: one that is there later is another.
+    """A file identified by more than its path: a later file at the path is another one.
 
     Args:
-        path: a file that is written once. If it isn't there, nothing ever is it.
+        path: a file that is written once. If there is no file, `stands` is never true.
     """
 
     def __init__(self, path: str) -> None:
@@ -268,7 +269,7 @@ class Original:
         self._identity = _identity(path)
 
     def stands(self) -> bool:
-        """Whether it is still there."""
+        """Whether the same file is still there."""
         return self._identity is not None and _identity(self._path) == self._identity
 
 
@@ -277,5 +278,5 @@ def _identity(path: str) -> tuple[int, int, int] | None:
         status = os.stat(path)
     except OSError:
         return None
-    # An inode's number is soon given to another file, which was written at another time.
+    # Another file may soon get the same inode number, but was written at another time.
     return status.st_dev, status.st_ino, status.st_mtime_ns

@@ -1,7 +1,7 @@
-"""Locks that end with their holder: flock on a file that stays.
+"""Locks that end with the process that holds them: flock on a file that stays.
 
-Source: flock(2). A lock belongs to the open file description, so a child that inherits the
-descriptor holds it too, and it ends when the last copy is closed.
+Source: flock(2). A lock belongs to the open file description. So a child that inherits the
+descriptor holds the lock too, and the lock ends when the last copy is closed.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ _MODE = 0o600
 
 
 class Lock:
-    """A lock that this process holds, made by `take`. Forked children don't keep it."""
+    """A lock that this process holds, made by `take`. Forked children don't keep the lock."""
 
     def __init__(self, descriptor: Descriptor) -> None:
         self._descriptor = descriptor
 
     @classmethod
     def take(cls, path: str) -> Lock | None:
-        """Lock the file at ``path``, without waiting; make it if it isn't there.
+        """Lock the file at ``path`` without waiting; make the file if it isn't there.
 
         Returns:
-            None if somebody else holds it, in this process or another.
+            None if the lock is already held, by this process or another.
 
         Raises:
-            FileNotFoundError: its directory isn't there, or not any more.
+            FileNotFoundError: the file's directory isn't there, or not any more.
             TooManyFiles: no descriptor is left.
-            StateCorrupt: it is no file that only we may open: others could hold us up. Or we
-                may not open it either.
-            OSError: the machine can't open it.
+            StateCorrupt: not a file that only we may open (others could hold us up), or one that we
+                may not open either.
+            OSError: the machine can't open the file.
         """
         for _ in range(_TRIES):
             descriptor = _open(path)
             try:
                 locked = _lock(descriptor.fd)
-                # Whoever held it before us may have moved the file or its directory away.
+                # An earlier holder may have moved the file or the directory away.
                 if locked and _is_at(descriptor.fd, path):
                     return cls(descriptor)
             except BaseException:
@@ -60,14 +60,14 @@ class Lock:
 
     @property
     def fd(self) -> int:
-        """The descriptor, to be inherited by whoever shall hold the lock too; -1 if released."""
+        """The descriptor, for a child that is to hold the lock too; -1 after the release."""
         return self._descriptor.fd
 
     def release(self) -> None:
-        """Let go of it; the second time nothing happens.
+        """Release the lock. A second call does nothing.
 
-        It only closes the descriptor: a child that inherited it goes on holding the lock (and
-        one that was just forked does until its exec).
+        This only closes the descriptor: a child that inherited the descriptor still holds the lock
+        (and so does a child just forked, until its exec).
         """
         self._descriptor.close()
 
@@ -84,17 +84,17 @@ class Lock:
 
 
 def held(path: str) -> bool:
-    """Say whether somebody holds the lock on the file at ``path``.
+    """Return whether the lock on the file at ``path`` is held.
 
-    It looks by taking a shared lock for an instant. `Lock.take` is not misled by that.
+    The look acquires a shared lock for an instant. That doesn't mislead `Lock.take`.
 
     Returns:
-        False also if it isn't there, or isn't a file that only we may have made: nobody holds a
-        lock there that would mean something.
+        Also False if the file isn't there, or others may have made it: a lock on such a file means
+        nothing.
 
     Raises:
         TooManyFiles: no descriptor is left.
-        OSError: the machine can't open it.
+        OSError: the machine can't open the file.
     """
     try:
         with scarce():
@@ -135,11 +135,11 @@ def _open_file(path: str) -> int:
 
 
 def _lock(fd: int) -> bool:
-    """Take the lock, unless somebody else has it exclusively."""
+    """Acquire the lock, unless another process holds it exclusively."""
     for _ in range(_TRIES):
         if _flock(fd, fcntl.LOCK_EX):
             return True
-        # A shared one beside ours: what stood in the way was somebody who looks (`held`).
+        # If a shared lock is possible, only a look (`held`) was in the way.
         if not _flock(fd, fcntl.LOCK_SH):
             return False
         fcntl.flock(fd, fcntl.LOCK_UN)

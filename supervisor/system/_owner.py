@@ -1,4 +1,4 @@
-"""Whose a directory or file is, and who else may change it: only what is ours is believed.
+"""Who owns a file or directory, and who else may change it: only our own are trusted.
 
 Source: inode(7), user_namespaces(7).
 """
@@ -17,11 +17,11 @@ from ._scarcity import lenient, require_descriptor
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _UID_MAP = "/proc/self/uid_map"
-_OVERFLOW_ID = 65534  # what stands for an owner that has no id in our user namespace
+_OVERFLOW_ID = 65534  # stands for an owner without an id in our user namespace
 
 
 def distrust(status: os.stat_result) -> str | None:
-    """Return why what has this status isn't ours alone, for a sentence's end; None if it is."""
+    """Return why a file isn't ours alone, for the end of a sentence; None if ours."""
     if status.st_uid != geteuid():
         return f"belongs to uid {status.st_uid}"
     if status.st_mode & _OTHERS_WRITE:
@@ -30,22 +30,22 @@ def distrust(status: os.stat_result) -> str | None:
 
 
 def distrust_directory(path: str) -> str | None:
-    """Return why ``path``, in a directory of ours, isn't a directory of ours; None if it is.
+    """Return why ``path``, in a directory of ours, isn't our directory; None if ours.
 
-    Whoever it belongs to can't put another one in its place: so one look holds.
+    The owner can't replace ``path``, since the parent directory is ours: so one look is enough.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
     """
     status = os.lstat(path)
     return distrust(status) if stat.S_ISDIR(status.st_mode) else "is no directory"
 
 
 def distrust_way(path: str) -> str | None:
-    """Return who could put another directory in the place of ``path``; None if nobody can.
+    """Return which other user could replace the directory ``path``; None if no one could.
 
     Args:
-        path: an absolute path without symbolic links; its end needn't exist yet.
+        path: an absolute path without symbolic links; the last parts needn't exist yet.
     """
     for directory in _above(path):
         try:
@@ -53,9 +53,9 @@ def distrust_way(path: str) -> str | None:
         except FileNotFoundError:
             continue
         if status.st_uid not in (0, geteuid()) and not _is_unmapped(status.st_uid):
-            return f"{directory} belongs to uid {status.st_uid}, who can replace what is in it"
+            return f"{directory} belongs to uid {status.st_uid}, who can replace the content"
         if _others_may_rename(status) or _may_be_others(directory, status):
-            return f"others may write to {directory}, and replace what is in it (chmod go-w it)"
+            return f"others may write to {directory}, and replace the content (use chmod go-w)"
     return None
 
 
@@ -66,7 +66,7 @@ def _above(path: str) -> Iterator[str]:
 
 
 def _others_may_rename(status: os.stat_result) -> bool:
-    """Whether somebody else may rename what is in a directory; in a sticky one only its owner."""
+    """Whether other users may rename entries of a directory; in a sticky one only owners may."""
     if status.st_mode & stat.S_ISVTX:
         return False
     if status.st_mode & stat.S_IWOTH:
@@ -75,7 +75,7 @@ def _others_may_rename(status: os.stat_result) -> bool:
 
 
 def _may_be_others(directory: str, status: os.stat_result) -> bool:
-    """Whether an ACL may name others who write there: its mask stands in the group's place.
+    """Whether an ACL may let other users write: the ACL's mask stands in the group bits' place.
 
     Source: acl(5), "Correspondence between ACL entries and file permission bits".
     """
@@ -83,13 +83,13 @@ def _may_be_others(directory: str, status: os.stat_result) -> bool:
         return False
     try:
         os.getxattr(directory, "system.posix_acl_access")
-    except OSError:  # it has none
+    except OSError:  # no ACL
         return False
     return True
 
 
 def _is_our_group(gid: int) -> bool:
-    """Whether we are the only member of a group: that of our own name, as a rule."""
+    """Whether we are the only member of a group: as a rule the group with our own name."""
     try:
         name, group = pwd.getpwuid(geteuid()).pw_name, grp.getgrgid(gid)
     except KeyError:
@@ -101,7 +101,7 @@ def _is_our_group(gid: int) -> bool:
 
 
 def _is_unmapped(uid: int) -> bool:
-    """Whether the uid stands for somebody outside of our user namespace: the machine's root."""
+    """Whether the uid stands for a user outside our user namespace: the host's root."""
     if uid != _OVERFLOW_ID:
         return False
     with contextlib.suppress(ValueError), lenient(), open(_UID_MAP, encoding="utf-8") as file:

@@ -9,7 +9,7 @@ import attrs
 
 from ._scarcity import scarce
 
-# Counted from field 3, the first one behind the command's name.
+# Counted from field 3, the first one after the command's name.
 _STATE = 3 - 3
 _PPID = 4 - 3
 _SESSION = 6 - 3
@@ -17,7 +17,7 @@ _FLAGS = 9 - 3
 _STARTTIME = 22 - 3
 
 HIDDEN = 0
-"""The start time of a process that its shim couldn't see. Process 1 alone may start as early."""
+"""The start time of a process that the shim couldn't see. Only process 1 can start that early."""
 
 _PF_EXITING = 4  # kernel include/linux/sched.h
 
@@ -27,11 +27,12 @@ class Stat:
     """What one look at a process says.
 
     Attributes:
-        zombie: whether it has ended, and its parent hasn't reaped it.
-        exiting: whether it has ended, or is about to: a pid 1 waits for all others to go first.
-        parent_pid: of its parent, 0 if that is out of sight.
-        session: the pid of who leads its session, 0 if that is out of sight.
-        start_time: when it started, in clock ticks after boot.
+        zombie: whether the process has ended, and the parent hasn't reaped it.
+        exiting: whether the process has ended or is exiting: a pid 1 first waits for all others to
+            end.
+        parent_pid: the parent's pid, 0 if the parent is out of sight.
+        session: the pid of the session's leader, 0 if the leader is out of sight.
+        start_time: when the process started, in clock ticks after boot.
     """
 
     zombie: bool
@@ -47,14 +48,15 @@ def boot_id() -> str:
 
 
 def look_at(pid: int) -> Stat | None:
-    """Return what a process is now; None if there is none, or it is hidden. A zombie still is one.
+    """Return what a process is now, zombies included; None if it doesn't exist or is hidden.
 
-    Where /proc is mounted with hidepid, an ordinary user doesn't see others' processes, and of
-    its own not those that a runtime is about to give to another user of a container.
+    If /proc is mounted with hidepid, an ordinary user doesn't see the processes of others. Also
+    hidden are those of the user's own processes that a runtime is about to give to another user of
+    a container.
     """
     try:
         fields = stat_fields(_read(f"/proc/{pid}/stat"))
-    except (FileNotFoundError, ProcessLookupError, PermissionError):  # ESRCH: it went meanwhile
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # ESRCH: gone meanwhile
         return None
     return Stat(
         zombie=fields[_STATE] == b"Z",
@@ -66,9 +68,9 @@ def look_at(pid: int) -> Stat | None:
 
 
 def is_child(pid: int, parent: int) -> bool:
-    """Whether a process, perhaps hidden, is a child of one that isn't, not reaped yet.
+    """Whether a process, perhaps hidden, is an unreaped child of a process that isn't hidden.
 
-    False also where the kernel doesn't list children (CONFIG_PROC_CHILDREN).
+    Also False if the kernel doesn't list children (CONFIG_PROC_CHILDREN).
     """
     with contextlib.suppress(OSError):
         return pid in map(int, _read(f"/proc/{parent}/task/{parent}/children").split())
@@ -78,17 +80,17 @@ def is_child(pid: int, parent: int) -> bool:
 def start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks after boot; None if that can't be seen.
 
-    With the pid and the boot id it names one process for good.
+    Start time, pid and boot id together identify one process for ever.
     """
     process = look_at(pid)
     return None if process is None else process.start_time
 
 
 def stat_fields(data: bytes) -> list[bytes]:
-    """Return the fields of a ``stat`` file from the third on.
+    """Return the fields of a ``stat`` file, from the third field on.
 
-    The second, the command's name, may hold spaces, parentheses and line ends, but
-    no later one holds a parenthesis: the last one ends it.
+    The second field, the command's name, may hold spaces, parentheses and line ends. No later field
+    holds a parenthesis, so the last parenthesis ends the name.
     """
     return data.rpartition(b")")[2].split()
 
@@ -96,12 +98,12 @@ def stat_fields(data: bytes) -> list[bytes]:
 def is_argument(word: str) -> bool:
     """Whether any other process of our user and our pid namespace has a word as an argument.
 
-    Those of other users and of containers are none of our business, and reading theirs may wait
-    for them. A program that may not be traced belongs to root here, and whose namespace can't be
-    seen may be ours. This takes some time where there are many processes: it is for a thread.
+    Processes of other users and of containers are left out: reading their arguments may block. A
+    process that may not be traced counts as root's here; a process whose namespace can't be seen
+    counts as ours. This takes some time with many processes: call it in a thread.
 
     Raises:
-        TooManyFiles: no descriptor was left to look with.
+        TooManyFiles: no descriptor was left for the search.
     """
     wanted, namespace = os.fsencode(word), os.readlink("/proc/self/ns/pid")
     with scarce():
@@ -123,7 +125,7 @@ def _is_near(pid: int, namespace: str) -> bool:
 
 
 def _arguments(pid: int) -> list[bytes]:
-    """Return what a process was given beside its name; nothing if it has gone."""
+    """Return a process's arguments after the program's name; nothing if the process has gone."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
         return _read(f"/proc/{pid}/cmdline").split(b"\0")[1:]
     return []

@@ -1,8 +1,8 @@
-"""Real time in a run whose clock is a test's: what the kernel does takes no other.
+"""Real time in a run with a test's clock: the kernel's work takes real time.
 
-A test's clock (`trio.testing.MockClock`) stands still, or jumps to the next deadline as soon as
-all tasks wait. A runtime that works for five milliseconds would find every deadline expired by
-then, and a poll would never come to its next look.
+A test's clock (`trio.testing.MockClock`) stands still, or jumps to the next deadline as soon as all
+tasks wait. So when a runtime works for five milliseconds, all deadlines would expire at once, and a
+poll would never look again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import trio
 
 from ._syscall import set_timer, timer
 
-_TRIOS_OWN = "trio._core._run"  # the module of the clock that has real time
+_TRIOS_OWN = "trio._core._run"  # the module of Trio's own clock, which has real time
 
 
 class RealTime:
@@ -36,7 +36,7 @@ class RealTime:
         self._timers = 0
 
     def begin(self, scope: trio.CancelScope, seconds: float, *, still: bool = False) -> None:
-        """Cancel a scope ``seconds`` from now; with ``still`` the clock doesn't jump meanwhile."""
+        """Cancel a scope ``seconds`` from now. With ``still`` the clock doesn't jump meanwhile."""
         if seconds != math.inf:
             heapq.heappush(self._due, (time.monotonic() + seconds, next(self._serials), scope))
             self._set()
@@ -44,7 +44,7 @@ class RealTime:
             self._hold()
 
     def end(self, scope: trio.CancelScope, *, still: bool = False) -> None:
-        """End that."""
+        """Undo `begin` for a scope."""
         self._due = [one for one in self._due if one[2] is not scope]
         heapq.heapify(self._due)
         self._set()
@@ -52,20 +52,20 @@ class RealTime:
             self._let_go()
 
     def _hold(self) -> None:
-        """Keep the clock from jumping, until as many have let go of it as hold it."""
+        """Keep the clock from jumping until each `_hold` has had its `_let_go`."""
         self._holders += 1
         if self._holders == 1 and self._jumps:
             self._threshold = self._clock.autojump_threshold
             self._clock.autojump_threshold = math.inf
 
     def _let_go(self) -> None:
-        """Let go of the clock: what a test has said of its jumps meanwhile counts."""
+        """End one hold. If a test has set the clock's threshold meanwhile, that setting stays."""
         self._holders -= 1
         if self._holders == 0 and self._jumps and self._clock.autojump_threshold == math.inf:
             self._clock.autojump_threshold = self._threshold
 
     def _set(self) -> None:
-        """Have the timer ring at the first deadline; without any there is none."""
+        """Set the timer to the first deadline; without a deadline there is no timer."""
         if not self._due:
             self._close()
             return
@@ -82,7 +82,7 @@ class RealTime:
             os.close(fd)
 
     async def _ring(self, number: int) -> None:
-        """Wait for one timer: the next one may have its descriptor's number before we are woken."""
+        """Wait for one timer: the next timer may get the same descriptor before we wake up."""
         with contextlib.suppress(trio.ClosedResourceError):
             while self._fd >= 0 and number == self._timers:
                 await trio.lowlevel.wait_readable(self._fd)
@@ -99,7 +99,7 @@ _REAL: trio.lowlevel.RunVar[RealTime | None] = trio.lowlevel.RunVar("supervisor 
 
 
 def real_time() -> RealTime | None:
-    """Return this run's real time; None where its clock has that."""
+    """Return this run's `RealTime`; None if the run's clock has real time itself."""
     try:
         return _REAL.get()
     except LookupError:

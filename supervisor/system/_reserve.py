@@ -11,17 +11,17 @@ from ._descriptors import lifted
 
 
 class Reserve:
-    """Some descriptors, taken before anything is touched and given back for the clean-up."""
+    """Some descriptors, opened before an operation begins and closed for the clean-up."""
 
     def __init__(self, fds: list[int]) -> None:
         self._fds = fds
 
     @classmethod
     def take(cls, count: int, *, container: str | None = None) -> Reserve:
-        """Take so many.
+        """Open ``count`` descriptors.
 
         Raises:
-            TooManyFiles: there aren't as many; none is taken.
+            TooManyFiles: not so many are left; none stays open.
         """
         reserve = cls([])
         try:
@@ -33,7 +33,7 @@ class Reserve:
         return reserve
 
     def release(self) -> None:
-        """Give them back; the second time nothing happens."""
+        """Close the descriptors. A second call does nothing."""
         while self._fds:
             os.close(self._fds.pop())
 

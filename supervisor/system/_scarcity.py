@@ -1,4 +1,4 @@
-"""Turn the operating system's *no space* and *no descriptor* into errors of ours."""
+"""Turn the operating system's *no space* and *no descriptor* into our errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Scarce:
 
 
 class _Lenient(_Scarce):
-    def __exit__(  # type: ignore[override]  # nobody takes the one for the other
+    def __exit__(  # type: ignore[override]  # no code uses one as the other
         self, kind: object, error: BaseException | None, traceback: object
     ) -> bool:
         super().__exit__(kind, error, traceback)
@@ -32,17 +32,17 @@ _LENIENT: Final = _Lenient()
 
 
 def scarce() -> _Scarce:
-    """Raise DiskFull or TooManyFiles for an OSError that means it; let others through."""
+    """Raise DiskFull or TooManyFiles for an OSError that means one of them; let others pass."""
     return _SCARCE
 
 
 def lenient() -> _Lenient:
-    """Suppress an OSError that isn't one of those: what wasn't looked at may be there."""
+    """Suppress any other OSError: what couldn't be looked at may be there."""
     return _LENIENT
 
 
 def require_descriptor() -> None:
-    """Fail if no file can be opened: libc's look-ups don't tell that from "nobody of that name".
+    """Fail if no file can be opened: libc's look-ups report that like an unknown name.
 
     Raises:
         TooManyFiles: no descriptor is left.

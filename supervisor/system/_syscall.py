@@ -28,26 +28,26 @@ _HOW = struct.Struct("=QQQ")  # struct open_how
 
 
 def syscall(number: int, *arguments: object) -> int:
-    """Make a system call and return what it returns.
+    """Make a system call and return its result.
 
     Args:
-        number: one of those above.
+        number: the number of the call, such as `OPEN_TREE`.
         arguments: an int, bytes (the address of a C string), or an object of ctypes.
 
     Raises:
-        OSError: it failed.
+        OSError: the call failed.
     """
     return _checked(_libc().syscall(ctypes.c_long(number), *arguments))
 
 
 def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
-    """Open ``path`` from ``directory`` on; ``resolve`` says where it may lead.
+    """Open ``path``, relative to ``directory``; ``resolve`` says where the path may lead.
 
     Returns:
         A descriptor, closed on exec.
 
     Raises:
-        OSError: it failed: ELOOP or EXDEV for a path that leads where it may not.
+        OSError: the call failed: with ELOOP or EXDEV if ``resolve`` forbids where the path leads.
 
     Source: man 2 openat2.
     """
@@ -63,10 +63,10 @@ def is_subreaper() -> bool:
 
 
 def timer() -> int:
-    """Make a timer: a descriptor, closed on exec, that is readable once it has rung.
+    """Make a timer: a descriptor, closed on exec, that becomes readable when the time is up.
 
     Raises:
-        OSError: it failed.
+        OSError: the call failed.
 
     Source: man 2 timerfd_create.
     """
@@ -74,10 +74,10 @@ def timer() -> int:
 
 
 def set_timer(fd: int, seconds: float) -> None:
-    """Have a timer ring ``seconds`` from now, once, whatever it was set to.
+    """Set a timer to ``seconds`` from now, once, in place of any earlier setting.
 
     Raises:
-        OSError: it failed.
+        OSError: the call failed.
     """
     ns = max(1, int(seconds * 1e9))  # 0 would mean never
     when = _TIMES.pack(0, 0, *divmod(ns, 1_000_000_000))

@@ -1,4 +1,4 @@
-"""Sets of what lives as long as somebody else keeps it."""
+"""A weak set whose removals raise no KeyboardInterrupt."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ T = TypeVar("T")
 class WeakSet(weakref.WeakSet[T]):
     """A `weakref.WeakSet` in whose removals no KeyboardInterrupt is raised.
 
-    The interpreter calls them wherever the last reference goes, prints what they raise, and goes
-    on: a Ctrl-C at that moment would be lost.
+    The interpreter runs a removal wherever the last reference goes. An exception there is printed
+    and lost, so a Ctrl-C at that moment would be lost too.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Trio tasks: in which process and thread they run, for how long, Ctrl-C, and who looks on."""
+"""Trio tasks: processes, threads, deadlines, Ctrl-C, and the observers of containers."""
 
 from ._forks import (
     Opener,

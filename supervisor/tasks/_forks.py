@@ -1,10 +1,11 @@
-"""In which process we are: a forked child has all of ours in hand, and nothing of it is its own.
+"""Forked children: what a child of os.fork must not do with its parent's containers and Trio run.
 
-A child of `os.fork` in a Trio task goes on with a copy of that run: all of its tasks, all blocks
-that are open. What ends there, with `sys.exit` say, would undo what is its parent's. So whatever
-acts knows which process opened it, and in another one does nothing, or says so. What waits there
-waits no more. And what the kernel shares with the parent, Trio's epoll and the sockets that wake
-it, is replaced: the parent would be woken no more for what the child takes out of them.
+A child of `os.fork` in a Trio task goes on with a copy of that run: with all tasks and all open
+blocks. If a block ends there, with `sys.exit` say, its clean-up would undo what belongs to the
+parent. So each object that acts knows which process opened it; in another process it does nothing,
+or raises an error. Waits end at once there. And what the kernel shares with the parent, Trio's
+epoll and wake-up sockets, is replaced: otherwise the parent would miss the events that the child
+reads.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ class Opener:
         self._pid = os.getpid()
 
     def elsewhere(self) -> bool:
-        """Whether this is another process: one that was forked."""
+        """Whether the current process is another one, a forked child."""
         return os.getpid() != self._pid
 
     def require(self, container: str | None = None) -> None:
-        """Refuse what only the process that opened it may do.
+        """Refuse what only the opening process may do.
 
         Raises:
-            SupervisorClosed: this is another one.
+            SupervisorClosed: the current process is another one.
         """
         if self.elsewhere():
             raise SupervisorClosed(
-                f"this is a forked child (pid {os.getpid()}): its supervisor is that of process "
-                f"{self._pid}, and only there anything can be done with it",
+                f"this is a forked child (pid {os.getpid()}): its supervisor belongs to process "
+                f"{self._pid}, and can be used only there",
                 container=container,
             )
 
@@ -52,7 +53,7 @@ _DETACHED: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("supervisor detached
 
 
 def note_process() -> None:
-    """Take note that this Trio run is this process's; what forks from it isn't it any more."""
+    """Note that this Trio run belongs to this process; forked children are other processes."""
     if _RUN.get(None) is None:
         _RUN.set(Opener())
 
@@ -61,8 +62,8 @@ _IMPORTED_BY = os.getpid()
 
 
 def forked() -> bool:
-    """Whether this is a forked child that goes on with a Trio run of its parent's."""
-    if os.getpid() == _IMPORTED_BY:  # asked often, and mostly so
+    """Whether this is a forked child that goes on with its parent's Trio run."""
+    if os.getpid() == _IMPORTED_BY:  # called often, and mostly true
         return False
     try:
         opener = _RUN.get(None)
@@ -75,10 +76,10 @@ def forked() -> bool:
 
 
 def refuse_forked() -> None:
-    """Refuse to act for what is a parent's.
+    """Refuse to act on what belongs to the parent.
 
     Raises:
-        SupervisorClosed: this is a forked child that goes on with a Trio run of its parent's.
+        SupervisorClosed: this is a forked child that goes on with its parent's Trio run.
     """
     opener = _RUN.get(None) if forked() else None
     if opener is not None:
@@ -86,9 +87,9 @@ def refuse_forked() -> None:
 
 
 def open_scopes() -> set[trio.CancelScope]:
-    """Return the scopes of this run that a forked child's copy of it cancels first thing.
+    """Return the scopes of this run that a forked child's copy of the run cancels first.
 
-    They are those of our tasks, of what waits, and of what undoes something, shielded.
+    These are the scopes of our tasks, of waits, and of shielded clean-ups.
     """
     found = _SCOPES.get(None)
     if found is None:
@@ -98,7 +99,7 @@ def open_scopes() -> set[trio.CancelScope]:
 
 
 def _detach() -> None:
-    """Let a forked child's copy of a run go its own way, and to its end at once; the first time."""
+    """Separate a forked child's copy of a run from the parent, and cancel it; on the first call."""
     if _DETACHED.get(0) == os.getpid():
         return
     _DETACHED.set(os.getpid())
@@ -109,11 +110,11 @@ def _detach() -> None:
 
 
 def _replace_shared() -> None:
-    """Give Trio's loop an epoll and wake-up sockets of its own in place of its parent's.
+    """Give Trio's loop a new epoll and new wake-up sockets in place of the parent's.
 
-    In the epoll nothing else is registered: what the parent's tasks wait for isn't the child's to
-    take. Trio has no name for these things that is public, and a test that tells of a Trio which
-    keeps them elsewhere; there the child goes on with its parent's.
+    The new epoll has nothing else registered: events that the parent's tasks wait for aren't the
+    child's to take. Trio has no public names for these objects. A test notices a Trio that keeps
+    them elsewhere; with such a Trio the child goes on with the parent's.
     """
     run: Any = trio._core._run
     runner = run.GLOBAL_RUN_CONTEXT.runner
@@ -128,7 +129,7 @@ def _replace_shared() -> None:
 
 
 def _replace_pair(reading: socket.socket, writing: socket.socket) -> None:
-    """Put a fresh pair of connected sockets at the numbers of another."""
+    """Put a new pair of connected sockets at the numbers of an old pair."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for fresh, old in ((ours, reading), (theirs, writing)):
@@ -138,7 +139,7 @@ def _replace_pair(reading: socket.socket, writing: socket.socket) -> None:
 
 @trio.lowlevel.enable_ki_protection
 def _after_fork() -> None:
-    forked()  # what is raised in such a hook is lost
+    forked()  # an exception in such a hook is lost
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -18,9 +18,9 @@ _POLL_SECONDS = 0.05
 
 
 class DirectoryWatch:
-    """Sees writes, renames and new files in a directory from the time that it is made.
+    """Sees writes, renames and new files in a directory, from construction on.
 
-    A user's inotify instances are few: without one, it looks now and then.
+    A user has few inotify instances: without one, `wait` just sleeps for a moment.
     """
 
     def __init__(self, path: str) -> None:
@@ -32,7 +32,7 @@ class DirectoryWatch:
             self.close()
 
     async def wait(self) -> None:
-        """Return when something has happened since the last time, or perhaps has."""
+        """Return when something has, or may have, happened since the last call."""
         if self._fd < 0:
             await nap(_POLL_SECONDS, still=False)
             return
@@ -40,7 +40,7 @@ class DirectoryWatch:
         os.read(self._fd, _EVENTS_BYTES)
 
     def close(self) -> None:
-        """Close its descriptor; the second time nothing happens."""
+        """Close the descriptor. A second call does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -1,10 +1,10 @@
-"""Ctrl-C: a KeyboardInterrupt reaches the main task, once, and whatever it waits for is undone.
+"""Ctrl-C: a KeyboardInterrupt reaches the main task, once, and what the task awaits is undone.
 
-Trio raises it wherever the main thread is, or, in what is protected, at the main task's next
-checkpoint: also at one that is shielded. So all that is called from outside is protected, and all
-of our tasks are. And what has to be undone, or done to its end, is done in a task of its own:
-there no KeyboardInterrupt comes, and for the main task, which waits for it, one is a cancellation
-of what it waits for, which is raised as soon as that has undone itself.
+Trio raises KeyboardInterrupt wherever the main thread is; or, if that code is protected, at the
+main task's next checkpoint, even a shielded one. So all code that is called from outside is
+protected, and so are all our tasks. And what has to be undone, or completed, runs in a task of its
+own, which no KeyboardInterrupt reaches. For the main task, which waits for that task, a
+KeyboardInterrupt cancels the wait, and is raised as soon as the clean-up is done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=type)
 
 
 def protected(cls: C) -> C:
-    """Decorate a class: in none of its methods a KeyboardInterrupt is raised at any moment."""
+    """Decorate a class: no KeyboardInterrupt is raised in the middle of its methods."""
     for name, value in tuple(vars(cls).items()):
         guarded = _protected(value)
         if guarded is not value:
@@ -37,7 +37,7 @@ def protected(cls: C) -> C:
 
 
 def _protected(value: object) -> object:
-    if isinstance(value, property) and value.fget is not None:  # none of ours can be set
+    if isinstance(value, property) and value.fget is not None:  # none of ours has a setter
         return property(enable_ki_protection(value.fget))
     if isinstance(value, classmethod | staticmethod):
         return type(value)(enable_ki_protection(value.__func__))
@@ -46,12 +46,12 @@ def _protected(value: object) -> object:
     inner = inspect.unwrap(value)
     if inner is value:
         return enable_ki_protection(value)
-    enable_ki_protection(inner)  # what `contextlib` puts around it is the same code for everybody
+    enable_ki_protection(inner)  # contextlib's wrapper is code that all share
     return value
 
 
 def undoing(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Decorate an async function: for it a KeyboardInterrupt is a cancellation.
+    """Decorate an async function: a KeyboardInterrupt becomes a cancellation of the function.
 
     Cancellation: as the function's.
     """
@@ -82,8 +82,8 @@ async def _apart(function: Callable[[], Coroutine[Any, Any, T]], name: str) -> T
             if not isinstance(error, KeyboardInterrupt) or not done:
                 raise_as_it_is(error)
         finally:
-            del error  # else it would hold the frame that holds it
-        signal.raise_signal(signal.SIGINT)  # it was done all the same: this comes right after it
+            del error  # else the error and this frame would hold each other
+        signal.raise_signal(signal.SIGINT)  # the function completed: interrupt right after it
     return done.pop()
 
 
@@ -96,7 +96,9 @@ def _first(errors: Sequence[BaseException]) -> BaseException:
 
 
 def _is_main_task() -> bool:
-    """Whether a KeyboardInterrupt may come here: tasks of a main task's nurseries have others."""
+    """Whether KeyboardInterrupt may reach this task: tasks in the main task's nurseries don't get
+    any.
+    """
     nursery = trio.lowlevel.current_task().parent_nursery
     return nursery is not None and nursery.parent_task is trio.lowlevel.current_root_task()
 
@@ -104,9 +106,9 @@ def _is_main_task() -> bool:
 def opening(
     function: Callable[P, AbstractAsyncContextManager[T]],
 ) -> Callable[P, AbstractAsyncContextManager[T]]:
-    """Decorate a function that returns a context manager: entering and leaving it is protected.
+    """Decorate a function that returns a context manager: enter and exit are protected.
 
-    `contextlib` isn't: a KeyboardInterrupt in its few steps would leave everything open.
+    `contextlib` isn't protected: a KeyboardInterrupt in its few steps would leave everything open.
     """
 
     @functools.wraps(function)
@@ -131,5 +133,5 @@ class _Protected(AbstractAsyncContextManager[T], Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        context = self._contexts.pop()  # so that it goes in here: its finalizers are protected, too
+        context = self._contexts.pop()  # freed here, so finalizers are protected, too
         return await context.__aexit__(kind, error, traceback)

@@ -1,4 +1,4 @@
-"""Nurseries for tasks of our own: what their blocks raise comes out as it is, not in a group."""
+"""Nurseries for our own tasks: an exception of the block is raised as it is, not in a group."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ._forks import open_scopes
 
 @contextlib.asynccontextmanager
 async def background_nursery() -> AsyncIterator[trio.Nursery]:
-    """Open a nursery for tasks of our own, cancelled when the block ends.
+    """Open a nursery for our own tasks; they are cancelled when the block ends.
 
-    Our tasks raise nothing but bugs, so what the block raises is all there is to tell; a bug
-    comes out beside it in a group, as from any nursery. A KeyboardInterrupt that comes while the
-    tasks end is told alone.
+    Our tasks raise nothing but bugs, so the block's exception is all that matters, and is raised as
+    it is. A bug is raised beside it in a group, as from any nursery. A KeyboardInterrupt that comes
+    while the tasks end is raised alone.
     """
     raised: BaseException | None = None
     try:
@@ -36,17 +36,17 @@ async def background_nursery() -> AsyncIterator[trio.Nursery]:
                 raise
             raise_as_it_is(told)
         finally:
-            del told  # else it would hold the frame that holds it
+            del told  # else error and frame would hold each other
     finally:
         del raised
 
 
 @contextlib.asynccontextmanager
 async def lasting_nursery() -> AsyncIterator[trio.Nursery]:
-    """Open such a nursery whose tasks go on when the block is cancelled, until it has ended.
+    """Open such a nursery whose tasks go on after a cancellation, until the block has ended.
 
-    A clean-up at the block's end, shielded, waits for what they find out. In a forked child they
-    end at once.
+    A shielded clean-up at the block's end waits for results of these tasks. In a forked child the
+    tasks end at once.
     """
     opened: list[trio.Nursery] = []
     ready = trio.Event()
@@ -55,8 +55,8 @@ async def lasting_nursery() -> AsyncIterator[trio.Nursery]:
     async with background_nursery() as outer:
         try:
             outer.start_soon(_hold_open, scope, opened, ready)
-            with trio.CancelScope(shield=True):  # it takes one step, also if we are cancelled
-                await ready.wait()  # a KeyboardInterrupt ends it all the same
+            with trio.CancelScope(shield=True):  # one step, also if we are cancelled
+                await ready.wait()  # a KeyboardInterrupt ends this wait all the same
             yield opened[0]
         finally:
             open_scopes().discard(scope)
@@ -75,7 +75,7 @@ async def _hold_open(
 
 
 def raise_as_it_is(error: BaseException) -> NoReturn:
-    """Raise an error that was in a group, with the context that it had."""
+    """Raise an error from a group, and keep the error's context."""
     context = error.__context__
     try:
         raise error
@@ -87,10 +87,9 @@ def raise_as_it_is(error: BaseException) -> NoReturn:
 def _told(
     group: BaseExceptionGroup[BaseException], raised: BaseException | None
 ) -> BaseException | None:
-    """Return what the group of a nursery has to tell, if that is one thing.
+    """Return the one exception that a nursery's group stands for; None if there are more.
 
-    Cancel scopes split groups, and what is left of a nested one is a copy of it: so it is the
-    leaves that are compared.
+    Cancel scopes split groups, and leave copies of nested ones: so compare the leaves.
     """
     known = set() if raised is None else set(map(id, _leaves(raised)))
     others = [leaf for leaf in _leaves(group) if id(leaf) not in known]

@@ -1,8 +1,8 @@
-"""Who looks on while containers are made: a test's example, which names them and is told of them.
+"""Observers of containers: a test's witness, which names containers and sees their reports.
 
-Nobody does, as a rule, and then nothing here costs more than a look at a context variable. What a
-task starts has the witness that the task has, so a pool that serves several examples sets its own
-tasks free of it.
+As a rule there is no witness, and then this module costs one look at a context variable. A task
+inherits the witness of the task that starts it, so a pool that serves several examples runs its own
+tasks without a witness.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Change:
     """One change of a container's state.
 
     Attributes:
-        at_ns: when, CLOCK_REALTIME in nanoseconds.
-        event: what happened to it, or was asked of it; ``"adopted"`` where it was found.
-        state: the state that this led to.
+        at_ns: the time of the change, CLOCK_REALTIME in nanoseconds.
+        event: what happened to the container, or was requested; ``"adopted"`` after an adoption.
+        state: the state after the event.
     """
 
     at_ns: int
@@ -39,22 +39,22 @@ class Change:
 
     @property
     def at(self) -> datetime:
-        """When, in UTC."""
+        """The time of the change, in UTC."""
         return moment(self.at_ns)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class ContainerReport:
-    """A container that a witness is told of, as it is now and as it will be.
+    """A container as reported to a witness: now, and as it changes.
 
-    It may be read in another thread than the one that the container is supervised in.
+    The report may be read in another thread than the supervisor's.
 
     Attributes:
-        id: its id.
-        args: the program and its arguments.
-        spec: the config.json that is run.
-        history: tells its last changes.
-        status: tells how its init ended, or None.
+        id: the container's id.
+        args: the program and the arguments.
+        spec: the config.json in use.
+        history: returns the last changes.
+        status: returns the init's exit status, or None.
     """
 
     id: str
@@ -65,24 +65,24 @@ class ContainerReport:
 
 
 class Witness(Protocol):
-    """Whoever is told of the containers that are made, and asked for names."""
+    """An observer: sees reports of all new containers, and is asked for names."""
 
     def name_suffix(self) -> str:
-        """Return what tells the next name of ours from the others."""
+        """Return a suffix that makes the next name unique."""
         ...
 
     def place(self) -> str:
-        """Return what tells the next temporary directory of ours from the others."""
+        """Return a suffix that makes the next temporary directory's name unique."""
         ...
 
     def saw(self, report: ContainerReport) -> None:
-        """Take note of a container that was made, or taken from a pool."""
+        """Note a container that was made, or taken from a pool."""
 
     def heard(self, container: str, content: bytes) -> None:
-        """Take note of what a container has printed."""
+        """Note output of a container."""
 
     def waiting(self) -> AbstractContextManager[None]:
-        """Take note that the block's time is the infrastructure's, not the program's."""
+        """Note that the block's time counts for the infrastructure, not for the program."""
         ...
 
 
@@ -90,25 +90,25 @@ witness: Final[ContextVar[Witness | None]] = ContextVar("witness", default=None)
 
 
 def name_suffix() -> str:
-    """Return eight characters that tell a name from the others: random ones, if nobody looks on."""
+    """Return eight characters that make a name unique: random ones if there is no witness."""
     looking = witness.get()
     return secrets.token_hex(4) if looking is None else looking.name_suffix()
 
 
 def place() -> str | None:
-    """Return what tells a temporary directory from the others; None if nobody looks on."""
+    """Return a suffix that makes a temporary directory unique; None without a witness."""
     looking = witness.get()
     return None if looking is None else looking.place()
 
 
 def waiting() -> AbstractContextManager[None]:
-    """Mark a block whose time is the infrastructure's: creating, deleting."""
+    """Mark a block whose time counts for the infrastructure: creating, deleting."""
     looking = witness.get()
     return contextlib.nullcontext() if looking is None else looking.waiting()
 
 
 def hear(container: str, content: bytes) -> None:
-    """Tell of what a container has printed."""
+    """Report output of a container to the witness."""
     looking = witness.get()
     if looking is not None and content:
         looking.heard(container, content)

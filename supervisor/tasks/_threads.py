@@ -1,4 +1,4 @@
-"""What would hold up Trio's loop, in a thread; or on the loop, where no thread can be started."""
+"""Calls that would hold up Trio's loop: in a thread, or on the loop if no thread can be started."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 
 T = TypeVar("T")
 
-# CPython's thread_PyThread_start_new_thread says it with an error of no kind of its own.
+# CPython's thread_PyThread_start_new_thread raises this as a plain RuntimeError.
 _NONE = "can't start new thread"
 
 
@@ -32,11 +32,11 @@ async def in_thread(
     """Call a function in a thread, as `trio.to_thread.run_sync`.
 
     Args:
-        function: what is called.
-        args: its arguments.
+        function: the function to call.
+        args: the function's arguments.
         limiter: how many threads there may be.
-        otherwise: what is called instead where there can't be one more thread (RLIMIT_NPROC,
-            pids.max), in Trio's; ``function`` itself, with ``args``, if that is None.
+        otherwise: what to call instead, in Trio's thread, if no more thread can be started
+            (RLIMIT_NPROC, pids.max). None: ``function`` with ``args``.
     """
     try:
         return await trio.to_thread.run_sync(function, *args, limiter=limiter)

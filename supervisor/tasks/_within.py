@@ -1,9 +1,8 @@
 """Deadlines that count only the time in which we could run.
 
-A program that was stopped for half a minute, or was frozen with its machine, finds all of its
-deadlines expired when it goes on, and what they were for in good order. So a turn of Trio's loop
-that took longer than it was meant to isn't counted, and each deadline is looked at once more
-after it.
+A program that was stopped for half a minute, or frozen with the host, would find all its deadlines
+expired when it goes on, although nothing is wrong. So a turn of Trio's loop that took longer than
+planned isn't counted, and after it each deadline gets one more look.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import trio
 from ..system import RealTime, real_time
 from ._forks import forked, open_scopes, refuse_forked
 
-_LOST_SECONDS = 0.5  # later than that a busy machine doesn't wake us
+_LOST_SECONDS = 0.5  # even a busy host wakes us within this
 _FAIR_SECONDS = 5.0
 _BEAT_SECONDS = 0.5
 _BEATS = 10
@@ -29,21 +28,22 @@ _BEATS = 10
 def within(seconds: float, *, shield: bool = False, still: bool = True) -> Limit:
     """Cancel the body ``seconds`` from now, not counting time in which we couldn't run.
 
-    Use it as `trio.move_on_after`, for what the kernel, a shim or a runtime does: the seconds are
-    real ones, also where Trio's clock is a test's, and that doesn't jump meanwhile. In a forked
-    child nobody waits for what is its parent's: there a shielded body, which undoes something, is
-    cancelled at once; and one that was under way at the fork raises SupervisorClosed.
+    Use `within` like `trio.move_on_after`, for the work of the kernel, a shim or a runtime. The
+    seconds are real ones, also if Trio's clock is a test's; that clock doesn't jump meanwhile. In a
+    forked child no wait for the parent's work makes sense: there a shielded body, which undoes
+    something, is cancelled at once; and a body that was under way at the fork raises
+    SupervisorClosed.
 
     Args:
         seconds: may be `math.inf`.
-        shield: whether it is shielded from outer cancellation.
-        still: whether a test's clock stands still: not where a task of the user's is waited for.
+        shield: whether the body is shielded from outer cancellation.
+        still: whether a test's clock stands still. False for waits that depend on a caller's task.
     """
     return Limit(seconds, shield=shield, still=still)
 
 
 def granted(seconds: float, *, shield: bool = False) -> Limit:
-    """Do that by Trio's clock, whatever it is: for the time that a user gives to a program."""
+    """As `within`, but by Trio's own clock: for the time that a caller gives to a program."""
     return Limit(seconds, shield=shield, real=False)
 
 
@@ -61,9 +61,9 @@ async def nap(seconds: float, *, still: bool = True) -> None:
 
 @contextlib.contextmanager
 def expiring() -> Iterator[Callable[[float], None]]:
-    """Cancel the body so many seconds from now as what is yielded is called with, if it is.
+    """Yield a function that sets a deadline: after so many seconds the body is cancelled.
 
-    They are real ones, and lost time counts; see `within`.
+    The seconds are real ones, and lost time counts; see `within`.
     """
     real = real_time()
     scope = trio.CancelScope()
@@ -143,10 +143,10 @@ class _Running(NamedTuple):
 
 
 class _Watch(trio.abc.Instrument):
-    """Sees the turns of a run's loop, of which there are some while a deadline runs.
+    """Observes the turns of a run's loop; while a deadline runs, the loop turns now and then.
 
-    A tenth of a deadline, or half a second, may pass between two: so much of it a stop may take
-    that is seen by nobody. A long one costs few wake-ups, and none there is no deadline.
+    A tenth of a deadline, or half a second, may pass between two turns: a stop of that length may
+    go unnoticed. So a long deadline costs few wake-ups, and a run without deadlines none.
     """
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class _Watch(trio.abc.Instrument):
         self._seen_by_kernel = time.monotonic()
 
     def after_io_wait(self, timeout: float) -> None:
-        """Put off the deadlines if it took longer than it should; Trio looks at them afterwards."""
+        """Put off the deadlines if the turn took too long; Trio checks them after this."""
         now, kernel = self._time(), time.monotonic()
         seen, self._seen = self._seen, now
         took = min(now - seen, kernel - self._seen_by_kernel)
@@ -168,18 +168,18 @@ class _Watch(trio.abc.Instrument):
                 _put_off(scope, max(seen, running.begun), now, took - timeout)
 
     def add(self, scope: trio.CancelScope, begun: float, seconds: float) -> None:
-        """Keep an eye on a scope."""
+        """Watch a scope."""
         beat = max(_BEAT_SECONDS, seconds / _BEATS)
         self._running[scope] = _Running(begun, beat)
         if begun + beat < self._next:
             self._next = self._rest.deadline = begun + beat
 
     def remove(self, scope: trio.CancelScope) -> None:
-        """Forget it."""
+        """Stop watching a scope."""
         del self._running[scope]
 
     async def beat(self) -> None:
-        """Have the loop turn, until the end of the run."""
+        """Make the loop turn, until the end of the run."""
         while True:
             beat = min((running.beat for running in self._running.values()), default=math.inf)
             self._next = trio.current_time() + beat
@@ -188,7 +188,7 @@ class _Watch(trio.abc.Instrument):
 
 
 def _put_off(scope: trio.CancelScope, since: float, now: float, lost: float) -> None:
-    """Give back what was lost since a moment; and time to look at what has come meanwhile."""
+    """Give back the time lost since ``since``, and time to look at what has come meanwhile."""
     left = scope.deadline - since
     given_back = scope.deadline + min(lost, now - since)
     scope.deadline = max(given_back, now + min(left, _FAIR_SECONDS))
@@ -198,16 +198,17 @@ _WATCH: trio.lowlevel.RunVar[_Watch | None] = trio.lowlevel.RunVar("supervisor w
 
 
 def begin_watch() -> None:
-    """Begin to watch this run, if nobody does yet.
+    """Begin to watch this run, if no watch runs yet.
 
-    By itself the first deadline begins it. Where the order of tasks has a seed, a task that is
-    new then, or a turn later, makes another order: so it begins where nothing else is awaited.
+    Otherwise the first deadline begins the watch. If the order of tasks has a seed, a new task at
+    that moment, or one turn later, changes the order: so begin the watch where nothing else is
+    awaited.
     """
     _watch()
 
 
 def _watch() -> _Watch | None:
-    """Return this run's watch; None where time is a test's, and passes as that likes."""
+    """Return this run's watch; None if a test's clock sets the time."""
     try:
         return _WATCH.get()
     except LookupError:

@@ -113,5 +113,5 @@ def test_not_the_files_fault(tmp_path: Path, number: int) -> None:
 def test_below_a_file(tmp_path: Path) -> None:
     """What should be its directory is none."""
     (tmp_path / "file").touch()
-    with pytest.raises(StateCorrupt, match="file/pid: it can't be opened"):
+    with pytest.raises(StateCorrupt, match="file/pid: can't be opened"):
         read_pid(str(tmp_path / "file/pid"))
