@@ -571,7 +571,7 @@ class Supervisor(Mapping[str, Container]):
             leashed = [box for box in self.values() if box.leashed and not box.foreign]
             async with trio.open_nursery() as nursery:
                 for box in leashed:
-                    nursery.start_soon(_delete_quietly, box, name=f"{box.init.task_name}: delete")
+                    nursery.start_soon(_delete_quietly, box, name=f"{box.id}/init: delete")
             while deleting := self._deleting():
                 async with deleting[0]:  # each has a deadline
                     pass

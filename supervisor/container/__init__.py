@@ -5,7 +5,7 @@ from ._checkpoint import (
 )
 from ._container import (
     Container,
-    show,
+    core_of,
 )
 from ._core import (
     Core,
@@ -63,6 +63,7 @@ __all__ = [
     "UnderWay",
     "adopt_exec",
     "claimed_ids",
+    "core_of",
     "delete",
     "dispose",
     "draft",
@@ -79,7 +80,6 @@ __all__ = [
     "remove_directory",
     "require_empty",
     "require_free",
-    "show",
     "sweep",
     "user_of",
 ]

@@ -11,7 +11,16 @@ from typing import Self
 
 import trio
 
-from ..process import MAX_OUTPUT_BYTES, Completed, Input, Process, end_process, run_options, stay
+from ..process import (
+    MAX_OUTPUT_BYTES,
+    Completed,
+    Input,
+    Process,
+    end_process,
+    process_of,
+    run_options,
+    stay,
+)
 from ..rootfs import GroupArgument, GroupsArgument, UserArgument, check_account
 from ..spec import SignalArgument
 from ..stdio import Logs, Since, StdioArgument, TerminalArgument, TerminalStream
@@ -38,7 +47,7 @@ class Container:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.id: str = core.record.id
-        self.init: Process = core.init
+        self.init: Process = process_of(core.init)
 
     def __repr__(self) -> str:
         return f"<supervisor.Container {self.id!r}: {self.state.value}>"
@@ -106,7 +115,7 @@ class Container:
         Whichever these were: the child of a shell is none of ours, and shows nowhere else. 0 where
         it has no cgroup of its own. What was counted stays known when it has ended.
         """
-        return self.init.oom_kills()
+        return self._core.init.oom_kills()
 
     @property
     def pid(self) -> int | None:
@@ -136,7 +145,8 @@ class Container:
         supervisors run in it are found by looking here.
         """
         _exec.look_for_execs(self._core)
-        return MappingProxyType({self.init.id: self.init, **self._core.execs})
+        execs = {id: process_of(task) for id, task in self._core.execs.items()}
+        return MappingProxyType({self.init.id: self.init, **execs})
 
     @property
     def stdin(self) -> trio.abc.SendStream | None:
@@ -231,7 +241,7 @@ class Container:
 
         Cancellation: what was begun is killed and removed. After the return it lives on.
         """
-        return await _exec.exec(
+        task = await _exec.exec(
             self._core,
             args,
             id=id,
@@ -244,6 +254,7 @@ class Container:
             terminal=terminal,
             attach=attach,
         )
+        return process_of(task)
 
     @undoing
     async def run(
@@ -460,6 +471,6 @@ class Container:
         )
 
 
-def show(container: Container) -> None:
-    """Let the witness of this task know of a container that was made without it."""
-    container._core.show()
+def core_of(container: Container) -> Core:
+    """Return a container's core, for the library's own modules."""
+    return container._core

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import trio
 
-from ..process import GATE_SECONDS, Listener, Process, Shared
+from ..process import GATE_SECONDS, Listener, ProcessTask, Shared
 from ..runtime import CANDIDATES, ContainerRuntime
 from ..shim import Leash
 from ..state import (
@@ -93,15 +93,15 @@ class Core:
     gone: Callable[[str, CleanupIncomplete | None], None]
     state: State = State.CREATING
     history: tuple[Change, ...] = attrs.field(init=False, default=())
-    init: Process = attrs.field(init=False)
-    execs: dict[str, Process] = attrs.field(init=False, factory=dict)
+    init: ProcessTask = attrs.field(init=False)
+    execs: dict[str, ProcessTask] = attrs.field(init=False, factory=dict)
     ends: Ends = attrs.field(init=False, factory=Ends)
     deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
     under_way: set[UnderWay] = attrs.field(init=False, factory=set)
     stops: int = attrs.field(init=False, default=0)
     noted: Asked | None = attrs.field(init=False, default=None)
 
-    def add_init(self, record: ProcessRecord) -> Process:
+    def add_init(self, record: ProcessRecord) -> ProcessTask:
         """Give it its init, which isn't launched or watched yet."""
         self.init = self.new_process(self.layout.init, record, when_ended=self._init_ended)
         return self.init
@@ -113,9 +113,9 @@ class Core:
         *,
         owned: bool | None = None,
         when_ended: Listener | None = None,
-    ) -> Process:
+    ) -> ProcessTask:
         """Return a process of it that isn't launched or watched yet."""
-        return Process(
+        return ProcessTask(
             self.shared,
             layout,
             record,
@@ -307,7 +307,7 @@ class Core:
     def close_streams(self) -> None:
         """Close our ends of its processes' fifos, whoever has them in hand."""
         for process in (self.init, *self.execs.values()):
-            process.close_streams()
+            process.streams.close()
         for end in tuple(self.ends):
             end.detach()
 

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from ..cgroups import Steps, finish
-from ..process import kill_found, shielded
+from ..process import ask, kill_found, process_of, shielded
 from ..spec import SignalArgument, check_stop_signal, is_grace
 from ..state import MAX_NS, Asked, Intent, write_asked
 from ..stdio import log_tail
@@ -124,7 +124,7 @@ async def _ask_and_kill(core: Core, grace: float, number: int, sent: bool) -> St
                     status = await core.init.wait()
                 else:
                     told = partial(_note_sent, core, asked)
-                    status = await core.init.ask(number, sent=told)
+                    status = await ask(process_of(core.init), number, sent=told)
                 return Stopped(status, number != signal.SIGKILL and _was_killed(status))
         return await end(core)
     except BaseException:
@@ -331,7 +331,7 @@ async def _end_processes(core: Core) -> None:
     for process in execs:
         process.give_up()
         with contextlib.suppress(OSError):
-            process.kill()
+            process.send_signal(signal.SIGKILL)
         await process.wait_over()
     _kill_set_aside(core)
     core.close_streams()

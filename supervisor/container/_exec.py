@@ -11,7 +11,7 @@ import trio
 
 from ..bundle import check_args, exec_process
 from ..children import PidFd
-from ..process import Finding, Process, gather, shielded
+from ..process import Finding, ProcessTask, gather, shielded
 from ..rootfs import Account, find_account
 from ..runtime import Call, fresh_log
 from ..spec import attainable, check_attainable
@@ -60,7 +60,7 @@ async def exec(
     stderr: StdioArgument,
     terminal: TerminalArgument,
     attach: bool,
-) -> Process:
+) -> ProcessTask:
     """Run a further program; see `Container.exec`."""
     if check_flag(attach, "attach") and terminal is False:
         raise InvalidValue("attach=True needs a terminal: terminal=True", container=core.record.id)
@@ -115,7 +115,7 @@ async def _user_of(core: Core, account: Account) -> dict[str, Any] | None:
     return told
 
 
-async def _require_run(core: Core, process: Process) -> None:
+async def _require_run(core: Core, process: ProcessTask) -> None:
     """Raise why the kernel has refused the program, if it has; nothing is left of it then.
 
     It takes no time where the program runs, and else a moment: so it is shielded.
@@ -124,7 +124,7 @@ async def _require_run(core: Core, process: Process) -> None:
         with root_of(core) as root, shielded(core.shared.deadlines.call):
             await require_run(core, process, root)
     except GateFailed:
-        process.abandon_streams()
+        process.streams.abandon()
         process.abandon()
         with shielded(core.shared.deadlines.shim):
             await process.wait_shim_gone()
@@ -133,7 +133,7 @@ async def _require_run(core: Core, process: Process) -> None:
 
 async def _launch(
     core: Core, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio, *, attach: bool
-) -> Process:
+) -> ProcessTask:
     lock = make_exec(layout, record, stdio, container=core.record.id, reach=core.shared.reach)
     process = core.new_process(layout, record, owned=True)
     process.lock = lock
@@ -153,8 +153,8 @@ async def _launch(
                 _own, core, process, call, stdio, listening, name=process.task_name
             )
             if connected is not None:
-                process.begin_attached(connected)
-        process.note_log()
+                process.terminal.begin(connected)
+        process.log.note()
     except BaseException:
         await end_unreported(core, layout)
         remove_directory(layout.path)
@@ -222,9 +222,9 @@ def _kill_unreported(core: Core, layout: ProcessLayout) -> None:
         process.close()
 
 
-def adopt_exec(core: Core, process: Process) -> None:
+def adopt_exec(core: Core, process: ProcessTask) -> None:
     """Watch an exec that another supervisor has made."""
-    process.note_log()
+    process.log.note()
     core.execs[process.id] = process
     core.nursery.start_soon(_watch, core, process, name=process.task_name)
 
@@ -260,7 +260,7 @@ def _look_on(core: Core, layout: ProcessLayout) -> None:
 @trio.lowlevel.enable_ki_protection
 async def _own(
     core: Core,
-    process: Process,
+    process: ProcessTask,
     call: Call,
     stdio: Stdio,
     listening: Console | None,
@@ -273,14 +273,14 @@ async def _own(
 
 
 @trio.lowlevel.enable_ki_protection
-async def _watch(core: Core, process: Process) -> None:
+async def _watch(core: Core, process: ProcessTask) -> None:
     with _kept(core, process):
         await process.watch()
         await _forget_when_collected(core, process)
 
 
 @contextlib.contextmanager
-def _kept(core: Core, process: Process) -> Iterator[None]:
+def _kept(core: Core, process: ProcessTask) -> Iterator[None]:
     """Keep a process among the container's execs, and its lock, while its task runs."""
     core.execs[process.id] = process
     try:
@@ -292,7 +292,7 @@ def _kept(core: Core, process: Process) -> Iterator[None]:
         process.forget()
 
 
-async def _forget_when_collected(core: Core, process: Process) -> None:
+async def _forget_when_collected(core: Core, process: ProcessTask) -> None:
     """Remove its directory when somebody knows how it ended.
 
     That of one that is dismissed is for whoever adopts it next.

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import trio
 
 from ..bundle import GATE_DESTINATION
-from ..process import Process, is_copy
+from ..process import ProcessTask, is_copy
 from ..rootfs import LiveTree, Obstacle, PlannedTree, obstacle
 from ..spec import behind_init
 from ..state import process_object
@@ -150,7 +150,7 @@ async def raise_refused(error: RuntimeFailed, core: Core, process: Mapping[str, 
             _raise(await _seen(core, root, process), core, error)
 
 
-async def require_run(core: Core, process: Process, root: Root) -> None:
+async def require_run(core: Core, process: ProcessTask, root: Root) -> None:
     """Return when a process that its runtime has started runs the user's program.
 
     Raises:
@@ -166,7 +166,7 @@ async def require_run(core: Core, process: Process, root: Root) -> None:
         return
 
 
-async def _require_run(core: Core, process: Process, root: Root) -> None:
+async def _require_run(core: Core, process: ProcessTask, root: Root) -> None:
     status = None if await _has_begun(core, process) else await _quick_end(process)
     if status is not None and status.code:
         _raise(await _seen(core, root, process_object(process.record)), core)
@@ -174,7 +174,7 @@ async def _require_run(core: Core, process: Process, root: Root) -> None:
         await _require_behind_init(core, process, root)
 
 
-async def _require_behind_init(core: Core, process: Process, root: Root) -> None:
+async def _require_behind_init(core: Core, process: ProcessTask, root: Root) -> None:
     """Return if our own init, which runs, finds its program."""
     found = await _seen(core, root, process_object(process.record))
     if found is not None:
@@ -183,7 +183,7 @@ async def _require_behind_init(core: Core, process: Process, root: Root) -> None
             _raise(found, core)
 
 
-async def _has_begun(core: Core, process: Process) -> bool:
+async def _has_begun(core: Core, process: ProcessTask) -> bool:
     """Whether it runs the user's program; mostly it does by now. False if it has ended."""
     if not process.record.exec:
         return await process.has_begun(_BEGIN_SECONDS)
@@ -196,14 +196,14 @@ async def _has_begun(core: Core, process: Process) -> bool:
     return False
 
 
-async def _quick_end(process: Process) -> ExitStatus | None:
+async def _quick_end(process: ProcessTask) -> ExitStatus | None:
     """Return how a process ended, if it has: a moment later that is settled."""
     if not process.ending():
         return None
     return await _end_within(process, process.deadlines.shim)
 
 
-async def _end_within(process: Process, seconds: float) -> ExitStatus | None:
+async def _end_within(process: ProcessTask, seconds: float) -> ExitStatus | None:
     with within(seconds):
         await process.wait_over()
     return process.status

@@ -23,7 +23,7 @@ from ..bundle import (
     frame,
     init_process,
 )
-from ..container import Container, show
+from ..container import Container, core_of
 from ..spec import is_ours, telling
 from ..stdio import PIPE, StdioArgument
 from ..tasks import protected, within
@@ -122,6 +122,7 @@ class Entry:
 
     def __init__(self, box: Container, report_fd: int) -> None:
         self.box = box
+        self._core = core_of(box)
         self.rest = memoryview(b"")
         self.made_in = 0
         self._report_fd = report_fd
@@ -173,11 +174,11 @@ class Entry:
 
     def alive(self) -> bool:
         """Whether it can still be started, as far as one look tells."""
-        return self.box.init.watched()
+        return self._core.init.watched()
 
     def watch(self, died: Callable[[Entry, ExitStatus], None]) -> None:
         """Call ``died`` if it ends while it waits, or at once if it has."""
-        listening = self.box.init.when_ended(lambda status: died(self, status))
+        listening = self._core.init.when_ended(lambda status: died(self, status))
         self._watch.enter_context(listening)
 
     def unwatch(self) -> None:
@@ -202,13 +203,13 @@ class Entry:
             self.rest = self._send(self.rest)
         if not frame and not self.rest and wanted.input is not None:
             self._end_input()
-        self.box.init.become(wanted.process)
+        self._core.init.become(wanted.process)
         try:
             await self.box.start()
         except IllegalTransition:  # it was killed after the last look at it
             await self._raise_killed()
         await self._pass_gate(frame)
-        show(self.box)
+        self._core.show()
         if frame and wanted.input is not None and not self.rest:
             self._end_input()
 
@@ -224,7 +225,7 @@ class Entry:
             self.box.init.stdin.close()
 
     async def _pass_gate(self, frame: memoryview) -> None:
-        seconds = self.box.init.deadlines.start
+        seconds = self._core.shared.deadlines.start
         with within(seconds):
             if frame and self.box.stdin is not None:
                 with contextlib.suppress(trio.BrokenResourceError):  # its report says why
@@ -276,7 +277,7 @@ class Entry:
 
         Nobody has seen the program yet: another container can run it.
         """
-        if self.box.init.watched():
+        if self._core.init.watched():
             return
         status = await self.box.wait()  # mostly the program was quick
         if status.source is not Source.SHIM:

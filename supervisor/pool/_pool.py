@@ -257,7 +257,7 @@ class ContainerPool:
                     feed,
                     entry.box.init.stdin,
                     entry.rest,
-                    name=f"{entry.box.init.task_name}: stdin",
+                    name=f"{entry.box.id}/init: stdin",
                 )
                 yield entry.box
 

@@ -29,16 +29,19 @@ from ._pid1 import (
     is_copy,
 )
 from ._process import (
-    GATE_SECONDS,
     Process,
-    check_signal,
+    ask,
+    process_of,
 )
 from ._shared import (
     Shared,
     shielded,
 )
 from ._task import (
+    GATE_SECONDS,
     Listener,
+    ProcessTask,
+    check_signal,
 )
 
 __all__ = [
@@ -52,7 +55,9 @@ __all__ = [
     "Input",
     "Listener",
     "Process",
+    "ProcessTask",
     "Shared",
+    "ask",
     "check_signal",
     "classify",
     "deliver",
@@ -64,6 +69,7 @@ __all__ = [
     "kill_found",
     "load_process",
     "lost",
+    "process_of",
     "run_options",
     "shielded",
     "stay",

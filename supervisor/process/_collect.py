@@ -32,7 +32,7 @@ from ..values import (
     check_seconds,
     printable,
 )
-from ._process import Process
+from ._process import Process, ask
 from ._shared import shielded
 
 MAX_OUTPUT_BYTES: Final = 64 << 20
@@ -211,20 +211,22 @@ async def collect(
     async with background_nursery() as nursery:
         if wanted.input is not None and process.stdin is not None:
             nursery.start_soon(
-                feed, process.stdin, wanted.input, name=f"{process.task_name}: stdin"
+                feed, process.stdin, wanted.input, name=f"{process._task.task_name}: stdin"
             )
         for name, one in collected.items():
-            nursery.start_soon(one.read, nursery.cancel_scope, name=f"{process.task_name}: {name}")
+            nursery.start_soon(
+                one.read, nursery.cancel_scope, name=f"{process._task.task_name}: {name}"
+            )
         await process.wait()
-        with within(process.deadlines.drain):
+        with within(process._task.deadlines.drain):
             for one in collected.values():
                 await one.complete.wait()
     if _too_long(collected) is not None:
         return None
-    await process.delivery.wait()
+    await process._task.delivery.wait()
     late = [(name, one.stream) for name, one in collected.items() if not one.complete.is_set()]
-    held = await process.carry_out(_holders(process, late)) if late else []
-    process.abandon_streams()  # but what was handed over
+    held = await process._task.carry_out(_holders(process, late)) if late else []
+    process._task.streams.abandon()  # but what was handed over
     assert process.status is not None
     return Completed(
         args=process.args, status=process.status, held=tuple(held), **_contents(collected)
@@ -237,13 +239,13 @@ async def winding_up(process: Process) -> AsyncIterator[None]:
 
     What was handed over to the caller is the caller's.
     """
-    own_input, outputs = process.own_streams()
+    own_input, outputs = process._task.streams.own_ends()
     if own_input is not None:
         with contextlib.suppress(ProcessEnded, ShimError):
             process.close_stdin()
     async with background_nursery() as nursery:
         for stream in outputs:
-            nursery.start_soon(_discard, stream, name=f"{process.task_name}: output")
+            nursery.start_soon(_discard, stream, name=f"{process._task.task_name}: output")
         yield
 
 
@@ -296,8 +298,8 @@ async def stay(
     What that warns of is said when we are cancelled; else an error tells that it was ended.
     """
     completed = None
-    process.hand_over_streams(wanted.given)
-    process.delivery.asked = True
+    process._task.streams.hand_over(wanted.given)
+    process._task.delivery.asked = True
     collected = {
         name: _Collected(getattr(process, name), wanted.max_output_bytes) for name in wanted.capture
     }
@@ -311,7 +313,7 @@ async def stay(
     if completed is None:
         await end()
         raise _ended(process.container, deadline, collected)
-    lost = process.delivery.failure(process.status, **_contents(collected))
+    lost = process._task.delivery.failure(process.status, **_contents(collected))
     if lost is not None:
         raise lost
     return checked(completed, container=process.container) if check else completed
@@ -361,9 +363,9 @@ async def end_process(
         if killed:
             with contextlib.suppress(ProcessEnded, ShimError):
                 process.kill()
-            with shielded(process.deadlines.kill):
+            with shielded(process._task.deadlines.kill):
                 await process.wait()
-        process.abandon_streams()
+        process._task.streams.abandon()
     how = "SIGTERM" if deliver_cancel is None else "deliver_cancel"
     return stubborn(process, GRACE_SECONDS, how) if killed else None
 
@@ -392,7 +394,7 @@ async def deliver(
                     raised.append(told)
                     nursery.cancel_scope.cancel()
 
-        nursery.start_soon(ask, name=f"{process.task_name}: deliver_cancel")
+        nursery.start_soon(ask, name=f"{process._task.task_name}: deliver_cancel")
         await process.wait()
     if raised:
         raise raised.pop()
@@ -427,7 +429,7 @@ def warn(warning: RuntimeWarning | None) -> None:
 
 
 async def _ask(process: Process) -> None:
-    await process.ask(signal.SIGTERM)
+    await ask(process, signal.SIGTERM)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -525,7 +527,7 @@ def _holders(process: Process, late: Sequence[tuple[str, OutputStream]]) -> Step
 
 def _search(process: Process, fifos: Mapping[_Identity, str], found: list[Holder]) -> Steps[None]:
     """Look at every process of the container, a few descriptors at each step."""
-    for pid in (yield from process.container_pid_steps()):
+    for pid in (yield from process._task.container_pid_steps()):
         missing = dict(fifos)
         for identity in _open_files(pid):
             name = missing.pop(identity, None) if identity is not None else None

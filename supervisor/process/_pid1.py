@@ -43,7 +43,7 @@ def is_copy(pid: int, path: str) -> bool:
         return False
 
 
-def hears(pid: int, number: int, *, gate: Identity | None) -> bool | None:
+def would_act_on(pid: int, number: int, *, gate: Identity | None) -> bool | None:
     """Whether a process would act on a signal sent now.
 
     None if it blocks it: who does so for good fetches it, perhaps; who does for a moment, doesn't.

@@ -1,42 +1,26 @@
-"""One shimmed process, as users see it. The task that owns it is in `_task`."""
+"""One process, as users see it. What is done with it is in `_task` and the modules below it."""
 
 from __future__ import annotations
 
-import math
 import signal
-import time
+import weakref
 from collections.abc import Callable
-from typing import Final
+from typing import final
 
 import trio
 
-from ..shim import resize_line, signal_line
+from ..shim import resize_line
 from ..spec import behind_init
-from ..stdio import InputStream, LogIndex, Logs, Since, TerminalSize, TerminalStream
-from ..system import real_time
-from ..tasks import protected, within
-from ..values import ContainerNotFound, ExitStatus, InvalidValue, ProcessEnded, SupervisorClosed
-from ._pid1 import hears
+from ..state import ProcessRecord
+from ..stdio import InputStream, Logs, Since, TerminalSize, TerminalStream
+from ..tasks import protected
+from ..values import ContainerNotFound, ExitStatus, InvalidValue
 from ._task import ProcessTask
 
-GATE_SECONDS: Final = 0.5  # from the runtime's start to the program; who looks on may mistake it
-_LEAST_POLL_SECONDS: Final = 0.002
-_MOST_POLL_SECONDS: Final = 0.05
-_BLOCKED_LOOKS: Final = 7  # in a row; at least 0.1 seconds: no start of a program takes that long
 
-
-def check_signal(number: object, name: str, *, container: str, least: int = 1) -> None:
-    """Raise InvalidValue, which names the argument, for what is no signal's number."""
-    fits = isinstance(number, int) and not isinstance(number, bool)
-    if not fits or number not in range(least, signal.NSIG):
-        raise InvalidValue(
-            f"{name} must be a signal, {least} to {signal.NSIG - 1}, not {number!r}",
-            container=container,
-        )
-
-
+@final
 @protected
-class Process(ProcessTask):
+class Process:
     """A process in a container: its init, or an exec beside it.
 
     It is made by `Supervisor.create` and `Container.exec`, and owned by a task in the
@@ -46,50 +30,67 @@ class Process(ProcessTask):
     Attributes:
         container: the container's id.
         id: ``"init"``, or the exec's id.
-        record: its `ProcessRecord`.
-        args: the program and its arguments, a tuple of str.
-        pid: its pid on the host; None before it is made, or if it couldn't be verified.
     """
 
-    _log_name: str | None = None
+    def __init__(self, task: ProcessTask) -> None:
+        self._task = task
+        self.container: str = task.container
+        self.id: str = task.id
+
+    def __repr__(self) -> str:
+        status = self.status
+        end = f"running, pid {self.pid}" if status is None else str(status)
+        program = (behind_init(self.args) or self.args)[0]
+        return f"<supervisor.Process {self.container}/{self.id} {program!r}: {end}>"
+
+    # ---- what it is ---------------------------------------------------------------------
+
+    @property
+    def record(self) -> ProcessRecord:
+        """Its ``process.json``."""
+        return self._task.record
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The program and its arguments."""
+        return self._task.args
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid on the host; None before it is made, or if it couldn't be verified."""
+        return self._task.pid
 
     @property
     def stdin(self) -> InputStream | None:
         """Its standard input, if that is a PIPE. Closing it is the end of its input."""
-        return self._streams.stdin
+        return self._task.streams.stdin
 
     @property
     def stdout(self) -> trio.abc.ReceiveStream | None:
         """Its standard output, if that is a PIPE. Closing it says that nobody reads the rest."""
-        return self._streams.stdout
+        return self._task.streams.stdout
 
     @property
     def stderr(self) -> trio.abc.ReceiveStream | None:
         """Its standard error, if that is a PIPE; as `stdout`."""
-        return self._streams.stderr
+        return self._task.streams.stderr
 
     @property
     def stdio(self) -> trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None:
         """Its standard input and output as one stream, if both are PIPEs."""
-        return self._streams.stdio
+        return self._task.streams.stdio
 
     @property
     def terminal(self) -> bool:
         """Whether it has a terminal: see `attach`."""
-        return self.record.terminal
-
-    def __repr__(self) -> str:
-        end = f"running, pid {self.pid}" if self.status is None else str(self._status)
-        program = (behind_init(self.args) or self.args)[0]
-        return f"<supervisor.Process {self.container}/{self.id} {program!r}: {end}>"
+        return self._task.record.terminal
 
     # ---- for users ----------------------------------------------------------------------
 
     @property
     def status(self) -> ExitStatus | None:
         """How it ended; None while it runs. True at once, without a turn of the loop."""
-        self.look()
-        return self._status
+        return self._task.status
 
     @property
     def returncode(self) -> int | None:
@@ -120,16 +121,7 @@ class Process(ProcessTask):
 
         Cancellation: the process goes on.
         """
-        if self._status is None:
-            self._shared.opener.require(self.container)
-        await self._ended.wait()
-        if self._status is None:
-            raise SupervisorClosed(
-                f"its supervisor was closed while {self.id} ran", container=self.container
-            )
-        self._collected.set()
-        await self.wait_forgotten()
-        return self._status
+        return await self._task.wait()
 
     async def wait_copied(self) -> ExitStatus:
         """Wait until it has ended, and what it wrote is where it goes, if that is the caller's.
@@ -148,10 +140,11 @@ class Process(ProcessTask):
         Cancellation: the process goes on, and so does the copying.
         """
         status = await self.wait()
-        await self.delivery.wait()
-        failure = self.delivery.failure(status)
+        delivery = self._task.delivery
+        await delivery.wait()
+        failure = delivery.failure(status)
         if failure is not None:
-            self.delivery.asked = True
+            delivery.asked = True
             raise failure
         return status
 
@@ -165,47 +158,7 @@ class Process(ProcessTask):
             ProcessEnded: it has ended.
             ShimError: its pid isn't certain, and its shim takes no line; it may be repeated.
         """
-        check_signal(number, "number", container=self.container, least=0)
-        self._shared.opener.require(self.container)
-        self._require_alive()
-        if number == signal.SIGKILL:
-            self.note_killed()
-            self.thaw()
-        if self._process is not None:
-            self._process.send_signal(number)
-        else:
-            self._control.send(signal_line(number))
-
-    async def ask(self, number: int, *, sent: Callable[[], None] = lambda: None) -> ExitStatus:
-        """Send a signal, call ``sent``, and wait for the end.
-
-        A pid 1 that has no handler for it yet would lose the signal: it is sent as soon as it
-        would be heard. Before that it couldn't change anything.
-
-        Raises:
-            ProcessEnded: it has ended.
-        """
-        await self._prepared(number)
-        self.send_signal(number)
-        sent()
-        return await self.wait()
-
-    async def _prepared(self, number: int) -> None:
-        """Return when a signal would be heard, or it has ended."""
-        gate_until = min(self._gate_until, time.monotonic() + GATE_SECONDS)
-        pause = _LEAST_POLL_SECONDS
-        blocked = 0
-        # A clock that jumps after a while without a turn of the loop shall come to that.
-        most = _MOST_POLL_SECONDS if real_time() is None else math.inf
-        while self._status is None and self.pid is not None:
-            gate = self._gate if time.monotonic() < gate_until else None
-            heard = hears(self.pid, number, gate=gate)
-            blocked = blocked + 1 if heard is None else 0
-            if heard or blocked == _BLOCKED_LOOKS:
-                return
-            with within(pause, still=False):  # how long, the grace says
-                await self._ended.wait()
-            pause = min(2 * pause, most)
+        self._task.send_signal(number)
 
     def terminate(self) -> None:
         """Send it SIGTERM; as `send_signal`."""
@@ -223,10 +176,10 @@ class Process(ProcessTask):
             ShimError: its shim is stopped, or stuck, and takes no line; it may be repeated.
         """
         try:  # before: it may end as soon as its input does
-            self._require_alive()
-            self._control.require()
+            self._task.require_alive()
+            self._task.control.require()
         finally:
-            self._streams.close_stdin()  # our end is closed in any case
+            self._task.streams.close_stdin()  # our end is closed in any case
 
     # ---- its terminal and its log ----------------------------------------------------------
 
@@ -247,7 +200,7 @@ class Process(ProcessTask):
         Cancellation: nobody is attached.
         """
         self._require_terminal()
-        return await self._terminal.attach(self._control.require)
+        return await self._task.terminal.attach(self._task.control.require)
 
     def resize(self, columns: int, rows: int) -> None:
         """Change the size of its terminal; the foreground processes get SIGWINCH.
@@ -259,8 +212,8 @@ class Process(ProcessTask):
         """
         self._require_terminal()
         size = TerminalSize(columns, rows)
-        self._require_alive()
-        self._control.send(resize_line(size.columns, size.rows))
+        self._task.require_alive()
+        self._task.control.send(resize_line(size.columns, size.rows))
 
     def hang_up(self) -> None:
         """Hang up its terminal: its session gets SIGHUP, and reads and writes fail from then on.
@@ -271,8 +224,8 @@ class Process(ProcessTask):
             ShimError: its shim is stopped, or stuck, and takes no line; it may be repeated.
         """
         self._require_terminal()
-        self._require_alive()
-        self._streams.close_stdin()
+        self._task.require_alive()
+        self._task.streams.close_stdin()
 
     def logs(
         self,
@@ -300,51 +253,60 @@ class Process(ProcessTask):
                 process of the same id has a log by now.
             ContainerNotFound: its container was deleted, and its log with it.
         """
-        specs = (self.record.stdout, self.record.stderr)
+        task = self._task
+        specs = (task.record.stdout, task.record.stderr)
         if not any(spec is not None and spec.startswith("log:") for spec in specs):
             raise InvalidValue(
                 f"the output of {self.container}/{self.id} doesn't go to a log: "
                 "create or exec it with stdout=LOG"
             )
-        if not self.has_container():
+        if not task.has_container():
             raise ContainerNotFound(
                 "it was deleted, and its logs with it", container=self.container
             )
-        if not self._has_log():
+        if not task.log.is_there():
             raise InvalidValue(
                 f"the log of {self.container}/{self.id} is that of a later process of this id"
             )
         return Logs(
-            self._layout.output_log(),
-            index=self._layout.log_index(),
-            is_there=self._has_log,
+            task.layout.output_log(),
+            index=task.layout.log_index(),
+            is_there=task.log.is_there,
             follow=follow,
             since=since,
             until=until,
             tail=tail,
             after=after,
-            is_complete=self.is_output_complete,
-            wait_complete=self.wait_output_complete,
+            is_complete=task.is_output_complete,
+            wait_complete=task.wait_output_complete,
         )
 
-    def note_log(self) -> None:
-        """Take note of which log is its own: a later process of the same id has another one."""
-        index = LogIndex.read(self._layout.log_index())
-        self._log_name = None if index is None else index.name
-
-    def _has_log(self) -> bool:
-        """Whether its container is there, and its log is its own."""
-        if self._log_name is None or not self.has_container():
-            return self.has_container()
-        index = LogIndex.read(self._layout.log_index())
-        return index is not None and index.name == self._log_name
-
-    def _require_alive(self) -> None:
-        if self.has_ended():
-            raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
-
     def _require_terminal(self) -> None:
-        if not self.record.terminal:
+        if not self._task.record.terminal:
             raise InvalidValue(
                 f"{self.container}/{self.id} has no terminal: create or exec it with terminal=True"
             )
+
+
+def process_of(task: ProcessTask) -> Process:
+    """Return the one `Process` that users have of a task."""
+    # Weak: else they would hold each other, and an exec's streams, until the garbage is collected.
+    process: Process | None = None if task.shown is None else task.shown()
+    if process is None:
+        process = Process(task)
+        task.shown = weakref.ref(process)
+    return process
+
+
+async def ask(
+    process: Process, number: int, *, sent: Callable[[], None] = lambda: None
+) -> ExitStatus:
+    """Send a signal as soon as it would be acted on, call ``sent``, and wait for the end.
+
+    Raises:
+        ProcessEnded: it has ended.
+    """
+    await process._task.prepared(number)
+    process.send_signal(number)  # the public one: tests of our users put another in its place
+    sent()
+    return await process.wait()

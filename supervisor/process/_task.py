@@ -7,8 +7,8 @@ import logging
 import math
 import os
 import signal
-import socket
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import trio
 from ..cgroups import Steps, T, finish
 from ..children import PidFd
 from ..runtime import Call
-from ..shim import TOLD, Control, ExitFifo, Leash, Made, Shim, make_fifos
+from ..shim import TOLD, Control, ExitFifo, Leash, Made, Shim, make_fifos, signal_line
 from ..spec import behind_init
 from ..state import (
     ContainerLayout,
@@ -30,17 +30,20 @@ from ..state import (
     process_object,
     read_refused,
 )
-from ..stdio import Console, Ends, InputStream, OutputStream, Stdio, Streams, Terminal, files_made
-from ..system import HIDDEN, Lock, Original, lifted, look_at, write_whole
+from ..stdio import Console, Ends, Stdio, Streams, Terminal, files_made
+from ..system import HIDDEN, Lock, Original, lifted, look_at, real_time, write_whole
 from ..tasks import background_nursery, nap, protected, within
 from ..values import (
     Cause,
     Deadlines,
     ExitStatus,
+    InvalidValue,
     Point,
+    ProcessEnded,
     ShimExited,
     Source,
     StateCorrupt,
+    SupervisorClosed,
     SupervisorError,
     TooManyFiles,
     scarcity,
@@ -48,14 +51,19 @@ from ..values import (
 from ._delivery import Delivery
 from ._evidence import Finding, Found, is_shims_child, load_process
 from ._launch import launch_process
-from ._pid1 import Identity, is_pid_1, program_of
+from ._log import OutputLog
+from ._pid1 import Identity, is_pid_1, program_of, would_act_on
 from ._shared import Shared, shielded
-from ._verdict import Remains
+from ._verdict import LostProcess
 
 logger: Final = logging.getLogger("supervisor")
 
 Listener = Callable[[ExitStatus], None]
 
+GATE_SECONDS: Final = 0.5  # from the runtime's start to the program; who looks on may mistake it
+_LEAST_POLL_SECONDS: Final = 0.002
+_MOST_POLL_SECONDS: Final = 0.05
+_BLOCKED_LOOKS: Final = 7  # in a row; at least 0.1 seconds: no start of a program takes that long
 _LAST_MOMENT_SECONDS: Final = 0.1
 _SCARCITY_SECONDS: Final = 0.05
 _GATE_POLL_SECONDS: Final = 0.002
@@ -63,11 +71,22 @@ _RECORD_MS: Final = 10
 _MAX_OOM_SCORE: Final = 1000
 
 
+def check_signal(number: object, name: str, *, container: str, least: int = 1) -> None:
+    """Raise InvalidValue, which names the argument, for what is no signal's number."""
+    fits = isinstance(number, int) and not isinstance(number, bool)
+    if not fits or number not in range(least, signal.NSIG):
+        raise InvalidValue(
+            f"{name} must be a signal, {least} to {signal.NSIG - 1}, not {number!r}",
+            container=container,
+        )
+
+
 @protected
 class ProcessTask:
     """One shimmed process from the inside. `Process` is what users see of it.
 
     Attributes:
+        layout: its directory.
         container: the container's id.
         deadlines: how long operations may take.
         id: ``"init"``, or the exec's id.
@@ -77,7 +96,12 @@ class ProcessTask:
         pid: its pid on the host; None before it is made, or if it couldn't be verified.
         killed_waiting: whether we have killed it while it waited to be started.
         lock: that of an exec, if we hold it: its task releases it when it is done with.
+        control: its shim's control fifo.
+        streams: our ends of its fifos.
+        terminal: its terminal, if it has one.
         delivery: what becomes of its streams that are copied.
+        log: its log, if its output goes to one.
+        shown: the `Process` that users have of it, as long as they have it.
     """
 
     def __init__(
@@ -100,7 +124,7 @@ class ProcessTask:
         self._owned = owned
         self._owning = trio.Event()
         self._keep = keep
-        self._layout = layout
+        self.layout: ProcessLayout = layout
         self._listeners = [when_ended]
         self._exit: ExitFifo | None = None
         self._shim: Shim | None = None
@@ -134,16 +158,20 @@ class ProcessTask:
         self.record: ProcessRecord = record
         self.args: tuple[str, ...] = record.args
         self.pid: int | None = None
-        self._control = Control(layout, container=container)
+        self.control: Control = Control(layout, container=container)
         directory = ContainerLayout(os.path.dirname(layout.path))
         self._container_record = Original(directory.init.record)
-        self._streams = Streams(layout, record, self._control, ends=ends, container=container)
-        self._terminal = Terminal(layout, container=container)
+        self.streams: Streams = Streams(
+            layout, record, self.control, ends=ends, container=container
+        )
+        self.terminal: Terminal = Terminal(layout, container=container)
+        self.log: OutputLog = OutputLog(layout, has_container=self._container_record.stands)
+        self.shown: weakref.ref[Any] | None = None
         self._ended_at = math.inf
         self.delivery: Delivery = Delivery(
             layout,
             record,
-            self._control,
+            self.control,
             drain=shared.deadlines.drain,
             shim_gone=self._shim_gone.is_set,
             container=container,
@@ -205,14 +233,14 @@ class ProcessTask:
 
     def own(self) -> None:
         """Take over what another supervisor watched: from now on we settle its end."""
-        self._streams.own(hold=self._keep)
+        self.streams.own(hold=self._keep)
         self._owned = True
         self._owning.set()
         self._asking.cancel()  # nobody else will tell
 
     def disown(self) -> None:
         """Leave its end to another supervisor again."""
-        self._streams.disown()
+        self.streams.disown()
         self._owned = False
         self._owning = trio.Event()
 
@@ -230,7 +258,7 @@ class ProcessTask:
     def write_off(self, why: str) -> None:
         """Dismiss one whose files are gone; if its end isn't known by now, ``why`` says why."""
         if self._status is None:
-            self._tell(self._remains(None).told_by_kernel(why))
+            self._tell(self._lost(None).told_by_kernel(why))
         self.dismiss()
 
     async def watch(self) -> None:
@@ -286,7 +314,7 @@ class ProcessTask:
         async with background_nursery() as nursery:
             nursery.start_soon(self._hear_out)
             await shim.wait_gone()
-            await self._terminal.settle(self.deadlines.drain)
+            await self.terminal.settle(self.deadlines.drain)
 
     async def _hear_out(self) -> None:
         """Tell the shim of an ended exec that its end is known, and what is unread in our hands."""
@@ -295,9 +323,9 @@ class ProcessTask:
             await self._owning.wait()
         with contextlib.suppress(SupervisorError, OSError):
             if self.record.terminal:
-                await self._terminal.hear_last_words(self.deadlines.drain)
+                await self.terminal.hear_last_words(self.deadlines.drain)
         with contextlib.suppress(SupervisorError, OSError):
-            await self._control.send_patiently(TOLD)
+            await self.control.send_patiently(TOLD)
 
     async def _await_last_moment(self) -> None:
         """Reap a shim that is just about to end: later nobody would, and it is our child.
@@ -313,9 +341,9 @@ class ProcessTask:
         self, call: Call, stdio: Stdio, console: Console | None, options: Sequence[str]
     ) -> None:
         with _scarce(self.container):
-            make_fifos(self._layout.exit, self._layout.control)
+            make_fifos(self.layout.exit, self.layout.control)
             self._shared.reach(Point.FIFOS_MADE)
-            self._exit = ExitFifo(self._layout.exit)
+            self._exit = ExitFifo(self.layout.exit)
             if self.record.exec:  # an init's cgroup is new
                 self._oom_before = self._shared.hierarchies.oom_kills(self._cgroup)
                 self._look_at_init()
@@ -323,7 +351,7 @@ class ProcessTask:
         try:
             self._shim, made = await launch_process(
                 self._shared,
-                self._layout,
+                self.layout,
                 call,
                 options=[*options, *([] if console is None else console.options)],
                 fds=[*stdio.fds, *([] if console is None else console.fds)],
@@ -336,7 +364,7 @@ class ProcessTask:
             self.take(_opened(made, self._shim), self._shim)
             self.pid = made.pid  # also when it has ended and was reaped by now
             self._gate = None if self.record.exec else program_of(made.pid)
-            self._streams.open(hold=self._keep)
+            self.streams.open(hold=self._keep)
             self._shared.reach(Point.WATCHED)
             # Whoever was cancelled meanwhile won't get it: started() would say nothing.
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -346,7 +374,7 @@ class ProcessTask:
 
     async def _undo_made(self) -> None:
         """End a process that was made, but that we have no descriptors left to supervise."""
-        self._streams.close()
+        self.streams.close()
         if self._process is not None:
             self._process.kill()
         if self._shim is not None:
@@ -390,7 +418,7 @@ class ProcessTask:
                 self._tell(found.status)
             elif found.finding is not Finding.RUNNING and not self._is_kept(found):
                 await self._settle(lost=found.lost)
-            self._streams.open(hold=self._keep, owned=self._owned, adopted=True)
+            self.streams.open(hold=self._keep, owned=self._owned, adopted=True)
         except BaseException:
             self._close()
             raise
@@ -400,7 +428,7 @@ class ProcessTask:
         self.take(found.process, found.shim, found.exit)
         self._look_at_init()
         try:
-            self._streams.open(hold=self._keep, owned=False, adopted=True)
+            self.streams.open(hold=self._keep, owned=False, adopted=True)
         except BaseException:
             self._close()
             raise
@@ -411,8 +439,8 @@ class ProcessTask:
             if found.status is not None:
                 self._tell(found.status)
             elif found.finding is not Finding.RUNNING:
-                remains = attrs.evolve(self._remains(found.lost), process=found.process)
-                self._record(await remains.verdict())
+                lost_process = attrs.evolve(self._lost(found.lost), process=found.process)
+                self._record(await lost_process.verdict())
         finally:
             found.close()
 
@@ -434,19 +462,19 @@ class ProcessTask:
 
         ``lost`` is the status if its shim recorded nothing and the process can't be found.
         """
-        remains = self._remains(lost)
+        lost_process = self._lost(lost)
         status = None
         if not self._owned:
             self._asking = trio.CancelScope()  # it ends when the process becomes ours
             with self._asking:
-                status = await remains.foreign_verdict()
+                status = await lost_process.foreign_verdict()
         if status is None or self._owned:
-            status = await remains.verdict()
+            status = await lost_process.verdict()
         self._record(status)
 
     def _settle_recorded(self) -> None:
         """Do that at once if its shim has recorded the end, as it nearly always has."""
-        status = self._remains(None).recorded()
+        status = self._lost(None).recorded()
         if status is not None:
             self._record(status)
 
@@ -481,10 +509,10 @@ class ProcessTask:
         self.look()
         return self._status is not None or (self._process is not None and self._process.ended())
 
-    def _remains(self, lost: ExitStatus | None) -> Remains:
-        return Remains(
+    def _lost(self, lost: ExitStatus | None) -> LostProcess:
+        return LostProcess(
             shared=self._shared,
-            layout=self._layout,
+            layout=self.layout,
             process=self._process,
             cgroup=None if self.record.exec else self._cgroup,
             lost=lost,
@@ -496,10 +524,10 @@ class ProcessTask:
         if self._owned and not self._shared.opener.elsewhere():
             try:
                 kills = 0 if self.record.exec else self.oom_kills()
-                write_whole(self._layout.result, dump(Result(status=status, oom_kills=kills)))
+                write_whole(self.layout.result, dump(Result(status=status, oom_kills=kills)))
             except OSError as error:
                 # Nothing is lost: what the shim recorded is still there for the next open.
-                logger.warning("cannot write %s: %s", self._layout.result, error)
+                logger.warning("cannot write %s: %s", self.layout.result, error)
             self._shared.reach(Point.SETTLED)
         self._tell(status)
 
@@ -538,7 +566,7 @@ class ProcessTask:
         Known once it has ended, with 126 or 127.
         """
         with contextlib.suppress(StateCorrupt, OSError):
-            return read_refused(self._layout.refused)
+            return read_refused(self.layout.refused)
         return None
 
     def ending(self) -> bool:
@@ -555,6 +583,63 @@ class ProcessTask:
         self._falls_with_init = self._init is not None and is_pid_1(self._init.pid)
 
     # ---- for its users ---------------------------------------------------------------------
+
+    @property
+    def status(self) -> ExitStatus | None:
+        """How it ended; None while it runs. True at once, without a turn of the loop."""
+        self.look()
+        return self._status
+
+    async def wait(self) -> ExitStatus:
+        """Wait until it has ended; see `Process.wait`."""
+        if self._status is None:
+            self._shared.opener.require(self.container)
+        await self._ended.wait()
+        if self._status is None:
+            raise SupervisorClosed(
+                f"its supervisor was closed while {self.id} ran", container=self.container
+            )
+        self._collected.set()
+        await self.wait_forgotten()
+        return self._status
+
+    def require_alive(self) -> None:
+        """Raise ProcessEnded if it has ended."""
+        if self.has_ended():
+            raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; see `Process.send_signal`."""
+        check_signal(number, "number", container=self.container, least=0)
+        self._shared.opener.require(self.container)
+        self.require_alive()
+        if number == signal.SIGKILL:
+            self.note_killed()
+            self.thaw()
+        if self._process is not None:
+            self._process.send_signal(number)
+        else:
+            self.control.send(signal_line(number))
+
+    async def prepared(self, number: int) -> None:
+        """Return when a signal would be acted on, or it has ended.
+
+        PID 1 ignores a signal without a handler: one that is sent too early is lost.
+        """
+        gate_until = min(self._gate_until, time.monotonic() + GATE_SECONDS)
+        pause = _LEAST_POLL_SECONDS
+        blocked = 0
+        # A clock that jumps after a while without a turn of the loop shall come to that.
+        most = _MOST_POLL_SECONDS if real_time() is None else math.inf
+        while self._status is None and self.pid is not None:
+            gate = self._gate if time.monotonic() < gate_until else None
+            heard = would_act_on(self.pid, number, gate=gate)
+            blocked = blocked + 1 if heard is None else 0
+            if heard or blocked == _BLOCKED_LOOKS:
+                return
+            with within(pause, still=False):  # how long, the grace says
+                await self._ended.wait()
+            pause = min(2 * pause, most)
 
     def container_pids(self) -> set[int]:
         """Return the pids, on the host, of all processes of its container."""
@@ -602,14 +687,14 @@ class ProcessTask:
             )
         )
         try:
-            write_whole(self._layout.program, dump(self.record))
+            write_whole(self.layout.program, dump(self.record))
         except OSError as error:
-            logger.warning("cannot write %s: %s", self._layout.program, error)
+            logger.warning("cannot write %s: %s", self.layout.program, error)
 
     def look_again(self) -> None:
         """Read anew what it is: another supervisor may have had its gate become a program."""
         with contextlib.suppress(SupervisorError, OSError):
-            self._know(load_process(self._layout))
+            self._know(load_process(self.layout))
 
     def _know(self, record: ProcessRecord) -> None:
         self.record, self.args = record, record.args
@@ -659,7 +744,7 @@ class ProcessTask:
 
         They may still write to its log, or to what is copied, or be attached to its terminal.
         """
-        ours = self._owned and (not self._kept_by_others or self._terminal.in_hand)
+        ours = self._owned and (not self._kept_by_others or self.terminal.in_hand)
         if self.record.exec and ours:
             with within(self.deadlines.shim):
                 await self._forgotten.wait()
@@ -701,31 +786,11 @@ class ProcessTask:
         self._gate_until = time.monotonic() + seconds
         self._gate = None if self.pid is None else program_of(self.pid)
 
-    def close_streams(self) -> None:
-        """Close our ends of its fifos; the process isn't told."""
-        self._streams.close()
-
-    def begin_attached(self, connected: socket.socket) -> None:
-        """Hold an attachment to its terminal that its shim has had from the beginning."""
-        self._terminal.begin(connected)
-
-    def hand_over_streams(self, names: Sequence[str]) -> None:
-        """Leave streams to whoever has them now: nobody else closes them any more."""
-        self._streams.hand_over(names)
-
-    def own_streams(self) -> tuple[InputStream | None, list[OutputStream]]:
-        """Return our ends of its fifos, input and outputs, but for what was handed over."""
-        return self._streams.own_ends()
-
-    def abandon_streams(self) -> None:
-        """Close our ends of its fifos, whatever is in there: nobody will read it."""
-        self._streams.abandon()
-
     def _close(self) -> None:
         if self._shared.opener.elsewhere():
-            self._streams.close()  # in a forked child nobody waits for them any more
-        self._streams.release()
-        self._terminal.close()
+            self.streams.close()  # in a forked child nobody waits for them any more
+        self.streams.release()
+        self.terminal.close()
         for part in (self._exit, self._shim, self._process):
             if part is not None:
                 part.close()

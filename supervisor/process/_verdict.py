@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.005
 
 
 @attrs.frozen(kw_only=True)
-class Remains:
+class LostProcess:
     """What there is of a process that no shim watches any more.
 
     Attributes:

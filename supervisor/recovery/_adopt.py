@@ -23,7 +23,7 @@ from ..container import (
     remove_directory,
     sweep,
 )
-from ..process import GATE_SECONDS, Finding, Found, Process, Shared, gather, load_process
+from ..process import GATE_SECONDS, Finding, Found, ProcessTask, Shared, gather, load_process
 from ..runtime import STARTED
 from ..state import (
     Asked,
@@ -313,7 +313,7 @@ async def _complete(recovery: Recovery, core: Core) -> bool:
     return True
 
 
-async def _settle_again(recovery: Recovery, core: Core, process: Process) -> None:
+async def _settle_again(recovery: Recovery, core: Core, process: ProcessTask) -> None:
     """Settle for good how a process ended, if another supervisor has left that to us.
 
     While it was foreign we may have given up hope that its end would be told: it may be alive.

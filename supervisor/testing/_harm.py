@@ -114,7 +114,7 @@ async def kill_shim(process: Process | Container, *, seconds: float = HARM_SECON
     """
     process = check_process(process, "process")
     check_seconds(seconds, "seconds")
-    told = read_shim(process._layout.shim)
+    told = read_shim(process._task.layout.shim)
     shim = None if told is None else PidFd.open(*told)
     if shim is None:
         raise ProcessEnded(f"the shim of {process.id} has ended", container=process.container)
@@ -268,7 +268,7 @@ async def unread(process: Process | Container, stream: str = "stdout") -> AsyncI
     """
     process = check_process(process, "process")
     check_one_of(stream, ("stdout", "stderr"), "stream")
-    path = process._layout.stdout if stream == "stdout" else process._layout.stderr
+    path = process._task.layout.stdout if stream == "stdout" else process._task.layout.stderr
     if path is None or getattr(process, stream) is None:
         raise InvalidValue(f"{process.container}/{process.id} has no {stream} that is a PIPE")
     with _opened(path) as fd:

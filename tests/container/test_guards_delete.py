@@ -23,7 +23,6 @@ from supervisor import (
     Container,
     Deadlines,
     ExitStatus,
-    Process,
     ProcessEnded,
     RuntimeFailed,
     Source,
@@ -58,10 +57,10 @@ async def test_kill_when_only_init_has_gone(supervisor: OpenSupervisor, bundle: 
     async with supervisor() as sup, await sup.create("a", spec) as a:
         await a.start()
         assert (await a.wait()).code == 3
-        assert len(a.init.container_pids()) == 1
+        assert len(a.init._task.container_pids()) == 1
         with pytest.raises(ProcessEnded):
             a.kill()
-        await until(lambda: a.init.container_pids() == set(), "the cgroup is empty")
+        await until(lambda: a.init._task.container_pids() == set(), "the cgroup is empty")
 
 
 async def test_kill_without_a_cgroup(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
@@ -156,10 +155,10 @@ async def test_stop_escalates_just_when_it_ends_by_itself(
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()
-            assert a.init._process is not None and a.init._shim is not None
-            a.init._shim._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
-            await until(lambda: state_of(a.init._shim.pid) == "T", "it reaps nobody")  # type: ignore
-            a.init._process.send_signal(signal.SIGTERM)
+            assert a.init._task._process is not None and a.init._task._shim is not None
+            a.init._task._shim._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+            await until(lambda: state_of(a.init._task._shim.pid) == "T", "it reaps nobody")  # type: ignore
+            a.init._task._process.send_signal(signal.SIGTERM)
             await until(lambda: state_of(a.pid or 0) == "Z", "its end")
             with hurried(a, kill=20):
                 async with trio.open_nursery() as nursery:
@@ -170,7 +169,7 @@ async def test_stop_escalates_just_when_it_ends_by_itself(
 
                     nursery.start_soon(stop)
                     await trio.testing.wait_all_tasks_blocked()
-                    a.init._shim._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+                    a.init._task._shim._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
 
 
 # ---- delete -------------------------------------------------------------------------------
@@ -564,6 +563,6 @@ async def test_an_init_that_cannot_be_killed_for_now(
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
         with monkeypatch.context() as patch:
-            patch.setattr(Process, "send_signal", scarce)
+            patch.setattr(ProcessTask, "send_signal", scarce)
             await a.delete(force=True)
         assert a.state is State.DELETED

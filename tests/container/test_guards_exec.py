@@ -86,9 +86,9 @@ async def test_what_is_not_there_has_not_begun(
         if not adopted:
             a.kill()
             await a.wait()
-            assert not await a.init.has_begun(5)
+            assert not await a.init._task.has_begun(5)
     async with supervisor(root) as sup:
-        assert not await sup["a"].init.has_begun(0.1)
+        assert not await sup["a"].init._task.has_begun(0.1)
         await sup["a"].delete()
 
 

@@ -190,7 +190,7 @@ async def test_killed_when_it_ran(
 
             nursery.start_soon(start)
             await until(lambda: a.state is State.STARTING, "it is being started")
-            assert await a.init.has_begun(60)
+            assert await a.init._task.has_begun(60)
             a.kill()
         assert (a.state, a._core.was_started()) == (State.STOPPED, True)
 

@@ -18,7 +18,7 @@ import trio
 
 from supervisor import PIPE, Bundle, Container, InvalidValue, State, run_container
 from supervisor.process import _pid1
-from supervisor.process._pid1 import hears
+from supervisor.process._pid1 import would_act_on
 from supervisor.state import Asked, read_asked, write_asked
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until
@@ -127,8 +127,10 @@ async def test_who_fetches_its_signals_is_known(
         await box.start()
         pid = box.init.pid
         assert pid is not None
-        await until(lambda: hears(pid, signal.SIGTERM, gate=None) is wanted, "it waits")
-        assert hears(pid, signal.SIGUSR1, gate=None) is (how == "sigwait")  # for what, isn't seen
+        await until(lambda: would_act_on(pid, signal.SIGTERM, gate=None) is wanted, "it waits")
+        assert would_act_on(pid, signal.SIGUSR1, gate=None) is (
+            how == "sigwait"
+        )  # for what, isn't seen
 
 
 async def test_everybody_sees_it(
@@ -318,7 +320,7 @@ async def test_without_a_pid_namespace(
     async with supervisor(root) as one, supervisor(root) as two:
         async with await one.create("a", Bundle.load(made.path)) as box:
             await box.start()
-            await until(lambda: len(box.init.container_pids()) >= 3, "it runs")
+            await until(lambda: len(box.init._task.container_pids()) >= 3, "it runs")
             await two.adopt()
             asking = box if who == "owner" else two["a"]
             if already:
@@ -326,7 +328,7 @@ async def test_without_a_pid_namespace(
                 await asking.wait()
             stopped = await asking.stop(grace=20)
             assert stopped.status.code == 3 and not stopped.escalated
-            assert box.init.container_pids() == set()
+            assert box.init._task.container_pids() == set()
 
 
 @pytest.mark.runtimes("runc", "crun")
@@ -338,9 +340,9 @@ async def test_who_looks_on_just_after_the_start(
         box = await one.create("a", bundle("sleep", "60"))
         await box.start()
         await two.adopt()
-        assert two["a"].init._waits()
+        assert two["a"].init._task._waits()
         started = root / "a/init/started"
         os.utime(started, (0, 0))
         await three.adopt()
-        assert not three["a"].init._waits()
+        assert not three["a"].init._task._waits()
         await box.delete(force=True)

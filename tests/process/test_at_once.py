@@ -35,7 +35,7 @@ def end(process: Process, number: int = signal.SIGKILL) -> None:
     """Kill it behind its supervisor's back, and block until its shim has recorded that."""
     assert process.pid is not None
     os.kill(process.pid, number)
-    recorded = process._layout.exit_status
+    recorded = process._task.layout.exit_status
     wait_for(lambda: read_exit_status(recorded) is not None, "the record")
 
 
@@ -102,8 +102,8 @@ async def test_a_shim_that_is_stopped_is_waited_for_once(
     """Whoever asks again and again isn't held up again and again."""
     async with supervisor() as sup:
         box = await running(await sup.create("a", bundle("sleep", "60")))
-        assert box.init._shim is not None and box.init._shim.pid is not None
-        os.kill(box.init._shim.pid, signal.SIGSTOP)
+        assert box.init._task._shim is not None and box.init._task._shim.pid is not None
+        os.kill(box.init._task._shim.pid, signal.SIGSTOP)
         end_unrecorded(box.init)
         assert box.returncode is None
         before = time.monotonic()
@@ -112,7 +112,7 @@ async def test_a_shim_that_is_stopped_is_waited_for_once(
         assert time.monotonic() - before < 0.5
         with pytest.raises(ProcessEnded):
             box.send_signal(signal.SIGTERM)
-        os.kill(box.init._shim.pid, signal.SIGCONT)
+        os.kill(box.init._task._shim.pid, signal.SIGCONT)
         assert (await box.wait()).signal is signal.SIGKILL
 
 

@@ -21,7 +21,7 @@ from trio.testing import wait_all_tasks_blocked
 from supervisor import Cause, Deadlines, ProcessEnded, TooManyFiles
 from supervisor.children._patrol import Patrol
 from supervisor.children._pidfd import PidFd
-from supervisor.process._verdict import Remains
+from supervisor.process._verdict import LostProcess
 from supervisor.shim import ExitFifo, send_line
 from supervisor.state import ProcessLayout
 from supervisor.system import look_at
@@ -44,10 +44,10 @@ async def test_one_that_is_reaped_between_two_looks(
 
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
-        assert not box.init.ending()
+        assert not box.init._task.ending()
         with monkeypatch.context() as patch:
             patch.setattr("supervisor.process._task.look_at", after_its_end)
-            assert box.init.ending()
+            assert box.init._task.ending()
 
 
 # ---- the shim's fifos ------------------------------------------------------------------------
@@ -194,10 +194,10 @@ def test_nothing_is_run_that_could_not_be_held(monkeypatch: pytest.MonkeyPatch) 
 
 def remains(
     path: Path, *, process: PidFd | None = None, keep: bool = False, seconds: float = 60
-) -> Remains:
+) -> LostProcess:
     """Return what is left of a process whose directory is ``init``, below ``path``."""
     shared: Any = SimpleNamespace(deadlines=Deadlines(kill=seconds))
-    return Remains(
+    return LostProcess(
         shared=shared,
         layout=ProcessLayout(str(path / "init")),
         process=process,

@@ -65,10 +65,10 @@ async def test_it_goes_on(box: Container) -> None:
 
 async def test_it_is_watched_until_its_end(box: Container) -> None:
     """Whoever asks is told so at once, when it has ended too."""
-    assert box.pid is not None and box.init.watched()
+    assert box.pid is not None and box.init._task.watched()
     pid = box.pid
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not box.init.watched(), "its end")  # nothing else runs here meanwhile
+    wait_for(lambda: not box.init._task.watched(), "its end")  # nothing else runs here meanwhile
     assert box.status is None and state_of(pid) in ("", "Z")
 
 
@@ -104,7 +104,7 @@ async def test_signals_and_exec(box: Container) -> None:
 async def test_nobody_reads(box: Container) -> None:
     """Without a reader of its output it waits, as with a shim, and isn't killed by SIGPIPE."""
     assert box.init.stdout is not None and box.stdin is not None
-    box.init._streams.stdout.detach()  # type: ignore[union-attr]
+    box.init._task.streams.stdout.detach()  # type: ignore[union-attr]
     await box.stdin.send_all(b"one\n")
     await trio.sleep(0.1)
     assert box.status is None

@@ -24,7 +24,7 @@ LINE = b"1 1 1\n"  # a size, which a process without a terminal doesn't have: sk
 @contextlib.contextmanager
 def deaf(process: Process) -> Iterator[None]:
     """Stop a process's shim while its control fifo is full."""
-    directory = Path(process._layout.path)
+    directory = Path(process._task.layout.path)
     shim = shim_of(directory)
     os.kill(shim, signal.SIGSTOP)
     fd = os.open(directory / "control", os.O_WRONLY | os.O_NONBLOCK)
@@ -41,7 +41,7 @@ def deaf(process: Process) -> Iterator[None]:
 
 def readable(process: Process) -> bool:
     """Whether there are lines that its shim hasn't read."""
-    with open(Path(process._layout.path, "control"), "rb+", buffering=0) as control:
+    with open(Path(process._task.layout.path, "control"), "rb+", buffering=0) as control:
         return bool(select.select([control], [], [], 0)[0])
 
 
@@ -134,14 +134,14 @@ async def test_a_signal(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Where the pid isn't certain a signal is a line, too. A kill finds the cgroup."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
-        pidfd, box.init._process = box.init._process, None
+        pidfd, box.init._task._process = box.init._task._process, None
         try:
             with deaf(box.init):
                 for number in (signal.SIGTERM, signal.SIGKILL):
                     with pytest.raises(ShimError):
                         box.init.send_signal(number)
         finally:
-            box.init._process = pidfd
+            box.init._task._process = pidfd
 
 
 async def test_deleting_it(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
@@ -168,4 +168,4 @@ async def test_a_run_is_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle
         with deaf(process), trio.fail_after(20):
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
-                await process._ended.wait()
+                await process._task._ended.wait()

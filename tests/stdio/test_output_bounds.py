@@ -274,7 +274,7 @@ async def test_given_up_unread(supervisor: OpenSupervisor, bundle: MakeBundle) -
         await box.start()
         process = await box.exec(["echo", "words"], stdout=PIPE)
         await process.wait()
-        process.abandon_streams()
+        process._task.streams.abandon()
         with trio.fail_after(10):
             while len(box.processes) > 1:
                 await trio.sleep(0.002)

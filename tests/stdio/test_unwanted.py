@@ -324,8 +324,8 @@ async def test_taken_over(supervisor: OpenSupervisor, bundle: MakeBundle, root: 
             assert "e" in box.processes  # ours: nobody has waited for it here
             box._core.let_go()
             for process in box.processes.values():
-                if process.lock is not None:
-                    process.lock.release()
+                if process._task.lock is not None:
+                    process._task.lock.release()
             await other.adopt()
             assert not other["a"].foreign
             await until(lambda: "e" not in other["a"].processes, "an exec that is done with")

@@ -88,7 +88,7 @@ async def test_a_shim_that_ends_while_we_close(
         if known:
             assert (await a.wait()).code == 0
         else:  # it has ended, and its task is told to go before it has noticed
-            await until(lambda: not a.init.watched(), "its end")
+            await until(lambda: not a.init._task.watched(), "its end")
         shim = shim_of(root / "a/init")
         reader = os.open(root / "a/init/stdout", os.O_RDONLY | os.O_NONBLOCK)
         timer = threading.Timer(0.3, os.read, (reader, 100))  # it stays until this is read
@@ -295,12 +295,12 @@ async def test_an_end_that_was_settled_stays(
         await a.start()
         with monkeypatch.context() as patch:
             patch.setattr(Hierarchies, "oom_kills", lambda *_: 1)
-            a.init._process.send_signal(signal.SIGKILL)  # type: ignore[union-attr]
+            a.init._task._process.send_signal(signal.SIGKILL)  # type: ignore[union-attr]
             settled = await a.wait()
         assert settled.cause is Cause.OUT_OF_MEMORY
     async with supervisor(root) as sup:
         with trio.fail_after(10):
-            await sup["a"].init.wait_shim_gone()  # there is no more to be seen of it
+            await sup["a"].init._task.wait_shim_gone()  # there is no more to be seen of it
         assert sup["a"].status == settled
         await sup["a"].delete()
 
@@ -392,7 +392,7 @@ async def test_stop_asks_when_it_is_heard(
         asked += 1
         return answers[min(asked, len(answers)) - 1]
 
-    monkeypatch.setattr("supervisor.process._process.hears", hears)
+    monkeypatch.setattr("supervisor.process._task.would_act_on", hears)
     await _stop_one_that_listens(supervisor, bundle)
     assert asked == len(answers)
 
@@ -407,7 +407,7 @@ async def test_stop_asks_who_blocks_it_after_a_while(
     """A program is started with all signals blocked: who had no handler yet was asked just then,
     dropped the signal a moment later, and was killed when its time was over."""
     left = iter(answers)
-    monkeypatch.setattr("supervisor.process._process.hears", lambda *_, **__: next(left))
+    monkeypatch.setattr("supervisor.process._task.would_act_on", lambda *_, **__: next(left))
     await _stop_one_that_listens(supervisor, bundle)
     assert list(left) == []
 
