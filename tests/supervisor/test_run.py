@@ -487,7 +487,7 @@ async def test_deleted_meanwhile(supervisor: OpenSupervisor, bundle: MakeBundle,
             for box in running():
                 if kind != "pool" or box.init.args[-1] == flood[-1]:
                     for process in box.processes.values():
-                        process.close_streams()  # as a delete may, before all of it was read
+                        process._task.streams.close()  # as a delete may, before all of it was read
                     await box.delete(force=True)
 
 
