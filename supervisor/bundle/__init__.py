@@ -9,9 +9,6 @@ from ._arguments import (
 from ._bundle import (
     Bundle,
 )
-from ._compose import (
-    derive_spec,
-)
 from ._gate import (
     GATE_DESTINATION,
     FileContent,
@@ -37,7 +34,6 @@ __all__ = [
     "check_absolute",
     "check_args",
     "check_env",
-    "derive_spec",
     "exec_process",
     "frame",
     "gate_path",

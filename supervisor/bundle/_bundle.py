@@ -42,7 +42,7 @@ from ..spec import (
     wants_layer,
 )
 from ..state import Block, Ranges
-from ..system import scarce, write_whole
+from ..system import PASSABLE, scarce, write_whole
 from ..tasks import protected
 from ..userns import (
     AUTO,
@@ -60,7 +60,7 @@ from ..userns import (
 from ..values import InvalidValue, check_path
 from ._arguments import Arguments, check_arguments
 from ._compose import compose_spec, derive_spec
-from ._directory import MODE, Made, made_directory, remove_owned
+from ._directory import Made, made_directory, remove_owned
 from ._hooks import at_home
 from ._load import check_spec, read_config
 
@@ -399,7 +399,6 @@ class Bundle:
         self,
         *,
         cgroup: str | None,
-        terminal: bool = False,
         directory: str | None = None,
         ids: UserNamespace | None = None,
         mounts: MountTable | None = None,
@@ -408,13 +407,12 @@ class Bundle:
 
         Args:
             cgroup: see `derive_spec`.
-            terminal: see `derive_spec`.
             directory: the absolute path of the container's own bundle directory, for which
                 `build_rootfs` is called as well; None to run it on this bundle's directory.
             ids: of the container's user namespace, in place of the bundle's.
             mounts: those of this machine, if somebody has read them.
         """
-        spec = derive_spec(self.spec, self.path, cgroup=cgroup, terminal=terminal)
+        spec = derive_spec(self.spec, self.path, cgroup=cgroup)
         if ids is not None:
             spec["linux"] |= ids.to_json()
         spec["root"]["path"] = self._rootfs
@@ -547,8 +545,8 @@ class Bundle:
             if self._view is not None:
                 build_view(self._view, rootfs, owner=self._view_owner(ids))
             elif self._is_shown(ids):
-                os.mkdir(rootfs, MODE)
-                os.chmod(rootfs, MODE)  # whatever the umask
+                os.mkdir(rootfs, PASSABLE)
+                os.chmod(rootfs, PASSABLE)  # whatever the umask
 
     def _view_owner(self, ids: UserNamespace | None) -> tuple[int, int] | None:
         """Return the host's ids of the container's root, if we can give it files."""

@@ -118,13 +118,7 @@ def compose_spec(
     }
 
 
-def derive_spec(
-    spec: Mapping[str, Any],
-    bundle_path: str,
-    *,
-    cgroup: str | None,
-    terminal: bool = False,
-) -> dict[str, Any]:
+def derive_spec(spec: Mapping[str, Any], bundle_path: str, *, cgroup: str | None) -> dict[str, Any]:
     """Return the config.json that is run: it stands in any directory.
 
     What it doesn't change it shares with ``spec``: a deep copy took longer than all else that
@@ -135,13 +129,12 @@ def derive_spec(
         bundle_path: absolute path of the directory that it was written for.
         cgroup: ``linux.cgroupsPath``; with None the runtime chooses, and a path that the bundle
             names is left out: all of its containers would share it.
-        terminal: whether the process gets a terminal.
     """
     root_path = os.path.normpath(os.path.join(bundle_path, spec["root"]["path"]))
     derived = {
         **spec,
         "root": {**spec["root"], "path": root_path},
-        "process": {**spec["process"], "terminal": terminal},
+        "process": {**spec["process"], "terminal": False},
         "linux": {**spec["linux"], "cgroupsPath": cgroup},
     }
     if spec["linux"].get("namespaces"):

@@ -11,12 +11,8 @@ from collections.abc import Iterator
 import attrs
 
 from ..directories import Temporary, mounted_below
-from ..system import scarce
+from ..system import PASSABLE, scarce
 from ..values import InvalidValue, misplaced
-
-MODE = 0o711
-"""A container's root in a user namespace passes through, and sees no names (mkdtemp's 0700 would
-shut it out)."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +52,7 @@ def made_directory(path: str | None) -> Iterator[Made]:
         before = set() if ours else set(os.listdir(made.path))
         try:
             if ours:
-                os.chmod(made.path, MODE)
+                os.chmod(made.path, PASSABLE)
             yield made
         except BaseException:
             _undo(made.path, ours=ours, before=before)
@@ -78,7 +74,7 @@ def _make(path: str) -> bool:
         raise InvalidValue(f"path: there is a bundle at {path} already: load it, or remove it")
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        os.mkdir(path, MODE)
+        os.mkdir(path, PASSABLE)
     except (FileExistsError, NotADirectoryError):
         if not os.path.isdir(path):
             raise InvalidValue(f"path: {path} is not a directory") from None

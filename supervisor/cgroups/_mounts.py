@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
+from ..system import unescaped
+
 _USUAL_PLACE = "/sys/fs/cgroup"
-_ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
 @attrs.frozen(kw_only=True)
@@ -65,8 +66,8 @@ def _mount(fields: Sequence[str], version: int, options: Sequence[str]) -> Mount
     major, _, minor = fields[2].partition(":")
     of_hierarchy = frozenset("".join(options).split(","))
     return Mount(
-        point=_unescape(fields[4]),
-        root=_unescape(fields[3]),
+        point=unescaped(fields[4]),
+        root=unescaped(fields[3]),
         device=os.makedev(int(major), int(minor)),
         version=version,
         options=of_hierarchy,
@@ -91,9 +92,3 @@ def choose(mounts: Iterable[Mount], is_seen: Callable[[Mount], bool]) -> list[Mo
 
 def _rank(mount: Mount) -> tuple[bool, bool]:
     return mount.read_only, not mount.point.startswith(_USUAL_PLACE)
-
-
-def _unescape(path: str) -> str:
-    for code, char in _ESCAPES:
-        path = path.replace(code, char)
-    return path

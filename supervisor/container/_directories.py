@@ -26,7 +26,7 @@ from ..state import (
     dump,
 )
 from ..stdio import Stdio, prepare
-from ..system import Lock, Reserve, write_new, write_whole
+from ..system import PASSABLE, Lock, Reserve, write_new, write_whole
 from ..values import (
     ContainerExists,
     InfrastructureError,
@@ -40,7 +40,6 @@ from ..values import (
 NEW = ".new-"
 _TRIES = 100
 _TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one more
-_DIRECTORY_MODE = 0o711  # a user namespace's root must be able to pass through
 
 
 def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
@@ -179,10 +178,10 @@ def _make_temporary(parent: str, reach: Reach) -> tuple[str, Lock]:
     for _ in range(_TRIES):
         path = os.path.join(parent, f"{NEW}{secrets.token_hex(8)}")
         with contextlib.ExitStack() as undo:
-            os.mkdir(path, _DIRECTORY_MODE)
+            os.mkdir(path, PASSABLE)
             undo.callback(_remove_begun, path)
             with contextlib.suppress(FileNotFoundError):
-                os.chmod(path, _DIRECTORY_MODE)
+                os.chmod(path, PASSABLE)
                 reach(Point.TEMPORARY_MADE)
                 lock = Lock.take(os.path.join(path, "lock"))
                 if lock is not None:
@@ -210,5 +209,5 @@ def _rename_new(temporary: str, path: str) -> None:
 
 
 def _make_directory(path: str) -> None:
-    os.mkdir(path, _DIRECTORY_MODE)
-    os.chmod(path, _DIRECTORY_MODE)  # whatever the umask
+    os.mkdir(path, PASSABLE)
+    os.chmod(path, PASSABLE)  # whatever the umask

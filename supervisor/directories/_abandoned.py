@@ -24,14 +24,14 @@ from typing import Final
 
 import attrs
 
-from ..system import boot_id, lifted, look_at
+from ..system import PASSABLE, boot_id, lifted, look_at, unescaped
 
 PREFIX: Final = "trio-supervisor-"
 """How the names of temporary directories begin."""
 
 _OWNED: Final = re.compile(re.escape(PREFIX) + r"([0-9a-f]{12})-([1-9][0-9]{0,9})-([0-9]{1,20})")
 _ENDING: Final = re.compile(r"[0-9a-f]{16}")
-_MODES: Final = (0o700, 0o711)  # before it is made, and then
+_MODES: Final = (0o700, PASSABLE)  # before it is made, and then
 _AT_ONCE: Final = 50  # each takes 0.1 ms, and a Trio task may be waiting
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -166,16 +166,4 @@ def mounted_below(directory: str) -> bool:
 def _mount_points() -> Iterator[str]:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            yield _unescape(line.split(" ", 5)[4])
-
-
-def _unescape(point: str) -> str:
-    """Undo the octal escapes of proc_pid_mountinfo(5)."""
-    for code, char in (
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ):
-        point = point.replace(code, char)
-    return point
+            yield unescaped(line.split(" ", 5)[4])

@@ -11,10 +11,15 @@ from collections.abc import Iterator
 import attrs
 
 from ..state import RootLayout
-from ..system import Descriptor, close_in_children, distrust_directory, distrust_way, lifted
+from ..system import (
+    PASSABLE,
+    Descriptor,
+    close_in_children,
+    distrust_directory,
+    distrust_way,
+    lifted,
+)
 from ..values import InvalidValue, misplaced, spoilt
-
-_MODE = 0o711  # a user namespace's root must be able to pass through
 
 
 @attrs.frozen
@@ -114,9 +119,9 @@ def _make(given: str, real: str) -> None:
                 made.append(path)
         _check_way(given, real)  # under umask 0 others may write to what was made above it
         with contextlib.suppress(FileExistsError):
-            os.mkdir(real, _MODE)
+            os.mkdir(real, PASSABLE)
             made.append(real)
-            os.chmod(real, _MODE)  # whatever the umask; nobody else can have replaced it
+            os.chmod(real, PASSABLE)  # whatever the umask; nobody else can have replaced it
     except BaseException:
         for path in reversed(made):
             with contextlib.suppress(OSError):

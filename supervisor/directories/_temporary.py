@@ -15,19 +15,23 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Final, Self
 
-from ..system import Descriptor, close_in_children, distrust, distrust_way, lenient, lifted
+from ..system import (
+    PASSABLE,
+    Descriptor,
+    close_in_children,
+    distrust,
+    distrust_way,
+    lenient,
+    lifted,
+)
 from ..tasks import Opener, place
 from ..values import InfrastructureError, InvalidValue, misplaced, scarcity, spoilt
 from ._abandoned import PREFIX, new_name, sweep_once
 
 PLACE: Final = "TRIO_SUPERVISOR_RUNTIME_DIR"
 """The environment variable that names a directory for them."""
-
-MODE: Final = 0o711
-"""A container's root in a user namespace passes through, and sees no names."""
 
 _PRIVATE: Final = 0o700
 _OWN: Final = "trio-supervisor"
@@ -112,12 +116,7 @@ class Temporary:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.remove()
 
 
@@ -185,8 +184,8 @@ def _own_place() -> str | None:
         return None
     with contextlib.suppress(OSError):
         if distrust(os.stat(os.path.dirname(path))) is None and distrust_way(path) is None:
-            os.mkdir(path, MODE)
-            os.chmod(path, MODE)  # whatever the umask
+            os.mkdir(path, PASSABLE)
+            os.chmod(path, PASSABLE)  # whatever the umask
     return path
 
 
@@ -274,7 +273,7 @@ def _open(path: str) -> Descriptor:
         if why is not None:  # where others may rename: it isn't the one that we have made
             raise InvalidValue(f"{path}: what was made there {why}: {PLACE} names another place")
         fcntl.flock(descriptor.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        os.fchmod(descriptor.fd, MODE)
+        os.fchmod(descriptor.fd, PASSABLE)
     except BaseException:
         descriptor.close()
         raise

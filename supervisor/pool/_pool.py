@@ -345,7 +345,9 @@ class ContainerPool:
     @undoing
     async def _started(self, stock: Stock, wanted: PoolRequest) -> Entry:
         """Return an entry that runs the program: one that turns out to be dead is replaced."""
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             entry = await _next(stock)
             self._taken.add(entry)
             try:
@@ -361,7 +363,6 @@ class ContainerPool:
             else:
                 stock.settle()
                 return entry
-        raise AssertionError("the loop has no end")
 
     def _give_back(self, stock: Stock, entry: Entry) -> None:
         if entry in self._taken:  # when the pool closes, it takes everything back itself

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
@@ -188,11 +188,11 @@ class Stock:
             if entry.alive():
                 return entry
             self._lose(entry)
-        served = await self._wait_in(self._takers)
-        assert served is not None
+        served: Entry = await self._wait_in(self._takers)
         return served
 
-    async def _wait_in(self, queue: deque[_Taker]) -> Entry | None:
+    async def _wait_in(self, queue: deque[_Taker]) -> Any:
+        """Wait until served: a taker with the entry, a watcher with None."""
         taker = _Taker()
         queue.append(taker)
         try:
@@ -214,10 +214,6 @@ class Stock:
     def settle(self) -> None:
         """Take note that one was started: whatever failed before is over."""
         self._in_a_row = 0
-        self._changed.set()
-
-    def refill(self) -> None:
-        """Look again what is missing."""
         self._changed.set()
 
     async def wait_full(self) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 
 from ..system import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, read_found, scarce
-from ..userns import MAX_ID, parse_id
-from ..values import InfrastructureError, InvalidValue, StateCorrupt, check_int, check_text
+from ..userns import parse_id
+from ..values import MAX_ID, InfrastructureError, InvalidValue, StateCorrupt, check_int, check_text
 
 UserArgument = int | str | tuple[int, int] | None
 GroupArgument = int | str | None

@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Check = Callable[[Any, str], None]
+from ..values import MAX_DEPTH
 
-MAX_DEPTH = 100
-"""How deep arrays and objects may nest: far above any use, far below Python's own limit."""
+Check = Callable[[Any, str], None]
 
 _KINDS = {
     dict: "an object",

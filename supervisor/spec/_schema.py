@@ -5,7 +5,7 @@ Source: OCI runtime spec 1.2, config.md and config-linux.md.
 
 from __future__ import annotations
 
-from ..userns import MAX_ID
+from ..values import MAX_ID
 from ._check import (
     Check,
     Fault,

@@ -20,7 +20,6 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 import attrs
@@ -96,12 +95,7 @@ class Claim:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             ours = self._lock.fd >= 0  # a forked child hasn't got the lock
             if ours and not _has_link(self.owner, self.path):

@@ -100,15 +100,6 @@ class ContainerLayout:
         return f"{self.path}/.log-index"
 
     @property
-    def runs(self) -> str:
-        """The directory of the results of earlier runs."""
-        return f"{self.path}/runs"
-
-    def run(self, number: int) -> str:
-        """Return the file of the `Result` of an earlier run."""
-        return f"{self.path}/runs/{number}.json"
-
-    @property
     def ids(self) -> str:
         """A link to the claim on the ids of its user namespace, where it has some of its own."""
         return f"{self.path}/{LINK}"
@@ -144,7 +135,8 @@ class ContainerLayout:
 
     def inner_directories(self) -> list[str]:
         """Return the paths at which it has directories of ours, existing or not."""
-        return [self.init.path, self.bundle, self.logs, self.log_indexes, self.runs]
+        reserved = f"{self.path}/runs"
+        return [self.init.path, self.bundle, self.logs, self.log_indexes, reserved]
 
 
 @attrs.frozen

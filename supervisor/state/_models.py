@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import attrs
 
 from ..values import (
+    MAX_ID,
     Cause,
     ExitStatus,
     InvalidValue,
@@ -49,9 +50,6 @@ VERSION = 1
 
 MAX_NS = 2**63 - 1
 """The latest time, and the longest one, in nanoseconds."""
-
-MAX_ID = 2**32 - 2
-"""The highest uid and gid; the kernel takes the next one for *none*."""
 
 _VERSION = integer(least=1, most=VERSION)
 _NS = integer(least=0, most=MAX_NS)

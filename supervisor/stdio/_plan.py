@@ -14,7 +14,7 @@ from typing import IO, Any
 import attrs
 
 from ..state import ProcessLayout
-from ..system import distrust_directory, make_fifo
+from ..system import PASSABLE, distrust_directory, make_fifo
 from ..values import InvalidValue, StateCorrupt, check_path, scarcity
 from ._kinds import (
     DEVNULL,
@@ -30,7 +30,6 @@ from ._kinds import (
 
 _BYTES = "give them to `run` or a pool, or send them through a PIPE"
 NAMES = ("stdin", "stdout", "stderr")
-_DIRECTORY_MODE = 0o711
 _FIFO_MODE = 0o600
 _ACL = "system.posix_acl_access"
 _UNCONNECTED = (errno.ENOTCONN, errno.EINVAL)  # of a unix socket that is read: EINVAL
@@ -189,7 +188,7 @@ def _make_log_directory(path: str) -> None:
         why = distrust_directory(path)
         if why is not None:
             raise StateCorrupt(path, f"{why}: no log can be in it") from error
-    os.chmod(path, _DIRECTORY_MODE)  # whatever the umask
+    os.chmod(path, PASSABLE)  # whatever the umask
 
 
 def check_descriptor(name: str, fd: int) -> None:

@@ -9,6 +9,7 @@ from ._descriptors import (
 )
 from ._files import (
     MAX_BYTES,
+    PASSABLE,
     Original,
     kind_of,
     make_fifo,
@@ -22,6 +23,9 @@ from ._files import (
 from ._lock import (
     Lock,
     held,
+)
+from ._mountinfo import (
+    unescaped,
 )
 from ._owner import (
     distrust,
@@ -69,6 +73,7 @@ __all__ = [
     "MAX_BYTES",
     "MOUNT_SETATTR",
     "OPEN_TREE",
+    "PASSABLE",
     "RESOLVE_BENEATH",
     "RESOLVE_IN_ROOT",
     "RESOLVE_NO_MAGICLINKS",
@@ -106,6 +111,7 @@ __all__ = [
     "scarce",
     "start_time",
     "syscall",
+    "unescaped",
     "write_new",
     "write_whole",
 ]

@@ -16,7 +16,6 @@ import os
 import threading
 import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 import trio
@@ -48,12 +47,7 @@ class Descriptor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

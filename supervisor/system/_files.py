@@ -41,6 +41,9 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 
+PASSABLE = 0o711
+"""The mode of a directory through which a user namespace's root must be able to pass."""
+
 TEMPORARY = ".tmp-"
 """How the names of temporary files begin. A left-over one belonged to a killed writer."""
 

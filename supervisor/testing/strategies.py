@@ -25,7 +25,7 @@ from ..spec import Mount, system_mounts
 from ..state import ContainerRecord, Intent, ProcessRecord, Result, ShimLost, known_keys
 from ..stdio import LogFile, LogRecord, TerminalSize
 from ..userns import user_namespace
-from ..values import Cause, Deadlines, ExitStatus, IllegalTransition, Source, State, unknown
+from ..values import MAX_ID, Cause, Deadlines, ExitStatus, IllegalTransition, Source, State, unknown
 from .machine import VERBS, Operation
 from .runtimes import PROGRAM
 
@@ -37,7 +37,6 @@ except ImportError as _missing:
     ) from _missing
 
 _MAX_NS = 2**63 - 1
-_MAX_ID = 2**32 - 2
 
 _OCI_KEYS = """
     apparmorProfile args capabilities commandLine consoleSize cwd env execCPUAffinity
@@ -134,7 +133,7 @@ def process_objects(*, runtime: Runtime | None = None) -> st.SearchStrategy[dict
 
 
 def _any_process() -> st.SearchStrategy[dict[str, Any]]:
-    ids = st.integers(0, _MAX_ID)
+    ids = st.integers(0, MAX_ID)
     user = st.fixed_dictionaries(
         {"uid": ids, "gid": ids},
         optional={
@@ -428,8 +427,8 @@ def process_records() -> st.SearchStrategy[ProcessRecord]:
         ProcessRecord.from_process,
         processes,
         exec=st.booleans(),
-        root_uid=st.integers(0, _MAX_ID),
-        root_gid=st.integers(0, _MAX_ID),
+        root_uid=st.integers(0, MAX_ID),
+        root_gid=st.integers(0, MAX_ID),
         checkpoint=optional_texts,
         no_pivot_root=st.booleans(),
         init_tells=st.booleans(),

@@ -14,7 +14,6 @@ from ._choice import (
     wish_of,
 )
 from ._ids import (
-    MAX_ID,
     IdMap,
     UserNamespace,
     container_root_ids,
@@ -27,7 +26,6 @@ from ._rootless import (
 
 __all__ = [
     "AUTO",
-    "MAX_ID",
     "NONE",
     "IdMap",
     "UserNamespace",

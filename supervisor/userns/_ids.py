@@ -12,10 +12,7 @@ from typing import Any
 import attrs
 
 from ..system import scarce
-from ..values import BundleInvalid, InfrastructureError, InvalidValue, check_int
-
-MAX_ID = 2**32 - 2
-"""The largest id: the one above it means *no id* to the kernel."""
+from ..values import MAX_ID, BundleInvalid, InfrastructureError, InvalidValue, check_int
 
 _MAX_DIGITS = 10
 

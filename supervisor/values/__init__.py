@@ -68,6 +68,8 @@ from ._status import (
     unknown,
 )
 from ._text import (
+    MAX_DEPTH,
+    MAX_ID,
     check_flag,
     check_int,
     check_kind,
@@ -82,6 +84,8 @@ from ._text import (
 
 __all__ = [
     "EPOCH",
+    "MAX_DEPTH",
+    "MAX_ID",
     "AlreadyAttached",
     "Backoff",
     "BundleInvalid",

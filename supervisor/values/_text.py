@@ -16,6 +16,9 @@ T = TypeVar("T")
 MAX_DEPTH = 100
 """How deep arrays and objects may nest: far above any use, far below Python's own limit."""
 
+MAX_ID = 2**32 - 2
+"""The highest uid and gid; the kernel takes the next one for *none*."""
+
 MAX_INT_BITS = 2048
 """How long an integer may be: Python reads up to 640 digits whatever its digit limit is."""
 

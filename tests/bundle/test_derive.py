@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from supervisor.bundle import derive_spec
+from supervisor.bundle._compose import derive_spec
 
 
 def test_a_derived_spec_stands_anywhere() -> None:
-    """Relative paths become absolute, the cgroup and the terminal are set, the rest stays."""
+    """Relative paths become absolute, the cgroup is set, the rest stays."""
     spec = {
         "ociVersion": "1.0.2",
         "process": {"args": ["sh"], "cwd": "/"},
@@ -23,7 +23,7 @@ def test_a_derived_spec_stands_anywhere() -> None:
         "x": [1],
     }
     before = json.dumps(spec)
-    derived = derive_spec(spec, "/bundle", cgroup="/c/1", terminal=True)
+    derived = derive_spec(spec, "/bundle", cgroup="/c/1")
     assert derived["root"]["path"] == "/bundle/rootfs"
     assert [mount.get("source") for mount in derived["mounts"]] == [
         "/bundle/data",
@@ -32,7 +32,7 @@ def test_a_derived_spec_stands_anywhere() -> None:
         None,
     ]
     assert derived["linux"]["cgroupsPath"] == "/c/1"
-    assert derived["process"]["terminal"] is True
+    assert derived["process"] == {"args": ["sh"], "cwd": "/", "terminal": False}
     assert derived["x"] == [1]
     assert json.dumps(spec) == before
 

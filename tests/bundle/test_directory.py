@@ -16,6 +16,7 @@ import pytest
 from supervisor.bundle import Bundle, _bundle, _directory
 from supervisor.directories import _abandoned
 from supervisor.directories._temporary import PLACE
+from supervisor.system import unescaped
 from supervisor.values._errors import DiskFull, InvalidValue
 from tests.support.making import Maker
 
@@ -134,7 +135,7 @@ def test_mounts_below_are_seen() -> None:
     """What is mounted inside a directory is found, what is mounted on it isn't inside."""
     assert _abandoned.mounted_below("/")
     assert not _abandoned.mounted_below("/proc/self/task")
-    assert _abandoned._unescape(r"/a\040b\134040") == r"/a b\040"
+    assert unescaped(r"/a\040b\134040") == r"/a b\040"
 
 
 def test_a_bundle_is_not_overwritten(make: Maker, tmp_path: Path) -> None:

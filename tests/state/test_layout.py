@@ -34,11 +34,7 @@ def test_the_paths_are_those_of_the_design() -> None:
         "/r/web-1/bundle",
         "/r/web-1/bundle/config.json",
     )
-    assert (box.logs, box.runs, box.run(3)) == (
-        "/r/web-1/logs",
-        "/r/web-1/runs",
-        "/r/web-1/runs/3.json",
-    )
+    assert box.logs == "/r/web-1/logs"
     assert box.cleanup == "/r/web-1/cleanup"
     assert (init.path, init.id) == ("/r/web-1/init", "init")
     assert init.record == "/r/web-1/init/process.json"
@@ -81,7 +77,6 @@ def test_every_name_in_a_container_directory_is_reserved() -> None:
         box.state,
         box.bundle,
         box.logs,
-        box.runs,
         box.cleanup,
         box.init.path,
     ]
