@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from ..rootfs import Account, GroupArgument, GroupsArgument, UserArgument, check_account
+from ..rootfs import Account, AccountOptions, check_account
 from ..spec import (
     MAX_BYTES,
     MOUNT,
@@ -17,13 +17,13 @@ from ..spec import (
     Fault,
     Mount,
     MountArgument,
+    PrivilegeOptions,
     Privileges,
-    RlimitArgument,
-    SeccompArgument,
     check_privileges,
     is_bind,
 )
-from ..values import InvalidValue, check_int, check_text, copy_object
+from ..values import InvalidValue, check_flag, check_int, check_text, copy_object, picked
+from ._options import BundleOptions
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_HOSTNAME = "container"
@@ -82,56 +82,30 @@ class Arguments:
         ]
 
 
-def check_arguments(
-    args: Sequence[str],
-    *,
-    env: Mapping[str, str] | None,
-    cwd: str | os.PathLike[str],
-    user: UserArgument,
-    group: GroupArgument,
-    extra_groups: GroupsArgument,
-    umask: int | None,
-    hostname: str | None,
-    mounts: Iterable[MountArgument],
-    writable: str | None,
-    layer_bytes: int | None,
-    init: bool,
-    memory_bytes: int | None,
-    pids: int | None,
-    cpus: float | None,
-    network: str,
-    tmpfs_bytes: int | None,
-    capabilities: Iterable[str] | None,
-    rlimits: Mapping[str, RlimitArgument] | None,
-    oom_score_adj: int,
-    seccomp: SeccompArgument,
-) -> Arguments:
-    """Return the arguments in one form.
+def check_arguments(args: Sequence[str], options: BundleOptions) -> Arguments:
+    """Return the arguments in one form: all but ``path``, ``userns`` and those of `StopOptions`.
 
     Raises:
         InvalidValue: one of them can't work; named.
     """
+    mounts, writable = options.get("mounts", ()), options.get("writable")
+    privileges = {"oom_score_adj": 0, "seccomp": "default", **picked(options, PrivilegeOptions)}
     return Arguments(
         args=check_args(args),
-        env={"PATH": DEFAULT_PATH, **check_env(env)},
-        cwd=check_absolute(cwd, "cwd"),
-        account=check_account(user=user, group=group, extra_groups=extra_groups, umask=umask),
-        hostname=_hostname(hostname),
+        env={"PATH": DEFAULT_PATH, **check_env(options.get("env"))},
+        cwd=check_absolute(options.get("cwd", "/"), "cwd"),
+        account=check_account(**picked(options, AccountOptions)),
+        hostname=_hostname(options.get("hostname")),
         mounts=tuple(_mount(mount, f"mounts[{n}]") for n, mount in enumerate(_each(mounts))),
         writable=_writable(writable),
-        layer_bytes=_layer_bytes(layer_bytes, writable),
-        init=_flag(init, "init"),
-        memory_bytes=_limit(memory_bytes, "memory_bytes"),
-        pids=_limit(pids, "pids"),
-        cpus=_cpus(cpus),
-        network=_choice(network, "network", ("none", "host")),
-        tmpfs_bytes=_tmpfs_bytes(tmpfs_bytes, writable),
-        privileges=check_privileges(
-            capabilities=capabilities,
-            rlimits=rlimits,
-            oom_score_adj=oom_score_adj,
-            seccomp=seccomp,
-        ),
+        layer_bytes=_layer_bytes(options.get("layer_bytes"), writable),
+        init=check_flag(options.get("init", False), "init"),
+        memory_bytes=_limit(options.get("memory_bytes"), "memory_bytes"),
+        pids=_limit(options.get("pids"), "pids"),
+        cpus=_cpus(options.get("cpus")),
+        network=_choice(options.get("network", "none"), "network", ("none", "host")),
+        tmpfs_bytes=_tmpfs_bytes(options.get("tmpfs_bytes"), writable),
+        privileges=check_privileges(**privileges),
     )
 
 
@@ -286,12 +260,6 @@ def _tmpfs_bytes(size: int | None, writable: str | None) -> int:
             "tmpfs_bytes: /tmp and /run have tmpfs of their own only if writable=None"
         )
     return check_int(size, "tmpfs_bytes", least=1, most=MAX_BYTES)
-
-
-def _flag(value: bool, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidValue(f"{name} must be True or False, not {type(value).__name__}")
-    return value
 
 
 def _limit(value: int | None, name: str) -> int | None:

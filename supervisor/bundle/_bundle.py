@@ -9,17 +9,14 @@ import contextlib
 import json
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import attrs
 
 from ..rootfs import (
-    GroupArgument,
-    GroupsArgument,
     HostView,
     MountTable,
-    UserArgument,
     build_view,
     find_account,
     real_path,
@@ -29,11 +26,7 @@ from ..rootfs import (
 from ..spec import (
     OVERLAY,
     Layer,
-    MountArgument,
-    RlimitArgument,
-    SeccompArgument,
-    SignalArgument,
-    StopWish,
+    StopOptions,
     check_stop,
     init_path,
     inside,
@@ -48,7 +41,6 @@ from ..userns import (
     AUTO,
     NONE,
     UserNamespace,
-    UserNamespaceArgument,
     blocks,
     check_limits,
     check_user,
@@ -57,14 +49,13 @@ from ..userns import (
     namespace_of,
     wish_of,
 )
-from ..values import InvalidValue, check_path
+from ..values import InvalidValue, check_path, picked, require_known
 from ._arguments import Arguments, check_arguments
 from ._compose import compose_spec, derive_spec
 from ._directory import Made, made_directory, remove_owned
 from ._hooks import at_home
 from ._load import check_spec, read_config
-
-StrPath = str | os.PathLike[str]
+from ._options import BundleOptions, StrPath
 
 ROOTFS = "rootfs"
 """The name of a root filesystem in its bundle."""
@@ -119,34 +110,7 @@ class Bundle:
 
     @classmethod
     def from_rootfs(
-        cls,
-        rootfs: StrPath,
-        args: Sequence[str],
-        *,
-        path: StrPath | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: StrPath = "/",
-        user: UserArgument = None,
-        group: GroupArgument = None,
-        extra_groups: GroupsArgument = None,
-        umask: int | None = None,
-        hostname: str | None = None,
-        mounts: Iterable[MountArgument] = (),
-        writable: str | None = None,
-        layer_bytes: int | None = None,
-        init: bool = False,
-        memory_bytes: int | None = None,
-        pids: int | None = None,
-        cpus: float | None = None,
-        network: str = "none",
-        tmpfs_bytes: int | None = None,
-        capabilities: Iterable[str] | None = None,
-        rlimits: Mapping[str, RlimitArgument] | None = None,
-        oom_score_adj: int = 0,
-        seccomp: SeccompArgument = "default",
-        userns: UserNamespaceArgument | None = None,
-        stop_signal: SignalArgument | None = None,
-        stop_grace: float | None = None,
+        cls, rootfs: StrPath, args: Sequence[str], **options: Unpack[BundleOptions]
     ) -> Bundle:
         """Make a bundle that runs a program in a root filesystem.
 
@@ -158,129 +122,23 @@ class Bundle:
                 runtimes make what it lacks: the mount points (/proc, /dev, /sys, /tmp, /run,
                 those of ``mounts``) and ``cwd``.
             args: the program and its arguments; looked up in the container's PATH.
-            path: where to write the bundle, if there is none yet: another time, `load` that.
-                Default, a temporary directory that it owns.
-            env: variables; they come over a default PATH. Nothing of ours is inherited.
-            cwd: the directory in the container to start in.
-            user: a uid, a pair of uid and gid, or a name from the root filesystem's etc/passwd;
-                default root. A user alone gets its group from there too, or else the group of the
-                same number; ``"user:group"`` says it. No supplementary groups of its own; runc
-                keeps an ordinary caller's, which mean nobody inside.
-            group: a gid, or a name from its etc/group, in place of the user's.
-            extra_groups: its supplementary groups, ids or names.
-            umask: of the program; by default 0o022, whatever this process's is.
-            hostname: default ``"container"``.
-            mounts: what else to mount: `Mount` values or entries of config.json.
-            writable: None for a read-only root with private, empty /tmp and /run (see
-                ``tmpfs_bytes``); ``"direct"`` to write in ``rootfs``; ``"overlay"`` for a fresh
-                layer over ``rootfs`` for each container, in memory, that goes with its last
-                process. Don't change ``rootfs`` meanwhile. What is mounted inside of ``rootfs``
-                isn't seen through a layer.
-            layer_bytes: how much each container may write in its layer before it gets *no space
-                left*; default, half of the machine's memory. What it writes there is counted in
-                ``memory_bytes``. It holds a file for each 4 KiB of them, and 1024 in any case.
-            init: whether a tiny init is pid 1, forwards signals to the program and reaps. A
-                program that is pid 1 itself ignores every signal that it has no handler for. How
-                the program ends is told as without it.
-            memory_bytes: how much memory it may use; no swap besides, where the machine counts
-                that. What the kernel kills when it
-                wants more has ``status.oom_killed``, also behind an init.
-            pids: how many processes and threads it may have, an init included.
-            cpus: how much processor time per time, such as 0.5 or 2.
-            network: ``"none"`` (its own, with a loopback only) or ``"host"``.
-            tmpfs_bytes: how much /tmp and /run may each hold, 256 MiB by default, counted in
-                ``memory_bytes``; a file for each 4 KiB of them, and 1024 in any case. Only for
-                ``writable=None``.
-            capabilities: the only ones it may have, such as ``"NET_RAW"`` or ``"CAP_NET_RAW"``;
-                by default CAP_AUDIT_WRITE, CAP_KILL and CAP_NET_BIND_SERVICE. Given here, a
-                ``user`` that isn't root has them as well.
-            rlimits: limits of its processes by name (``"NOFILE"``, ``"RLIMIT_NOFILE"``): a
-                number, or a soft and a hard one, in the units of getrlimit(2), -1 for unlimited.
-                All others have defaults (docs/api.md): none is inherited. Without
-                CAP_SYS_RESOURCE, a default is no higher than this process' own.
-            oom_score_adj: how likely the kernel kills it when the machine's memory is used up:
-                -1000 (never) to 1000. Without CAP_SYS_RESOURCE, no less than this process' own.
-            seccomp: which system calls it may make: ``"default"``, ``"unconfined"`` for all, or a
-                profile of OCI's ``linux.seccomp`` or docker's format, as a mapping or the path
-                of a JSON file. With more ``capabilities``, the default one allows what those are
-                for.
-            userns: ``"auto"`` for a user namespace with 65,536 ids of the host's for each
-                container, which no other one has: its root is nobody on the host. ``"none"`` for
-                none, root's default. Or mappings: a `UserNamespace`, or a sequence of
-                ``(container, host, size)`` for uids and gids alike. An ordinary user always gets
-                one: ``"auto"`` is the user and its subordinate ids. What the container sees of
-                ``rootfs`` is mapped, so that its root owns what root owns; what is mounted inside
-                of ``rootfs`` isn't seen then, and a tree that belongs to the container's root on
-                the host already is left as it is. ``mounts`` aren't mapped.
-            stop_signal: what asks it to end, by number or name; SIGTERM by default. It stands in
-                config.json as images have it: ``org.opencontainers.image.stopSignal``.
-            stop_grace: how many seconds it is given then, 10 by default.
+            options: see `BundleOptions`.
 
         Raises:
             InvalidValue: an argument can't work; nothing was written.
             ShimNotFound: ``init`` was asked for, and there is no static one.
             DiskFull: no space for it.
         """
+        require_known(options, BundleOptions, "from_rootfs")
         given = _path(rootfs, "rootfs")
         root = real_path(given)
         if root is None or not os.path.isdir(root):
             raise InvalidValue(f"rootfs: there is no directory {given}")
-        wanted = check_arguments(
-            args,
-            env=env,
-            cwd=cwd,
-            user=user,
-            group=group,
-            extra_groups=extra_groups,
-            umask=umask,
-            hostname=hostname,
-            mounts=mounts,
-            writable=writable,
-            layer_bytes=layer_bytes,
-            init=init,
-            memory_bytes=memory_bytes,
-            pids=pids,
-            cpus=cpus,
-            network=network,
-            tmpfs_bytes=tmpfs_bytes,
-            capabilities=capabilities,
-            rlimits=rlimits,
-            oom_score_adj=oom_score_adj,
-            seccomp=seccomp,
-        )
-        stop = check_stop(stop_signal, stop_grace)
-        return cls._make(wanted, path=path, root=root, view=None, userns=userns, stop=stop)
+        wanted = check_arguments(args, options)
+        return cls._make(wanted, options, root=root, view=None)
 
     @classmethod
-    def from_host(
-        cls,
-        args: Sequence[str],
-        *,
-        path: StrPath | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: StrPath = "/",
-        user: UserArgument = None,
-        group: GroupArgument = None,
-        extra_groups: GroupsArgument = None,
-        umask: int | None = None,
-        hostname: str | None = None,
-        mounts: Iterable[MountArgument] = (),
-        writable: str | None = None,
-        layer_bytes: int | None = None,
-        init: bool = False,
-        memory_bytes: int | None = None,
-        pids: int | None = None,
-        cpus: float | None = None,
-        network: str = "none",
-        tmpfs_bytes: int | None = None,
-        capabilities: Iterable[str] | None = None,
-        rlimits: Mapping[str, RlimitArgument] | None = None,
-        oom_score_adj: int = 0,
-        seccomp: SeccompArgument = "default",
-        userns: UserNamespaceArgument | None = None,
-        stop_signal: SignalArgument | None = None,
-        stop_grace: float | None = None,
-    ) -> Bundle:
+    def from_host(cls, args: Sequence[str], **options: Unpack[BundleOptions]) -> Bundle:
         """Make a bundle that runs one of the host's own programs.
 
         Its root filesystem is put together of the host's /usr (and /bin, /lib, ...) and the
@@ -288,65 +146,37 @@ class Bundle:
         there: give ``mounts`` for data.
 
         Args:
-            args: see `from_rootfs`, as for all others.
-            writable: None for a private, empty /tmp and /run; ``"overlay"`` for a layer in which
-                all but the host's own directories and files can be written. Not ``"direct"``:
-                there is no root filesystem to write in.
-            network: ``"host"`` also shows /etc/resolv.conf and /etc/hosts.
-            userns: with one, the host's files look like nobody's, and those that only their owner
-                may read can't be read.
+            args: see `from_rootfs`.
+            options: see `BundleOptions`; but ``writable`` can't be ``"direct"``: there is no root
+                filesystem to write in. A layer holds all but the host's own directories and files.
+                ``network="host"`` also shows /etc/resolv.conf and /etc/hosts. With ``userns``, the
+                host's files look like nobody's, and those that only their owner may read can't be
+                read.
 
         Raises:
             InvalidValue: an argument can't work; nothing was written.
             ShimNotFound: ``init`` was asked for, and there is no static one.
             DiskFull: no space for it.
         """
-        wanted = check_arguments(
-            args,
-            env=env,
-            cwd=cwd,
-            user=user,
-            group=group,
-            extra_groups=extra_groups,
-            umask=umask,
-            hostname=hostname,
-            mounts=mounts,
-            writable=writable,
-            layer_bytes=layer_bytes,
-            init=init,
-            memory_bytes=memory_bytes,
-            pids=pids,
-            cpus=cpus,
-            network=network,
-            tmpfs_bytes=tmpfs_bytes,
-            capabilities=capabilities,
-            rlimits=rlimits,
-            oom_score_adj=oom_score_adj,
-            seccomp=seccomp,
-        )
+        require_known(options, BundleOptions, "from_host")
+        wanted = check_arguments(args, options)
         if wanted.writable not in (None, OVERLAY):
             raise InvalidValue(
-                f"writable={writable!r}: the host's programs are shown read-only; use "
+                f"writable={wanted.writable!r}: the host's programs are shown read-only; use "
                 f"{OVERLAY!r}, or mounts, for what is written"
             )
-        stop = check_stop(stop_signal, stop_grace)
         view = view_host(network=wanted.network == "host")
-        return cls._make(wanted, path=path, root="/", view=view, userns=userns, stop=stop)
+        return cls._make(wanted, options, root="/", view=view)
 
     @classmethod
     def _make(
-        cls,
-        wanted: Arguments,
-        *,
-        path: StrPath | None,
-        root: str,
-        view: HostView | None,
-        userns: UserNamespaceArgument | None,
-        stop: StopWish,
+        cls, wanted: Arguments, options: BundleOptions, *, root: str, view: HostView | None
     ) -> Bundle:
         """Write the bundle; ``root`` is where users are looked up."""
+        stop = check_stop(**picked(options, StopOptions))
+        path = options.get("path")
         with scarce():
-            choice = choose(check_userns(userns), default=NONE)
+            choice = choose(check_userns(options.get("userns")), default=NONE)
             user = find_account(wanted.account, root)
             if choice.namespace is not None:
                 check_user(choice.namespace, user)

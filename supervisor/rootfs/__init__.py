@@ -22,6 +22,7 @@ from ._tree import (
 )
 from ._users import (
     Account,
+    AccountOptions,
     GroupArgument,
     GroupsArgument,
     UserArgument,
@@ -31,6 +32,7 @@ from ._users import (
 
 __all__ = [
     "Account",
+    "AccountOptions",
     "GroupArgument",
     "GroupsArgument",
     "HostView",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import attrs
 
@@ -21,6 +21,25 @@ _USERS = "etc/passwd"
 _GROUPS = "etc/group"
 _MAX_GROUPS = 65536  # the kernel's NGROUPS_MAX
 _MAX_UMASK = 0o777
+
+
+class AccountOptions(TypedDict, total=False):
+    """Who a program runs as.
+
+    Attributes:
+        user: a uid, a pair of uid and gid, or a name from the root filesystem's etc/passwd;
+            default root. A user alone gets its group from there too, or else the group of the
+            same number; ``"user:group"`` says it. No supplementary groups of its own; runc
+            keeps an ordinary caller's, which mean nobody inside.
+        group: a gid, or a name from its etc/group, in place of the user's.
+        extra_groups: its supplementary groups, ids or names.
+        umask: of the program; by default 0o022, whatever this process's is.
+    """
+
+    user: UserArgument
+    group: GroupArgument
+    extra_groups: GroupsArgument
+    umask: int | None
 
 
 @attrs.frozen(kw_only=True)

@@ -38,6 +38,7 @@ from ._mounts import (
     tmpfs,
 )
 from ._privileges import (
+    PrivilegeOptions,
     Privileges,
     RlimitArgument,
     attainable,
@@ -56,6 +57,7 @@ from ._seccomp import (
 )
 from ._stop import (
     SignalArgument,
+    StopOptions,
     StopWish,
     check_stop,
     check_stop_signal,
@@ -77,10 +79,12 @@ __all__ = [
     "Layer",
     "Mount",
     "MountArgument",
+    "PrivilegeOptions",
     "Privileges",
     "RlimitArgument",
     "SeccompArgument",
     "SignalArgument",
+    "StopOptions",
     "StopWish",
     "attainable",
     "behind_init",

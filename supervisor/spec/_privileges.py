@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import attrs
 
@@ -66,6 +66,31 @@ _CAP_SYS_RESOURCE: Final = 1 << 24
 _ALL_IDS: Final = [b"0", b"0", b"4294967295"]
 
 
+class PrivilegeOptions(TypedDict, total=False):
+    """What a program may do.
+
+    Attributes:
+        capabilities: the only ones it may have, such as ``"NET_RAW"`` or ``"CAP_NET_RAW"``;
+            by default CAP_AUDIT_WRITE, CAP_KILL and CAP_NET_BIND_SERVICE. Given here, a
+            ``user`` that isn't root has them as well.
+        rlimits: limits of its processes by name (``"NOFILE"``, ``"RLIMIT_NOFILE"``): a
+            number, or a soft and a hard one, in the units of getrlimit(2), -1 for unlimited.
+            All others have defaults (docs/api.md): none is inherited. Without
+            CAP_SYS_RESOURCE, a default is no higher than this process' own.
+        oom_score_adj: how likely the kernel kills it when the machine's memory is used up:
+            -1000 (never) to 1000. Without CAP_SYS_RESOURCE, no less than this process' own.
+        seccomp: which system calls it may make: ``"default"``, ``"unconfined"`` for all, or a
+            profile of OCI's ``linux.seccomp`` or docker's format, as a mapping or the path
+            of a JSON file. With more ``capabilities``, the default one allows what those are
+            for.
+    """
+
+    capabilities: Iterable[str] | None
+    rlimits: Mapping[str, RlimitArgument] | None
+    oom_score_adj: int | None
+    seccomp: SeccompArgument | None
+
+
 @attrs.frozen(kw_only=True)
 class Privileges:
     """What a caller wants for a container's processes; None for what it doesn't say."""
@@ -78,10 +103,10 @@ class Privileges:
 
 def check_privileges(
     *,
-    capabilities: Iterable[str] | None,
-    rlimits: Mapping[str, RlimitArgument] | None,
-    oom_score_adj: int | None,
-    seccomp: SeccompArgument | None,
+    capabilities: Iterable[str] | None = None,
+    rlimits: Mapping[str, RlimitArgument] | None = None,
+    oom_score_adj: int | None = None,
+    seccomp: SeccompArgument | None = None,
 ) -> Privileges:
     """Return the arguments in one form.
 

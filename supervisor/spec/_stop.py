@@ -11,7 +11,7 @@ import math
 import re
 import signal
 from collections.abc import Mapping
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypedDict, TypeGuard
 
 import attrs
 
@@ -26,6 +26,19 @@ _REALTIME: Final = re.compile(r"(RTMIN|RTMAX)(?:([+-])([0-9]{1,2}))?")
 
 SignalArgument = signal.Signals | int | str
 """A signal: its number, or its name, as ``"SIGTERM"``, ``"TERM"`` or ``"RTMIN+3"``."""
+
+
+class StopOptions(TypedDict, total=False):
+    """How a program is asked to end.
+
+    Attributes:
+        stop_signal: what asks it to end, by number or name; SIGTERM by default. It stands in
+            config.json as images have it: ``org.opencontainers.image.stopSignal``.
+        stop_grace: how many seconds it is given then, 10 by default.
+    """
+
+    stop_signal: SignalArgument | None
+    stop_grace: float | None
 
 
 @attrs.frozen
@@ -58,7 +71,9 @@ class StopWish:
         )
 
 
-def check_stop(stop_signal: SignalArgument | None, stop_grace: float | None) -> StopWish:
+def check_stop(
+    stop_signal: SignalArgument | None = None, stop_grace: float | None = None
+) -> StopWish:
     """Return a caller's words in one form.
 
     Raises:

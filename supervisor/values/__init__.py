@@ -53,6 +53,10 @@ from ._lifecycle import (
     State,
     next_state,
 )
+from ._options import (
+    picked,
+    require_known,
+)
 from ._points import (
     Point,
     Reach,
@@ -145,7 +149,9 @@ __all__ = [
     "next_state",
     "not_run",
     "pass_by",
+    "picked",
     "printable",
+    "require_known",
     "scarcity",
     "signal_name",
     "spoilt",

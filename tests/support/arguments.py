@@ -76,9 +76,33 @@ _SAID_AS = {
 def parameters(function: Callable[..., Any]) -> list[str]:
     """Return the names of all arguments that a user gives."""
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    given = inspect.signature(function).parameters.values()
-    names = [argument.name for argument in given if argument.kind not in variable]
+    names: list[str] = []
+    for argument in inspect.signature(function).parameters.values():
+        options = options_of(function, argument)
+        names += options or ([] if argument.kind in variable else [argument.name])
     return [name for name in names if name not in ("self", "task_status")]
+
+
+def options_of(function: Callable[..., Any], argument: inspect.Parameter) -> dict[str, str]:
+    """Return the keywords that ``**options: Unpack[...]`` stands for, each with its type."""
+    annotation = str(argument.annotation)
+    if not annotation.startswith("Unpack["):
+        return {}
+    where = vars(inspect.getmodule(inspect.unwrap(function)))
+    kind = where[annotation.removeprefix("Unpack[").removesuffix("]")]
+    return {
+        name: getattr(hint, "__forward_arg__", hint) for name, hint in kind.__annotations__.items()
+    }
+
+
+def parameter(function: Callable[..., Any], name: str) -> inspect.Parameter:
+    """Return one argument, also one that is an option."""
+    found = inspect.signature(function).parameters
+    if name in found:
+        return found[name]
+    *_, last = found.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, annotation=options_of(function, last)[name])
 
 
 class Table:
@@ -105,13 +129,12 @@ class Table:
         """Look whether what was taken is of the argument's kind: numbers are no flags."""
         if where == "IdMap":  # whoever is given one looks at it
             return
-        argument = inspect.signature(function).parameters[name]
+        argument = parameter(function, name)
         told = argument.default
         numbers = isinstance(told, int | float) and not isinstance(told, bool)
+        flag = isinstance(told, bool) or argument.annotation == "bool"
         numbers = numbers or argument.annotation in ("int", "int | None", "float", "float | None")
-        if (isinstance(told, bool) and type(value) in (int, float)) or (
-            numbers and isinstance(value, bool)
-        ):
+        if (flag and type(value) in (int, float)) or (numbers and isinstance(value, bool)):
             self.wrong.append(f"{where}({name}={value!r:.40}) was taken")
 
     def call(self, where: str, function: Callable[..., Any], **good: Any) -> None:
