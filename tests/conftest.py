@@ -26,7 +26,12 @@ from tests.support import leaks, users
 from tests.support.containers import cgroups_of, left, living, until
 from tests.support.runtimes import REAL, Choice, choose
 
-pytest_plugins = ["pytester", "tests.support.arguments", "tests.support.homes"]
+pytest_plugins = [
+    "pytester",
+    "tests.support.arguments",
+    "tests.support.children",
+    "tests.support.homes",
+]
 
 OpenSupervisor = Callable[..., AbstractAsyncContextManager[Supervisor]]
 MakeBundle = Callable[..., Bundle]

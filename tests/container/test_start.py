@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from supervisor import (
     run_container,
 )
 from supervisor.container._end import STOP_GRACE_SECONDS
+from supervisor.runtime import ContainerRuntime
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 from tests.support.containers import SOON, hurried, living, shim_of, until
 from tests.support.runtimes import Choice
@@ -308,3 +311,148 @@ async def test_run_container_whose_start_fails(
         with trio.fail_after(STOP_GRACE_SECONDS / 2), pytest.raises(RuntimeFailed):
             await run_container(bundle("true"), supervisor=sup, deliver_cancel=deliver)
         assert asked == [] and not list(sup)
+
+
+@pytest.mark.runtimes("runc")
+async def test_a_quick_program_lets_the_runtime_finish(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
+) -> None:
+    """A start isn't killed because its program has ended: the runtime may have more to do."""
+    runtime, done = workdir / "runtime", workdir / "done"
+    runtime.write_text(
+        f'#!/bin/sh\n{shutil.which(choice.name)} "$@"\nstatus=$?\n'
+        f'case "$*" in *" start "*) sleep 0.3; touch {done};; esac\nexit $status\n'
+    )
+    runtime.chmod(0o755)
+    async with supervisor(runtime=str(runtime), deadlines=Deadlines(shim=30)) as sup:
+        async with await sup.create("a", bundle("true")) as a:
+            await a.start()
+            assert (await a.wait()).code == 0
+            assert done.exists()
+
+
+async def test_start_of_one_that_was_started_and_lost(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """One that ran, and was lost then, is told that it has stopped; not that it never ran."""
+    async with supervisor(root) as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            await a.start()
+            os.kill(shim_of(root / "a/init"), signal.SIGKILL)
+            assert (await a.wait()).source is not Source.SHIM
+            with pytest.raises(IllegalTransition):
+                await a.start()
+
+
+async def test_a_failed_start_whose_end_is_late(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The program ran and has ended, and its shim hasn't said so yet: that is waited for."""
+    async with supervisor(root, runtime=choice.runtime("fail-start-after")) as sup:
+        async with await sup.create("a", bundle("sh", "-c", "exit 3")) as a:
+            shim = shim_of(root / "a/init")
+            os.kill(shim, signal.SIGSTOP)
+
+            async def go_on() -> None:
+                os.kill(shim, signal.SIGCONT)
+
+            async def stopped(*_: object, **__: object) -> str:
+                nursery.start_soon(go_on)
+                return "stopped"
+
+            monkeypatch.setattr(ContainerRuntime, "status", stopped)
+            async with trio.open_nursery() as nursery:
+                await a.start()
+            assert a.state is State.STOPPED
+            assert (await a.wait()).code == 3
+
+
+async def test_a_failed_start_whose_end_never_comes(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A runtime that calls it stopped while it waits to be started is believed for so long."""
+
+    async def stopped(*_: object, **__: object) -> str:
+        return "stopped"
+
+    monkeypatch.setattr(ContainerRuntime, "status", stopped)
+    async with supervisor(runtime=choice.runtime("fail-start")) as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            with trio.fail_after(10), pytest.raises(RuntimeFailed):
+                await a.start()
+            assert a.state is State.CREATED
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+async def test_what_is_not_there_has_not_begun(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, adopted: bool
+) -> None:
+    """Neither one that has gone, nor one of which nobody knows what it ran before it began."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        if not adopted:
+            a.kill()
+            await a.wait()
+            assert not await a.init._task.has_begun(5)
+    async with supervisor(root) as sup:
+        assert not await sup["a"].init._task.has_begun(0.1)
+        await sup["a"].delete()
+
+
+async def test_nobody_asks_about_one_that_has_ended(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    workdir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When a start fails whose program has run and ended, the runtime has nothing to add."""
+    gate = workdir / "gate"
+    gate.touch()
+
+    async def ask(*_: object, **__: object) -> str:
+        raise AssertionError("it was asked")
+
+    async def fail_after_its_end() -> None:
+        await until(lambda: a.status is not None, "its end")
+        gate.unlink()
+
+    monkeypatch.setattr(ContainerRuntime, "status", ask)
+    runtime = choice.runtime(f"hang-start-after-while:{gate}", "fail-start-after")
+    async with supervisor(runtime=runtime) as sup:
+        async with await sup.create("a", bundle("sh", "-c", "exit 3")) as a:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail_after_its_end)
+                await a.start()
+            assert (await a.wait()).code == 3
+
+
+async def test_the_runtimes_start_holds_the_lock(
+    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
+) -> None:
+    """Should we be killed now, nobody takes the container over before the runtime is done."""
+
+    def holders() -> list[int]:
+        return [pid for pid in living(os.getpid()) if str(root / "a/lock") in _open_files(pid)]
+
+    async with supervisor(root, runtime=choice.runtime("hang-start")) as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(a.start)
+                await until(holders, "the runtime's start holds it")
+                nursery.cancel_scope.cancel()
+
+
+def _open_files(pid: int) -> list[str]:
+    files = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            files.append(os.readlink(entry.path))
+    return files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -15,13 +16,23 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from supervisor import PIPE, Bundle, Container, InvalidValue, State, run_container
+from supervisor import (
+    PIPE,
+    Bundle,
+    Cause,
+    Container,
+    InvalidValue,
+    State,
+    run_container,
+)
 from supervisor.process import _pid1
 from supervisor.process._pid1 import would_act_on
-from supervisor.state import Asked, read_asked, write_asked
+from supervisor.state import Asked, ContainerRecord, Intent, load, read_asked, write_asked
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.support.containers import until
+from tests.support.containers import hurried, pid_in, state_of, until
+from tests.support.leaks import wait_for
 from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.rootless
@@ -346,3 +357,126 @@ async def test_who_looks_on_just_after_the_start(
         await three.adopt()
         assert not three["a"].init._task._waits()
         await box.delete(force=True)
+
+
+@pytest.mark.runtimes("fake")
+async def test_stop_of_one_that_has_just_gone(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """It has ended and nobody here knows yet: stop finds nothing to ask, and that is no error."""
+    async with supervisor(root) as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            await a.start()
+            pid = pid_in(root / "a/init")
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: state_of(pid) == "", "its reaping")  # nothing else runs meanwhile
+            assert (await a.stop()).status.cause is Cause.SIGNALLED
+
+
+QUICK = 10.0
+"""Far from both: what takes no time, and a deadline that must not be waited for."""
+
+
+@pytest.mark.runtimes("fake")
+async def test_cancelled_stop_on_a_full_disk(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it is over can't be put on record then; it is cancelled, and nothing else."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(a.stop, 60)
+                await until(lambda: a._core.record.intent is not None, "it is being stopped")
+                with monkeypatch.context() as patch:
+                    patch.setattr("supervisor.container._core.write_whole", full)
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught
+
+
+async def in_vain(a: Container) -> None:
+    """Stop it by a signal that does nothing."""
+    await a.stop(60, ask_with=signal.SIGCONT)
+
+
+@pytest.mark.runtimes("fake")
+async def test_one_of_two_stops_is_cancelled(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """The other one goes on, and is finished by the next open if we die now."""
+
+    def intent() -> Intent | None:
+        return load(ContainerRecord, str(root / "a/state.json")).intent
+
+    async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_vain, a)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with trio.move_on_after(0.1):
+                await in_vain(a)
+            assert intent() is Intent.STOP
+            nursery.cancel_scope.cancel()
+        assert intent() is None
+
+
+@pytest.mark.runtimes("fake")
+async def test_a_stop_is_cancelled_while_it_is_deleted(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """That it is being deleted stays on record."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(in_vain, a)
+                await until(lambda: a._core.stops, "it is being stopped")
+                a._core.intend(Intent.DELETE)
+                scope.cancel()
+        assert scope.cancelled_caught and a._core.record.intent is Intent.DELETE
+
+
+@pytest.mark.runtimes("fake")
+async def test_stop_of_one_that_has_ended_by_itself(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """It isn't said to have been killed, though nobody here has noticed its end yet."""
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
+        await a.start()
+        assert a.pid is not None
+        a.terminate()
+        with trio.fail_after(QUICK):
+            while state_of(a.pid):  # until it was reaped; no task runs meanwhile, and none sees it
+                time.sleep(0.001)  # noqa: ASYNC251
+            stopped = await a.stop()
+        assert (stopped.status.signal, stopped.escalated) == (signal.SIGTERM, False)
+
+
+@pytest.mark.runtimes("fake")
+async def test_stop_escalates_just_when_it_ends_by_itself(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """A SIGKILL that finds a zombie has done nothing."""
+    async with supervisor() as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            await a.start()
+            assert a.init._task._process is not None and a.init._task._shim is not None
+            a.init._task._shim._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+            await until(lambda: state_of(a.init._task._shim.pid) == "T", "it reaps nobody")  # type: ignore
+            a.init._task._process.send_signal(signal.SIGTERM)
+            await until(lambda: state_of(a.pid or 0) == "Z", "its end")
+            with hurried(a, kill=20):
+                async with trio.open_nursery() as nursery:
+
+                    async def stop() -> None:
+                        stopped = await a.stop(0)
+                        assert (stopped.status.signal, stopped.escalated) == (15, False)
+
+                    nursery.start_soon(stop)
+                    await trio.testing.wait_all_tasks_blocked()
+                    a.init._task._shim._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import threading
@@ -30,8 +31,10 @@ from supervisor import (
 from supervisor.container import _unrun
 from supervisor.process._pid1 import is_copy
 from supervisor.rootfs import LiveTree
+from supervisor.system import look_at
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until, with_hook
+from tests.support.leaks import wait_for
 
 pytestmark = pytest.mark.rootless
 
@@ -329,3 +332,22 @@ async def test_nobody_waits_for_the_look(
                     await on.exec(["/no/such"])
     finally:
         released.set()
+
+
+@pytest.mark.runtimes("runc", "crun")
+async def test_one_that_is_reaped_between_two_looks(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for one that runs on: that a program couldn't be run was then never said."""
+
+    def after_its_end(pid: int) -> object:
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "its shim has reaped it")
+        return look_at(pid)
+
+    async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
+        await box.start()
+        assert not box.init._task.ending()
+        with monkeypatch.context() as patch:
+            patch.setattr("supervisor.process._task.look_at", after_its_end)
+            assert box.init._task.ending()

@@ -64,3 +64,9 @@ def keeper(programs: Programs, tmp_path: Path, leash: Leash) -> Iterator[KeeperR
         yield keeper
     finally:
         keeper.close()
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be in the test's own directory."""
+    monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.native.programs import SANITIZE
-from tests.native.shim_faults import compile_c, sources
+from tests.native.shim_player import compile_c, sources
 
 HERE = Path(__file__).parent
 

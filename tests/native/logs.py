@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import calendar
 import contextlib
+import itertools
+import json
 import os
+import random
 import re
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
 
-from tests.native.rig import Rig
+from tests.native.rig import SLEEP, Rig, Word, runtime, shell, unread
 
 CONTENT_MAX = 16 * 1024
 LEAST_BYTES = CONTENT_MAX + 64
@@ -116,3 +120,53 @@ MUCH = 1 << 26
 
 
 RECORD = b"2026-01-31T12:34:56.123456789Z stdout F before\n"
+
+
+def writing(*pieces: tuple[int, bytes]) -> list[Word]:
+    """Return a process that writes each of these pieces to its descriptor."""
+    script = """
+import json, os, sys
+for fd, text in json.load(open(sys.argv[1])):
+    rest = text.encode("latin-1")
+    while rest:
+        rest = rest[os.write(fd, rest):]
+"""
+    Path("pieces").write_text(json.dumps([(fd, data.decode("latin-1")) for fd, data in pieces]))
+    return [sys.executable, "-ISc", script, os.path.abspath("pieces")]
+
+
+def sleeping(rig: Rig, log: Log, *streams: str) -> int:
+    """Launch a process that writes nothing, for the test to write; return its pid."""
+    rig.launch(runtime(*SLEEP), *log.options(*streams))
+    return rig.running()
+
+
+def finish(rig: Rig) -> None:
+    """End the process, and wait until the shim has gone: the log is complete."""
+    rig.control("2 9 0\n")
+    assert rig.end() == (137, 9)
+
+
+def drained(rig: Rig, fd: int) -> Callable[[], bool]:
+    """Return a condition: the shim has taken all that was written, and waits."""
+    return lambda: unread(fd) == 0 and rig.waiting()
+
+
+def finish_writers(rig: Rig, *fds: int) -> None:
+    """Close these, and end the process."""
+    for fd in fds:
+        rig.drop(fd)
+    finish(rig)
+
+
+def lines_of(chance: random.Random, most_bytes: int) -> Iterator[bytes]:
+    """Yield numbered lines without end."""
+    for number in itertools.count():
+        yield b"%d %s\n" % (number, b"x" * chance.randrange(most_bytes))
+
+
+def launch_traced(rig: Rig, script: str, log: Log, *inject: str) -> None:
+    """Launch a shim with a log, some of whose system calls say something else."""
+    words = ["strace", "-D", "-o", "/dev/null", *inject, rig.programs.shim]
+    words += ["--directory", str(rig.path), *log.options(), "--"]
+    rig.launch_words([*words, *runtime(*shell(script))])

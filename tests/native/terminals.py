@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from tests.native.rig import Rig, Word, descriptors, switches
-from tests.support.leaks import PATIENCE_SECONDS
+from tests.native.rig import Rig, Word, descriptors, shell, switches
+from tests.support.leaks import PATIENCE_SECONDS, wait_for
 
 KEPT = 64 * 1024
 
@@ -211,3 +211,36 @@ def full(rig: Rig) -> bool:
     watched = rig.watched()
     slept_on = rig.waiting() and switches(rig.pid) == before
     return slept_on and watched is not None and master not in watched
+
+
+def leave(rig: Rig, total: int, *options: str) -> None:
+    """Return when a process has ended whose output is all that is left."""
+    launch(rig, *shell(f"cat {counted(rig, total)}; exit 3"), options=options)
+    rig.wait_end()
+    assert rig.recorded()[:2] == (3, 0)
+    wait_for(rig.idle, "a shim that holds the output")
+
+
+@contextlib.contextmanager
+def stopped(rig: Rig) -> Iterator[None]:
+    """Have the shim notice at once, and in no order, all that happens in the block."""
+    rig.stop()
+    yield
+    os.kill(rig.pid, signal.SIGCONT)
+
+
+def kill(rig: Rig) -> None:
+    """End the process; what is left of its output is given up."""
+    rig.control("3 0 0\n2 9 0\n")
+    assert rig.end() == (137, signal.SIGKILL)
+
+
+def drain(client: Client) -> bytes:
+    """Return what there is to read."""
+    data = client.read(0)
+    client.socket.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            data += client.socket.recv(1 << 16)
+    client.socket.settimeout(10)
+    return data

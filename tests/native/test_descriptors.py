@@ -24,6 +24,7 @@ from tests.native.rig import (
     runtime,
     shell,
 )
+from tests.native.tracing import needs_strace, release
 
 NAMES = ("stdin", "stdout", "stderr")
 
@@ -187,3 +188,14 @@ def test_what_is_given_is_descriptor_3(rig: Rig, third: str) -> None:
     assert read_to_end(read_fd) == b"it is\n"  # and its end: nobody else has it
     os.close(read_fd)
     assert (rig / "listed").read_text().split() == ["0", "1", "2", "3", "4"]  # 4: what ls lists
+
+
+@release
+@needs_strace
+def test_the_runtimes_program_is_let_go_of(rig: Rig) -> None:
+    """A sealed copy of the runtime takes memory for as long as somebody holds it."""
+    program = os.open("/bin/bash", os.O_RDONLY)
+    rig.launch(runtime(*SLEEP), "--program", str(program), pass_fds=[program])
+    os.close(program)
+    rig.running()
+    assert not any(os.readlink(fd).endswith("bash") for fd in Path(f"/proc/{rig.pid}/fd").iterdir())

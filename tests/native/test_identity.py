@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 
 from supervisor.state import read_pid, read_shim, read_starttime
 from supervisor.system import held, look_at, start_time
-from tests.native.rig import SLEEP, Gate, Rig, ended, exiting, runtime, shell
+from tests.native.rig import SLEEP, Gate, Rig, ended, exiting, root_only, runtime, shell
+from tests.native.tracing import needs_strace, release, traced
 
 
 def test_a_successful_create(rig: Rig) -> None:
@@ -113,3 +115,53 @@ def test_what_is_no_score(rig: Rig, score: str) -> None:
     """It is refused before anything is made."""
     rig.launch(runtime(*SLEEP), "--oom-score-adj", score)
     assert "--oom-score-adj takes -1000 to 1000" in rig.refused("options")["error"]
+
+
+STRANGER = 11
+"""The first two figures of the pid that doesn't fit into what the shim reads at once."""
+
+
+@release
+@needs_strace
+@root_only
+def test_a_pid_that_was_cut_is_a_strangers(rig: Rig, tmp_path: Path) -> None:
+    """After a failed create the shim kills its children by their list, as far as that goes."""
+    last = "/proc/sys/kernel/ns_last_pid"  # in a pid namespace of its own the pids can be chosen
+    words = " ".join([rig.programs.shim, "--directory", str(rig.path), "--"])
+    # 511 bytes: "500 ", then "1001 " to "1101 ", then "11" of "1102 ".
+    many = f"echo 499 >{last}; sleep 1000 & echo 1000 >{last}; "
+    many += "for i in {1..110}; do sleep 1000 & done; exit 1"
+    script = f"""
+        echo {STRANGER - 1} >{last}; sleep 1000 & echo $! >{tmp_path}/stranger
+        echo 200 >{last}; {words} /bin/bash -c '{many}' >{tmp_path}/report
+        grep -xl sleep /proc/[0-9]*/comm >{tmp_path}/left
+        grep State /proc/{STRANGER}/status >{tmp_path}/state
+    """
+    space = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    subprocess.run([*space, "/bin/bash", "-c", script], check=True, stdin=subprocess.DEVNULL)
+    assert (tmp_path / "stranger").read_text() == f"{STRANGER}\n"
+    assert '"phase": "runtime"' in (tmp_path / "report").read_text()
+    assert (tmp_path / "left").read_text() == f"/proc/{STRANGER}/comm\n"
+    assert "sleeping" in (tmp_path / "state").read_text()
+
+
+@release
+@needs_strace
+def test_its_file_is_locked_before_it_has_its_name(rig: Rig) -> None:
+    """Whoever finds the file unlocked knows that its shim is dead."""
+    traced(rig, calls="flock,rename,renameat,renameat2")
+    os.kill(int((rig / "pid").read_text()), signal.SIGKILL)
+    assert rig.wait_gone() == 0
+    lines = (rig / "trace").read_text().splitlines()
+    assert lines[0].startswith("flock(") and '"shim")' in lines[1]
+
+
+@release
+@needs_strace
+@root_only
+def test_without_proc(rig: Rig) -> None:
+    """A shim that can't see its children, and will not in a while either, still reports."""
+    words = " ".join([rig.programs.shim, "--directory", str(rig.path), "--", "/bin/true"])
+    script = f"mount -t tmpfs none /proc && exec {words}"
+    rig.launch_words(["unshare", "--mount", "/bin/sh", "-c", script])
+    assert "stat" in rig.refused("start")["error"]

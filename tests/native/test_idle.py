@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.native.programs import Programs
-from tests.native.rig import SLEEP, Rig, runtime
+from tests.native.rig import SLEEP, Rig, runtime, shell
+from tests.native.tracing import needs_strace, release
 from tests.support.leaks import wait_for
 
 COUNT = 30
@@ -46,3 +48,28 @@ def pss_kb(pid: int) -> int:
     """Return the proportional set size of a process (man 5 proc_pid_smaps_rollup)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     return int(dict(line.split(":", 1) for line in lines)["Pss"].split()[0])
+
+
+@release
+@needs_strace
+@pytest.mark.parametrize("what", ["a line", "a read"])
+def test_it_waits_again(rig: Rig, what: str) -> None:
+    """After a control line, and after somebody has read a part of the output, it sleeps on."""
+    rig.launch(runtime(*shell("echo words")), "--stdout", rig.fifo("stdout"))
+    rig.made()
+    rig.wait_end()
+    wait_for(rig.idle, "a shim that holds the output")
+    reader = rig.open("stdout", os.O_RDONLY | os.O_NONBLOCK)
+    if what == "a line":
+        rig.control("0 0 0\n")
+    else:
+        assert os.read(reader, 1) == b"w"
+    before = used(rig.pid)
+    time.sleep(0.4)
+    assert used(rig.pid) - before < 0.1
+
+
+def used(pid: int) -> float:
+    """Return how many seconds of the processor's time a process has used."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 
 from tests.native.leash import Break, Leash, breaks
-from tests.native.rig import SLEEP, Gate, Rig, children, ended, exiting, gone, runtime, shell
+from tests.native.rig import (
+    SLEEP,
+    Gate,
+    Rig,
+    children,
+    ended,
+    exiting,
+    gone,
+    read_some,
+    runtime,
+    shell,
+)
+from tests.native.tracing import killed, needs_strace, release, traced
 from tests.support.leaks import wait_for
 from tests.support.processes import status_of
 
@@ -104,3 +118,65 @@ def test_it_is_let_go_of_afterwards(rig: Rig, leash: Leash) -> None:
     rig.launch(exiting(3), "--leash", str(leash), pass_fds=leash.fds)
     rig.made()
     assert rig.end() == (3, 0)
+
+
+@release
+@needs_strace
+def test_a_runtime_that_has_ended_is_never_signalled(rig: Rig, leash: Leash) -> None:
+    """Its pid may be somebody else's by the time that the leash breaks."""
+    traced(rig, "--leash", str(leash))
+    pid = int((rig / "pid").read_text())
+    leash.let_go()
+    assert rig.wait_gone() == 0
+    assert killed(rig) == [pid]
+
+
+@release
+@needs_strace
+def test_a_broken_leash_is_heard_once(rig: Rig, leash: Leash) -> None:
+    """It is let go of when it breaks: it would be heard again and again until the end."""
+    script = "x = bytearray(256 << 20); print('ready', flush=True); import signal; signal.pause()"
+    words = [sys.executable, "-ISc", script]  # its memory takes a while to go
+    fifo = rig.fifo("stdout")
+    traced(rig, "--stdout", fifo, "--leash", str(leash), process=words)
+    reader = rig.open("stdout", os.O_RDONLY | os.O_NONBLOCK)
+    assert read_some(reader) == b"ready\n"
+    leash.let_go()
+    assert rig.wait_gone() == 0
+    assert killed(rig) == [int((rig / "pid").read_text())]
+
+
+@release
+@needs_strace
+def test_a_leash_that_is_broken_already(rig: Rig, leash: Leash) -> None:
+    """Then the runtime isn't even begun."""
+    leash.let_go()
+    words = [rig.programs.shim, "--directory", str(rig.path), "--leash", str(leash), "--"]
+    trace = ["strace", "-f", "-o", str(rig / "trace"), "-e", "trace=execve,execveat"]
+    rig.launch_words([*trace, *words, "/bin/true"], pass_fds=leash.fds)
+    rig.refused("leash")
+    assert (rig / "trace").read_text().count("execve") == 1  # its own
+
+
+@release
+@needs_strace
+def test_killed_before_the_runtime_was_tied_to_it(rig: Rig) -> None:
+    """A child that is no runtime yet, and whose shim is dead already, never becomes one."""
+    words = [rig.programs.shim, "--directory", str(rig.path), "--", *shell("echo ran >ran")]
+    # Stopped after the last signal is set to its default: between vfork and PR_SET_PDEATHSIG.
+    inject = ["-e", "trace=rt_sigaction", "-e", "inject=rt_sigaction:signal=SIGSTOP:when=64"]
+    trace = rig / "trace"
+    trace.touch()
+    rig.launch_words(["strace", "-D", "-f", "-o", str(trace), *inject, *words])
+    assert rig.shim is not None
+    try:
+        wait_for(lambda: "stopped by SIGSTOP" in trace.read_text(), "a stopped child")
+        [child] = children(rig.pid)
+    finally:
+        rig.shim.kill()
+        rig.shim.wait()
+    os.kill(child, signal.SIGCONT)
+    wait_for(lambda: ended(child), "the child's end")
+    with contextlib.suppress(ChildProcessError):  # it was left to us, the subreaper
+        os.waitpid(child, 0)
+    assert not (rig / "ran").exists()

@@ -19,18 +19,13 @@ from tests.native.shim_faults import (
     ERRORS,
     KINDS,
     PAGE,
-    Fault,
-    Missing,
-    Player,
-    Tools,
     common_name,
-    compile_c,
     count_calls,
     faults,
     play_all,
     rows,
-    sources,
 )
+from tests.native.shim_player import Fault, Missing, Player, Tools, compile_c, sources
 from tests.support.leaks import wait_for
 
 SEED = 20261124

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.native.leash import Leash
 from tests.native.rig import (
     SLEEP,
     Gate,
@@ -20,6 +21,7 @@ from tests.native.rig import (
     read_some,
     runtime,
 )
+from tests.native.tracing import killed, needs_strace, release, traced
 from tests.support.leaks import wait_for
 from tests.support.processes import status_of
 
@@ -246,3 +248,26 @@ def test_the_launcher_dies(rig: Rig, when: str) -> None:
     os.kill(int((rig / "pid").read_text()), signal.SIGTERM)
     assert rig.wait_gone() == 0
     assert rig.recorded()[:2] == (143, 15)
+
+
+@release
+@needs_strace
+@pytest.mark.parametrize("how", ["signal", "line", "leash"])
+def test_a_process_that_has_ended_is_never_signalled(rig: Rig, leash: Leash, how: str) -> None:
+    """Its pid may be somebody else's while the shim stays for output that nobody has read."""
+    fifo = rig.fifo("stdout")
+    shim = traced(rig, "--stdout", fifo, "--leash", str(leash))
+    pid = int((rig / "pid").read_text())
+    writer = os.open(rig / "stdout", os.O_WRONLY | os.O_NONBLOCK)
+    os.write(writer, b"words\n")
+    os.close(writer)
+    os.kill(pid, signal.SIGTERM)
+    rig.wait_end()
+    if how == "signal":
+        os.kill(shim, signal.SIGTERM)
+    elif how == "line":
+        rig.control(f"2 {signal.SIGTERM:d} 0\n3 0 0\n")
+    else:
+        leash.let_go()
+    assert rig.wait_gone() == 0
+    assert killed(rig) == []

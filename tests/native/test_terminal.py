@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import random
 import shutil
-import signal
 import socket
-import sys
+import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.native.leash import Leash
 from tests.native.rig import (
     SLEEP,
     Gate,
@@ -26,8 +22,6 @@ from tests.native.rig import (
     become,
     descriptors,
     flags_of,
-    gone,
-    runtime,
     shell,
 )
 from tests.native.terminals import (
@@ -39,13 +33,17 @@ from tests.native.terminals import (
     full,
     hang_up,
     launch,
+    leave,
     numbered,
     read,
     script,
+    stopped,
     stuck,
     terminal_runtime,
 )
+from tests.native.tracing import needs_strace, release
 from tests.support.leaks import wait_for
+from tests.support.processes import status_of
 
 SEED = 20261124
 
@@ -306,179 +304,7 @@ def test_bad_sizes(rig: Rig, cat: int, line: str) -> None:
     assert [entry["msg"] for entry in rig.log()] == [f"control line skipped: {line}"]
 
 
-IGNORING = """
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
-print("ready", flush=True)
-open("said", "w").close()
-try:
-    assert not os.read(0, 1)
-except OSError:  # EIO, if it was reading already
-    pass
-open("hung-up", "w").close()
-signal.pause()
-"""
-
-
-def test_hang_up(rig: Rig) -> None:
-    """`0 0 0` hangs up: the program reads the end, and whoever is attached as well."""
-    pid = launch(rig, *script(IGNORING))
-    with Client(rig) as client:
-        client.expect(b"ready\n")
-        rig.control("0 0 0\n")
-        assert client.rest() == b""
-    wait_for((rig / "hung-up").exists, "a program that reads the end")
-    for _ in range(2):
-        with Client(rig) as client:
-            assert client.header == b"attached 0"
-            assert client.rest() == b""
-    rig.control("0 0 0\n1 80 24\n")
-    wait_for(rig.idle, "an idle shim")
-    os.kill(pid, signal.SIGKILL)
-    assert rig.end() == (137, 9)
-    assert rig.log() == []
-
-
-def test_hung_up_with_output_left(rig: Rig) -> None:
-    """What the program had written before is still there for the next one."""
-    pid = launch(rig, *script(IGNORING))
-    wait_for((rig / "said").exists, "a program that is ready")
-    rig.control("0 0 0\n")
-    wait_for((rig / "hung-up").exists, "a program that reads the end")
-    with Client(rig) as client:
-        assert client.rest() == b"ready\n"
-    os.kill(pid, signal.SIGKILL)
-    assert rig.end() == (137, 9)
-
-
 # ---- the end -------------------------------------------------------------------------------
-
-
-def leave(rig: Rig, total: int, *options: str) -> None:
-    """Return when a process has ended whose output is all that is left."""
-    launch(rig, *shell(f"cat {counted(rig, total)}; exit 3"), options=options)
-    rig.wait_end()
-    assert rig.recorded()[:2] == (3, 0)
-    wait_for(rig.idle, "a shim that holds the output")
-
-
-@pytest.mark.parametrize("total", [1, 1000, KEPT - 1, KEPT, KEPT + 1, TOTAL])
-def test_read_after_the_end(rig: Rig, total: int) -> None:
-    """Output outlives the program until somebody has read it; what was lost is known exactly."""
-    leave(rig, total)
-    with Client(rig) as client:
-        assert client.dropped == max(total - KEPT, 0)
-        assert client.rest() == numbered(total)[-KEPT:]
-    assert rig.wait_gone() == 0
-
-
-def test_nothing_left(rig: Rig) -> None:
-    """A program that said nothing leaves no shim."""
-    launch(rig, *shell("exit 3"))
-    assert rig.end() == (3, 0)
-
-
-def test_all_read(rig: Rig) -> None:
-    """A program all of whose output was read leaves no shim; its reader sees the end."""
-    gate = Gate(rig)
-    launch(rig, *shell(f"{gate.wait} echo words; exit 3"))
-    with Client(rig) as client:
-        gate.open()
-        assert client.rest() == b"words\n"
-        assert rig.end() == (3, 0)
-
-
-def test_the_end_is_no_reset(rig: Rig) -> None:
-    """Who typed something that nobody took reads the end all the same, not ECONNRESET."""
-    launch(rig, *shell("echo words; read <go; exit 3"), options=make_go(rig))
-    with Client(rig) as client:
-        client.expect(b"words\n")
-        client.socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(1000):
-                client.socket.send(bytes(1000))
-        client.socket.settimeout(10)
-        (rig / "go").write_text("\n")
-        assert client.rest() == b""
-    assert rig.end() == (3, 0)
-
-
-def make_go(rig: Rig) -> tuple[str, ...]:
-    rig.fifo("go")
-    return ()
-
-
-@pytest.mark.parametrize("how", ["line", "signal", "leash"])
-def test_released(rig: Rig, how: str, leash: Leash) -> None:
-    """Nobody need read what is left: `3 0 0`, a signal or the leash's end let the shim go."""
-    with console(rig) as listener:
-        fds = [listener.fileno(), *leash.fds]
-        options = ["--terminal", str(fds[0]), "--leash", str(leash)]
-        rig.launch(terminal_runtime(*shell("echo words; exit 3")), *options, pass_fds=fds)
-        rig.made()
-    rig.wait_end()
-    wait_for(rig.idle, "a shim that holds the output")
-    if how == "line":
-        rig.control("3 0 0\n")
-    elif how == "signal":
-        os.kill(rig.pid, signal.SIGTERM)
-    else:
-        leash.let_go()
-    assert rig.wait_gone() == 0
-
-
-def test_the_last_words_of_a_stopped_program(rig: Rig) -> None:
-    """What the program says when a signal stops it through its shim is read by who is attached."""
-    stopping = """
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-print("ready", flush=True)
-signal.sigwait([signal.SIGTERM])
-print("bye", flush=True)
-sys.exit(7)
-"""
-    launch(rig, *script(stopping))
-    with Client(rig) as client:
-        client.expect(b"ready\n")
-        os.kill(rig.pid, signal.SIGTERM)
-        assert client.rest() == b"bye\n"
-    assert rig.end() == (7, 0)
-
-
-def test_a_grandchild_that_keeps_the_terminal(rig: Rig) -> None:
-    """Somebody who holds the terminal for ever doesn't hold the shim."""
-    launch(rig, *shell("trap '' HUP; sleep 1000 & echo $! >orphan; exit 3"))
-    rig.wait_end()
-    pid = int((rig / "orphan").read_text())
-    assert rig.wait_gone() == 0
-    assert not gone(pid)
-    os.kill(pid, signal.SIGKILL)
-
-
-def test_closed_and_opened_again(rig: Rig) -> None:
-    """A program may close its terminal and open it again: it is seen again before long."""
-    gate = Gate(rig)
-    again = f"""
-name = os.ttyname(0)
-null = os.open("/dev/null", os.O_RDWR)
-for stream in range(3):
-    os.dup2(null, stream)
-os.spawnv(os.P_WAIT, "/bin/bash", ["bash", "-c", "{gate.wait}"])
-fd = os.open(name, os.O_RDWR)
-os.write(fd, b"again")
-while True:
-    os.write(fd, os.read(fd, 100))
-"""
-    launch(rig, *script(again))
-    with Client(rig) as client:
-        assert client.dropped == 0
-        gate.wait_reached()
-        wait_for(lambda: rig.waiting() and not rig.idle(), "a shim that has seen it")
-        gate.open()
-        client.expect(b"again")
-        client.send(b"words")
-        client.expect(b"words")
-        wait_for(rig.idle, "a shim that need not look any more")
-    rig.control("2 9 0\n")
-    assert rig.end() == (137, 9)
 
 
 # ---- idle ----------------------------------------------------------------------------------
@@ -528,71 +354,105 @@ def test_without_a_descriptor(rig: Rig) -> None:
 # ---- refused -------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def terminal_option(rig: Rig, command: list[Word]) -> Iterator[None]:
+@release
+def test_who_reads_no_more_is_detached(rig: Rig) -> None:
+    """Who has shut down the reading side only is told of by no hang-up: a write tells it.
+
+    Else the shim would try to write again and again, and wait for more words for ever.
+    """
+
+    def made_room() -> bool:
+        with Client(rig) as other:
+            if other.header == b"busy":
+                return False
+            other.expect(b"words")
+            return True
+
+    launch(rig, "/bin/cat")
+    with Client(rig) as client:
+        assert client.dropped == 0
+        client.socket.shutdown(socket.SHUT_RD)
+        client.send(b"words")  # they come back
+        wait_for(made_room, "room for the next one", 10)
+    hang_up(rig)
+
+
+@release
+def test_what_was_dropped_is_told_to_somebody(rig: Rig) -> None:
+    """Who has gone before the header came hasn't heard what was lost: the next one is told."""
+    launch(rig, *shell(f"cat {counted(rig, TOTAL)}; echo done >done; exec sleep 1000"))
+    wait_for((rig / "done").exists, "a program that was not stopped")
+    wait_for(rig.idle, "a shim that has read all of it")
+    with stopped(rig):
+        Client(rig).close()
+    with Client(rig) as client:
+        assert client.dropped == TOTAL - KEPT
+    hang_up(rig)
+
+
+@release
+def test_typed_before_it_was_seen(rig: Rig) -> None:
+    """What somebody typed who had gone before the shim saw them gets to a silent program."""
+    launch(rig, *shell("head -c 5 >got; exec sleep 1000"))
+    wait_for(rig.idle, "an idle shim")
+    with stopped(rig), Client(rig) as client:
+        client.send(b"words")
+    wait_for(lambda: read(rig, "got") == "words", "what was typed")
+    hang_up(rig)
+
+
+@release
+def test_nobody_is_kept_for_ever(rig: Rig) -> None:
+    """Somebody who has gone, and whose words the program doesn't take, goes for the next one."""
+    launch(rig, *SLEEP)
+    wait_for(rig.idle, "an idle shim")
+    before = len(descriptors(rig.pid))
+    for _ in range(3):
+        with Client(rig) as client:
+            assert client.dropped == 0
+            client.socket.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.socket.send(bytes(1000))
+        wait_for(lambda: stuck(rig), "a shim that has seen it")
+    assert len(descriptors(rig.pid)) <= before + 1
+    hang_up(rig)
+
+
+@release
+@needs_strace
+def test_a_client_of_whom_nothing_can_be_read_yet(rig: Rig) -> None:
+    """A read that was in vain detaches nobody."""
+    become(launch(rig, "/bin/cat"), "cat")
+    with Client(rig) as client:
+        assert client.dropped == 0
+        wait_for(rig.idle, "an idle shim")
+        command = ["strace", "-o", "/dev/null", "-e", "inject=read:error=EAGAIN:when=1"]
+        with subprocess.Popen([*command, "-p", str(rig.pid)], stderr=subprocess.DEVNULL) as strace:
+            try:
+                wait_for(lambda: status_of(rig.pid)["TracerPid"] != "0", "strace")
+                client.send(b"words")
+                client.expect(b"words")
+            finally:
+                strace.terminate()
+    hang_up(rig)
+
+
+@release
+@needs_strace
+def test_a_terminal_that_takes_no_input(rig: Rig) -> None:
+    """Input that can't be written is given up: whoever types is heard again, once it can be."""
+    command: list[Word] = ["strace", "-D", "-o", "/dev/null", "-P", "/dev/ptmx"]
+    command += ["-e", "inject=write:error=EIO:when=1", rig.programs.shim, "--directory"]
     with console(rig) as listener:
         fd = listener.fileno()
-        rig.launch(command, "--terminal", str(fd), pass_fds=[fd])
-        yield
-
-
-def test_nobody_sends_a_terminal(rig: Rig) -> None:
-    """A runtime that succeeds and sends no terminal has failed; its process is killed."""
-    with terminal_option(rig, runtime(*SLEEP)):
-        told = rig.refused("console")
-    assert told["error"].startswith("the runtime sent no terminal")
-    assert told["errno"] == errno.EAGAIN
-    assert gone(int((rig / "pid").read_text()))
-
-
-SENDING = """
-import os, socket
-console = socket.socket(socket.AF_UNIX)
-console.connect("console.sock")
-"""
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        "",
-        "console.send(b'/dev/ptmx')",
-        "socket.send_fds(console, [b'/dev/null'], [os.open('/dev/null', os.O_RDWR)])",
-        "socket.send_fds(console, [b'two'], os.openpty())",
-        "socket.send_fds(console, [b'many'], list(os.openpty()) * 50)",
-    ],
-    ids=["nothing", "no-descriptor", "no-terminal", "two", "many"],
-)
-def test_something_else_is_sent(rig: Rig, sent: str) -> None:
-    """A message that isn't one terminal is refused."""
-    with terminal_option(rig, [sys.executable, "-ISc", SENDING + sent]):
-        told = rig.refused("console")
-    assert told["error"] == "the runtime sent something that is no terminal"
-    assert told["errno"] == 0
-
-
-def test_a_runtime_that_fails(rig: Rig) -> None:
-    """Its own failure is what is reported, not that it sent no terminal."""
-    with terminal_option(rig, shell("exit 4")):
-        assert rig.refused("runtime")["code"] == 4
-
-
-@pytest.mark.parametrize("spec", ["", "x", "2", "-3", "5x", "5:6", "99999999999"])
-def test_bad_options(rig: Rig, spec: str) -> None:
-    """A --terminal that is no descriptor is refused, and nothing is run."""
-    rig.launch(runtime(*SLEEP), "--terminal", spec)
-    assert rig.refused("options")["error"].startswith("--terminal takes a listening socket")
-    assert not (rig / "pid").exists()
-
-
-def test_no_such_descriptor(rig: Rig) -> None:
-    """Nor is one that isn't open."""
-    rig.launch(runtime(*SLEEP), "--terminal", "500")
-    assert rig.refused("options")["errno"] == errno.EBADF
-
-
-def test_a_descriptor_that_is_no_socket(rig: Rig) -> None:
-    """Nothing can come through a descriptor that is no socket."""
-    fd = rig.open("exit", os.O_RDONLY | os.O_NONBLOCK)
-    rig.launch(runtime(*SLEEP), "--terminal", str(fd), pass_fds=[fd])
-    assert rig.refused("console")["errno"] == errno.ENOTSOCK
+        words = [str(rig.path), "--terminal", str(fd), "--", *terminal_runtime("/bin/cat")]
+        rig.launch_words([*command, *words], pass_fds=[fd])
+        rig.running("cat")
+    with Client(rig) as client:
+        assert client.dropped == 0
+        client.send(b"lost")
+        wait_for(lambda: stuck(rig), "a shim that has given it up")
+        client.send(b"words")
+        client.expect(b"words")
+    hang_up(rig)

@@ -239,3 +239,17 @@ async def test_adopted_at_the_same_time(
         for box in sup.values():
             assert not box.foreign
             await box.delete(force=True)
+
+
+@pytest.mark.runtimes("fake")
+async def test_what_its_owner_has_deleted_is_forgotten(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """The next look at the root drops a container that another supervisor has deleted."""
+    async with supervisor(root) as first:
+        owner = await first.create("a", bundle("sleep", "60"))
+        async with supervisor(root) as second:
+            assert list(second) == ["a"]
+            await owner.delete(force=True)
+            await second.adopt()
+            assert list(second) == []

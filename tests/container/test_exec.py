@@ -1,8 +1,7 @@
-"""Guards of start and exec that only a rare moment needs, one by one."""
+"""Execs: what a failed one ends, who keeps one and for how long, and deletes meanwhile."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -14,137 +13,92 @@ import attrs
 import pytest
 import trio
 
-from supervisor import Cause, Container, Process, RuntimeFailed, State
+from supervisor import PIPE, Cause, Container, Process, RuntimeFailed, State, TooManyFiles
 from supervisor.container._core import Core
-from supervisor.runtime import ContainerRuntime
+from supervisor.container._exec import end_unreported
 from supervisor.system import start_time
 from supervisor.values._lifecycle import Event
 from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.support.containers import end, living, shim_of, state_of, until
+from tests.support.containers import end, read_all, shim_of, state_of, until
 from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.runtimes("fake")
 
 
-# ---- start --------------------------------------------------------------------------------
+@pytest.mark.runtimes("runc")
+@pytest.mark.parametrize("whose", ["init", "stranger", "stranger, without a cgroup", "garbage"])
+async def test_a_failed_exec_ends_nobody_else(
+    supervisor: OpenSupervisor, bundle: MakeBundle, whose: str
+) -> None:
+    """The pid file of an exec that failed may name anybody: only its own program is killed."""
+    stranger = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
+    try:
+        async with supervisor() as sup:
+            async with await sup.create("a", bundle("sleep", "60")) as a:
+                await a.start()
+                names = {"init": str(a.pid), "garbage": "x"}
+                layout = a._core.layout.process("e")
+                os.mkdir(layout.path)
+                Path(layout.pid).write_text(names.get(whose, str(stranger.pid)))
+                record = a._core.record
+                if "without" in whose:
+                    a._core.record = attrs.evolve(record, cgroup=None)
+                await end_unreported(a._core, layout)
+                a._core.record = record
+                await trio.sleep(0.1)
+                assert stranger.poll() is None
+                assert a.state is State.RUNNING and a.pid is not None
+                assert state_of(a.pid) not in ("Z", "")
+                os.unlink(layout.pid)
+                os.rmdir(layout.path)
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
-async def test_a_failed_start_whose_end_is_late(
+async def test_a_failed_exec_without_descriptors(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
     choice: Choice,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The program ran and has ended, and its shim hasn't said so yet: that is waited for."""
-    async with supervisor(root, runtime=choice.runtime("fail-start-after")) as sup:
-        async with await sup.create("a", bundle("sh", "-c", "exit 3")) as a:
-            shim = shim_of(root / "a/init")
-            os.kill(shim, signal.SIGSTOP)
+    """Where nobody can look whether its program is left, the exec's own error is raised."""
 
-            async def go_on() -> None:
-                os.kill(shim, signal.SIGCONT)
+    def fail(_: object) -> None:
+        raise TooManyFiles("none is left", container="a")
 
-            async def stopped(*_: object, **__: object) -> str:
-                nursery.start_soon(go_on)
-                return "stopped"
-
-            monkeypatch.setattr(ContainerRuntime, "status", stopped)
-            async with trio.open_nursery() as nursery:
-                await a.start()
-            assert a.state is State.STOPPED
-            assert (await a.wait()).code == 3
-
-
-async def test_a_failed_start_whose_end_never_comes(
-    supervisor: OpenSupervisor,
-    bundle: MakeBundle,
-    choice: Choice,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A runtime that calls it stopped while it waits to be started is believed for so long."""
-
-    async def stopped(*_: object, **__: object) -> str:
-        return "stopped"
-
-    monkeypatch.setattr(ContainerRuntime, "status", stopped)
-    async with supervisor(runtime=choice.runtime("fail-start")) as sup:
+    async with supervisor(root, runtime=choice.runtime("fail-exec")) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
-            with trio.fail_after(10), pytest.raises(RuntimeFailed):
-                await a.start()
-            assert a.state is State.CREATED
+            await a.start()
+            monkeypatch.setattr("supervisor.container._exec.read_pid", fail)
+            with pytest.raises(RuntimeFailed):
+                await a.exec(["true"], id="job")
+            assert not (root / "a/job").exists()
 
 
-@pytest.mark.parametrize("adopted", [False, True])
-async def test_what_is_not_there_has_not_begun(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, adopted: bool
+async def test_an_exec_stays_until_it_was_waited_for(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Neither one that has gone, nor one of which nobody knows what it ran before it began."""
+    """Its directory is there until somebody knows how it ended: until then its output is, too."""
     async with supervisor(root) as sup:
-        a = await sup.create("a", bundle("sleep", "60"))
-        if not adopted:
-            a.kill()
-            await a.wait()
-            assert not await a.init._task.has_begun(5)
-    async with supervisor(root) as sup:
-        assert not await sup["a"].init._task.has_begun(0.1)
-        await sup["a"].delete()
-
-
-async def test_nobody_asks_about_one_that_has_ended(
-    supervisor: OpenSupervisor,
-    bundle: MakeBundle,
-    choice: Choice,
-    workdir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """When a start fails whose program has run and ended, the runtime has nothing to add."""
-    gate = workdir / "gate"
-    gate.touch()
-
-    async def ask(*_: object, **__: object) -> str:
-        raise AssertionError("it was asked")
-
-    async def fail_after_its_end() -> None:
-        await until(lambda: a.status is not None, "its end")
-        gate.unlink()
-
-    monkeypatch.setattr(ContainerRuntime, "status", ask)
-    runtime = choice.runtime(f"hang-start-after-while:{gate}", "fail-start-after")
-    async with supervisor(runtime=runtime) as sup:
-        async with await sup.create("a", bundle("sh", "-c", "exit 3")) as a:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(fail_after_its_end)
-                await a.start()
-            assert (await a.wait()).code == 3
-
-
-async def test_the_runtimes_start_holds_the_lock(
-    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
-) -> None:
-    """Should we be killed now, nobody takes the container over before the runtime is done."""
-
-    def holders() -> list[int]:
-        return [pid for pid in living(os.getpid()) if str(root / "a/lock") in _open_files(pid)]
-
-    async with supervisor(root, runtime=choice.runtime("hang-start")) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(a.start)
-                await until(holders, "the runtime's start holds it")
-                nursery.cancel_scope.cancel()
+            await a.start()
+            quiet = await a.exec(["true"], id="quiet")
+            loud = await a.exec(["echo", "words"], id="loud", stdout=PIPE)
+            shim = shim_of(root / "a/quiet")
+            await until(lambda: quiet.status is not None and state_of(shim) == "", "its end")
+            await until(lambda: loud.status is not None, "its end")
+            await trio.sleep(0.1)
+            assert (root / "a/quiet").exists() and (root / "a/loud").exists()
+            for process in (quiet, loud):
+                assert (await process.wait()).code == 0
+            assert sorted(os.listdir(root / "a")) == STAYS
+            assert await read_all(loud) == b"words\n"
 
 
-def _open_files(pid: int) -> list[str]:
-    files = []
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            files.append(os.readlink(entry.path))
-    return files
-
-
-# ---- exec ---------------------------------------------------------------------------------
+STAYS = ["bundle", "init", "lock", "state.json"]
 
 
 @attrs.frozen

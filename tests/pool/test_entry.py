@@ -1,4 +1,4 @@
-"""Guards of the stock and of its entries that only a rare moment needs, one by one."""
+"""An entry of a pool: what its gate reports, and when it dies."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import contextlib
 import errno
 import os
 import signal
-import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import attrs
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -20,141 +17,11 @@ from trio.testing import wait_all_tasks_blocked
 from supervisor import Deadlines, GateFailed, RuntimeTimeout, ShimExited, TooManyFiles
 from supervisor.pool._entry import Entry, pool_request
 from supervisor.pool._pool import _kill
-from supervisor.pool._stock import PATIENCE
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.pool.stocks import SECONDS, Made, Maker, pid_of, stock_of
+from tests.pool.stocks import SECONDS, pid_of
 from tests.support.containers import state_of, until
 from tests.support.descriptors import only
 from tests.support.leaks import wait_for
-
-# ---- the stock -------------------------------------------------------------------------------
-
-
-@attrs.define(eq=False)
-class Mortal(Made):
-    """An entry that may be dead, and says so when it is asked."""
-
-    dead: bool = False
-    died: Callable[[Any, Any], None] | None = None
-    deleted: bool = False
-    box: Any = attrs.field(factory=lambda: SimpleNamespace(id="a"))
-
-    def alive(self) -> bool:
-        return not self.dead
-
-    def watch(self, died: Any) -> None:
-        self.died = died
-
-    async def delete(self) -> None:
-        self.deleted = True
-
-
-def entry(**options: Any) -> Any:
-    """Return one."""
-    return Mortal(1, **options)
-
-
-async def test_what_died_while_it_was_made(autojump_clock: trio.testing.MockClock) -> None:
-    """It is handed to nobody, deleted, and counted as a failure."""
-    async with trio.open_nursery() as nursery:
-        stock = stock_of(Maker(), nursery)
-        dead, alive = entry(dead=True), entry()
-        stock._offer(dead)
-        assert (stock.ready, stock.failed) == (0, 1)
-        stock._offer(alive)
-        assert await stock.get() is alive
-        await wait_all_tasks_blocked()
-        assert dead.deleted
-        nursery.cancel_scope.cancel()
-
-
-async def test_what_died_and_was_not_noticed(autojump_clock: trio.testing.MockClock) -> None:
-    """Whoever asks for one gets the next that lives."""
-    async with trio.open_nursery() as nursery:
-        stock = stock_of(Maker(), nursery, size=2)
-        first, second = entry(), entry()
-        stock._offer(first)
-        stock._offer(second)
-        first.dead = True
-        assert await stock.get() is second
-        await wait_all_tasks_blocked()
-        assert first.deleted and stock.failed == 1
-        nursery.cancel_scope.cancel()
-
-
-async def test_nothing_is_made_after_the_end(autojump_clock: trio.testing.MockClock) -> None:
-    """What waited is deleted and not replaced; what comes then is deleted, and no failure."""
-    maker = Maker()
-    async with trio.open_nursery() as nursery:
-        stock = stock_of(maker, nursery)
-        maker.send.send_nowait(None)
-        await stock.wait_full()
-        late, waited = entry(), entry()
-        stock._ready[0] = waited
-        stock.close()
-        stock._offer(late)
-        await wait_all_tasks_blocked()
-        assert (waited.deleted, late.deleted, len(maker.begun)) == (True, True, 1)
-        assert (stock.ready, stock.failed) == (0, 0)
-        nursery.cancel_scope.cancel()
-
-
-async def test_one_that_dies_as_it_is_deleted(autojump_clock: trio.testing.MockClock) -> None:
-    """It waits for nobody any more: that isn't news, nor a failure."""
-    async with trio.open_nursery() as nursery:
-        stock = stock_of(Maker(), nursery)
-        waited = entry()
-        stock._offer(waited)
-        assert waited.died is not None
-        stock.close()
-        waited.died(waited, None)
-        assert stock.failed == 0
-        nursery.cancel_scope.cancel()
-
-
-async def test_served_as_the_pool_closes(autojump_clock: trio.testing.MockClock) -> None:
-    """Whoever was handed an entry in that moment gets it: nobody else would delete it."""
-    got = []
-    async with trio.open_nursery() as nursery:
-        stock = stock_of(Maker(), nursery)
-
-        async def take() -> None:
-            got.append(await stock.get())
-
-        nursery.start_soon(take)
-        await wait_all_tasks_blocked()
-        handed = entry()
-        stock._offer(handed)
-        stock.close()
-        await wait_all_tasks_blocked()
-        assert got == [handed]
-        nursery.cancel_scope.cancel()
-
-
-async def test_an_error_that_many_are_told(autojump_clock: trio.testing.MockClock) -> None:
-    """Each sees where it asked itself, and not where all the others have."""
-    maker = Maker()
-
-    async def ask() -> None:
-        with contextlib.suppress(OSError):
-            await stock.get()
-
-    async with trio.open_nursery() as nursery:
-        stock = stock_of(maker, nursery)
-        for _ in range(3):
-            nursery.start_soon(ask)
-        await wait_all_tasks_blocked()
-        for _ in range(PATIENCE):
-            maker.send.send_nowait(OSError("no"))
-        with pytest.raises(OSError, match="no") as caught:
-            await stock.get()
-        names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
-        assert names[1:] == ["get", "_wait_in"]
-        nursery.cancel_scope.cancel()
-
-
-# ---- entries ---------------------------------------------------------------------------------
-
 
 MakeEntry = Callable[..., Any]
 
@@ -181,6 +48,8 @@ def gated(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> Make
 
 
 PROCESS = {"args": ["true"], "cwd": "/"}
+
+
 WANTED = pool_request({"process": PROCESS}, args=None, env=None, cwd=None, stdin=b"", files={})
 
 

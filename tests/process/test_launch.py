@@ -1,55 +1,37 @@
-"""Guards of create, exec and their undoing that only a rare moment needs, one by one."""
+"""Launches that fail or are given up: their shim, process and streams are undone."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import trio
 import trio.testing
 
 from supervisor import (
     PIPE,
     Container,
-    ContainerExists,
     CreateTimeout,
     Deadlines,
     Process,
     RuntimeFailed,
-    State,
     TooManyFiles,
 )
 from supervisor.shim import Shim
-from supervisor.state import read_pid
 from supervisor.stdio import Streams
-from supervisor.system import start_time
 from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
-from tests.support.containers import left, living, pid_in, state_of, until
+from tests.support.containers import left, living, pid_in, shim_of, state_of, until
 from tests.support.leaks import wait_for
+from tests.support.points import Once
 from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.runtimes("fake")
 
+
 QUICK = 10.0
 """Far from both: what takes no time, and a deadline that must not be waited for."""
-
-
-class Once:
-    """A ``reach`` that does something at one point, the first time."""
-
-    def __init__(self, point: Point, act: Callable[[], object]) -> None:
-        self._point = point
-        self._act = act
-        self.done = False
-
-    def __call__(self, point: Point) -> None:
-        if point is self._point and not self.done:
-            self.done = True
-            self._act()
 
 
 async def test_nobody_waits_for_a_launch_that_failed(
@@ -176,90 +158,15 @@ async def test_undone_streams_are_closed(supervisor: OpenSupervisor, bundle: Mak
         assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_adopting_while_it_is_made(
-    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, workdir: Path
-) -> None:
-    """What this very supervisor is making is not taken for somebody else's."""
-    gate = workdir / "gate"
-    gate.touch()
-    runtime = choice.runtime(f"hang-create-after-pid-while:{gate}")
-    async with supervisor(root, runtime=runtime) as sup, trio.open_nursery() as nursery:
-        nursery.start_soon(sup.create, "a", bundle("true"))
-        await until(lambda: read_pid(str(root / "a/init/pid")), "the process is there")
-        # As if its shim had come this far, and no further.
-        began = start_time(pid_in(root / "a/init"))
-        (root / "a/init/starttime").write_text(f"{began}\n")
-        assert await sup.adopt() == [] and list(sup) == []
-        gate.unlink()
-        await until(lambda: "a" in sup, "it is made")
-        await sup["a"].delete()
-
-
-async def test_an_id_is_taken_before_its_turn_comes(
-    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, workdir: Path
-) -> None:
-    """A second create of an id is refused at once, though nothing of the first one is there."""
-    gate = workdir / "gate"
-    gate.touch()
-    runtime = choice.runtime(f"hang-create-before-pid-while:{gate}")
-    spec = bundle("true")
-    async with supervisor(root, runtime=runtime, creates_at_once=1) as sup:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(sup.create, "first", spec)
-            await until((root / ".runtime/first/state").exists, "the runtime is at work")
-            nursery.start_soon(sup.create, "a", spec)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            assert not (root / "a").exists()
-            with trio.fail_after(QUICK), pytest.raises(ContainerExists):
-                await sup.create("a", spec)
-            gate.unlink()
-        for box in list(sup.values()):
-            await box.delete()
-
-
-async def test_a_name_that_is_taken_at_the_last_moment(
+async def test_a_shim_that_died_between_two_supervisors(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """One that is there only when the directory gets its name is a container that exists."""
-
-    looks = iter([False])
-    lexists = os.path.lexists
-
-    def look(path: str) -> bool:
-        return next(looks, True) if path == str(root / "a") else lexists(path)
-
+    """It is a child of this program: the next supervisor in it reaps it."""
     async with supervisor(root) as sup:
-        (root / "a").touch()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("supervisor.container._directories.os.path.lexists", look)
-            with pytest.raises(ContainerExists):
-                await sup.create("a", bundle("true"))
-        (root / "a").unlink()
-        assert left(root) == []
-
-
-async def test_an_id_is_free_again(
-    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
-) -> None:
-    """What couldn't be created may be tried again under the same id."""
-    trouble = workdir / "trouble"
-    trouble.touch()
-    spec = bundle("true")
-    async with supervisor(runtime=choice.runtime(f"fail-create-once:{trouble}")) as sup:
-        with pytest.raises(RuntimeFailed):
-            await sup.create("a", spec)
-        async with await sup.create("a", spec) as a:
-            assert a.state is State.CREATED
-
-
-async def test_whatever_the_umask(
-    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
-) -> None:
-    """The root of a user namespace must be able to pass through the directories to its rootfs."""
-    before = os.umask(0o077)
-    try:
-        async with supervisor(root) as sup, await sup.create("a", bundle("true")):
-            modes = {path.stat().st_mode & 0o777 for path in (root / "a", root / "a/bundle")}
-            assert modes == {0o711}
-    finally:
-        os.umask(before)
+        await (await sup.create("a", bundle("sleep", "60"))).start()
+        shim = shim_of(root / "a/init")
+    os.kill(shim, signal.SIGKILL)
+    await until(lambda: state_of(shim) == "Z", "its end")
+    async with supervisor(root) as sup:
+        assert state_of(shim) == ""
+        await sup["a"].delete(force=True)

@@ -1,0 +1,160 @@
+"""The task of a process, from its launch or its adoption until its shim is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervisor import PIPE, Cause, Deadlines, Source, TooManyFiles
+from supervisor.cgroups import Hierarchies
+from supervisor.shim import ExitFifo
+from supervisor.stdio import Streams
+from supervisor.values._points import Point
+from tests.conftest import MakeBundle, OpenSupervisor
+from tests.support.containers import pid_in, shim_of, state_of, until
+from tests.support.leaks import wait_for
+
+pytestmark = pytest.mark.runtimes("fake")
+
+
+async def test_only_the_owner_kills_a_stuck_shim(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """One that merely watches leaves a stopped shim alone: it may still record the end."""
+    async with supervisor(root, deadlines=Deadlines(shim=60)) as first:
+        async with await first.create("a", bundle("sleep", "60")) as owner:
+            await owner.start()
+            async with supervisor(root, deadlines=Deadlines(shim=0.05)) as second:
+                other = second["a"]
+                os.kill(shim_of(root / "a/init"), signal.SIGSTOP)
+                owner.kill()
+                await until(lambda: state_of(pid_in(root / "a/init")) == "Z", "its end")
+                await trio.sleep(0.5)
+                os.kill(shim_of(root / "a/init"), signal.SIGCONT)
+                assert (await owner.wait()).source is Source.SHIM
+                assert (await other.wait()).source is Source.SHIM
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_shim_that_ends_while_we_close(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    known: bool,
+) -> None:
+    """A shim that is about to end is waited for: nobody would reap it later."""
+
+    async def for_ever(_: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("supervisor.process._task._LAST_MOMENT_SECONDS", 10.0)
+    if not known:
+        monkeypatch.setattr(ExitFifo, "wait_end", for_ever)
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("echo", "words"), stdout=PIPE)
+        await a.start()
+        if known:
+            assert (await a.wait()).code == 0
+        else:  # it has ended, and its task is told to go before it has noticed
+            await until(lambda: not a.init._task.watched(), "its end")
+        shim = shim_of(root / "a/init")
+        reader = os.open(root / "a/init/stdout", os.O_RDONLY | os.O_NONBLOCK)
+        timer = threading.Timer(0.3, os.read, (reader, 100))  # it stays until this is read
+        timer.start()
+    timer.join()
+    os.close(reader)
+    assert state_of(shim) == ""
+    monkeypatch.undo()
+    async with supervisor(root) as sup:
+        await sup["a"].delete()
+
+
+async def test_a_process_that_has_gone_before_it_is_held(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """Its pid is known all the same, and how it ended."""
+    gone: list[int] = []
+
+    def reach(point: Point) -> None:
+        if point is Point.REPORTED:
+            gone.append(pid_in(root / "a/init"))
+            os.kill(gone[0], signal.SIGKILL)
+            wait_for(lambda: state_of(gone[0]) == "", "its reaping")
+
+    async with supervisor(root, reach=reach) as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            status = await a.wait()
+            assert (status.source, status.signal) == (Source.SHIM, signal.SIGKILL)
+            assert [a.pid] == gone
+
+
+async def test_an_adoption_that_fails_holds_nothing(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was opened for a process that can't be adopted is closed again, at once."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise TooManyFiles("none is left", container="a")
+
+    async with supervisor(root) as sup:
+        await sup.create("a", bundle("sleep", "60"))
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Streams, "open", fail)
+        held: list[BaseException] = []  # as a user does who keeps the error: nothing is collected
+        try:
+            async with supervisor(root):
+                pass
+        except TooManyFiles as error:
+            held.append(error)
+        assert held
+        assert len(os.listdir("/proc/self/fd")) == before
+    async with supervisor(root) as sup:
+        await sup["a"].delete(force=True)
+
+
+@pytest.mark.parametrize("how", ["killed by us", "exited", "an exec killed itself"])
+async def test_not_every_end_is_out_of_memory(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """The cgroup has counted a kill, and yet it isn't what has ended this process."""
+    monkeypatch.setattr(Hierarchies, "oom_kills", lambda *_: 1)
+    async with supervisor() as sup:
+        program = ("sh", "-c", "exit 3") if how == "exited" else ("sleep", "60")
+        async with await sup.create("a", bundle(*program)) as a:
+            await a.start()
+            if how == "killed by us":
+                a.kill()
+            if how == "an exec killed itself":
+                status = await (await a.exec(["sh", "-c", "kill -9 $$"])).wait()
+            else:
+                status = await a.wait()
+            assert not status.oom_killed and status.cause is not Cause.OUT_OF_MEMORY
+
+
+async def test_an_end_that_was_settled_stays(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on record of an end is not found out again: there is less to see each time."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        with monkeypatch.context() as patch:
+            patch.setattr(Hierarchies, "oom_kills", lambda *_: 1)
+            a.init._task._process.send_signal(signal.SIGKILL)  # type: ignore[union-attr]
+            settled = await a.wait()
+        assert settled.cause is Cause.OUT_OF_MEMORY
+    async with supervisor(root) as sup:
+        with trio.fail_after(10):
+            await sup["a"].init._task.wait_shim_gone()  # there is no more to be seen of it
+        assert sup["a"].status == settled
+        await sup["a"].delete()
