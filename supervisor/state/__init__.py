@@ -6,10 +6,8 @@ The disk is the truth: nothing here keeps anything in memory that the next super
 from ._codec import (
     dump,
     load,
-    loads,
 )
 from ._id_claims import (
-    LINK,
     Block,
     Claim,
     Ranges,
@@ -18,7 +16,6 @@ from ._id_claims import (
     take,
 )
 from ._ids import (
-    RESERVED,
     check_exec_id,
     check_id,
 )
@@ -42,7 +39,6 @@ from ._marks import (
 )
 from ._models import (
     MAX_NS,
-    VERSION,
     ContainerRecord,
     Intent,
     ProcessRecord,
@@ -54,10 +50,7 @@ from ._models import (
 )
 
 __all__ = [
-    "LINK",
     "MAX_NS",
-    "RESERVED",
-    "VERSION",
     "Asked",
     "Block",
     "Claim",
@@ -79,7 +72,6 @@ __all__ = [
     "is_process_id",
     "known_keys",
     "load",
-    "loads",
     "note",
     "process_object",
     "read_asked",

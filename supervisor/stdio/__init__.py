@@ -20,11 +20,7 @@ from ._kinds import (
     TerminalArgument,
     TerminalSize,
 )
-from ._log_files import (
-    LogFiles,
-)
 from ._log_index import (
-    Cursor,
     LogIndex,
 )
 from ._logs import (
@@ -61,12 +57,10 @@ __all__ = [
     "PIPE",
     "STDOUT",
     "Console",
-    "Cursor",
     "Ends",
     "Fifo",
     "InputStream",
     "LogFile",
-    "LogFiles",
     "LogIndex",
     "LogRecord",
     "Logs",

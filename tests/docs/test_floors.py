@@ -7,6 +7,7 @@ architecture page are made from the modules' docstrings, by ``scripts/rooms``.
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import importlib.machinery
 import importlib.util
@@ -43,8 +44,13 @@ def dotted(package: Path) -> str:
     return ".".join(("supervisor", *package.relative_to(PACKAGE).parts))
 
 
-def imports(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield what a file imports of ours, wherever it does: the module or package, and the name."""
+@functools.cache
+def imports(file: Path) -> list[tuple[str, str]]:
+    """Return what a file imports of ours, wherever it does: the module or package, and the name."""
+    return list(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[tuple[str, str]]:
     inside = dotted(file.parent).split(".")
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -131,14 +137,16 @@ def test_no_circles(package: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(faces().keys() - {"supervisor.testing"}))
 def test_a_face_has_no_more_than_is_used(name: str) -> None:
-    """Each name in a package's face is imported by another package, by a test or a benchmark."""
-    others = [path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    """Each name in a package's face is imported by another package, or is public.
+
+    Tests and benchmarks that look inside import from the module itself.
+    """
     stubs = [path.with_suffix(".pyi") for path in FILES if path.with_suffix(".pyi").exists()]
     used = {
         imported
-        for file in [*FILES, *stubs, *others]
+        for file in [*FILES, *stubs]
         if not dotted_file(file).startswith(f"{name}.")
-        for base, imported in imports_anywhere(file)
+        for base, imported in imports(file)
         if base == name
     }
     assert sorted(set(faces()[name]) - used) == []
@@ -146,16 +154,6 @@ def test_a_face_has_no_more_than_is_used(name: str) -> None:
 
 def dotted_file(file: Path) -> str:
     return ".".join(file.relative_to(ROOT).with_suffix("").parts)
-
-
-def imports_anywhere(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield what a file, of ours or of the tests, imports of ours."""
-    if PACKAGE in file.parents:
-        yield from imports(file)
-        return
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and is_ours(node.module):
-            yield from ((node.module, alias.name) for alias in node.names)
 
 
 def rooms() -> ModuleType:

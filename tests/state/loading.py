@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.state import ContainerRecord, ProcessRecord, Result, dump, loads
+from supervisor.state import ContainerRecord, ProcessRecord, Result, dump
+from supervisor.state._codec import loads
 from supervisor.values._errors import StateCorrupt
 from tests.state.samples import SAMPLES
 

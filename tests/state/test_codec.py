@@ -12,17 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.state import (
-    ContainerRecord,
-    Intent,
-    ProcessRecord,
-    Result,
-    dump,
-    known_keys,
-    load,
-    loads,
-)
+from supervisor.state import ContainerRecord, Intent, ProcessRecord, Result, dump, known_keys, load
 from supervisor.state import _codec as codec
+from supervisor.state._codec import loads
 from supervisor.testing.strategies import json_objects, records
 from supervisor.values._errors import InvalidValue, StateCorrupt
 from tests.state.loading import NEEDED, PATH, Record, each_sample, loads_or_corrupt, tree_of

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from supervisor.state import VERSION, ContainerRecord, ProcessRecord, Result, dump, loads
+from supervisor.state import ContainerRecord, ProcessRecord, Result, dump
+from supervisor.state._codec import loads
+from supervisor.state._models import VERSION
 from supervisor.testing.strategies import json_texts, json_values
 from tests.state.loading import (
     CLASSES,

@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.state import (
-    RESERVED,
-    ContainerLayout,
-    ProcessLayout,
-    RootLayout,
-    check_exec_id,
-    check_id,
-)
+from supervisor.state import ContainerLayout, ProcessLayout, RootLayout, check_exec_id, check_id
+from supervisor.state._ids import RESERVED
 from supervisor.testing.strategies import ids
 from supervisor.values._errors import InvalidValue
 from tests.support.settings import THOROUGH

@@ -19,9 +19,9 @@ from supervisor.state import (
     changed,
     dump,
     known_keys,
-    loads,
     process_object,
 )
+from supervisor.state._codec import loads
 from supervisor.testing.strategies import process_objects, process_records
 from supervisor.values._errors import InvalidValue
 from supervisor.values._status import Cause, ExitStatus, Source, unknown

@@ -13,7 +13,8 @@ import pytest
 
 from supervisor.shim import ExitFifo, send_line
 from supervisor.state import read_pid
-from supervisor.system import Lock, held, oddity
+from supervisor.system import Lock, held
+from supervisor.system._files import oddity
 from supervisor.values._errors import ProcessEnded, StateCorrupt
 
 OPENERS: dict[str, Callable[[str], object]] = {

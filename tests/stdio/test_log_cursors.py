@@ -26,7 +26,8 @@ from supervisor import (
     Process,
     Source,
 )
-from supervisor.stdio import Cursor, LogFiles
+from supervisor.stdio._log_files import LogFiles
+from supervisor.stdio._log_index import Cursor
 from supervisor.stdio._logs import _nanoseconds
 from tests.conftest import MakeBundle, OpenSupervisor
 

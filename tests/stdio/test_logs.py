@@ -27,7 +27,7 @@ from supervisor import (
     Process,
     StateCorrupt,
 )
-from supervisor.stdio import LogFiles
+from supervisor.stdio._log_files import LogFiles
 from supervisor.stdio._logs import log_tail
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.runtimes import Choice

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor import InvalidValue
-from supervisor.state import LINK, Block, Claim, Ranges, give_back, note, take
+from supervisor.state import Block, Claim, Ranges, give_back, note, take
+from supervisor.state._id_claims import LINK
 from tests.support.runtimes import needs_root
 
 

@@ -24,7 +24,8 @@ from supervisor import (
     Supervisor,
     UserNamespace,
 )
-from supervisor.state import LINK, _id_claims
+from supervisor.state import _id_claims
+from supervisor.state._id_claims import LINK
 from supervisor.userns import _choice
 from supervisor.userns._ranges import SIZE, Blocks
 from tests.conftest import OpenSupervisor
