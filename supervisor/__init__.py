@@ -25,7 +25,8 @@ from each only what its ``__init__`` gives. Inside of a package there are no cir
     process               one shimmed process and its task
     container             one container: each operation is a module
     recovery              adoption of what earlier supervisors left
-    _leash _supervisor    the leash and the keeper; the supervisor
+    _leash _registry      the leash and the keeper; which containers there are
+    _supervisor _open     the supervisor, and how one is opened
     _run                  a container for one run
     pool                  containers made ahead
     testing               for tests of programs that run containers

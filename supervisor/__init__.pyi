@@ -1,10 +1,12 @@
 # The public names, and where each of them is: `__init__.py` loads it when it is first used.
+from ._open import (
+    open_supervisor,
+)
 from ._run import (
     run_container,
 )
 from ._supervisor import (
     Supervisor,
-    open_supervisor,
 )
 from .bundle import (
     Bundle,

@@ -8,16 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import trio
 
-from .bundle import Bundle
-from .cgroups import Hierarchies
 from .children import PidFd
-from .container import is_shared, proof
 from .directories import Root, Temporary, paths, remains, still_there, tell, unmade
 from .native import find_binary
 from .process import shielded
-from .runtime import ContainerRuntime
 from .shim import KeeperFds, Leash, launch_keeper
-from .state import ContainerRecord
 from .system import Descriptor, close_in_children, lifted, lifted_pipe, scarce
 from .tasks import forked, undoing
 from .values import ShimError, SupervisorError, scarcity
@@ -132,7 +127,7 @@ class Keeper:
             make_root: whether the keeper makes the root, and removes it in the end.
             apart: by what files the keeper gets into a cgroup of its own.
         """
-        binary = find_binary("supervisor-keeper")
+        binary, tether = find_binary("supervisor-keeper"), find_binary("supervisor-tether")
         self._root = root
         with contextlib.ExitStack() as undo, scarce():
             pidfd = lifted(os.pidfd_open(os.getpid()))
@@ -142,7 +137,7 @@ class Keeper:
             undo.callback(os.close, write_fd)
             self._life, told = lifted_pipe()
             undo.callback(os.close, self._life)
-            self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd)
+            self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd, tether=tether)
             try:
                 self._launching = launch_keeper(
                     binary,
@@ -217,16 +212,3 @@ class Keeper:
             os.close(self._life)
             self._life = -1
         return ended
-
-
-def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
-    """Return what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
-    deletion = ContainerRuntime.of(record).deletion()
-    verb = "owned" if is_shared(record) else "private"
-    steps = [[verb, *proof(record), *deletion.words]]
-    if record.cgroup is not None:
-        steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
-    if bundle.temporary:  # it goes with the program that made it
-        steps.append(["bundle", bundle.path])
-    text = "".join("".join(f"{word}\0" for word in step) + "\0" for step in steps)
-    return os.fsencode(text)

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 
 import trio
 
-from ._supervisor import Supervisor, open_supervisor
+from ._open import open_supervisor
+from ._supervisor import Supervisor
 from .bundle import Bundle
 from .container import Container
 from .process import (

@@ -1,4 +1,4 @@
-"""A supervisor: the nursery that owns the tasks, and the registry of containers."""
+"""A supervisor: the mapping of its containers; create, adopt, delete what is broken."""
 
 from __future__ import annotations
 
@@ -6,93 +6,47 @@ import contextlib
 import logging
 import os
 import resource
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
-import attrs
 import trio
 
-from ._leash import cleanup_list, ephemeral_root, held_leash
+from ._registry import REMEDY, Failed, Held, Making, Registry
 from .bundle import Bundle, Gate
-from .cgroups import Hierarchies, OomWatch, group_apart
-from .children import Patrol, Wards, reap_let_go
 from .container import (
     CheckpointOptions,
     Container,
-    Core,
-    Draft,
-    Estate,
-    Order,
-    Site,
-    UnderWay,
-    claimed_ids,
+    CreateRequest,
+    Operations,
+    create,
     delete,
-    dispose,
-    draft,
     end_under_way,
-    launch_init,
-    make_container,
     presumed_record,
-    require_empty,
-    require_free,
     sweep,
-    user_of,
 )
-from .directories import durable_root, shared_runtime_root
-from .native import check_program, find_binary
 from .process import Shared, shielded
-from .recovery import DELETED_ELSEWHERE, Adopted, Broken, Recovery, adopt_all, discard, in_flight
-from .rootfs import Account, GroupArgument, GroupsArgument, MountTable, UserArgument, check_account
-from .runtime import Runtime, SealedPrograms
-from .shim import Leash
-from .spec import RlimitArgument, SeccompArgument, SignalArgument, check_privileges, check_stop
-from .state import ContainerLayout, RootLayout, check_id
-from .stdio import NullDevice, StdioArgument, TerminalArgument, opened, plan
-from .system import boot_id, scarce
-from .tasks import (
-    begin_watch,
-    forked,
-    lasting_nursery,
-    nap,
-    note_process,
-    opening,
-    protected,
-    refuse_forked,
-    undoing,
-    waiting,
-    within,
-)
+from .recovery import Adopted, Broken, Recovery, adopt_all, discard, in_flight
+from .rootfs import GroupArgument, GroupsArgument, UserArgument
+from .runtime import Runtime
+from .spec import RlimitArgument, SeccompArgument, SignalArgument
+from .state import RootLayout, check_id
+from .stdio import StdioArgument, TerminalArgument
+from .system import scarce
+from .tasks import nap, protected, undoing, within
 from .values import (
-    CleanupIncomplete,
-    ContainerExists,
     ContainerNotFound,
-    Deadlines,
-    InvalidValue,
-    Reach,
-    RuntimeNotFound,
-    ShimNotFound,
-    State,
     SupervisorClosed,
     SupervisorError,
     check_flag,
-    check_int,
-    check_kind,
-    check_path,
-    check_text,
-    happened_to,
-    pass_by,
 )
 
 logger: Final = logging.getLogger("supervisor")
 
-DEFAULT_CGROUP_PARENT = "/trio-supervisor"
 DESCRIPTORS_PER_CONTAINER = 4
-MAX_AT_ONCE = 1 << 20
 _POLL_SECONDS = 0.005
 _LATER_SECONDS = 0.05
-
-_REMEDY = "repair it, or `await supervisor.delete_broken(id)`"
 
 
 @protected
@@ -112,45 +66,34 @@ class Supervisor(Mapping[str, Container]):
         shared: Shared,
         nursery: trio.Nursery,
         *,
-        root: str,
         runtime: Runtime,
-        cgroup_parent: str,
-        leash: Leash | None,
         creates: trio.CapacityLimiter,
     ) -> None:
         self._shared = shared
         self._nursery = nursery
-        self._layout = RootLayout(root)
-        self._cgroup_parent = cgroup_parent
-        self._leash = leash
         self._creates = creates
-        self._containers: dict[str, Container] = {}
-        self._cores: dict[str, Core] = {}
-        self._making: dict[str, UnderWay] = {}
-        self._adoptions: set[UnderWay] = set()
-        self._looking = False
-        self._adopting = trio.Lock()
-        self._broken: dict[str, Broken] = {}
-        self.root = root
-        self.runtime = runtime
+        self._registry = Registry(shared.root)
+        self._operations = Operations()  # creates and adoptions
+        self._adopting = trio.Lock()  # held by an adoption, and by a delete of a broken one
+        self._looking = False  # whether a task waits to adopt what is in flight
+        self.root: str = shared.root
+        self.runtime: Runtime = runtime
 
     def __repr__(self) -> str:
         return f"<supervisor.Supervisor {self.root!r}: {len(self)} containers>"
 
     def __getitem__(self, id: str) -> Container:
-        try:
-            return self._containers[id]
-        except KeyError:
-            hint = f"; it is broken, {_REMEDY}" if id in self._broken else ""
-            raise ContainerNotFound(
-                f"there is none under {self.root}{hint}", container=f"{id!s:.200}"
-            ) from None
+        entry = self._registry.get(id)
+        if isinstance(entry, Held):
+            return entry.container
+        hint = f"; it is broken, {REMEDY}" if isinstance(entry, Failed) else ""
+        raise ContainerNotFound(f"there is none under {self.root}{hint}", container=f"{id!s:.200}")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._containers))
+        return iter([one.container.id for one in self._registry.held])
 
     def __len__(self) -> int:
-        return len(self._containers)
+        return len(self._registry.held)
 
     @property
     def broken(self) -> Mapping[str, Broken]:
@@ -158,7 +101,7 @@ class Supervisor(Mapping[str, Container]):
 
         `adopt` looks at them again, after a repair by hand; `delete_broken` removes one.
         """
-        return MappingProxyType(dict(self._broken))
+        return MappingProxyType(self._registry.broken)
 
     @property
     def capacity(self) -> int:
@@ -246,166 +189,67 @@ class Supervisor(Mapping[str, Container]):
         """
         self._require_open()
         await self._await_in_flight(id)
-        self._check_free(id)
+        self._registry.check_free(id)
         with scarce():
-            init = self._layout.container(id).init
-            order = Order(
-                stdio=plan(init, stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal),
+            request = CreateRequest(
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                terminal=terminal,
                 args=args,
                 env=env,
                 cwd=cwd,
                 labels=labels,
                 on_shim_lost=on_shim_lost,
                 checkpoint=checkpoint,
-                options=None
-                if checkpoint_options is None
-                else check_kind(checkpoint_options, CheckpointOptions, "checkpoint_options"),
-                gate=None if gate is None else check_kind(gate, Gate, "gate"),
-                privileges=check_privileges(
-                    capabilities=capabilities,
-                    rlimits=rlimits,
-                    oom_score_adj=oom_score_adj,
-                    seccomp=seccomp,
-                ),
-                stop=check_stop(stop_signal, stop_grace),
+                checkpoint_options=checkpoint_options,
+                user=user,
+                group=group,
+                extra_groups=extra_groups,
+                umask=umask,
+                gate=gate,
+                capabilities=capabilities,
+                rlimits=rlimits,
+                oom_score_adj=oom_score_adj,
+                seccomp=seccomp,
+                stop_signal=stop_signal,
+                stop_grace=stop_grace,
             )
-            account = check_account(user=user, group=group, extra_groups=extra_groups, umask=umask)
-            return await self._create(id, bundle, order, account)
-
-    async def _create(
-        self, id: str, bundle: Bundle | str | os.PathLike[str], order: Order, account: Account
-    ) -> Container:
-        loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        user = await user_of(loaded, account)
-        if user is not None:
-            order = attrs.evolve(order, user=user)
-            self._check_free(id)  # it was looked up in a thread
-        with claimed_ids(loaded, self._layout.container(id).path) as claim:
-            drafted = draft(self._shared, self._site(id), loaded, order, claim)
-            with (
-                happened_to(id),
-                self._being_made(id),
-                opened(drafted.stdio, self._shared.null) as ready,
-                waiting(),
-            ):
-                async with self._creates:
-                    core = await self._make(drafted.having(ready))
-                return self._register(core)
-        raise SupervisorClosed("its supervisor was closed before it was made", container=id)
+            core = await create(
+                self._shared,
+                self._nursery,
+                id,
+                bundle if isinstance(bundle, Bundle) else Bundle.load(bundle),
+                request,
+                runtime=self.runtime,
+                making=partial(self._making, id),
+                turn=self._creates,
+                gone=self._registry.gone,
+            )
+            return self._registry.add(core)
 
     @contextlib.contextmanager
-    def _being_made(self, id: str) -> Iterator[None]:
+    def _making(self, id: str) -> Iterator[None]:
         """Hold the id for the time of a create, which ends, undone, when we close."""
-        making = self._making[id] = UnderWay()
-        try:
-            with making.scope:
-                yield
-        finally:
-            del self._making[id]
-            making.over.set()
+        with self._registry.making(id), self._operations.under_way():
+            yield
 
     def _require_open(self) -> None:
         self._shared.opener.require()
-        if self._shared.closing.is_set():
+        if self._shared.life.closing:
             raise SupervisorClosed(f"the supervisor of {self.root} is closed")
-
-    def _site(self, id: str) -> Site:
-        return Site(
-            id=id,
-            root=self.root,
-            runtime=self.runtime,
-            runtime_root=self._layout.runtime_root,
-            cgroup_parent=self._cgroup_parent,
-            leash=self._leash is not None,
-        )
 
     async def _await_in_flight(self, id: str) -> None:
         """Wait, for ``deadlines.shim``, while others make or remove one of this id."""
-        layout = self._layout.container(check_id(id))
-        if id in self._containers or id in self._making or not in_flight(layout):
+        layout = RootLayout(self.root).container(check_id(id))
+        if isinstance(self._registry.get(id), Held | Making) or not in_flight(layout):
             return
         with within(self._shared.deadlines.shim):
             while in_flight(layout):
                 await nap(_POLL_SECONDS)
         self._require_open()
-        if id not in self._making and os.path.lexists(layout.path):
+        if not isinstance(self._registry.get(id), Making) and os.path.lexists(layout.path):
             await self.adopt()
-
-    def _check_free(self, id: str) -> None:
-        check_id(id)
-        if id in self._containers or id in self._making:
-            raise ContainerExists(f"there is one under {self.root} already", container=id)
-        if id in self._broken:
-            raise ContainerExists(
-                f"there is a broken one at {self._broken[id].path}, {_REMEDY}: "
-                f"{self._broken[id].reason}",
-                container=id,
-            )
-
-    async def _make(self, drafted: Draft) -> Core:
-        record = drafted.record
-        require_free(record)
-        await require_empty(self._shared, record)
-        layout = self._layout.container(record.id)
-        cleanup = None
-        if self._leash is not None:
-            cleanup = cleanup_list(record, self._shared.hierarchies, drafted.bundle)
-        lock = make_container(
-            self.root,
-            record,
-            drafted.spec,
-            drafted.build_rootfs,
-            cleanup=cleanup,
-            claim=drafted.claim,
-            reach=self._shared.reach,
-        )
-        core = Core(
-            shared=self._shared,
-            nursery=self._nursery,
-            layout=layout,
-            record=record,
-            lock=lock,
-            leash=self._leash,
-            gone=self._gone,
-        )
-        core.note("create")
-        try:
-            await launch_init(core, drafted)
-        except BaseException as error:
-            ran = not isinstance(error, RuntimeNotFound | ShimNotFound)
-            await self._undo(Estate(layout=layout, record=record, lock=lock, ran=ran))
-            raise
-        return core
-
-    async def _undo(self, estate: Estate) -> None:
-        """Remove what a failed create has left; what can't be removed is listed."""
-        if forked():
-            return
-        try:
-            await dispose(self._shared, estate)
-        except CleanupIncomplete as error:
-            self._gone(estate.record.id, error)
-            estate.lock.release()
-
-    # ---- the registry -------------------------------------------------------------------
-
-    def _register(self, core: Core) -> Container:
-        container = self._containers.get(core.record.id)
-        if container is None:
-            container = self._containers[core.record.id] = Container(core)
-        self._cores[container.id] = core
-        self._broken.pop(container.id, None)
-        return container
-
-    def _gone(self, id: str, error: CleanupIncomplete | None) -> None:
-        """Take note of a container that was deleted, or that couldn't be."""
-        self._containers.pop(id, None)
-        self._broken.pop(id, None)
-        if error is None:
-            self._cores.pop(id, None)
-        else:  # its core stays, and its lock with it, until it is deleted or we close
-            path = self._layout.container(id).path
-            self._broken[id] = Broken(id=id, path=path, reason=str(error))
 
     @undoing
     async def adopt(self, *, delete_unstarted: bool = False) -> list[Container]:
@@ -429,36 +273,29 @@ class Supervisor(Mapping[str, Container]):
         Cancellation: those that were taken over stay; the others are left as they were.
         """
         check_flag(delete_unstarted, "delete_unstarted")
+        self._require_open()
         recovery = Recovery(
             shared=self._shared,
             nursery=self._nursery,
-            root=self.root,
-            gone=self._gone,
+            gone=self._registry.gone,
             delete_unstarted=delete_unstarted,
         )
-        self._require_open()
-        operation = UnderWay()
-        self._adoptions.add(operation)
-        try:
-            with operation.scope:
-                adopted = await self._adopt(recovery)
-                self._look_later(delete_unstarted)
-                return adopted
-        finally:
-            self._adoptions.discard(operation)
-            operation.over.set()
+        with self._operations.under_way():
+            adopted = await self._adopt(recovery)
+            self._look_later(delete_unstarted)
+            return adopted
         raise SupervisorClosed(f"the supervisor of {self.root} was closed meanwhile")
 
     def _look_later(self, delete_unstarted: bool) -> None:
         """Adopt what is in flight still when that has ended, in a task of its own."""
-        if not self._looking and any(map(in_flight, self._unsupervised())):
+        if not self._looking and any(map(in_flight, self._registry.unsupervised())):
             self._looking = True
             self._nursery.start_soon(self._adopt_later, delete_unstarted)
 
     async def _adopt_later(self, delete_unstarted: bool) -> None:
-        shared = self._shared
-        with within(shared.deadlines.cleanup + shared.deadlines.kill):
-            while any(map(in_flight, self._unsupervised())):
+        deadlines = self._shared.deadlines
+        with within(deadlines.cleanup + deadlines.kill):
+            while any(map(in_flight, self._registry.unsupervised())):
                 await nap(_LATER_SECONDS, still=False)
         self._looking = False
         try:
@@ -470,11 +307,11 @@ class Supervisor(Mapping[str, Container]):
         async with self._adopting:
             found = Adopted()
             sweep(self.root)
-            self._forget_deleted()
+            self._registry.forget_deleted()
             try:
-                await adopt_all(recovery, self._unsupervised(), self._cores, found)
+                await adopt_all(recovery, self._registry.unsupervised(), self._registry.core, found)
             finally:
-                adopted = self._take_note(found)
+                adopted = self._registry.take_note(found)
             return adopted
 
     @undoing
@@ -497,62 +334,17 @@ class Supervisor(Mapping[str, Container]):
         """
         self._require_open()
         async with self._adopting:
-            if not isinstance(id, str) or id not in self._broken:
+            entry = self._registry.get(id) if isinstance(id, str) else None
+            if not isinstance(entry, Failed):
                 raise ContainerNotFound(
                     f"no broken one under {self.root}", container=f"{id!s:.200}"
                 )
-            core = self._cores.get(id)
-            if core is not None and core.lock is not None:  # ours, and only its delete has failed
-                await delete(core, force=True)
+            if entry.core is not None:  # ours, and only its delete has failed
+                await delete(entry.core, force=True)
                 return
-            layout = self._layout.container(id)
-            await discard(self._shared, layout, presumed_record(self._shared, self._site(id)))
-            self._broken.pop(id, None)
-
-    def _take_note(self, found: Adopted) -> list[Container]:
-        """Register what an adoption has found, and forget what it hasn't found any more."""
-        for id in found.done:
-            core = self._cores.get(id)
-            if core is None or core.state is not State.BROKEN:
-                self._broken.pop(id, None)
-        for broken in found.broken:
-            self._set_aside(broken)
-        adopted = []
-        for core in found.in_order():
-            ours = self._cores.get(core.record.id)
-            made_here = ours is not None and ours is not core and ours.lock is not None
-            if core.lock is None and (made_here or core.record.id in self._making):
-                core.dismiss()  # its foreign supervisor is this one, since we have listed it
-            else:
-                adopted.append(self._register(core))
-        return adopted
-
-    def _set_aside(self, broken: Broken) -> None:
-        core = self._cores.get(broken.id)
-        if core is not None and core.lock is None:
-            core.write_off(f"its container is broken: {broken.reason}")
-            self._cores.pop(broken.id)
-        self._containers.pop(broken.id, None)
-        self._broken[broken.id] = broken
-
-    def _forget_deleted(self) -> None:
-        """Drop what others have removed: foreign containers, and the files of broken ones."""
-        for id, broken in tuple(self._broken.items()):
-            if id not in self._cores and not os.path.lexists(broken.path):
-                del self._broken[id]
-        for id, core in tuple(self._cores.items()):
-            if core.lock is None and core.refresh() is State.DELETED:
-                core.write_off(DELETED_ELSEWHERE)
-                self._gone(id, None)
-
-    def _unsupervised(self) -> list[ContainerLayout]:
-        """Return the containers on disk that aren't ours, or being made by us.
-
-        Also those of ours that couldn't be deleted: nobody may have such a one in hand any more.
-        """
-        ours = {id: core for id, core in self._cores.items() if core.lock is not None}
-        others = [one for one in self._layout.containers() if one.id not in {*ours, *self._making}]
-        return others + [one.layout for one in ours.values() if one.state is State.BROKEN]
+            layout = RootLayout(self.root).container(id)
+            await discard(self._shared, layout, presumed_record(self._shared, self.runtime, id))
+            self._registry.forget_broken(id)
 
     # ---- closing ------------------------------------------------------------------------
 
@@ -563,11 +355,11 @@ class Supervisor(Mapping[str, Container]):
         Whoever goes on afterwards would do it with a container that isn't ours any more, or with a
         later one of its id.
         """
-        self._shared.closing.set()
+        self._shared.life.begin_to_close()
         deadlines = self._shared.deadlines
         with shielded(deadlines.cleanup + deadlines.kill):
-            await end_under_way([*self._making.values(), *self._adoptions])
-            await end_under_way([one for core in self._cores.values() for one in core.under_way])
+            await end_under_way([self._operations])
+            await end_under_way([core.operations for core in self._registry.cores])
             leashed = [box for box in self.values() if box.leashed and not box.foreign]
             async with trio.open_nursery() as nursery:
                 for box in leashed:
@@ -578,12 +370,12 @@ class Supervisor(Mapping[str, Container]):
 
     def _deleting(self) -> list[trio.Lock]:
         """Return what whoever deletes something of ours holds just now."""
-        locks = [self._adopting, *(core.deleting for core in self._cores.values())]
+        locks = [self._adopting, *(core.deleting for core in self._registry.cores)]
         return [lock for lock in locks if lock.locked()]
 
     def _let_go(self) -> None:
         """Release the locks: after the tasks have ended, which hold those of execs."""
-        for core in self._cores.values():
+        for core in self._registry.cores:
             core.let_go()
 
 
@@ -593,144 +385,3 @@ async def _delete_quietly(box: Container) -> None:
         await box.delete(force=True)
     except (SupervisorError, OSError) as error:
         logger.warning("at the end of its supervisor: %s", error)
-
-
-def _check_cgroup(parent: str) -> str:
-    check_text(parent, "cgroup_parent")
-    parts = parent.split("/")[1:] if parent.startswith("/") else []
-    if not parts or any(part in ("", ".", "..") for part in parts):
-        raise InvalidValue(f"cgroup_parent must be an absolute path below /, not {parent!r}")
-    return parent
-
-
-@opening
-@contextlib.asynccontextmanager
-async def open_supervisor(
-    root: str | os.PathLike[str] | None = None,
-    *,
-    runtime: str | os.PathLike[str] | Runtime | None = None,
-    shim: str | os.PathLike[str] | None = None,
-    cgroup_parent: str = DEFAULT_CGROUP_PARENT,
-    deadlines: Deadlines | None = None,
-    leash: bool | None = None,
-    creates_at_once: int | None = None,
-    delete_unstarted: bool = False,
-    reach: Reach = pass_by,
-) -> AsyncIterator[Supervisor]:
-    """Open a supervisor: ``async with open_supervisor(root) as sup:``.
-
-    With a root, its containers outlive the block, and the program: the next one that opens the
-    root adopts them. Without one it is ephemeral: a temporary root, every container on a
-    leash, and nothing outlives the block, however the program ends.
-
-    Args:
-        root: the directory that it keeps its containers in; made if it isn't there.
-        runtime: a name, a path or a `Runtime`; None for the first of crun, runc and youki
-            that can run here.
-        shim: the path of another shim program.
-        cgroup_parent: the cgroup that the containers' own are made in.
-        deadlines: how long operations may take.
-        leash: whether its containers die with it; by default only an ephemeral one's do.
-        creates_at_once: how many creates may be under way; by default twice the processors.
-        delete_unstarted: whether adopted containers that were never started are deleted.
-        reach: called at each `Point` that an operation reaches: for tests that kill the program
-            there.
-
-    Raises:
-        InvalidValue, RuntimeNotFound, ShimNotFound: nothing was touched.
-        DiskFull, TooManyFiles, DeadlineExpired: the machine can't have it just now; the containers
-            are as they were.
-        What the block raises comes out as it is, not in a group.
-
-    Cancellation: as leaving the block. Ephemeral and leashed containers are killed and
-    deleted, shielded, each within the deadlines of `Container.delete`.
-
-    Fork: a child that goes on with this Trio run, and leaves the block, undoes nothing; what it
-    asks of the supervisor raises SupervisorClosed.
-
-    Crash: shims and containers go on; those on a leash are ended by their shims, and the
-    keeper removes what they leave.
-    """
-    deadlines = check_kind(Deadlines() if deadlines is None else deadlines, Deadlines, "deadlines")
-    shim_path = (
-        find_binary("supervisor-shim") if shim is None else check_program(check_path(shim, "shim"))
-    )
-    chosen = Runtime.find(runtime)
-    _check_cgroup(cgroup_parent)
-    check_flag(delete_unstarted, "delete_unstarted")
-    if leash is not None:
-        check_flag(leash, "leash")
-    if not callable(reach):
-        raise InvalidValue(f"reach must be a function, not {type(reach).__name__}")
-    if root is None and leash is False:
-        raise InvalidValue(
-            "without a root all containers are on the leash: nobody could find them again"
-        )
-    if creates_at_once is not None:
-        check_int(creates_at_once, "creates_at_once", least=1, most=MAX_AT_ONCE)
-    if chosen.root is not None:
-        chosen = attrs.evolve(chosen, root=shared_runtime_root(chosen.root))
-    refuse_forked()
-    note_process()
-    begin_watch()
-    await trio.lowlevel.checkpoint()  # cancelled by now, nothing is opened
-    async with contextlib.AsyncExitStack() as stack:
-        busy = stack.enter_context(contextlib.ExitStack())
-        busy.enter_context(waiting())
-        patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
-        programs = stack.enter_context(contextlib.closing(SealedPrograms()))
-        null = stack.enter_context(contextlib.closing(NullDevice()))
-        mounts = stack.enter_context(contextlib.closing(MountTable()))
-        wards = stack.enter_context(contextlib.closing(Wards()))
-        stack.callback(reap_let_go)
-        reap_let_go()
-        hierarchies = Hierarchies.discover()
-        ooms = stack.enter_context(contextlib.closing(OomWatch(hierarchies)))
-        apart = await stack.enter_async_context(group_apart(hierarchies, cgroup_parent))
-        held = None
-        if root is None:
-            opened_as, held = await stack.enter_async_context(ephemeral_root(apart=apart))
-        else:
-            opened_as = stack.enter_context(durable_root(root))
-            if leash:
-                held = await stack.enter_async_context(held_leash(opened_as, apart=apart))
-        real_root = opened_as.path
-        in_the_end = stack.enter_context(contextlib.ExitStack())
-        nursery = await stack.enter_async_context(lasting_nursery())
-        nursery.start_soon(patrol.run, name=f"supervisor {real_root}: patrol")
-        nursery.start_soon(ooms.run, name=f"supervisor {real_root}: out-of-memory kills")
-        shared = Shared(
-            shim=shim_path,
-            deadlines=deadlines,
-            hierarchies=hierarchies,
-            apart=apart,
-            boot_id=boot_id(),
-            patrol=patrol,
-            ooms=ooms,
-            programs=programs,
-            null=null,
-            mounts=mounts,
-            wards=wards,
-            reach=reach,
-            tether=None if held is None else find_binary("supervisor-tether"),
-        )
-        supervisor = Supervisor(
-            shared,
-            nursery,
-            root=real_root,
-            runtime=chosen,
-            cgroup_parent=cgroup_parent,
-            leash=held,
-            creates=trio.CapacityLimiter(creates_at_once or 2 * (os.cpu_count() or 1)),
-        )
-        in_the_end.callback(supervisor._let_go)
-        try:
-            if root is not None:
-                await supervisor.adopt(delete_unstarted=delete_unstarted)
-            busy.close()
-            yield supervisor
-        finally:
-            busy.enter_context(waiting())  # until everything else on the stack is closed
-            if not forked():
-                await supervisor._close()
-            shared.closed.set()

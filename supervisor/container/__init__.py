@@ -9,21 +9,9 @@ from ._container import (
 )
 from ._core import (
     Core,
-    UnderWay,
-    end_under_way,
 )
 from ._create import (
-    Draft,
-    Order,
-    Site,
-    claimed_ids,
-    draft,
-    launch_init,
-    presumed_record,
-    user_of,
-)
-from ._directories import (
-    make_container,
+    create,
 )
 from ._dispose import (
     Estate,
@@ -41,45 +29,39 @@ from ._exec import (
     adopt_exec,
     end_unreported,
 )
-from ._proof import (
-    is_shared,
-    proof,
-    require_empty,
-    require_free,
+from ._plan import (
+    presumed_record,
+)
+from ._request import (
+    CreateRequest,
 )
 from ._start import (
     hidden_gate,
+)
+from ._under_way import (
+    Operations,
+    end_under_way,
 )
 
 __all__ = [
     "CheckpointOptions",
     "Container",
     "Core",
-    "Draft",
+    "CreateRequest",
     "Estate",
-    "Order",
-    "Site",
+    "Operations",
     "Stopped",
-    "UnderWay",
     "adopt_exec",
-    "claimed_ids",
     "core_of",
+    "create",
     "delete",
     "dispose",
-    "draft",
     "end_under_way",
     "end_unreported",
     "finish_stop",
     "hidden_gate",
     "incomplete",
-    "is_shared",
-    "launch_init",
-    "make_container",
     "presumed_record",
-    "proof",
     "remove_directory",
-    "require_empty",
-    "require_free",
     "sweep",
-    "user_of",
 ]

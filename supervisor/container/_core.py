@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -39,25 +39,9 @@ from ..values import (
     SupervisorError,
     next_state,
 )
+from ._under_way import Operations
 
 _KEPT_EXECS: Final = 64
-
-
-@attrs.frozen(eq=False)
-class UnderWay:
-    """An operation that ends when its supervisor closes: what ends it, and when it is over."""
-
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    over: trio.Event = attrs.field(factory=trio.Event)
-
-
-async def end_under_way(operations: Iterable[UnderWay]) -> None:
-    """Cancel operations, and wait until they have undone what they had begun."""
-    operations = tuple(operations)
-    for one in operations:
-        one.scope.cancel()
-    for one in operations:
-        await one.over.wait()
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -70,7 +54,6 @@ class Core:
         layout: its directory.
         record: its ``state.json``.
         lock: held by us; None for a foreign one.
-        leash: what its shims watch, or None.
         gone: called when it was deleted, or with the error when it couldn't be.
         state: where it stands in its lifecycle.
         history: how it came to that, the last changes only. It is replaced, not changed: other
@@ -79,7 +62,7 @@ class Core:
         execs: its other processes, by id, as long as they aren't done with.
         ends: our ends of all its processes' fifos, also of execs that are done with.
         deleting: held by the one task that deletes it.
-        under_way: what else is done with it and ends when its supervisor closes.
+        operations: what else is done with it and ends when its supervisor closes.
         stops: how many tasks are stopping it.
         noted: the last stop that was put on record from here.
     """
@@ -89,7 +72,6 @@ class Core:
     layout: ContainerLayout
     record: ContainerRecord
     lock: Lock | None
-    leash: Leash | None = None
     gone: Callable[[str, CleanupIncomplete | None], None]
     state: State = State.CREATING
     history: tuple[Change, ...] = attrs.field(init=False, default=())
@@ -97,7 +79,7 @@ class Core:
     execs: dict[str, ProcessTask] = attrs.field(init=False, factory=dict)
     ends: Ends = attrs.field(init=False, factory=Ends)
     deleting: trio.Lock = attrs.field(init=False, factory=trio.Lock)
-    under_way: set[UnderWay] = attrs.field(init=False, factory=set)
+    operations: Operations = attrs.field(init=False, factory=Operations)
     stops: int = attrs.field(init=False, default=0)
     noted: Asked | None = attrs.field(init=False, default=None)
 
@@ -138,6 +120,11 @@ class Core:
     def shares_kernel(self) -> bool:
         """Whether its processes are what the kernel shows: not those of a sandbox of its own."""
         return os.path.basename(os.path.realpath(self.record.runtime)) in CANDIDATES
+
+    @property
+    def leash(self) -> Leash | None:
+        """What its shims watch; None if it isn't leashed, or not on our leash."""
+        return self.shared.leash if self.record.leash and self.held else None
 
     def check(self, event: Event) -> State:
         """Return the state that ``event`` leads to; raise IllegalTransition, changing nothing."""
@@ -272,15 +259,9 @@ class Core:
             SupervisorClosed: it is closing, or began to meanwhile.
         """
         self.shared.require_open(self.record.id)
-        operation = UnderWay()
-        self.under_way.add(operation)
-        try:
-            with operation.scope:
-                yield
-        finally:
-            self.under_way.discard(operation)
-            operation.over.set()
-        if operation.scope.cancelled_caught:
+        with self.operations.under_way() as scope:
+            yield
+        if scope.cancelled_caught:
             raise SupervisorClosed("its supervisor was closed meanwhile", container=self.record.id)
 
     def require_own(self, operation: str) -> None:

@@ -22,7 +22,6 @@ from ..state import (
     ProcessLayout,
     ProcessRecord,
     RootLayout,
-    ShimLost,
     dump,
 )
 from ..stdio import Stdio, prepare
@@ -40,24 +39,6 @@ from ..values import (
 NEW = ".new-"
 _TRIES = 100
 _TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one more
-
-
-def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
-    """Return what is done if a shim is lost.
-
-    Raises:
-        InvalidValue: it is something else, or these streams can't outlive their shim.
-    """
-    try:
-        policy = ShimLost(wanted)
-    except (ValueError, TypeError):
-        raise InvalidValue(f"on_shim_lost must be 'kill' or 'keep', not {wanted!r}") from None
-    if policy is ShimLost.KEEP and (stdio.terminal is not None or stdio.log is not None):
-        raise InvalidValue(
-            "a terminal and a log are in the shim and can't outlive it: not with "
-            "on_shim_lost='keep'"
-        )
-    return policy
 
 
 def make_container(

@@ -219,7 +219,7 @@ def kill(core: Core) -> None:
 
 def _kill_cgroup(core: Core, cgroup: str) -> None:
     rest = core.shared.hierarchies.begin_kill(cgroup, core.stands)
-    if rest is not None and not core.shared.closed.is_set():
+    if rest is not None and not core.shared.life.closed:
         core.nursery.start_soon(_kill_rest, core, rest, name=f"{core.init.task_name}: kill")
     elif rest is not None:  # there is no task any more that could
         finish(rest)

@@ -42,8 +42,9 @@ from ..values import (
     happened_to,
 )
 from ._core import Core
-from ._directories import make_exec, shim_lost
+from ._directories import make_exec
 from ._dispose import end_left, remove_directory
+from ._plan import shim_lost
 from ._unrun import ask_root, raise_refused, require_run, root_of
 
 
@@ -232,7 +233,7 @@ def adopt_exec(core: Core, process: ProcessTask) -> None:
 def look_for_execs(core: Core) -> None:
     """Watch the execs that others have made since, and forget those that they have removed."""
     shared = core.shared
-    if shared.closing.is_set() or shared.opener.elsewhere():
+    if shared.life.closing or shared.opener.elsewhere():
         return
     if core.refresh() not in (State.RUNNING, State.STOPPING):
         return
@@ -332,7 +333,6 @@ def _record(
         )
     )
     check_attainable(process)
-    stdin, stdout, stderr = stdio.specs
     return ProcessRecord.from_process(
         process,
         exec=True,
@@ -341,7 +341,5 @@ def _record(
         no_pivot_root=init.no_pivot_root,
         runtime_args=init.runtime_args,
         root=init.root,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
+        **stdio.on_record,
     )

@@ -15,7 +15,10 @@ import stat
 from collections.abc import Sequence
 from typing import Any, Final
 
+from ..bundle import Bundle
+from ..cgroups import Hierarchies
 from ..process import Shared
+from ..runtime import ContainerRuntime
 from ..state import ContainerLayout, ContainerRecord, RootLayout
 from ..system import Lock, distrust, is_argument, lenient
 from ..tasks import in_thread
@@ -136,6 +139,19 @@ def _require_trusted(place: str) -> dict[str, int]:
 def proof(record: ContainerRecord) -> Sequence[str]:
     """Return by what a keeper knows ours: a directory, and what a file in it must have in it."""
     return [_place(record), RootLayout(record.root).container(record.id).bundle]
+
+
+def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
+    """Return what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
+    deletion = ContainerRuntime.of(record).deletion()
+    verb = "owned" if is_shared(record) else "private"
+    steps = [[verb, *proof(record), *deletion.words]]
+    if record.cgroup is not None:
+        steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
+    if bundle.temporary:  # it goes with the program that made it
+        steps.append(["bundle", bundle.path])
+    text = "".join("".join(f"{word}\0" for word in step) + "\0" for step in steps)
+    return os.fsencode(text)
 
 
 def with_proof(spec: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ..cgroups import Hierarchies, OomWatch
 from ..children import Patrol, Wards
 from ..rootfs import MountTable
 from ..runtime import ContainerRuntime, SealedPrograms
+from ..shim import Leash
 from ..state import ContainerRecord
 from ..stdio import NullDevice
 from ..system import Lock
@@ -20,11 +21,34 @@ from ..values import Deadlines, Reach, SupervisorClosed, pass_by
 _LOOKERS = 4  # a container may hold up each for ever
 
 
+class Life:
+    """Whether a supervisor is open. It closes, and is closed then; there is no way back.
+
+    Attributes:
+        closing: nothing is begun any more but deletes. Stays true.
+        closed: everything was released.
+    """
+
+    def __init__(self) -> None:
+        self.closing: bool = False
+        self.closed: bool = False
+
+    def begin_to_close(self) -> None:
+        """From now on only deletes are begun."""
+        self.closing = True
+
+    def end(self) -> None:
+        """From now on nothing is begun."""
+        self.closing = self.closed = True
+
+
 @attrs.frozen(kw_only=True)
 class Shared:
     """Shared by a supervisor, its containers and their processes.
 
     Attributes:
+        root: the real path of the supervisor's root.
+        cgroup_parent: the cgroup that the containers' own are made in.
         shim: path of the shim's program.
         deadlines: how long each operation may take.
         hierarchies: the mounted cgroups.
@@ -37,14 +61,14 @@ class Shared:
         mounts: what is mounted on this machine.
         wards: what killed shims have left to us.
         reach: called at each `Point`.
-        tether: path of the program by which runtimes that are called for leashed containers die
-            with us; None if we hold no leash.
-        closing: set when the supervisor begins to close: nothing is begun any more but deletes.
+        leash: what new containers are on; None if they outlive us.
+        life: whether the supervisor is open.
         lookers: how many threads may look at what containers have.
-        closed: set when the supervisor has let go of everything.
         opener: the process that everything was opened in.
     """
 
+    root: str
+    cgroup_parent: str
     shim: str
     deadlines: Deadlines
     hierarchies: Hierarchies
@@ -57,10 +81,9 @@ class Shared:
     wards: Wards
     apart: Sequence[str] = ()
     reach: Reach = pass_by
-    tether: str | None = None
-    closing: trio.Event = attrs.field(factory=trio.Event)
+    leash: Leash | None = None
+    life: Life = attrs.field(factory=Life)
     lookers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_LOOKERS))
-    closed: trio.Event = attrs.field(factory=trio.Event)
     opener: Opener = attrs.field(factory=Opener)
 
     def runtime_of(self, record: ContainerRecord, lock: Lock | None) -> ContainerRuntime:
@@ -69,7 +92,7 @@ class Shared:
             record,
             lock=lock,
             programs=self.programs,
-            tether=self.tether if record.leash else None,
+            tether=self.leash.tether if self.leash is not None and record.leash else None,
             deadlines=self.deadlines,
         )
 
@@ -82,7 +105,7 @@ class Shared:
             SupervisorClosed: it closes, or this is a forked child.
         """
         self.opener.require(container)
-        if (self.closed if deletes else self.closing).is_set():
+        if self.life.closed if deletes else self.life.closing:
             raise SupervisorClosed("its supervisor is closed", container=container)
 
 

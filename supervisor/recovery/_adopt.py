@@ -77,14 +77,12 @@ class Recovery:
     Attributes:
         shared: what its parts share.
         nursery: it will own the tasks of adopted processes.
-        root: the real path of the root.
         gone: called when a container was deleted, or couldn't be.
         delete_unstarted: whether one that was created and never started is deleted.
     """
 
     shared: Shared
     nursery: trio.Nursery
-    root: str
     gone: Callable[[str, CleanupIncomplete | None], None]
     delete_unstarted: bool = False
 
@@ -113,7 +111,7 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
         return _broken(layout, error)
     core = None
     try:
-        record = load_record(recovery.root, layout)
+        record = load_record(recovery.shared.root, layout)
         core = await _adopt_known(recovery, layout, record, lock)
         return core
     except InfrastructureError as error:
@@ -211,7 +209,7 @@ async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
 
 
 async def _take_over_locked(recovery: Recovery, core: Core, lock: Lock) -> Core | None:
-    core.record = load_record(recovery.root, core.layout)
+    core.record = load_record(recovery.shared.root, core.layout)
     core.own(lock)
     core.init.look_again()
     if core.record.intent is Intent.DELETE:

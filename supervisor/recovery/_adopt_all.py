@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
@@ -38,7 +38,7 @@ class Adopted:
 async def adopt_all(
     recovery: Recovery,
     layouts: Iterable[ContainerLayout],
-    known: Mapping[str, Core],
+    known: Callable[[str], Core | None],
     found: Adopted,
 ) -> None:
     """Take over many containers, some at once, within one deadline for all.
@@ -46,7 +46,7 @@ async def adopt_all(
     Args:
         recovery: what that needs.
         layouts: the containers.
-        known: those among them that are supervised as foreign ones, or couldn't be deleted.
+        known: gives the core of an id that is foreign, or that couldn't be deleted.
         found: gets the results; what is in it counts, whatever is raised.
 
     Raises:
@@ -60,7 +60,7 @@ async def adopt_all(
     async def one(layout: ContainerLayout) -> None:
         try:
             async with at_once:
-                await _adopt_into(recovery, layout, known.get(layout.id), found)
+                await _adopt_into(recovery, layout, known(layout.id), found)
         except InfrastructureError as error:
             scarce.append(error)
             nursery.cancel_scope.cancel()
@@ -74,7 +74,7 @@ async def adopt_all(
         raise scarce[0]
     if scope.cancelled_caught:
         raise DeadlineExpired(
-            f"{recovery.root}: not all containers were adopted within {seconds:g} seconds",
+            f"{recovery.shared.root}: not all containers were adopted within {seconds:g} seconds",
             seconds=seconds,
         )
 

@@ -32,10 +32,12 @@ class Leash:
     Attributes:
         pipe_fd: the reading end of a pipe that only the supervisor may write to.
         pidfd: the supervisor's process, for when a forked child of it holds the pipe.
+        tether: path of the program by which runtimes that are called die with the supervisor.
     """
 
     pipe_fd: int
     pidfd: int
+    tether: str
 
     @property
     def fds(self) -> tuple[int, int]:

@@ -146,6 +146,9 @@ class ContainerRecord:
         stop_signal: what asks it to end, a signal's number; None for SIGTERM.
         stop_grace_ns: how long it is given then, `MAX_NS` for as long as it takes; None for
             what is usual.
+        shim_options: the shim's options for the root filesystem, where that is put together of
+            others: its layer, and the ids that it is shown with.
+        restore_options: the runtime's options for CRIU, of one that is restored.
         version: of the format.
         extra: keys that we don't know.
     """
@@ -173,6 +176,8 @@ class ContainerRecord:
     stop_grace_ns: int | None = attrs.field(
         default=None, validator=optional(_NS), metadata={KEY: "stopGrace"}
     )
+    shim_options: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=texts)
+    restore_options: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=texts)
     version: int = attrs.field(default=VERSION, validator=_VERSION)
     extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra, validator=_unknown)
 
@@ -228,6 +233,8 @@ class ProcessRecord:
         stdin: where its standard input comes from, as the shim is told.
         stdout: where its standard output goes.
         stderr: where its standard error goes.
+        log_bytes: how large a file of its log may become; None if it has no log.
+        log_files: how many files its log may have.
         terminal: whether it has a terminal. (From here on: of the OCI process object.)
         args: its arguments, the first one the program; at least one.
         env: its environment, ``NAME=value`` each.
@@ -246,6 +253,8 @@ class ProcessRecord:
     stdin: str | None = attrs.field(default=None, validator=optional_text)
     stdout: str | None = attrs.field(default=None, validator=optional_text)
     stderr: str | None = attrs.field(default=None, validator=optional_text)
+    log_bytes: int | None = attrs.field(default=None, validator=optional(_COUNT))
+    log_files: int | None = attrs.field(default=None, validator=optional(_COUNT))
     terminal: bool = attrs.field(default=False, validator=flag)
     args: tuple[str, ...] = attrs.field(converter=as_tuple, validator=_arguments)
     env: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=environment)
@@ -270,6 +279,8 @@ class ProcessRecord:
         stdin: str | None = None,
         stdout: str | None = None,
         stderr: str | None = None,
+        log_bytes: int | None = None,
+        log_files: int | None = None,
     ) -> ProcessRecord:
         """Return the record of an OCI process object.
 
@@ -296,6 +307,8 @@ class ProcessRecord:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            log_bytes=log_bytes,
+            log_files=log_files,
             extra=rest,
             **own,
         )

@@ -36,6 +36,7 @@ from ._plan import (
     check_outputs,
     plan,
     prepare,
+    recorded,
 )
 from ._records import (
     LogRecord,
@@ -82,4 +83,5 @@ __all__ = [
     "opened",
     "plan",
     "prepare",
+    "recorded",
 ]

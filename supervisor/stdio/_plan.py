@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import attrs
 
-from ..state import ProcessLayout
+from ..state import ProcessLayout, ProcessRecord
 from ..system import PASSABLE, distrust_directory, make_fifo
 from ..values import InvalidValue, StateCorrupt, check_path, scarcity
 from ._kinds import (
@@ -96,6 +96,24 @@ class Stdio:
             if theirs is not None or spec not in ("null", "stdout")
         ]
 
+    @property
+    def on_record(self) -> dict[str, Any]:
+        """What a `ProcessRecord` says of the streams; `recorded` reads that back."""
+        stdin, stdout, stderr = self.specs
+        return {
+            "stdin": stdin,
+            "stdout": stdout,
+            "stderr": stderr,
+            "log_bytes": None if self.log is None else self.log.max_bytes,
+            "log_files": None if self.log is None else self.log.files,
+        }
+
+    @property
+    def descriptors(self) -> list[str]:
+        """The names of the streams that are open files of the program that asked for them."""
+        pairs = zip(NAMES, self.specs, strict=True)
+        return [name for name, spec in pairs if spec.startswith("fd:")]
+
     def is_own(self, spec: str) -> bool:
         """Whether a fifo is ours, not the caller's."""
         return os.path.dirname(spec.partition(":")[2]) == self.directory
@@ -155,6 +173,28 @@ def plan(
         log_path=layout.output_log(),
         log_index=layout.log_index(),
         terminal=size,
+    )
+
+
+def recorded(layout: ProcessLayout, record: ProcessRecord) -> Stdio:
+    """Return the streams that a process has, as its record says; nothing is opened.
+
+    Raises:
+        InvalidValue: the record says what can't be.
+    """
+    size = record.extra.get("consoleSize") or {}
+    log = None
+    if record.log_bytes is not None and record.log_files is not None:
+        log = LogFile(max_bytes=record.log_bytes, files=record.log_files)
+    return Stdio(
+        specs=(record.stdin or "null", record.stdout or "null", record.stderr or "null"),
+        directory=layout.path,
+        log=log,
+        log_path=layout.output_log(),
+        log_index=layout.log_index(),
+        terminal=TerminalSize(size.get("width", 80), size.get("height", 24))
+        if record.terminal
+        else None,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 import trio
 
-from .._supervisor import DEFAULT_CGROUP_PARENT
+from .._open import DEFAULT_CGROUP_PARENT
 from ..cgroups import Hierarchies
 from ..directories import PREFIX
 from ..directories import places as temporary_places

@@ -12,7 +12,8 @@ from typing import Any, Final, Generic, Self, TypedDict, TypeVar, Unpack
 
 import trio
 
-from .._supervisor import Supervisor, open_supervisor
+from .._open import open_supervisor
+from .._supervisor import Supervisor
 from ..process import shielded
 from ..runtime import Runtime
 from ..tasks import Opener, Witness, witness

@@ -221,7 +221,7 @@ def container_pool(
 
 async def _supervisor(supervisor_runtime: Runtime) -> AsyncIterator[Supervisor]:
     """An ephemeral supervisor, for tests that pytest-trio runs."""
-    from .._supervisor import open_supervisor  # noqa: PLC0415
+    from .._open import open_supervisor  # noqa: PLC0415
 
     async with open_supervisor(runtime=supervisor_runtime) as sup:
         yield sup

@@ -13,7 +13,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from supervisor import Container, ContainerExists, Runtime, RuntimeFailed, State, _supervisor
+from supervisor import Container, ContainerExists, Runtime, RuntimeFailed, State
+from supervisor.container import _create
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until
 from tests.support.runtimes import Choice
@@ -72,7 +73,7 @@ async def test_taken_between_the_look_and_the_create(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Then it is the runtime that refuses, and the undo leaves the other one's container alone."""
-    monkeypatch.setattr(_supervisor, "require_free", lambda *_: None)
+    monkeypatch.setattr(_create, "require_free", lambda *_: None)
     async with (
         supervisor(workdir / "one", runtime=shared) as one,
         supervisor(workdir / "two", runtime=shared) as two,

@@ -104,9 +104,10 @@ def test_the_keys_are_those_of_the_design() -> None:
     container = "id root bundle runtime runtimeArgs runtimeRoot shim noPivotRoot timeout version"
     container += (
         " created cgroup bootId labels restart intent leash onShimLost stopSignal stopGrace"
+        " shimOptions restoreOptions"
     )
     process = "exec rootUID rootGID checkpoint noPivotRoot initTells runtimeArgs root"
-    process += " stdin stdout stderr terminal args env cwd"
+    process += " stdin stdout stderr logBytes logFiles terminal args env cwd"
     result = "version oomKills cause source code signal coreDumped oomKilled at why"
     assert known_keys(ContainerRecord) == set(container.split())
     assert known_keys(ProcessRecord) == set(process.split())

@@ -23,7 +23,7 @@ from supervisor import (
     InvalidValue,
     Supervisor,
     _leash,
-    _supervisor,
+    _open,
     open_supervisor,
 )
 from supervisor.cgroups import Hierarchies, group_apart
@@ -109,7 +109,7 @@ def test_as_an_ordinary_user(
         name: str(shutil.copy(find_binary(f"supervisor-{name}"), workdir / "programs"))
         for name in ("keeper", "tether")
     }
-    for module in (_leash, _supervisor):
+    for module in (_leash, _open):
         monkeypatch.setattr(
             module, "find_binary", lambda name: programs[name.removeprefix("supervisor-")]
         )

@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import attrs
 import trio
 
-from ..._supervisor import Supervisor, open_supervisor
+from ..._open import open_supervisor
+from ..._supervisor import Supervisor
 from ...bundle import Bundle
 from ...container import Container
 from ...process import Process

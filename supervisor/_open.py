@@ -1,0 +1,244 @@
+"""Open a supervisor: where all of it is put together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from ._leash import ephemeral_root, held_leash
+from ._supervisor import Supervisor
+from .cgroups import Hierarchies, OomWatch, group_apart
+from .children import Patrol, Wards, reap_let_go
+from .directories import Root, durable_root, shared_runtime_root
+from .native import check_program, find_binary
+from .process import Shared
+from .rootfs import MountTable
+from .runtime import Runtime, SealedPrograms
+from .shim import Leash
+from .stdio import NullDevice
+from .system import boot_id
+from .tasks import (
+    begin_watch,
+    forked,
+    lasting_nursery,
+    note_process,
+    opening,
+    refuse_forked,
+    waiting,
+)
+from .values import (
+    Deadlines,
+    InvalidValue,
+    Reach,
+    check_flag,
+    check_int,
+    check_kind,
+    check_path,
+    check_text,
+    pass_by,
+)
+
+DEFAULT_CGROUP_PARENT: Final = "/trio-supervisor"
+MAX_AT_ONCE: Final = 1 << 20
+
+
+@attrs.frozen(kw_only=True)
+class _Settings:
+    """The arguments of `open_supervisor`, checked: nothing was touched yet."""
+
+    root: str | os.PathLike[str] | None
+    runtime: Runtime
+    shim: str
+    cgroup_parent: str
+    deadlines: Deadlines
+    leash: bool
+    creates_at_once: int
+    reach: Reach
+
+
+@opening
+@contextlib.asynccontextmanager
+async def open_supervisor(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    runtime: str | os.PathLike[str] | Runtime | None = None,
+    shim: str | os.PathLike[str] | None = None,
+    cgroup_parent: str = DEFAULT_CGROUP_PARENT,
+    deadlines: Deadlines | None = None,
+    leash: bool | None = None,
+    creates_at_once: int | None = None,
+    delete_unstarted: bool = False,
+    reach: Reach = pass_by,
+) -> AsyncIterator[Supervisor]:
+    """Open a supervisor: ``async with open_supervisor(root) as sup:``.
+
+    With a root, its containers outlive the block, and the program: the next one that opens the
+    root adopts them. Without one it is ephemeral: a temporary root, every container on a
+    leash, and nothing outlives the block, however the program ends.
+
+    Args:
+        root: the directory that it keeps its containers in; made if it isn't there.
+        runtime: a name, a path or a `Runtime`; None for the first of crun, runc and youki
+            that can run here.
+        shim: the path of another shim program.
+        cgroup_parent: the cgroup that the containers' own are made in.
+        deadlines: how long operations may take.
+        leash: whether its containers die with it; by default only an ephemeral one's do.
+        creates_at_once: how many creates may be under way; by default twice the processors.
+        delete_unstarted: whether adopted containers that were never started are deleted.
+        reach: called at each `Point` that an operation reaches: for tests that kill the program
+            there.
+
+    Raises:
+        InvalidValue, RuntimeNotFound, ShimNotFound: nothing was touched.
+        DiskFull, TooManyFiles, DeadlineExpired: the machine can't have it just now; the containers
+            are as they were.
+        What the block raises comes out as it is, not in a group.
+
+    Cancellation: as leaving the block. Ephemeral and leashed containers are killed and
+    deleted, shielded, each within the deadlines of `Container.delete`.
+
+    Fork: a child that goes on with this Trio run, and leaves the block, undoes nothing; what it
+    asks of the supervisor raises SupervisorClosed.
+
+    Crash: shims and containers go on; those on a leash are ended by their shims, and the
+    keeper removes what they leave.
+    """
+    settings = _check(
+        root,
+        runtime=runtime,
+        shim=shim,
+        cgroup_parent=cgroup_parent,
+        deadlines=deadlines,
+        leash=leash,
+        creates_at_once=creates_at_once,
+        delete_unstarted=delete_unstarted,
+        reach=reach,
+    )
+    refuse_forked()
+    note_process()
+    begin_watch()
+    await trio.lowlevel.checkpoint()  # cancelled by now, nothing is opened
+    async with contextlib.AsyncExitStack() as stack:
+        busy = stack.enter_context(contextlib.ExitStack())
+        busy.enter_context(waiting())
+        supervisor = await _put_together(settings, stack)
+        try:
+            if root is not None:
+                await supervisor.adopt(delete_unstarted=delete_unstarted)
+            busy.close()
+            yield supervisor
+        finally:
+            busy.enter_context(waiting())  # until everything else on the stack is closed
+            if not forked():
+                await supervisor._close()
+            supervisor._shared.life.end()
+
+
+def _check(
+    root: str | os.PathLike[str] | None,
+    *,
+    runtime: str | os.PathLike[str] | Runtime | None,
+    shim: str | os.PathLike[str] | None,
+    cgroup_parent: str,
+    deadlines: Deadlines | None,
+    leash: bool | None,
+    creates_at_once: int | None,
+    delete_unstarted: bool,
+    reach: Reach,
+) -> _Settings:
+    checked = Deadlines() if deadlines is None else check_kind(deadlines, Deadlines, "deadlines")
+    program = (
+        find_binary("supervisor-shim") if shim is None else check_program(check_path(shim, "shim"))
+    )
+    chosen = Runtime.find(runtime)
+    _check_cgroup(cgroup_parent)
+    check_flag(delete_unstarted, "delete_unstarted")
+    if leash is not None:
+        check_flag(leash, "leash")
+    if not callable(reach):
+        raise InvalidValue(f"reach must be a function, not {type(reach).__name__}")
+    if root is None and leash is False:
+        raise InvalidValue(
+            "without a root all containers are on the leash: nobody could find them again"
+        )
+    if creates_at_once is not None:
+        check_int(creates_at_once, "creates_at_once", least=1, most=MAX_AT_ONCE)
+    if chosen.root is not None:
+        chosen = attrs.evolve(chosen, root=shared_runtime_root(chosen.root))
+    return _Settings(
+        root=root,
+        runtime=chosen,
+        shim=program,
+        cgroup_parent=cgroup_parent,
+        deadlines=checked,
+        leash=root is None or bool(leash),
+        creates_at_once=creates_at_once or 2 * (os.cpu_count() or 1),
+        reach=reach,
+    )
+
+
+async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -> Supervisor:
+    """Open what a supervisor consists of; ``stack`` closes that again, the last thing first."""
+    deadlines = settings.deadlines
+    patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
+    programs = stack.enter_context(contextlib.closing(SealedPrograms()))
+    null = stack.enter_context(contextlib.closing(NullDevice()))
+    mounts = stack.enter_context(contextlib.closing(MountTable()))
+    wards = stack.enter_context(contextlib.closing(Wards()))
+    stack.callback(reap_let_go)
+    reap_let_go()
+    hierarchies = Hierarchies.discover()
+    ooms = stack.enter_context(contextlib.closing(OomWatch(hierarchies)))
+    apart = await stack.enter_async_context(group_apart(hierarchies, settings.cgroup_parent))
+    root, leash = await _open_root(settings, stack, apart)
+    releasing = stack.enter_context(contextlib.ExitStack())
+    nursery = await stack.enter_async_context(lasting_nursery())
+    nursery.start_soon(patrol.run, name=f"supervisor {root.path}: patrol")
+    nursery.start_soon(ooms.run, name=f"supervisor {root.path}: out-of-memory kills")
+    shared = Shared(
+        root=root.path,
+        cgroup_parent=settings.cgroup_parent,
+        shim=settings.shim,
+        deadlines=deadlines,
+        hierarchies=hierarchies,
+        apart=apart,
+        boot_id=boot_id(),
+        patrol=patrol,
+        ooms=ooms,
+        programs=programs,
+        null=null,
+        mounts=mounts,
+        wards=wards,
+        reach=settings.reach,
+        leash=leash,
+    )
+    creates = trio.CapacityLimiter(settings.creates_at_once)
+    supervisor = Supervisor(shared, nursery, runtime=settings.runtime, creates=creates)
+    releasing.callback(supervisor._let_go)
+    return supervisor
+
+
+async def _open_root(
+    settings: _Settings, stack: contextlib.AsyncExitStack, apart: Sequence[str]
+) -> tuple[Root, Leash | None]:
+    """Open the root, and hold a leash for what is below it, if that goes with us."""
+    if settings.root is None:
+        return await stack.enter_async_context(ephemeral_root(apart=apart))
+    root = stack.enter_context(durable_root(settings.root))
+    if not settings.leash:
+        return root, None
+    return root, await stack.enter_async_context(held_leash(root, apart=apart))
+
+
+def _check_cgroup(parent: str) -> str:
+    check_text(parent, "cgroup_parent")
+    parts = parent.split("/")[1:] if parent.startswith("/") else []
+    if not parts or any(part in ("", ".", "..") for part in parts):
+        raise InvalidValue(f"cgroup_parent must be an absolute path below /, not {parent!r}")
+    return parent

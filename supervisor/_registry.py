@@ -1,0 +1,198 @@
+"""The registry: for each container's id, whether it is being made, held or broken."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import attrs
+
+from .container import Container, Core
+from .recovery import DELETED_ELSEWHERE, Adopted, Broken
+from .state import ContainerLayout, RootLayout, check_id
+from .tasks import protected
+from .values import CleanupIncomplete, ContainerExists, State
+
+REMEDY = "repair it, or `await supervisor.delete_broken(id)`"
+
+
+@attrs.frozen(eq=False)
+class Making:
+    """A container that is being created here."""
+
+
+@attrs.frozen(eq=False)
+class Held:
+    """A container that is supervised from here, or foreign and looked at from here."""
+
+    core: Core
+    container: Container
+
+
+@attrs.frozen(eq=False)
+class Failed:
+    """A container that can't be supervised.
+
+    Attributes:
+        broken: what is wrong with it.
+        core: its core, which holds its lock, if only its delete has failed; else None.
+    """
+
+    broken: Broken
+    core: Core | None
+
+
+@protected
+class Registry:
+    """All containers of one supervisor. Only the methods here change what is known of an id."""
+
+    def __init__(self, root: str) -> None:
+        self._layout = RootLayout(root)
+        self._entries: dict[str, Making | Held | Failed] = {}
+
+    # ---- looking ------------------------------------------------------------------------
+
+    def get(self, id: str) -> Making | Held | Failed | None:
+        """Return what is known of an id; None if it is free, as far as is known here."""
+        return self._entries.get(id)
+
+    @property
+    def held(self) -> list[Held]:
+        """The containers that are held, in the order in which they came."""
+        return [one for one in self._entries.values() if isinstance(one, Held)]
+
+    @property
+    def broken(self) -> dict[str, Broken]:
+        """The broken containers, by id."""
+        found = self._entries.items()
+        return {id: one.broken for id, one in found if isinstance(one, Failed)}
+
+    @property
+    def cores(self) -> list[Core]:
+        """The cores of all containers, also of those that couldn't be deleted."""
+        return list(filter(None, map(self.core, self._entries)))
+
+    def core(self, id: str) -> Core | None:
+        """Return the core of an id, if there is one."""
+        entry = self._entries.get(id)
+        return None if entry is None or isinstance(entry, Making) else entry.core
+
+    def check_free(self, id: str) -> None:
+        """Refuse an id that is taken.
+
+        Raises:
+            InvalidValue: it can't be an id.
+            ContainerExists: there is one, or one is being made.
+        """
+        entry = self._entries.get(check_id(id))
+        if isinstance(entry, Failed):
+            raise ContainerExists(
+                f"there is a broken one at {entry.broken.path}, {REMEDY}: {entry.broken.reason}",
+                container=id,
+            )
+        if entry is not None:
+            raise ContainerExists(f"there is one under {self._layout.root} already", container=id)
+
+    def unsupervised(self) -> list[ContainerLayout]:
+        """Return the containers on disk that aren't ours, or being made by us.
+
+        Also those of ours that couldn't be deleted: no task may be at work with such a one any
+        more.
+        """
+        ours = {core.record.id: core for core in self.cores if core.lock is not None}
+        making = {id for id, one in self._entries.items() if isinstance(one, Making)}
+        others = [one for one in self._layout.containers() if one.id not in {*ours, *making}]
+        return others + [one.layout for one in ours.values() if one.state is State.BROKEN]
+
+    # ---- changes ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def making(self, id: str) -> Iterator[None]:
+        """Take an id for the time of a create.
+
+        Raises:
+            ContainerExists: it is taken.
+        """
+        self.check_free(id)
+        making = self._entries[id] = Making()
+        try:
+            yield
+        finally:
+            if self._entries.get(id) is making:
+                del self._entries[id]
+
+    def add(self, core: Core) -> Container:
+        """Hold a container from now on."""
+        before = self._entries.pop(core.record.id, None)
+        if isinstance(before, Held) and before.core is core:
+            container = before.container
+        else:
+            container = Container(core)
+        self._entries[container.id] = Held(core, container)
+        return container
+
+    def gone(self, id: str, error: CleanupIncomplete | None) -> None:
+        """Take note of a container that was deleted; or, with an error, that couldn't be.
+
+        The core of the latter stays, and its lock with it, until it is deleted or we close.
+        """
+        if error is not None:
+            path = self._layout.container(id).path
+            broken = Broken(id=id, path=path, reason=str(error))
+            self._entries[id] = Failed(broken, self.core(id))
+        elif not isinstance(self._entries.get(id), Making):  # then another one of its id is made
+            self._entries.pop(id, None)
+
+    def forget_broken(self, id: str) -> None:
+        """Take note that there is no broken container of an id any more."""
+        if isinstance(self._entries.get(id), Failed):
+            del self._entries[id]
+
+    def forget_deleted(self) -> None:
+        """Drop what others have removed: foreign containers, and the files of broken ones."""
+        for id, entry in tuple(self._entries.items()):
+            core = self.core(id)
+            if core is None:
+                if isinstance(entry, Failed) and not os.path.lexists(entry.broken.path):
+                    del self._entries[id]
+            elif core.lock is None and core.refresh() is State.DELETED:
+                core.write_off(DELETED_ELSEWHERE)
+                self.gone(id, None)
+
+    def take_note(self, found: Adopted) -> list[Container]:
+        """Hold what an adoption has found, and forget what it hasn't found any more.
+
+        Returns:
+            The containers that were adopted, by id.
+        """
+        for id in found.done:
+            core = self.core(id)
+            if core is None or core.state is not State.BROKEN:
+                self.forget_broken(id)
+        for broken in found.broken:
+            self._set_aside(broken)
+        return [self.add(core) for core in found.in_order() if self._is_new(core)]
+
+    def _set_aside(self, broken: Broken) -> None:
+        core = self.core(broken.id)
+        if core is not None and core.lock is None:
+            core.write_off(f"its container is broken: {broken.reason}")
+            core = None
+        self._entries[broken.id] = Failed(broken, core)
+
+    def _is_new(self, core: Core) -> bool:
+        """Whether an adopted container is to be held; else it is dismissed.
+
+        A foreign one may have been made here since it was listed: its supervisor is this one. And
+        one that had been foreign may have been deleted here since it was taken over.
+        """
+        if core.state is State.BROKEN or (core.lock is not None and not core.held):
+            return False
+        ours = self.core(core.record.id)
+        made_here = ours is not None and ours is not core and ours.lock is not None
+        making = isinstance(self._entries.get(core.record.id), Making)
+        if core.lock is None and (made_here or making):
+            core.dismiss()
+            return False
+        return True

@@ -1,0 +1,303 @@
+"""The plan of a container: all that is needed to launch its init, as it stands on disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from ..bundle import GATE_DESTINATION, Bundle, init_process, read_config, with_gate
+from ..directories import cgroup_for
+from ..process import Shared
+from ..runtime import Runtime
+from ..spec import (
+    attainable,
+    can_tell,
+    check_attainable,
+    for_runtime,
+    status_fd,
+    stop_of,
+    telling,
+    wants_layer,
+    with_privileges,
+)
+from ..state import (
+    MAX_NS,
+    ContainerLayout,
+    ContainerRecord,
+    ProcessRecord,
+    RootLayout,
+    ShimLost,
+    load,
+)
+from ..stdio import Stdio, recorded
+from ..userns import UserNamespace, container_root_ids, wish_of
+from ..values import BundleInvalid, InvalidValue, StateCorrupt, check_path
+from ._proof import with_proof
+from ._request import CreateRequest
+
+_LOWER: Final = "--lower"
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """How a container is made, checked. It stands on disk as it is here, and nowhere else.
+
+    Attributes:
+        layout: its directory.
+        record: its ``state.json``.
+        init: its init's ``process.json``: of a gated one, what the bundle says.
+        spec: its ``config.json``, which is run.
+    """
+
+    layout: ContainerLayout
+    record: ContainerRecord
+    init: ProcessRecord
+    spec: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, layout: ContainerLayout) -> Plan:
+        """Read the plan of a container that was made, by whichever supervisor.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            StateCorrupt, BundleInvalid: a file can't be understood, or was written by an earlier
+                version, which didn't note what is under a layer.
+            TooManyFiles, OSError: a file can't be read.
+        """
+        plan = cls(
+            layout=layout,
+            record=load(ContainerRecord, layout.state),
+            init=load(ProcessRecord, layout.init.record),
+            spec=read_config(layout.bundle),
+        )
+        if wants_layer(plan.spec) and not plan.record.shim_options:
+            raise StateCorrupt(layout.state, "what is under its layer isn't on record")
+        return plan
+
+    @property
+    def stdio(self) -> Stdio:
+        """Its init's standard streams, nothing of them opened."""
+        return recorded(self.layout.init, self.init)
+
+    @property
+    def gated(self) -> bool:
+        """Whether a gate stands before its program, as in a pool."""
+        return list(self.spec["process"]["args"]) == [GATE_DESTINATION]
+
+    @property
+    def unrepeatable(self) -> tuple[str, ...]:
+        """What only the program that made the container had: open files, and a gate's pipe.
+
+        Those are ``"stdin"``, ``"stdout"``, ``"stderr"`` and ``"gate"``. All else can be had again.
+        """
+        return (*self.stdio.descriptors, *(["gate"] if self.gated else []))
+
+    @property
+    def rootfs(self) -> str:
+        """Where its root filesystem lies on the host."""
+        words = self.record.shim_options
+        if _LOWER in words:
+            return words[words.index(_LOWER) + 1]
+        path: str = self.spec["root"]["path"]
+        return path
+
+    @property
+    def shim_options(self) -> list[str]:
+        """The shim's options, besides those of the streams."""
+        words = list(self.record.shim_options)
+        if self.init.init_tells:
+            words += ["--init-status", str(status_fd(gated=self.gated))]
+        return words
+
+    @property
+    def preserved_fds(self) -> int:
+        """How many descriptors the runtime hands on."""
+        return self.gated + self.init.init_tells
+
+
+def plan_container(
+    shared: Shared,
+    runtime: Runtime,
+    id: str,
+    bundle: Bundle,
+    request: CreateRequest,
+    *,
+    user: Mapping[str, Any] | None,
+    ids: UserNamespace | None,
+) -> Plan:
+    """Check everything, and return what would be made; nothing is touched.
+
+    Args:
+        shared: what the supervisor's parts share.
+        runtime: makes it.
+        id: the container's id.
+        bundle: the user's.
+        request: what the caller asks for.
+        user: of the process object; None for the bundle's.
+        ids: of the container's user namespace, in place of the bundle's.
+
+    Raises:
+        InvalidValue, BundleInvalid: something can't work.
+    """
+    layout = RootLayout(shared.root).container(id)
+    stdio = request.stdio(layout.init)
+    options = bundle.shim_options(layout.bundle, ids)
+    record = _container_record(shared, runtime, id, bundle, request, stdio, options)
+    spec = bundle.derive(
+        cgroup=record.cgroup, directory=layout.bundle, ids=ids, mounts=shared.mounts
+    )
+    spec = for_runtime(_requested(spec, bundle, request, stdio, user), runtime.path)
+    gated = request.gate is not None
+    tells = request.checkpoint is None and can_tell(spec, runtime.path, gated=gated)
+    root_uid, root_gid = container_root_ids(bundle.spec) if ids is None else ids.root
+    init = ProcessRecord.from_process(
+        spec["process"],
+        exec=False,
+        root_uid=root_uid,
+        root_gid=root_gid,
+        checkpoint=_checkpoint_path(request, bundle),
+        no_pivot_root=record.no_pivot_root,
+        init_tells=tells,
+        runtime_args=record.runtime_args,
+        root=record.runtime_root,
+        **stdio.on_record,
+    )
+    spec = with_proof(_to_launch(spec, request, tells=tells), record)
+    return Plan(layout=layout, record=record, init=init, spec=spec)
+
+
+def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
+    """Return what is done if a shim is lost.
+
+    Raises:
+        InvalidValue: it is something else, or these streams can't outlive their shim.
+    """
+    try:
+        policy = ShimLost(wanted)
+    except (ValueError, TypeError):
+        raise InvalidValue(f"on_shim_lost must be 'kill' or 'keep', not {wanted!r}") from None
+    if policy is ShimLost.KEEP and (stdio.terminal is not None or stdio.log is not None):
+        raise InvalidValue(
+            "a terminal and a log are in the shim and can't outlive it: not with "
+            "on_shim_lost='keep'"
+        )
+    return policy
+
+
+def presumed_record(shared: Shared, runtime: Runtime, id: str) -> ContainerRecord:
+    """Return what can be presumed of a container whose own record can't be read."""
+    return ContainerRecord(
+        id=id,
+        bundle=shared.root,
+        timeout_ns=1,
+        created_ns=0,
+        cgroup=_cgroup(shared, id),
+        **_of_supervisor(shared, runtime),
+    )
+
+
+def _container_record(
+    shared: Shared,
+    runtime: Runtime,
+    id: str,
+    bundle: Bundle,
+    request: CreateRequest,
+    stdio: Stdio,
+    options: list[str],
+) -> ContainerRecord:
+    stop = request.stop.else_of(stop_of(bundle.spec))
+    criu = request.checkpoint_options
+    return ContainerRecord(
+        id=id,
+        bundle=bundle.path,
+        no_pivot_root=runtime.no_pivot,
+        timeout_ns=_nanoseconds(shared.deadlines.create),
+        created_ns=time.time_ns(),
+        cgroup=_cgroup(shared, id),
+        labels={} if request.labels is None else request.labels,
+        leash=shared.leash is not None,
+        on_shim_lost=shim_lost(request.on_shim_lost, stdio),
+        stop_signal=stop.signal,
+        stop_grace_ns=None if stop.grace is None else int(min(stop.grace * 1e9, MAX_NS)),
+        shim_options=options,
+        restore_options=() if request.checkpoint is None or criu is None else criu.words(),
+        **_of_supervisor(shared, runtime),
+    )
+
+
+def _of_supervisor(shared: Shared, runtime: Runtime) -> dict[str, Any]:
+    """Return what is the same in all records of one supervisor."""
+    return {
+        "root": shared.root,
+        "runtime": runtime.path,
+        "runtime_args": runtime.args,
+        "runtime_root": runtime.root or RootLayout(shared.root).runtime_root,
+        "shim": shared.shim,
+        "boot_id": shared.boot_id,
+    }
+
+
+def _cgroup(shared: Shared, id: str) -> str | None:
+    if not shared.hierarchies.named:
+        return None
+    return cgroup_for(shared.cgroup_parent, shared.root, id)
+
+
+def _nanoseconds(seconds: float) -> int:
+    """Return a deadline as a record holds it: no deadline at all is the longest one there."""
+    return max(1, int(min(seconds * 1e9, MAX_NS)))
+
+
+def _requested(
+    spec: dict[str, Any],
+    bundle: Bundle,
+    request: CreateRequest,
+    stdio: Stdio,
+    user: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return a spec that was derived for the container, with what was asked for in it."""
+    if "process" not in spec:
+        raise BundleInvalid("it has no process to run", path=bundle.path, where="process")
+    size = stdio.terminal
+    spec["process"] = init_process(
+        spec["process"],
+        args=request.args,
+        env=request.env,
+        cwd=request.cwd,
+        user=user,
+        terminal=None if size is None else (size.columns, size.rows),
+    )
+    spec = with_privileges(spec, request.privileges)
+    spec["process"] = attainable(spec["process"])
+    try:
+        check_attainable(spec["process"])
+    except InvalidValue as error:  # what the caller has said was looked at before
+        raise BundleInvalid(str(error), path=bundle.path, where="process.rlimits") from error
+    return spec
+
+
+def _to_launch(spec: dict[str, Any], request: CreateRequest, *, tells: bool) -> dict[str, Any]:
+    """Return the spec that is run: what stands before its program knows what we want of it."""
+    if request.gate is not None:
+        return with_gate(spec, request.gate)  # which an init comes after
+    if not tells:
+        return spec
+    process = spec["process"]
+    return {**spec, "process": {**process, "args": telling(process["args"], gated=False)}}
+
+
+def _checkpoint_path(request: CreateRequest, bundle: Bundle) -> str | None:
+    if request.checkpoint is None:
+        return None
+    image = os.path.abspath(check_path(request.checkpoint, "checkpoint"))
+    if wants_layer(bundle.spec):
+        raise InvalidValue("a checkpoint doesn't hold the layer that its files were in")
+    if wish_of(bundle.spec) is not None:
+        raise InvalidValue("a checkpoint can't be restored with other ids: not with userns")
+    if not os.path.isdir(image):
+        raise InvalidValue(f"checkpoint: there is none at {image}")
+    return os.path.realpath(image)
