@@ -1,7 +1,7 @@
-"""A cgroup beside those of the containers, for what must outlive a program: shims and keepers.
+"""A cgroup beside those of the containers, for shims and keepers, which must outlive a program.
 
-A service manager ends a program by killing everything in its cgroup. What is in another one lives
-on, and ends the containers in good order, or waits for the next program that supervises them.
+A service manager ends a program by killing the program's whole cgroup. Processes in another cgroup
+live on, and end the containers in good order, or wait for the next supervisor.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ _RETRY_SECONDS = 0.001
 
 @contextlib.asynccontextmanager
 async def group_apart(hierarchies: Hierarchies, parent: str) -> AsyncIterator[Sequence[str]]:
-    """Make that group in every hierarchy where we may; at the end remove it where it is empty.
+    """Make that group in every writable hierarchy; at the end remove the group if empty.
 
-    All supervisors with the same cgroup parent share it. Whoever is on his way into it makes it
-    again (native/cgroup.c).
+    All supervisors with the same cgroup parent share the group. A process that is about to enter
+    makes the group again (native/cgroup.c).
 
     Args:
         hierarchies: the mounted cgroups.
-        parent: the cgroup that the containers' own are in. The group is beside it, since whoever
-            freezes or empties that means containers.
+        parent: the parent of the containers' cgroups. The group lies beside ``parent``, since a
+            freeze or kill of ``parent`` is meant for containers.
 
-    Cancellation: removing it is shielded, and takes some milliseconds at most.
+    Cancellation: the removal is shielded, and takes some milliseconds at most.
 
     Yields:
-        The files by which a process gets in there: ``cgroup.procs``, by hierarchy.
+        The files by which a process enters the group: ``cgroup.procs``, one for each hierarchy.
     """
     group = parent + _SUFFIX
     ways = [way for mount in hierarchies.writable if (way := _make(mount, group)) is not None]
     try:
         yield ways
     finally:
-        if not forked():  # else its parent's keeper may be on its way into it
+        if not forked():  # else the parent's keeper may be about to enter
             await _remove_all(ways)
 
 
@@ -56,7 +56,7 @@ async def _remove_all(ways: Sequence[str]) -> None:
 
 
 async def _remove(way: str) -> None:
-    """Remove a group if nobody is in it; who has just ended is in the way for a moment."""
+    """Remove an empty group; a process that has just ended is in the way for a moment."""
     for _ in range(_TRIES):
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(way))
@@ -70,12 +70,12 @@ def _is_empty(way: str) -> bool:
     try:
         with open(way, encoding="utf-8") as file:
             return file.readline() == ""
-    except OSError:  # somebody else has removed it
+    except OSError:  # removed by another supervisor
         return False
 
 
 def _make(mount: Mount, group: str) -> str | None:
-    """Make a group in one hierarchy; return its ``cgroup.procs``, or None if we may not."""
+    """Make a group in one hierarchy; return the path of ``cgroup.procs``, or None if forbidden."""
     directory = mount.point
     for name in group.strip("/").split("/"):
         directory = os.path.join(directory, name)
@@ -93,7 +93,7 @@ def _make(mount: Mount, group: str) -> str | None:
 
 
 def _inherit_cpus(directory: str) -> None:
-    """Give a new group its parent's processors and memory: without, nobody can be in it.
+    """Give a new group the parent's processors and memory: without them no process can enter.
 
     Source: kernel Documentation/admin-guide/cgroup-v1/cpusets.
     """

@@ -1,7 +1,7 @@
-"""The cgroup of one container in every hierarchy that is mounted: version 1, 2 or both.
+"""The cgroup of one container in every mounted hierarchy: version 1, 2 or both.
 
-A container's cgroup is named once, as its spec's ``linux.cgroupsPath``; runtimes make it below
-the mount point of each hierarchy. Source: man 7 cgroups; kernel Documentation/admin-guide,
+A container's cgroup is named once, by ``linux.cgroupsPath`` in the spec; runtimes make the cgroup
+below the mount point of each hierarchy. Source: man 7 cgroups; kernel Documentation/admin-guide,
 cgroup-v1 and cgroup-v2.
 """
 
@@ -36,11 +36,12 @@ class Hierarchies:
     """The mounted cgroup hierarchies, each once.
 
     Attributes:
-        hierarchies: how each is mounted, where runtimes make cgroups in it.
+        hierarchies: for each one the mount in which runtimes make cgroups.
         usable: whether we may make cgroups: root may, an ordinary user mostly may not.
-        named: whether a container is given a cgroup of its own all the same. For root it is:
-            where the runtime can't make it, it says so; without, a container would have that of
-            any other of its id. An ordinary user's runtime does without, unless it is told one.
+        named: whether a container gets a cgroup of its own even if we may not make one. For root
+            yes: if the runtime can't make the cgroup, the runtime reports that; and without its own
+            cgroup a container would share that of any other container with the same id. An ordinary
+            user's runtime does without a cgroup, unless one is named.
     """
 
     hierarchies: tuple[Mount, ...]
@@ -52,7 +53,7 @@ class Hierarchies:
 
     @classmethod
     def discover(cls, mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
-        """Read them from the mount table (man 5 proc_pid_mountinfo).
+        """Read the hierarchies from the mount table (man 5 proc_pid_mountinfo).
 
         Raises:
             TooManyFiles: no descriptor was left.
@@ -68,21 +69,21 @@ class Hierarchies:
 
     @property
     def writable(self) -> list[Mount]:
-        """Those in which something can be changed."""
+        """The hierarchies that aren't read-only."""
         return [mount for mount in self.hierarchies if not mount.read_only]
 
     @property
     def mounts(self) -> list[str]:
-        """Their mount points."""
+        """The mount points of the writable hierarchies."""
         return [mount.point for mount in self.writable]
 
     @property
     def memory_mounts(self) -> list[str]:
-        """Those of the hierarchies that count memory."""
+        """The mount points of the hierarchies that count memory."""
         return [mount.point for mount in self.hierarchies if mount.counts_memory()]
 
     def directories(self, cgroup: str) -> list[str]:
-        """Return the directories that ``cgroup`` could have, existing or not."""
+        """Return the directories of ``cgroup``, existing or not."""
         return [mount + cgroup for mount in self.mounts]
 
     def remains(self, cgroup: str) -> list[str]:
@@ -94,7 +95,7 @@ class Hierarchies:
         return any(os.access(path, os.F_OK) for path in self.directories(cgroup))
 
     def oom_kills(self, cgroup: str | None) -> int:
-        """Return how many processes the kernel has killed for want of memory in ``cgroup``."""
+        """Return how many processes in ``cgroup`` the kernel's OOM killer has killed."""
         if cgroup is None:
             return 0
         counts = [0]
@@ -104,14 +105,14 @@ class Hierarchies:
                     counts.append(_counter(f"{mount}{cgroup}/{name}", "oom_kill"))
         return max(counts)
 
-    # ---- who is in it ---------------------------------------------------------------------
+    # ---- the processes in a cgroup --------------------------------------------------------
 
     def members(self, cgroup: str) -> set[int]:
         """Return the pids in ``cgroup`` and below it, in all hierarchies."""
         return finish(self.member_steps(cgroup))
 
     def member_steps(self, cgroup: str) -> Steps[set[int]]:
-        """Do that in small steps."""
+        """As `members`, in small steps."""
         pids: set[int] = set()
         with tree.opened(self.directories(cgroup)) as tops:
             for top in tops:
@@ -120,22 +121,22 @@ class Hierarchies:
         return pids
 
     async def list_members(self, cgroup: str) -> set[int]:
-        """Do that without holding up others, however many there are."""
+        """As `members`, without holding up other tasks, however many processes there are."""
         return await self.carry_out(self.member_steps(cgroup))
 
     def holds(self, cgroup: str, pid: int) -> bool:
         """Whether the process is in ``cgroup`` or below it in some hierarchy.
 
-        Where a part of a hierarchy is mounted, the kernel names the process's cgroup from
-        further up than we do.
+        If only a part of a hierarchy is mounted, the kernel's name of the process's cgroup begins
+        further up than ours.
         """
         try:
             with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
                 lines = [line.rstrip("\n").split(":", 2)[1:] for line in file]
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            return pid in self.members(cgroup)  # gone, or hidden (hidepid): groups list it still
+            return pid in self.members(cgroup)  # gone or hidden (hidepid): groups list it still
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:  # so deep is nobody but in a group below ours
+            if error.errno == errno.ENAMETOOLONG:  # only a group below ours is that deep
                 return pid in self.members(cgroup)
             raise scarcity(error) from error
         return any(
@@ -145,28 +146,28 @@ class Hierarchies:
         )
 
     def frozen(self, cgroup: str) -> bool:
-        """Whether what enters ``cgroup`` is frozen at once."""
+        """Whether a process that enters ``cgroup`` is frozen at once."""
         with tree.opened(self.directories(cgroup)) as tops:
             return any(tree.is_frozen(top) for top in tops)
 
-    # ---- the end of it --------------------------------------------------------------------
+    # ---- thaw, kill, remove ---------------------------------------------------------------
 
     def thaw_steps(self, cgroup: str, stands: Stands = _always) -> Steps[None]:
-        """Thaw ``cgroup`` and every group below it, in small steps; `kill_steps` has ``stands``."""
+        """Thaw ``cgroup`` and every group below, in small steps; ``stands``: see `kill_steps`."""
         with tree.opened(self.directories(cgroup)) as tops:
             for top in tops if stands() else ():
                 with contextlib.suppress(OSError):
                     yield from tree.thaw(top)
 
     def kill_steps(self, cgroup: str, stands: Stands = _always) -> Steps[None]:
-        """SIGKILL every process in ``cgroup`` and below it, as far as one look finds them.
+        """SIGKILL every process in ``cgroup`` and below that one look finds.
 
-        On version 1 SIGKILL doesn't reach a frozen process: what is frozen is thawed first, and
-        what froze itself anew meanwhile is thawed afterwards, to its death.
+        On version 1 SIGKILL doesn't reach a frozen process: so frozen groups are thawed first, and
+        those that froze themselves meanwhile are thawed afterwards, and die.
 
-        The groups are opened with the first step: those of a later container of the same id
-        aren't touched, however late the last step is. ``stands`` is asked when they are open: a
-        container that stands then had no later one when they were opened.
+        The first step opens the groups: those of a later container with the same id aren't touched,
+        however late the last step is. ``stands`` is called when the groups are open: if our
+        container still stands then, the open groups are its own.
         """
         killed: set[int] = set()
         with tree.opened(self.directories(cgroup)) as tops:
@@ -178,24 +179,24 @@ class Hierarchies:
                         yield from act(top)
 
     async def thaw(self, cgroup: str, stands: Stands = _always) -> None:
-        """Do that without holding up others."""
+        """As `thaw_steps`, without holding up other tasks."""
         await self.carry_out(self.thaw_steps(cgroup, stands))
 
     async def kill(self, cgroup: str, stands: Stands = _always) -> None:
-        """Do that without holding up others, however many there are.
+        """As `kill_steps`, without holding up other tasks, however many processes there are.
 
-        Cancellation: it ends somewhere in between.
+        Cancellation: the work stops half-way.
         """
         await self.carry_out(self.kill_steps(cgroup, stands))
 
     def begin_thaw(self, cgroup: str, stands: Stands = _always) -> None:
-        """Thaw what can be in a moment."""
+        """Thaw as much as a moment allows."""
         steps = self.thaw_steps(cgroup, stands)
         begin(steps)
         steps.close()
 
     def begin_kill(self, cgroup: str, stands: Stands = _always) -> Steps[None] | None:
-        """Kill what can be in a moment; return the rest, for `carry_out`, if there is any."""
+        """Kill as much as a moment allows; return the rest for `carry_out`, or None."""
         steps = self.kill_steps(cgroup, stands)
         done, _ = begin(steps)
         return None if done else steps
@@ -205,9 +206,9 @@ class Hierarchies:
         return await carry_out(steps, self._limiter)
 
     async def remove(self, cgroup: str) -> None:
-        """Kill whatever is left in ``cgroup`` and remove its directories.
+        """Kill all processes in ``cgroup`` and remove the directories.
 
-        Cancellation: the caller's deadline ends it; `remains` says what is left then.
+        Cancellation: the caller's deadline ends the work; `remains` then says what is left.
         """
         while self._is_left(cgroup):
             await self.carry_out(self._emptying_steps(cgroup))
@@ -222,13 +223,13 @@ class Hierarchies:
                     yield from tree.prune(top)
 
     def _is_left(self, cgroup: str) -> bool:
-        """Remove what can be removed at once; say whether something is left."""
+        """Remove what can be removed at once; return whether something is left."""
         left = [path for path in self.directories(cgroup) if not _try_rmdir(path)]
         return bool(left)
 
 
 def _is_seen(mount: Mount) -> bool:
-    """Whether it is what its mount point shows: another mount may hide it."""
+    """Whether the mount point shows this mount: another mount may hide it."""
     try:
         return os.stat(mount.point).st_dev == mount.device
     except OSError:

@@ -1,4 +1,4 @@
-"""Which cgroup hierarchies are mounted, where, and how much of each is seen there: pure.
+"""The mounted cgroup hierarchies: which, where, and how much of each is visible. Pure.
 
 Source: man 5 proc_pid_mountinfo, man 7 cgroups.
 """
@@ -20,13 +20,13 @@ class Mount:
     """One mount of a cgroup hierarchy.
 
     Attributes:
-        point: where it is mounted.
-        root: the cgroup that is seen there, as ``/proc/PID/cgroup`` names it: not ``/`` where a
-            part of the hierarchy is bound, as docker does without a cgroup namespace.
-        device: the file system's: several mounts of one hierarchy have the same.
+        point: the mount point.
+        root: the cgroup that is visible there, as ``/proc/PID/cgroup`` names it. Not ``/`` if only
+            a part of the hierarchy is bound, as docker does without a cgroup namespace.
+        device: the file system's device: all mounts of one hierarchy have the same.
         version: 1 or 2.
-        options: those of the hierarchy: on version 1 its controllers, or its name, among them.
-        read_only: whether it, or the hierarchy, is mounted so.
+        options: the hierarchy's options: on version 1 including the controllers, or the name.
+        read_only: whether the mount, or the hierarchy, is read-only.
     """
 
     point: str
@@ -37,22 +37,22 @@ class Mount:
     read_only: bool
 
     def counts_memory(self) -> bool:
-        """Whether it may count out-of-memory kills."""
+        """Whether the hierarchy may count out-of-memory kills."""
         return self.version == 2 or "memory" in self.options
 
     def path_of(self, cgroup: str) -> str:
-        """Return how ``/proc/PID/cgroup`` names what is ``cgroup`` below the mount point."""
+        """Return the name in ``/proc/PID/cgroup`` of ``cgroup``, a path below the mount point."""
         return cgroup if self.root == "/" else self.root + cgroup
 
     def is_of(self, controllers: str) -> bool:
-        """Whether a line of ``/proc/PID/cgroup`` with these controllers is about it."""
+        """Whether a line of ``/proc/PID/cgroup`` with these controllers is about this hierarchy."""
         if not controllers:
             return self.version == 2
         return self.version == 1 and self.options.issuperset(controllers.split(","))
 
 
 def parse(lines: Iterable[str]) -> list[Mount]:
-    """Return the cgroup mounts of a mount table, in its order."""
+    """Return the cgroup mounts of a mount table, in the table's order."""
     found = []
     for line in lines:
         before, _, after = line.partition(" - ")
@@ -78,8 +78,8 @@ def _mount(fields: Sequence[str], version: int, options: Sequence[str]) -> Mount
 def choose(mounts: Iterable[Mount], is_seen: Callable[[Mount], bool]) -> list[Mount]:
     """Return one mount for each hierarchy: the one in which a runtime makes cgroups.
 
-    A further mount of a hierarchy, read-only perhaps, changes nothing: what may be written, and
-    is where runtimes look, comes first. Of two at one place, the later one hides the other.
+    Further mounts of a hierarchy, read-only perhaps, change nothing: a writable mount, and one
+    where runtimes look, comes first. Of two mounts at one place, the later one hides the other.
     """
     on_top = {mount.point: mount for mount in mounts}
     chosen: dict[int, Mount] = {}

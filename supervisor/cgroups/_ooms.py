@@ -1,8 +1,9 @@
-"""Which out-of-memory kills a process has outlived, so that its own end isn't blamed on them.
+"""Which out-of-memory kills a process has outlived: they don't explain the process's own end.
 
-The kernel counts kills per cgroup, and doesn't say whom it has killed. So it is looked when the
-count rises: whoever is alive when nobody in the cgroup is dying any more wasn't meant. Nothing
-wakes anybody while the kernel kills nobody, and all containers share one descriptor, or two.
+The kernel counts kills per cgroup, and doesn't say which process was killed. So we look when the
+count rises: a process that is alive when no process in the cgroup is dying any more wasn't the
+victim. While the kernel kills nothing, nothing wakes us; and all containers share one or two
+descriptors.
 
 Source: kernel Documentation/admin-guide, cgroup-v1/memory.rst ("OOM Control", eventfd) and
 cgroup-v2.rst (memory.events, file modified events); man 7 inotify.
@@ -40,9 +41,9 @@ _KILLED = 1 << (signal.SIGKILL - 1)
 
 @protected
 class OomWatch:
-    """Tells processes how many out-of-memory kills of their cgroup they have outlived.
+    """Reports to processes how many out-of-memory kills in their cgroup they have outlived.
 
-    Where that can't be watched, for want of a descriptor or of the right to, nobody is told.
+    If a cgroup can't be watched, for lack of a descriptor or of permission, nothing is reported.
     """
 
     def __init__(self, hierarchies: Hierarchies) -> None:
@@ -55,7 +56,7 @@ class OomWatch:
 
     @contextlib.contextmanager
     def watching(self, cgroup: str | None, outlived: Outlived) -> Iterator[None]:
-        """Call ``outlived`` with the number of kills so far that were of others, as it grows."""
+        """Call ``outlived`` with the number of kills of other processes so far, when that grows."""
         listeners = None if cgroup is None else self._listeners_of(cgroup)
         if cgroup is None or listeners is None:
             yield
@@ -70,16 +71,16 @@ class OomWatch:
                 self._told.pop(cgroup, None)
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Watch until cancelled."""
         async with trio.open_nursery() as nursery:
             await self._look_at_fresh(nursery)
 
     def close(self) -> None:
-        """Close its descriptors, when nothing is watched any more."""
+        """Close the descriptors, when nothing is watched any more."""
         while self._fds:
             os.close(self._fds.popitem()[1])
 
-    # ---- what the kernel tells ------------------------------------------------------------
+    # ---- the kernel's events --------------------------------------------------------------
 
     def _listeners_of(self, cgroup: str) -> list[Outlived] | None:
         if cgroup in self._listeners:
@@ -89,11 +90,11 @@ class OomWatch:
             return None
         with contextlib.suppress(OSError):
             self._register(mount, cgroup)
-        self._fresh.set()  # what was counted before we came is looked at as well
+        self._fresh.set()  # look at earlier kills as well
         return self._listeners.setdefault(cgroup, [])
 
     def _limited(self, cgroup: str) -> Mount | None:
-        """Return the mount in which a cgroup has a limit of memory."""
+        """Return the mount in which a cgroup has a memory limit."""
         for mount in self._hierarchies.hierarchies:
             if mount.counts_memory() and _limit(mount, cgroup) < _UNLIMITED:
                 return mount
@@ -106,12 +107,14 @@ class OomWatch:
             self._register_event(mount.point + cgroup)
 
     def _register_file(self, path: str) -> None:
-        """The kernel drops the watch with the file."""
+        """Watch a file; the kernel drops the watch with the file."""
         fd = self._fd(2, lambda: _libc().inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
         _libc().inotify_add_watch(fd, os.fsencode(path), _MODIFY)
 
     def _register_event(self, directory: str) -> None:
-        """The kernel drops it with the cgroup, and says so by one event more."""
+        """Watch a cgroup; the kernel drops the watch with the cgroup, and sends one more event
+        then.
+        """
         event = self._fd(1, lambda: os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         counter = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -131,7 +134,7 @@ class OomWatch:
             self._fds[version] = lifted(fd)
         return self._fds[version]
 
-    # ---- what is made of it ---------------------------------------------------------------
+    # ---- from events to reports -----------------------------------------------------------
 
     async def _look_at_fresh(self, nursery: trio.Nursery) -> None:
         listening: set[int] = set()
@@ -144,9 +147,10 @@ class OomWatch:
             await self._look(nursery)
 
     async def _listen(self, nursery: trio.Nursery, fd: int) -> None:
-        """On version 1 the event comes first, the count when the kernel has chosen whom to kill.
+        """Wait for events and look soon after; on version 1 the count rises after the event.
 
-        Another one doesn't wait for the late look: the end of any cgroup is an event, too.
+        On version 1 the count rises when the kernel has chosen its victim. A further event doesn't
+        wait for the late look, since the end of any cgroup is an event, too.
         """
         while True:
             await trio.lowlevel.wait_readable(fd)
@@ -161,7 +165,7 @@ class OomWatch:
             await self._look(nursery)
 
     async def _look(self, nursery: trio.Nursery) -> None:
-        """Begin to explain what has been counted since the last time."""
+        """Start a task for each cgroup whose count has risen since the last look."""
         if forked():
             return
         for cgroup in await self._hierarchies.carry_out(self._changed_steps()):
@@ -178,18 +182,18 @@ class OomWatch:
         return changed
 
     async def _explain(self, cgroup: str) -> None:
-        """Tell whoever is alive when those that were killed are gone.
+        """Report to the processes that are alive when the killed ones are gone.
 
-        The count rises before its victim gets the signal, so the first look comes a moment later.
-        An init hears of its program's end a moment after that has left the cgroup: so the word
-        comes a moment later as well.
+        The count rises before the victim gets the signal, so the first look comes a moment later.
+        And an init notices its program's end a moment after the program has left the cgroup, so the
+        report comes a moment later as well.
         """
         listeners = self._listeners.get(cgroup)
         try:
             kills = await self._outlived(cgroup)
         finally:
             self._busy.remove(cgroup)
-        # A later container of the same id has the same cgroup, but listeners of its own.
+        # A later container with the same id has the same cgroup, but other listeners.
         if self._listeners.get(cgroup) is not listeners:
             self._fresh.set()
         elif kills is not None and listeners is not None:
@@ -198,7 +202,7 @@ class OomWatch:
                 outlived(kills)
 
     async def _outlived(self, cgroup: str) -> int | None:
-        """Return the count when nobody dies any more; None if that can't be seen in good time."""
+        """Return the count when no process is dying any more; None if that takes too long."""
         for _ in range(_LOOKS):
             kills = self._hierarchies.oom_kills(cgroup)
             await nap(_SETTLE_SECONDS)
@@ -214,7 +218,7 @@ class OomWatch:
         return None
 
     def _dying_steps(self, cgroup: str) -> Steps[bool]:
-        """Say whether somebody in the cgroup was killed, and isn't gone yet."""
+        """Return whether a process in the cgroup was killed, and isn't gone yet."""
         for pid in (yield from self._hierarchies.member_steps(cgroup)):
             if _is_killed(pid):
                 return True
@@ -231,7 +235,7 @@ def _limit(mount: Mount, cgroup: str) -> int:
 
 
 def _is_killed(pid: int) -> bool:
-    """Whether SIGKILL is pending for a process, or its end has begun."""
+    """Whether SIGKILL is pending for a process, or the process is exiting."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             lines = [line.split() for line in file]

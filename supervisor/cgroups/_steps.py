@@ -1,7 +1,7 @@
-"""Work in small steps: at once while it is little, in a thread when there is more of it.
+"""Work in small steps: a little is done at once, more of it in a thread.
 
-A container decides how many processes and cgroups it has. Whatever grows with them is written as
-a generator whose every step is short, so that it never holds Trio's thread for long.
+A container decides how many processes and cgroups there are. Work that grows with their number is a
+generator with short steps, so that it never holds up Trio's thread for long.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 Steps = Generator[None, None, T]
 
-AT_ONCE_SECONDS = 0.002  # a thread costs a tenth of that, and small work none
+AT_ONCE_SECONDS = 0.002  # a thread costs a tenth of that, and small work needs none
 
 
 def begin(steps: Steps[T], seconds: float = AT_ONCE_SECONDS) -> tuple[bool, T | None]:
-    """Take steps for some time; return whether that was all, and then the result."""
+    """Take steps for some time; return whether the work is done, and the result."""
     end = time.monotonic() + seconds
     try:
         while True:
@@ -46,12 +46,12 @@ def finish(steps: Steps[T]) -> T:
 async def carry_out(steps: Steps[T], limiter: trio.CapacityLimiter) -> T:
     """Take all steps: at once if they are few, else in a thread.
 
-    Cancellation: it ends between two steps.
+    Cancellation: the work stops between two steps.
     """
     try:
         done, result = begin(steps)
         if done:
-            return result  # type: ignore[return-value]  # there is one when it is done
+            return result  # type: ignore[return-value]  # not None when done
         return await in_thread(
             _finish_in_thread, steps, limiter=limiter, otherwise=lambda: finish(steps)
         )

@@ -1,9 +1,9 @@
-"""The groups of one cgroup, walked by descriptors: whatever they are called, however deep they lie.
+"""A cgroup and all groups below, walked by descriptors: with any names, at any depth.
 
-A container that may write to its cgroup makes groups so deep that no path names them, and with
-names that are no text. So nothing here has a path: one descriptor goes down by a name and up by
-``..``, and there are never more than a few. A cgroup file system has no symbolic links, and no
-group in it can be moved into another (kernfs), so ``..`` always leads back.
+A container that may write to its cgroup can make groups so deep that no path names them, with names
+that aren't text. So this module uses no paths: one descriptor goes down by a name and up by ``..``,
+and only a few are ever open. A cgroup file system has no symbolic links, and no group can be moved
+into another (kernfs), so ``..`` always leads back.
 
 Source: kernel Documentation/admin-guide, cgroup-v1 (freezer-subsystem) and cgroup-v2.
 """
@@ -19,21 +19,21 @@ from collections.abc import Iterator, Sequence
 from ._steps import Steps
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_AT_ONCE = 64  # processes that are signalled in one step: each needs a descriptor
+_AT_ONCE = 64  # processes signalled in one step: each needs a descriptor
 
 _THAWED = (("freezer.state", b"THAWED"), ("cgroup.freeze", b"0"))
 
 
 @contextlib.contextmanager
 def opened(paths: Sequence[str]) -> Iterator[list[int]]:
-    """Open those of these directories that are there.
+    """Open those of the directories that exist.
 
-    They are what they were when somebody removes them and makes others of the same names.
+    An open directory stays the same one if others remove it and make a new one of that name.
     """
     found: list[int] = []
     try:
         for path in paths:
-            with contextlib.suppress(OSError):  # gone, or no descriptor: then the others count
+            with contextlib.suppress(OSError):  # gone, or no descriptor: the others count
                 found.append(os.open(path, _DIRECTORY))
         yield found
     finally:
@@ -42,13 +42,13 @@ def opened(paths: Sequence[str]) -> Iterator[list[int]]:
 
 
 class _Place:
-    """Where a walk stands: a descriptor that goes down by a name, and up by ``..``."""
+    """The position of a walk: a descriptor that goes down by a name, and up by ``..``."""
 
     def __init__(self, top: int) -> None:
         self.fd = os.dup(top)
 
     def go(self, name: str) -> bool:
-        """Go to the group of this name; False if it isn't there any more."""
+        """Go to the group with this name; False if the group has gone."""
         try:
             there = os.open(name, _DIRECTORY, dir_fd=self.fd)
         except OSError:
@@ -62,7 +62,7 @@ class _Place:
 
 
 def groups(top: int) -> Iterator[int]:
-    """Go through all groups from ``top`` on, parents first; each descriptor is for one step."""
+    """Yield all groups from ``top`` down, parents first; each descriptor is valid for one step."""
     with contextlib.closing(_Place(top)) as place:
         yield place.fd
         names = [_names(place.fd)]
@@ -78,7 +78,7 @@ def groups(top: int) -> Iterator[int]:
 
 
 def prune(top: int) -> Steps[None]:
-    """Remove the groups below ``top`` that nobody is in, children before their parents."""
+    """Remove the empty groups below ``top``, children before parents."""
     with contextlib.closing(_Place(top)) as place:
         names, path = [_names(place.fd)], []
         while names:
@@ -96,7 +96,7 @@ def prune(top: int) -> Steps[None]:
 
 
 def thaw(top: int) -> Steps[None]:
-    """Thaw a group and all below it: each may be frozen by itself. Nothing where none can be."""
+    """Thaw a group and all groups below: each may be frozen on its own. No freezer: do nothing."""
     if not any(_write(top, name, value) for name, value in _THAWED):
         return
     for group in groups(top):
@@ -106,7 +106,7 @@ def thaw(top: int) -> Steps[None]:
 
 
 def is_frozen(top: int) -> bool:
-    """Whether what enters a group now is frozen with it, by whomever."""
+    """Whether a process that enters a group now is frozen at once."""
     state = _read(top, "freezer.state").strip()
     return state in (b"FROZEN", b"FREEZING") or b"frozen 1" in _read(top, "cgroup.events").split(
         b"\n"
@@ -114,9 +114,9 @@ def is_frozen(top: int) -> bool:
 
 
 def kill(top: int, killed: set[int]) -> Steps[None]:
-    """SIGKILL every process in a group and below it, but for those that were ``killed`` already.
+    """SIGKILL every process in a group and below, except those ``killed`` already.
 
-    On version 2 the kernel does it, and misses none that is just forked.
+    On version 2 the kernel kills them all, those just forked included.
     """
     if _write(top, "cgroup.kill", b"1"):
         return
@@ -130,9 +130,9 @@ def kill(top: int, killed: set[int]) -> Steps[None]:
 
 
 def _kill_listed(group: int, pids: Sequence[int]) -> None:
-    """Kill these processes, each through a pidfd that was opened before the list is read again.
+    """Kill these processes, each through a pidfd opened before the list is read again.
 
-    A pid that went to a stranger in between isn't listed any more.
+    A pid that was reused in between isn't listed any more.
     """
     with contextlib.ExitStack() as held:
         pidfds: dict[int, int] = {}
@@ -146,7 +146,7 @@ def _kill_listed(group: int, pids: Sequence[int]) -> None:
 
 
 def members(top: int) -> Steps[set[int]]:
-    """Return the pids in a group and below it."""
+    """Return the pids in a group and below."""
     pids: set[int] = set()
     for group in groups(top):
         pids |= _processes(group)
@@ -158,7 +158,7 @@ def _names(group: int) -> list[str]:
     try:
         with os.scandir(group) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:  # it was removed meanwhile
+    except OSError:  # removed meanwhile
         return []
 
 
@@ -168,7 +168,7 @@ def _processes(group: int) -> set[int]:
 
 
 def _read(group: int, name: str) -> bytes:
-    """Return what a file of a group says; nothing if it isn't there, or can't be read."""
+    """Return the content of a group's file; nothing if the file is missing or unreadable."""
     with contextlib.suppress(OSError):
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=group)
         with open(fd, "rb", buffering=0) as file:
@@ -177,7 +177,7 @@ def _read(group: int, name: str) -> bytes:
 
 
 def _write(group: int, name: str, data: bytes) -> bool:
-    """Write to a file of a group; say whether that was possible."""
+    """Write to a group's file; return whether that succeeded."""
     with contextlib.suppress(OSError):
         fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=group)
         try:
@@ -188,7 +188,7 @@ def _write(group: int, name: str, data: bytes) -> bool:
 
 
 def _try_rmdir(name: str, group: int) -> bool:
-    """Remove a group in another one; False if that can't be done now."""
+    """Remove a group inside another one; False if that fails now."""
     try:
         os.rmdir(name, dir_fd=group)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Directories of ours: the root, temporary ones, and what is left in either."""
+"""Our directories: the root, temporary ones, and what is left in either."""
 
 from ._abandoned import (
     PREFIX,

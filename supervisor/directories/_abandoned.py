@@ -1,9 +1,9 @@
-"""Bundles that killed programs have left in memory: the next program removes them.
+"""Bundles that killed programs left in memory: the next program removes them.
 
-A temporary bundle goes with the program that made it. It may have thousands, so it can't hold a
-descriptor, and a lock with it, for each. Its name says whose it is instead: so there is no moment
-in which it lies there and nobody knows. Whoever can't tell for certain that the owner is gone
-leaves it: in another pid namespace, or on another machine that shares the directory.
+A temporary bundle is removed with the program that made it. A program may have thousands of
+bundles, so it can't hold a descriptor and a lock for each. Instead the bundle's name names the
+owner: so from the first moment on the owner is known. If it isn't certain that the owner has ended,
+the bundle stays: in another pid namespace, or on another host that shares the directory.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ PREFIX: Final = "trio-supervisor-"
 
 _OWNED: Final = re.compile(re.escape(PREFIX) + r"([0-9a-f]{12})-([1-9][0-9]{0,9})-([0-9]{1,20})")
 _ENDING: Final = re.compile(r"[0-9a-f]{16}")
-_MODES: Final = (0o700, PASSABLE)  # before it is made, and then
-_AT_ONCE: Final = 50  # each takes 0.1 ms, and a Trio task may be waiting
+_MODES: Final = (0o700, PASSABLE)  # while being made, and afterwards
+_AT_ONCE: Final = 50  # each removal takes 0.1 ms, and a Trio task may be waiting
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 logger: Final = logging.getLogger("supervisor")
@@ -40,12 +40,12 @@ logger: Final = logging.getLogger("supervisor")
 
 @attrs.frozen
 class Owner:
-    """A process, for good.
+    """A process, identified for ever.
 
     Attributes:
-        machine: stands for the boot, and for the namespaces that the numbers mean something in.
-        pid: its pid.
-        start_time: when it started, in clock ticks after boot.
+        machine: stands for the boot, and for the namespaces in which the numbers are valid.
+        pid: the process's pid.
+        start_time: when the process started, in clock ticks after boot.
     """
 
     machine: str
@@ -53,13 +53,13 @@ class Owner:
     start_time: int
 
     def is_gone(self, machine: str) -> bool:
-        """Whether it is certain that it has ended. One that isn't reaped may have threads yet."""
+        """Whether the process has certainly ended. An unreaped one may still have threads."""
         if self.machine != machine:
             return False
         now = look_at(self.pid)
         if now is not None:
             return now.start_time != self.start_time
-        try:  # /proc may hide it (hidepid)
+        try:  # /proc may hide the process (hidepid)
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
@@ -67,14 +67,14 @@ class Owner:
 
 
 def new_name(*, marked: bool) -> str:
-    """Return a name for a temporary directory of ours, which may tell whose it is."""
+    """Return a name for a temporary directory of ours; if ``marked``, it names the owner."""
     mark = _mark(os.getpid()) if marked else ""
     return f"{PREFIX}{mark}{secrets.token_hex(8)}"
 
 
 @functools.lru_cache(maxsize=1)
 def _mark(pid: int) -> str:
-    """Return what tells us from others; nothing where /proc doesn't: then nobody removes it."""
+    """Return the owner's part of a name; nothing if /proc shows none: such a name stays."""
     with contextlib.suppress(OSError):
         now = look_at(pid)
         if now is not None:
@@ -82,11 +82,11 @@ def _mark(pid: int) -> str:
     return ""
 
 
-os.register_at_fork(after_in_child=_mark.cache_clear)  # its pid may have been a forefather's
+os.register_at_fork(after_in_child=_mark.cache_clear)  # a child's pid may have been an ancestor's
 
 
 def _machine() -> str:
-    """Return what stands for the boot and the namespaces in which pids and times are told."""
+    """Return a word for the boot, and for the namespaces of pids and start times."""
     parts = [boot_id(), os.readlink("/proc/self/ns/pid")]
     with contextlib.suppress(FileNotFoundError):  # Linux 5.6
         parts.append(os.readlink("/proc/self/ns/time"))
@@ -95,15 +95,15 @@ def _machine() -> str:
 
 @functools.lru_cache(maxsize=8)
 def sweep_once(place: str, pid: int) -> None:
-    """Do that once in a process, for each place; ``pid`` is its own."""
+    """Call `sweep` once per process for each place; ``pid`` is the process's."""
     sweep(place)
 
 
 def sweep(place: str) -> None:
-    """Remove bundles of programs that are gone from a place for temporary directories.
+    """Remove the bundles of ended programs from a place for temporary directories.
 
-    Each is ours by owner, kind, mode and name, nobody holds a lock on it, and nothing is mounted
-    in it. What can't be removed stays; nothing is raised.
+    Each one is ours by owner, kind, mode and name; no lock on it is held, and nothing is mounted in
+    it. What can't be removed stays; nothing is raised.
     """
     with contextlib.suppress(OSError):
         fd = lifted(os.open(place, _DIRECTORY))
@@ -115,7 +115,7 @@ def sweep(place: str) -> None:
 
 
 def _abandoned(place_fd: int) -> list[str]:
-    names: defaultdict[str, list[str]] = defaultdict(list)  # by what they have in common
+    names: defaultdict[str, list[str]] = defaultdict(list)  # by the common beginning
     with os.scandir(place_fd) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX):
@@ -154,10 +154,10 @@ def _remove(place: str, place_fd: int, name: str) -> None:
 
 
 def mounted_below(directory: str) -> bool:
-    """Whether something is mounted in a directory: removing that would go on into what that is.
+    """Whether something is mounted in a directory: a removal would go on into the mount.
 
     Raises:
-        OSError: it can't be seen.
+        OSError: the mount table can't be read.
     """
     prefix = os.path.realpath(directory).rstrip("/") + "/"
     return any(point.startswith(prefix) for point in _mount_points())

@@ -1,4 +1,4 @@
-"""What a keeper has yet to remove, for people: containers, their cgroups and directories."""
+"""What a keeper still has to remove, as reported to people: containers, cgroups, directories."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ logger: Final = logging.getLogger("supervisor")
 
 
 def remains(root: str) -> Remains:
-    """Return the paths that are there of each leashed container that nobody supervises, by id."""
+    """Return the existing paths of each leashed container without a supervisor, by id."""
     found = {}
-    with contextlib.suppress(OSError):  # it is just removed
+    with contextlib.suppress(OSError):  # just being removed
         for container in RootLayout(root).containers():
             groups = tuple(_groups(container.cleanup))
             if groups and distrust_directory(container.path) is None and not held(container.lock):
@@ -30,13 +30,13 @@ def remains(root: str) -> Remains:
 
 
 def still_there(before: Remains) -> Remains:
-    """Return what is left of that."""
+    """Return the paths of ``before`` that still exist."""
     now = {id: [path for path in paths if os.path.lexists(path)] for id, paths in before.items()}
     return {id: paths for id, paths in now.items() if paths}
 
 
 def tell(root: str, left: Remains, *, at_work: bool) -> None:
-    """Log what is left when a supervisor's block has been left."""
+    """Log what is left at the end of a supervisor's block."""
     if not left:
         return
     keeper = "its keeper is still at work on them" if at_work else "its keeper has ended"
@@ -45,13 +45,13 @@ def tell(root: str, left: Remains, *, at_work: bool) -> None:
 
 
 def _groups(path: str) -> Iterator[str]:
-    """Yield the cgroups that a keeper's list names, and nothing if there is no list."""
+    """Yield "" and the cgroups in a keeper's list; nothing if there is no list."""
     try:
         with open(path, "rb", opener=_plainly) as file:
             text = os.fsdecode(file.read(_LIST_BYTES))
     except OSError:
         return
-    yield ""  # there is one
+    yield ""  # there is a list
     for record in text.split("\0\0"):
         verb, *words = record.split("\0")
         if verb == "cgroup":

@@ -1,4 +1,4 @@
-"""The directory that a supervisor keeps its containers in."""
+"""The root: the directory of a supervisor's containers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ..values import InvalidValue, misplaced, spoilt
 
 @attrs.frozen
 class Root:
-    """The root of a supervisor that is open: a durable one, or an ephemeral one of a keeper's.
+    """An open root: a durable one, or an ephemeral one that a keeper has made.
 
     Attributes:
-        path: its real path.
-        fd: the directory itself, for as long as it is open.
+        path: the real path.
+        fd: a descriptor of the directory.
     """
 
     path: str
@@ -41,7 +41,7 @@ def durable_root(path: str | os.PathLike[str]) -> Iterator[Root]:
 
     Raises:
         InvalidValue: as `_open_durable`.
-        DiskFull, TooManyFiles, InfrastructureError: the machine can't make or open it.
+        DiskFull, TooManyFiles, InfrastructureError: the machine can't make or open the root.
     """
     real, descriptor = _open_durable(path)
     with descriptor:
@@ -49,12 +49,12 @@ def durable_root(path: str | os.PathLike[str]) -> Iterator[Root]:
 
 
 def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
-    """Open a durable root, made if it isn't there; return its real path as well.
+    """Open a durable root, made if missing; return the real path as well.
 
     Raises:
-        InvalidValue: it isn't a directory, can't be made there, opened or written, or it belongs
-            to somebody else, or others may write to it, or replace it: they could have us run
-            and kill what they like.
+        InvalidValue: the root isn't a directory, can't be made, opened or written; or another user
+            may write to the root or replace it, or owns it. Such a user could make us run and kill
+            anything.
     """
     given = _check_path(path)
     try:
@@ -103,13 +103,13 @@ def root_to_read(path: str | os.PathLike[str]) -> str:
 
 
 def _make(given: str, real: str) -> None:
-    """Make a root that isn't there, by its real path: a link in ``given`` may be another by now.
+    """Make a missing root, by its real path: a link in ``given`` may lead elsewhere by now.
 
-    What has to be made above it has the modes that the umask leaves. If it fails, nothing is left.
+    Directories above get the modes that the umask leaves. After a failure nothing is left.
     """
     if os.path.isdir(real):
         return
-    if os.path.lexists(given):  # a file, or a link that leads nowhere
+    if os.path.lexists(given):  # a file, or a dangling link
         raise FileExistsError(given)
     made: list[str] = []
     try:
@@ -117,11 +117,11 @@ def _make(given: str, real: str) -> None:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path)
                 made.append(path)
-        _check_way(given, real)  # under umask 0 others may write to what was made above it
+        _check_way(given, real)  # under umask 0 others may write to the new directories above
         with contextlib.suppress(FileExistsError):
             os.mkdir(real, PASSABLE)
             made.append(real)
-            os.chmod(real, PASSABLE)  # whatever the umask; nobody else can have replaced it
+            os.chmod(real, PASSABLE)  # whatever the umask; no other user can have replaced the root
     except BaseException:
         for path in reversed(made):
             with contextlib.suppress(OSError):
@@ -130,7 +130,7 @@ def _make(given: str, real: str) -> None:
 
 
 def _missing_above(path: str) -> list[str]:
-    """Return the directories above a path that aren't there, the highest first."""
+    """Return the missing directories above a path, the highest first."""
     missing: list[str] = []
     while not os.path.isdir(path := os.path.dirname(path)):
         missing.insert(0, path)
@@ -144,7 +144,7 @@ def _check_way(given: str, real: str) -> None:
 
 
 def _check_runtime_root(given: str, real: str) -> None:
-    """Refuse a root whose runtimes would believe somebody else's files: they hold hooks."""
+    """Refuse a root whose runtimes would trust another user's files: those contain hooks."""
     path = RootLayout(real).runtime_root
     with contextlib.suppress(FileNotFoundError):
         why = distrust_directory(path)
@@ -153,10 +153,10 @@ def _check_runtime_root(given: str, real: str) -> None:
 
 
 def shared_runtime_root(path: str) -> str:
-    """Return the real path of a runtime's root that was named.
+    """Return the real path of a runtime root that the caller named.
 
     Raises:
-        InvalidValue: it is somebody else's, or others may write to it, or replace it.
+        InvalidValue: another user owns the directory, or may change or replace it.
     """
     real = os.path.realpath(path)
     spelling = spoilt(real)
@@ -168,7 +168,7 @@ def shared_runtime_root(path: str) -> str:
             why = distrust_directory(real)
             why = why and f"it {why}"
     if why is not None:
-        raise InvalidValue(f"Runtime(root={path!r}) isn't safe, since a runtime believes it: {why}")
+        raise InvalidValue(f"Runtime(root={path!r}) isn't safe, since runtimes trust it: {why}")
     return real
 
 
@@ -190,23 +190,23 @@ def _check_owner(given: str, status: os.stat_result) -> None:
     if status.st_uid != os.geteuid():
         raise InvalidValue(f"the root {given} belongs to uid {status.st_uid}, not to us")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise InvalidValue(f"others may write to the root {given}: chmod go-w it")
+        raise InvalidValue(f"others may write to the root {given}: use chmod go-w")
 
 
 def _check_access(given: str, fd: int) -> None:
-    """Refuse a root in which nothing can be made: before anything else is."""
+    """Refuse a root in which nothing can be made, before any resource is made."""
     if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
         raise InvalidValue(f"the root {given} can't be written: its file system is read-only")
     if not os.access(".", os.R_OK | os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
         mode = stat.S_IMODE(os.fstat(fd).st_mode)
-        raise InvalidValue(f"the root {given} can't be written (mode {mode:04o}): chmod u+rwx it")
+        raise InvalidValue(f"the root {given} can't be written (mode {mode:04o}): use chmod u+rwx")
 
 
 def cgroup_for(parent: str, root: str, id: str) -> str:
-    """Return a container's ``linux.cgroupsPath``: the same id under two roots has two.
+    """Return a container's ``linux.cgroupsPath``: an id under two roots has two paths.
 
-    The hash takes in the directory's own identity, since two mount namespaces may share a
-    cgroup hierarchy and have the same path.
+    The hash includes the root directory's device and inode, since two mount namespaces may share a
+    cgroup hierarchy and a path.
     """
     status = os.stat(root)
     identity = f"{root}\0{status.st_dev}\0{status.st_ino}".encode(errors="surrogateescape")

@@ -1,7 +1,7 @@
-"""Temporary directories of ours: ephemeral roots, and bundles without a path.
+"""Our temporary directories: ephemeral roots, and bundles without a path.
 
-They lie where runtimes keep their files: in memory, in a directory that nobody else may write to
-and that nobody sweeps. `PLACE` names another one.
+They lie where runtimes keep their files: in memory, in a directory that no other user may write to
+and that no program sweeps. `PLACE` can name another directory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..values import InfrastructureError, InvalidValue, misplaced, scarcity, spo
 from ._abandoned import PREFIX, new_name, sweep_once
 
 PLACE: Final = "TRIO_SUPERVISOR_RUNTIME_DIR"
-"""The environment variable that names a directory for them."""
+"""The environment variable that names a directory for temporary directories."""
 
 _PRIVATE: Final = 0o700
 _OWN: Final = "trio-supervisor"
@@ -42,10 +42,10 @@ logger: Final = logging.getLogger("supervisor")
 
 
 class Temporary:
-    """A temporary directory that was made for us, and is open as long as we have it.
+    """A temporary directory, made for us, and open as long as this object.
 
-    A shared lock (flock) on it tells those who sweep temporary files that it is in use
-    (systemd-tmpfiles(8) honours that). Forked children don't hold it.
+    A shared lock (flock) shows programs that sweep temporary files that the directory is in use
+    (systemd-tmpfiles(8) honours that). Forked children don't hold the lock.
 
     Attributes:
         path: its real path.
@@ -58,17 +58,18 @@ class Temporary:
 
     @classmethod
     def make(cls) -> Temporary:
-        """Make one, under a name that is nobody's yet.
+        """Make one, under a free name.
 
         Raises:
-            InvalidValue: as `places`; or the environment names a place where none can be made.
-            DiskFull, TooManyFiles, InfrastructureError: it can't be made.
+            InvalidValue: as `places`; or no directory can be made in the place that the environment
+                names.
+            DiskFull, TooManyFiles, InfrastructureError: the directory can't be made.
         """
         path = _make()
         try:
             return cls(path, _open(path))
         except BaseException as error:
-            with contextlib.suppress(OSError):  # it may be gone, or somebody else's
+            with contextlib.suppress(OSError):  # gone, or another user's
                 os.rmdir(path)
             if isinstance(error, OSError):
                 raise unmade(error, path) from error
@@ -79,8 +80,8 @@ class Temporary:
         """Open one that a keeper has made for us.
 
         Raises:
-            InvalidValue: it isn't ours.
-            TooManyFiles, OSError: it can't be opened.
+            InvalidValue: the directory isn't ours.
+            TooManyFiles, OSError: the directory can't be opened.
         """
         try:
             return cls(path, _open(path))
@@ -94,13 +95,13 @@ class Temporary:
 
     @property
     def may_be_swept(self) -> bool:
-        """Whether it lies where somebody may sweep what is old and not locked: in /tmp."""
+        """Whether the directory lies in /tmp, where old and unlocked files may be swept."""
         return os.path.dirname(self.path) not in (_own_path(), _SHARED_MEMORY)
 
     def remove(self) -> None:
-        """Remove it with all that is in it, if it still is the one that was made; close it.
+        """Remove the directory and its content, if it still is the one that was made; close it.
 
-        A forked child has closed it; what is at its path is its parent's.
+        A forked child has closed the descriptor; the directory belongs to the parent.
         """
         with contextlib.suppress(OSError):
             if not self._opener.elsewhere() and os.path.samestat(
@@ -121,11 +122,11 @@ class Temporary:
 
 
 def places() -> list[str]:
-    """Return where temporary directories of ours may lie, the best first.
+    """Return the places for our temporary directories, the best first.
 
     Raises:
-        InvalidValue: the environment names a place that can't be used, or where others may
-            replace what we make; or there is no other one.
+        InvalidValue: the environment names a place that can't be used, or where others may replace
+            what we make; or there is no other place.
     """
     named = os.environ.get(PLACE)
     if named:
@@ -161,7 +162,7 @@ def _safe(path: str) -> str:
         raise InvalidValue(f"no temporary directory can be in {path!r}: it {why}; see {PLACE}")
     why = distrust_way(os.path.join(path, _OWN))
     if why is not None:
-        raise InvalidValue(f"no temporary directory is safe there: {why}; {PLACE} names a place")
+        raise InvalidValue(f"no temporary directory is safe there: {why}; let {PLACE} name a place")
     return path
 
 
@@ -170,7 +171,7 @@ def _above() -> str:
 
 
 def _own_path() -> str | None:
-    """Return the path of the directory of ours below that for runtime files."""
+    """Return the path of our directory below the directory for runtime files."""
     above = _above()
     if not os.path.isabs(above) or os.path.realpath(above) != os.path.normpath(above):
         return None
@@ -178,7 +179,7 @@ def _own_path() -> str | None:
 
 
 def _own_place() -> str | None:
-    """Return that directory, made if it isn't there."""
+    """Return that directory, made if missing."""
     path = _own_path()
     if path is None:
         return None
@@ -190,7 +191,7 @@ def _own_place() -> str | None:
 
 
 def _usable(path: str) -> bool:
-    """Whether we may make directories there that nobody else can replace."""
+    """Whether we can make directories there that no other user can replace."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -219,12 +220,13 @@ def _kind(device: str) -> str:
 
 
 def paths(*, marked: bool = True) -> Iterator[str]:
-    """Yield where a temporary directory may be made, without end: try until a name is free.
+    """Yield paths for a temporary directory, without end: try until a name is free.
 
-    First of all what killed programs have left there is removed, once in a process.
+    First, and once per process, remove what killed programs have left there.
 
     Args:
-        marked: whether the name tells that it is ours, so that others remove it if we are killed.
+        marked: whether the name names us as the owner, so that others remove the directory if we
+            are killed.
 
     Raises:
         InvalidValue: as `places`.
@@ -240,18 +242,18 @@ def paths(*, marked: bool = True) -> Iterator[str]:
 
 
 def unmade(error: OSError, path: str) -> OSError | InvalidValue | InfrastructureError:
-    """Return what it means that a temporary directory can't be made at ``path``."""
+    """Return the error to raise if a temporary directory can't be made at ``path``."""
     why = f"no temporary directory can be made in {os.path.dirname(path)}"
     if os.environ.get(PLACE):
         return misplaced(error, f"{PLACE}: {why}")
     scarce = scarcity(error)
     if isinstance(scarce, InfrastructureError):
         return scarce
-    return InfrastructureError(f"{why}: {error.strerror}; {PLACE} names another place")
+    return InfrastructureError(f"{why}: {error.strerror}; let {PLACE} name another place")
 
 
 def _make() -> str:
-    """Make a directory that only we may enter; whatever has a name already is stepped over."""
+    """Make a directory that only we may enter; names that exist are skipped."""
     for path in paths():
         try:
             os.mkdir(path, _PRIVATE)
@@ -270,8 +272,8 @@ def _open(path: str) -> Descriptor:
     )
     try:
         why = distrust(os.fstat(descriptor.fd))
-        if why is not None:  # where others may rename: it isn't the one that we have made
-            raise InvalidValue(f"{path}: what was made there {why}: {PLACE} names another place")
+        if why is not None:  # others may have replaced the one that we made
+            raise InvalidValue(f"the directory at {path} {why}: let {PLACE} name another place")
         fcntl.flock(descriptor.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         os.fchmod(descriptor.fd, PASSABLE)
     except BaseException:
