@@ -121,7 +121,7 @@ def _make(given: str, real: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(real, PASSABLE)
             made.append(real)
-            os.chmod(real, PASSABLE)  # whatever the umask; no other user can have replaced the root
+            os.chmod(real, PASSABLE)  # whatever the umask; no other user can have replaced it
     except BaseException:
         for path in reversed(made):
             with contextlib.suppress(OSError):

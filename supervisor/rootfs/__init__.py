@@ -1,4 +1,4 @@
-"""Root filesystems: users, paths and programs in them, and the host shown as one."""
+"""Root filesystems: users, paths and programs in them, and a view of the host as one."""
 
 from ._host_view import (
     HostView,

@@ -1,4 +1,4 @@
-"""The host's own programs as a root filesystem: what of it is shown, read-only."""
+"""The host's own programs as a read-only root filesystem: which parts are shown."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ ETC = (
     "terminfo",
     "timezone",
 )
-"""What programs look up in /etc, and everybody may read. Beside certificates lie private keys: so
-only what has a name here is shown of their directories."""
+"""Public files that programs look up in /etc. Private keys lie beside certificates: so only these
+names are shown, and not whole directories."""
 
 ETC_NETWORK = ("hosts", "resolv.conf")
-"""What they need there to find other machines."""
+"""Files in /etc that programs need to find other machines."""
 
 _LEVELS = 2
-"""How many levels of directories of /usr are looked into: /usr/lib, say, but no deeper."""
+"""How many levels of directories in /usr are searched: /usr/lib, say, but no deeper."""
 
 DIRECTORIES = ("dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var")
 LINKS = (("var/run", "/run"), ("var/tmp", "/tmp"))
@@ -65,7 +65,7 @@ class HostView:
         files: empty ones to make.
         links: (path, target) of symbolic links.
         mounts: entries for config.json.
-        masked: paths in the container that are covered: not everybody can read them on the host.
+        masked: paths in the container to cover: on the host not all users can read them.
     """
 
     directories: tuple[str, ...]
@@ -76,7 +76,7 @@ class HostView:
 
 
 def view_host(*, network: bool, host_root: str = "/") -> HostView:
-    """Look at the host and return what of it a container is shown.
+    """Look at the host, and return the parts that a container sees.
 
     Args:
         network: whether the container shares the host's network.
@@ -106,7 +106,7 @@ def view_host(*, network: bool, host_root: str = "/") -> HostView:
 
 
 def _parents(names: Iterable[str]) -> list[str]:
-    """Return the directories that ``names`` stand in, parents first, but for those always made."""
+    """Return the parent directories of ``names``, top first, except those always made."""
     found: dict[str, None] = {}
     for name in names:
         parts = name.split("/")[:-1]
@@ -115,10 +115,10 @@ def _parents(names: Iterable[str]) -> list[str]:
 
 
 def _masked(bound: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield what is bound, and not for everybody.
+    """Yield bound paths that not all users can read.
 
-    Of /usr, only /usr/local is looked through, where administrators put things. It has hundreds
-    of thousands of files, and those of a distribution are for everybody, with few exceptions.
+    In /usr, only /usr/local is searched as a whole, where administrators put things. /usr has
+    hundreds of thousands of files, and a distribution's are public with few exceptions.
     """
     for name, path in bound:
         if os.path.isdir(path):
@@ -138,7 +138,7 @@ def _present(names: list[str], host_root: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_link(name: str, path: str) -> bool:
-    """Return whether the link at ``path`` can be repeated: it leads into /usr, which is shown."""
+    """Return whether the link at ``path`` can be copied: if it leads into /usr, which is shown."""
     if not os.path.islink(path):
         return False
     target = os.path.normpath(os.path.join("/", os.path.dirname(name), os.readlink(path)))
@@ -149,13 +149,14 @@ def build_view(view: HostView, rootfs: str, *, owner: tuple[int, int] | None = N
     """Make the directory ``rootfs`` with the links and mount points of ``view``.
 
     Args:
-        view: what is made.
-        rootfs: where.
-        owner: whose all of it shall be; None for ours.
+        view: what to make.
+        rootfs: where to make the view.
+        owner: the uid and gid of all files; None for ours.
     """
     _make_directory(rootfs, 0o755, owner)
     for name in view.directories:
-        # Whatever the umask. runc gives a tmpfs the mode of what it covers, over any mode= option.
+        # Whatever the umask. runc gives a tmpfs the mode of the directory below, over any mode=
+        # option.
         _make_directory(
             os.path.join(rootfs, name), 0o1777 if name in ("tmp", "run") else 0o755, owner
         )

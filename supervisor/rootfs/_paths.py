@@ -1,4 +1,4 @@
-"""Paths as runtimes get them: without symbolic links, which runc takes nowhere in a root."""
+"""Paths as runtimes get them: without symbolic links, which runc refuses in a root's path."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ..values import scarcity
 
 
 def real_path(path: str) -> str | None:
-    """Return the real path of a file as the kernel knows it; None if there is none yet.
+    """Return the real path of a file as the kernel knows it; None if there is no file yet.
 
-    It is asked at each create, and `os.path.realpath` looks at each part by itself.
+    Each create calls this, and `os.path.realpath` would look at each part separately.
 
     Raises:
-        TooManyFiles: no descriptor was left to look with.
+        TooManyFiles: no descriptor was left for the look.
     """
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)

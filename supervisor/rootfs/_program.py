@@ -1,4 +1,4 @@
-"""Why a program can't be run in a container: found by looking, as the kernel would look.
+"""Why a program can't be run in a container: found by the kernel's own checks, done again.
 
 Source: man 2 execve, man 5 elf; the kernel's fs/exec.c, fs/binfmt_elf.c and fs/binfmt_script.c.
 """
@@ -27,18 +27,18 @@ _MAX_INTERPRETERS: Final = 5
 _BINFMT: Final = "/proc/sys/fs/binfmt_misc"
 _MACHINES: Final = {3: "x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC 64", 22: "S/390", 40: "ARM"}
 _MORE_MACHINES: Final = {62: "x86-64", 183: "AArch64", 243: "RISC-V", 258: "LoongArch"}
-_ALSO: Final = {62: (3,), 183: (40,), 21: (20,)}  # what else such a machine may run
+_ALSO: Final = {62: (3,), 183: (40,), 21: (20,)}  # other machines whose programs run there
 
 
 @attrs.frozen
 class Obstacle:
-    """Why it can't be run.
+    """Why a program can't be run.
 
     Attributes:
         what: ``"program"`` or ``"cwd"``.
         errno: the system's error number.
-        name: of the program or directory, as it was asked for.
-        why: for people, the end of a sentence.
+        name: the program or directory, as the caller named it.
+        why: the reason, for people: the end of a sentence.
     """
 
     what: str
@@ -48,7 +48,7 @@ class Obstacle:
 
     def __str__(self) -> str:
         if self.what == "cwd":
-            return f"there is no going to the working directory {self.name}: {self.why}"
+            return f"cannot enter the working directory {self.name}: {self.why}"
         return f"the program {self.name} can't be run: {self.why}"
 
 
@@ -60,15 +60,15 @@ class _Blocked(Exception):
 
 
 def obstacle(tree: Tree, process: Mapping[str, Any], *, mapped: bool) -> Obstacle | None:
-    """Return why a process object can't be run, as far as a look tells; None if nothing is seen.
+    """Return why a process object can't be run, as far as a look shows; None if no reason is seen.
 
     Args:
         tree: the container's files.
-        process: what was to be run, an OCI process object. Behind our own init it is the program.
-        mapped: whether the ids of its files are others inside: then nobody's rights are looked at.
+        process: the OCI process object to run. Behind our own init, the program is checked.
+        mapped: whether the files have other ids inside: then permissions aren't checked.
 
     Raises:
-        OSError: the machine can't look just now.
+        OSError: the machine can't look now.
     """
     args = behind_init(process["args"]) or process["args"]
     cwd = process.get("cwd") or "/"
@@ -89,7 +89,7 @@ def obstacle(tree: Tree, process: Mapping[str, Any], *, mapped: bool) -> Obstacl
 
 @attrs.frozen
 class _Caller:
-    """Whose rights count."""
+    """The user whose permissions count."""
 
     uid: int
     gids: frozenset[int]
@@ -106,11 +106,11 @@ class _Caller:
         )
 
     def may_execute(self, fd: int) -> bool:
-        """Whether it may execute a file, or pass a directory, as far as its mode says that."""
+        """Whether the user may execute a file, or pass a directory, as far as the mode shows."""
         status = os.fstat(fd)
         mode = status.st_mode
         if _has_list(fd):
-            return True  # it may say anything
+            return True  # an ACL may allow anything
         if self.overrides:
             return bool(mode & 0o111) or stat.S_ISDIR(mode)
         if status.st_uid == self.uid:
@@ -145,9 +145,9 @@ class _Looker:
             self._executable(os.path.join(cwd, name))
             return
         path = self._search_path()
-        told = _Blocked(errno.ENOENT, f"{os.strerror(errno.ENOENT)} in its PATH ({path or ''})")
+        told = _Blocked(errno.ENOENT, f"{os.strerror(errno.ENOENT)} in PATH ({path or ''})")
         if path is None:
-            told = _Blocked(errno.ENOENT, f"{os.strerror(errno.ENOENT)}, and it has no PATH")
+            told = _Blocked(errno.ENOENT, f"{os.strerror(errno.ENOENT)}, and there is no PATH")
         for place in [] if path is None else path.split(":"):
             try:
                 self._executable(os.path.join(cwd, place, name))
@@ -155,7 +155,7 @@ class _Looker:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR) and not _is_of_content(error):
                     continue
                 if error.errno != errno.EACCES:
-                    raise  # a runtime stops at the first one that may be executed
+                    raise  # a runtime stops at the first executable one
                 told = error
             else:
                 return
@@ -180,7 +180,7 @@ class _Looker:
             os.close(fd)
 
     def _pass_through(self, path: str) -> None:
-        """Check that the program's user may go through the directories that are named in a path."""
+        """Check that the program's user may pass all directories of a path."""
         parts = os.path.normpath(path).split("/")[1:-1]
         for count in range(len(parts) + 1):
             above = "/" + "/".join(parts[:count])
@@ -200,16 +200,16 @@ class _Looker:
         status = os.fstat(fd)
         denied = os.strerror(errno.EACCES)
         if stat.S_ISDIR(status.st_mode):
-            raise _Blocked(errno.EACCES, f"{denied}, it is a directory")
+            raise _Blocked(errno.EACCES, f"{denied}, this is a directory")
         if not stat.S_ISREG(status.st_mode):
-            raise _Blocked(errno.EACCES, f"{denied}, it is no regular file")
+            raise _Blocked(errno.EACCES, f"{denied}, this is no regular file")
         if not status.st_mode & 0o111:
             mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-            raise _Blocked(errno.EACCES, f"{denied}, nobody may execute it ({mode})")
+            raise _Blocked(errno.EACCES, f"{denied}, no user may execute it ({mode})")
         if self.caller is not None and not self.caller.may_execute(fd):
             raise _Blocked(errno.EACCES)
         if self.tree.forbids_programs(path, fd):
-            raise _Blocked(errno.EACCES, f"{denied}, its file system is mounted noexec")
+            raise _Blocked(errno.EACCES, f"{denied}, the file system is mounted noexec")
 
     def _check_content(self, head: bytes, fd: int, depth: int) -> None:
         if depth > _MAX_INTERPRETERS:
@@ -224,12 +224,12 @@ class _Looker:
         else:
             interpreter = b""
         if not interpreter:
-            self._refuse("it is neither a program nor a script that begins with #!")
+            self._refuse("neither a program nor a script that begins with #!")
         name = os.fsdecode(interpreter)
         try:
             self._executable(name if name.startswith("/") else f"/{name}", depth + 1)
         except _Blocked as error:
-            raise _OfContent(error.errno, f"its interpreter {name}: {error.why}") from None
+            raise _OfContent(error.errno, f"the interpreter {name}: {error.why}") from None
 
     def _refuse(self, why: str) -> None:
         if not _knows_other_formats():
@@ -238,7 +238,7 @@ class _Looker:
 
 
 class _OfContent(_Blocked):
-    """The program is there; what it needs isn't."""
+    """The program is there, but what it needs isn't."""
 
 
 def _is_of_content(error: _Blocked) -> bool:
@@ -246,7 +246,7 @@ def _is_of_content(error: _Blocked) -> bool:
 
 
 def _has_list(fd: int) -> bool:
-    """Whether a file has an access control list beside its mode (acl(5))."""
+    """Whether a file has an access control list besides the mode (acl(5))."""
     try:
         return bool(os.getxattr(f"/proc/self/fd/{fd}", "system.posix_acl_access"))
     except OSError:
@@ -261,7 +261,7 @@ def _blocked(error: OSError) -> Exception:
 
 @contextlib.contextmanager
 def _readable(fd: int) -> Iterator[int]:
-    """Open a regular file anew, to read it; it may be that we can't."""
+    """Open a regular file again for reading; raise Unknown if that fails."""
     try:
         file = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -278,7 +278,7 @@ def _head(fd: int) -> bytes:
 
 
 def _loader(head: bytes, fd: int) -> bytes:
-    """Return the interpreter that an ELF program asks for, or nothing."""
+    """Return the interpreter that an ELF program names, or nothing."""
     machine = _machine(head)
     ours = _machine(_own_head())
     if machine not in (ours, *_ALSO.get(ours, ())):
@@ -286,7 +286,7 @@ def _loader(head: bytes, fd: int) -> bytes:
         if _knows_other_formats():
             raise Unknown
         raise _Blocked(
-            errno.ENOEXEC, f"{os.strerror(errno.ENOEXEC)}, it is for another machine ({known})"
+            errno.ENOEXEC, f"{os.strerror(errno.ENOEXEC)}, built for another machine ({known})"
         )
     wide, order = head[4] == 2, "<" if head[5] == 1 else ">"
     offset, size, count = struct.unpack_from(
@@ -318,7 +318,7 @@ def _own_head() -> bytes:
 
 
 def _knows_other_formats() -> bool:
-    """Whether this machine has been taught to run more than programs and scripts."""
+    """Whether this host can run more formats than programs and scripts (binfmt_misc)."""
     try:
         return any(name not in ("register", "status") for name in os.listdir(_BINFMT))
     except OSError:

@@ -1,7 +1,7 @@
-"""What of the host's files others can't read: a container's root would, being the host's root.
+"""Host files that not all users can read: a container's root could, being the host's root.
 
-The kernel asks for the owner's rights, and the owner of most of them is root. (In a user namespace
-it isn't: there nothing of this is needed.)
+The kernel checks the owner's permissions, and root owns most of these files. (In a user namespace
+the container's root is another user: there this module isn't needed.)
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Final
 from ..system import lenient
 
 MAX_DIRECTORIES = 4096
-"""How many are looked at below one. What is deeper in a larger tree is covered as a whole."""
+"""How many directories are searched below one. In a larger tree the rest is covered whole."""
 
 logger: Final = logging.getLogger("supervisor")
 
 
 def is_public(path: str) -> bool:
-    """Whether everybody can read what is at ``path``, and go into it if it is a directory."""
+    """Whether all users can read ``path``, and enter it if ``path`` is a directory."""
     try:
         return _is_public(os.stat(path))
     except OSError:
@@ -34,13 +34,13 @@ def is_public(path: str) -> bool:
 def secrets_below(
     directory: str, *, levels: int | None = None, remembered: bool = False
 ) -> Iterator[str]:
-    """Yield what below ``directory`` not everybody can read, topmost first; and what is too much.
+    """Yield paths below ``directory`` that not all users can read, top first; and the unsearched.
 
     Args:
         directory: an absolute path.
-        levels: how many levels of directories are looked into; None for all.
-        remembered: whether what was seen in a directory is believed for a second, if no file has
-            come or gone there: thousands of files take some milliseconds, for each bundle.
+        levels: how many levels of directories to search; None for all.
+        remembered: whether the result for a directory is reused for a second, if no file has come
+            or gone there: a search of thousands of files takes some milliseconds, for each bundle.
     """
     look = partial(_look_once, int(time.monotonic())) if remembered else _look
     waiting = deque([(directory, 1)])
@@ -50,7 +50,7 @@ def secrets_below(
         path, level = waiting.popleft()
         secret: Sequence[str] = ()
         directories: Sequence[str] = ()
-        with lenient():  # it may have gone
+        with lenient():  # may have gone
             secret, directories = look(path, identity=_identity(os.stat(path)))
         yield from secret
         if levels is None or level < levels:
@@ -67,22 +67,22 @@ def secrets_below(
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    """Return what changes with each file that comes or goes, or is mounted there.
+    """Return values that change when a file comes, goes, or is mounted there.
 
-    Two changes within one tick of the clock may have one time: so its size, which a tmpfs has grow
-    with each entry.
+    Two changes within one tick of the clock may have one time. So the size counts too: on a tmpfs a
+    directory grows with each entry.
     """
     times = status.st_mtime_ns, status.st_ctime_ns
     return status.st_dev, status.st_ino, *times, status.st_size, status.st_nlink
 
 
 def _look(path: str, *, identity: tuple[int, ...] = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what in a directory is secret, and its other directories."""
+    """Return the secret entries of a directory, and the public subdirectories."""
     secret, directories = [], []
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.is_symlink():
-                continue  # what it leads to is shown elsewhere, or not at all
+                continue  # the link's target is shown elsewhere, or not at all
             status = entry.stat(follow_symlinks=False)
             if not _is_public(status):
                 secret.append(entry.path)

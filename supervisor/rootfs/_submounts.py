@@ -1,8 +1,8 @@
-"""What is mounted inside of a root filesystem: a read-only root doesn't make that read-only.
+"""Mounts inside a root filesystem: a read-only root doesn't make them read-only.
 
-Runtimes bind the root with all that is mounted below, and then make the root's own mount read-only.
+Runtimes bind the root with all mounts below, and then make only the root's own mount read-only.
 
-Source: proc_pid_mountinfo(5), also for what poll(2) tells of it; mount_setattr(2), AT_RECURSIVE.
+Source: proc_pid_mountinfo(5), also for poll(2) on that file; mount_setattr(2), AT_RECURSIVE.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _READ = os.O_RDONLY | os.O_CLOEXEC
 
 
 class MountTable:
-    """What is mounted where a runtime of ours will run; read anew only when that has changed.
+    """The mounts that our runtimes will see; read again only after a change.
 
-    A machine may have thousands of mounts, and each create asks.
+    A host may have thousands of mounts, and each create asks for them.
     """
 
     def __init__(self, path: str = "/proc/thread-self/mountinfo") -> None:
@@ -53,16 +53,16 @@ class MountTable:
         return self._content
 
     def close(self) -> None:
-        """Close its descriptor; it may be read again."""
+        """Close the descriptor; `read` may still be called."""
         if self._held is not None:
             self._held.close()
             self._held = None
 
 
 def seal_submounts(spec: dict[str, Any], mounts: MountTable) -> dict[str, Any]:
-    """Return a spec in which what is mounted inside of a read-only root is read-only too.
+    """Return a spec in which mounts inside a read-only root are read-only too.
 
-    What is mounted there after this was called, isn't.
+    Mounts made after this call aren't.
 
     Args:
         spec: with an absolute ``root.path``.
@@ -85,12 +85,12 @@ def seal_submounts(spec: dict[str, Any], mounts: MountTable) -> dict[str, Any]:
         for point in _topmost(_below(root, table))
         if not any(_inside(point, destination) for destination in covered)
     ]
-    # First, since others may stand inside of them.
+    # First, since other mounts may lie inside these.
     return {**spec, "mounts": [*filter(None, entries), *(spec.get("mounts") or ())]}
 
 
 def _below(root: str, table: bytes) -> Iterator[str]:
-    """Yield the mount points below ``root``, as absolute paths in it."""
+    """Yield the mount points below ``root``, as absolute paths inside."""
     start = b" " + _escape(root).rstrip(b"/") + b"/"
     for line in table.splitlines():
         if start in line:
@@ -106,7 +106,7 @@ def _escape(path: str) -> bytes:
 
 
 def _topmost(points: Iterator[str]) -> Iterator[str]:
-    """Yield those that are in no other one: each is bound with all that is in it."""
+    """Yield the points that are in no other point: each is bound with all mounts inside."""
     last = None
     for point in sorted(set(points), key=lambda path: path.split("/")):
         if last is None or not _inside(point, last):
@@ -121,12 +121,12 @@ def _inside(path: str, directory: str) -> bool:
 def _entry(root: str, point: str) -> Mapping[str, Any] | None:
     """Return the entry that binds a mount point over itself.
 
-    Without ``ro`` beside ``rro``: an ordinary user's remount would drop flags that it may not.
+    ``rro`` stands without ``ro``: an ordinary user's remount would drop flags, which is forbidden.
     """
     source = root.rstrip("/") + point
     try:
         os.stat(source)
-    except OSError:  # somebody's that isn't shown to us, nor then to whoever is us inside
+    except OSError:  # hidden from us, and so from us inside
         return None
     options = ["rbind", "rro"] if os.path.isdir(source) else ["bind", "ro"]
     return {"destination": point, "type": "bind", "source": source, "options": options}

@@ -1,7 +1,7 @@
-"""Where a path of a container leads: of one that runs, and of one that couldn't be made.
+"""Where a path in a container leads: in a running one, and in one that couldn't be made.
 
-It may be anybody's tree, and change meanwhile: no link leads out of it, and nothing is opened for
-more than its path. Looking may wait for a file system, so it is for a thread.
+Any user may own the tree, and it may change meanwhile: no link leads out of the tree, and files are
+opened only as O_PATH. A look may wait for a file system, so call this in a thread.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _MADE_LINKS: Final = {
 
 
 class Unknown(Exception):
-    """Nobody can tell from here what is there."""
+    """From here it can't be known what is there."""
 
 
 class _OfItself(Unknown):
-    """A path leads through the program's own directory in /proc, which only it has.
+    """A path leads through the program's own directory in /proc, which only the program sees.
 
     Attributes:
-        ahead: what comes below that.
+        ahead: the names below that directory.
     """
 
     def __init__(self, ahead: Sequence[str]) -> None:
@@ -53,18 +53,18 @@ class _OfItself(Unknown):
         self.ahead = [name for name in ahead if name not in ("", ".")]
 
     def open(self) -> int:
-        """Return a descriptor of something alike.
+        """Return a descriptor of a similar file.
 
         Raises:
             FileNotFoundError: nothing is there.
-            Unknown: nobody can tell.
+            Unknown: that can't be known.
         """
         if self.ahead in ([], ["fd"]):
-            return os.open("/", os.O_PATH | os.O_CLOEXEC)  # a directory that it may pass
+            return os.open("/", os.O_PATH | os.O_CLOEXEC)  # a directory that the program may pass
         if len(self.ahead) == 2 and self.ahead[0] == "fd":
             if self.ahead[1] in _STREAMS:  # a device, a fifo or a terminal: never a caller's file
                 return os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # it gets no others
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # no others
         raise self
 
 
@@ -72,11 +72,11 @@ def _follow(path: str, link: Callable[[str], str | None]) -> str:
     """Return where a path leads, link by link, as inside.
 
     Args:
-        link: gives where what is at a place leads; None if it is no link.
+        link: returns the target of the link at a place; None if there is no link.
 
     Raises:
-        OSError: it leads nowhere.
-        Unknown: nobody can tell.
+        OSError: the path leads nowhere.
+        Unknown: that can't be known.
     """
     done, links = "/", 0
     ahead = path.split("/")[::-1]
@@ -105,28 +105,28 @@ class Tree(Protocol):
     """The files of a container."""
 
     def find(self, path: str) -> int:
-        """Return a descriptor of what an absolute path leads to: O_PATH, closed on exec.
+        """Return a descriptor of the file at an absolute path: O_PATH, closed on exec.
 
         Raises:
-            OSError: it leads nowhere; as it would inside.
-            Unknown: nobody can tell.
+            OSError: the path leads nowhere, as inside.
+            Unknown: that can't be known.
         """
         ...
 
     def is_fixed(self, path: str) -> bool:
-        """Whether a directory that is missing there can't be made by the runtime."""
+        """Whether the runtime can't make a directory that is missing at ``path``."""
         ...
 
     def forbids_programs(self, path: str, fd: int) -> bool:
-        """Whether nothing may be executed on the file system where ``path`` was found."""
+        """Whether the file system of ``path`` forbids to execute programs."""
         ...
 
 
 class LiveTree:
-    """Those of a container that runs, through the root directory of its init.
+    """The files of a running container, through the root directory of its init.
 
     Attributes:
-        root: a path of that.
+        root: a path of that directory.
     """
 
     def __init__(self, root: str) -> None:
@@ -141,7 +141,7 @@ class LiveTree:
                 _follow(path, lambda place: self._link(top, place))
                 raise
             except OSError as error:
-                if error.errno == errno.ELOOP:  # or a link that means its reader
+                if error.errno == errno.ELOOP:  # or a link that depends on its reader
                     _follow(path, lambda place: self._link(top, place))
                 raise
         except _OfItself as own:
@@ -160,29 +160,29 @@ class LiveTree:
                 return None
             try:
                 target = os.readlink("", dir_fd=fd)
-            except FileNotFoundError:  # of a /proc in which whoever looks has no number
+            except FileNotFoundError:  # in a /proc where we have no pid
                 target = None
         finally:
             os.close(fd)
         if target is not None and len(os.fsencode(target)) == status.st_size:
             return target
-        if os.path.basename(place) in _ITSELF:  # /proc makes it up for each who reads it
+        if os.path.basename(place) in _ITSELF:  # /proc makes this link up for each reader
             raise _OfItself([])
         raise Unknown
 
     def is_fixed(self, path: str) -> bool:
-        return True  # an exec makes none
+        return True  # an exec makes no directories
 
     def forbids_programs(self, path: str, fd: int) -> bool:
         return bool(os.fstatvfs(fd).f_flag & os.ST_NOEXEC)
 
 
 class PlannedTree:
-    """Those that a container would have: a root filesystem, and what is mounted in it.
+    """The files that a container would have: a root filesystem, and the mounts in it.
 
     Args:
-        rootfs: its root filesystem, on the host.
-        mounts: the ``mounts`` of its config.json.
+        rootfs: the root filesystem, on the host.
+        mounts: the ``mounts`` of the config.json.
     """
 
     def __init__(self, rootfs: str, mounts: Sequence[Mapping[str, Any]]) -> None:
@@ -217,11 +217,11 @@ class PlannedTree:
         return bool(is_bind(dict(mount)) and os.fstatvfs(fd).f_flag & os.ST_NOEXEC)
 
     def _real(self, path: str, *, missing: bool = False) -> str:
-        """Return where a path leads, link by link, as inside; ``missing``: also to nothing."""
+        """Return where a path leads, link by link, as inside; with ``missing`` also to nothing."""
         return _follow(path, lambda place: self._link(place, missing=missing))
 
     def _link(self, place: str, *, missing: bool) -> str | None:
-        """Return where a link leads; None if ``place`` is none."""
+        """Return where a link leads; None if ``place`` is no link."""
         if place in self._mounts:
             return None
         try:
@@ -238,13 +238,13 @@ class PlannedTree:
             os.close(fd)
 
     def _open(self, place: str) -> int:
-        """Open what is at a place none of whose directories is a link."""
+        """Open the file at a place whose directories are no links."""
         try:
             return self._open_there(place)
         except FileNotFoundError:
             if place not in _MADE_DEVICES:
                 raise
-            return os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)  # the runtime makes it
+            return os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)  # the runtime makes this device
 
     def _open_there(self, place: str) -> int:
         top = self._mount_of(place)
@@ -268,7 +268,7 @@ class PlannedTree:
             os.close(fd)
 
     def _open_fresh(self, place: str) -> int:
-        """Open a directory for one of a new tmpfs: in that there are but mount points."""
+        """Open a directory in place of one in a new tmpfs, which contains only mount points."""
         if any(known == place or known.startswith(f"{place}/") for known in self._mounts):
             return os.open("/", os.O_PATH | os.O_CLOEXEC)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)
@@ -279,7 +279,7 @@ class PlannedTree:
         return place
 
     def _source(self, top: str) -> str | None:
-        """Return what is mounted there, a path of the host; None for a new tmpfs."""
+        """Return the host path that is mounted at ``top``; None for a new tmpfs."""
         mount = self._mounts[top]
         if is_bind(dict(mount)):
             return str(mount["source"])

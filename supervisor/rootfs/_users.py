@@ -1,4 +1,4 @@
-"""Who a container's program runs as: in the caller's words, and looked up in a root filesystem."""
+"""The user and groups of a program: the caller's arguments, looked up in a root filesystem."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class AccountOptions(TypedDict, total=False):
 
 @attrs.frozen(kw_only=True)
 class Account:
-    """Who a program shall run as; None for what isn't said.
+    """The user that a program runs as; None for what isn't given.
 
     Attributes:
         user: a uid, or a name.
-        group: a gid, or a name; if it isn't said, that of the user.
+        group: a gid, or a name; None for the user's own group.
         extra_groups: gids or names.
-        umask: of its first program.
+        umask: the first program's umask.
     """
 
     user: int | str | None = None
@@ -60,7 +60,7 @@ class Account:
 
     @property
     def says_anything(self) -> bool:
-        """Whether anything is said."""
+        """Whether anything is given."""
         return self != Account()
 
     @property
@@ -81,12 +81,12 @@ def check_account(
     """Return the arguments in one form.
 
     Raises:
-        InvalidValue: one of them can't work; named.
+        InvalidValue: an argument is invalid; names the argument.
     """
     who, own_group = _user(user)
     wanted = _one(group, "group")
     if own_group is not None and wanted is not None:
-        raise InvalidValue(f"user and group: both say a group ({user!r:.100} and {group!r:.100})")
+        raise InvalidValue(f"user and group: both name a group ({user!r:.100} and {group!r:.100})")
     return Account(
         user=who,
         group=own_group if wanted is None else wanted,
@@ -132,7 +132,7 @@ def _groups(groups: GroupsArgument) -> tuple[int | str, ...] | None:
 
 
 def _umask(umask: int | None) -> int | None:
-    if umask is None or (umask == -1 and not isinstance(umask, bool)):  # Trio's word for unchanged
+    if umask is None or (umask == -1 and not isinstance(umask, bool)):  # Trio's value for unchanged
         return None
     if isinstance(umask, int) and not 0 <= umask <= _MAX_UMASK:
         raise InvalidValue(f"umask must be from 0 to {_MAX_UMASK:#o}, not {umask:#o}")
@@ -142,15 +142,15 @@ def _umask(umask: int | None) -> int | None:
 def find_account(
     account: Account, rootfs: str, *, before: Mapping[str, Any] | None = None, shown: str = ""
 ) -> dict[str, Any]:
-    """Return the ``user`` of an OCI process object that an account stands for.
+    """Return the ``user`` of an OCI process object for an account.
 
     Names are looked up in the root filesystem's own ``etc/passwd`` and ``etc/group``, and so is the
-    group of a uid; a uid that isn't listed there has the group of the same number.
+    group of a uid. A uid that isn't listed gets the group with the same number.
 
     Args:
-        account: who.
+        account: the user and groups.
         rootfs: the root filesystem.
-        before: the user that it is in place of. Another user has none of its groups.
+        before: the user to replace. A new user keeps none of the old user's groups.
         shown: what to call the root filesystem in errors.
 
     Raises:
@@ -179,7 +179,7 @@ class _Lists:
     shown: str
 
     def user(self, user: int | str, *, grouped: bool) -> tuple[int, int]:
-        """Return the uid and gid of a user; if it is ``grouped``, any gid."""
+        """Return the uid and gid of a user; with ``grouped`` any gid will do."""
         if isinstance(user, int):
             return user, user if grouped else self._group_of(user)
         for fields in self._entries(_USERS, f"user: {user!r}"):
@@ -201,7 +201,7 @@ class _Lists:
         )
 
     def _group_of(self, uid: int) -> int:
-        with contextlib.suppress(InvalidValue):  # a root filesystem needn't have one
+        with contextlib.suppress(InvalidValue):  # a root filesystem needn't have the file
             for fields in self._entries(_USERS, f"user: '{uid}'"):
                 gid = parse_id(fields[3]) if len(fields) > 3 else None
                 if parse_id(fields[2]) == uid and gid is not None:
@@ -226,10 +226,10 @@ class _Lists:
 
 @contextlib.contextmanager
 def _found(rootfs: str, name: str) -> Iterator[int]:
-    """Find a list in a root filesystem, which may be anybody's, and may change meanwhile.
+    """Find a list in a root filesystem, which any user may own, and which may change meanwhile.
 
-    Links are followed as they would be inside: none leads to a file of the host. Nothing is opened
-    before it is known what it is: a device may do something when it is.
+    Links are followed as inside the container: none leads to a file of the host. A file is opened
+    only when its kind is known: opening a device may have effects.
     """
     with scarce(), contextlib.ExitStack() as stack:
         top = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""User namespaces: ids, ranges of ids of the host, and which namespace a container gets."""
+"""User namespaces: ids, ranges of host ids, and which namespace a container gets."""
 
 from ._choice import (
     AUTO,

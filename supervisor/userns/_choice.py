@@ -1,8 +1,8 @@
-"""User namespaces: which one a container gets, in the caller's words.
+"""The user namespace of a container: chosen from the caller's ``userns`` argument.
 
-The wish stands in config.json as an annotation, so that it is there when a bundle is loaded. A
-runtime that is given the bundle itself takes the ids that stand there, and doesn't map the root
-filesystem's: its files look like nobody's.
+The choice is kept in config.json as an annotation, so that it is there when a bundle is loaded. A
+runtime that gets the bundle directly uses the ids in config.json, but doesn't map the root
+filesystem's: the files seem to belong to the overflow user.
 
 Source: OCI runtime spec, "User namespace mappings"; podman-run(1), ``--userns``.
 """
@@ -25,7 +25,7 @@ ANNOTATION = "org.trio-supervisor.userns"
 
 AUTO = "auto"
 MAPPED = "mapped"
-"""In the annotation: the ids that stand in config.json, the root filesystem's mapped to them."""
+"""In the annotation: the ids in config.json, with the root filesystem mapped to them."""
 
 NONE = "none"
 
@@ -48,7 +48,7 @@ class Choice:
 
     @property
     def annotations(self) -> dict[str, str]:
-        """What stands in config.json of it, besides the mappings."""
+        """The annotations for config.json; the mappings are separate."""
         return {} if self.wish is None else {ANNOTATION: self.wish}
 
 
@@ -56,7 +56,7 @@ def check_userns(value: object) -> str | UserNamespace | None:
     """Return the argument in one form.
 
     Raises:
-        InvalidValue: it is none of its kinds, or its ids can't be a namespace's.
+        InvalidValue: the argument has another type, or its ids can't be a namespace's.
     """
     if value is None or isinstance(value, UserNamespace):
         return value
@@ -80,14 +80,14 @@ def _named(uids: object, gids: object) -> UserNamespace:
 
 
 def choose(wanted: str | UserNamespace | None, *, default: str) -> Choice:
-    """Return the user namespace that is wanted, and can be had by who we are.
+    """Return the wanted user namespace, as far as our user may have one.
 
     Args:
         wanted: as `check_userns` returns it; None for the default.
-        default: root's.
+        default: the default for root.
 
     Raises:
-        InvalidValue: it can't be had; says why.
+        InvalidValue: our user can't have that namespace; says why.
     """
     needed = user_namespace()
     if needed is not None:
@@ -102,7 +102,7 @@ def choose(wanted: str | UserNamespace | None, *, default: str) -> Choice:
 
 
 def _ordinary(wanted: str | UserNamespace | None, given: UserNamespace) -> UserNamespace:
-    """Return an ordinary user's: they need one."""
+    """Return an ordinary user's namespace: an ordinary user needs one."""
     if wanted == NONE:
         raise InvalidValue(
             'userns="none": you aren\'t root, and may make a container only in a user namespace'
@@ -112,20 +112,20 @@ def _ordinary(wanted: str | UserNamespace | None, given: UserNamespace) -> UserN
     for kind, maps, known in (("uid", wanted.uids, given.uids), ("gid", wanted.gids, given.gids)):
         if not covered(maps, [(entry.host_id, entry.size) for entry in known]):
             raise InvalidValue(
-                f"userns: the {kind}s on the host aren't all yours: you aren't root, and have your "
-                f"own and those that /etc/sub{kind} gives you"
+                f"userns: not all of the {kind}s on the host are yours: you aren't root, and have "
+                f"your own and those that /etc/sub{kind} gives you"
             )
     return wanted
 
 
 def _check_ours(wanted: UserNamespace) -> None:
-    """Refuse ids that aren't there for us: we may be in a user namespace ourselves."""
+    """Refuse ids that don't exist for us: we may be in a user namespace too."""
     for kind, maps in (("uid", wanted.uids), ("gid", wanted.gids)):
         ours = _here(kind)
         if not covered(maps, ours):
             raise InvalidValue(
-                f"userns: not all of the {kind}s on the host are there: this process is in a user "
-                f"namespace itself, which has {_said(ours)} (/proc/self/{kind}_map)"
+                f"userns: not all of the {kind}s on the host exist here: this process is in a user "
+                f"namespace, which has {_said(ours)} (/proc/self/{kind}_map)"
             )
 
 
@@ -164,8 +164,8 @@ def blocks() -> Blocks:
     )
     if not found:
         raise InvalidValue(
-            f'userns="auto": a container needs {SIZE} uids and gids that nobody else has. '
-            f"/etc/subuid and /etc/subgid leave it uids {_said(found.uids)} and gids "
+            f'userns="auto": a container needs {SIZE} uids and gids of its own. '
+            f"/etc/subuid and /etc/subgid leave uids {_said(found.uids)} and gids "
             f"{_said(found.gids)} of those that this process has ({_said(_here('uid'))}): add a "
             "line for the user containers to both files, or give explicit mappings, or "
             'userns="none"'
@@ -197,7 +197,7 @@ def _said(ranges: Iterable[Range]) -> str:
 
 
 def of_block(block: Block) -> UserNamespace:
-    """Return the user namespace that has a block's ids, from 0 on."""
+    """Return the user namespace with a block's ids, from 0 on."""
     return UserNamespace(
         uids=(IdMap(0, block.uid, block.size),), gids=(IdMap(0, block.gid, block.size),)
     )
@@ -207,13 +207,13 @@ def of_block(block: Block) -> UserNamespace:
 
 
 def wish_of(spec: Mapping[str, Any]) -> str | None:
-    """Return what the annotations of a config.json wish for: "auto", "mapped" or None."""
+    """Return the choice in a config.json's annotations: "auto", "mapped" or None."""
     wish: str | None = (spec.get("annotations") or {}).get(ANNOTATION)
     return wish
 
 
 def namespace_of(spec: Mapping[str, Any]) -> UserNamespace:
-    """Return the ids in a config.json that has a user namespace of its own."""
+    """Return the ids in a config.json with a new user namespace."""
     linux = spec["linux"]
     return UserNamespace(uids=linux["uidMappings"], gids=linux["gidMappings"])
 
@@ -222,7 +222,7 @@ def check_wish(spec: Mapping[str, Any], path: str) -> None:
     """Check the annotation of a config.json.
 
     Raises:
-        BundleInvalid: we would have to guess what it means; names ``path``.
+        BundleInvalid: the annotation has no clear meaning; names ``path``.
     """
     wish = wish_of(spec)
     if wish is None:

@@ -1,4 +1,4 @@
-"""Ids inside and outside of a user namespace.
+"""Ids inside and outside a user namespace.
 
 Source: OCI runtime spec, "User namespace mappings"; user_namespaces(7).
 """
@@ -20,7 +20,7 @@ _PROCESS_NAMESPACE = re.compile(r"/proc/([0-9]+|self|thread-self)/ns/user")
 
 
 def parse_id(text: str) -> int | None:
-    """Return the id that ``text`` is, or None if it is none."""
+    """Return the id that ``text`` is, or None if ``text`` is no id."""
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
         return None
     value = int(text)
@@ -29,11 +29,11 @@ def parse_id(text: str) -> int | None:
 
 @attrs.frozen
 class IdMap:
-    """A range of ids inside a user namespace, and where it lies outside.
+    """A range of ids inside a user namespace, and the range outside.
 
     Attributes:
         container_id: the first id inside.
-        host_id: the id outside that it stands for.
+        host_id: the first id outside.
         size: how many ids follow one another, on both sides.
     """
 
@@ -42,7 +42,7 @@ class IdMap:
     size: int
 
     def host(self, container_id: int) -> int | None:
-        """Return the id outside for one inside, or None if this range doesn't hold it."""
+        """Return the id outside for one inside, or None if the range doesn't hold that id."""
         offset = container_id - self.container_id
         return self.host_id + offset if 0 <= offset < self.size else None
 
@@ -61,7 +61,7 @@ class IdMap:
 
 
 IdMapLike = IdMap | tuple[int, int, int] | Mapping[str, int]
-"""A range: an `IdMap`, its three numbers, or an entry of config.json."""
+"""A range: an `IdMap`, three numbers, or an entry of config.json."""
 
 _KEYS = ("containerID", "hostID", "size")
 _MAX_MAPS = 340  # the kernel's
@@ -71,7 +71,7 @@ def _id_maps(kind: str, value: object) -> tuple[IdMap, ...]:
     """Return ranges in one form.
 
     Raises:
-        InvalidValue: they can't be the ids of a user namespace; says which of them, and why.
+        InvalidValue: the ranges can't be a user namespace's; names the range and the reason.
     """
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise InvalidValue(f"{kind} must be a sequence of IdMap, not {type(value).__name__}")
@@ -95,7 +95,7 @@ def _id_map(value: object, name: str) -> IdMap:
         numbers = value
     else:
         raise InvalidValue(
-            f"{name} must be an IdMap, or its three numbers: the first id in the container, the "
+            f"{name} must be an IdMap, or three numbers: the first id in the container, the "
             "first one on the host, and how many"
         )
     first, outside = (check_int(number, name, least=0, most=MAX_ID) for number in numbers[:2])
@@ -122,11 +122,11 @@ def _gids(value: object) -> tuple[IdMap, ...]:
 
 @attrs.frozen(kw_only=True)
 class UserNamespace:
-    """The ids of a container that runs in a user namespace of its own.
+    """The ids of a container in a user namespace of its own.
 
     Attributes:
-        uids: which uids it has, and which these are on the host: `IdMap` values, or their three
-            numbers. One must be 0, the container's root.
+        uids: the container's uids, and their uids on the host: `IdMap` values, or three numbers
+            each. One range must have 0, the container's root.
         gids: the same for gids.
     """
 
@@ -135,9 +135,9 @@ class UserNamespace:
 
     @property
     def root(self) -> tuple[int, int]:
-        """The uid and gid that the container's root has on the host."""
+        """The container root's uid and gid on the host."""
         uid, gid = host_id(self.uids, 0), host_id(self.gids, 0)
-        assert uid is not None and gid is not None  # checked when it was made
+        assert uid is not None and gid is not None  # checked at construction
         return uid, gid
 
     def to_json(self) -> dict[str, Any]:
@@ -149,13 +149,13 @@ class UserNamespace:
 
     @property
     def lines(self) -> tuple[str, str]:
-        """What ``/proc/PID/uid_map`` and ``gid_map`` hold."""
+        """The content of ``/proc/PID/uid_map`` and ``gid_map``."""
         uids, gids = ("\n".join(entry.line for entry in maps) for maps in (self.uids, self.gids))
         return uids, gids
 
 
 def host_id(maps: Iterable[IdMap], container_id: int) -> int | None:
-    """Return the id outside for ``container_id``, or None where it isn't mapped."""
+    """Return the id outside for ``container_id``, or None if that id isn't mapped."""
     for entry in maps:
         found = entry.host(container_id)
         if found is not None:
@@ -164,17 +164,17 @@ def host_id(maps: Iterable[IdMap], container_id: int) -> int | None:
 
 
 def container_root_ids(spec: Mapping[str, Any], *, path: str = "config.json") -> tuple[int, int]:
-    """Return the uid and gid that the container's root has on the host.
+    """Return the container root's uid and gid on the host.
 
-    Stdio belongs to them. Without a user namespace they are 0 and 0.
+    These ids own the container's stdio. Without a user namespace they are 0 and 0.
 
     Args:
         spec: a checked config.json.
         path: the file to name in errors.
 
     Raises:
-        BundleInvalid: a user namespace doesn't map root, or it is joined by a path that doesn't
-            say where its mappings are.
+        BundleInvalid: the user namespace doesn't map root, or is joined by a path that doesn't show
+            where the mappings are.
     """
     linux = spec.get("linux") or {}
     namespaces = linux.get("namespaces") or ()
@@ -208,12 +208,12 @@ def _root_id(linux: Mapping[str, Any], kind: str, *, joined: str | None, path: s
 
 
 def _maps_of_namespace(joined: str, kind: str, *, path: str) -> list[IdMap]:
-    """Read the mappings of a namespace that exists already, as they look from ours."""
+    """Read the mappings of an existing namespace, as seen from ours."""
     match = _PROCESS_NAMESPACE.fullmatch(joined)
     if match is None:
         raise BundleInvalid(
             f"the mappings of the user namespace at {joined} can't be told from its path: "
-            f"repeat them in linux.{kind}Mappings, or name it as /proc/PID/ns/user",
+            f"repeat them in linux.{kind}Mappings, or use a path like /proc/PID/ns/user",
             path=path,
             where="linux.namespaces",
         )

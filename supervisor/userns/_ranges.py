@@ -1,4 +1,4 @@
-"""Ids of the host that containers may have: from /etc/subuid, or a range of our own.
+"""Host ids that containers may have: from /etc/subuid, or a range of our own.
 
 Source: subuid(5), subgid(5), user_namespaces(7); systemd's "Users, Groups, UIDs and GIDs on systemd
 Systems" for the ranges that others use.
@@ -16,7 +16,7 @@ from ..system import lenient
 from ._ids import IdMap, parse_id
 
 SIZE = 65536
-"""How many ids a container gets: those that its files and programs may know of."""
+"""How many ids a container gets: the ids that files and programs may use."""
 
 OWN = (1_879_048_192, 268_304_384)
 """First id and number of a range of our own, 0x70000000 to 0x7ffdffff: above those of users, of
@@ -27,10 +27,10 @@ Range = tuple[int, int]
 
 
 def read_lines(path: str) -> list[str]:
-    """Return the lines of a file; none of one that can't be read."""
+    """Return the lines of a file; none if the file can't be read."""
     with lenient(), open(path, encoding="utf-8", errors="replace") as file:
         return file.read().splitlines()
-    return []  # without the file, nobody has subordinate ids
+    return []  # without the file, no user has subordinate ids
 
 
 @attrs.frozen
@@ -68,8 +68,8 @@ def _first(ranges: Iterable[Range], index: int) -> int:
 def owned(lines: Iterable[str], owners: Iterable[str], *, never: Iterable[int]) -> list[Range]:
     """Return the ranges that ``lines`` of a subuid file give to ``owners``.
 
-    A line that isn't NAME:FIRST:NUMBER to the letter is none. Nor is one with an id that nobody
-    may be given (root's, our own), or one that has ids of an earlier line.
+    Lines are skipped if they aren't exactly NAME:FIRST:NUMBER, have an id that may never be given
+    away (root's, our own), or have ids of an earlier line.
     """
     found: list[Range] = []
     taken = [(id, 1) for id in never]
@@ -81,7 +81,7 @@ def owned(lines: Iterable[str], owners: Iterable[str], *, never: Iterable[int]) 
 
 
 def free(wanted: Range, *, lines: Iterable[str], accounts: Iterable[str]) -> list[Range]:
-    """Return what of a range nobody has, neither in a subuid file nor in a passwd or group file."""
+    """Return the free parts of a range: in no subuid file, and no passwd or group file."""
     taken = [(first, size) for _, first, size in _entries(lines)]
     for line in accounts:
         fields = line.split(":")
@@ -92,7 +92,7 @@ def free(wanted: Range, *, lines: Iterable[str], accounts: Iterable[str]) -> lis
 
 
 def clipped(ranges: Iterable[Range], maps: Iterable[IdMap]) -> list[Range]:
-    """Return what of ranges is there in a user namespace with these mappings: in our own one."""
+    """Return the parts of ranges that exist in a user namespace with these mappings: ours."""
     inside = [(entry.container_id, entry.size) for entry in maps]
     return [
         (start, end - start)
@@ -103,7 +103,7 @@ def clipped(ranges: Iterable[Range], maps: Iterable[IdMap]) -> list[Range]:
 
 
 def covered(maps: Iterable[IdMap], ranges: Iterable[Range]) -> bool:
-    """Whether all ids outside of a mapping are in the ranges."""
+    """Whether all outside ids of the mappings are in the ranges."""
     known = list(ranges)
     return all(not _uncovered((entry.host_id, entry.size), known) for entry in maps)
 
@@ -113,7 +113,7 @@ def _uncovered(wanted: Range, ranges: Sequence[Range]) -> list[Range]:
 
 
 def _without(whole: Range, parts: Iterable[Range]) -> list[Range]:
-    """Return what is left of a range."""
+    """Return what is left of a range without the parts."""
     left = [whole]
     for first, size in parts:
         left = [piece for one in left for piece in _cut(one, first, first + size)]

@@ -1,4 +1,4 @@
-"""User namespaces, for those who aren't root.
+"""The user namespace of an ordinary user, and the limits that such a user can enforce.
 
 Source: user_namespaces(7), subuid(5), newuidmap(1).
 """
@@ -21,10 +21,10 @@ CONTROLLERS = {"memory_bytes": "memory", "pids": "pids", "cpus": "cpu"}
 
 
 def user_namespace() -> UserNamespace | None:
-    """Return the user namespace that this process' containers need, or None if it is root.
+    """Return the user namespace that this process's containers need, or None for root.
 
-    Root in the container is the caller. With ``newuidmap`` and ``newgidmap`` (which the runtimes
-    call) the other ids are the caller's subordinate ones; without, there are no others.
+    Root in the container is our user. With ``newuidmap`` and ``newgidmap`` (which the runtimes
+    call) the other ids are our user's subordinate ids; without them there are no others.
     """
     uid, gid = os.geteuid(), os.getegid()
     if uid == 0:
@@ -45,7 +45,7 @@ def user_namespace() -> UserNamespace | None:
 def subordinate(lines: Sequence[str], owners: set[str], *, own: int = 0) -> tuple[IdMap, ...]:
     """Return the ranges that ``lines`` of a subuid file give to ``owners``, from id 1 on.
 
-    Never root's id, whatever the file says, nor the ``own`` one, which stands for root inside.
+    Never root's id, whatever the file says, and never the ``own`` one, which is root inside.
     """
     maps = []
     first = 1
@@ -56,7 +56,7 @@ def subordinate(lines: Sequence[str], owners: set[str], *, own: int = 0) -> tupl
 
 
 def _name(uid: int) -> str | None:
-    """Return the user's name; newuidmap does nothing for somebody without one."""
+    """Return the user's name; newuidmap refuses a user without a name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -65,14 +65,14 @@ def _name(uid: int) -> str | None:
 
 
 def check_limits(wanted: Sequence[str], *, cgroup_root: str = "/sys/fs/cgroup") -> None:
-    """Refuse limits that somebody who isn't root can't enforce.
+    """Refuse limits that an ordinary user can't enforce.
 
     Args:
         wanted: the arguments that set limits.
         cgroup_root: where the cgroups are mounted.
 
     Raises:
-        InvalidValue: there is no cgroup that this process may divide, or it lacks a controller.
+        InvalidValue: this process has no cgroup to divide, or the cgroup lacks a controller.
     """
     if not wanted:
         return
@@ -93,7 +93,7 @@ def check_limits(wanted: Sequence[str], *, cgroup_root: str = "/sys/fs/cgroup") 
 
 
 def _own_cgroup(cgroup_root: str) -> str | None:
-    """Return our directory in the version 2 hierarchy, or None where there is no pure one."""
+    """Return our directory in the version 2 hierarchy, or None on a mixed system."""
     if not os.path.exists(os.path.join(cgroup_root, "cgroup.controllers")):
         return None
     for line in _lines("/proc/self/cgroup"):

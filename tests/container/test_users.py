@@ -44,7 +44,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"user": "nobody knows"}, "user: 'nobody knows' is not listed"),
     ({"group": "nobody knows"}, "group: 'nobody knows' is not listed"),
     ({"extra_groups": ["nobody knows"]}, "extra_groups: 'nobody knows' is not listed"),
-    ({"user": (1, 2), "group": 3}, "both say a group"),
+    ({"user": (1, 2), "group": 3}, "both name a group"),
     ({"user": "a:b:c"}, "user must be"),
     ({"group": True}, "group"),
     ({"extra_groups": "staff"}, "extra_groups"),

@@ -103,7 +103,7 @@ async def test_a_root_that_can_not_be_written(
     monkeypatch.setattr(
         os, "access", lambda path, mode, **how: path != "." and access(path, mode, **how)
     )
-    await _refused(supervisor, root, r"can't be written \(mode 0500\): chmod u\+rwx")
+    await _refused(supervisor, root, r"can't be written \(mode 0500\): use chmod u\+rwx")
 
 
 # ---- temporary directories ------------------------------------------------------------------

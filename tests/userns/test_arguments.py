@@ -133,7 +133,7 @@ def test_ordinary_users_need_one(tree: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "getegid", lambda: 567)
     with pytest.raises(InvalidValue, match=r'userns="none": you aren\'t root'):
         Bundle.from_rootfs(tree, ["sh"], userns="none")
-    with pytest.raises(InvalidValue, match=r"userns: the uids on the host aren't all yours"):
+    with pytest.raises(InvalidValue, match=r"userns: not all of the uids on the host are yours"):
         Bundle.from_rootfs(tree, ["sh"], userns=[(0, 0, 1)])
     auto = Bundle.from_rootfs(tree, ["sh"], userns="auto")
     assert auto.spec == Bundle.from_rootfs(tree, ["sh"]).spec
