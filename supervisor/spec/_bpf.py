@@ -1,8 +1,8 @@
-"""Compile a seccomp profile to the program that the kernel runs, in the form crun takes it in.
+"""Compile a seccomp profile to the kernel's filter program, in the form that crun takes.
 
-libseccomp takes 20 to 30 ms for our profile, at every create, and its program is a long list. This
-one is a search among the few ranges of calls that are treated alike. Only what our own profile
-holds is understood; for any other the runtime's libseccomp has to do.
+libseccomp takes 20 to 30 ms for our profile, at every create, and the resulting program is a long
+list. This compiler makes a search among a few ranges of calls with the same rules. It understands
+only what our own profile contains; other profiles need the runtime's libseccomp.
 
 Source: seccomp(2); the kernel's Documentation/networking/filter.rst; linux/audit.h.
 """
@@ -31,9 +31,9 @@ _LOW, _HIGH = (0, 4) if sys.byteorder == "little" else (4, 0)
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0
 _ENOSYS = 38
 _X32 = 0x40000000
-_PRIVATE = 0xF0000  # from here on, calls of arm alone
+_PRIVATE = 0xF0000  # from here on, calls of arm only
 
-_TOKENS = {  # of an architecture: its column in the table of numbers, and its AUDIT_ARCH
+_TOKENS = {  # for each architecture: the column in the table of numbers, and AUDIT_ARCH
     "SCMP_ARCH_X86_64": ("amd64", 0xC000003E),
     "SCMP_ARCH_X86": ("x86", 0x40000003),
     "SCMP_ARCH_AARCH64": ("arm64", 0xC00000B7),
@@ -43,23 +43,23 @@ _TOKENS = {  # of an architecture: its column in the table of numbers, and its A
 
 @attrs.frozen
 class _Rule:
-    """What is done with a call: always, or if one argument compares."""
+    """The action for a call: always, or if one argument matches."""
 
     action: int
     argument: Mapping[str, Any] | None = None
 
 
 Ranges = Sequence[tuple[int, tuple[_Rule, ...]]]
-"""Where each range of calls begins that are treated alike, and how; the default after all."""
+"""The first call of each range with the same rules, and the rules; the default comes last."""
 
 
 @attrs.define
 class _Program:
-    """A program that is written from its end: jumps lead forward only.
+    """A program, written from the end, since jumps lead forward only.
 
-    A place is the index of an instruction in ``code``, whose first is the program's last. Each
-    instruction costs the kernel a quarter of a microsecond at every exec of a container's first
-    program: so answers are shared.
+    A place is the index of an instruction in ``code``, whose first instruction is the program's
+    last. Each instruction costs the kernel a quarter of a microsecond at every exec of a
+    container's first program: so answers are shared.
     """
 
     default: int
@@ -71,25 +71,25 @@ class _Program:
         return len(self.code) - 1
 
     def answer(self, action: int) -> int:
-        """Return a place where a call is answered so."""
+        """Return a place that answers a call with this action."""
         place = self.answers.get(action)
         if place is None or len(self.code) - place > _NEAR:
             place = self.answers[action] = self.add(_RETURN, action)
         return place
 
     def branch(self, test: int, operand: int, yes: int, no: int) -> int:
-        """Go on at one place or the other; return the place of the test."""
+        """Test, and go on at one of two places; return the place of the test."""
         yes, no = self._near(yes), self._near(no)
         last = len(self.code) - 1
         return self.add(test, operand, last - yes, last - no)
 
     def _near(self, place: int) -> int:
-        """Return a place that a conditional jump reaches, two instructions from here too."""
+        """Return a place that a conditional jump reaches, also from two instructions further."""
         distance = len(self.code) - 1 - place
         return place if distance < _FAR - 1 else self.add(_ALWAYS, distance)
 
     def search(self, ranges: Ranges) -> int:
-        """Find the range that a number is in, by halves."""
+        """Find a number's range by binary search."""
         if len(ranges) == 1:
             return self.treat(ranges[0][1])
         middle = len(ranges) // 2
@@ -98,7 +98,7 @@ class _Program:
         return self.branch(_AT_LEAST, ranges[middle][0], above, below)
 
     def treat(self, rules: Sequence[_Rule]) -> int:
-        """Answer one call, by its argument if that matters."""
+        """Answer one call, by the argument if the rules have one."""
         first = rules[0]
         if first.argument is None:
             return self.answer(first.action)
@@ -124,14 +124,14 @@ class _Program:
 def compile_filter(profile: Mapping[str, Any]) -> bytes | None:
     """Return the program for a profile.
 
-    A call newer than all that the profile names is answered with ENOSYS, as runc does: programs
-    then go on to an older one.
+    A call newer than all those in the profile gets ENOSYS, as with runc: programs then try an older
+    call.
 
     Args:
         profile: a `linux.seccomp` that `_seccomp.default_profile` has made.
 
     Returns:
-        None for an architecture whose numbers we don't have, or a comparison we don't know.
+        None for an architecture without a table of numbers, or for an unknown comparison.
     """
     if not _understood(profile):
         return None
@@ -174,7 +174,7 @@ def _action(name: str, errno: int | None) -> int:
 
 
 def _rules(entries: Iterable[Mapping[str, Any]], column: str) -> dict[int, list[_Rule]]:
-    """Return the rules for each number; one without an argument stands alone."""
+    """Return the rules for each number; a rule without an argument stands alone."""
     numbers, rules = _numbers()[column], dict[int, list[_Rule]]()
     for entry in entries:
         action = _action(entry["action"], entry.get("errnoRet"))
@@ -189,7 +189,7 @@ def _rules(entries: Iterable[Mapping[str, Any]], column: str) -> dict[int, list[
 
 
 def _ranges(rules: Mapping[int, list[_Rule]], default: int) -> Ranges:
-    """Return the ranges of calls that are treated alike, in their order."""
+    """Return the ranges of calls with the same rules, in order."""
     last = max(number for number in rules if number < _PRIVATE)
     found: list[tuple[int, tuple[_Rule, ...]]] = []
     for number in sorted({0, last + 1, *rules, *(number + 1 for number in rules)}):

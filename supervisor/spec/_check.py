@@ -1,6 +1,6 @@
-"""Checks of JSON values: small functions, and functions that put them together.
+"""Checks of JSON values: small functions, and functions that combine checks.
 
-A check takes a value and the place where it stands, and raises `Fault` or returns nothing.
+A check takes a value and the value's JSON path. It raises `Fault` or returns nothing.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Fault(Exception):
     """Something is wrong with a value.
 
     Attributes:
-        where: its JSON path, such as ``process.args[0]``; "" for the whole document.
-        reason: what is wrong with it, and what it should be.
+        where: the value's JSON path, such as ``process.args[0]``; "" for the whole document.
+        reason: what is wrong, and what the value should be.
     """
 
     def __init__(self, where: str, reason: str) -> None:
@@ -39,18 +39,18 @@ class Fault(Exception):
 
 
 def kind(value: object) -> str:
-    """Return what JSON calls a value of this type."""
+    """Return JSON's name for the value's type."""
     return _KINDS.get(type(value), type(value).__name__)
 
 
 def boolean(value: Any, where: str) -> None:
-    """True or false."""
+    """Check for true or false."""
     if not isinstance(value, bool):
         raise Fault(where, f"must be true or false, not {kind(value)}")
 
 
 def integer(least: int, most: int) -> Check:
-    """Make the check for an integer from ``least`` to ``most``; a bool is none."""
+    """Make the check for an integer from ``least`` to ``most``; a bool is no integer."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
@@ -62,7 +62,7 @@ def integer(least: int, most: int) -> Check:
 
 
 def text(value: Any, where: str) -> None:
-    """Text that a C string can carry."""
+    """Check for text that a C string can hold."""
     if not isinstance(value, str):
         raise Fault(where, f"must be text, not {kind(value)}")
     if "\0" in value:
@@ -70,14 +70,14 @@ def text(value: Any, where: str) -> None:
 
 
 def word(value: Any, where: str) -> None:
-    """Text that isn't empty."""
+    """Check for text that isn't empty."""
     text(value, where)
     if not value:
         raise Fault(where, "must not be empty")
 
 
 def absolute(value: Any, where: str) -> None:
-    """An absolute path."""
+    """Check for an absolute path."""
     word(value, where)
     if not value.startswith("/"):
         raise Fault(where, f"must be an absolute path, but {value!r} doesn't begin with /")
@@ -110,7 +110,7 @@ def array(item: Check, *, least: int = 0, empty: str = "") -> Check:
 
 
 def table(item: Check) -> Check:
-    """Make the check for an object with any keys, whose values are all alike."""
+    """Make the check for an object with any keys, whose values have one check."""
 
     def check(value: Any, where: str) -> None:
         for key, entry in _object(value, where).items():
@@ -122,8 +122,8 @@ def table(item: Check) -> Check:
 def record(fields: Mapping[str, Check], *, required: Sequence[str] = ()) -> Check:
     """Make the check for an object with known keys.
 
-    Unknown keys are let through: the specification says so. So is null for a key that isn't
-    required, since programs written in Go write it for *nothing*, and runtimes read it so.
+    Unknown keys are allowed, as the specification asks. So is null for a key that isn't required:
+    programs written in Go write null for *nothing*, and runtimes read null so.
     """
 
     def check(value: Any, where: str) -> None:
@@ -146,12 +146,12 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 
 def carriable(value: Any, where: str = "", *, depth: int = 0) -> None:
-    """Refuse what can't be handed on: text that UTF-8 can't carry, and bottomless nesting.
+    """Refuse what can't be written to a file: text that isn't UTF-8, and too deep nesting.
 
     Args:
         value: a JSON document.
-        where: its place.
-        depth: how deep inside the whole it stands.
+        where: the document's JSON path.
+        depth: how deep in the whole document the value lies.
     """
     if depth > MAX_DEPTH:
         raise Fault("", f"is nested deeper than {MAX_DEPTH} levels")

@@ -1,7 +1,7 @@
-"""Give crun our seccomp profile compiled: it installs it as it is, and needs no libseccomp for it.
+"""Our seccomp profile, compiled for crun, which then needs no libseccomp for the profile.
 
-Every create would take 8 ms or more otherwise. crun keeps what it is given in its state
-directory, and puts it on each exec too.
+Otherwise every create would take at least 8 ms more. crun keeps the filter in its state directory,
+and uses it for each exec too.
 
 Source: man crun, "run.oci.seccomp_bpf_data".
 """
@@ -21,17 +21,17 @@ from ._seccomp import default_profile
 ANNOTATION = "run.oci.seccomp_bpf_data"  # since crun 0.17
 
 _NOTHING = {"defaultAction": "SCMP_ACT_ERRNO"}
-"""What stands in place of the profile: a runtime that doesn't know the annotation lets the
-container make no system call at all, instead of every one."""
+"""Replaces the profile: with a runtime that doesn't know the annotation, the container can make no
+system call at all, instead of every one."""
 
 _BUILT_WITH = b"+SECCOMP"
 
 
 def for_runtime(spec: Mapping[str, Any], runtime: str) -> dict[str, Any]:
-    """Return the spec for one runtime, with the compiled filter if that can take it.
+    """Return the spec for one runtime, with the compiled filter if the runtime takes one.
 
     Raises:
-        InvalidValue: the runtime would run it without the filter, and not say so.
+        InvalidValue: the runtime would silently run the container without a filter.
     """
     profile = spec["linux"].get("seccomp")
     if profile is None or os.path.basename(runtime) != "crun":
@@ -61,18 +61,18 @@ def _check_crun(path: str) -> None:
     try:
         status = os.stat(path)
     except OSError:
-        return  # whoever runs it says so
+        return  # running crun will report that
     identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if not _knows_seccomp(path, identity):
         raise InvalidValue(
-            f"seccomp: {path} was built without it, and would run the container with no filter "
-            'at all: install another crun, or runc, or say seccomp="unconfined"'
+            f"seccomp: {path} was built without seccomp, and would run the container without a "
+            'filter: install another crun, or runc, or pass seccomp="unconfined"'
         )
 
 
 @cache
 def _knows_seccomp(path: str, identity: tuple[int, ...]) -> bool:
-    """Whether what ``crun --version`` prints says so; a script in its place can't be read."""
+    """Whether crun was built with seccomp, by the text of ``crun --version``; True for a script."""
     with open(path, "rb") as file:
         content = file.read()
     return _BUILT_WITH in content or not content.startswith(b"\x7fELF")

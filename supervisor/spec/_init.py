@@ -1,4 +1,4 @@
-"""The tiny pid 1 that ``init=True`` puts into a container."""
+"""The tiny pid 1 that ``init=True`` adds to a container."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..native import find_binary
 from ..values import ShimNotFound
 
 INIT_DESTINATION = "/dev/init"
-INIT_ARGS = (INIT_DESTINATION, "--")  # in front of the program's own
-"""Where it stands in the container: in the tmpfs on /dev, so that no root filesystem is written."""
+INIT_ARGS = (INIT_DESTINATION, "--")  # before the program's own arguments
+"""Where the init lies in the container: in the tmpfs on /dev, so no root filesystem is changed."""
 
 REPORT_FD = 3
-"""Where a gate has its report, which it hands on to an init."""
+"""A gate's descriptor for its report, which the gate hands on to an init."""
 
 _INTERPRETER = 3
 _NO_PRESERVED_FDS = ("runsc",)
@@ -25,16 +25,16 @@ def init_path() -> str:
     """Return the absolute path of ``supervisor-init``.
 
     Raises:
-        ShimNotFound: it isn't there, isn't executable, or isn't static: it would look for its
-            libraries inside the container, where they needn't be.
+        ShimNotFound: the program is missing, not executable, or not static: a dynamic program needs
+            libraries inside the container, where they may be missing.
     """
     return static_path("supervisor-init")
 
 
 def is_ours(spec: Mapping[str, Any]) -> bool:
-    """Whether the program of a spec runs behind the init of this very installation.
+    """Whether a spec's program runs behind the init of this very installation.
 
-    One of another installation, or a caller's own, may not know what ours can be told.
+    An init of another installation, or a caller's own, may not know our init's options.
     """
     if behind_init(spec["process"].get("args") or ()) is None:
         return False
@@ -50,32 +50,32 @@ def is_ours(spec: Mapping[str, Any]) -> bool:
 
 
 def behind_init(args: Sequence[str]) -> Sequence[str] | None:
-    """Return the program and its arguments behind our init; None if that isn't in front."""
+    """Return the program's arguments behind our init; None if ``args`` don't begin with it."""
     return args[len(INIT_ARGS) :] if tuple(args[: len(INIT_ARGS)]) == INIT_ARGS else None
 
 
 def can_tell(spec: Mapping[str, Any], runtime: str, *, gated: bool) -> bool:
-    """Whether its init can tell the shim how the program ended.
+    """Whether a spec's init can report to the shim how the program ended.
 
-    That takes a descriptor which the runtime hands on to it. Without, the exit code says what it
-    can. A gate needs one in any case.
+    The report needs a descriptor that the runtime hands on to the init. Without one there is only
+    the exit code. A gate needs a descriptor in any case.
     """
     return is_ours(spec) and (gated or os.path.basename(runtime) not in _NO_PRESERVED_FDS)
 
 
 def status_fd(*, gated: bool) -> int:
-    """Return the descriptor by which an init tells that: behind a gate's."""
+    """Return the descriptor for an init's report: the next one after a gate's."""
     return REPORT_FD + gated
 
 
 def telling(args: Sequence[str], *, gated: bool) -> list[str]:
-    """Return the arguments of a program behind our init, with what that is told."""
+    """Return the arguments of a program behind our init, with the init's options."""
     report = ["--report", str(REPORT_FD)] if gated else []
     return [INIT_DESTINATION, "--status", str(status_fd(gated=gated)), *report, *args[1:]]
 
 
 def static_path(name: str) -> str:
-    """Return the absolute path of a program of ours that runs as a container's first one.
+    """Return the absolute path of a program of ours that runs first in a container.
 
     Raises:
         ShimNotFound: as `init_path`.
@@ -91,7 +91,7 @@ def static_path(name: str) -> str:
 
 
 def is_static(path: str) -> bool:
-    """Return whether the ELF program at ``path`` asks for no interpreter."""
+    """Return whether the ELF program at ``path`` needs no interpreter."""
     with open(path, "rb") as file:
         header = file.read(64)
         if len(header) < 64 or header[:4] != b"\x7fELF":

@@ -1,7 +1,7 @@
-"""A fresh, writable layer over a root filesystem, for each container of a bundle.
+"""A fresh writable layer over a root filesystem, for each container of a bundle.
 
-The wish stands in config.json as annotations, so that it is there when a bundle is loaded. A
-runtime that is given the bundle itself knows nothing of them, and shows a read-only root.
+The choice is kept in config.json as annotations, so that it is there when a bundle is loaded. A
+runtime that gets the bundle directly ignores the annotations, and shows a read-only root.
 
 Source: the kernel's Documentation/filesystems/overlayfs.rst.
 """
@@ -25,14 +25,13 @@ MAX_BYTES = 2**53 - 1
 
 @attrs.frozen(kw_only=True)
 class Layer:
-    """A layer that the shim mounts for a container, and that goes with its last process.
+    """A layer that the shim mounts for a container, and that ends with the last process.
 
     Attributes:
-        lower: the root filesystem under it, which is never written.
-        target: where the container finds both as one.
-        size_bytes: how much may be written; None for half of the machine's memory.
-        namespace: the user namespace that the runtime has to run in, to be allowed to mount; None
-            for none.
+        lower: the root filesystem under the layer, never written to.
+        target: the mount point, where the container sees both as one.
+        size_bytes: how much may be written; None for half of the host's memory.
+        namespace: the user namespace in which the runtime may mount; None if not needed.
     """
 
     lower: str
@@ -42,7 +41,7 @@ class Layer:
 
     @property
     def options(self) -> list[str]:
-        """The shim's options for it."""
+        """The shim's options for the layer."""
         words = ["--lower", self.lower, "--layer", f"{self.size_bytes or 0}:{self.target}"]
         if self.namespace is not None:
             uids, gids = self.namespace.lines
@@ -51,14 +50,14 @@ class Layer:
 
 
 def surrounding_namespace(spec: Mapping[str, Any], *, uid: int) -> UserNamespace | None:
-    """Return the user namespace that a runtime needs around it to mount a layer; None for root.
+    """Return the user namespace in which a runtime may mount a layer; None for root.
 
-    It has the ids of the container's own one, which comes to stand in it. So whoever made it has
-    all privileges in both, and can call the runtime from outside for anything else.
+    This namespace has the ids of the container's own one, which is made inside. So the user who
+    made it has all privileges in both, and can call the runtime from outside for anything else.
 
     Args:
         spec: a checked config.json.
-        uid: who calls the runtime.
+        uid: the uid that calls the runtime.
 
     Raises:
         InvalidValue: the container has no user namespace of its own.
@@ -76,7 +75,7 @@ def surrounding_namespace(spec: Mapping[str, Any], *, uid: int) -> UserNamespace
 
 
 def inside(namespace: UserNamespace) -> dict[str, Any]:
-    """Return the ``linux`` entries for a user namespace of the same ids that stands in this one."""
+    """Return the ``linux`` entries for a user namespace with the same ids inside this one."""
     uids, gids = (
         tuple(IdMap(entry.container_id, entry.container_id, entry.size) for entry in maps)
         for maps in (namespace.uids, namespace.gids)
@@ -85,18 +84,18 @@ def inside(namespace: UserNamespace) -> dict[str, Any]:
 
 
 def layer_annotations(size_bytes: int | None) -> dict[str, str]:
-    """Return the annotations that wish for a layer."""
+    """Return the annotations that ask for a layer."""
     size = {} if size_bytes is None else {LAYER_BYTES: str(size_bytes)}
     return {WRITABLE: OVERLAY, **size}
 
 
 def wants_layer(spec: Mapping[str, Any]) -> bool:
-    """Whether the annotations of a config.json wish for a layer."""
+    """Whether the annotations of a config.json ask for a layer."""
     return (spec.get("annotations") or {}).get(WRITABLE) == OVERLAY
 
 
 def layer_size(spec: Mapping[str, Any]) -> int | None:
-    """Return how much may be written in the layer of a checked config.json."""
+    """Return the layer's size in bytes from a checked config.json."""
     size = (spec.get("annotations") or {}).get(LAYER_BYTES)
     return None if size is None else int(size)
 
@@ -105,7 +104,7 @@ def check_layer(spec: Mapping[str, Any], path: str) -> None:
     """Check the annotations of a config.json.
 
     Raises:
-        BundleInvalid: we would have to guess what they mean; names ``path``.
+        BundleInvalid: the annotations have no clear meaning; names ``path``.
     """
     annotations = spec.get("annotations") or {}
     wish, size = annotations.get(WRITABLE), annotations.get(LAYER_BYTES)

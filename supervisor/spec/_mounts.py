@@ -1,4 +1,4 @@
-"""What is mounted in a container.
+"""The mounts of a container: a caller's, and those that every Linux program expects.
 
 Source: OCI runtime spec, "Mounts" and "Default Filesystems".
 """
@@ -14,18 +14,18 @@ import attrs
 from ..values import InvalidValue, check_text
 
 READ_ONLY_TREE = ("rbind", "ro", "rro", "nosuid", "rnosuid", "nodev", "rnodev")
-"""``ro`` alone leaves what is mounted inside writable, ``nodev`` alone its devices usable."""
+"""``ro`` alone leaves mounts inside writable, and ``nodev`` alone leaves their devices usable."""
 
 READ_ONLY_FILE = ("bind", "ro", "nosuid", "nodev")
-"""There is nothing inside a file, and crun 1.8 fails on one with ``rro`` (*Not a directory*)."""
+"""A file has no mounts inside, and with ``rro`` crun 1.8 fails on a file (*Not a directory*)."""
 
 WRITABLE_TREE = ("rbind", "rw", "nosuid", "rnosuid", "nodev", "rnodev")
 WRITABLE_FILE = ("bind", "rw", "nosuid", "nodev")
 
-_MOUNT_SETATTR = (5, 12)  # the kernel that has it: ``rro`` needs it
+_MOUNT_SETATTR = (5, 12)  # the first kernel with mount_setattr, which ``rro`` needs
 
 DEVICES_BYTES = 64 << 20
-"""How much /dev may hold, and /dev/shm."""
+"""The size limit of /dev, and of /dev/shm."""
 
 BYTES_PER_FILE = 4096
 LEAST_FILES = 1024
@@ -50,12 +50,12 @@ def _flag(instance: Mount, attribute: attrs.Attribute[bool], value: bool) -> Non
 class Mount:
     """A file or directory of the host, shown in the container.
 
-    Mounts inside the directory are shown too. Setuid bits and device nodes have no effect in it.
+    Mounts inside the directory are shown too. Setuid bits and device nodes have no effect there.
 
     Attributes:
-        source: its absolute path on the host.
-        destination: its absolute path in the container.
-        read_only: whether the container can't write it, nor what is mounted inside it.
+        source: the absolute path on the host.
+        destination: the absolute path in the container.
+        read_only: whether the container can't write to the source, nor to mounts inside.
     """
 
     source: str = attrs.field(converter=_path, validator=_absolute)
@@ -63,7 +63,7 @@ class Mount:
     read_only: bool = attrs.field(default=True, validator=_flag, kw_only=True)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry for config.json's ``mounts``; looks at what the source is."""
+        """Return the entry for config.json's ``mounts``; looks at the source's kind on disk."""
         read_only, writable = (
             (READ_ONLY_TREE, WRITABLE_TREE)
             if os.path.isdir(self.source)
@@ -84,8 +84,8 @@ MountArgument = Mount | Mapping[str, Any]
 def tmpfs(destination: str, *options: str, size_bytes: int) -> dict[str, Any]:
     """Return an entry for a private, empty, writable directory.
 
-    An empty file takes a kilobyte of the kernel's memory and none of the size, so their number
-    is bounded as well: one for each page, and a few in any case.
+    An empty file takes a kilobyte of the kernel's memory, and none of the size. So the number of
+    files is bounded too: one for each page, and some in any case.
     """
     files = max(LEAST_FILES, size_bytes // BYTES_PER_FILE)
     return {
@@ -106,7 +106,7 @@ def system_mounts(*, tty_group: bool, own_sysfs: bool, cgroup: bool) -> list[dic
     """Return the mounts that every Linux program expects.
 
     Args:
-        tty_group: whether group 5, which terminals belong to, exists in the user namespace.
+        tty_group: whether group 5, the group of terminals, exists in the user namespace.
         own_sysfs: whether a sysfs may be mounted; otherwise the host's is bound.
         cgroup: whether the container sees its own cgroup, read-only.
     """
@@ -144,7 +144,7 @@ def system_mounts(*, tty_group: bool, own_sysfs: bool, cgroup: bool) -> list[dic
 
 
 def kernel_version(release: str) -> tuple[int, int]:
-    """Return the first two numbers of a kernel's release; zeros if it has none."""
+    """Return the first two numbers of a kernel's release; zeros if there are none."""
     major, _, rest = release.partition(".")
     minor = rest.partition(".")[0]
     digits = [text for text in (major, minor) if text.isascii() and text.isdigit()]
@@ -152,11 +152,11 @@ def kernel_version(release: str) -> tuple[int, int]:
 
 
 def _all_of_it() -> list[str]:
-    """Return the option by which nothing of the cgroups is writable, where ``ro`` isn't enough.
+    """Return the option that makes all cgroups read-only, if ``ro`` isn't enough.
 
-    Of version 1 they are in a tmpfs, which crun leaves writable: without a bound on its files, on
-    memory of the kernel's. (As a ``readonlyPaths`` it would be bound with hierarchies that are
-    writable again.)
+    Version 1 hierarchies are mounted in a tmpfs, which crun leaves writable: files there have no
+    limit, and use the kernel's memory. (As a ``readonlyPaths`` entry the tmpfs would be bound with
+    hierarchies that are writable again.)
     """
     known = kernel_version(os.uname().release) >= _MOUNT_SETATTR
     return ["rro"] if known and not _is_version_2() else []
@@ -167,10 +167,10 @@ def _is_version_2() -> bool:
 
 
 def _once_more(quiet: list[str]) -> list[dict[str, Any]]:
-    """Return a mount that has that tmpfs remounted: runc has no ``rro`` for cgroups.
+    """Return a mount that remounts that tmpfs: runc has no ``rro`` for cgroups.
 
-    Up to 1.1 its directory was nobody's to write to, of 1.3 it is root's. A runtime that doesn't
-    know ``remount`` mounts an empty one.
+    With runc up to 1.1 no user may write to the tmpfs's directory, with 1.3 root may. A runtime
+    that doesn't know ``remount`` mounts an empty tmpfs.
     """
     if _is_version_2():
         return []

@@ -43,17 +43,17 @@ RLIMITS: Final[Mapping[str, Limit]] = {
     "RLIMIT_MEMLOCK": (8 * _MIB, 8 * _MIB),
     "RLIMIT_MSGQUEUE": (819_200, 819_200),
     "RLIMIT_NICE": (0, 0),
-    # The kernel's own defaults. A supervisor's raised ones aren't handed on: they break programs
-    # that use select(), and slow those that close every descriptor there could be.
+    # The kernel's own defaults. A supervisor's raised limits aren't inherited: they break programs
+    # that use select(), and slow down those that close all possible descriptors.
     "RLIMIT_NOFILE": (1024, 4096),
-    "RLIMIT_NPROC": (INFINITY, INFINITY),  # counts a user's on the whole machine: `pids` is right
+    "RLIMIT_NPROC": (INFINITY, INFINITY),  # counts a user's processes on the whole host: use `pids`
     "RLIMIT_RSS": (INFINITY, INFINITY),
     "RLIMIT_RTPRIO": (0, 0),
     "RLIMIT_RTTIME": (INFINITY, INFINITY),
     "RLIMIT_SIGPENDING": (16_384, 16_384),
     "RLIMIT_STACK": (8 * _MIB, INFINITY),
 }
-"""Soft and hard limit of every kind there is, so that none is inherited."""
+"""Soft and hard limit of every kind, so that no limit is inherited."""
 
 _NUMBERS: Final = {kind: getattr(resource, kind, 10) for kind in RLIMITS}
 """Python's module has no name for RLIMIT_LOCKS, which is 10."""
@@ -93,7 +93,7 @@ class PrivilegeOptions(TypedDict, total=False):
 
 @attrs.frozen(kw_only=True)
 class Privileges:
-    """What a caller wants for a container's processes; None for what it doesn't say."""
+    """What a caller wants for a container's processes; None for what isn't given."""
 
     capabilities: tuple[str, ...] | None = None
     rlimits: Mapping[str, Limit] | None = None
@@ -111,7 +111,7 @@ def check_privileges(
     """Return the arguments in one form.
 
     Raises:
-        InvalidValue: one of them can't work; named.
+        InvalidValue: an argument is invalid; names the argument.
     """
     return Privileges(
         capabilities=None if capabilities is None else _capabilities(capabilities),
@@ -124,7 +124,7 @@ def check_privileges(
 
 
 def process_privileges(wanted: Privileges, *, uid: int) -> dict[str, Any]:
-    """Return the entries of a new process object: what isn't said gets its default."""
+    """Return the entries of a new process object; what isn't given gets the default."""
     unbounded = may_raise_limits()
     ordinary = {} if unbounded else {kind: _clamped(kind) for kind in RLIMITS}
     limits = {**RLIMITS, **ordinary, **(wanted.rlimits or {})}
@@ -138,8 +138,9 @@ def process_privileges(wanted: Privileges, *, uid: int) -> dict[str, Any]:
 def attainable(process: dict[str, Any]) -> dict[str, Any]:
     """Return a process object with the default limits that this program can set now.
 
-    Its own may have been lowered since the bundle was made, or the container created: without
-    CAP_SYS_RESOURCE, each create and exec would fail. What is no default is what its author says.
+    This program's limits may have been lowered since the bundle was made, or the container created:
+    without CAP_SYS_RESOURCE, each create and exec would fail. Limits that aren't defaults stay as
+    their author wrote them.
     """
     before = process.get("rlimits") or ()
     if not any(_is_default(one) for one in _out_of_reach(process)) or may_raise_limits():
@@ -156,7 +157,7 @@ def check_attainable(process: Mapping[str, Any]) -> None:
     """Refuse limits that the runtime couldn't set.
 
     Raises:
-        InvalidValue: one is above our own, and we may not raise it; or nobody may.
+        InvalidValue: a limit is above our own, and we may not raise ours; or above the kernel's.
     """
     above = list(_out_of_reach(process))
     if above and not may_raise_limits():
@@ -175,13 +176,13 @@ def _out_of_reach(process: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_default(entry: Mapping[str, Any]) -> bool:
-    """Whether it is a default one, or what was the nearest to it once: then it has a lower one."""
+    """Whether a limit is a default, or was once the nearest possible one: then it is lower."""
     soft, hard = RLIMITS[entry["type"]]
     return bool(entry["hard"] <= hard and entry["soft"] == min(soft, entry["hard"]))
 
 
 def _check_highest(entry: Mapping[str, Any]) -> None:
-    """Refuse more open files than the kernel gives anybody."""
+    """Refuse more open files than the kernel allows to any process."""
     if entry["type"] != "RLIMIT_NOFILE":
         return
     with scarce(), open(_NR_OPEN, encoding="ascii") as file:
@@ -196,12 +197,12 @@ def _check_highest(entry: Mapping[str, Any]) -> None:
 def _too_high(kind: str, hard: int, ceiling: int) -> str:
     return (
         f"rlimits: the hard {kind} can't be {_shown(hard)}: this process has {ceiling}, and "
-        "may not raise it (CAP_SYS_RESOURCE)"
+        "may not raise that (CAP_SYS_RESOURCE)"
     )
 
 
 def with_privileges(spec: dict[str, Any], wanted: Privileges) -> dict[str, Any]:
-    """Return a spec with what the caller of create says in place of its own; shares the rest."""
+    """Return a spec with the privileges that create's caller gives; the rest is shared."""
     process, linux = dict(spec["process"]), dict(spec["linux"])
     before = _bounding(process)
     if wanted.capabilities is not None:
@@ -215,7 +216,7 @@ def with_privileges(spec: dict[str, Any], wanted: Privileges) -> dict[str, Any]:
         process["oomScoreAdj"] = _oom_score_adj(wanted.oom_score_adj, unbounded=unbounded)
     seccomp = wanted.seccomp
     if seccomp is None and before != _bounding(process):
-        # Our own profile goes by the capabilities. Another is what its author says.
+        # Our own profile depends on the capabilities. Another profile stays as its author wrote it.
         seccomp = "default" if linux.get("seccomp") == default_profile(before) else None
     if seccomp is not None:
         linux["seccomp"] = seccomp_section(seccomp, _bounding(process))
@@ -226,7 +227,7 @@ def with_privileges(spec: dict[str, Any], wanted: Privileges) -> dict[str, Any]:
 
 
 def _without_filter(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a spec without what would have crun take another filter, or add to it."""
+    """Return a spec without the annotations by which crun would change the filter."""
     kept = {
         name: value
         for name, value in (spec.get("annotations") or {}).items()
@@ -240,10 +241,10 @@ def _bounding(process: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _sets(capabilities: Sequence[str] | None, *, uid: int) -> dict[str, list[str]]:
-    """Return the sets of a process.
+    """Return the capability sets of a process.
 
-    Who isn't root loses at exec all but the ambient ones: those that were asked for are, the
-    default ones aren't, as with docker.
+    At exec, an ordinary user's process loses all but the ambient capabilities. Capabilities that
+    the caller asks for are made ambient, default ones aren't, as with docker.
     """
     few = list(CAPABILITIES if capabilities is None else capabilities)
     kinds = ["bounding", "effective", "permitted"]
@@ -268,7 +269,7 @@ def _capabilities(names: Iterable[str]) -> tuple[str, ...]:
         upper = check_text(name, "a name in capabilities").upper()
         full = upper if upper.startswith("CAP_") else f"CAP_{upper}"
         if full not in _ALL_CAPABILITIES:
-            raise InvalidValue(f"capabilities: there is none of the name {name!r}")
+            raise InvalidValue(f"capabilities: there is no capability {name!r}")
         checked.add(full)
     return tuple(sorted(checked))
 
@@ -283,7 +284,7 @@ def _rlimits(limits: Mapping[str, RlimitArgument]) -> dict[str, Limit]:
         upper = check_text(name, "a name in rlimits").upper()
         kind = upper if upper.startswith("RLIMIT_") else f"RLIMIT_{upper}"
         if kind not in RLIMITS:
-            raise InvalidValue(f"rlimits: there is none of the name {name!r}")
+            raise InvalidValue(f"rlimits: there is no limit {name!r}")
         checked[kind] = _limit(value, kind)
     return checked
 
@@ -311,7 +312,7 @@ def _shown(limit: int) -> str:
 
 
 def _clamped(kind: str) -> Limit:
-    """Return a default that this process can set: no hard limit above its own."""
+    """Return a default limit that this process can set: not above the process's hard limit."""
     soft, hard = RLIMITS[kind]
     ceiling = _own_hard(kind)
     return min(soft, ceiling), min(hard, ceiling)
@@ -323,7 +324,7 @@ def _own_hard(kind: str) -> int:
 
 
 def _oom_score_adj(wanted: int, *, unbounded: bool) -> int:
-    """Return the nearest that this process can set: it may not go below its own."""
+    """Return the nearest score that this process can set: not below the process's own."""
     if unbounded:
         return wanted
     with scarce(), open("/proc/self/oom_score_adj", encoding="utf-8") as file:
@@ -331,7 +332,7 @@ def _oom_score_adj(wanted: int, *, unbounded: bool) -> int:
 
 
 def may_raise_limits() -> bool:
-    """Whether this process has CAP_SYS_RESOURCE where the kernel asks for it: on the host."""
+    """Whether this process has CAP_SYS_RESOURCE on the host, where the kernel asks for that."""
     with scarce(), open("/proc/self/uid_map", "rb", buffering=0) as file:
         if file.read().split() != _ALL_IDS:
             return False

@@ -1,4 +1,4 @@
-"""What a config.json must look like: one table for everything that the runtimes read.
+"""The form of a config.json: one table for all that the runtimes read.
 
 Source: OCI runtime spec 1.2, config.md and config-linux.md.
 """
@@ -85,7 +85,7 @@ MOUNT: Check = record(
 
 _HOOK = array(
     record(
-        # The specification asks for an absolute one; runc and crun take what their cwd makes of it.
+        # The specification asks for an absolute path; runc and crun also take a relative one.
         {"path": word, "args": _TEXTS, "env": _ENVIRONMENT, "timeout": _INT64},
         required=("path",),
     )
@@ -265,12 +265,12 @@ SECCOMP: Check = record(
     },
     required=("defaultAction",),
 )
-"""A profile from a caller, in OCI's form or docker's: stricter than for a config.json, since a
-runtime says what it can't understand only when a container is made."""
+"""A caller's profile, in OCI's form or docker's. Stricter than for a config.json, since a runtime
+reports what it can't understand only when a container is made."""
 
 
 def _absolute_or_empty(value: object, where: str) -> None:
-    """An absolute path, or the empty text that programs written in Go have for *none*."""
+    """Check for an absolute path, or the empty text, which Go programs use for *none*."""
     if value != "":
         absolute(value, where)
 
@@ -279,7 +279,7 @@ _NAMESPACES = array(record({"type": word, "path": _absolute_or_empty}, required=
 
 
 def _namespaces(value: object, where: str) -> None:
-    """Namespaces, each type once."""
+    """Check for namespaces, each type once."""
     _NAMESPACES(value, where)
     assert isinstance(value, list)
     seen = set()
@@ -320,7 +320,7 @@ _LINUX = record(
 
 CONFIG: Check = record(
     {
-        "ociVersion": text,  # which ones it runs, each runtime says itself
+        "ociVersion": text,  # each runtime itself says which ones it runs
         "process": PROCESS,
         "root": record({"path": word, "readonly": boolean}, required=("path",)),
         "hostname": text,

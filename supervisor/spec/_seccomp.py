@@ -1,8 +1,8 @@
-"""Which system calls a container may make: our profile, the caller's, or all.
+"""The system calls that a container may make: by our profile, the caller's, or all.
 
-Our own is data, ``seccomp.json`` beside this module: OCI's ``linux.seccomp``, with docker's
-additions that say for which capabilities and architectures an entry is. Profiles of either form
-are taken from the caller.
+Our profile is ``seccomp.json`` beside this module: OCI's ``linux.seccomp``, with docker's
+additions, which say for which capabilities and architectures an entry applies. A caller's profile
+may have either form.
 
 Source: OCI runtime spec, "Seccomp"; seccomp(2); docker's documentation of its profile format.
 """
@@ -28,7 +28,7 @@ UNCONFINED = "unconfined"
 
 _PROFILE = os.path.join(os.path.dirname(__file__), "seccomp.json")
 
-_MACHINES = {  # what uname says: its names in docker's profiles and in OCI's
+_MACHINES = {  # uname's machine: the names in docker's profiles and in OCI's
     "aarch64": ("arm64", "SCMP_ARCH_AARCH64"),
     "armv7l": ("arm", "SCMP_ARCH_ARM"),
     "i686": ("386", "SCMP_ARCH_X86"),
@@ -39,7 +39,7 @@ _MACHINES = {  # what uname says: its names in docker's profiles and in OCI's
     "x86_64": ("amd64", "SCMP_ARCH_X86_64"),
 }
 _OWN = ("comment", "includes", "excludes")
-"""Docker's keys of an entry, which runtimes don't know."""
+"""Docker's keys in an entry, which runtimes don't know."""
 
 
 def check_seccomp(value: SeccompArgument) -> str | dict[str, Any]:
@@ -49,7 +49,7 @@ def check_seccomp(value: SeccompArgument) -> str | dict[str, Any]:
         value: one of these words, the path of a profile, or a profile.
 
     Raises:
-        InvalidValue: it is none; says what is wrong, and where.
+        InvalidValue: the value is none of these; says what is wrong, and where.
     """
     if isinstance(value, Mapping):
         profile = copy_object(value, "seccomp")
@@ -72,11 +72,11 @@ def check_seccomp(value: SeccompArgument) -> str | dict[str, Any]:
 def seccomp_section(
     wanted: str | Mapping[str, Any], capabilities: Iterable[str]
 ) -> dict[str, Any] | None:
-    """Return the ``linux.seccomp`` for what `check_seccomp` has returned.
+    """Return the ``linux.seccomp`` for a result of `check_seccomp`.
 
     Args:
-        wanted: that.
-        capabilities: those of the container: with more of them, a profile may allow more.
+        wanted: that result.
+        capabilities: the container's capabilities: with more of them a profile may allow more.
 
     Returns:
         None for no filter at all.
@@ -98,7 +98,9 @@ def default_profile(capabilities: frozenset[str]) -> dict[str, Any]:
 def resolve(
     profile: Mapping[str, Any], capabilities: frozenset[str], host: os.uname_result
 ) -> dict[str, Any]:
-    """Return a profile as runtimes take it: what docker's additions leave out is left out."""
+    """Return a profile in the form for runtimes, without the entries that docker's additions
+    exclude.
+    """
     goarch, native = _MACHINES.get(host.machine, (host.machine, ""))
     resolved = {key: value for key, value in profile.items() if key not in ("archMap", "syscalls")}
     for entry in profile.get("archMap") or ():
@@ -115,7 +117,7 @@ def resolve(
 
 
 def _included(condition: Mapping[str, Any], known: Mapping[str, Set[str]], release: str) -> bool:
-    """Whether all capabilities are there that an entry is for, and one of its architectures."""
+    """Whether an entry applies: all capabilities are there, and one of the architectures."""
     arches, least = condition.get("arches"), condition.get("minKernel")
     return (
         set(condition.get("caps") or ()) <= known["caps"]

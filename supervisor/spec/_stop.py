@@ -1,6 +1,6 @@
-"""How a container wants to be asked to end: its stop signal, and how long it is given.
+"""How a container is asked to end: the stop signal, and the grace period.
 
-Both stand in config.json as annotations; images name the signal in the first one. Source: OCI
+Both are annotations in config.json; images name the signal in the first one. Source: OCI
 image-spec, annotations and config (StopSignal).
 """
 
@@ -25,7 +25,7 @@ STOP_GRACE: Final = "org.trio-supervisor.stop-grace"
 _REALTIME: Final = re.compile(r"(RTMIN|RTMAX)(?:([+-])([0-9]{1,2}))?")
 
 SignalArgument = signal.Signals | int | str
-"""A signal: its number, or its name, as ``"SIGTERM"``, ``"TERM"`` or ``"RTMIN+3"``."""
+"""A signal: a number, or a name like ``"SIGTERM"``, ``"TERM"`` or ``"RTMIN+3"``."""
 
 
 class StopOptions(TypedDict, total=False):
@@ -43,11 +43,11 @@ class StopOptions(TypedDict, total=False):
 
 @attrs.frozen
 class StopWish:
-    """How a container wants to be asked to end.
+    """How a container is asked to end.
 
     Attributes:
-        signal: what asks it; None for what is usual.
-        grace: how many seconds it is given; None for what is usual.
+        signal: the signal that asks the container; None for the usual one.
+        grace: how many seconds the container is given; None for the usual time.
     """
 
     signal: int | None = None
@@ -55,7 +55,7 @@ class StopWish:
 
     @property
     def annotations(self) -> dict[str, str]:
-        """The annotations of a config.json that say so."""
+        """The annotations for a config.json."""
         told = {}
         if self.signal is not None:
             told[STOP_SIGNAL] = str(self.signal)
@@ -64,7 +64,7 @@ class StopWish:
         return told
 
     def else_of(self, other: StopWish) -> StopWish:
-        """Return the same, with what it doesn't say as the other one says it."""
+        """Return this wish, with the other one's values for what is None."""
         return StopWish(
             other.signal if self.signal is None else self.signal,
             other.grace if self.grace is None else self.grace,
@@ -74,7 +74,7 @@ class StopWish:
 def check_stop(
     stop_signal: SignalArgument | None = None, stop_grace: float | None = None
 ) -> StopWish:
-    """Return a caller's words in one form.
+    """Return a caller's arguments in one form.
 
     Raises:
         InvalidValue: no such signal, or no number of seconds.
@@ -89,7 +89,7 @@ def check_stop_signal(told: SignalArgument, name: str, *, container: str | None 
     """Return the number of a signal.
 
     Raises:
-        InvalidValue: it is none; the argument's ``name`` is named.
+        InvalidValue: there is no such signal; names the argument by ``name``.
     """
     number = signal_number(told)
     if number is None:
@@ -101,9 +101,9 @@ def check_stop_signal(told: SignalArgument, name: str, *, container: str | None 
 
 
 def stop_of(spec: Mapping[str, Any]) -> StopWish:
-    """Return what the annotations of a config.json say; what makes no sense there is left out.
+    """Return the wish in a config.json's annotations; what makes no sense is left out.
 
-    An image's word on this is advice: other tools run it all the same.
+    An image's annotations are advice: other tools run the image all the same.
     """
     annotations = spec.get("annotations") or {}
     name, seconds = annotations.get(STOP_SIGNAL), annotations.get(STOP_GRACE)
@@ -116,7 +116,7 @@ def stop_of(spec: Mapping[str, Any]) -> StopWish:
 
 
 def signal_number(told: object) -> int | None:
-    """Return the number of a signal that is given by number or by name; None if it is none."""
+    """Return the number of a signal, given by number or name; None if there is no such signal."""
     if isinstance(told, bool):
         return None
     if isinstance(told, int):
@@ -136,7 +136,7 @@ def signal_number(told: object) -> int | None:
 
 
 def is_grace(told: object) -> TypeGuard[float]:
-    """Whether it is a number of seconds, 0 or more; ``math.inf`` for as long as it takes."""
+    """Whether a value is a number of seconds, 0 or more; ``math.inf`` means without limit."""
     if not isinstance(told, int | float) or isinstance(told, bool):
         return False
     return told >= 0 and not math.isnan(told)

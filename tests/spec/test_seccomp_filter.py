@@ -165,7 +165,7 @@ def test_a_crun_without_seccomp(tmp_path: Path) -> None:
     """crun that was built without libseccomp ignores the profile silently: it is refused."""
     crun = tmp_path / "crun"
     crun.write_bytes(b"\x7fELF ... +SYSTEMD ...")
-    with pytest.raises(InvalidValue, match="was built without it"):
+    with pytest.raises(InvalidValue, match="was built without seccomp"):
         for_runtime(spec_with(default_profile(frozenset(CAPABILITIES))), str(crun))
     assert for_runtime(spec_with(None), str(crun)) == spec_with(None)
 
