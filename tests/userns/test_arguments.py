@@ -120,7 +120,7 @@ def test_in_a_user_namespace_of_few_ids(tree: Path, monkeypatch: pytest.MonkeyPa
     files(monkeypatch, uid_map=few, gid_map=few)
     with pytest.raises(InvalidValue, match=r'userns="auto": a container needs 65536 .*0 to 0, 1'):
         Bundle.from_rootfs(tree, ["sh"], userns="auto")
-    with pytest.raises(InvalidValue, match=r"not all of the uids on the host are there"):
+    with pytest.raises(InvalidValue, match=r"not all of the uids on the host exist here"):
         Bundle.from_rootfs(tree, ["sh"], userns=[(0, 100000, 10)])
     more = ["0 1000 1", "1 100000 200000"]
     files(monkeypatch, uid_map=more, gid_map=more, subuid=["root:1:70000"], subgid=["root:1:70000"])
