@@ -26,6 +26,7 @@ from each only what its ``__init__`` gives. Inside of a package there are no cir
     container             one container: each operation is a module
     recovery              adoption of what earlier supervisors left
     _leash _registry      the leash and the keeper; which containers there are
+    _adoptions            one adoption after the other
     _supervisor _open     the supervisor, and how one is opened
     _run                  a container for one run
     pool                  containers made ahead

@@ -137,7 +137,6 @@ async def open_supervisor(
             busy.enter_context(waiting())  # until everything else on the stack is closed
             if not forked():
                 await supervisor._close()
-            supervisor._shared.life.end()
 
 
 def _check(
@@ -157,7 +156,6 @@ def _check(
         find_binary("supervisor-shim") if shim is None else check_program(check_path(shim, "shim"))
     )
     chosen = Runtime.find(runtime)
-    _check_cgroup(cgroup_parent)
     check_flag(delete_unstarted, "delete_unstarted")
     if leash is not None:
         check_flag(leash, "leash")
@@ -175,7 +173,7 @@ def _check(
         root=root,
         runtime=chosen,
         shim=program,
-        cgroup_parent=cgroup_parent,
+        cgroup_parent=_check_cgroup(cgroup_parent),
         deadlines=checked,
         leash=root is None or bool(leash),
         creates_at_once=creates_at_once or 2 * (os.cpu_count() or 1),
@@ -221,6 +219,7 @@ async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -
     creates = trio.CapacityLimiter(settings.creates_at_once)
     supervisor = Supervisor(shared, nursery, runtime=settings.runtime, creates=creates)
     releasing.callback(supervisor._let_go)
+    stack.callback(shared.life.end)
     return supervisor
 
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import trio
 
@@ -148,19 +149,10 @@ async def run_container(
             stderr=wanted.stderr,
         )
         async with box:
-            try:
-                await box.start()
-            except BaseException:
-                warn(await _end(box, deliver_cancel))
-                raise
+            await _start(box, deliver_cancel)
             task_status.started(box)
-            return await stay(
-                box.init,
-                wanted,
-                check=check,
-                deadline=deadline,
-                end=lambda: _end(box, deliver_cancel),
-            )
+            end = partial(_end, box, deliver_cancel)
+            return await stay(box.init, wanted, check=check, deadline=deadline, end=end)
 
 
 @contextlib.asynccontextmanager
@@ -172,6 +164,14 @@ async def borrowed(
         return
     async with open_supervisor(runtime=runtime) as own:
         yield own
+
+
+async def _start(box: Container, deliver_cancel: DeliverCancel | None) -> None:
+    try:
+        await box.start()
+    except BaseException:
+        warn(await _end(box, deliver_cancel))
+        raise
 
 
 async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeWarning | None:

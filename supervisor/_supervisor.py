@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from ._adoptions import Adoptions
 from ._registry import REMEDY, Failed, Held, Making, Registry
 from .bundle import Bundle, Gate
 from .container import (
@@ -24,10 +25,9 @@ from .container import (
     delete,
     end_under_way,
     presumed_record,
-    sweep,
 )
 from .process import Shared, shielded
-from .recovery import Adopted, Broken, Recovery, adopt_all, discard, in_flight
+from .recovery import Broken, discard, in_flight
 from .rootfs import GroupArgument, GroupsArgument, UserArgument
 from .runtime import Runtime
 from .spec import RlimitArgument, SeccompArgument, SignalArgument
@@ -46,7 +46,6 @@ logger: Final = logging.getLogger("supervisor")
 
 DESCRIPTORS_PER_CONTAINER = 4
 _POLL_SECONDS = 0.005
-_LATER_SECONDS = 0.05
 
 
 @protected
@@ -74,8 +73,7 @@ class Supervisor(Mapping[str, Container]):
         self._creates = creates
         self._registry = Registry(shared.root)
         self._operations = Operations()  # creates and adoptions
-        self._adopting = trio.Lock()  # held by an adoption, and by a delete of a broken one
-        self._looking = False  # whether a task waits to adopt what is in flight
+        self._adoptions = Adoptions(nursery, self._registry)
         self.root: str = shared.root
         self.runtime: Runtime = runtime
 
@@ -274,45 +272,12 @@ class Supervisor(Mapping[str, Container]):
         """
         check_flag(delete_unstarted, "delete_unstarted")
         self._require_open()
-        recovery = Recovery(
-            shared=self._shared,
-            nursery=self._nursery,
-            gone=self._registry.gone,
-            delete_unstarted=delete_unstarted,
-        )
         with self._operations.under_way():
-            adopted = await self._adopt(recovery)
-            self._look_later(delete_unstarted)
+            adopted = await self._adoptions.adopt(self._shared, delete_unstarted=delete_unstarted)
+            again = partial(self.adopt, delete_unstarted=delete_unstarted)
+            self._adoptions.adopt_later(self._shared, again)
             return adopted
         raise SupervisorClosed(f"the supervisor of {self.root} was closed meanwhile")
-
-    def _look_later(self, delete_unstarted: bool) -> None:
-        """Adopt what is in flight still when that has ended, in a task of its own."""
-        if not self._looking and any(map(in_flight, self._registry.unsupervised())):
-            self._looking = True
-            self._nursery.start_soon(self._adopt_later, delete_unstarted)
-
-    async def _adopt_later(self, delete_unstarted: bool) -> None:
-        deadlines = self._shared.deadlines
-        with within(deadlines.cleanup + deadlines.kill):
-            while any(map(in_flight, self._registry.unsupervised())):
-                await nap(_LATER_SECONDS, still=False)
-        self._looking = False
-        try:
-            await self.adopt(delete_unstarted=delete_unstarted)
-        except SupervisorError as error:
-            logger.warning("what was being made or removed isn't adopted: %s", error)
-
-    async def _adopt(self, recovery: Recovery) -> list[Container]:
-        async with self._adopting:
-            found = Adopted()
-            sweep(self.root)
-            self._registry.forget_deleted()
-            try:
-                await adopt_all(recovery, self._registry.unsupervised(), self._registry.core, found)
-            finally:
-                adopted = self._registry.take_note(found)
-            return adopted
 
     @undoing
     async def delete_broken(self, id: str) -> None:
@@ -333,7 +298,7 @@ class Supervisor(Mapping[str, Container]):
         Crash: what is left is broken, or removed, at the next open.
         """
         self._require_open()
-        async with self._adopting:
+        async with self._adoptions.lock:
             entry = self._registry.get(id) if isinstance(id, str) else None
             if not isinstance(entry, Failed):
                 raise ContainerNotFound(
@@ -370,7 +335,7 @@ class Supervisor(Mapping[str, Container]):
 
     def _deleting(self) -> list[trio.Lock]:
         """Return what whoever deletes something of ours holds just now."""
-        locks = [self._adopting, *(core.deleting for core in self._registry.cores)]
+        locks = [self._adoptions.lock, *(core.deleting for core in self._registry.cores)]
         return [lock for lock in locks if lock.locked()]
 
     def _let_go(self) -> None:

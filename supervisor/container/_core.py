@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from ..process import GATE_SECONDS, Listener, ProcessTask, Shared
-from ..runtime import CANDIDATES, ContainerRuntime
+from ..runtime import ContainerRuntime
 from ..shim import Leash
 from ..state import (
     Asked,
@@ -27,13 +27,14 @@ from ..state import (
     read_asked,
 )
 from ..stdio import Ends
-from ..system import Lock, write_whole
+from ..system import Lock, write_new, write_whole
 from ..tasks import HISTORY_LENGTH, Change, ContainerReport, witness
 from ..values import (
     CleanupIncomplete,
     ContainerLocked,
     Event,
     ExitStatus,
+    InfrastructureError,
     State,
     SupervisorClosed,
     SupervisorError,
@@ -115,11 +116,6 @@ class Core:
     def runtime(self) -> ContainerRuntime:
         """Its runtime: what calls that, with its lock."""
         return self.shared.runtime_of(self.record, self.lock)
-
-    @property
-    def shares_kernel(self) -> bool:
-        """Whether its processes are what the kernel shows: not those of a sandbox of its own."""
-        return os.path.basename(os.path.realpath(self.record.runtime)) in CANDIDATES
 
     @property
     def leash(self) -> Leash | None:
@@ -215,13 +211,8 @@ class Core:
 
         Where that can't be written (a full disk), the next open asks the runtime.
         """
-        path = self.layout.init.started
-        with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                os.fchmod(fd, 0o600)  # whatever the umask
-            finally:
-                os.close(fd)
+        with contextlib.suppress(OSError, InfrastructureError):
+            write_new(self.layout.init.started, b"")
 
     def own(self, lock: Lock) -> None:
         """Take over one that was foreign, with its lock in hand; execs have locks of their own."""

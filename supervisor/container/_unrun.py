@@ -17,6 +17,7 @@ import trio
 from ..bundle import GATE_DESTINATION
 from ..process import ProcessTask, is_copy
 from ..rootfs import LiveTree, Obstacle, PlannedTree, obstacle
+from ..runtime import CANDIDATES
 from ..spec import behind_init
 from ..state import process_object
 from ..system import lifted
@@ -88,7 +89,7 @@ def root_of(core: Core, *, believe: bool = False) -> Iterator[Root]:
     ``believe`` takes what the kernel shows for the container's, also where a sandbox may stand
     between them.
     """
-    root = Root(*(_opened(core) if believe or core.shares_kernel else ()))
+    root = Root(*(_opened(core) if believe or _shares_kernel(core) else ()))
     try:
         yield root
     finally:
@@ -109,6 +110,11 @@ async def ask_root(core: Core, question: Callable[[str], T]) -> T | None:
             await nap(_POLL_SECONDS)
     with root_of(core, believe=True) as root:
         return await root.ask(question, limiter=core.shared.lookers)
+
+
+def _shares_kernel(core: Core) -> bool:
+    """Whether the processes are those that the kernel shows: no sandbox stands between."""
+    return os.path.basename(os.path.realpath(core.record.runtime)) in CANDIDATES
 
 
 def _opened(core: Core) -> list[int]:
