@@ -82,11 +82,11 @@ def _open_durable(path: str | os.PathLike[str]) -> tuple[str, Descriptor]:
 
 
 def root_to_read(path: str | os.PathLike[str]) -> str:
-    """Return the real path of a root that is there, and is going to be read only.
+    """Return the real path of an existing root that the caller only reads.
 
     Raises:
-        InvalidValue: there is no directory, or it belongs to another user, or others may write to
-            it, or replace it.
+        InvalidValue: there is no directory, or another user owns it, or may write to the root or
+            replace it.
     """
     given = _check_path(path)
     real = os.path.realpath(given)

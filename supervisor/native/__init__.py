@@ -1,4 +1,4 @@
-"""The native programs: the shim and its parts, the keeper, the tether, the hook, init and gate.
+"""The native programs: the shim and its parts, keeper, tether, hook, init and gate.
 
 The programs are written in C and built into this directory. `find_binary` finds them.
 """

@@ -1,5 +1,6 @@
 /*
- * supervisor-gate: the first program of a pooled container; becomes the program that is sent to it.
+ * supervisor-gate: the first program of a pooled container; becomes the program that the pool
+ * sends.
  *
  * Usage: supervisor-gate, with a frame on its stdin and a pipe as its descriptor 3
  *

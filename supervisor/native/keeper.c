@@ -105,7 +105,7 @@ static bool read_children(pid_t parent, char text[CHILDREN_SIZE]) {
     return size > 0;
 }
 
-/* Each pid in the list has a space after it; a pid that was cut has none. */
+/* Each whole pid in the list is followed by a space; a cut one isn't. */
 static bool has_number(const char *text, pid_t number) {
     char *end;
     for (long one = strtol(text, &end, 10); one > 0; one = strtol(text = end, &end, 10))
@@ -159,7 +159,7 @@ static void run_command(char **words) {
     patience_ms = patience_ms / 2 > LEAST_MS ? patience_ms / 2 : LEAST_MS;
     if (await_without_hooks(child, patience_ms)) return;
     kill(-child, SIGKILL);
-    kill(child, SIGKILL); /* it may not have called setsid() yet */
+    kill(child, SIGKILL); /* in case setsid() isn't called yet */
     await_child(child, PATIENCE_MS);
 }
 
@@ -176,7 +176,7 @@ static void run_owned(char **words) {
 }
 
 /* Empties and removes a directory. A shim may just be writing its first file into the directory:
- * then try again. The name is removed only while it still names the emptied directory. */
+ * then try again. The name is removed only if the emptied directory still has that name. */
 static void remove_directory(int parent, const char *name, int directory) {
     for (int tries = 0; tries < REMOVALS; tries++) {
         empty_tree(directory);
@@ -259,7 +259,7 @@ static bool take_container(int container) {
 
 /* Removes a container directory that was being made when the supervisor died. Another supervisor
  * may be making one: then its lock is held; or the directory is still empty, and that supervisor
- * makes it again. */
+ * makes a new one. */
 static void sweep_new(int root, const char *name, int directory) {
     if (unlinkat(root, name, AT_REMOVEDIR) == 0) return;
     if (faccessat(directory, "lock", F_OK, AT_SYMLINK_NOFOLLOW) != 0 ||
@@ -340,7 +340,7 @@ static bool parse(const char *words, int given[GIVEN]) {
     return true;
 }
 
-/* Detaches the keeper from its parent: a kill of the program and its children, one by one, must not
+/* Detaches the keeper from the parent: a kill of the program and its children, one by one, must not
  * hit the keeper. */
 static void go_apart(int ready) {
     if (ready < 0) return;

@@ -189,8 +189,8 @@ static bool enter_namespaces(void) {
 }
 
 /* The layer's root directory gets the owner and mode of the lower one's: that is what the container
- * sees. In an ordinary user's namespace an owner without an id there looks like nobody: then root
- * becomes the owner. */
+ * sees. In an ordinary user's namespace an owner without an id there appears as the overflow user:
+ * then root becomes the owner. */
 static bool make_directories(int fd, const struct stat *lower) {
     bool ordinary = layer.ids[0] != NULL;
     uid_t uid = ordinary && lower->st_uid == NOBODY ? 0 : lower->st_uid;

@@ -112,8 +112,8 @@ bool is_owned(const char *directory, const char *words) {
     return found;
 }
 
-/* Whether the runtime may read this file: it is ours, and if it is one of those that name a bundle,
- * it names this bundle. */
+/* Whether the runtime may read this file: the file must be ours, and a file of the kind that names
+ * a bundle must name this bundle. */
 static bool may_be_read(int directory, int number, const char *words) {
     struct stat status;
     if (!is_there(directory, files[number])) return true;
@@ -176,8 +176,7 @@ struct search {
     char namespace[NAMESPACE_SIZE];
 };
 
-/* Whether a process is in another pid namespace. If its namespace can't be read, assume that it is
- * in ours. */
+/* Whether a process is in another pid namespace. If its namespace can't be read, assume ours. */
 static bool is_elsewhere(int process, const char *namespace) {
     char name[NAMESPACE_SIZE];
     ssize_t n = readlinkat(process, "ns/pid", name, sizeof name - 1);

@@ -8,8 +8,8 @@
  * and one file names the bundle WORDS, or a path in that bundle. */
 bool is_owned(const char *directory, const char *words);
 
-/* Whether the runtime may trust DIRECTORY: the directory is missing, or it and its files are ours,
- * and those that name a bundle name WORDS. For a runtime root that only we use. */
+/* Whether the runtime may trust DIRECTORY: the directory is missing; or the directory and the files
+ * are ours, and those that name a bundle name WORDS. For a runtime root that only we use. */
 bool is_nobody_elses(const char *directory, const char *words);
 
 /* Removes DIRECTORY if a create was killed before the bundle's path was written, and no create of

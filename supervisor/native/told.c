@@ -50,7 +50,7 @@ void told_let_go(void) {
     close_quietly(&pipe_of_init.writing);
 }
 
-/* The number after `word` in a line, if it is written as we would write it; else -1. */
+/* The number after `word` in a line, if written as we would write that line; else -1. */
 static int number_of(const char *line, const char *word, int most) {
     char same[LONGEST + 8];
     int number = -1;

@@ -27,13 +27,13 @@ class AccountOptions(TypedDict, total=False):
     """Who a program runs as.
 
     Attributes:
-        user: a uid, a pair of uid and gid, or a name from the root filesystem's etc/passwd;
-            default root. A user alone gets its group from there too, or else the group of the
-            same number; ``"user:group"`` says it. No supplementary groups of its own; runc
-            keeps an ordinary caller's, which mean nobody inside.
-        group: a gid, or a name from its etc/group, in place of the user's.
-        extra_groups: its supplementary groups, ids or names.
-        umask: of the program; by default 0o022, whatever this process's is.
+        user: a uid, a pair of uid and gid, or a name from the root filesystem's etc/passwd; default
+            root. A user alone gets the group that etc/passwd lists, or else the group with the same
+            number; ``"user:group"`` names a group. There are no supplementary groups; runc keeps an
+            ordinary caller's, which have no meaning inside.
+        group: a gid, or a name from the root filesystem's etc/group, in place of the user's group.
+        extra_groups: the supplementary groups, ids or names.
+        umask: the program's umask; by default 0o022, whatever this process has.
     """
 
     user: UserArgument

@@ -1,5 +1,6 @@
-"""What a container's processes may do and use: capabilities, resource limits, their place with
-the kernel's out-of-memory killer. Nothing of it is the supervisor's own.
+"""Privileges of a container's processes: capabilities, resource limits, OOM score, seccomp.
+
+None of them is inherited from the supervisor.
 
 Source: capabilities(7), getrlimit(2), proc_pid_oom_score_adj(5).
 """
@@ -70,19 +71,19 @@ class PrivilegeOptions(TypedDict, total=False):
     """What a program may do.
 
     Attributes:
-        capabilities: the only ones it may have, such as ``"NET_RAW"`` or ``"CAP_NET_RAW"``;
-            by default CAP_AUDIT_WRITE, CAP_KILL and CAP_NET_BIND_SERVICE. Given here, a
-            ``user`` that isn't root has them as well.
-        rlimits: limits of its processes by name (``"NOFILE"``, ``"RLIMIT_NOFILE"``): a
-            number, or a soft and a hard one, in the units of getrlimit(2), -1 for unlimited.
-            All others have defaults (docs/api.md): none is inherited. Without
-            CAP_SYS_RESOURCE, a default is no higher than this process' own.
-        oom_score_adj: how likely the kernel kills it when the machine's memory is used up:
-            -1000 (never) to 1000. Without CAP_SYS_RESOURCE, no less than this process' own.
-        seccomp: which system calls it may make: ``"default"``, ``"unconfined"`` for all, or a
-            profile of OCI's ``linux.seccomp`` or docker's format, as a mapping or the path
-            of a JSON file. With more ``capabilities``, the default one allows what those are
-            for.
+        capabilities: the only capabilities of the program, such as ``"NET_RAW"`` or
+            ``"CAP_NET_RAW"``; by default CAP_AUDIT_WRITE, CAP_KILL and CAP_NET_BIND_SERVICE. If
+            given here, a ``user`` that isn't root has them as well.
+        rlimits: limits of the processes by name (``"NOFILE"``, ``"RLIMIT_NOFILE"``): a number, or a
+            soft and a hard one, in the units of getrlimit(2), -1 for unlimited. All others have
+            defaults (docs/api.md): none is inherited. Without CAP_SYS_RESOURCE, a default is no
+            higher than this process's own limit.
+        oom_score_adj: how likely the kernel kills the program when the host's memory is used up:
+            -1000 (never) to 1000. Without CAP_SYS_RESOURCE, no less than this process's own.
+        seccomp: which system calls the program may make: ``"default"``, ``"unconfined"`` for all,
+            or a profile in the format of OCI's ``linux.seccomp`` or docker's, as a mapping or the
+            path of a JSON file. With more ``capabilities``, the default profile allows the system
+            calls that these need.
     """
 
     capabilities: Iterable[str] | None

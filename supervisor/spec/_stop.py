@@ -32,9 +32,9 @@ class StopOptions(TypedDict, total=False):
     """How a program is asked to end.
 
     Attributes:
-        stop_signal: what asks it to end, by number or name; SIGTERM by default. It stands in
-            config.json as images have it: ``org.opencontainers.image.stopSignal``.
-        stop_grace: how many seconds it is given then, 10 by default.
+        stop_signal: the signal that asks the program to end, by number or name; SIGTERM by default.
+            Kept in config.json as in images: ``org.opencontainers.image.stopSignal``.
+        stop_grace: how many seconds the program is given then, 10 by default.
     """
 
     stop_signal: SignalArgument | None
