@@ -27,7 +27,7 @@ from .container import (
     presumed_record,
 )
 from .process import Shared, shielded
-from .recovery import Broken, discard, in_flight
+from .recovery import Broken, Recovery, discard, in_flight
 from .rootfs import GroupArgument, GroupsArgument, UserArgument
 from .runtime import Runtime
 from .spec import RlimitArgument, SeccompArgument, SignalArgument
@@ -308,7 +308,11 @@ class Supervisor(Mapping[str, Container]):
                 await delete(entry.core, force=True)
                 return
             layout = RootLayout(self.root).container(id)
-            await discard(self._shared, layout, presumed_record(self._shared, self.runtime, id))
+            presumed = presumed_record(self._shared, self.runtime, id)
+            recovery = Recovery(
+                shared=self._shared, nursery=self._nursery, gone=self._registry.gone
+            )
+            await discard(recovery, layout, presumed)
             self._registry.forget_broken(id)
 
     # ---- closing ------------------------------------------------------------------------

@@ -13,17 +13,10 @@ from ._core import (
 from ._create import (
     create,
 )
-from ._dispose import (
-    Estate,
-    dispose,
-    incomplete,
-    remove_directory,
-    sweep,
-)
-from ._end import (
-    Stopped,
+from ._delete import (
     delete,
-    finish_stop,
+    delete_broken,
+    finish_delete,
 )
 from ._exec import (
     adopt_exec,
@@ -32,11 +25,19 @@ from ._exec import (
 from ._plan import (
     presumed_record,
 )
+from ._removal import (
+    remove_directory,
+    sweep,
+)
 from ._request import (
     CreateRequest,
 )
 from ._start import (
     hidden_gate,
+)
+from ._stop import (
+    Stopped,
+    finish_stop,
 )
 from ._under_way import (
     Operations,
@@ -48,19 +49,18 @@ __all__ = [
     "Container",
     "Core",
     "CreateRequest",
-    "Estate",
     "Operations",
     "Stopped",
     "adopt_exec",
     "core_of",
     "create",
     "delete",
-    "dispose",
+    "delete_broken",
     "end_under_way",
     "end_unreported",
+    "finish_delete",
     "finish_stop",
     "hidden_gate",
-    "incomplete",
     "presumed_record",
     "remove_directory",
     "sweep",

@@ -26,10 +26,10 @@ from ..spec import SignalArgument
 from ..stdio import Logs, Since, StdioArgument, TerminalArgument, TerminalStream
 from ..tasks import Change, protected, undoing, within
 from ..values import ExitStatus, State, check_flag, check_kind, check_path
-from . import _end, _exec, _start
+from . import _delete, _exec, _start, _stop
 from ._checkpoint import CheckpointOptions, checkpoint
 from ._core import Core
-from ._end import OWN, Own, Stopped, own_grace, own_signal
+from ._stop import OWN, Own, Stopped, own_grace, own_signal
 
 
 @protected
@@ -355,7 +355,7 @@ class Container:
         Raises:
             ProcessEnded: its init has ended, or it was deleted.
         """
-        _end.kill(self._core)
+        _stop.kill(self._core)
 
     def close_stdin(self) -> None:
         """End its init's standard input; as `Process.close_stdin`."""
@@ -393,7 +393,7 @@ class Container:
 
         Cancellation: it goes on if it hasn't ended yet.
         """
-        return await _end.stop(self._core, grace, ask_with)
+        return await _stop.stop(self._core, grace, ask_with)
 
     @undoing
     async def delete(self, *, force: bool = False) -> None:
@@ -412,7 +412,7 @@ class Container:
 
         Crash: the next open finishes it.
         """
-        await _end.delete(self._core, force=check_flag(force, "force"))
+        await _delete.delete(self._core, force=check_flag(force, "force"))
 
     # ---- its terminal and its log ----------------------------------------------------------
 

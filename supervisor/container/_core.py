@@ -113,6 +113,12 @@ class Core:
         )
 
     @property
+    def processes(self) -> list[ProcessTask]:
+        """Its processes; none of one that is removed without being adopted."""
+        init: ProcessTask | None = getattr(self, "init", None)
+        return [*([] if init is None else [init]), *self.execs.values()]
+
+    @property
     def runtime(self) -> ContainerRuntime:
         """Its runtime: what calls that, with its lock."""
         return self.shared.runtime_of(self.record, self.lock)

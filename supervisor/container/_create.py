@@ -15,7 +15,7 @@ from ..process import Shared
 from ..runtime import Call, Runtime, fresh_log
 from ..state import Block, Claim, Ranges, note, take
 from ..stdio import Stdio, console, opened
-from ..tasks import forked, waiting
+from ..tasks import waiting
 from ..userns import UserNamespace, of_block
 from ..values import (
     CleanupIncomplete,
@@ -32,8 +32,8 @@ from ..values import (
 )
 from ._checkpoint import with_criu
 from ._core import Core
+from ._delete import undo
 from ._directories import make_container, make_init
-from ._dispose import Estate, dispose
 from ._plan import Plan, plan_container
 from ._proof import cleanup_list, require_empty, require_free
 from ._request import CreateRequest
@@ -110,20 +110,9 @@ async def _make(
         await _launch_init(core, plan, stdio)
     except BaseException as error:
         ran = not isinstance(error, RuntimeNotFound | ShimNotFound)
-        await _undo(shared, Estate(layout=plan.layout, record=record, lock=lock, ran=ran), gone)
+        await undo(core, ran=ran)
         raise
     return core
-
-
-async def _undo(shared: Shared, estate: Estate, gone: Gone) -> None:
-    """Remove what a failed create has left; what can't be removed is listed."""
-    if forked():
-        return
-    try:
-        await dispose(shared, estate)
-    except CleanupIncomplete as error:
-        gone(estate.record.id, error)
-        estate.lock.release()
 
 
 @contextlib.contextmanager

@@ -42,9 +42,10 @@ from ..values import (
     happened_to,
 )
 from ._core import Core
+from ._delete import end_left
 from ._directories import make_exec
-from ._dispose import end_left, remove_directory
 from ._plan import shim_lost
+from ._removal import remove_directory
 from ._unrun import ask_root, raise_refused, require_run, root_of
 
 

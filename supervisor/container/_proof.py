@@ -20,9 +20,10 @@ from ..cgroups import Hierarchies
 from ..process import Shared
 from ..runtime import ContainerRuntime
 from ..state import ContainerLayout, ContainerRecord, RootLayout
-from ..system import Lock, distrust, is_argument, lenient
+from ..system import distrust, is_argument, lenient
 from ..tasks import in_thread
 from ..values import ContainerExists, StateCorrupt
+from ._core import Core
 
 logger: Final = logging.getLogger("supervisor")
 
@@ -78,15 +79,14 @@ async def require_empty(shared: Shared, record: ContainerRecord) -> None:
         )
 
 
-async def is_ours(
-    shared: Shared, layout: ContainerLayout, record: ContainerRecord, lock: Lock
-) -> bool:
+async def is_ours(core: Core) -> bool:
     """Whether the runtime may be told to delete what it knows under the container's id.
 
     Raises:
         StateCorrupt: somebody else may have put there what the runtime would believe.
         And as `ContainerRuntime.bundle`.
     """
+    layout, record = core.layout, core.record
     known = _require_trusted(_place(record))
     if not is_shared(record):
         states = [name for name in _STATES if known.get(name)]
@@ -95,7 +95,7 @@ async def is_ours(
     elif not os.path.lexists(_place(record)):
         return False
     else:
-        told = await shared.runtime_of(record, lock).bundle()
+        told = await core.runtime.bundle()
         if told is not None:
             return os.path.realpath(told) == os.path.realpath(layout.bundle)
         # A create that was cut short has left it.

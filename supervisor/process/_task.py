@@ -722,6 +722,16 @@ class ProcessTask:
         """Return when it has ended, or its launch has failed."""
         await self._over.wait()
 
+    @property
+    def has_shim(self) -> bool:
+        """Whether its shim is watched, and reaped, from here."""
+        return self._shim is not None and not self.dismissed
+
+    def kill_shim(self) -> None:
+        """SIGKILL its shim: one that is stuck, of a container that is deleted."""
+        if self._shim is not None:
+            self._shim.kill()
+
     async def wait_shim_gone(self) -> None:
         """Return when its shim has ended, and nothing of it is left but files."""
         await self._shim_gone.wait()

@@ -13,11 +13,10 @@ import trio
 
 from ..container import (
     Core,
-    Estate,
     adopt_exec,
     delete,
-    dispose,
     end_unreported,
+    finish_delete,
     finish_stop,
     hidden_gate,
     remove_directory,
@@ -85,6 +84,18 @@ class Recovery:
     nursery: trio.Nursery
     gone: Callable[[str, CleanupIncomplete | None], None]
     delete_unstarted: bool = False
+
+    def core_of(self, layout: ContainerLayout, record: ContainerRecord, lock: Lock | None) -> Core:
+        """Return a container that has no processes yet."""
+        return Core(
+            shared=self.shared,
+            nursery=self.nursery,
+            layout=layout,
+            record=record,
+            lock=lock,
+            gone=self.gone,
+            state=State.CREATED,
+        )
 
 
 async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | None:
@@ -268,22 +279,21 @@ async def _adopt_known(
         return await _watch_foreign(recovery, layout, record)
     recovery.shared.reach(Point.ADOPTING)
     sweep(layout.path)
-    estate = Estate(layout=layout, record=record, lock=lock)
+    core = recovery.core_of(layout, record, lock)
     if record.intent is Intent.DELETE:
-        await _finish_delete(recovery, estate)
+        await finish_delete(core)
         return None
     try:
         init = load_process(layout.init)
     except FileNotFoundError:
-        await _finish_delete(recovery, estate)
+        await finish_delete(core)
         return None
     found = gather(recovery.shared, record, layout.init)
     recovery.shared.reach(Point.GATHERED)
     if found.finding is Finding.UNFINISHED:
         await _give_up(recovery.shared, found)
-        await _finish_delete(recovery, estate)
+        await finish_delete(core)
         return None
-    core = _core(recovery, layout, record, lock)
     core.add_init(init)
     await core.init.adopt(found)
     recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
@@ -319,23 +329,6 @@ async def _settle_again(recovery: Recovery, core: Core, process: ProcessTask) ->
     if process.status is not None:  # else its task does
         layout = core.layout.process(process.id)
         await process.settle_again(gather(recovery.shared, core.record, layout))
-
-
-def _core(
-    recovery: Recovery,
-    layout: ContainerLayout,
-    record: ContainerRecord,
-    lock: Lock | None,
-) -> Core:
-    return Core(
-        shared=recovery.shared,
-        nursery=recovery.nursery,
-        layout=layout,
-        record=record,
-        lock=lock,
-        gone=recovery.gone,
-        state=State.CREATED,
-    )
 
 
 @trio.lowlevel.enable_ki_protection
@@ -433,7 +426,7 @@ async def _watch_foreign(
         init = load_process(layout.init)
     except FileNotFoundError:
         return None  # being created, or deleted
-    core = _core(recovery, layout, record, None)
+    core = recovery.core_of(layout, record, None)
     core.add_init(init)
     found = gather(recovery.shared, record, layout.init)
     if found.finding is Finding.UNFINISHED:
@@ -459,11 +452,3 @@ async def _give_up(shared: Shared, found: Found) -> None:
         await found.shim.give_up(shared.deadlines.shim)
     finally:
         found.close()
-
-
-async def _finish_delete(recovery: Recovery, estate: Estate) -> None:
-    logger.info("container %s: nobody finished it: removed", estate.record.id)
-    record = estate.record
-    if record.cgroup is not None and record.boot_id == recovery.shared.boot_id:
-        await recovery.shared.hierarchies.kill(record.cgroup)
-    await dispose(recovery.shared, estate)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
-from ..container import Estate, dispose, incomplete
-from ..process import Shared, kill_found, shielded
-from ..shim import ExitFifo, Shim
-from ..state import ContainerLayout, ContainerRecord, ProcessLayout
-from ..system import Lock, held
-from ..tasks import within
+from ..container import delete_broken
+from ..state import ContainerLayout, ContainerRecord
+from ..system import Lock
 from ..values import ContainerLocked, InfrastructureError, InvalidValue, StateCorrupt
-from ._adopt import load_record, strange
+from ._adopt import Recovery, load_record, strange
 
 
-async def discard(shared: Shared, layout: ContainerLayout, presumed: ContainerRecord) -> None:
+async def discard(recovery: Recovery, layout: ContainerLayout, presumed: ContainerRecord) -> None:
     """Kill a broken container's processes and remove it.
 
     Args:
-        shared: what its supervisor's parts share.
+        recovery: what adoption needs of the supervisor.
         layout: its directory.
         presumed: what its ``state.json`` would say, where that can't be read.
 
@@ -47,53 +43,7 @@ async def discard(shared: Shared, layout: ContainerLayout, presumed: ContainerRe
             container=layout.id,
         )
     with lock:
-        estate = _estate(layout, presumed, lock)
-        try:
-            with shielded(shared.deadlines.cleanup):
-                await _end(shared, estate)
-            await dispose(shared, estate)
-        except (OSError, StateCorrupt) as error:
-            raise incomplete(shared, estate, str(error)) from error
-
-
-def _estate(layout: ContainerLayout, presumed: ContainerRecord, lock: Lock) -> Estate:
-    record = presumed
-    with contextlib.suppress(StateCorrupt, OSError):
-        record = load_record(presumed.root, layout)
-    known = os.path.lexists(os.path.join(record.runtime_root, record.id))
-    return Estate(layout=layout, record=record, lock=lock, ran=known)
-
-
-async def _end(shared: Shared, estate: Estate) -> None:
-    """End its processes and its shims: after that there is nobody left to wait for."""
-    for process in estate.layout.processes():
-        kill_found(shared, estate.record, process)
-    if estate.record.cgroup is not None:
-        await shared.hierarchies.kill(estate.record.cgroup)
-    for process in estate.layout.processes():
-        await _end_shim(shared, process)
-    unseen = [
-        process.id for process in estate.layout.processes() if not await _ended(shared, process)
-    ]
-    if unseen or any(held(process.shim) for process in estate.layout.processes()):
-        raise incomplete(shared, estate, "a shim that can't be found doesn't end")
-
-
-async def _end_shim(shared: Shared, layout: ProcessLayout) -> None:
-    """Have a shim kill what it watches, and end."""
-    with contextlib.closing(Shim.adopt(layout)) as shim, shielded(2 * shared.deadlines.shim):
-        if shim.alive():
-            await shim.give_up(shared.deadlines.shim)
-
-
-async def _ended(shared: Shared, layout: ProcessLayout) -> bool:
-    """Wait until no shim watches its process any more, also one that couldn't be found.
-
-    Its ``exit`` tells; where that isn't a fifo, nobody does.
-    """
-    with contextlib.suppress(FileNotFoundError, StateCorrupt):
-        with contextlib.closing(ExitFifo(layout.exit)) as exit:
-            with within(shared.deadlines.shim):
-                await exit.wait_end()
-            return not exit.watched()
-    return True
+        record = presumed
+        with contextlib.suppress(StateCorrupt, OSError):
+            record = load_record(presumed.root, layout)
+        await delete_broken(recovery.core_of(layout, record, lock))

@@ -213,7 +213,7 @@ async def test_cancelled_and_deaf(
     programs: Opened, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some seconds later it is killed, and that is warned of, with what helps an init."""
-    monkeypatch.setattr("supervisor.container._end.STOP_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.2)
     monkeypatch.setattr("supervisor.process._collect.GRACE_SECONDS", 0.2)
 
     async def cancelled() -> Process:

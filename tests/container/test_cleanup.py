@@ -25,7 +25,7 @@ from supervisor import (
     State,
 )
 from supervisor.cgroups import Hierarchies
-from supervisor.container import _dispose as disposing
+from supervisor.container import _delete
 from supervisor.system import Lock
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 from tests.support import leaks
@@ -162,14 +162,14 @@ async def test_an_end_that_the_system_refuses(
 
     The system's own came out of the block, and cancelled the deletes of the others.
     """
-    remove = disposing.remove_directory
+    remove = _delete.remove_directory
 
     def fail(path: str) -> None:
         if path.endswith("/a"):
             raise OSError(errno.EBUSY, "busy", path)
         remove(path)
 
-    monkeypatch.setattr(disposing, "remove_directory", fail)
+    monkeypatch.setattr(_delete, "remove_directory", fail)
     async with supervisor() as sup:
         for id in ("a", "b"):
             await sup.create(id, bundle("sleep", "60"))

@@ -17,7 +17,7 @@ import trio.testing
 
 from supervisor import PIPE, CleanupIncomplete, Deadlines, ExitStatus, Source, State
 from supervisor.cgroups import Hierarchies
-from supervisor.container import _dispose as disposing
+from supervisor.container import _delete
 from supervisor.process._task import ProcessTask
 from supervisor.runtime import ContainerRuntime
 from supervisor.values._points import Point, pass_by
@@ -168,7 +168,7 @@ async def test_a_shim_that_takes_its_time_is_reaped(
     async def too_early(*_: object) -> None:
         """As it looks to a delete whose shim ends between its lock and its last breath."""
 
-    monkeypatch.setattr(disposing, "_await_shims", too_early)
+    monkeypatch.setattr(_delete, "_await_shims", too_early)
     async with supervisor(root, deadlines=Deadlines(shim=20)) as sup:
         a = await sup.create("a", bundle("echo", "words"), stdout=PIPE)
         await a.start()
@@ -176,6 +176,24 @@ async def test_a_shim_that_takes_its_time_is_reaped(
         shim = shim_of(root / "a/init")  # it stays for the words until their fifo is gone
         await a.delete()
         assert state_of(shim) == ""
+
+
+async def test_a_shim_has_one_owner(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delete opens no shim that a task watches: the task alone waits for it, and reaps it."""
+
+    def adopt(layout: object) -> None:
+        raise AssertionError(f"{layout} was opened")
+
+    monkeypatch.setattr(_delete.Shim, "adopt", adopt)
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("echo", "words"), stdout=PIPE)
+        await a.start()
+        assert (await a.wait()).code == 0
+        shim = shim_of(root / "a/init")  # it stays for the words
+        await a.delete()
+        assert state_of(shim) == "" and left(root) == []
 
 
 async def test_a_stuck_shim_is_killed_in_a_delete(

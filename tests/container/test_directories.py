@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import State, TooManyFiles
-from supervisor.container import _dispose as disposing
+from supervisor.container import _removal
 from supervisor.system import Lock
 from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -73,17 +73,17 @@ async def test_nobody_sees_half_a_directory(
 ) -> None:
     """What is removed isn't there under its name any more before anything in it is gone."""
     seen: list[tuple[bool, bool]] = []
-    remove = disposing._remove_tree
+    remove = _removal._remove_tree
 
     def and_look(path: str) -> None:
         seen.append(((root / "a").exists(), os.path.basename(path).startswith(".deleted-")))
         with monkeypatch.context() as patch:
-            patch.setattr(disposing, "_remove_tree", remove)
+            patch.setattr(_removal, "_remove_tree", remove)
             remove(path)
 
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("true"))
-        monkeypatch.setattr(disposing, "_remove_tree", and_look)
+        monkeypatch.setattr(_removal, "_remove_tree", and_look)
         await a.delete()
         assert seen == [(False, True)]
 
@@ -97,14 +97,14 @@ def test_sweeping_what_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / name).mkdir()
     (tmp_path / ".new-begun/lock").touch()
     taken: list[Lock | None] = []
-    remove = disposing.remove_directory
+    remove = _removal.remove_directory
 
     def maker_is_quick(path: str) -> None:
         taken.append(Lock.take(os.path.join(path, "lock")))
         remove(path)
 
-    monkeypatch.setattr(disposing, "remove_directory", maker_is_quick)
-    disposing.sweep(str(tmp_path))
+    monkeypatch.setattr(_removal, "remove_directory", maker_is_quick)
+    _removal.sweep(str(tmp_path))
     assert taken == [None] and os.listdir(tmp_path) == []
 
 
@@ -113,14 +113,14 @@ def test_sweeping_what_is_none_of_ours(tmp_path: Path) -> None:
     (tmp_path / ".new-1").touch()
     (tmp_path / ".deleted-1").touch()
     (tmp_path / ".new-2").mkdir()
-    disposing.sweep(str(tmp_path))
+    _removal.sweep(str(tmp_path))
     assert ".new-2" not in os.listdir(tmp_path)
 
 
 def test_sweeping_without_descriptors(tmp_path: Path) -> None:
     """A root that can't be listed just now isn't taken for an empty one."""
     with only(0), pytest.raises(TooManyFiles):
-        disposing.sweep(str(tmp_path))
+        _removal.sweep(str(tmp_path))
 
 
 def test_what_cannot_be_removed_stays_for_later(
@@ -139,13 +139,13 @@ def test_what_cannot_be_removed_stays_for_later(
             raise PermissionError(path)
         unlink(path, **named)
 
-    monkeypatch.setattr("supervisor.container._dispose.os.unlink", fail_first)
-    disposing.remove_directory(str(tmp_path / "a"))
+    monkeypatch.setattr("supervisor.container._removal.os.unlink", fail_first)
+    _removal.remove_directory(str(tmp_path / "a"))
     [doomed] = tmp_path.iterdir()
     assert doomed.name.startswith(".deleted-")
     assert [path.name for path in doomed.rglob("*") if path.is_file()] == stuck
     monkeypatch.undo()
-    disposing.sweep(str(tmp_path))
+    _removal.sweep(str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
@@ -155,5 +155,5 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "other/file").touch()
     (tmp_path / "a").mkdir()
     (tmp_path / "a/link").symlink_to(tmp_path / "other")
-    disposing.remove_directory(str(tmp_path / "a"))
+    _removal.remove_directory(str(tmp_path / "a"))
     assert os.listdir(tmp_path) == ["other"] and os.listdir(tmp_path / "other") == ["file"]

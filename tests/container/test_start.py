@@ -26,7 +26,7 @@ from supervisor import (
     TooManyProcesses,
     run_container,
 )
-from supervisor.container._end import STOP_GRACE_SECONDS
+from supervisor.container._stop import STOP_GRACE_SECONDS
 from supervisor.runtime import ContainerRuntime
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 from tests.support.containers import SOON, hurried, living, shim_of, until

@@ -98,7 +98,7 @@ async def test_killed_at_each_point(
     operation: str,
 ) -> None:
     """Whatever it was about to do, the container is there with its true state, or gone."""
-    monkeypatch.setattr("supervisor.container._end.STOP_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.3)
     runtime = choice.runtime()
     told = {
         "operation": operation,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import ContainerExists, InvalidValue, ProcessEnded
-from supervisor.container import _dispose
+from supervisor.container import _removal
 from supervisor.shim import send_line
 from supervisor.state import ContainerRecord, Intent, dump
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
@@ -352,15 +352,15 @@ async def test_a_directory_that_becomes_a_link_while_it_is_emptied(
     (doomed / "in").mkdir(parents=True)
     host.mkdir()
     (host / "precious").touch()
-    real = _dispose.openat2
+    real = _removal.openat2
 
     def swapped(directory: int, name: str, flags: int, resolve: int) -> int:
         (doomed / name).rename(doomed / "moved")
         (doomed / name).symlink_to(host)
         return real(directory, name, flags, resolve)
 
-    monkeypatch.setattr(_dispose, "openat2", swapped)
-    _dispose._remove_tree(str(doomed))
+    monkeypatch.setattr(_removal, "openat2", swapped)
+    _removal._remove_tree(str(doomed))
     assert (host / "precious").exists()
 
 
@@ -375,11 +375,11 @@ async def test_a_mount_in_it_is_not_emptied(workdir: Path) -> None:
     (host / "precious").touch()
     subprocess.run(["mount", "--bind", host, doomed / "in"], check=True)
     try:
-        _dispose._remove_tree(str(doomed))
+        _removal._remove_tree(str(doomed))
         assert (host / "precious").exists()
     finally:
         subprocess.run(["umount", doomed / "in"], check=True)
-    _dispose._remove_tree(str(doomed))
+    _removal._remove_tree(str(doomed))
     assert not doomed.exists()
 
 

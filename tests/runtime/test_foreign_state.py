@@ -204,7 +204,7 @@ async def test_a_file_of_ours_is_no_strangers(
         place = root / ".runtime/web"
         moved = place.rename(root / ".runtime/moved")
         place.touch()
-        assert await is_ours(core.shared, core.layout, core.record, core.lock)
+        assert await is_ours(core)
         place.unlink()
         moved.rename(place)
         await web.delete(force=True)
@@ -226,7 +226,7 @@ async def test_a_path_that_a_runtime_has_escaped(
         ours = core.layout.bundle.replace("/", slash)
         for path, right in [(ours, True), (ours + slash + "x", True), (ours + "x", False)]:
             (place / name).write_text(f'{{"bundle": "{path}"}}')
-            assert await is_ours(core.shared, core.layout, core.record, core.lock) is right
+            assert await is_ours(core) is right
         (place / name).unlink()
         place.rmdir()
         moved.rename(place)

@@ -56,7 +56,7 @@ each_stream = pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.fixture(autouse=True)
 def little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pid 1 without a handler doesn't hear SIGTERM; that it isn't waited for long."""
-    monkeypatch.setattr("supervisor.container._end.STOP_GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.3)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The ends of a container: stop, kill, delete."""
+"""Stop a container, and kill it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ import attrs
 import trio
 
 from ..cgroups import Steps, finish
-from ..process import ask, kill_found, process_of, shielded
+from ..process import ask, process_of, shielded
 from ..spec import SignalArgument, check_stop_signal, is_grace
 from ..state import MAX_NS, Asked, Intent, write_asked
-from ..stdio import log_tail
-from ..tasks import granted, hear, nap, waiting, within, witness
+from ..tasks import granted, nap, within
 from ..values import (
-    CleanupIncomplete,
     DeadlineExpired,
     Event,
     ExitStatus,
@@ -30,10 +28,8 @@ from ..values import (
     ProcessEnded,
     ShimError,
     State,
-    SupervisorError,
 )
 from ._core import Core
-from ._dispose import Estate, dispose, incomplete, look_for_wards
 
 STOP_GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.005
@@ -206,7 +202,7 @@ def kill(core: Core) -> None:
     if core.refresh() is State.DELETED:
         raise ProcessEnded("it was deleted", container=core.record.id)
     if core.record.cgroup is not None and core.stands():
-        look_for_wards(core.shared, core.layout, core.record.cgroup)
+        look_for_wards(core, core.record.cgroup)
     try:
         core.init.send_signal(signal.SIGKILL)
     finally:
@@ -215,6 +211,12 @@ def kill(core: Core) -> None:
                 process.note_killed()
             _kill_cgroup(core, core.record.cgroup)
         core.shared.reach(Point.KILLED)
+
+
+def look_for_wards(core: Core, cgroup: str) -> None:
+    """Take note of those in a cgroup that were left to us, before they are killed."""
+    shared = core.shared
+    shared.wards.look(core.layout.path, partial(shared.hierarchies.members, cgroup))
 
 
 def _kill_cgroup(core: Core, cgroup: str) -> None:
@@ -258,88 +260,3 @@ async def end(core: Core) -> Stopped:
         seconds=seconds,
         container=core.record.id,
     )
-
-
-async def delete(core: Core, *, force: bool) -> None:
-    """Remove a container and everything that belongs to it; see `Container.delete`."""
-    if core.state is not State.DELETED:
-        core.require_own("delete")
-    with waiting():
-        async with core.deleting:
-            _show_log(core)
-            core.see()
-            if core.state is not State.DELETED:
-                core.apply(Event.FORCE_DELETE if force else Event.DELETE)
-                await _delete(core)
-
-
-def _show_log(core: Core) -> None:
-    """Let whoever looks on know how its log ends: it is removed with it."""
-    if witness.get() is not None:
-        hear(core.record.id, log_tail(core.layout.init.output_log()))
-
-
-async def _delete(core: Core) -> None:
-    """The rest of a delete, which is done to its end once it has begun."""
-    assert core.lock is not None
-    estate = Estate(layout=core.layout, record=core.record, lock=core.lock)
-    try:
-        with contextlib.suppress(OSError):  # a full disk must not keep it from being deleted
-            core.intend(Intent.DELETE)
-            core.shared.reach(Point.DELETE_INTENDED)
-        with shielded(core.shared.deadlines.cleanup):
-            await _end_processes(core)
-        await _deliver(core)
-        core.shared.reach(Point.PROCESSES_ENDED)
-        execs = list(core.execs.values())
-        await dispose(core.shared, estate)
-        with shielded(core.shared.deadlines.shim):
-            for process in (core.init, *execs):
-                await process.wait_shim_gone()  # its task reaps it
-    except (SupervisorError, OSError) as error:
-        core.apply(Event.DELETE_FAILED)
-        if isinstance(error, CleanupIncomplete):
-            core.gone(core.record.id, error)
-            raise
-        failed = incomplete(core.shared, estate, str(error))
-        core.gone(core.record.id, failed)
-        raise failed from error
-    core.apply(Event.DELETED)
-    for process in core.execs.values():  # also one that was launched meanwhile
-        process.abandon()
-    core.gone(core.record.id, None)
-
-
-async def _deliver(core: Core) -> None:
-    """Let whoever reads what was written take it, as long as they do: then its copiers end."""
-    deliveries = [process.delivery for process in (core.init, *core.execs.values())]
-    late = [delivery for delivery in deliveries if delivery.is_late()]
-    if late:
-        seconds = core.shared.deadlines.cleanup
-        with within(seconds, shield=True, still=False):  # who takes it is no kernel
-            async with trio.open_nursery() as nursery:
-                for delivery in late:
-                    nursery.start_soon(delivery.wait, name=f"{core.init.task_name}: delivery")
-
-
-async def _end_processes(core: Core) -> None:
-    """End init, then wait for what the execs' shims record before their directories go."""
-    with contextlib.suppress(SupervisorError, OSError):  # the runtime's delete may still manage
-        if core.init.status is None:
-            await end(core)
-    execs = list(core.execs.values())
-    for process in execs:
-        process.give_up()
-        with contextlib.suppress(OSError):
-            process.send_signal(signal.SIGKILL)
-        await process.wait_over()
-    _kill_set_aside(core)
-    core.close_streams()
-
-
-def _kill_set_aside(core: Core) -> None:
-    """Kill execs that couldn't be adopted: not everywhere they fall with init or the cgroup."""
-    for layout in core.layout.processes():
-        if layout.id != core.init.id and layout.id not in core.execs:
-            with contextlib.suppress(SupervisorError, OSError):
-                kill_found(core.shared, core.record, layout)

@@ -1,0 +1,94 @@
+"""Remove directories of ours whole, and sweep those that killed supervisors left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import Final
+
+from ..system import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, Lock, distrust_directory, openat2
+from ..tasks import forked
+from ..values import StateCorrupt, scarcity
+from ._directories import NEW
+
+_DELETED: Final = ".deleted-"
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def sweep(directory: str) -> None:
+    """Remove the temporary directories that killed supervisors left in a root or a container.
+
+    One that is being made has its lock held, or not yet; its maker makes another one if it is
+    gone. One that is being removed may as well be removed by two.
+
+    Raises:
+        TooManyFiles, OSError: the directory can't be listed.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            found = [entry.path for entry in entries if entry.name.startswith((NEW, _DELETED))]
+    except OSError as error:
+        raise scarcity(error) from error
+    for path in found:
+        with contextlib.suppress(OSError, StateCorrupt):  # a lock of somebody else's, too
+            if distrust_directory(path) is not None:
+                continue  # somebody else's
+            if os.path.basename(path).startswith(_DELETED):
+                _remove_tree(path)
+            else:
+                _sweep_new(path)
+
+
+def _sweep_new(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(path)  # its lock is the first thing that is in it
+        return
+    lock = Lock.take(os.path.join(path, "lock"))
+    if lock is not None:  # and its maker can't have it any more
+        with lock:
+            remove_directory(path)
+
+
+def remove_directory(path: str) -> None:
+    """Remove a directory of ours: renamed away first, so that nobody sees half of it."""
+    if forked():
+        return
+    doomed = os.path.join(os.path.dirname(path), f"{_DELETED}{secrets.token_hex(8)}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, doomed)
+        _remove_tree(doomed)
+
+
+def _remove_tree(path: str) -> None:
+    """Remove a directory: by descriptors, so that whoever changes it meanwhile leads us nowhere.
+
+    What can't be removed, and what is mounted there, is left for the next open.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(path, _DIRECTORY | os.O_CLOEXEC)
+        try:
+            _empty(fd)
+        finally:
+            os.close(fd)
+        os.rmdir(path)
+
+
+def _empty(directory: int) -> None:
+    with os.scandir(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        with contextlib.suppress(OSError):
+            if is_directory:
+                _remove_below(directory, name)
+            else:
+                os.unlink(name, dir_fd=directory)
+
+
+def _remove_below(directory: int, name: str) -> None:
+    fd = openat2(directory, name, _DIRECTORY, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV)
+    try:
+        _empty(fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=directory)
