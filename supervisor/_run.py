@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from typing import Unpack
 
 import trio
 
@@ -15,9 +16,9 @@ from ._supervisor import Supervisor
 from .bundle import Bundle
 from .container import Container
 from .process import (
-    MAX_OUTPUT_BYTES,
+    CollectOptions,
     Completed,
-    Input,
+    InitOptions,
     deliver,
     run_options,
     stay,
@@ -25,14 +26,23 @@ from .process import (
     warn,
     winding_up,
 )
-from .rootfs import GroupArgument, GroupsArgument, UserArgument
 from .runtime import Runtime
-from .spec import RlimitArgument, SeccompArgument, SignalArgument
-from .stdio import StdioArgument
 from .tasks import forked, granted, name_suffix, undoing, within
-from .values import InvalidValue, ProcessEnded, State, check_kind, signal_name
+from .values import (
+    InvalidValue,
+    ProcessEnded,
+    State,
+    check_kind,
+    picked,
+    require_known,
+    signal_name,
+)
 
 DeliverCancel = Callable[[Container], Awaitable[None]]
+
+
+class RunContainerOptions(InitOptions, CollectOptions, total=False):
+    """What `run_container` makes of a bundle, feeds and collects."""
 
 
 @undoing
@@ -42,29 +52,9 @@ async def run_container(
     supervisor: Supervisor | None = None,
     runtime: str | os.PathLike[str] | Runtime | None = None,
     id: str | None = None,
-    args: Sequence[str] | None = None,
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    user: UserArgument = None,
-    group: GroupArgument = None,
-    extra_groups: GroupsArgument = None,
-    umask: int | None = None,
-    capabilities: Iterable[str] | None = None,
-    rlimits: Mapping[str, RlimitArgument] | None = None,
-    oom_score_adj: int | None = None,
-    seccomp: SeccompArgument | None = None,
-    stop_signal: SignalArgument | None = None,
-    stop_grace: float | None = None,
-    stdin: Input = b"",
-    stdout: StdioArgument = None,
-    stderr: StdioArgument = None,
-    capture_stdout: bool = False,
-    capture_stderr: bool = False,
-    max_output_bytes: int | None = MAX_OUTPUT_BYTES,
-    check: bool = True,
-    deadline: float | None = None,
     deliver_cancel: DeliverCancel | None = None,
     task_status: trio.TaskStatus[Container] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[RunContainerOptions],
 ) -> Completed:
     """Make a container, feed it, collect its output, wait for its end, delete it.
 
@@ -78,24 +68,12 @@ async def run_container(
         supervisor: whose container it shall be; None for an ephemeral one of its own.
         runtime: as for `open_supervisor`; only without ``supervisor``.
         id: the container's id; by default a random one.
-        args, env, cwd: as for `Supervisor.create`.
-        user, group, extra_groups, umask: as for `Supervisor.create`.
-        capabilities, rlimits, oom_score_adj, seccomp: as for `Supervisor.create`.
-        stop_signal, stop_grace: as for `Supervisor.create`.
-        stdin: bytes that it is fed with, or as for `Supervisor.create`.
-        stdout, stderr: as for `Supervisor.create`; PIPE, as for ``stdin``, only with
-            ``nursery.start``.
-        capture_stdout: whether its output is collected.
-        capture_stderr: whether its errors are collected.
-        max_output_bytes: how many bytes are collected of each of them, at most; its program is
-            ended as if cancelled if there are more. 64 MiB by default; None is no bound, and
-            lets the program fill this one's memory.
-        check: whether anything but exit code 0 raises.
-        deadline: how many seconds its program may run; then it is ended as if cancelled.
         deliver_cancel: what is done in place of its stop signal when it is cancelled, or ended: an
             async function that gets the container, and is cancelled as soon as the program has
             ended. Only for a program that was started. Whatever is done, it is killed if it still
             runs after its stop grace, with a RuntimeWarning if that was for a cancellation.
+        options: what its program gets, as for `Supervisor.create`; how it is fed, what is
+            collected, ``check`` and ``deadline``: see `CollectOptions`.
 
     Returns:
         How it ended, and what was captured. Output is read until its end, or until
@@ -111,17 +89,11 @@ async def run_container(
     Cancellation: its stop signal (SIGTERM), its stop grace (10 seconds), SIGKILL, delete, all
     shielded, each with a deadline.
     """
+    require_known(options, RunContainerOptions, "run_container")
     wanted = run_options(
         started=task_status is not trio.TASK_STATUS_IGNORED,
-        deadline=deadline,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        capture_stdout=capture_stdout,
-        capture_stderr=capture_stderr,
-        max_output_bytes=max_output_bytes,
-        check=check,
         deliver_cancel=deliver_cancel,
+        **picked(options, CollectOptions),
     )
     if supervisor is not None:
         check_kind(supervisor, Supervisor, "supervisor")
@@ -131,28 +103,21 @@ async def run_container(
         box = await sup.create(
             f"run-{name_suffix()}" if id is None else id,
             bundle,
-            args=args,
-            env=env,
-            cwd=cwd,
-            user=user,
-            group=group,
-            extra_groups=extra_groups,
-            umask=umask,
-            capabilities=capabilities,
-            rlimits=rlimits,
-            oom_score_adj=oom_score_adj,
-            seccomp=seccomp,
-            stop_signal=stop_signal,
-            stop_grace=stop_grace,
             stdin=wanted.stdin,
             stdout=wanted.stdout,
             stderr=wanted.stderr,
+            **picked(options, InitOptions),
         )
         async with box:
             await _start(box, deliver_cancel)
             task_status.started(box)
-            end = partial(_end, box, deliver_cancel)
-            return await stay(box.init, wanted, check=check, deadline=deadline, end=end)
+            return await stay(
+                box.init,
+                wanted,
+                check=options.get("check", True),
+                deadline=options.get("deadline"),
+                end=partial(_end, box, deliver_cancel),
+            )
 
 
 @contextlib.asynccontextmanager

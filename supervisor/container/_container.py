@@ -7,29 +7,41 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import trio
 
 from ..process import (
-    MAX_OUTPUT_BYTES,
+    CollectOptions,
     Completed,
-    Input,
     Process,
+    ProgramOptions,
     end_process,
     process_of,
     run_options,
     stay,
 )
-from ..rootfs import GroupArgument, GroupsArgument, UserArgument, check_account
+from ..rootfs import AccountOptions, check_account
 from ..spec import SignalArgument
 from ..stdio import Logs, Since, StdioArgument, TerminalArgument, TerminalStream
 from ..tasks import Change, protected, undoing, within
-from ..values import ExitStatus, State, check_flag, check_kind, check_path
+from ..values import ExitStatus, State, check_flag, check_kind, check_path, picked, require_known
 from . import _delete, _exec, _start, _stop
 from ._checkpoint import CheckpointOptions, checkpoint
 from ._core import Core
 from ._stop import OWN, Own, Stopped, own_grace, own_signal
+
+
+class ExecOptions(ProgramOptions, total=False):
+    """What an exec gets, and its streams: see `Supervisor.create`."""
+
+    stdin: StdioArgument
+    stdout: StdioArgument
+    stderr: StdioArgument
+
+
+class ExecRunOptions(ProgramOptions, CollectOptions, total=False):
+    """What an exec gets that is run to its end, how it is fed and what is collected."""
 
 
 @protected
@@ -192,17 +204,9 @@ class Container:
         args: Sequence[str],
         *,
         id: str | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: UserArgument = None,
-        group: GroupArgument = None,
-        extra_groups: GroupsArgument = None,
-        umask: int | None = None,
-        stdin: StdioArgument = None,
-        stdout: StdioArgument = None,
-        stderr: StdioArgument = None,
         terminal: TerminalArgument = False,
         attach: bool = False,
+        **options: Unpack[ExecOptions],
     ) -> Process:
         """Run a further program in it, beside its init.
 
@@ -212,18 +216,13 @@ class Container:
         Args:
             args: the program and its arguments.
             id: its id in the container; by default a random one.
-            env: variables that are set besides init's, or in their place.
-            cwd: its working directory, absolute, inside.
-            user: a uid, a pair of uid and gid, or a name from the container's etc/passwd; a user
-                alone gets its group from there too, or else the group of the same number, and none
-                of init's supplementary groups. ``"user:group"`` says its group as well.
-            group: a gid, or a name from the container's etc/group.
-            extra_groups: its supplementary groups, ids or names.
-            umask: of the program; by default init's, if that was said, or 0o022.
-            stdin, stdout, stderr, terminal: as for `Supervisor.create`.
+            terminal: as for `Supervisor.create`.
             attach: whether you are attached to its terminal from the beginning. Nothing of its
                 output is dropped: it is all in what the first `Process.attach` gives, and until
                 you read that the program waits when it has put out too much.
+            options: ``env``, ``cwd``, ``user``, ``group``, ``extra_groups`` and ``umask`` in place
+                of init's (a user who is given has none of init's groups; the umask is init's, if
+                that was said); ``stdin``, ``stdout`` and ``stderr`` as for `Supervisor.create`.
 
         Returns:
             The process, which runs. It is kept in ``processes``, and its directory on disk,
@@ -245,12 +244,12 @@ class Container:
             self._core,
             args,
             id=id,
-            env=env,
-            cwd=cwd,
-            account=check_account(user=user, group=group, extra_groups=extra_groups, umask=umask),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
+            env=options.get("env"),
+            cwd=options.get("cwd"),
+            account=check_account(**picked(options, AccountOptions)),
+            stdin=options.get("stdin"),
+            stdout=options.get("stdout"),
+            stderr=options.get("stderr"),
             terminal=terminal,
             attach=attach,
         )
@@ -262,33 +261,20 @@ class Container:
         args: Sequence[str],
         *,
         id: str | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        user: UserArgument = None,
-        group: GroupArgument = None,
-        extra_groups: GroupsArgument = None,
-        umask: int | None = None,
-        stdin: Input = b"",
-        stdout: StdioArgument = None,
-        stderr: StdioArgument = None,
-        capture_stdout: bool = False,
-        capture_stderr: bool = False,
-        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
-        check: bool = True,
-        deadline: float | None = None,
         deliver_cancel: Callable[[Process], Awaitable[None]] | None = None,
         task_status: trio.TaskStatus[Process] = trio.TASK_STATUS_IGNORED,
+        **options: Unpack[ExecRunOptions],
     ) -> Completed:
         """Run a further program in it to its end; to `exec` as `run_container` is to create.
 
         Args:
-            args, id, env, cwd, user, group, extra_groups, umask: as for `exec`.
-            stdin, stdout, stderr, capture_stdout, capture_stderr, max_output_bytes, check,
-                deadline: as for `run_container`.
+            args, id: as for `exec`.
             deliver_cancel: what is done in place of SIGTERM when it is cancelled, or ended: an
                 async function that gets the process, and is cancelled as soon as that has ended.
                 Whatever is done, it is killed if it still runs 5 seconds later, with a
                 RuntimeWarning if that was for a cancellation.
+            options: what the program gets, as for `exec`; how it is fed, what is collected,
+                ``check`` and ``deadline``, as for `run_container`.
 
         Returns:
             How it ended, and what was captured.
@@ -301,37 +287,26 @@ class Container:
 
         Cancellation: SIGTERM, 5 seconds, SIGKILL, all shielded, each with a deadline.
         """
+        require_known(options, ExecRunOptions, "run")
         wanted = run_options(
             started=task_status is not trio.TASK_STATUS_IGNORED,
-            deadline=deadline,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            capture_stdout=capture_stdout,
-            capture_stderr=capture_stderr,
-            max_output_bytes=max_output_bytes,
-            check=check,
             deliver_cancel=deliver_cancel,
+            **picked(options, CollectOptions),
         )
         process = await self.exec(
             args,
             id=id,
-            env=env,
-            cwd=cwd,
-            user=user,
-            group=group,
-            extra_groups=extra_groups,
-            umask=umask,
             stdin=wanted.stdin,
             stdout=wanted.stdout,
             stderr=wanted.stderr,
+            **picked(options, ProgramOptions),
         )
         task_status.started(process)
         return await stay(
             process,
             wanted,
-            check=check,
-            deadline=deadline,
+            check=options.get("check", True),
+            deadline=options.get("deadline"),
             end=lambda: end_process(process, deliver_cancel),
         )
 

@@ -1,13 +1,17 @@
 """Containers that are made ahead, to be taken for one run each."""
 
+from ._entry import (
+    TakeOptions,
+)
 from ._pool import (
     ContainerPool,
-    PoolInput,
+    PoolRunOptions,
     PoolStatistics,
 )
 
 __all__ = [
     "ContainerPool",
-    "PoolInput",
+    "PoolRunOptions",
     "PoolStatistics",
+    "TakeOptions",
 ]

@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import attrs
 import trio
@@ -40,6 +40,8 @@ from ..values import (
     scarcity,
 )
 
+PoolInput = bytes | bytearray | memoryview | int | None
+
 _REPORT_BYTES: Final = 4096
 _GO: Final = b"go\n"
 
@@ -48,6 +50,26 @@ _PHRASES: Final = {
     "cwd": "there is no going to the working directory {name}",
     "file": "the file {name} can't be written",
 }
+
+
+class TakeOptions(TypedDict, total=False):
+    """What a container is given when it is taken.
+
+    Attributes:
+        env: variables that are set besides the bundle's, or in their place.
+        cwd: the working directory, absolute, inside; it must be there, or be made by
+            ``files``.
+        stdin: bytes that it is fed with, to their end, none by default; or PIPE, to feed
+            ``box.stdin``.
+        files: what is written inside before the program runs, by the container's user: bytes,
+            or bytes and a mode (default 0644), by absolute path. Directories that are missing
+            on the way are made.
+    """
+
+    env: Mapping[str, str] | None
+    cwd: str | None
+    stdin: PoolInput
+    files: Mapping[str, FileContent] | None
 
 
 @attrs.frozen(kw_only=True)
@@ -66,23 +88,20 @@ class PoolRequest:
 
 
 def pool_request(
-    spec: Mapping[str, Any],
-    *,
-    args: Sequence[str] | None,
-    env: Mapping[str, str] | None,
-    cwd: str | None,
-    stdin: bytes | bytearray | memoryview | int | None,
-    files: Mapping[str, FileContent] | None,
+    spec: Mapping[str, Any], args: Sequence[str] | None, options: TakeOptions
 ) -> PoolRequest:
     """Check what a taker wants; nothing is touched.
 
     Args:
         spec: the bundle's config.json.
+        args: the program and its arguments, in place of the bundle's.
+        options: the rest.
 
     Raises:
         InvalidValue: it can't be had.
     """
-    variables = check_env(env)
+    cwd = options.get("cwd")
+    variables = check_env(options.get("env"))
     directory = None if cwd is None else check_absolute(cwd, "cwd")
     wanted = init_process(
         spec["process"],
@@ -92,9 +111,14 @@ def pool_request(
         terminal=None,
     )
     behind = is_ours(spec)
-    words = telling(wanted["args"], gated=True) if behind else wanted["args"]
-    told = frame(args=words, env=variables, cwd=directory, files=files, hand_on=behind)
-    return PoolRequest(process=wanted, frame=told, input=_input(stdin))
+    told = frame(
+        args=telling(wanted["args"], gated=True) if behind else wanted["args"],
+        env=variables,
+        cwd=directory,
+        files=options.get("files"),
+        hand_on=behind,
+    )
+    return PoolRequest(process=wanted, frame=told, input=_input(options.get("stdin", b"")))
 
 
 def _input(stdin: object) -> memoryview | None:

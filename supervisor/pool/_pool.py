@@ -6,21 +6,21 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack, cast
 
 import attrs
 import trio
 
 from .._run import borrowed
 from .._supervisor import Supervisor
-from ..bundle import Bundle, FileContent, gate_path
+from ..bundle import Bundle, gate_path
 from ..container import Container
-from ..process import MAX_OUTPUT_BYTES, Completed, feed, run_options, stay
-from ..rootfs import GroupArgument, GroupsArgument, UserArgument, check_account
+from ..process import CollectOptions, Completed, feed, run_options, stay
+from ..rootfs import AccountOptions, check_account
 from ..runtime import Runtime
-from ..spec import RlimitArgument, SeccompArgument, check_privileges
+from ..spec import PrivilegeOptions, check_privileges
 from ..stdio import PIPE, StdioArgument, check_outputs
 from ..tasks import (
     background_nursery,
@@ -41,14 +41,33 @@ from ..values import (
     ShimExited,
     check_int,
     check_kind,
+    picked,
+    require_known,
 )
-from ._entry import Entry, PoolRequest, pool_request
+from ._entry import Entry, PoolRequest, TakeOptions, pool_request
 from ._stock import PATIENCE, Failure, Stock
 
 POOL_LABEL = "supervisor.pool"
 MAX_SIZE = 1 << 20
 
-PoolInput = bytes | bytearray | memoryview | int | None
+
+class PoolOptions(AccountOptions, PrivilegeOptions, total=False):
+    """Who the programs of a pool run as, and what they may do: as for `Supervisor.create`."""
+
+
+class PoolRunOptions(TakeOptions, total=False):
+    """What a program is given that runs to its end in a container of a pool.
+
+    Attributes:
+        max_output_bytes: how many bytes are collected of each of its outputs, at most; the
+            program is killed if there are more. As for `run_container`.
+        check: whether anything but exit code 0 raises; it does by default.
+        deadline: how many seconds the program may run; then it is killed.
+    """
+
+    max_output_bytes: int | None
+    check: bool
+    deadline: float | None
 
 
 @attrs.frozen(kw_only=True)
@@ -92,9 +111,9 @@ class ContainerPool:
         supervisor: whose containers they shall be; None for an ephemeral one of its own.
         runtime: as for `open_supervisor`; only without ``supervisor``.
         stdout, stderr: of each container, as for `Supervisor.create`.
-        user, group, extra_groups, umask, capabilities, rlimits, oom_score_adj, seccomp: of each
-            container, as for `Supervisor.create`.
         backoff: how long it waits after creates that have failed.
+        options: ``user``, ``group``, ``extra_groups``, ``umask``, ``capabilities``, ``rlimits``,
+            ``oom_score_adj`` and ``seccomp`` of each container, as for `Supervisor.create`.
 
     Raises:
         InvalidValue, BundleInvalid: the arguments don't go together; nothing was touched.
@@ -117,16 +136,10 @@ class ContainerPool:
         runtime: str | os.PathLike[str] | Runtime | None = None,
         stdout: StdioArgument = PIPE,
         stderr: StdioArgument = PIPE,
-        user: UserArgument = None,
-        group: GroupArgument = None,
-        extra_groups: GroupsArgument = None,
-        umask: int | None = None,
-        capabilities: Iterable[str] | None = None,
-        rlimits: Mapping[str, RlimitArgument] | None = None,
-        oom_score_adj: int | None = None,
-        seccomp: SeccompArgument | None = None,
         backoff: Backoff | None = None,
+        **options: Unpack[PoolOptions],
     ) -> None:
+        require_known(options, PoolOptions, "ContainerPool")
         check_int(size, "size", least=1, most=MAX_SIZE)
         if supervisor is not None:
             check_kind(supervisor, Supervisor, "supervisor")
@@ -141,18 +154,10 @@ class ContainerPool:
         self._runtime = runtime
         self._outputs = {"stdout": stdout, "stderr": stderr}
         check_outputs(stdout=stdout, stderr=stderr)
-        self._privileges = attrs.asdict(
-            check_privileges(
-                capabilities=capabilities,
-                rlimits=rlimits,
-                oom_score_adj=oom_score_adj,
-                seccomp=seccomp,
-            ),
-            recurse=False,
-        )
-        self._privileges |= attrs.asdict(
-            check_account(user=user, group=group, extra_groups=extra_groups, umask=umask)
-        )
+        self._privileges = {
+            **attrs.asdict(check_privileges(**picked(options, PrivilegeOptions)), recurse=False),
+            **attrs.asdict(check_account(**picked(options, AccountOptions))),
+        }
         self._backoff = check_kind(Backoff() if backoff is None else backoff, Backoff, "backoff")
         self._name = f"pool-{name_suffix()}"
         self._numbers = itertools.count(1)
@@ -214,11 +219,7 @@ class ContainerPool:
     async def take(
         self,
         args: Sequence[str] | None = None,
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        stdin: PoolInput = b"",
-        files: Mapping[str, FileContent] | None = None,
+        **options: Unpack[TakeOptions],
     ) -> AsyncIterator[Container]:
         """Take a container, in which your program runs: ``async with pool.take() as box:``.
 
@@ -228,13 +229,7 @@ class ContainerPool:
         Args:
             args: the program and its arguments, in place of the bundle's; looked up in the
                 container's PATH. The init of a bundle with ``init=True`` stays in front of them.
-            env: variables that are set besides the bundle's, or in their place.
-            cwd: the working directory, absolute, inside; it must be there, or be made by
-                ``files``.
-            stdin: bytes that it is fed with, to their end; or PIPE, to feed ``box.stdin``.
-            files: what is written inside before the program runs, by the container's user: bytes,
-                or bytes and a mode (default 0644), by absolute path. Directories that are missing
-                on the way are made.
+            options: see `TakeOptions`: ``env``, ``cwd``, ``stdin`` and ``files``.
 
         Raises:
             InvalidValue: an argument can't work; nothing was touched.
@@ -247,7 +242,8 @@ class ContainerPool:
 
         Cancellation: whatever was taken is deleted, in the background.
         """
-        wanted = self._request(args, env=env, cwd=cwd, stdin=stdin, files=files)
+        require_known(options, TakeOptions, "take")
+        wanted = pool_request(self._bundle.spec, args, options)
         async with self._borrowed(wanted) as entry:
             if not entry.rest or entry.box.init.stdin is None:
                 yield entry.box
@@ -266,24 +262,16 @@ class ContainerPool:
         self,
         args: Sequence[str] | None = None,
         *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        stdin: PoolInput = b"",
-        files: Mapping[str, FileContent] | None = None,
-        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
-        check: bool = True,
-        deadline: float | None = None,
         task_status: trio.TaskStatus[Container] = trio.TASK_STATUS_IGNORED,
+        **options: Unpack[PoolRunOptions],
     ) -> Completed:
         """Run a program to its end in a container that is taken for it; as `run_container`.
 
         Args:
-            args, env, cwd, stdin, files: as for `take`; but somebody has to feed it, so PIPE only
-                with ``nursery.start``, which gives the container.
-            max_output_bytes: how many bytes are collected of each of its outputs, at most; the
-                program is killed if there are more. As for `run_container`.
-            check: whether anything but exit code 0 raises.
-            deadline: how many seconds the program may run; then it is killed.
+            args: as for `take`.
+            options: as for `take`, but somebody has to feed it, so PIPE only with
+                ``nursery.start``, which gives the container; and ``max_output_bytes``, ``check``
+                and ``deadline``: see `PoolRunOptions`.
 
         Returns:
             How it ended, and its output, as far as the pool's ``stdout`` and ``stderr`` are PIPE.
@@ -297,40 +285,24 @@ class ContainerPool:
 
         Cancellation: it is killed and deleted, in the background.
         """
+        require_known(options, PoolRunOptions, "run")
+        stdin = options.get("stdin", b"")
         wanted = run_options(
             started=task_status is not trio.TASK_STATUS_IGNORED,
-            deadline=deadline,
-            stdin=b"" if stdin is None else stdin,
-            stdout=None,
-            stderr=None,
             capture_stdout=self._outputs["stdout"] == PIPE,
             capture_stderr=self._outputs["stderr"] == PIPE,
-            max_output_bytes=max_output_bytes,
-            check=check,
+            **{**picked(options, CollectOptions), "stdin": b"" if stdin is None else stdin},
         )
-        prepared = self._request(args, env=env, cwd=cwd, stdin=stdin, files=files)
+        prepared = pool_request(self._bundle.spec, args, cast(TakeOptions, options))
         async with self._borrowed(prepared) as entry:
             task_status.started(entry.box)
             return await stay(
                 entry.box.init,
                 attrs.evolve(wanted, input=entry.rest or None),
-                check=check,
-                deadline=deadline,
+                check=options.get("check", True),
+                deadline=options.get("deadline"),
                 end=lambda: _kill(entry.box),
             )
-
-    def _request(
-        self,
-        args: Sequence[str] | None,
-        *,
-        env: Mapping[str, str] | None,
-        cwd: str | None,
-        stdin: PoolInput,
-        files: Mapping[str, FileContent] | None,
-    ) -> PoolRequest:
-        return pool_request(
-            self._bundle.spec, args=args, env=env, cwd=cwd, stdin=stdin, files=files
-        )
 
     @contextlib.asynccontextmanager
     async def _borrowed(self, wanted: PoolRequest) -> AsyncIterator[Entry]:

@@ -4,7 +4,6 @@ from ._collect import (
     MAX_OUTPUT_BYTES,
     Completed,
     Holder,
-    Input,
     deliver,
     end_process,
     feed,
@@ -24,6 +23,12 @@ from ._evidence import (
     kill_found,
     load_process,
     lost,
+)
+from ._options import (
+    CollectOptions,
+    InitOptions,
+    Input,
+    ProgramOptions,
 )
 from ._pid1 import (
     is_copy,
@@ -47,15 +52,18 @@ from ._task import (
 __all__ = [
     "GATE_SECONDS",
     "MAX_OUTPUT_BYTES",
+    "CollectOptions",
     "Completed",
     "Evidence",
     "Finding",
     "Found",
     "Holder",
+    "InitOptions",
     "Input",
     "Listener",
     "Process",
     "ProcessTask",
+    "ProgramOptions",
     "Shared",
     "ask",
     "check_signal",

@@ -32,6 +32,7 @@ from ..values import (
     check_seconds,
     printable,
 )
+from ._options import Input
 from ._process import Process, ask
 from ._shared import shielded
 
@@ -49,8 +50,6 @@ _MAX_HOLDERS = 64
 _Identity = tuple[int, int]
 
 T = TypeVar("T")
-
-Input = bytes | bytearray | memoryview | StdioArgument
 
 
 @attrs.frozen
@@ -127,12 +126,12 @@ def run_options(
     *,
     started: bool = False,
     deadline: float | None = None,
-    stdin: Input,
-    stdout: StdioArgument,
-    stderr: StdioArgument,
-    capture_stdout: bool,
-    capture_stderr: bool,
-    max_output_bytes: int | None,
+    stdin: Input = b"",
+    stdout: StdioArgument = None,
+    stderr: StdioArgument = None,
+    capture_stdout: bool = False,
+    capture_stderr: bool = False,
+    max_output_bytes: int | None = MAX_OUTPUT_BYTES,
     check: bool = True,
     deliver_cancel: object = None,
 ) -> RunOptions:

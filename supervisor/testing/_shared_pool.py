@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import trio
 
 from .._supervisor import Supervisor
-from ..bundle import Bundle, FileContent
+from ..bundle import Bundle
 from ..container import Container
-from ..pool import ContainerPool, PoolInput
-from ..process import MAX_OUTPUT_BYTES, Completed
+from ..pool import ContainerPool, PoolRunOptions, TakeOptions
+from ..process import Completed
 from ..runtime import Runtime
 from ..stdio import PIPE
 from ._taken import RUN_SECONDS, TakenContainer
@@ -85,14 +85,7 @@ class SharedPool:
     def run_sync(
         self,
         args: Sequence[str] | None = None,
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        stdin: bytes | bytearray | memoryview | None = b"",
-        files: Mapping[str, FileContent] | None = None,
-        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
-        check: bool = True,
-        deadline: float | None = RUN_SECONDS,
+        **options: Unpack[PoolRunOptions],
     ) -> Completed:
         """Run a program in a fresh container, and wait for its end. Not in a Trio task.
 
@@ -103,31 +96,12 @@ class SharedPool:
             InvalidValue: this is a Trio task, which has `run`.
             trio.ClosedResourceError: the pool isn't open.
         """
-        return self._thread.run_sync(
-            partial(
-                self._run,
-                args,
-                env=env,
-                cwd=cwd,
-                stdin=stdin,
-                files=files,
-                max_output_bytes=max_output_bytes,
-                check=check,
-                deadline=deadline,
-            )
-        )
+        return self._thread.run_sync(partial(self._run, args, **options))
 
     async def run(
         self,
         args: Sequence[str] | None = None,
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        stdin: bytes | bytearray | memoryview | None = b"",
-        files: Mapping[str, FileContent] | None = None,
-        max_output_bytes: int | None = MAX_OUTPUT_BYTES,
-        check: bool = True,
-        deadline: float | None = RUN_SECONDS,
+        **options: Unpack[PoolRunOptions],
     ) -> Completed:
         """Run a program in a fresh container, and wait for its end. In a Trio task.
 
@@ -135,29 +109,13 @@ class SharedPool:
 
         Cancellation: it is killed, and deleted in the background.
         """
-        return await self._thread.run(
-            partial(
-                self._run,
-                args,
-                env=env,
-                cwd=cwd,
-                stdin=stdin,
-                files=files,
-                max_output_bytes=max_output_bytes,
-                check=check,
-                deadline=deadline,
-            )
-        )
+        return await self._thread.run(partial(self._run, args, **options))
 
     @contextlib.contextmanager
     def take(
         self,
         args: Sequence[str] | None = None,
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        stdin: PoolInput = b"",
-        files: Mapping[str, FileContent] | None = None,
+        **options: Unpack[TakeOptions],
     ) -> Iterator[TakenContainer]:
         """Take a container in which your program runs on: ``with pool.take(["server"]) as box:``.
 
@@ -170,14 +128,14 @@ class SharedPool:
             InvalidValue: this is a Trio task, which it would block; or as `ContainerPool.take`.
             trio.ClosedResourceError: the pool isn't open, or was closed during the block.
         """
-        opened = partial(self._taken, args, env=env, cwd=cwd, stdin=stdin, files=files)
+        opened = partial(self._taken, args, **options)
         with self._thread.hold_sync(opened) as box:
-            yield TakenContainer(self._thread, box, fed=stdin != PIPE)
+            yield TakenContainer(self._thread, box, fed=options.get("stdin") != PIPE)
 
     # ---- in the thread --------------------------------------------------------------------
 
     async def _run(self, args: Sequence[str] | None, **options: Any) -> Completed:
-        return await self._require().run(args, **options)
+        return await self._require().run(args, **{"deadline": RUN_SECONDS, **options})
 
     @contextlib.asynccontextmanager
     async def _taken(self, args: Sequence[str] | None, **options: Any) -> AsyncIterator[Container]:
