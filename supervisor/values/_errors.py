@@ -1,4 +1,4 @@
-"""The tree of exceptions, grouped by who is at fault.
+"""The tree of exceptions, grouped by who is at fault: its root, and most of its groups.
 
 ``SupervisorError`` is the root. Below it stand eight groups: the caller (`UsageError`), the
 program that was run (`ProcessFailed`, `OutputTooLarge`), what was to be run and couldn't be
@@ -11,16 +11,11 @@ is an `ExitStatus`.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
-
-from ._status import ExitStatus
 
 
 def printable(text: str) -> str:
@@ -34,6 +29,7 @@ def _escape(one: str) -> str:
     return one.encode("unicode_escape").decode("ascii")
 
 
+_OURS: Final = __name__.removesuffix("_errors")
 _PUBLIC: Final = __name__.partition(".")[0]
 """The package that users import the errors from."""
 
@@ -46,9 +42,9 @@ class SupervisorError(Exception):
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Have those of this file print with the name that they are imported by."""
+        """Have those of this package print with the name that they are imported by."""
         super().__init_subclass__(**options)
-        if cls.__module__ == __name__ and not cls.__name__.startswith("_"):
+        if cls.__module__.startswith(_OURS) and not cls.__name__.startswith("_"):
             cls.__module__ = _PUBLIC
 
     def __init__(self, message: str, *, container: str | None = None) -> None:
@@ -189,133 +185,6 @@ class AlreadyAttached(UsageError):
     """Somebody else is attached to the terminal: one at a time."""
 
 
-# ---- the program in the container ---------------------------------------------------
-
-
-class ProcessFailed(SupervisorError, subprocess.CalledProcessError):
-    """A program that was run with ``check=True`` didn't exit with 0.
-
-    It is what `trio.run_process` raises then; ``cmd`` and ``output`` are as there.
-
-    Attributes:
-        command: the program and its arguments.
-        status: how it ended.
-        returncode: its exit code, -N for signal N, 255 if nobody knows.
-        stdout: all of its captured output, or None.
-        stderr: all of its captured errors, or None.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        command: Sequence[str],
-        status: ExitStatus,
-        stdout: bytes | None,
-        stderr: bytes | None,
-        container: str | None = None,
-    ) -> None:
-        super().__init__(message, container=container)
-        self.command: tuple[str, ...] = tuple(command)
-        self.cmd: tuple[str, ...] = self.command
-        self.status: ExitStatus = status
-        self.returncode: int = status.returncode
-        self.stdout: bytes | None = stdout
-        self.stderr: bytes | None = stderr
-
-
-class OutputTooLarge(SupervisorError):
-    """A program that was run put out more than ``max_output_bytes`` on a stream, and was ended.
-
-    Not raised for what isn't captured: a log, a file and a PIPE bound themselves.
-
-    Attributes:
-        stream: the stream that was too long, ``"stdout"`` or ``"stderr"``.
-        limit: how many bytes were allowed of it.
-        stdout: what was captured of its output, cut at the limit; None if that wasn't captured.
-        stderr: its errors, likewise.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        stream: str,
-        limit: int,
-        stdout: bytes | None,
-        stderr: bytes | None,
-        container: str | None = None,
-    ) -> None:
-        super().__init__(message, container=container)
-        self.stream = stream
-        self.limit = limit
-        self.stdout: bytes | None = stdout
-        self.stderr: bytes | None = stderr
-
-
-class GateFailed(SupervisorError):
-    """A container couldn't be made to run what was asked for.
-
-    The program hasn't run: an exit of its own is never this error. That there is no such program
-    or directory, or that it can't be executed, are the two kinds below, wherever it was to be run.
-
-    Attributes:
-        what: ``"program"``, ``"cwd"`` or ``"file"``: what couldn't be had of what was asked for.
-            Of a pooled container also ``"frame"``: the taker's wishes didn't arrive whole; and
-            ``"killed"``: somebody or something, such as a memory limit, killed it meanwhile.
-        errno: the system's error number inside the container, or 0.
-        name: the program, directory or file; "" where there is none.
-    """
-
-    def __init__(
-        self, message: str, *, what: str, errno: int, name: str, container: str | None = None
-    ) -> None:
-        super().__init__(message, container=container)
-        self.what = what
-        self.errno: int | None = errno
-        self.name = name
-
-
-class _NotRun(GateFailed, OSError):
-    """What both kinds of it share: what an OSError says."""
-
-    def __init__(
-        self, message: str, *, what: str, errno: int, name: str, container: str | None = None
-    ) -> None:
-        super().__init__(message, what=what, errno=errno, name=name, container=container)
-        self.strerror: str | None = os.strerror(errno)
-        self.filename: str | None = name
-
-
-class ProgramNotFound(_NotRun, FileNotFoundError):
-    """There is no such program, interpreter of it, or working directory in the container.
-
-    It is what `trio.run_process` raises then, whichever runtime has said so in its own words.
-    ``strerror`` and ``filename`` are as there.
-    """
-
-
-class ProgramNotExecutable(_NotRun, PermissionError):
-    """The program is there and can't be executed, or the working directory can't be entered.
-
-    It is a directory, nobody may execute it, its file system forbids that, or what is in it is no
-    program for this machine (``errno`` is ENOEXEC then).
-    """
-
-
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-
-
-def not_run(
-    message: str, *, what: str, number: int, name: str, container: str | None = None
-) -> GateFailed:
-    """Return the error for what couldn't be run; ``number`` is the system's error number."""
-    kind: type[GateFailed] = GateFailed
-    if what in ("program", "cwd"):
-        kind = ProgramNotFound if number in _ABSENT else ProgramNotExecutable
-    return kind(message, what=what, errno=number, name=name, container=container)
-
-
 # ---- the shim ---------------------------------------------------------------------
 
 
@@ -397,156 +266,3 @@ class StateCorrupt(SupervisorError):
         super().__init__(f"{os.fspath(path)}: {reason}")
         self.path: str = os.fspath(path)
         self.reason = reason
-
-
-# ---- the machine ------------------------------------------------------------------
-
-
-class InfrastructureError(SupervisorError):
-    """The machine couldn't do it just now; the same call may work later."""
-
-
-class DeadlineExpired(InfrastructureError):
-    """An operation took longer than its deadline and was undone.
-
-    Attributes:
-        seconds: the deadline that expired.
-        stdout: what a program that was run had put out by then; None if that wasn't captured.
-        stderr: its errors, likewise.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        seconds: float,
-        stdout: bytes | None = None,
-        stderr: bytes | None = None,
-        container: str | None = None,
-    ) -> None:
-        super().__init__(message, container=container)
-        self.seconds = seconds
-        self.stdout: bytes | None = stdout
-        self.stderr: bytes | None = stderr
-
-
-class CreateTimeout(DeadlineExpired):
-    """The runtime's create (or exec, or restore) made no process within the deadline."""
-
-
-class RuntimeTimeout(DeadlineExpired):
-    """A call of the runtime other than create, exec or restore took too long."""
-
-
-class CleanupIncomplete(DeadlineExpired):
-    """Clean-up didn't finish; the container is listed as broken with what is left."""
-
-
-class DiskFull(InfrastructureError, OSError):
-    """No space (ENOSPC, EDQUOT) for a file; the operation undid itself."""
-
-
-class StreamFailed(InfrastructureError, OSError):
-    """What the caller gave as a stream couldn't be read from or written to; or nobody took it.
-
-    The program has ended by then. That a reader has gone (EPIPE) isn't this error: the program
-    hears that as from any pipe.
-
-    Attributes:
-        stream: ``"stdin"``, ``"stdout"`` or ``"stderr"``.
-        errno: the system's error number; ETIMEDOUT if nobody took the output in time.
-        status: how the program ended.
-        stdout: what was captured of its output; None if that wasn't captured.
-        stderr: its errors, likewise.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        stream: str,
-        errno: int,
-        status: ExitStatus | None,
-        stdout: bytes | None = None,
-        stderr: bytes | None = None,
-        container: str | None = None,
-    ) -> None:
-        super().__init__(message, container=container)
-        self.errno: int | None = errno
-        self.strerror: str | None = os.strerror(errno)
-        self.stream = stream
-        self.status: ExitStatus | None = status
-        self.stdout: bytes | None = stdout
-        self.stderr: bytes | None = stderr
-
-
-class StreamFull(StreamFailed, DiskFull):
-    """The same, for want of space (ENOSPC, EDQUOT): where the caller's file is, not ours."""
-
-
-class TooManyFiles(InfrastructureError, OSError):
-    """No descriptor left (EMFILE, ENFILE); the operation undid itself."""
-
-
-class IdsExhausted(InfrastructureError):
-    """Every range of ids for user namespaces belongs to a container."""
-
-
-class TooManyProcesses(InfrastructureError, OSError):
-    """No process could be made: a limit on them (EAGAIN), or no memory for one (ENOMEM)."""
-
-
-_SCARCE: dict[int, type[DiskFull] | type[TooManyFiles] | type[TooManyProcesses]] = {
-    errno.ENOSPC: DiskFull,
-    errno.EDQUOT: DiskFull,
-    errno.EMFILE: TooManyFiles,
-    errno.ENFILE: TooManyFiles,
-}
-_NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)
-
-
-def scarcity(error: OSError, *, container: str | None = None, spawning: bool = False) -> OSError:
-    """Return the infrastructure error that ``error`` stands for, or ``error`` itself.
-
-    ``spawning`` says that it came from making a process: elsewhere EAGAIN means something else.
-    """
-    kind = _SCARCE.get(error.errno or 0)
-    if spawning and error.errno in _NO_PROCESS:
-        kind = TooManyProcesses
-    if kind is None or isinstance(error, InfrastructureError):
-        return error
-    scarce = kind(str(error), container=container)
-    scarce.errno, scarce.strerror, scarce.filename = (
-        error.errno,
-        error.strerror,
-        error.filename,
-    )
-    return scarce
-
-
-@contextlib.contextmanager
-def happened_to(container: str) -> Iterator[None]:
-    """Let what the machine couldn't do in this block say to which container that happened."""
-    try:
-        yield
-    except InfrastructureError as error:
-        if error.container is None:
-            error.container = container
-        raise
-
-
-# The machine's fault, whatever the path was.
-_OF_THE_MACHINE = (errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
-
-
-def misplaced(error: OSError, message: str) -> OSError | InvalidValue | InfrastructureError:
-    """Return what it means that a place which the user has named can't be used.
-
-    ``message`` says which place; what the system says of it is added.
-    """
-    scarce = scarcity(error)
-    if isinstance(scarce, InfrastructureError):
-        return scarce
-    at = "" if error.filename is None else f" ({os.fsdecode(error.filename):.300})"
-    kind = InfrastructureError if error.errno in _OF_THE_MACHINE else InvalidValue
-    return kind(f"{message}: {error.strerror}{at}")

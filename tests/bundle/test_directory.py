@@ -17,7 +17,7 @@ from supervisor.bundle import Bundle, _bundle, _directory
 from supervisor.directories import _abandoned
 from supervisor.directories._temporary import PLACE
 from supervisor.system import unescaped
-from supervisor.values._errors import DiskFull, InvalidValue
+from supervisor.values import DiskFull, InvalidValue
 from tests.support.making import Maker
 
 

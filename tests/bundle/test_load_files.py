@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor.bundle import Bundle, _load
-from supervisor.values._errors import BundleInvalid, InvalidValue, TooManyFiles
+from supervisor.values import BundleInvalid, InvalidValue, TooManyFiles
 from tests.support.configs import full, minimal, replaced
 from tests.support.making import load_error, write
 

@@ -20,7 +20,7 @@ from supervisor._leash import ephemeral_root
 from supervisor.directories import _root, _temporary
 from supervisor.directories._temporary import PLACE, Temporary
 from supervisor.native import find_binary
-from supervisor.values._errors import DiskFull, InfrastructureError
+from supervisor.values import DiskFull, InfrastructureError
 from tests.conftest import OpenSupervisor
 from tests.support.runtimes import needs_root
 

@@ -39,7 +39,7 @@ from supervisor.system import is_argument
 from supervisor.system._owner import _is_our_group, _is_unmapped
 from supervisor.userns._ranges import read_lines
 from supervisor.userns._rootless import _name
-from supervisor.values._errors import scarcity
+from supervisor.values import scarcity
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 from tests.support.containers import left, read_all, until
 from tests.support.descriptors import only

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from supervisor.system import write_whole
 from supervisor.system._files import TEMPORARY, read_bytes, read_own
-from supervisor.values._errors import DiskFull, InfrastructureError, StateCorrupt, TooManyFiles
+from supervisor.values import DiskFull, InfrastructureError, StateCorrupt, TooManyFiles
 from tests.support.processes import line, python
 from tests.support.settings import BRIEF
 

@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.system import Descriptor, Lock, _lock, close_in_children, held, start_time
 from supervisor.system._descriptors import NO_FORK
-from supervisor.values._errors import TooManyFiles
+from supervisor.values import TooManyFiles
 from tests.support.processes import holder, line, python
 
 

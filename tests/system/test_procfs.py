@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from supervisor.system import _procfs as procfs
 from supervisor.system import boot_id, is_argument, look_at, start_time
-from supervisor.values._errors import TooManyFiles
+from supervisor.values import TooManyFiles
 from tests.support.processes import line, python
 from tests.support.runtimes import needs_root
 from tests.support.settings import THOROUGH

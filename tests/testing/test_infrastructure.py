@@ -27,7 +27,7 @@ from supervisor import (
 )
 from supervisor.testing import InfrastructureFailed, profile, supervised
 from supervisor.testing.runtimes import Fault, FaultyRuntime, HostRuntime
-from supervisor.values._errors import scarcity
+from supervisor.values import scarcity
 
 GOOD_RUNS = 3
 SEARCH = profile(database=None, max_examples=30, deadline=None)

@@ -25,7 +25,7 @@ from supervisor import (
     TooManyProcesses,
     UsageError,
 )
-from supervisor.values._errors import scarcity
+from supervisor.values import scarcity
 
 GROUPS = (
     UsageError,
