@@ -31,6 +31,11 @@ from ._logs import (
 from ._null import (
     NullDevice,
 )
+from ._pipes import (
+    Ends,
+    InputStream,
+    OutputStream,
+)
 from ._plan import (
     Stdio,
     check_outputs,
@@ -42,9 +47,6 @@ from ._records import (
     LogRecord,
 )
 from ._streams import (
-    Ends,
-    InputStream,
-    OutputStream,
     Streams,
 )
 from ._terminal import (

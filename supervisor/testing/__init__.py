@@ -5,14 +5,14 @@ Layers, each importing only from those above it::
     _arguments          what the arguments must be
     _processes _subreaper   processes as /proc shows them; orphans that are left to us
     _leaks              leak_check
-    _rig _conformance   check_runtime: what the library needs of a runtime's command line
+    _rig _checks _conformance   check_runtime: what the library needs of a runtime's command line
     _host_program       a program: the command line that `HostRuntime` is
     _host_runtime       HostRuntime, FaultyRuntime, Fault
     _freezer _harm      frozen, kill_shim, fill_memory, unread: what is done to a live container
     _operations         Operation: what is done with containers, as a value
     _actor _cradle      supervising programs that obey, and the process that launches them
     _model _stage       what supervisors must show; one root and its actors
-    _machine            SupervisorMachine, run_machine
+    _machine _play      SupervisorMachine, run_machine
     stateful            the names of the state machine
     strategies          Hypothesis strategies for the library's values
     _example            what an example's containers did, for whoever wants to know

@@ -11,7 +11,7 @@ from supervisor import InvalidValue
 from supervisor.cgroups import Hierarchies
 from supervisor.testing import leak_check
 from supervisor.testing.runtimes import Ability, Fault, FaultyRuntime, HostRuntime, check_runtime
-from supervisor.testing.runtimes._conformance import CHECKS
+from supervisor.testing.runtimes._checks import CHECKS
 from tests.support.runtimes import Choice
 
 ISOLATION = {Ability.NAMESPACES, Ability.ROOT_FILESYSTEM, Ability.CGROUP, Ability.PRIVILEGES}

@@ -9,11 +9,9 @@ from ._machine import (
     actors,
     is_stuck,
     lives,
-    open_setting,
     pick,
     picks,
     programs,
-    run_machine,
     runs,
 )
 from ._model import (
@@ -29,6 +27,10 @@ from ._model import (
 from ._operations import (
     VERBS,
     Operation,
+)
+from ._play import (
+    open_setting,
+    run_machine,
 )
 from ._stage import (
     PATIENCE_SECONDS,

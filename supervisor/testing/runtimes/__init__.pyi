@@ -1,5 +1,7 @@
-from ._conformance import (
+from ._checks import (
     Ability,
+)
+from ._conformance import (
     Conformance,
     ConformanceError,
     check_runtime,

@@ -14,7 +14,7 @@ from ...runtime import Runtime
 from ...state import check_id
 from ...values import InvalidValue, check_kind, check_path, check_text
 from .._arguments import check_one_of
-from ._conformance import Ability
+from ._checks import Ability
 
 PROGRAM: Final = Path(__file__).with_name("_host_program.py")
 """The runtime's program: run by its path, with Python's ``-I`` and ``-S``."""
