@@ -143,6 +143,8 @@ fingerprint() {
         printf '%s\n' "$root"
         printf '%s\n' "${CC:-}"
         command -v musl-gcc cc || true
+        # An editable install knows each module by its file.
+        printf '%s\n' supervisor/*.py supervisor/*/*.py supervisor/*/*/*.py
         for file in pyproject.toml CMakeLists.txt supervisor/native/*.[ch] supervisor/native/*.txt; do
             printf '%s\n' "$file"
             cat "$file"

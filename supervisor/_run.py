@@ -95,10 +95,7 @@ async def run_container(
         deliver_cancel=deliver_cancel,
         **picked(options, CollectOptions),
     )
-    if supervisor is not None:
-        check_kind(supervisor, Supervisor, "supervisor")
-    if supervisor is not None and runtime is not None:
-        raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
+    check_place(supervisor, runtime)
     async with borrowed(supervisor, runtime) as sup:
         box = await sup.create(
             f"run-{name_suffix()}" if id is None else id,
@@ -118,6 +115,18 @@ async def run_container(
                 deadline=options.get("deadline"),
                 end=partial(_end, box, deliver_cancel),
             )
+
+
+def check_place(supervisor: object, runtime: object) -> None:
+    """Check where containers are to be made: in a supervisor, or in one of its own, by a runtime.
+
+    Raises:
+        InvalidValue: both are given, or another thing than a supervisor.
+    """
+    if supervisor is not None:
+        check_kind(supervisor, Supervisor, "supervisor")
+    if supervisor is not None and runtime is not None:
+        raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
 
 
 @contextlib.asynccontextmanager

@@ -85,23 +85,9 @@ def compose_spec(
         annotations: what is to be noted besides.
         init: path of the static init on the host, or None for none.
     """
-    linux: dict[str, Any] = {
-        "namespaces": _namespaces(network=wanted.network, user=namespace is not None),
-        "maskedPaths": [*MASKED_PATHS, *_throttles(), *host_masked],
-        "readonlyPaths": list(READONLY_PATHS),
-    }
     process = _process(wanted, user=user, init=init is not None)
     check_total(process)
-    seccomp = seccomp_section(
-        wanted.privileges.seccomp or "default", process["capabilities"]["bounding"]
-    )
-    if seccomp is not None:
-        linux["seccomp"] = seccomp
-    if namespace is not None:
-        linux |= namespace.to_json()
-    resources = _resources(wanted, devices=not ordinary)
-    if resources:
-        linux["resources"] = resources
+    linux = _linux(wanted, process, masked=host_masked, namespace=namespace, ordinary=ordinary)
     layered = wanted.writable == OVERLAY
     noted = {**(layer_annotations(wanted.layer_bytes) if layered else {}), **annotations}
     annotated = {"annotations": noted} if noted else {}
@@ -116,6 +102,32 @@ def compose_spec(
         ),
         "linux": linux,
     }
+
+
+def _linux(
+    wanted: Arguments,
+    process: Mapping[str, Any],
+    *,
+    masked: Sequence[str],
+    namespace: UserNamespace | None,
+    ordinary: bool,
+) -> dict[str, Any]:
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(network=wanted.network, user=namespace is not None),
+        "maskedPaths": [*MASKED_PATHS, *_throttles(), *masked],
+        "readonlyPaths": list(READONLY_PATHS),
+    }
+    seccomp = seccomp_section(
+        wanted.privileges.seccomp or "default", process["capabilities"]["bounding"]
+    )
+    if seccomp is not None:
+        linux["seccomp"] = seccomp
+    if namespace is not None:
+        linux |= namespace.to_json()
+    resources = _resources(wanted, devices=not ordinary)
+    if resources:
+        linux["resources"] = resources
+    return linux
 
 
 def derive_spec(spec: Mapping[str, Any], bundle_path: str, *, cgroup: str | None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -13,7 +12,7 @@ from typing import Self, Unpack, cast
 import attrs
 import trio
 
-from .._run import borrowed
+from .._run import borrowed, check_place
 from .._supervisor import Supervisor
 from ..bundle import Bundle, gate_path
 from ..container import Container
@@ -29,23 +28,20 @@ from ..tasks import (
     protected,
     refuse_forked,
     undoing,
-    waiting,
-    within,
 )
 from ..values import (
     Backoff,
     BundleInvalid,
     InvalidValue,
-    OCIRuntimeError,
     ProcessEnded,
-    ShimExited,
     check_int,
     check_kind,
     picked,
     require_known,
 )
-from ._entry import Entry, PoolRequest, TakeOptions, pool_request
-from ._stock import PATIENCE, Failure, Stock
+from ._entry import Entry, TakeOptions, pool_request
+from ._loans import Loans
+from ._stock import Failure, Stock
 
 POOL_LABEL = "supervisor.pool"
 MAX_SIZE = 1 << 20
@@ -141,11 +137,8 @@ class ContainerPool:
     ) -> None:
         require_known(options, PoolOptions, "ContainerPool")
         check_int(size, "size", least=1, most=MAX_SIZE)
-        if supervisor is not None:
-            check_kind(supervisor, Supervisor, "supervisor")
         runtime = None if runtime is None else Runtime.find(runtime)
-        if supervisor is not None and runtime is not None:
-            raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
+        check_place(supervisor, runtime)
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         if "process" not in self._bundle.spec:
             raise BundleInvalid("it has no process to run", path=self._bundle.path, where="process")
@@ -162,12 +155,11 @@ class ContainerPool:
         self._name = f"pool-{name_suffix()}"
         self._numbers = itertools.count(1)
         self._created = 0
-        self._taken: set[Entry] = set()
-        self._stock: Stock | None = None
+        self._loans: Loans | None = None
         self._context = self._open()
 
     async def __aenter__(self) -> Self:
-        if self._stock is not None:
+        if self._loans is not None:
             raise InvalidValue("a pool can be opened once: make another one")
         await self._context.__aenter__()
         return self
@@ -188,15 +180,15 @@ class ContainerPool:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """The last errors of its creates and deletes, at most 16, the newest last."""
-        return () if self._stock is None else tuple(self._stock.failures)
+        return () if self._loans is None else tuple(self._loans.stock.failures)
 
     def statistics(self) -> PoolStatistics:
         """Return what it has now."""
-        stock = self._stock
+        stock = None if self._loans is None else self._loans.stock
         return PoolStatistics(
             ready=0 if stock is None else stock.ready,
             creating=0 if stock is None else stock.creating,
-            taken=len(self._taken),
+            taken=0 if self._loans is None else len(self._loans.taken),
             deleting=0 if stock is None else stock.deleting,
             waiting=0 if stock is None else stock.waiting,
             created=self._created,
@@ -210,7 +202,7 @@ class ContainerPool:
 
         Cancellation: nothing happens.
         """
-        await self._open_stock().wait_full()
+        await self._open_loans().stock.wait_full()
 
     # ---- taking -------------------------------------------------------------------------
 
@@ -244,7 +236,7 @@ class ContainerPool:
         """
         require_known(options, TakeOptions, "take")
         wanted = pool_request(self._bundle.spec, args, options)
-        async with self._borrowed(wanted) as entry:
+        async with self._open_loans().entry(wanted) as entry:
             if not entry.rest or entry.box.init.stdin is None:
                 yield entry.box
                 return
@@ -294,7 +286,7 @@ class ContainerPool:
             **{**picked(options, CollectOptions), "stdin": b"" if stdin is None else stdin},
         )
         prepared = pool_request(self._bundle.spec, args, cast(TakeOptions, options))
-        async with self._borrowed(prepared) as entry:
+        async with self._open_loans().entry(prepared) as entry:
             task_status.started(entry.box)
             return await stay(
                 entry.box.init,
@@ -304,48 +296,11 @@ class ContainerPool:
                 end=lambda: _kill(entry.box),
             )
 
-    @contextlib.asynccontextmanager
-    async def _borrowed(self, wanted: PoolRequest) -> AsyncIterator[Entry]:
-        stock = self._open_stock()
-        entry = await self._started(stock, wanted)
-        try:
-            yield entry
-        finally:
-            self._give_back(stock, entry)
-        await trio.lowlevel.checkpoint()
-
-    @undoing
-    async def _started(self, stock: Stock, wanted: PoolRequest) -> Entry:
-        """Return an entry that runs the program: one that turns out to be dead is replaced."""
-        attempt = 0
-        while True:
-            attempt += 1
-            entry = await _next(stock)
-            self._taken.add(entry)
-            try:
-                await entry.start(wanted)
-            except (ShimExited, OCIRuntimeError) as error:
-                self._give_back(stock, entry)
-                stock.note(error, "a container couldn't be started")
-                if attempt == PATIENCE:
-                    raise
-            except BaseException:
-                self._give_back(stock, entry)
-                raise
-            else:
-                stock.settle()
-                return entry
-
-    def _give_back(self, stock: Stock, entry: Entry) -> None:
-        if entry in self._taken:  # when the pool closes, it takes everything back itself
-            self._taken.remove(entry)
-            stock.discard(entry)
-
-    def _open_stock(self) -> Stock:
-        if self._stock is None:
+    def _open_loans(self) -> Loans:
+        if self._loans is None:
             raise trio.ClosedResourceError("the pool isn't open: async with ContainerPool(...)")
         refuse_forked()
-        return self._stock
+        return self._loans
 
     # ---- making and closing -------------------------------------------------------------
 
@@ -355,20 +310,20 @@ class ContainerPool:
         await trio.lowlevel.checkpoint()  # a supervisor that is there waits for nothing
         async with borrowed(self._supervisor, self._runtime) as supervisor:
             async with background_nursery() as nursery:
-                stock = self._stock = Stock(
+                stock = Stock(
                     lambda: self._make(supervisor, gate),
                     nursery,
                     size=self._size,
                     deletes_at_once=2 * (os.cpu_count() or 1),
                     backoff=self._backoff,
                 )
+                self._loans = Loans(stock)
                 nursery.start_soon(stock.fill, name=f"{self._name}: fill")
                 try:
                     yield
                 finally:
                     stock.close()
-                    for entry in tuple(self._taken):
-                        self._give_back(stock, entry)
+                    self._loans.end()
 
     async def _make(self, supervisor: Supervisor, gate: str) -> Entry:
         entry = await Entry.make(
@@ -382,12 +337,6 @@ class ContainerPool:
         )
         self._created += 1
         return entry
-
-
-async def _next(stock: Stock) -> Entry:
-    with waiting(), within(math.inf):
-        return await stock.get()
-    raise AssertionError("only a fork ends that, with an error")
 
 
 async def _kill(box: Container) -> RuntimeWarning | None:

@@ -68,7 +68,9 @@ def methods() -> Iterator[tuple[str, object]]:
     for name in supervisor.__all__:
         value = getattr(supervisor, name)
         if inspect.isclass(value) and not issubclass(value, BaseException):
-            for attribute, member in vars(value).items():
+            ours = [kind for kind in value.__mro__ if kind.__module__.startswith("supervisor")]
+            members = {key: member for kind in reversed(ours) for key, member in vars(kind).items()}
+            for attribute, member in members.items():
                 if not attribute.startswith("_") and (
                     inspect.isfunction(member) or isinstance(member, property | classmethod)
                 ):

@@ -50,7 +50,7 @@ def gated(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> Make
 PROCESS = {"args": ["true"], "cwd": "/"}
 
 
-WANTED = pool_request({"process": PROCESS}, args=None, env=None, cwd=None, stdin=b"", files={})
+WANTED = pool_request({"process": PROCESS}, None, {})
 
 
 @pytest.mark.runtimes("fake")

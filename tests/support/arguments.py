@@ -88,8 +88,9 @@ def options_of(function: Callable[..., Any], argument: inspect.Parameter) -> dic
     annotation = str(argument.annotation)
     if not annotation.startswith("Unpack["):
         return {}
-    where = vars(inspect.getmodule(inspect.unwrap(function)))
-    kind = where[annotation.removeprefix("Unpack[").removesuffix("]")]
+    plain: Any = inspect.unwrap(function)
+    plain = inspect.unwrap(plain.__init__) if inspect.isclass(plain) else plain
+    kind = plain.__globals__[annotation.removeprefix("Unpack[").removesuffix("]")]
     return {
         name: getattr(hint, "__forward_arg__", hint) for name, hint in kind.__annotations__.items()
     }
@@ -179,6 +180,7 @@ class Named:
 
     def __init__(self, function: Callable[..., Any], bound: Callable[..., Any]) -> None:
         self.__signature__ = inspect.signature(function)
+        self.__wrapped__ = function
         self._bound = bound
 
     def __call__(self, **given: Any) -> Any:

@@ -67,10 +67,10 @@ def test_threads(table: Table, bundle: MakeBundle, runtime: Runtime) -> None:
     """Of a supervisor and a pool in threads, and of what a pool gives."""
     made = bundle("true")
 
-    def thread(**given: Any) -> None:
-        SupervisorThread(**given)
+    def thread(inside: Any) -> None:  # `open_supervisor` looks at its options
+        SupervisorThread(inside=inside)
 
-    table.call("SupervisorThread", Named(SupervisorThread, thread))
+    table.call("SupervisorThread", thread)
 
     def shared(**given: Any) -> None:
         with SharedPool(**{"bundle": made, "size": 1, "runtime": runtime, **given}):
