@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Self, Unpack
 
 import trio
@@ -23,9 +21,9 @@ from ..process import (
 )
 from ..rootfs import AccountOptions, check_account
 from ..spec import SignalArgument
-from ..stdio import Logs, Since, StdioArgument, TerminalArgument, TerminalStream
+from ..stdio import StdioArgument, TerminalArgument
 from ..tasks import protected, undoing, within
-from ..values import ExitStatus, check_flag, check_kind, check_path, picked, require_known
+from ..values import check_flag, check_kind, check_path, picked, require_known
 from . import _delete, _exec, _start, _stop
 from ._checkpoint import CheckpointOptions, checkpoint
 from ._core import Core
@@ -61,15 +59,8 @@ class Container(Facts):
         return self
 
     @undoing
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if (
-            self._core.shared.opener.elsewhere()
-        ):  # a forked child's block, of its parent's container
+    async def __aexit__(self, *_: object) -> None:
+        if self._core.shared.opener.elsewhere():  # a forked child's block, of its parent's
             return
         with within(math.inf, shield=True):  # a delete has deadlines of its own
             await self.delete(force=True)
@@ -211,18 +202,6 @@ class Container(Facts):
 
     # ---- signals and the end ------------------------------------------------------------
 
-    async def wait(self) -> ExitStatus:
-        """Wait until its init has ended; as `Process.wait`."""
-        return await self.init.wait()
-
-    def send_signal(self, number: signal.Signals | int) -> None:
-        """Send a signal to its init; as `Process.send_signal`."""
-        self.init.send_signal(number)
-
-    def terminate(self) -> None:
-        """Send SIGTERM to its init."""
-        self.init.terminate()
-
     def kill(self) -> None:
         """SIGKILL all of its processes: everything in its cgroup.
 
@@ -230,10 +209,6 @@ class Container(Facts):
             ProcessEnded: its init has ended, or it was deleted.
         """
         _stop.kill(self._core)
-
-    def close_stdin(self) -> None:
-        """End its init's standard input; as `Process.close_stdin`."""
-        self.init.close_stdin()
 
     @undoing
     async def stop(
@@ -287,30 +262,6 @@ class Container(Facts):
         Crash: the next open finishes it.
         """
         await _delete.delete(self._core, force=check_flag(force, "force"))
-
-    # ---- its terminal and its log ----------------------------------------------------------
-
-    async def attach(self) -> TerminalStream:
-        """Attach to its init's terminal; as `Process.attach`."""
-        return await self.init.attach()
-
-    def resize(self, columns: int, rows: int) -> None:
-        """Change the size of its init's terminal; as `Process.resize`."""
-        self.init.resize(columns, rows)
-
-    def logs(
-        self,
-        *,
-        follow: bool = False,
-        since: Since = None,
-        until: Since = None,
-        tail: int | None = None,
-        after: str | None = None,
-    ) -> Logs:
-        """Read its init's log; as `Process.logs`."""
-        return self.init.logs(follow=follow, since=since, until=until, tail=tail, after=after)
-
-    # ---- checkpoints --------------------------------------------------------------------
 
     @undoing
     async def checkpoint(

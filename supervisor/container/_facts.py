@@ -1,7 +1,8 @@
-"""What a container shows of itself: state, exit status, pid, labels, processes, streams."""
+"""What a container shows of itself, and what it passes on to its init."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -11,6 +12,7 @@ from ..process import (
     Process,
     process_of,
 )
+from ..stdio import Logs, Since, TerminalStream
 from ..tasks import Change, protected
 from ..values import ExitStatus, State
 from . import _exec
@@ -20,7 +22,7 @@ from ._stop import own_grace, own_signal
 
 @protected
 class Facts:
-    """What is known of a container.
+    """What is known of a container, and what is done with its init alone.
 
     Attributes:
         id: its id.
@@ -126,3 +128,41 @@ class Facts:
     def stderr(self) -> trio.abc.ReceiveStream | None:
         """Its init's standard error, if that is a PIPE."""
         return self.init.stderr
+
+    # ---- passed on to its init ----------------------------------------------------------
+
+    async def wait(self) -> ExitStatus:
+        """Wait until its init has ended; as `Process.wait`."""
+        return await self.init.wait()
+
+    def send_signal(self, number: signal.Signals | int) -> None:
+        """Send a signal to its init; as `Process.send_signal`."""
+        self.init.send_signal(number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to its init."""
+        self.init.terminate()
+
+    def close_stdin(self) -> None:
+        """End its init's standard input; as `Process.close_stdin`."""
+        self.init.close_stdin()
+
+    async def attach(self) -> TerminalStream:
+        """Attach to its init's terminal; as `Process.attach`."""
+        return await self.init.attach()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size of its init's terminal; as `Process.resize`."""
+        self.init.resize(columns, rows)
+
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        since: Since = None,
+        until: Since = None,
+        tail: int | None = None,
+        after: str | None = None,
+    ) -> Logs:
+        """Read its init's log; as `Process.logs`."""
+        return self.init.logs(follow=follow, since=since, until=until, tail=tail, after=after)

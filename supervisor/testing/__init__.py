@@ -12,7 +12,7 @@ Layers, each importing only from those above it::
     _operations         Operation: what is done with containers, as a value
     _actor _cradle      supervising programs that obey, and the process that launches them
     _model _stage       what supervisors must show; one root and its actors
-    _machine _play      SupervisorMachine, run_machine
+    _comparing _machine _play   SupervisorMachine, run_machine
     stateful            the names of the state machine
     strategies          Hypothesis strategies for the library's values
     _example            what an example's containers did, for whoever wants to know

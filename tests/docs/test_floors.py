@@ -22,6 +22,24 @@ from tests.support.blocks import PACKAGE, ROOT
 
 PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 FILES = sorted(PACKAGE.rglob("*.py"))
+
+MOST_LINES = {"function": 40, "class": 250, "module": 400}
+"""Of a function its docstring isn't counted; of a class and a module it is."""
+
+STILL_LARGER = {
+    "_open.py",
+    "_supervisor.py",
+    "container/_core.py",
+    "container/_create.py",
+    "container/_plan.py",
+    "process/_collect.py",
+    "process/_process.py",
+    "process/_task.py",
+    "recovery/_adopt.py",
+    "testing/runtimes/_host_program.py",  # one file: run by its path, it imports nothing of ours
+}
+"""The files in which something is larger. Nothing is added to this list."""
+
 _FLOOR = re.compile(r" {4}(\S+(?: \S+)*)(?: {2,}|$)")
 
 
@@ -83,6 +101,27 @@ def test_a_package_is_small_enough_to_look_through(package: Path) -> None:
     """At the top stand eight modules at most, beside the packages; in a package sixteen."""
     files = [name for name in modules(package) if (package / f"{name}.py").exists()]
     assert len(files) <= (8 if package == PACKAGE else 16)
+
+
+def sizes(file: Path) -> Iterator[tuple[str, str, int]]:
+    """Yield the kind, the name and the number of lines of a module and all that is in it."""
+    text = file.read_text()
+    yield "module", file.stem, len(text.splitlines())
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            yield "class", node.name, (node.end_lineno or 0) - node.lineno + 1
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            documented = ast.get_docstring(node, clean=False) is not None
+            told = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+            yield "function", node.name, (node.end_lineno or 0) - node.lineno + 1 - told
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_nothing_is_too_large_to_be_read_at_once(file: Path) -> None:
+    """A function has 40 lines at most, a class 250 and a module 400."""
+    large = [found for found in sizes(file) if found[2] > MOST_LINES[found[0]]]
+    assert large == [] or str(file.relative_to(PACKAGE)) in STILL_LARGER
 
 
 def test_each_package_stands_once_on_the_map() -> None:

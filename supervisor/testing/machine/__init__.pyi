@@ -1,18 +1,20 @@
 from ._actor import (
     Actor,
 )
+from ._comparing import (
+    is_stuck,
+    lives,
+    runs,
+)
 from ._machine import (
     BOXES,
     EXECS,
     SIGNALS,
     SupervisorMachine,
     actors,
-    is_stuck,
-    lives,
     pick,
     picks,
     programs,
-    runs,
 )
 from ._model import (
     KILLED,

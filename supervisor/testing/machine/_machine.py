@@ -6,25 +6,17 @@ supervisors live in processes of their own, the actors ``a`` and ``b``, which op
 
 from __future__ import annotations
 
-import itertools
-import logging
 import signal
-import time
 from collections.abc import Iterable
-from typing import Any, ClassVar, TypeVar
+from typing import TypeVar
 
-from ._actor import Actor
-from ._model import KILLED, Box, Model, Proc, Program, Shim, Truth, Word
-from ._stage import PATIENCE_SECONDS, Refused, Setting, Stage, send
+from ._comparing import Play, is_stuck, reachable, runs
+from ._model import KILLED, Box, Program, Shim, Word
+from ._stage import send
 
 try:
     from hypothesis import strategies as st
-    from hypothesis.stateful import (
-        RuleBasedStateMachine,
-        invariant,
-        precondition,
-        rule,
-    )
+    from hypothesis.stateful import precondition, rule
 except ImportError as _missing:
     raise ImportError(
         "SupervisorMachine needs Hypothesis: pip install 'trio-supervisor[testing]'"
@@ -39,10 +31,8 @@ picks: st.SearchStrategy[int] = st.integers(0, 11)
 programs: st.SearchStrategy[Program] = st.builds(
     Program, st.sampled_from(("stay", "stay", "stubborn", "exit")), st.integers(0, 255)
 )
-logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_names = itertools.count()
 
 
 def pick(number: int, options: Iterable[_T]) -> _T:
@@ -51,7 +41,7 @@ def pick(number: int, options: Iterable[_T]) -> _T:
     return options[number % len(options)]
 
 
-class SupervisorMachine(RuleBasedStateMachine):
+class SupervisorMachine(Play):
     """Drives real supervisors beside a model of them; subclass it, and give that to `run_machine`.
 
     Its rules open, close and kill supervisors on one root, and create, start, exec, signal, stop,
@@ -68,42 +58,6 @@ class SupervisorMachine(RuleBasedStateMachine):
         model: what every supervisor must show.
         actor: the class of the supervising programs; a subclass of `Actor` with more commands.
     """
-
-    actor: ClassVar[type[Actor]] = Actor
-
-    def __init__(self, setting: Setting) -> None:
-        """Begin a play; `run_machine` does that."""
-        super().__init__()
-        self.stage: Stage = Stage(setting, f"root-{next(_names)}")
-        self.model: Model = Model(namespaces=setting.namespaces, kernel_tells=setting.kernel_tells)
-
-    def truth(self, program: Program, number: int, *, ready: bool = True) -> Truth | None:
-        """Return how a signal ends a program; None if it doesn't."""
-        return program.truth(number, ready=ready)
-
-    # ---- what is there to choose from ----------------------------------------------------
-
-    def listed(self) -> list[tuple[str, Box]]:
-        """The containers on disk, as each actor lists them."""
-        return [
-            (actor, box)
-            for actor, view in self.model.views.items()
-            for box in view.values()
-            if self.model.boxes.get(box.id) is box
-        ]
-
-    def owned(self) -> list[tuple[str, Box]]:
-        """Those that the actor holds."""
-        return [(actor, box) for actor, box in self.listed() if box.owner == actor]
-
-    def running(self) -> list[tuple[str, Box]]:
-        """Those that run, and an actor that may exec in them."""
-        return [(actor, box) for actor, box in self.listed() if runs(box)]
-
-    def procs(self) -> list[tuple[Box, Proc]]:
-        """All processes on disk that live."""
-        boxes = self.model.boxes.values()
-        return [(box, proc) for box in boxes for proc in box.processes.values() if lives(proc)]
 
     # ---- supervisors ----------------------------------------------------------------------
 
@@ -206,7 +160,7 @@ class SupervisorMachine(RuleBasedStateMachine):
                 self.ask(actor, "signal", box.id, proc.id, what, refused="ProcessEnded")
             return
         ready = proc is not box.init or box.started
-        if proc.pending or not (ready or what == signal.SIGKILL) or not _reachable(proc):
+        if proc.pending or not (ready or what == signal.SIGKILL) or not reachable(proc):
             return
         if ready:
             self.stage.await_ready(proc)  # the trap of an earlier one may have run just now
@@ -314,83 +268,3 @@ class SupervisorMachine(RuleBasedStateMachine):
         send(proc.shim_pid, signal.SIGCONT)
         proc.shim = Shim.WORKS
         self.model.settle(box)
-
-    def asked(self, proc: Proc) -> Truth:
-        """Return how a process ends that is asked to."""
-        truth = self.truth(proc.program, signal.SIGTERM)
-        assert truth is not None
-        return truth
-
-    # ---- asking ---------------------------------------------------------------------------
-
-    def ask(self, actor: str, *command: Any, refused: str | None = None) -> bool:
-        """Have an actor do something; say whether it was done, or refused as it must be."""
-        try:
-            self.stage.ask(actor, *command)
-        except Refused as error:
-            if refused is None or refused not in error.names:
-                raise
-            return False
-        assert refused is None, f"{command} must raise {refused}"
-        return True
-
-    # ---- comparing ------------------------------------------------------------------------
-
-    @invariant()
-    def agree(self) -> None:
-        """Every supervisor shows what the model says, and nothing is there without an owner."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while differences := self.differences():
-            if time.monotonic() > deadline:
-                logger.error("differences: %s", differences)
-                raise AssertionError("\n".join(differences))
-            time.sleep(0.002)
-
-    def differences(self) -> list[str]:
-        """Say in what the supervisors and the machine differ from the model."""
-        found: list[str] = []
-        for actor in self.model.views:
-            found += self.model.disagreements(actor, self.stage.ask(actor, "look"))
-        return found or [*self.stage.leftovers(self.model.alive(), set(self.model.boxes))]
-
-    def teardown(self) -> None:
-        """Delete everything, and find nothing left."""
-        try:
-            self.finish()
-        finally:
-            self.stage.finish()
-
-    def finish(self) -> None:
-        """Bring the play to its end."""
-        for _, proc in self.procs():
-            if proc.shim is Shim.STOPPED:
-                send(proc.shim_pid, signal.SIGCONT)
-        for actor in tuple(self.model.views):
-            self.stage.close(actor)
-        self.model.boxes.clear()
-        self.stage.open("last")
-        for id in self.stage.ask("last", "look")["containers"]:
-            self.stage.ask("last", "delete", id, True)
-        self.stage.close("last")
-        self.model.views.clear()
-        self.agree()
-
-
-def lives(proc: Proc) -> bool:
-    """Whether a process runs, and everybody who may know does."""
-    return proc.truth is None and proc.word is None
-
-
-def runs(box: Box) -> bool:
-    """Whether a container runs."""
-    return box.state == "running"
-
-
-def _reachable(proc: Proc) -> bool:
-    return proc.certain or proc.shim is Shim.WORKS
-
-
-def is_stuck(box: Box) -> bool:
-    """Whether its end can't be brought about, or be seen, just now."""
-    procs = box.processes.values()
-    return any(p.pending or (p.shim is Shim.STOPPED and p.owner is None) for p in procs)

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from ...bundle import Bundle
 from ...cgroups import Hierarchies
@@ -25,6 +23,14 @@ from ._actor import Actor
 from ._cradle import Cradle
 from ._machine import SupervisorMachine
 from ._stage import Setting
+
+try:
+    from hypothesis import HealthCheck, settings
+    from hypothesis.stateful import run_state_machine_as_test
+except ImportError as _missing:
+    raise ImportError(
+        "SupervisorMachine needs Hypothesis: pip install 'trio-supervisor[testing]'"
+    ) from _missing
 
 
 @contextlib.contextmanager

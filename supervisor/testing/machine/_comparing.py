@@ -1,0 +1,146 @@
+"""What a play has: supervisors beside a model, and that both show the same."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import signal
+import time
+from typing import Any, ClassVar
+
+from ._actor import Actor
+from ._model import Box, Model, Proc, Program, Shim, Truth
+from ._stage import PATIENCE_SECONDS, Refused, Setting, Stage, send
+
+try:
+    from hypothesis.stateful import RuleBasedStateMachine, invariant
+except ImportError as _missing:
+    raise ImportError(
+        "SupervisorMachine needs Hypothesis: pip install 'trio-supervisor[testing]'"
+    ) from _missing
+
+
+logger = logging.getLogger(__name__)
+
+_names = itertools.count()
+
+
+class Play(RuleBasedStateMachine):
+    """Supervisors on one root, and a model of them; no rules yet."""
+
+    actor: ClassVar[type[Actor]] = Actor
+
+    def __init__(self, setting: Setting) -> None:
+        """Begin a play; `run_machine` does that."""
+        super().__init__()
+        self.stage: Stage = Stage(setting, f"root-{next(_names)}")
+        self.model: Model = Model(namespaces=setting.namespaces, kernel_tells=setting.kernel_tells)
+
+    def truth(self, program: Program, number: int, *, ready: bool = True) -> Truth | None:
+        """Return how a signal ends a program; None if it doesn't."""
+        return program.truth(number, ready=ready)
+
+    # ---- what is there to choose from ----------------------------------------------------
+
+    def listed(self) -> list[tuple[str, Box]]:
+        """The containers on disk, as each actor lists them."""
+        return [
+            (actor, box)
+            for actor, view in self.model.views.items()
+            for box in view.values()
+            if self.model.boxes.get(box.id) is box
+        ]
+
+    def owned(self) -> list[tuple[str, Box]]:
+        """Those that the actor holds."""
+        return [(actor, box) for actor, box in self.listed() if box.owner == actor]
+
+    def running(self) -> list[tuple[str, Box]]:
+        """Those that run, and an actor that may exec in them."""
+        return [(actor, box) for actor, box in self.listed() if runs(box)]
+
+    def procs(self) -> list[tuple[Box, Proc]]:
+        """All processes on disk that live."""
+        boxes = self.model.boxes.values()
+        return [(box, proc) for box in boxes for proc in box.processes.values() if lives(proc)]
+
+    def asked(self, proc: Proc) -> Truth:
+        """Return how a process ends that is asked to."""
+        truth = self.truth(proc.program, signal.SIGTERM)
+        assert truth is not None
+        return truth
+
+    # ---- asking ---------------------------------------------------------------------------
+
+    def ask(self, actor: str, *command: Any, refused: str | None = None) -> bool:
+        """Have an actor do something; say whether it was done, or refused as it must be."""
+        try:
+            self.stage.ask(actor, *command)
+        except Refused as error:
+            if refused is None or refused not in error.names:
+                raise
+            return False
+        assert refused is None, f"{command} must raise {refused}"
+        return True
+
+    # ---- comparing ------------------------------------------------------------------------
+
+    @invariant()
+    def agree(self) -> None:
+        """Every supervisor shows what the model says, and nothing is there without an owner."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while differences := self.differences():
+            if time.monotonic() > deadline:
+                logger.error("differences: %s", differences)
+                raise AssertionError("\n".join(differences))
+            time.sleep(0.002)
+
+    def differences(self) -> list[str]:
+        """Say in what the supervisors and the machine differ from the model."""
+        found: list[str] = []
+        for actor in self.model.views:
+            found += self.model.disagreements(actor, self.stage.ask(actor, "look"))
+        return found or [*self.stage.leftovers(self.model.alive(), set(self.model.boxes))]
+
+    def teardown(self) -> None:
+        """Delete everything, and find nothing left."""
+        try:
+            self.finish()
+        finally:
+            self.stage.finish()
+
+    def finish(self) -> None:
+        """Bring the play to its end."""
+        for _, proc in self.procs():
+            if proc.shim is Shim.STOPPED:
+                send(proc.shim_pid, signal.SIGCONT)
+        for actor in tuple(self.model.views):
+            self.stage.close(actor)
+        self.model.boxes.clear()
+        self.stage.open("last")
+        for id in self.stage.ask("last", "look")["containers"]:
+            self.stage.ask("last", "delete", id, True)
+        self.stage.close("last")
+        self.model.views.clear()
+        self.agree()
+
+
+def lives(proc: Proc) -> bool:
+    """Whether a process runs, and everybody who may know does."""
+    return proc.truth is None and proc.word is None
+
+
+def runs(box: Box) -> bool:
+    """Whether a container runs."""
+    return box.state == "running"
+
+
+def reachable(proc: Proc) -> bool:
+    """Whether it shows how a process ends."""
+    return proc.certain or proc.shim is Shim.WORKS
+
+
+def is_stuck(box: Box) -> bool:
+    """Whether its end can't be brought about, or be seen, just now."""
+    procs = box.processes.values()
+    return any(p.pending or (p.shim is Shim.STOPPED and p.owner is None) for p in procs)
