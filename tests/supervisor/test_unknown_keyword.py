@@ -11,15 +11,18 @@ from supervisor import Bundle, ContainerPool, run_container
 from tests.conftest import MakeBundle, OpenSupervisor
 
 UNKNOWN: Any = {"colour": "red"}
-refused = pytest.raises(TypeError, match=r"unexpected keyword argument 'colour'")
+
+
+def refused() -> Any:
+    return pytest.raises(TypeError, match=r"unexpected keyword argument 'colour'")
 
 
 def test_of_bundles(tmp_path: Path) -> None:
     """No bundle is made."""
     place = tmp_path / "bundle"
-    with refused:
+    with refused():
         Bundle.from_rootfs("/", ["true"], path=place, **UNKNOWN)
-    with refused:
+    with refused():
         Bundle.from_host(["true"], path=place, **UNKNOWN)
     assert not place.exists()
 
@@ -28,16 +31,16 @@ async def test_of_containers(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
     """No container and no exec is made."""
     made = bundle("sleep", "600")
     async with supervisor() as sup:
-        with refused:
+        with refused():
             await sup.create("a", made, **UNKNOWN)
-        with refused:
+        with refused():
             await run_container(made, supervisor=sup, **UNKNOWN)
         assert not sup
         async with await sup.create("a", made) as box:
             await box.start()
-            with refused:
+            with refused():
                 await box.exec(["true"], **UNKNOWN)
-            with refused:
+            with refused():
                 await box.run(["true"], **UNKNOWN)
             assert list(box.processes) == ["init"]
 
@@ -45,13 +48,13 @@ async def test_of_containers(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 async def test_of_pools(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """No container is taken."""
     async with supervisor() as sup:
-        with refused:
+        with refused():
             ContainerPool(bundle("true"), supervisor=sup, **UNKNOWN)
         async with ContainerPool(bundle("true"), size=1, supervisor=sup) as pool:
             await pool.wait_full()
-            with refused:
+            with refused():
                 async with pool.take(**UNKNOWN):
                     pass
-            with refused:
+            with refused():
                 await pool.run(**UNKNOWN)
             assert pool.statistics().created == 1
