@@ -27,7 +27,6 @@ from ._evidence import (
 from ._options import (
     CollectOptions,
     InitOptions,
-    Input,
     ProgramOptions,
 )
 from ._pid1 import (
@@ -59,7 +58,6 @@ __all__ = [
     "Found",
     "Holder",
     "InitOptions",
-    "Input",
     "Listener",
     "Process",
     "ProcessTask",
