@@ -130,6 +130,7 @@ class Container(Facts):
 
         Cancellation: what was begun is killed and removed. After the return it lives on.
         """
+        require_known(options, ExecOptions, "exec")
         task = await _exec.exec(
             self._core,
             args,
@@ -199,8 +200,6 @@ class Container(Facts):
             deadline=options.get("deadline"),
             end=lambda: end_process(process, deliver_cancel),
         )
-
-    # ---- signals and the end ------------------------------------------------------------
 
     def kill(self) -> None:
         """SIGKILL all of its processes: everything in its cgroup.
