@@ -118,7 +118,7 @@ async def one_runtime(stage: Stage, name: str, runtime: Runtime) -> list[Row]:
     """Measure with one runtime."""
     clock, programs = Clock(), SealedPrograms()
     bare = Sealed(stage, runtime, programs)
-    async with stage.open(runtime, f"root-{name}", reach=clock.reach) as sup:
+    async with stage.open(runtime, f"root-{name}", _reach=clock.reach) as sup:
         bundle, stamp = stage.bundle("stamp"), stage.directory / "stamp"
         numbers = itertools.count()
 

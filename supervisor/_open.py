@@ -73,7 +73,7 @@ async def open_supervisor(
     leash: bool | None = None,
     creates_at_once: int | None = None,
     delete_unstarted: bool = False,
-    reach: Reach = pass_by,
+    _reach: Reach = pass_by,
 ) -> AsyncIterator[Supervisor]:
     """Open a supervisor: ``async with open_supervisor(root) as sup:``.
 
@@ -91,8 +91,6 @@ async def open_supervisor(
         leash: whether its containers die with it; by default only an ephemeral one's do.
         creates_at_once: how many creates may be under way; by default twice the processors.
         delete_unstarted: whether adopted containers that were never started are deleted.
-        reach: called at each `Point` that an operation reaches: for tests that kill the program
-            there.
 
     Raises:
         InvalidValue, RuntimeNotFound, ShimNotFound: nothing was touched.
@@ -118,7 +116,7 @@ async def open_supervisor(
         leash=leash,
         creates_at_once=creates_at_once,
         delete_unstarted=delete_unstarted,
-        reach=reach,
+        reach=_reach,
     )
     refuse_forked()
     note_process()
@@ -159,8 +157,6 @@ def _check(
     check_flag(delete_unstarted, "delete_unstarted")
     if leash is not None:
         check_flag(leash, "leash")
-    if not callable(reach):
-        raise InvalidValue(f"reach must be a function, not {type(reach).__name__}")
     if root is None and leash is False:
         raise InvalidValue(
             "without a root all containers are on the leash: nobody could find them again"

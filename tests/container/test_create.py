@@ -111,7 +111,7 @@ async def test_a_failed_create_that_has_no_descriptor_to_undo_itself(
             if point is Point.CGROUP_REMOVED:
                 scarce.enter_context(only(0))
 
-        async with supervisor(root, runtime=choice.runtime("fail-create"), reach=reach) as sup:
+        async with supervisor(root, runtime=choice.runtime("fail-create"), _reach=reach) as sup:
             with pytest.raises(RuntimeFailed):
                 await sup.create("a", bundle("true"))
             scarce.close()

@@ -106,7 +106,7 @@ async def test_execs_have_ended_before_anything_is_removed(
         if point is Point.PROCESSES_ENDED:
             ends.extend(job.status for job in jobs)
 
-    async with supervisor(root, reach=reach) as sup:
+    async with supervisor(root, _reach=reach) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
         jobs = [await a.exec(["sleep", "61"]) for _ in range(3)]
@@ -150,7 +150,7 @@ async def test_what_the_runtime_cannot_kill(
             monkeypatch.setattr(Hierarchies, "kill", kill)
 
     try:
-        async with supervisor(runtime=str(runtime), reach=reach) as sup:
+        async with supervisor(runtime=str(runtime), _reach=reach) as sup:
             a = await sup.create("a", bundle("sleep", "60"))
             await a.start()
             await a.delete(force=True)
@@ -294,7 +294,7 @@ async def test_no_descriptor_for_the_last_steps(
             if point is Point.CGROUP_REMOVED:
                 scarce.enter_context(only(0))
 
-        async with supervisor(root, reach=reach) as sup:
+        async with supervisor(root, _reach=reach) as sup:
             a = await sup.create("a", bundle("true"))
             with pytest.raises(CleanupIncomplete, match="Too many open files"):
                 await a.delete()

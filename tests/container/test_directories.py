@@ -28,7 +28,7 @@ async def test_a_new_directory_that_somebody_sweeps_away(
             swept.extend(root.glob(".new-*"))
             swept[0].rmdir()
 
-    async with supervisor(root, reach=reach) as sup:
+    async with supervisor(root, _reach=reach) as sup:
         async with await sup.create("a", bundle("true")):
             assert len(swept) == 1
 
@@ -45,7 +45,7 @@ async def test_a_new_directory_that_somebody_is_about_to_sweep_away(
             swept.extend(path for path in root.glob(".new-*") if path not in swept)
             locks.append(Lock.take(str(swept[-1] / "lock")))
 
-    async with supervisor(root, reach=reach) as sup:
+    async with supervisor(root, _reach=reach) as sup:
         async with await sup.create("a", bundle("true")) as a:
             assert len(swept) == 5 and a.state is State.CREATED
         for lock in locks:

@@ -247,7 +247,7 @@ async def test_an_exec_that_is_made_during_a_delete(
 
     made: list[Process] = []
     runtime = choice.runtime(f"hang-delete-while:{gate}")
-    async with supervisor(root, runtime=runtime, reach=reach) as sup:
+    async with supervisor(root, runtime=runtime, _reach=reach) as sup:
         async with trio.open_nursery() as nursery:
             before = trio.lowlevel.current_statistics().tasks_living
             a = await sup.create("a", bundle("sleep", "60"))

@@ -97,7 +97,7 @@ async def test_deleted_before_its_end_is_seen(
         if point is Point.EXIT_SEEN:
             state.rename(away)  # a delete renames all of its directory away
 
-    async with supervisor(root) as first, supervisor(root, reach=reach) as second:
+    async with supervisor(root) as first, supervisor(root, _reach=reach) as second:
         owner = await first.create("a", bundle("sleep", "60"))
         async with owner:
             await owner.start()

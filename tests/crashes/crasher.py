@@ -108,7 +108,7 @@ async def _opened(told: dict[str, Any], fuse: Fuse) -> AsyncIterator[Supervisor]
         runtime=Runtime(path=path, args=tuple(args)),
         cgroup_parent=told["cgroup_parent"],
         leash=told.get("leash", False),
-        reach=fuse.reach,
+        _reach=fuse.reach,
     ) as sup:
         yield sup
 

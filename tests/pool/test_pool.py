@@ -178,7 +178,7 @@ async def test_a_shim_whose_death_is_seen_late(
             wait_for(lambda: state_of(shim) in ("Z", ""), "the end of a shim")
 
     with trio.fail_after(60):
-        async with supervisor(reach=reach) as sup:
+        async with supervisor(_reach=reach) as sup:
             async with ContainerPool(bundle("true"), supervisor=sup, size=2) as pool:
                 done = await pool.run(["sh", "-c", "sleep 0.3; echo alive"])
                 assert done.stdout == b"alive\n"

@@ -45,7 +45,7 @@ async def test_nobody_waits_for_a_launch_that_failed(
         if point is Point.LAUNCHED:
             held.extend(box.processes["job"] for box in boxes)
 
-    async with supervisor(runtime=choice.runtime("fail-exec"), reach=reach) as sup:
+    async with supervisor(runtime=choice.runtime("fail-exec"), _reach=reach) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()
             boxes.append(a)
@@ -68,7 +68,7 @@ async def test_a_stopped_shim_that_is_given_up(
         os.kill(int((root / "a/init/shim").read_text().split()[0]), signal.SIGSTOP)
 
     deadlines = Deadlines(create=0.3, shim=0.3, cleanup=60)
-    options = {"deadlines": deadlines, "reach": Once(Point.LAUNCHED, stop)}
+    options = {"deadlines": deadlines, "_reach": Once(Point.LAUNCHED, stop)}
     async with supervisor(root, runtime=choice.runtime("hang-create-before-pid"), **options) as sup:
         begun = trio.current_time()
         with pytest.raises(CreateTimeout):
@@ -90,7 +90,7 @@ async def test_given_up_when_it_has_its_process(
         scope.cancel()
 
     reach = Once(Point.LAUNCHED, cancel)
-    async with supervisor(root, deadlines=Deadlines(shim=30, cleanup=60), reach=reach) as sup:
+    async with supervisor(root, deadlines=Deadlines(shim=30, cleanup=60), _reach=reach) as sup:
         begun = trio.current_time()
         with scope:
             await sup.create("a", bundle("sleep", "60"))
@@ -132,7 +132,7 @@ async def test_undone_shielded(
 
     monkeypatch.setattr(Shim, "give_up", and_look)
     scope = trio.CancelScope()
-    async with supervisor(root, reach=Once(Point.WATCHED, scope.cancel)) as sup:
+    async with supervisor(root, _reach=Once(Point.WATCHED, scope.cancel)) as sup:
         with scope:
             await sup.create("a", bundle("sleep", "60"))
         assert scope.cancelled_caught and gone == [True]
@@ -146,7 +146,7 @@ async def test_undone_streams_are_closed(supervisor: OpenSupervisor, bundle: Mak
             raise TooManyFiles("not one left", container="a")
 
     held: list[BaseException] = []
-    async with supervisor(reach=reach) as sup:
+    async with supervisor(_reach=reach) as sup:
         spec = bundle("sleep", "60")
         for _ in range(2):  # the first one opens what stays open
             before = len(os.listdir("/proc/self/fd"))

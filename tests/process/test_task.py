@@ -87,7 +87,7 @@ async def test_a_process_that_has_gone_before_it_is_held(
             os.kill(gone[0], signal.SIGKILL)
             wait_for(lambda: state_of(gone[0]) == "", "its reaping")
 
-    async with supervisor(root, reach=reach) as sup:
+    async with supervisor(root, _reach=reach) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             status = await a.wait()
             assert (status.source, status.signal) == (Source.SHIM, signal.SIGKILL)

@@ -117,7 +117,7 @@ async def test_while_it_is_made(
             await sup.create("a", bundle("sleep", "60"))
 
     async with trio.open_nursery() as nursery:
-        async with supervisor(root if durable else None, reach=reach) as sup:
+        async with supervisor(root if durable else None, _reach=reach) as sup:
             nursery.start_soon(create, sup)
             await launched.wait()
         assert list(sup) == []
@@ -250,7 +250,7 @@ async def test_while_it_is_under_way(
             await calls[what]()
 
     async with trio.open_nursery() as nursery:
-        async with supervisor(root, reach=reach) as sup:
+        async with supervisor(root, _reach=reach) as sup:
             box = await sup.create("a", bundle("sleep", "60"))
             if what != "start":
                 await box.start()
