@@ -146,7 +146,7 @@ async def _look_again(core: Core) -> None:
     if told == "stopped" or told is None:
         with within(core.shared.deadlines.shim):
             await core.init.wait()
-    if told in STARTED:
+    if told in STARTED:  # also "paused": a pause of the user's own doesn't undo the start
         _started(core)
     elif core.state is State.STARTING:
         core.apply(Event.START_FAILED)

@@ -349,7 +349,7 @@ async def _find_state(recovery: Recovery, core: Core) -> None:
         if told == "created" or (told == "stopped" and hidden_gate(core) is not None):
             core.init.mark_waiting()
             return
-        if told in STARTED:
+        if told in STARTED:  # also "paused": the container was started before
             core.mark_started()
     if core.state is State.CREATED:  # it may have ended meanwhile
         core.state = State.RUNNING

@@ -371,6 +371,25 @@ async def test_a_failed_start_whose_end_is_late(
             assert (await a.wait()).code == 3
 
 
+async def test_a_failed_start_of_a_container_that_is_paused(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A runtime says *paused* only of a container that was started: the state is *running*."""
+
+    async def paused(*_: object) -> str:
+        return "paused"
+
+    monkeypatch.setattr(ContainerRuntime, "status", paused)
+    async with supervisor(root, runtime=choice.runtime("fail-start-after")) as sup:
+        async with await sup.create("a", bundle("sleep", "60")) as a:
+            await a.start()
+            assert a.state is State.RUNNING and (root / "a/init/started").exists()
+
+
 async def test_a_failed_start_whose_end_never_comes(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,

@@ -371,3 +371,24 @@ async def test_an_id_that_was_ours(
         made = await second.create("a", bundle("true"))
         assert [box.foreign for box in await first.adopt()] == [True]
         await made.delete()
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+async def test_a_paused_container_was_started(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, verb: str
+) -> None:
+    """Where the mark of the start is missing the runtime is asked: "paused" means started, too."""
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+        runtime = a._core.runtime.head
+    command = [runtime.path, *runtime.args, "--root", runtime.root]
+    for word in ("pause", "resume")[: 1 if verb == "pause" else 2]:
+        subprocess.run([*command, word, "a"], check=True)
+    (root / "a/init/started").unlink()
+    async with supervisor(root) as sup:
+        a = sup["a"]
+        assert a.state is State.RUNNING and (root / "a/init/started").exists()
+        if verb == "pause":
+            subprocess.run([*command, "resume", "a"], check=True)
+        await a.delete(force=True)
