@@ -18,7 +18,7 @@ from supervisor.directories import _abandoned
 from supervisor.directories._temporary import PLACE
 from supervisor.system import unescaped
 from supervisor.values import DiskFull, InvalidValue
-from tests.support.making import Maker
+from tests.support.bundle_making import Maker
 
 
 def mode(path: str | Path) -> int:

@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 from supervisor.bundle import Bundle
 from supervisor.testing.strategies import json_values
 from supervisor.values._errors import BundleInvalid
+from tests.support.bundle_configs import (
+    Place,
+    full,
+    minimal,
+    name,
+    places,
+    replaced,
+    value_at,
+    without,
+)
+from tests.support.bundle_making import load_error, write
 from tests.support.bundle_settings import BRIEF
-from tests.support.configs import Place, full, minimal, name, places, replaced, value_at, without
-from tests.support.making import load_error, write
 
 SAMPLES: tuple[Any, ...] = (
     None,

@@ -11,8 +11,8 @@ import pytest
 
 from supervisor.bundle import Bundle, _load
 from supervisor.values import BundleInvalid, InvalidValue, TooManyFiles
-from tests.support.configs import full, minimal, replaced
-from tests.support.making import load_error, write
+from tests.support.bundle_configs import full, minimal, replaced
+from tests.support.bundle_making import load_error, write
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from supervisor.spec._mounts import READ_ONLY_TREE
 from supervisor.spec._swap import counts_swap
 from supervisor.testing.strategies import texts
 from supervisor.values._errors import InvalidValue
+from tests.support.bundle_making import Maker, mount_at, namespaces
 from tests.support.bundle_settings import THOROUGH
-from tests.support.making import Maker, mount_at, namespaces
 
 
 @pytest.mark.usefixtures("as_root")

@@ -13,7 +13,7 @@ from supervisor.bundle._load import check_spec
 from supervisor.userns import _rootless
 from supervisor.userns._rootless import check_limits, subordinate
 from supervisor.values._errors import InvalidValue
-from tests.support.making import mount_at, namespaces
+from tests.support.bundle_making import mount_at, namespaces
 
 
 @pytest.mark.usefixtures("as_somebody")

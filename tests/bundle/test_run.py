@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.bundle import Bundle
 from supervisor.spec import Mount
-from tests.support.running import SECONDS, Runner, cgroup_mounts
+from tests.support.bundle_running import SECONDS, Runner, cgroup_mounts
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may limit here")
 

@@ -13,7 +13,7 @@ import pytest
 from supervisor.bundle import Bundle, _bundle
 from supervisor.spec import Mount
 from supervisor.spec._init import init_path
-from tests.support.running import SECONDS, Runner, open_directory
+from tests.support.bundle_running import SECONDS, Runner, open_directory
 from tests.support.users import NOBODYS
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")

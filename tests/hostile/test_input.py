@@ -27,7 +27,7 @@ from supervisor import (
     SupervisorError,
 )
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
-from tests.support.configs import Place, name, places, replaced, value_at, without
+from tests.support.bundle_configs import Place, name, places, replaced, value_at, without
 from tests.support.containers import left
 from tests.support.runtimes import needs_root
 

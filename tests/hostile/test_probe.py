@@ -18,7 +18,7 @@ import trio
 from supervisor import Bundle, Mount, open_supervisor, run_container
 from supervisor.bundle._compose import MASKED_PATHS
 from tests.hostile.table import FAMILIES, MAKES, MOBY, OURS, READS, WRITES, source
-from tests.support.running import open_directory
+from tests.support.bundle_running import open_directory
 from tests.support.runtimes import Choice, needs_root
 from tests.support.users import as_user
 

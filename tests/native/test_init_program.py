@@ -18,7 +18,7 @@ import pytest
 
 import supervisor.native
 from supervisor.spec._init import init_path
-from tests.support.running import SECONDS
+from tests.support.bundle_running import SECONDS
 
 FLAGS = """
     -std=c11 -g -Wall -Wextra -Werror -Wshadow -Wformat=2 -Wstrict-prototypes -Wmissing-prototypes

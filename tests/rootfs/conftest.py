@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.bundles import (
+from tests.support.bundle_fixtures import (
     as_root,
     as_somebody,
     bundle,

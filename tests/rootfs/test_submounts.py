@@ -16,7 +16,7 @@ import pytest
 from supervisor.bundle import Bundle
 from supervisor.rootfs._submounts import MountTable, seal_submounts
 from supervisor.spec import Mount
-from tests.support.running import Runner, open_directory
+from tests.support.bundle_running import Runner, open_directory
 from tests.support.users import own_mounts
 
 LINE = "30 20 0:30 / {} rw - tmpfs t rw\n"

@@ -12,8 +12,8 @@ import pytest
 from supervisor.bundle import Bundle
 from supervisor.spec._layer import LAYER_BYTES, WRITABLE
 from supervisor.values._errors import BundleInvalid, InvalidValue
-from tests.support.configs import minimal
-from tests.support.making import load_error, mount_at
+from tests.support.bundle_configs import minimal
+from tests.support.bundle_making import load_error, mount_at
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="others need a user namespace")
 

@@ -21,8 +21,8 @@ from supervisor.spec._privileges import (
 )
 from supervisor.spec._seccomp import default_profile
 from supervisor.values._errors import InvalidValue
-from tests.support.making import Maker
-from tests.support.running import Runner
+from tests.support.bundle_making import Maker
+from tests.support.bundle_running import Runner
 
 KINDS = {
     "RLIMIT_AS": "Max address space",

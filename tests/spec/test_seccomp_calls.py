@@ -13,7 +13,7 @@ import pytest
 
 from supervisor.bundle import Bundle
 from supervisor.spec import Mount
-from tests.support.running import SECONDS, Runner, open_directory
+from tests.support.bundle_running import SECONDS, Runner, open_directory
 from tests.support.system_calls import ALLOWED, CALLS, REFUSED, UNKNOWN, source
 
 EPERM, ENOSYS = 1, 38

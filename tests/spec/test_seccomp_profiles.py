@@ -12,7 +12,7 @@ import pytest
 from supervisor.bundle import Bundle
 from supervisor.spec._seccomp import _PROFILE, check_seccomp, resolve
 from supervisor.values._errors import InvalidValue
-from tests.support.running import Runner
+from tests.support.bundle_running import Runner
 
 HOST = os.uname_result(("Linux", "host", "6.1.0-9-amd64", "", "x86_64"))
 

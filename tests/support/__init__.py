@@ -1,1 +1,1 @@
-"""What the tests share: runtimes, leak checks, a fake runtime."""
+"""What tests of several folders share: waiting, looking, runtimes, users, streams, bundles."""

@@ -1,4 +1,4 @@
-"""What the tests of bundles share."""
+"""The fixtures of tests of bundles; the conftest of a folder that wants them imports them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from supervisor.bundle import Bundle
 from supervisor.directories._temporary import PLACE
 from supervisor.runtime._runtime import why_not
 from supervisor.spec._init import is_static
-from tests.support.making import Maker
-from tests.support.running import Runner, make_rootfs, open_directory
+from tests.support.bundle_making import Maker
+from tests.support.bundle_running import Runner, make_rootfs, open_directory
 
 
 @pytest.fixture
