@@ -17,13 +17,13 @@ from supervisor import (
     ContainerPool,
     CreateTimeout,
     Deadlines,
+    InfrastructureError,
     RuntimeFailed,
     ShimExited,
     State,
     Supervisor,
 )
 from supervisor.pool._stock import PATIENCE
-from supervisor.values._errors import InfrastructureError
 from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.pool.stocks import OpenPool, pid_of, settled, until
