@@ -13,7 +13,6 @@ import trio
 
 from ..process import GATE_SECONDS, Listener, ProcessTask, Shared
 from ..runtime import ContainerRuntime
-from ..shim import Leash
 from ..state import (
     Asked,
     ContainerLayout,
@@ -105,7 +104,7 @@ class Core:
             container=self.record.id,
             cgroup=self.record.cgroup,
             ends=self.ends,
-            leash=self.leash,
+            leash=self.shared.leash if self.record.leash and self.held else None,
             keep=self.record.on_shim_lost is ShimLost.KEEP,
             owned=self.lock is not None if owned is None else owned,
             init=self.init if record.exec else None,
@@ -122,11 +121,6 @@ class Core:
     def runtime(self) -> ContainerRuntime:
         """Its runtime: what calls that, with its lock."""
         return self.shared.runtime_of(self.record, self.lock)
-
-    @property
-    def leash(self) -> Leash | None:
-        """What its shims watch; None if it isn't leashed, or not on our leash."""
-        return self.shared.leash if self.record.leash and self.held else None
 
     def check(self, event: Event) -> State:
         """Return the state that ``event`` leads to; raise IllegalTransition, changing nothing."""

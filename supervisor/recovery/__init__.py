@@ -4,11 +4,13 @@ from ._adopt import (
     DELETED_ELSEWHERE,
     Broken,
     Recovery,
-    in_flight,
 )
 from ._adopt_all import (
     Adopted,
     adopt_all,
+)
+from ._directories import (
+    in_flight,
 )
 from ._discard import (
     discard,

@@ -8,7 +8,8 @@ from ..container import delete_broken
 from ..state import ContainerLayout, ContainerRecord
 from ..system import Lock
 from ..values import ContainerLocked, InfrastructureError, InvalidValue, StateCorrupt
-from ._adopt import Recovery, load_record, strange
+from ._adopt import Recovery
+from ._directories import load_record, strange
 
 
 async def discard(recovery: Recovery, layout: ContainerLayout, presumed: ContainerRecord) -> None:

@@ -27,7 +27,7 @@ from ..state import (
 from ..system import boot_id, held
 from ..tasks import in_thread
 from ..values import ExitStatus, InfrastructureError, State, StateCorrupt, SupervisorError
-from ._adopt import load_record, strange
+from ._directories import load_record, strange
 
 
 @attrs.frozen(kw_only=True)
