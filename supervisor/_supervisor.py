@@ -6,19 +6,19 @@ import contextlib
 import logging
 import os
 import resource
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Unpack
 
 import trio
 
 from ._adoptions import Adoptions
 from ._registry import REMEDY, Failed, Held, Making, Registry
-from .bundle import Bundle, Gate
+from .bundle import Bundle
 from .container import (
-    CheckpointOptions,
     Container,
+    CreateOptions,
     CreateRequest,
     Operations,
     create,
@@ -28,11 +28,8 @@ from .container import (
 )
 from .process import Shared, shielded
 from .recovery import Broken, Recovery, discard, in_flight
-from .rootfs import GroupArgument, GroupsArgument, UserArgument
 from .runtime import Runtime
-from .spec import RlimitArgument, SeccompArgument, SignalArgument
 from .state import RootLayout, check_id
-from .stdio import StdioArgument, TerminalArgument
 from .system import scarce
 from .tasks import nap, protected, undoing, within
 from .values import (
@@ -40,6 +37,7 @@ from .values import (
     SupervisorClosed,
     SupervisorError,
     check_flag,
+    require_known,
 )
 
 logger: Final = logging.getLogger("supervisor")
@@ -113,29 +111,7 @@ class Supervisor(Mapping[str, Container]):
         self,
         id: str,
         bundle: Bundle | str | os.PathLike[str],
-        *,
-        stdin: StdioArgument = None,
-        stdout: StdioArgument = None,
-        stderr: StdioArgument = None,
-        terminal: TerminalArgument = False,
-        args: Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        on_shim_lost: str = "kill",
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_options: CheckpointOptions | None = None,
-        user: UserArgument = None,
-        group: GroupArgument = None,
-        extra_groups: GroupsArgument = None,
-        umask: int | None = None,
-        gate: Gate | None = None,
-        capabilities: Iterable[str] | None = None,
-        rlimits: Mapping[str, RlimitArgument] | None = None,
-        oom_score_adj: int | None = None,
-        seccomp: SeccompArgument | None = None,
-        stop_signal: SignalArgument | None = None,
-        stop_grace: float | None = None,
+        **options: Unpack[CreateOptions],
     ) -> Container:
         """Make a container, whose init waits to be started.
 
@@ -144,29 +120,8 @@ class Supervisor(Mapping[str, Container]):
                 this root.
             bundle: a `Bundle`, or the path of one. It is read now and never written;
                 changing it later changes nothing for this container.
-            stdin, stdout, stderr: DEVNULL (the default), PIPE, a path, an open file, a `Fifo`;
-                for output also LOG or a `LogFile`, for stderr also STDOUT. A file is copied from
-                or to: the container never has it. Output is appended.
-            terminal: whether these three are a terminal instead: True, or its initial
-                ``(columns, rows)``.
-            args: the program and its arguments, in place of the bundle's; the init of a bundle
-                with ``init=True`` stays in front of them.
-            env: variables that are set besides the bundle's, or in their place.
-            cwd: the working directory, absolute, inside; in place of the bundle's.
-            labels: kept with it, for the user.
-            on_shim_lost: what is done if a shim of it is killed: ``"kill"`` its process too, or
-                ``"keep"`` it, watched by its pidfd. The supervisor then holds its fifos open
-                beside the shim. Not with a terminal or a log.
-            checkpoint: the directory of a checkpoint to restore it from: then it runs at once.
-            checkpoint_options: what CRIU has to be told, the same as at the checkpoint.
-            user, group, extra_groups, umask: as for `Bundle.from_rootfs`, in place of the bundle's.
-                Another user has none of the bundle's groups.
-            gate: what stands before its program: for a `ContainerPool`, which creates with it.
-            capabilities, oom_score_adj, seccomp: as for `Bundle.from_rootfs`, in place of the
-                bundle's. By default they are the bundle's: a loaded one without a word on them
-                has no limits of ours.
-            rlimits: as for `Bundle.from_rootfs`, besides the bundle's, or in their place.
-            stop_signal, stop_grace: as for `Bundle.from_rootfs`, in place of the bundle's.
+            options: see `CreateOptions`: streams, what the program gets in place of the bundle's,
+                labels, and what a checkpoint is restored from.
 
         Raises:
             InvalidValue, BundleInvalid: an argument can't work; nothing was touched.
@@ -185,34 +140,12 @@ class Supervisor(Mapping[str, Container]):
 
         Crash: the next open finds it, created; or removes what was begun.
         """
+        require_known(options, CreateOptions, "create")
         self._require_open()
         await self._await_in_flight(id)
         self._registry.check_free(id)
         with scarce():
-            request = CreateRequest(
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                terminal=terminal,
-                args=args,
-                env=env,
-                cwd=cwd,
-                labels=labels,
-                on_shim_lost=on_shim_lost,
-                checkpoint=checkpoint,
-                checkpoint_options=checkpoint_options,
-                user=user,
-                group=group,
-                extra_groups=extra_groups,
-                umask=umask,
-                gate=gate,
-                capabilities=capabilities,
-                rlimits=rlimits,
-                oom_score_adj=oom_score_adj,
-                seccomp=seccomp,
-                stop_signal=stop_signal,
-                stop_grace=stop_grace,
-            )
+            request = CreateRequest(**options)
             core = await create(
                 self._shared,
                 self._nursery,

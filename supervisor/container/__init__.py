@@ -30,6 +30,7 @@ from ._removal import (
     sweep,
 )
 from ._request import (
+    CreateOptions,
     CreateRequest,
 )
 from ._start import (
@@ -48,6 +49,7 @@ __all__ = [
     "CheckpointOptions",
     "Container",
     "Core",
+    "CreateOptions",
     "CreateRequest",
     "Operations",
     "Stopped",

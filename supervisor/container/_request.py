@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from ..bundle import Bundle, Gate
+from ..process import InitOptions
 from ..rootfs import (
     Account,
     GroupArgument,
@@ -41,6 +42,42 @@ def _kind(kind: type) -> Any:
             check_kind(value, kind, field.name)
 
     return check
+
+
+class CreateOptions(InitOptions, total=False):
+    """What a container is made with: the keyword arguments of `Supervisor.create`.
+
+    What isn't said of the program is as its bundle says. ``user``, ``group``, ``extra_groups``,
+    ``umask``, ``capabilities``, ``rlimits``, ``oom_score_adj``, ``seccomp``, ``stop_signal`` and
+    ``stop_grace`` are as for `Bundle.from_rootfs`: another user has none of the bundle's groups;
+    limits are set besides the bundle's, or in their place; a loaded bundle without a word on
+    privileges has no limits of ours.
+
+    Attributes:
+        stdin: DEVNULL (the default), PIPE, a path, an open file, a `Fifo`. A file is copied from
+            or to: the container never has it.
+        stdout: the same; also LOG or a `LogFile`. Output is appended.
+        stderr: as ``stdout``; also STDOUT.
+        terminal: whether these three are a terminal instead: True, or its initial
+            ``(columns, rows)``.
+        labels: kept with it, for the user.
+        on_shim_lost: what is done if a shim of it is killed: ``"kill"`` its process too, or
+            ``"keep"`` it, watched by its pidfd. The supervisor then holds its fifos open
+            beside the shim. Not with a terminal or a log.
+        checkpoint: the directory of a checkpoint to restore it from: then it runs at once.
+        checkpoint_options: what CRIU has to be told, the same as at the checkpoint.
+        gate: what stands before its program: for a `ContainerPool`, which creates with it.
+    """
+
+    stdin: StdioArgument
+    stdout: StdioArgument
+    stderr: StdioArgument
+    terminal: TerminalArgument
+    labels: Mapping[str, str] | None
+    on_shim_lost: str
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_options: CheckpointOptions | None
+    gate: Gate | None
 
 
 @attrs.frozen(kw_only=True)
