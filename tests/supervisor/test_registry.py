@@ -1,0 +1,64 @@
+"""The registry: what is known of an id, whatever comes while a container of the id is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor import CleanupIncomplete, ContainerExists, InvalidValue
+from supervisor._registry import Failed, Making, Registry
+
+LEFT = CleanupIncomplete("left", seconds=1.0, container="a")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(str(tmp_path))
+
+
+def test_an_id_is_taken_while_a_container_is_made(registry: Registry) -> None:
+    """From the beginning of a create to its end; then the id is free, or another entry's."""
+    with registry.making("a"):
+        assert isinstance(registry.get("a"), Making)
+        with pytest.raises(ContainerExists, match="already"), registry.making("a"):
+            raise AssertionError("made twice")
+        assert isinstance(registry.get("a"), Making)
+    assert registry.get("a") is None
+    registry.check_free("a")
+
+
+def test_what_is_no_id_is_never_free(registry: Registry) -> None:
+    """It is refused before anything is looked up."""
+    with pytest.raises(InvalidValue):
+        registry.check_free("../a")
+
+
+def test_a_create_that_cannot_be_undone_is_listed(registry: Registry) -> None:
+    """The end of the create doesn't drop what its clean-up has put in its place."""
+    with registry.making("a"):
+        registry.gone("a", LEFT)
+    entry = registry.get("a")
+    assert isinstance(entry, Failed) and entry.core is None
+    assert registry.broken["a"].reason == str(LEFT)
+    with pytest.raises(ContainerExists, match="broken"):
+        registry.check_free("a")
+    registry.forget_deleted()  # there are no files of it
+    assert registry.get("a") is None
+
+
+def test_an_adoption_that_deletes_leaves_what_is_made(registry: Registry) -> None:
+    """An adoption may finish the delete of an earlier container while another one is made."""
+    with registry.making("a"):
+        registry.gone("a", None)
+        assert isinstance(registry.get("a"), Making)
+
+
+def test_only_a_broken_one_is_forgotten(registry: Registry) -> None:
+    """What was repaired is broken no more; what is being made wasn't broken."""
+    with registry.making("a"):
+        registry.forget_broken("a")
+        assert isinstance(registry.get("a"), Making)
+    registry.gone("a", LEFT)
+    registry.forget_broken("a")
+    assert registry.get("a") is None and registry.broken == {}
