@@ -161,7 +161,7 @@ def derive_spec(spec: Mapping[str, Any], bundle_path: str, *, cgroup: str | None
 def _mount_from(bundle_path: str, mount: dict[str, Any]) -> dict[str, Any]:
     """Return a mount whose source, if it binds a relative one, is absolute."""
     source = mount.get("source")
-    if not source or not is_bind(mount):
+    if not source or source.startswith("/") or not is_bind(mount):
         return mount
     return {**mount, "source": os.path.join(bundle_path, source)}
 

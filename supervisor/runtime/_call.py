@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import re
@@ -14,7 +13,14 @@ import trio
 from ..children import PidFd, kill_others
 from ..system import lifted
 from ..tasks import in_thread, within
-from ..values import RuntimeFailed, RuntimeNotFound, RuntimeTimeout, ShimNotFound, scarcity
+from ..values import (
+    UNRUNNABLE,
+    RuntimeFailed,
+    RuntimeNotFound,
+    RuntimeTimeout,
+    ShimNotFound,
+    scarcity,
+)
 from ._command import Call
 from ._said import reason_at, reason_in
 
@@ -25,8 +31,6 @@ _LOG_BYTES = 128 * 1024
 _REAP_SECONDS = 5.0
 _PAST_HOOKS_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
-_UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
-
 # What a tether says if it can't become the runtime.
 _TETHERED_STATUS = 127
 _TETHERED_ERRNO = re.compile(r"supervisor-tether: (\d+)")
@@ -145,7 +149,7 @@ async def _spawn(call: Call, output: int | None, errors: int) -> PidFd:
     try:
         return PidFd.spawn(command, output=output, errors=errors, inherit=inherit, program=program)
     except OSError as error:
-        if tether is not None and error.errno in _UNRUNNABLE:
+        if tether is not None and error.errno in UNRUNNABLE:
             raise ShimNotFound(
                 f"cannot run {tether} ({error.strerror}): reinstall trio-supervisor", path=tether
             ) from error
@@ -222,7 +226,7 @@ async def _reap(process: PidFd) -> int | None:
 
 def _not_run(call: Call, error: OSError) -> Exception:
     """Return the error for a runtime that couldn't be started."""
-    if error.errno not in _UNRUNNABLE:
+    if error.errno not in UNRUNNABLE:
         return scarcity(error, spawning=True)
     return RuntimeNotFound(
         f"cannot run the runtime {call.head.path} any more ({error.strerror})", name=call.head.path

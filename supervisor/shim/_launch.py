@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 from collections.abc import Sequence
@@ -15,14 +14,17 @@ from ..children import PidFd, Wards, let_go
 from ..state import ProcessLayout, read_shim
 from ..system import held, lifted_pipe, scarce
 from ..tasks import forked, nap, within
-from ..values import ShimNotFound, StateCorrupt
+from ..values import (
+    UNRUNNABLE,
+    ShimNotFound,
+    StateCorrupt,
+)
 from ._fifos import send_line, signal_line
 from ._report import Made, Refused, parse_report
 
 _REPORT_BYTES = 8192
 _POLL_SECONDS = 0.005
 _ENDING_MS = 100
-_UNRUNNABLE = {errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR}
 
 
 @attrs.frozen(kw_only=True)
@@ -288,7 +290,7 @@ def _spawn(command: Sequence[str], *, output: int | None, fds: Sequence[int]) ->
     try:
         return PidFd.spawn(command, output=output, inherit=fds)
     except OSError as error:
-        if error.errno not in _UNRUNNABLE:
+        if error.errno not in UNRUNNABLE:
             raise
         raise ShimNotFound(
             f"cannot run {command[0]} ({error.strerror}): reinstall trio-supervisor",

@@ -59,6 +59,7 @@ from ._points import (
     pass_by,
 )
 from ._program_errors import (
+    UNRUNNABLE,
     GateFailed,
     OutputTooLarge,
     ProcessFailed,
@@ -94,6 +95,7 @@ __all__ = [
     "EPOCH",
     "MAX_DEPTH",
     "MAX_ID",
+    "UNRUNNABLE",
     "AlreadyAttached",
     "Backoff",
     "BundleInvalid",

@@ -122,6 +122,9 @@ class ProgramNotExecutable(_NotRun, PermissionError):
     """
 
 
+UNRUNNABLE = frozenset({errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR})
+"""What the kernel says of a path at which there is nothing to run."""
+
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
