@@ -212,10 +212,12 @@ _GIVEN = (  # what the library gives; a user makes none
     "Broken",
     "Change",
     "Completed",
+    "ContainerView",
     "ExitStatus",
     "Holder",
     "LogRecord",
     "PoolStatistics",
+    "ProcessView",
     "Stopped",
     "Bundle",  # made by the three functions above
 )
