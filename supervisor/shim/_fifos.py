@@ -1,5 +1,4 @@
-"""The shim's two fifos: ``exit``, whose end of file is the end, and ``control``, for lines.
-
+"""The shim's two fifos: ``exit`` ends with the process, ``control`` takes lines for the shim.
 Source: man 7 fifo; the facts about non-blocking reads are in docs/shim-protocol.md.
 """
 
@@ -31,11 +30,11 @@ def make_fifos(*paths: str) -> None:
 
 
 def _open(path: str, mode: int) -> int:
-    """Open a fifo: what stands in its place may be a file that our line would be written into.
+    """Open a fifo, and refuse any other file: our line would be written into that file.
 
     Raises:
-        StateCorrupt: something else stands there, or we may not open it.
-        OSError: there is none, nobody reads it, or no descriptor was left.
+        StateCorrupt: the file isn't a fifo, or we may not open the fifo.
+        OSError: there is no file, no process reads the fifo, or no descriptor was left.
     """
     try:
         fd = lifted(os.open(path, mode | _FLAGS))
@@ -49,7 +48,7 @@ def _open(path: str, mode: int) -> int:
 
 
 def _unopened(error: OSError, path: str) -> OSError | StateCorrupt:
-    """Return why a fifo can't be opened: ENXIO means that nobody reads it, or a socket."""
+    """Return why a fifo can't be opened: ENXIO means a fifo without a reader, or a socket."""
     if isinstance(scarcity(error), InfrastructureError):
         return error
     try:
@@ -60,22 +59,23 @@ def _unopened(error: OSError, path: str) -> OSError | StateCorrupt:
         return StateCorrupt(path, f"not a fifo, but {kind_of(status)}")
     if isinstance(error, PermissionError):
         mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-        return StateCorrupt(path, f"it can't be opened ({error.strerror}; {mode})")
+        return StateCorrupt(path, f"the fifo can't be opened ({error.strerror}; {mode})")
     return error
 
 
 class ExitFifo:
     """The reading end of ``exit``.
 
-    The shim holds the fifo open for writing while it watches its process. It writes one byte, at
-    the end, if it is going to stay for others, who knows of the end or not.
+    The shim holds the fifo open for writing while the shim watches the process. When the process
+    has ended, the shim writes one byte if the line ``TOLD`` won't release the shim: other
+    processes still need the shim.
 
     Attributes:
-        kept: whether it has said so.
+        kept: whether the shim has written that byte.
 
     Raises:
-        FileNotFoundError: there is none.
-        StateCorrupt: something else stands in its place, or we may not open it.
+        FileNotFoundError: there is no such file.
+        StateCorrupt: the file isn't a fifo, or we may not open the fifo.
         TooManyFiles: no descriptor was left.
     """
 
@@ -88,7 +88,7 @@ class ExitFifo:
             raise scarcity(error) from error
 
     def watched(self) -> bool:
-        """Whether a shim watches the process now: False also means *not yet opened*."""
+        """Whether a shim watches the process now: False also if no shim has opened the fifo yet."""
         try:
             while os.read(self._fd, 1):
                 self.kept = True
@@ -97,7 +97,7 @@ class ExitFifo:
         return False
 
     def ends_within(self, milliseconds: int) -> bool:
-        """Whether no shim watches it any more; we are blocked for so long at most."""
+        """Whether no shim watches the process any more; blocks for so many milliseconds at most."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         poll.poll(milliseconds)
@@ -106,13 +106,13 @@ class ExitFifo:
     async def wait_end(self) -> None:
         """Return when no shim watches the process any more.
 
-        It reads before it waits: a fifo opened after its writer went never wakes anybody.
+        Each wait comes after a read: a fifo opened after the writer has gone wakes no waiter.
         """
         while self.watched():
             await trio.lowlevel.wait_readable(self._fd)
 
     def close(self) -> None:
-        """Close it, and wake whoever waits with ClosedResourceError."""
+        """Close the fifo; a task in `wait_end` gets ClosedResourceError."""
         if self._fd >= 0:
             trio.lowlevel.notify_closing(self._fd)
             os.close(self._fd)
@@ -126,10 +126,10 @@ def send_line(
     container: str | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write one line to a shim's ``control`` fifo, if ``check`` raises nothing when it is open.
+    """Write one line to a shim's ``control`` fifo, if ``check`` raises nothing once that is open.
 
     Raises:
-        ProcessEnded: no shim reads it any more, or can't be reached: something else stands there.
+        ProcessEnded: no shim reads the fifo any more, or the file there isn't the shim's fifo.
         BlockingIOError: the fifo is full: the shim is stopped, or stuck.
         TooManyFiles: no descriptor was left.
         SupervisorClosed: this is a forked child.
@@ -145,16 +145,16 @@ def send_line(
     except BlockingIOError:
         raise
     except StateCorrupt as error:
-        raise ProcessEnded(f"its shim can't be reached: {error}", container=container) from error
-    except OSError as error:  # it may also have gone since we opened the fifo: EPIPE
+        raise ProcessEnded(f"the shim can't be reached: {error}", container=container) from error
+    except OSError as error:  # the shim may also have gone since we opened the fifo: EPIPE
         scarce = scarcity(error, container=container)
         if scarce is not error:
             raise scarce from error
-        raise ProcessEnded(f"its shim is gone ({error.strerror})", container=container) from error
+        raise ProcessEnded(f"the shim is gone ({error.strerror})", container=container) from error
 
 
 class Control:
-    """Lines for the shim of one process: never for that of a later one at the same path."""
+    """Lines for the shim of one process, never for the shim of a later process at that path."""
 
     def __init__(self, layout: ProcessLayout, *, container: str) -> None:
         self._path = layout.control
@@ -164,36 +164,36 @@ class Control:
         self._opener = Opener()
 
     def stands(self) -> bool:
-        """Whether the directory of its process is there."""
+        """Whether the process's directory is still there."""
         return self._record.stands()
 
     def require(self) -> None:
-        """Raise ProcessEnded if it isn't, and SupervisorClosed in a forked child."""
+        """Raise ProcessEnded if the directory is gone, and SupervisorClosed in a forked child."""
         self._opener.require(self._container)
         if not self.stands():
             raise ProcessEnded(
-                f"its process {self._id} has ended and was removed", container=self._container
+                f"process {self._id} has ended and was removed", container=self._container
             )
 
     def send(self, line: str) -> None:
         """Write one line.
 
         Raises:
-            ShimError: its shim reads none.
-            All that `require` and `send_line` raise else.
+            ShimError: the shim reads no lines: the fifo is full.
+            All other errors of `require` and `send_line`.
         """
         try:
-            # A directory that stands when the fifo is open stood when it was opened.
+            # If the directory is there after the fifo was opened, this fifo was the process's.
             send_line(self._path, line, container=self._container, check=self.require)
         except BlockingIOError as error:
             raise ShimError(
-                f"the shim of its process {self._id} takes no more lines: it is stopped, or stuck "
-                "(control is full). Nothing was done: repeat it when the shim runs",
+                f"the shim of process {self._id} takes no more lines: the shim is stopped, or "
+                "stuck (control is full). Nothing was done: try again when the shim runs",
                 container=self._container,
             ) from error
 
     async def send_patiently(self, line: str) -> None:
-        """Write one line as soon as there is room for it, within two seconds; raises as `send`."""
+        """Write one line as soon as the fifo has room, within two seconds; raises as `send`."""
         with contextlib.suppress(ShimError):
             return self.send(line)
         with within(_PATIENCE_SECONDS):
@@ -210,15 +210,15 @@ TOLD = "5 0 0"
 
 
 def close_output_line(number: int) -> str:
-    """Return the line that has the shim let go of an output: the descriptor's number in it."""
+    """Return the line that makes the shim close an output, 1 or 2 as in the process."""
     return f"4 {number} 0"
 
 
 def resize_line(columns: int, rows: int) -> str:
-    """Return the line that has the shim resize its process's terminal."""
+    """Return the line that makes the shim resize the process's terminal."""
     return f"1 {columns} {rows}"
 
 
 def signal_line(number: int) -> str:
-    """Return the line that has the shim signal its process."""
+    """Return the line that makes the shim signal the process."""
     return f"2 {int(number)} 0"

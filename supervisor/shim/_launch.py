@@ -1,4 +1,4 @@
-"""Launch a shim, hear its report, and know when it is gone; find one that is running."""
+"""Launch a shim, or find a running one; read the report, and wait until the shim is gone."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _ENDING_MS = 100
 
 @attrs.frozen(kw_only=True)
 class Leash:
-    """What a shim or a keeper watches to know that its supervisor let go.
+    """What a shim or a keeper watches, to notice the end of the supervisor.
 
     Attributes:
         pipe_fd: the reading end of a pipe that only the supervisor may write to.
-        pidfd: the supervisor's process, for when a forked child of it holds the pipe.
-        tether: path of the program by which runtimes that are called die with the supervisor.
+        pidfd: the supervisor's process, in case a forked child of the supervisor holds the pipe.
+        tether: path of the program that makes runtime calls die with the supervisor.
     """
 
     pipe_fd: int
@@ -55,9 +55,9 @@ class KeeperFds:
     """The descriptors that a keeper gets.
 
     Attributes:
-        leash: what it watches.
-        directory: the root that it cleans up, open; or where it makes that.
-        ready: where it tells its pid; open for as long as it lives.
+        leash: what the keeper watches.
+        directory: the open root that the keeper cleans up, or the directory to make the root in.
+        ready: the pipe that tells the keeper's pid; open for as long as the keeper lives.
     """
 
     leash: Leash
@@ -74,13 +74,13 @@ class KeeperFds:
 
 
 class Shim:
-    """A shim: one that we launched, or one that another supervisor left running.
+    """A shim that we launched, or that another supervisor left running.
 
-    Its ``shim`` file is locked for as long as it lives. Where its pid can't be verified it has
-    no descriptor: then it can be waited for, but never signalled.
+    The ``shim`` file is locked for as long as the shim lives. If the pid can't be verified, there
+    is no pidfd: then we can wait for the shim, but never signal it.
 
     Attributes:
-        wards: take what it leaves to us, if it was killed.
+        wards: the wards that the children of a killed shim come to.
     """
 
     def __init__(
@@ -88,26 +88,26 @@ class Shim:
     ) -> None:
         self._layout = layout
         self._process = process
-        self._seen_only = seen_only  # neither reaped nor left to be reaped: another owner does
+        self._seen_only = seen_only  # another owner reaps the shim
         self.wards: Wards | None = None
 
     @classmethod
     def adopt(cls, layout: ProcessLayout) -> Shim:
         """Find the shim of a process directory, running or gone.
 
-        It is trusted only if its start time is the recorded one and it works in this very
-        directory.
+        The recorded pid is trusted only if the start time is the recorded one, too, and this
+        directory is the process's working directory.
 
         Raises:
             TooManyFiles: no descriptor was left.
         """
         told = None
-        with contextlib.suppress(StateCorrupt):  # which is as if the file were missing
+        with contextlib.suppress(StateCorrupt):  # a garbage file counts as missing
             told = read_shim(layout.shim)
         process = None if told is None else PidFd.open(*told)
         if process is not None and not _works_in(process.pid, layout.path):
-            # One that an earlier supervisor of this very program has launched. Just before it is
-            # a zombie, it works nowhere any more.
+            # An earlier supervisor in this program may have launched this shim. A process that
+            # ends loses the working directory shortly before it becomes a zombie.
             process.reap(patience_ms=_ENDING_MS if _is_ending(process.pid) else 0)
             process.close()
             process = None
@@ -131,21 +131,22 @@ class Shim:
 
     @property
     def pid(self) -> int | None:
-        """Its pid; None if it isn't known for certain."""
+        """The shim's pid; None if the pid isn't known for certain."""
         return None if self._process is None else self._process.pid
 
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the shim still runs."""
         if self._process is not None:
             return not self._process.ended()
         return held(self._layout.shim)
 
     async def give_up(self, seconds: float) -> None:
-        """Have the shim abandon its create, and end it.
+        """Make the shim abandon the create and exit.
 
-        Two signals mean: kill the runtime. It then ends what the runtime had made so far, and
-        itself. If it has its process already, it passes them on; so it is told to kill that
-        as well, which it obeys no earlier. After ``seconds`` it is killed itself.
+        Two signals mean: kill the runtime. The shim then kills what the runtime has made so far,
+        and exits. A shim that already has its process forwards both signals to that. So the
+        control line asks the shim to kill the process; the shim reads the line only after its
+        report. After ``seconds`` the shim is killed.
         """
         if forked():
             return
@@ -162,19 +163,19 @@ class Shim:
         await self._wait_undone()
 
     async def _wait_undone(self) -> None:
-        """Return when it is gone, and what it left to us, if it was killed, with it."""
+        """Return when the shim is gone, and with a killed shim the children that came to us."""
         if self._process is not None and self.wards is not None:
             await self._process.wait_ended()
             await self.wards.end_session(self._layout.path, self._process.pid)
         await self.wait_gone()
 
     def kill(self) -> None:
-        """SIGKILL the shim, if it is known for certain."""
+        """Send SIGKILL to the shim, if the pid is known for certain."""
         if self._process is not None:
             self._process.kill()
 
     async def wait_gone(self) -> None:
-        """Return when the shim has ended; reap it if it is our child."""
+        """Return when the shim has ended; reap a shim that is our child."""
         if self._process is not None:
             await self._process.wait_ended()
             if self.wards is not None:
@@ -185,7 +186,7 @@ class Shim:
             await nap(_POLL_SECONDS)
 
     def close(self) -> None:
-        """Let go of it; a running shim runs on."""
+        """Close the pidfd; a running shim runs on."""
         if self._process is not None:
             if not self._seen_only:
                 if not self._process.ended():
@@ -209,14 +210,14 @@ def launch(
     Args:
         binary: the shim's program.
         command: the runtime's whole command line.
-        layout: the process directory, with its ``exit`` and ``control`` fifos in it.
+        layout: the process directory, which has the fifos ``exit`` and ``control`` already.
         options: further options of the shim (standard streams).
-        leash: ends the process when the supervisor lets go.
+        leash: ends the process when the supervisor ends.
         fds: descriptors named in ``options``.
-        program: a descriptor of the runtime's program, where it isn't run from its path.
+        program: a descriptor of the runtime's program, if the program isn't run by path.
 
     Returns:
-        The shim, and the descriptor that its report comes from, for `read_report`.
+        The shim, and the descriptor of the report, for `read_report`.
 
     Raises:
         ShimNotFound: the program is missing or can't be executed.
@@ -241,9 +242,9 @@ def launch(
 
 
 async def read_report(fd: int) -> Made | Refused | None:
-    """Return a shim's one report, and close ``fd``; None if the shim died without one.
+    """Return a shim's report, and close ``fd``; None if the shim died without a report.
 
-    Cancellation: ``fd`` is closed, the shim goes on.
+    Cancellation: ``fd`` is closed, and the shim goes on.
     """
     heard = b""
     os.set_blocking(fd, False)
@@ -261,9 +262,10 @@ async def read_report(fd: int) -> Made | Refused | None:
 
 
 def apart(ways: Sequence[str], *, alone: bool = False) -> list[str]:
-    """Return the options by which a shim or a keeper goes into cgroups of its own.
+    """Return the options that move a shim or a keeper into other cgroups.
 
-    With ``alone`` the runtime doesn't: the container is going to have cgroups of its own, too.
+    Args:
+        alone: whether the runtime stays: the container will have other cgroups anyway.
     """
     option = "--own-cgroup" if alone else "--cgroup"
     return [word for way in ways for word in (option, way)]
@@ -272,13 +274,14 @@ def apart(ways: Sequence[str], *, alone: bool = False) -> list[str]:
 def launch_keeper(
     binary: str, root: str, fds: KeeperFds, *, make_root: bool, ways: Sequence[str] = ()
 ) -> PidFd:
-    """Launch the keeper, which cleans up below ``root`` when the supervisor lets go.
+    """Launch the keeper, which cleans up below ``root`` when the supervisor ends.
 
-    With ``make_root`` it makes that first, and removes it in the end. ``ways`` are the
-    ``cgroup.procs`` of cgroups that it goes into.
+    Args:
+        make_root: whether the keeper makes ``root`` first, and removes ``root`` in the end.
+        ways: the ``cgroup.procs`` files of the cgroups that the keeper goes into.
 
     Returns:
-        The process that launches it, and ends at once.
+        The process that launches the keeper, and ends at once.
     """
     command = [binary, str(fds), root, *(["make-root"] if make_root else []), *apart(ways)]
     with scarce():
@@ -286,7 +289,7 @@ def launch_keeper(
 
 
 def _spawn(command: Sequence[str], *, output: int | None, fds: Sequence[int]) -> PidFd:
-    """Start a program of ours; it closes the descriptors that it wasn't given."""
+    """Start a program of ours; the program closes all descriptors except the given ones."""
     try:
         return PidFd.spawn(command, output=output, inherit=fds)
     except OSError as error:
@@ -306,7 +309,7 @@ def _works_in(pid: int, directory: str) -> bool:
 
 
 def _is_ending(pid: int) -> bool:
-    """Whether the kernel has taken its directory from a process, as it does late in its end."""
+    """Whether the kernel has removed a process's working directory, as shortly before the end."""
     try:
         os.stat(f"/proc/{pid}/cwd")
     except FileNotFoundError:

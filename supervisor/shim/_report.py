@@ -1,4 +1,4 @@
-"""What the shim says, once, on its standard output (docs/shim-protocol.md)."""
+"""The shim's report: one line on standard output (docs/shim-protocol.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Made:
 
     Attributes:
         pid: the process, a child of the shim.
-        start_time: field 22 of its ``/proc/PID/stat``, in clock ticks since boot.
+        start_time: field 22 of ``/proc/PID/stat``, in clock ticks since boot.
     """
 
     pid: int
@@ -41,7 +41,7 @@ class Refused:
 
 
 def parse_report(line: bytes) -> Made | Refused | None:
-    """Return the report in ``line``, or None for anything else (an empty one: the shim died)."""
+    """Return the report in ``line``; None for any other line (empty: the shim died)."""
     try:
         told = json.loads(line)
         if "error" in told:

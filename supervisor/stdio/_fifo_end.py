@@ -1,4 +1,4 @@
-"""What is at our end of a fifo, and how it is given up for good."""
+"""Our end of a fifo, and the closing of that end for all who hold it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POLL_SECONDS: Final = 0.001
 
 
 class End:
-    """A descriptor of a fifo as a Trio stream, which forked children don't have.
+    """A descriptor of a fifo as a Trio stream; forked children don't keep the descriptor.
 
     Attributes:
         stream: the stream.
@@ -30,21 +30,21 @@ class End:
         self.stream = trio.lowlevel.FdStream(fd)
 
     def close(self) -> None:
-        """Close it; the second time nothing happens."""
+        """Close the stream. A second call does nothing."""
         self._blank.closing(self.stream.close)
 
 
 @attrs.define
 class Owning:
-    """Whether a process is supervised from here: who only looks on ends nobody's output."""
+    """Whether this supervisor owns the process: only the owner ends the process's output."""
 
     ours: bool = True
 
 
 class Keeping:
-    """What keeps a fifo open beside our stream, so that others may come and go.
+    """What keeps a fifo open beside our stream, so that other readers or writers come and go.
 
-    There is the shim, and where the process shall outlive that, a descriptor of ours.
+    The shim does, and a descriptor of ours if the process is to outlive the shim.
 
     Attributes:
         held: that descriptor, if there is one.
@@ -58,21 +58,21 @@ class Keeping:
         self.held: Descriptor | None = None
 
     def release(self) -> None:
-        """Let go of ours; the shim keeps it open."""
+        """Close our descriptor; the shim keeps the fifo open."""
         if self.held is not None:
             self.held.close()
         self.held = None
 
     def forgo(self) -> None:
-        """Leave the rest to others: from now on `end` does nothing."""
+        """Leave the fifo to others: from now on `end` does nothing."""
         self._ended = True
 
     def end(self) -> None:
-        """Have nobody keep it open any more; once that is done, nothing happens.
+        """Close our descriptor, and make the shim close the fifo. After a success, do nothing.
 
         Raises:
             ProcessEnded: there is no shim.
-            ShimError: it takes no line; this may be repeated.
+            ShimError: the shim takes no line; the caller may try again.
         """
         if not self._ended:
             self._give_up()
@@ -80,15 +80,16 @@ class Keeping:
             self._ended = True
 
     async def end_patiently(self) -> None:
-        """Do that as soon as the shim takes a line; and wait until nobody reads an output.
+        """End the fifo as soon as the shim takes a line; wait until an output has no reader.
 
-        The shim does it a moment after that: what the program writes meanwhile, such as its answer
-        to what it is sent next, would be taken, and the program would wait for more for ever.
+        The shim closes the output a moment after the line. Until then the fifo would still take
+        what the program writes, such as an answer to the next input, and no process would read
+        that: the program would wait for ever.
 
         Raises:
             ProcessEnded, ShimError: as `end`.
 
-        Cancellation: it may be repeated.
+        Cancellation: the caller may try again.
         """
         if not self._ended:
             writer = self._as_its_writer()
@@ -103,35 +104,35 @@ class Keeping:
                     writer.close()
 
     def _as_its_writer(self) -> Descriptor | None:
-        """Open an output as its writer does, who hears when nobody reads it; None: nobody does."""
+        """Open an output for writing, to learn when the last reader goes; None if none is there."""
         if not self._path or not self._control.stands():
             return None
         try:
             fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
             return close_in_children(lifted(fd))
-        except OSError:  # nobody reads it any more, or no descriptor is left to look with
+        except OSError:  # the output has no reader any more, or no descriptor is left
             return None
 
     def _give_up(self) -> None:
         self.release()
-        if self._path and self._control.stands():  # else the name is a later one's
+        if self._path and self._control.stands():  # else a later process's fifo has this name
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
 
 async def _wait_unread(writer: Descriptor) -> None:
-    """Return when nobody reads it; or soon: a stopped shim, and who looks on, keep it open."""
+    """Return when the output has no reader, or soon: a stopped shim or an observer may stay."""
     poll = select.poll()
-    poll.register(writer.fd, 0)  # POLLERR comes unasked
+    poll.register(writer.fd, 0)  # POLLERR is always reported
     with within(_OBEYED_SECONDS):
         while not poll.poll(0):
             await nap(_POLL_SECONDS)
 
 
 def octets(data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
-    """Return the same, as what is counted in bytes.
+    """Return the same data with lengths counted in bytes.
 
-    A view of other items, or with gaps, would be sent in part only, or not at all.
+    A view of larger items, or with gaps, would be sent only in part, or not at all.
     """
     if not isinstance(data, memoryview) or (
         data.format == "B" and data.ndim == 1 and data.contiguous

@@ -1,8 +1,8 @@
-"""The null device that containers get: never one that they could change.
+"""The null device for containers, which no container can change.
 
-A container's root is the host's without a user namespace, and could change the mode and the owner
-of the host's ``/dev/null``. So it gets a clone of its mount, private and read-only: there a device
-can still be written to, but nothing about it can be changed.
+Without a user namespace, a container's root is the host's root, and could change the mode and the
+owner of the host's ``/dev/null``. So a container gets a private, read-only clone of the device's
+mount: there a program can still write to the device, but can't change the mode or the owner.
 
 Source: man 2 open_tree, mount_setattr (Linux 5.12).
 """
@@ -40,22 +40,23 @@ class _Attributes(ctypes.Structure):
 
 
 class NullDevice:
-    """The null device of one supervisor's containers, looked at when it is first needed."""
+    """The null device of one supervisor's containers, opened at the first use."""
 
     def __init__(self) -> None:
         self._found: Descriptor | None = None
         self._cloned: Descriptor | None = None
 
     def shared(self) -> int | None:
-        """Return a descriptor by which it can be opened for containers, for `Stdio`.
+        """Return a descriptor from which the shim opens the device for a container, for `Stdio`.
 
-        It stays ours. Ordinary users' containers can't change ``/dev/null``, and get that.
+        The caller doesn't close the descriptor. For an ordinary user this is ``/dev/null``:
+        their containers can't change the device.
 
         Returns:
-            None if we are root and can't clone its mount: then it must not get into a container.
+            None if we are root and can't clone the mount: then no container may get the device.
 
         Raises:
-            InfrastructureError: ``/dev/null`` isn't what it should be.
+            InfrastructureError: ``/dev/null`` isn't the null device.
             TooManyFiles: no descriptor was left.
         """
         if self._cloned is not None:
@@ -67,8 +68,7 @@ class NullDevice:
         return None if self._cloned is None else self._cloned.fd
 
     def open(self, flags: int) -> int:
-        """Open it, for ourselves.
-
+        """Open the host's device, for the supervisor.
         Raises: as `shared`.
         """
         try:
@@ -77,7 +77,7 @@ class NullDevice:
             raise scarcity(error) from error
 
     def close(self) -> None:
-        """Let go of it; who has it open keeps it."""
+        """Close our descriptors; the processes that have the device open keep it."""
         for held in (self._found, self._cloned):
             if held is not None:
                 held.close()
@@ -112,7 +112,7 @@ def _broken() -> InfrastructureError:
 
 
 def _clone(found: int) -> Descriptor | None:
-    """Return a mount of it that nobody else has, or None where that can't be made."""
+    """Return a private mount of the device, or None if the kernel can't make the mount."""
     with contextlib.ExitStack() as undo, contextlib.suppress(OSError):
         mount = syscall(OPEN_TREE, found, b"", _OPEN_TREE_CLONE | _AT_EMPTY_PATH | os.O_CLOEXEC)
         undo.callback(os.close, mount)
@@ -124,7 +124,7 @@ def _clone(found: int) -> Descriptor | None:
 
 
 def _kept(fd: int) -> Descriptor:
-    """Keep a copy of it: not 0 to 2, where a child has its standard streams."""
+    """Return a copy of a descriptor above 2: a child's standard streams are 0 to 2."""
     try:
         return close_in_children(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _AFTER_STREAMS))
     except OSError as error:

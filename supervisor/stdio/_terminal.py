@@ -1,4 +1,4 @@
-"""Attach to a process's terminal: the shim's socket as a Trio stream."""
+"""An attachment to a process's terminal: the shim's socket as a Trio stream."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _LAST_BYTES = 1 << 20  # above all that the shim, its socket and the terminal ho
 
 @protected
 class TerminalStream(trio.abc.HalfCloseableStream):
-    """Somebody's attachment to a terminal: raw bytes both ways.
+    """An attachment to a terminal: raw bytes both ways.
 
-    Closing it detaches: the process goes on, and its terminal stays. The end of file comes when
-    the process has ended, or its terminal was hung up, and all was read.
+    A close detaches: the process and the terminal stay. The end of file comes when the process
+    has ended, or the terminal was hung up, and all output was read.
 
     Attributes:
-        dropped: how many bytes of output were dropped since the last attachment, because
-            nobody was attached and more came than the shim keeps (64 KiB).
+        dropped: how many bytes of output were dropped since the last attachment. While no
+            client is attached, the shim keeps only the last 64 KiB.
     """
 
     def __init__(self, stream: trio.SocketStream, dropped: int, first: bytes) -> None:
@@ -54,7 +54,7 @@ class TerminalStream(trio.abc.HalfCloseableStream):
             return chunk
         with within(math.inf):
             return bytes(await self._stream.receive_some(max_bytes or _CHUNK_BYTES))
-        raise AssertionError("only a fork ends that, with an error")
+        raise AssertionError("a fork ends this scope, with an error")
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Type ``data``; BrokenResourceError once the process has ended."""
@@ -63,15 +63,15 @@ class TerminalStream(trio.abc.HalfCloseableStream):
             await self._stream.send_all(octets(data))
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Return when some of it may be sent at once."""
+        """Return when the terminal may take data at once."""
         self._opener.require()
         with within(math.inf):
             await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """Say that nothing more will be typed; output goes on.
+        """Close the sending side of this attachment; output goes on.
 
-        The program doesn't see that: on a terminal, Ctrl-D (``b"\\x04"``) at the beginning of a
+        The program doesn't notice: on a terminal, Ctrl-D (``b"\\x04"``) at the beginning of a
         line is the end of the input.
         """
         self._opener.require()
@@ -83,7 +83,7 @@ class TerminalStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     def detach(self) -> None:
-        """Do that at once; the second time nothing happens."""
+        """Detach at once, without a checkpoint. A second call does nothing."""
         self._first = b""
         self._blank.closing(self._stream.socket.close)
 
@@ -96,7 +96,7 @@ def _check_size(max_bytes: int) -> None:
 
 
 class Terminal:
-    """The terminal of one process, with what of it we have in hand for whoever attaches next."""
+    """The terminal of one process, and what we hold for the next caller of `attach`."""
 
     def __init__(self, layout: ProcessLayout, *, container: str) -> None:
         self._layout = layout
@@ -107,11 +107,11 @@ class Terminal:
 
     @property
     def in_hand(self) -> bool:
-        """Whether whoever attaches next gets what we hold; else they attach to the shim."""
+        """Whether the next `attach` returns what we hold; else `attach` goes to the shim."""
         return self._first is not None or self._left is not None
 
     def begin(self, connected: socket.socket) -> None:
-        """Hold an attachment, whose other end the shim has had from the beginning."""
+        """Hold an attachment; the shim has had the other end from the beginning."""
         self._first = TerminalStream(_stream_of(connected), 0, b"")
 
     async def attach(self, require: Callable[[], None]) -> TerminalStream:
@@ -126,26 +126,27 @@ class Terminal:
             require()
             stream = await attach(self._layout, container=self._container)
             try:
-                require()  # else it was a later one's
+                require()  # an error here: the terminal was a later process's
             except SupervisorError:
                 stream.detach()
                 raise
             return stream
 
     async def hear_last_words(self, seconds: float) -> None:
-        """Take what is left, once the process has ended; if somebody is attached, they do.
+        """Read the rest of the output, after the process's end; an attached client reads instead.
 
-        No longer than so many seconds: others may keep the terminal.
+        Args:
+            seconds: how long to read at most: other processes may keep the terminal open.
 
         Raises:
-            SupervisorError: there is nothing to take.
+            SupervisorError: there is nothing to read.
         """
         async with self._turn:
             stream = self._first or await attach(self._layout, container=self._container)
             await self._hear_out(stream, seconds)
 
     async def settle(self, seconds: float) -> None:
-        """The shim is gone: let that be done with; and have nothing open that nobody asks for."""
+        """Read the rest from the attachment that we hold, and close that: the shim is gone."""
         async with self._turn:
             if self._first is not None:
                 await self._hear_out(self._first, seconds)
@@ -163,14 +164,14 @@ class Terminal:
                 self._left = stream.dropped, content.getvalue()
 
     def close(self) -> None:
-        """Let go of it; the second time nothing happens."""
+        """Close the attachment that we hold. A second call does nothing."""
         if self._first is not None:
             self._first.detach()
         self._first = None
 
 
 def _of_nobody(dropped: int, content: bytes) -> TerminalStream:
-    """Return an attachment to a terminal that is gone, from which this is left."""
+    """Return an attachment to a terminal that is gone, with the output that is left."""
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
@@ -188,11 +189,11 @@ async def attach(layout: ProcessLayout, *, container: str) -> TerminalStream:
     """Attach to the terminal of the process in a directory.
 
     Raises:
-        AlreadyAttached: somebody else is.
-        ProcessEnded: its terminal is gone, and all its output was read.
+        AlreadyAttached: another client is attached.
+        ProcessEnded: the terminal is gone, and all output was read.
         TooManyFiles: no descriptor was left.
 
-    Cancellation: nobody is attached.
+    Cancellation: this client isn't attached.
     """
     stream = await _connect(layout, container)
     try:
@@ -206,7 +207,7 @@ async def attach(layout: ProcessLayout, *, container: str) -> TerminalStream:
         word, _, number = line.partition(b" ")
         if word == b"busy" and newline:
             raise AlreadyAttached(
-                f"somebody is attached to the terminal of {layout.id} already",
+                f"another client is attached to the terminal of {layout.id} already",
                 container=container,
             )
         if word != b"attached" or not number.isdigit():

@@ -306,7 +306,7 @@ async def test_after_the_end(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
             await box.start()
             await box.wait()
             for act in (lambda: box.resize(10, 10), box.init.hang_up):
-                with pytest.raises(ProcessEnded, match="its process init has ended") as caught:
+                with pytest.raises(ProcessEnded, match="process init has ended") as caught:
                     act()
                 assert caught.value.container == "a"
             async with await box.attach() as stream:
