@@ -1,7 +1,8 @@
-"""What belongs to the caller: opened here, checked, and handed to the shim as a descriptor.
+"""Open and check the caller's files and fifos, and pass the shim descriptors of them.
 
-Names such as ``/dev/stdout`` and ``/proc/self/...`` mean whoever opens them: so the caller's own
-are opened by the caller's own program. A container never gets any of it: copiers stand in between.
+What ``/dev/stdout`` and ``/proc/self/...`` mean depends on the process that opens them: so the
+caller's program opens the caller's files. A container gets none of these descriptors: the shim
+copies between them and the container's fifos.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from ..values import InfrastructureError, InvalidValue, NotFifo, scarcity
 from ._null import NullDevice
 from ._plan import NAMES, Stdio, check_descriptor
 
-_AFTER_STREAMS = 3  # a child has its own standard streams before that
-_ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # nobody waits for a fifo's other end
+_AFTER_STREAMS = 3  # 0 to 2 are a child's standard streams
+_ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # don't wait for a fifo's other end
 _MOST_LINKS = 40
 _TEXT = "; text that is to be fed must be encoded, to bytes (for `run` and pools)"
 
@@ -29,8 +30,8 @@ def opened(stdio: Stdio, null: NullDevice) -> Iterator[Stdio]:
     """Open what the streams need, for the time of the block; no file is made yet.
 
     Raises:
-        InvalidValue: something can't be opened, or isn't what it has to be.
-        InfrastructureError: ``/dev/null`` isn't what it should be.
+        InvalidValue: a file can't be opened, or can't be that stream.
+        InfrastructureError: ``/dev/null`` isn't the null device.
         TooManyFiles: no descriptor was left.
     """
     with contextlib.ExitStack() as held:
@@ -46,11 +47,11 @@ def opened(stdio: Stdio, null: NullDevice) -> Iterator[Stdio]:
 
 @contextlib.contextmanager
 def files_made(stdio: Stdio) -> Iterator[Stdio]:
-    """Make those files for output that weren't there when the others were opened.
+    """Make the files for output that weren't there when `opened` looked.
 
     Raises:
-        InvalidValue: one can't be made.
-        DiskFull, TooManyFiles: there is no room for it.
+        InvalidValue: a file can't be made.
+        DiskFull, TooManyFiles: there is no space for a file, or no descriptor.
     """
     with contextlib.ExitStack() as held:
         theirs = list(stdio.theirs)
@@ -62,7 +63,7 @@ def files_made(stdio: Stdio) -> Iterator[Stdio]:
 
 
 def _open(name: str, spec: str, stdio: Stdio, null: NullDevice | None) -> int | None:
-    """Return a descriptor that is above 2; None if nothing of the caller's is needed yet."""
+    """Return a descriptor above 2; None if the stream needs no file of the caller's yet."""
     kind, _, rest = spec.partition(":")
     if kind == "fd":
         return _copied(name, int(rest))
@@ -104,7 +105,7 @@ def _open_file(name: str, path: str, flags: int = 0) -> int:
 
 
 def _open_fifo(name: str, path: str) -> int:
-    """Return a descriptor that can only be opened again, by the shim, which needs both sides."""
+    """Return a descriptor with O_PATH, from which the shim opens both sides of the fifo."""
     try:
         fd = _lifted(os.open(path, os.O_PATH | os.O_CLOEXEC))
     except OSError as error:
@@ -121,7 +122,7 @@ def _open_fifo(name: str, path: str) -> int:
 
 
 def _check_place(name: str, path: str) -> None:
-    """Look whether a file could be made; the place of a symlink's target shows later."""
+    """Check that a file could be made; a symlink's target is checked later."""
     directory = os.path.dirname(path)
     try:
         os.stat(directory)
@@ -132,7 +133,7 @@ def _check_place(name: str, path: str) -> None:
 
 
 def _own_descriptor(path: str) -> int | None:
-    """Return the number of the descriptor of our own that a path stands for, if it does."""
+    """Return the number of our own descriptor that a path names, or None."""
     own = re.compile(rf"/proc/{os.readlink('/proc/self')}(/task/\d+)?/fd")
     for _ in range(_MOST_LINKS):
         directory = os.path.realpath(os.path.dirname(path))
@@ -147,7 +148,7 @@ def _own_descriptor(path: str) -> int | None:
 
 
 def _checked(name: str, fd: int) -> int:
-    """Return a descriptor that we have opened, or close it."""
+    """Return ``fd`` if the stream can be that; else close ``fd`` and raise."""
     try:
         check_descriptor(name, fd)
     except BaseException:

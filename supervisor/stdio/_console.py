@@ -1,4 +1,4 @@
-"""The console socket: over it a runtime sends the master of a new terminal to the shim.
+"""The console socket, over which a runtime sends the master of a new terminal to the shim.
 
 Source: runc, docs/terminals.md; the option ``--console-socket`` of create, exec and restore.
 """
@@ -26,11 +26,11 @@ class Console:
     """A socket that listens for a runtime.
 
     Attributes:
-        path: for the runtime: short enough for a socket's address, however long the process
-            directory's own path is.
-        fd: for the shim.
-        attached_fd: for the shim, too: whoever holds the other end is attached from the
-            beginning. None for nobody.
+        path: the socket's path for the runtime: short enough for a socket's address, however
+            long the process directory's own path is.
+        fd: the listening socket, for the shim.
+        attached_fd: one end of a socket pair, for the shim: the holder of the other end is
+            attached to the terminal from the beginning. None for no attachment.
     """
 
     path: str
@@ -51,9 +51,9 @@ class Console:
 
 @contextlib.contextmanager
 def attached_pair(wanted: bool) -> Iterator[tuple[socket.socket | None, int | None]]:
-    """Make the two ends of an attachment, if it is wanted: ours, and the shim's for the block.
+    """Make the two ends of an attachment, if wanted: ours, and the shim's for the block.
 
-    Ours is closed if the block fails.
+    If the block fails, our end is closed.
 
     Raises:
         TooManyFiles: no descriptor was left.
@@ -77,9 +77,10 @@ def attached_pair(wanted: bool) -> Iterator[tuple[socket.socket | None, int | No
 def console(
     layout: ProcessLayout, stdio: Stdio, *, attached_fd: int | None = None
 ) -> Iterator[Console | None]:
-    """Listen for the runtime during the block, if a terminal was asked for.
+    """Listen for the runtime during the block, if the process gets a terminal.
 
-    The shim gets a descriptor of its own, so we needn't stay. ``attached_fd`` is as `Console`'s.
+    The shim inherits the listening socket, so we may close ours. ``attached_fd`` is the one of
+    `Console`.
 
     Raises:
         DiskFull, TooManyFiles, OSError: the socket can't be made.
@@ -98,13 +99,13 @@ def console(
             listener.listen(1)
         except OSError as error:
             raise scarcity(error) from error
-        # A runtime in a user namespace of its own isn't let into our /proc/PID/fd.
+        # A runtime in another user namespace may not enter our /proc/PID/fd.
         short = len(os.fsencode(layout.console)) <= _ADDRESS_BYTES
         reach = layout.path if short else f"/proc/{os.getpid()}/fd/{directory}"
         try:
             yield Console(f"{reach}/{name}", listener.fileno(), attached_fd)
         finally:
-            if not forked():  # else its parent's runtime is about to connect
+            if not forked():  # in a forked child, the parent's runtime still has to connect
                 with contextlib.suppress(OSError):
                     os.unlink(layout.console)
 

@@ -1,4 +1,4 @@
-"""What a standard stream may be, in the caller's words."""
+"""The types of standard streams that a caller can ask for: `Fifo`, `LogFile`, `TerminalSize`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _check_range(name: str, value: int, low: int, high: int, hint: str = "") -> 
 class LogFile:
     """Output that goes to the container's log, in the CRI format; see `Process.logs`.
 
-    A process has one log: its stdout and its stderr go to the same one. `LOG` is one with the
-    defaults.
+    A process has one log, for stdout and stderr together. `LOG` is a `LogFile` with the defaults.
 
     Attributes:
-        max_bytes: how large a file may become; then it is renamed and another one begun. At
-            least 32768.
-        files: how many there may be, the one that is written included. The oldest goes first.
+        max_bytes: how large a file may become before the shim renames the file and begins
+            another one. At least 32768.
+        files: how many files the log may have, including the newest. The oldest file is removed
+            first.
     """
 
     max_bytes: int = 10 << 20
@@ -55,19 +55,19 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 @attrs.frozen
 class Fifo:
-    """A fifo of the caller's own, who opens its other side.
+    """A fifo of the caller's; the caller opens the other side.
 
-    It is copied from or to: the container never has it. The shim holds that other side too, so
-    readers and writers may come and go.
+    The shim copies from or to the fifo: the container never has the fifo. The shim holds both
+    sides open, so readers and writers may come and go.
 
     Attributes:
-        path: where it is.
+        path: the fifo's path.
     """
 
     path: str = attrs.field(converter=_absolute)
 
     def check(self) -> None:
-        """Raise NotFifo if it isn't one."""
+        """Raise NotFifo if there is no fifo at the path."""
         try:
             mode = os.stat(self.path).st_mode
         except OSError as error:
@@ -84,7 +84,7 @@ class TerminalSize:
     rows: int = 24
 
     def __attrs_post_init__(self) -> None:
-        without = 0 in (self.columns, self.rows)  # as os.get_terminal_size() returns it
+        without = 0 in (self.columns, self.rows)  # as os.get_terminal_size() may return
         hint = ": a terminal without a size says 0: give (80, 24)" if without else ""
         _check_range("columns", self.columns, 1, _MAX_TERMINAL_SIZE, hint)
         _check_range("rows", self.rows, 1, _MAX_TERMINAL_SIZE, hint)
@@ -95,10 +95,10 @@ TerminalArgument = bool | TerminalSize | tuple[int, int]
 
 
 def terminal_size(terminal: TerminalArgument) -> TerminalSize | None:
-    """Return the size that was asked for, or None for no terminal.
+    """Return the terminal's size, or None for no terminal.
 
     Raises:
-        InvalidValue: it is something else.
+        InvalidValue: ``terminal`` is neither a bool nor a size.
     """
     if isinstance(terminal, TerminalSize):
         return terminal

@@ -1,4 +1,4 @@
-"""A log's files in their order, while they are written, rotated, moved and emptied."""
+"""Read the files of a log in order, also while the files are written, rotated or emptied."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ._log_index import HEAD_BYTES, Cursor, LogIndex, open_own
 from ._records import LogRecord, parse_record
 
 _READ_BYTES = 256 * 1024
-_LINE_BYTES = 64 * 1024  # a shim's hold 16 KiB and some words
+_LINE_BYTES = 64 * 1024  # a shim's line holds at most 16 KiB and some words
 
 
 class _Part:
-    """One file of a log, open.
+    """One open file of a log.
 
     Attributes:
-        head: its beginning, by which it is known.
-        start: at which byte of the whole it begins; None if nobody knows.
-        size: its size when it was opened, in bytes.
+        head: the file's first bytes, which identify the file.
+        start: at which byte of the whole log the file begins; None if unknown.
+        size: the file's size in bytes when it was opened.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -34,39 +34,39 @@ class _Part:
         self._identity = (status.st_dev, status.st_ino, self.head)
 
     def is_same(self, other: _Part | None) -> bool:
-        """Whether that is the same file, and wasn't emptied meanwhile."""
+        """Whether ``other`` is the same file, not emptied meanwhile."""
         return other is not None and self._identity == other._identity
 
     def is_at(self, path: str) -> bool:
-        """Whether it is what stands at a path just now."""
+        """Whether this file is at ``path`` just now."""
         try:
             return os.path.samestat(os.stat(path), os.fstat(self.file.fileno()))
         except FileNotFoundError:
             return False
 
     def is_emptied(self) -> bool:
-        """Whether somebody else has emptied it, and it may have been begun anew since."""
+        """Whether another program has emptied the file; new records may follow in it."""
         return os.pread(self.file.fileno(), HEAD_BYTES, 0) != self.head
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         self.file.close()
 
 
 class LogFiles:
-    """Reads a log that is written and rotated meanwhile: every record that is kept, once.
+    """The reader of a log that is written and rotated meanwhile; reads each kept record once.
 
     Attributes:
-        gaps: how often something may have been lost: what follows isn't what came next.
+        gaps: how often records may have been lost before the next record that was read.
 
-    The files are PATH, PATH.1, PATH.2, ..., PATH being the newest. With an index each of them
-    has its place in the whole, whatever it is called just now. Without one, which an older shim's
-    log has none of, a file is followed by the one before it in this list.
+    The files are PATH, PATH.1, PATH.2, ..., where PATH is the newest. The index tells the place of
+    each file in the whole log, whatever the file's name is just now. A log of an older shim has no
+    index: then each file is followed by the file before it in this list.
 
     Args:
-        path: the newest.
-        is_there: whether what is at that path is still the log that is meant.
-        index: the path of its index.
+        path: the path of the newest file.
+        is_there: whether the log at that path still belongs to the same process.
+        index: the path of the log's index.
     """
 
     def __init__(self, path: str, is_there: Callable[[], bool], index: str = "") -> None:
@@ -75,18 +75,18 @@ class LogFiles:
         self._index = index
         self._name = ""
         self._part: _Part | None = None
-        self._offset = 0  # in it
-        self._position: int | None = None  # in the whole
+        self._offset = 0  # in the file
+        self._position: int | None = None  # in the whole log
         self._resume: Cursor | None = None  # in a log without an index
         self._begun = b""
         self._lines: deque[tuple[bytes, str]] = deque()
         self.gaps: int = 0
 
     def seek(self, cursor: Cursor | None) -> None:
-        """Go on behind a record, or from the oldest one.
+        """Continue after a record, or from the oldest record.
 
         Raises:
-            InvalidValue: it isn't a record of this log.
+            InvalidValue: the cursor is of another log.
         """
         self.close()
         self._lines.clear()
@@ -102,12 +102,13 @@ class LogFiles:
             raise InvalidValue(f"after is the cursor of a record in another log: {cursor}")
 
     def read(self, limit: int) -> list[LogRecord] | None:
-        """Return up to ``limit`` of those that are there and weren't read yet.
+        """Return up to ``limit`` records that weren't read yet.
 
-        It takes a moment, however much isn't a record: [] means that there may be more.
+        One call reads one chunk, so the call is short even in a file full of garbage: [] means
+        that there may be more records.
 
         Returns:
-            None if there are none now.
+            None if there are no new records now.
         """
         if not self._lines and not self._read_lines():
             return None
@@ -115,16 +116,16 @@ class LogFiles:
         return [record for line in taken if (record := parse_record(*line)) is not None]
 
     def close(self) -> None:
-        """Close the file; reading goes on with the oldest."""
+        """Close the file; the next read continues with the oldest file."""
         if self._part is not None:
             self._part.close()
             self._part = None
 
     def _read_lines(self) -> bool:
-        """Read the next chunk, whole lines or not; say whether there was any."""
+        """Read the next chunk, with whole lines or not; return whether there was a chunk."""
         while True:
             part = self._part
-            # Asked first: what a rotated file holds now is all that it ever will.
+            # Look before reading: a rotated file gets no more records.
             over = part is not None and not part.is_at(self._path)
             if part is not None and self._read_chunk(part):
                 return True
@@ -136,14 +137,14 @@ class LogFiles:
                 raise scarcity(error) from error
             if following is None:
                 return False
-            if not self._is_there():  # asked last: it may have been replaced meanwhile
+            if not self._is_there():  # look after opening: the log may have been replaced
                 following.close()
                 return False
             self._go_on(following, adjacent)
 
     def _read_chunk(self, part: _Part) -> bool:
         chunk = os.pread(part.file.fileno(), _READ_BYTES, self._offset)
-        if not chunk or part.is_emptied():  # looked at last: then it wasn't before, either
+        if not chunk or part.is_emptied():  # look after reading: then the chunk is valid, too
             return False
         end = self._offset
         first, *rest = chunk.split(b"\n")
@@ -152,8 +153,8 @@ class LogFiles:
             end += length + 1
             if len(line) <= _LINE_BYTES:
                 self._lines.append((line, self._cursor(part, end)))
-        # Of what is no record, such as the zeros that a crashed disk has left, only so much is
-        # kept that its end is known to be the end of something too long.
+        # A line may be endless garbage, such as zeros after a crash of the disk. One byte above
+        # the limit is enough to know, at the line's end, that the line was too long.
         self._begun = begun[: _LINE_BYTES + 1]
         self._offset += len(chunk)
         if part.start is not None:
@@ -166,7 +167,7 @@ class LogFiles:
         return str(Cursor(self._name, part.start + end))
 
     def _go_on(self, part: _Part, adjacent: bool) -> None:
-        """Read a file from where we are in the whole, or from its beginning."""
+        """Read a file from our position in the whole log, or from the file's beginning."""
         missed = (self._part is not None or self._resume is not None) and not adjacent
         self._offset = 0
         if self._resume is not None and adjacent:
@@ -178,18 +179,18 @@ class LogFiles:
         self._part, self._resume, self._begun = part, None, b""
         self._position = None if part.start is None else part.start + self._offset
         if self._offset and os.pread(part.file.fileno(), 1, self._offset - 1) != b"\n":
-            self._begun, missed = b"\0", True  # no record begins here, whatever it looks like
+            self._begun, missed = b"\0", True  # we are inside a line: no record begins here
         self.gaps += missed
 
     def _next(self) -> tuple[_Part | None, bool]:
-        """Open the file that follows, or the oldest.
+        """Open the next file, or the oldest.
 
-        From the newest to the oldest: a rotation meanwhile moves files the same way, so that one
-        may be met twice, but none is missed.
+        The search goes from the newest to the oldest file. A rotation meanwhile moves files the
+        same way: so the search may meet a file twice, but misses none.
 
         Returns:
-            The file, or None if there is none; and, where its place in the whole isn't known,
-            whether it is the next one for certain.
+            The file, or None if there is none. Then, if the file's place in the whole log isn't
+            known, whether the file is certainly the next one.
         """
         best: _Part | None = None
         try:
@@ -213,7 +214,10 @@ class LogFiles:
         return self._resume is not None and part.head == self._resume.head
 
     def _is_better(self, part: _Part, best: _Part | None) -> bool:
-        """Whether it comes first of what is behind our place; or, in a walk, before all so far."""
+        """Whether ``part`` holds or follows our position, and begins before ``best``.
+
+        Without a position, always True: the last one found is the oldest.
+        """
         if self._position is None:
             return True
         if part.start is None:
@@ -222,7 +226,7 @@ class LogFiles:
         return behind and (best is None or best.start is None or part.start < best.start)
 
     def _parts(self) -> Iterator[_Part]:
-        """Open those that have a beginning, and are of this log."""
+        """Open the files of this log that have a first record."""
         index = self._look_up()
         if index is None:
             self._position = None
@@ -232,7 +236,7 @@ class LogFiles:
             except FileNotFoundError:
                 continue
             if index is None or part.head not in index.starts:
-                index = self._look_up()  # where it begins was noted before its first record
+                index = self._look_up()  # the shim notes a file's start before its first record
             if index is not None:
                 part.start = index.starts.get(part.head)
             if len(part.head) == HEAD_BYTES and (index is None or index.holds(part.head)):
@@ -256,7 +260,7 @@ class LogFiles:
                     numbers.append(int(suffix))
         last = max(numbers, default=0) + 1
         number = 1
-        while number <= last:  # one more than there are, as often as a rotation has added it
+        while number <= last:  # try one number more: a rotation may add a file meanwhile
             path = f"{self._path}.{number}"
             if number == last and os.path.lexists(path):
                 last += 1

@@ -1,8 +1,8 @@
-"""Where a record stands in all that was ever written to its log.
+"""The index of a log, and `Cursor`: a record's position in the whole log.
 
-A shim notes, in a small file beside the log, at which byte of the whole each of the log's files
-begins. A file is known by the time of its first record, whatever it is called just now: that is
-the shim's word, and no two have the same.
+The shim notes in the index, a small file beside the log, at which byte of the whole log each of
+the log's files begins. The time of the first record identifies a file, whatever the file's name
+is just now: the shim gives no two files the same time.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from ..system import distrust, lifted
 from ..values import InvalidValue
 
 HEAD_BYTES: Final = 30
-"""How much of a file's beginning tells it from others: a shim's time stamp."""
+"""How many first bytes identify a file: the time stamp of the first record."""
 
 _NAME = re.compile(r"log1 ([0-9a-f]{16}) (\S{30}) *")
 _FILE = re.compile(r"(-?\d{1,19}) (\S{30}) *")
 _CURSOR = re.compile(r"([0-9a-f]{16}|[0-9a-f]{60})@(-?\d{1,19})\.([0-9a-f]{8})", re.ASCII)
-_MOST_BYTES = 128 * 1024  # of a thousand files
+_MOST_BYTES = 128 * 1024  # the index of a thousand files
 _LOOKS = 10
 _STRANGE = (errno.ELOOP, errno.ENXIO)  # a link; a socket
 
 
 @attrs.frozen
 class LogIndex:
-    """What a shim has noted of a log.
+    """What a shim has noted about a log.
 
     Attributes:
-        name: the log's own, which no other has.
-        begun: when it was begun, as its records tell times.
-        starts: at which byte of the whole the file with this first record's time begins.
+        name: the log's unique name.
+        begun: the time when the log was begun, written as in a record.
+        starts: for the time of a file's first record, at which byte of the whole log that file
+            begins.
     """
 
     name: str
@@ -47,9 +48,9 @@ class LogIndex:
 
     @classmethod
     def read(cls, path: str) -> LogIndex | None:
-        """Read it; None if there is none: an older shim's log has none.
+        """Read the index; None if there is none, as for a log of an older shim.
 
-        It may just be written, so two looks have to agree.
+        The shim may be writing the index just now, so two reads have to agree.
         """
         try:
             with open_own(path) as file:
@@ -69,7 +70,7 @@ class LogIndex:
         return cls(name[1], name[2].encode(), starts)
 
     def holds(self, head: bytes) -> bool:
-        """Whether a file is this log's, not one of an earlier process of the same id."""
+        """Whether a file belongs to this log, not to an earlier process with the same id."""
         return head in self.starts or head >= self.begun
 
 
@@ -78,9 +79,9 @@ class Cursor:
     """A place in a log: the end of a record.
 
     Attributes:
-        log: the log's name; or, where nobody knows at which byte of the whole a file begins, the
-            file's beginning, in hexadecimal.
-        at: the byte of the whole, or of the file.
+        log: the log's name; or, if the file's start in the whole log isn't known, the file's
+            first bytes in hexadecimal.
+        at: the byte in the whole log, or in the file.
     """
 
     log: str
@@ -88,7 +89,7 @@ class Cursor:
 
     @property
     def head(self) -> bytes:
-        """The file's beginning, or nothing where the log's name does."""
+        """The file's first bytes; ``b""`` if `log` is the log's name."""
         return bytes.fromhex(self.log) if len(self.log) == 2 * HEAD_BYTES else b""
 
     def __str__(self) -> str:
@@ -97,10 +98,10 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: object) -> Cursor:
-        """Return the cursor that was written so.
+        """Return the cursor that ``text`` stands for.
 
         Raises:
-            InvalidValue: it is none.
+            InvalidValue: ``text`` isn't a cursor.
         """
         found = _CURSOR.fullmatch(text) if isinstance(text, str) else None
         if found is not None:
@@ -111,11 +112,11 @@ class Cursor:
 
 
 def open_own(path: str) -> BinaryIO:
-    """Open a log for reading: nobody else's, no link's target, nor a fifo, which would wait.
+    """Open a file of a log for reading, without following a link or waiting for a fifo.
 
     Raises:
-        FileNotFoundError: there is none, or what is there isn't a log of ours.
-        OSError: it can't be opened.
+        FileNotFoundError: there is no file, or the file isn't a log of ours.
+        OSError: the file can't be opened.
     """
     return open(path, "rb", buffering=0, opener=_opened)
 

@@ -1,6 +1,6 @@
-"""The last so many lines of a log: found by a first reading, read by a second one.
+"""`Tail`: find the last lines of a log by a first reading, and show them in a second.
 
-A line may be as long as its log, so none is held in memory meanwhile.
+A line may be as long as the log, so no line is held in memory between the readings.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from ._records import LogRecord
 
 @attrs.frozen
 class _Begin:
-    """Where a line begins: how many records came before it, and the cursor of the last of them."""
+    """Where a line begins: the number of records before that, and the last one's cursor."""
 
     number: int = 0
     cursor: str = ""
 
 
 class Tail:
-    """Tells which records are of the last lines, or come after them.
+    """The choice of the records that belong to the last lines, or come later.
 
-    A line is a stream's records up to the one that ends it; one that isn't ended yet is one too.
-    The order of lines is that of their last records.
+    A line consists of the records of one stream, up to the record that ends the line. A line
+    that hasn't ended yet counts, too. The lines are in the order of their last records.
 
     Args:
         count: how many lines.
-        after: the cursor behind which the first reading begins, or None.
+        after: the cursor after which the first reading begins, or None.
     """
 
     def __init__(self, count: int, after: str | None) -> None:
@@ -38,11 +38,11 @@ class Tail:
         self._here = _Begin(cursor=after or "")
         self._ended: deque[tuple[str, _Begin]] = deque(maxlen=count)
         self._unended: dict[str, _Begin] = {}
-        self._hidden: dict[str, str] = {}  # by stream: the record after which it is shown
+        self._hidden: dict[str, str] = {}  # by stream: the record after which records are shown
         self._gaps = 0
 
     def note(self, record: LogRecord, *, wanted: bool) -> None:
-        """Take note of a record in the first reading."""
+        """Note a record of the first reading."""
         if wanted:
             begin = self._unended.pop(record.stream, self._here)
             if record.partial:
@@ -68,8 +68,8 @@ class Tail:
         self._gaps = files.gaps
 
     def shows(self, record: LogRecord, files: LogFiles) -> bool:
-        """Whether a record of the second reading is of these lines, or later."""
-        if files.gaps != self._gaps:  # what it waits for may be lost
+        """Whether a record of the second reading belongs to these lines, or comes later."""
+        if files.gaps != self._gaps:  # the record at a line's beginning may be lost
             self._hidden.clear()
         shown = record.stream not in self._hidden
         for stream, cursor in tuple(self._hidden.items()):

@@ -1,4 +1,4 @@
-"""Follow the log of a process."""
+"""`Logs`: read or follow the log of a process."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ._log_tail import Tail
 from ._records import LogRecord, parse_record
 
 _BATCH = 1000
-_TAIL_BYTES = 32 * 1024  # the longest record, 16 KiB, and one before it
-_LATE_NS = 50_000_000  # a record is in the file a moment after its time
-_LEAST_NS = 10**12  # an int from here on is nanoseconds: as seconds, the year 33658
+_TAIL_BYTES = 32 * 1024  # the longest record, 16 KiB, and the record before that
+_LATE_NS = 50_000_000  # the shim writes a record a moment after the record's time
+_LEAST_NS = 10**12  # a larger int is nanoseconds: as seconds, this would be the year 33658
 _MOST_NS = 2**63
 
 Since = datetime | float | None
@@ -36,11 +36,12 @@ Since = datetime | float | None
 class Logs(AsyncIterator[LogRecord]):
     """The records of a process's log, the oldest first: ``async for record in ...``.
 
-    With ``follow`` it waits for more, across rotations, until the process has ended and all was
-    read. Leaving the loop early, close it: ``async with process.logs(...) as records:``.
+    With ``follow`` the loop waits for more records, across rotations, until the process has ended
+    and all was read. If you leave the loop early, use
+    ``async with process.logs(...) as records:``, which closes the files.
 
-    A reader that is slower than the program may be overtaken by rotation: see `gaps`. One that
-    comes back goes on with ``after``, the cursor of the last record that it has seen.
+    If a reader is slower than the program, rotation may remove records before they are read: see
+    `gaps`. A later reader continues with ``after``, the cursor of the last record read.
     """
 
     def __init__(
@@ -77,12 +78,12 @@ class Logs(AsyncIterator[LogRecord]):
 
     @property
     def gaps(self) -> int:
-        """How often records may have been lost to this reader: what it read next came later.
+        """How often this reader may have missed records.
 
-        Rotation had removed what it hadn't read yet, also between two visits (``after``); or
-        somebody else has moved the log, or emptied it. How many records, if any, isn't known. 0
-        means that none was lost which has been in the log: what a full disk kept out of it,
-        isn't counted.
+        Rotation removed records before they were read, also between two readers (``after``); or
+        another program moved or emptied the log. The number of missed records isn't known, and
+        may be 0. If `gaps` is 0, the reader missed no record that was in the log. Records that
+        never got into the log, because of a full disk, aren't counted.
         """
         return self._files.gaps
 
@@ -92,7 +93,7 @@ class Logs(AsyncIterator[LogRecord]):
     async def __anext__(self) -> LogRecord:
         """Return the next record.
 
-        Cancellation: nothing is lost; the next call returns it.
+        Cancellation: no record is lost; the next call returns the record.
         """
         await trio.lowlevel.checkpoint()
         while not self._pending:
@@ -114,7 +115,7 @@ class Logs(AsyncIterator[LogRecord]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close its files; there are no more records then."""
+        """Close the log's files; afterwards there are no more records."""
         self._over = True
         self._pending.clear()
         self._files.close()
@@ -126,8 +127,8 @@ class Logs(AsyncIterator[LogRecord]):
     async def _fill(self) -> None:
         await trio.lowlevel.checkpoint()
         if self._follow and self._watch is None:
-            self._watch = DirectoryWatch(self._directory)  # from here on nothing is missed
-        # Asked first: then what is there is all.
+            self._watch = DirectoryWatch(self._directory)  # from here on no change is missed
+        # Ask before reading: if complete, the files hold all records now.
         complete = self._is_complete() or self._passed or self._seconds_left() <= 0
         if self._skipping:
             await self._skip_to_tail()
@@ -144,23 +145,23 @@ class Logs(AsyncIterator[LogRecord]):
                 await self._watch.wait()
 
     def _seconds_left(self) -> float:
-        """Return how long it takes until all of what is wanted is in the file."""
+        """Return how long until all wanted records are in the file."""
         if self._until_ns is None:
             return math.inf
         return (self._until_ns + _LATE_NS - time.time_ns()) / 1e9
 
     async def _skip_to_tail(self) -> None:
-        """Read all that is there once, to know where its last lines begin."""
+        """Read the whole log once, to find where the last lines begin."""
         assert self._tail is not None
         while (records := self._files.read(_BATCH)) is not None:
             for record in records:
                 self._tail.note(record, wanted=self._is_wanted(record))
-            await trio.lowlevel.checkpoint()  # cancelled here, it goes on later
+            await trio.lowlevel.checkpoint()  # after a cancellation, the next call goes on here
         self._skipping = False
         self._tail.turn(self._files)
 
     def _batch(self) -> list[LogRecord] | None:
-        """Return what is wanted of some that follow; None if there are none now."""
+        """Return the wanted ones of the next records; None if there are no new records now."""
         records = self._files.read(_BATCH)
         if records is None:
             return None
@@ -182,7 +183,7 @@ async def _end_when(over: Callable[[], Awaitable[None]], scope: trio.CancelScope
 
 
 def log_tail(path: str) -> bytes:
-    """Return what the last records of a log hold; nothing if there is none."""
+    """Return what the program wrote in the last records of a log; ``b""`` without a log."""
     with contextlib.suppress(OSError), open_own(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
         records = (parse_record(line) for line in file.read(_TAIL_BYTES).split(b"\n"))
@@ -191,17 +192,17 @@ def log_tail(path: str) -> bytes:
 
 
 def _nanoseconds(since: Since) -> int:
-    """Return the first nanosecond that is wanted."""
+    """Return the first wanted nanosecond."""
     return 0 if since is None else _span("since", since)[0]
 
 
 def _span(name: str, value: object) -> tuple[int, int]:
-    """Return the first and the last nanosecond that a time in the caller's words may mean.
+    """Return the first and the last nanosecond that the caller's time may mean.
 
-    A datetime is a whole microsecond, and so is a float, more or less: ``record.at_ns / 1e9`` may
-    be off by two of its smallest steps.
+    A datetime means a whole microsecond, and a float about as much: ``record.at_ns / 1e9`` may be
+    off by two of the float's smallest steps.
     """
-    with contextlib.suppress(ValueError, OverflowError):  # not a number, or none that can be
+    with contextlib.suppress(ValueError, OverflowError):  # NaN, infinity, or out of range
         if isinstance(value, datetime):
             first = (value.astimezone() - EPOCH) // timedelta(microseconds=1) * 1000
             return first, first + 999

@@ -19,7 +19,7 @@ _FIFO_MODE = 0o600
 
 
 async def _give_up(others: bool, keeping: Keeping) -> None:
-    """Have the others give up what we have closed, if they are to; a checkpoint in any case."""
+    """Make the other holders close, too, if ``others`` says so; a checkpoint in any case."""
     try:
         if others:
             with contextlib.suppress(ProcessLookupError):
@@ -36,8 +36,8 @@ def holder(path: str, flags: int) -> Descriptor:
 def _open_fifo(path: str, flags: int) -> int:
     """Open a fifo in the process directory.
 
-    The container's root may be us, and take its fifo's mode away from whoever isn't let in anyway:
-    then we give it back.
+    The container's root may have our uid, and remove the fifo's mode bits. Then we set the mode
+    again.
     """
     flags |= os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -63,11 +63,11 @@ def _give_back_mode(path: str) -> bool:
 def open_output(path: str, container: str) -> End:
     """Open the reading end of an output fifo.
 
-    Its end of file comes when the container has closed its end everywhere.
+    The end of file comes when all processes of the container have closed the writing end.
 
     Raises:
         TooManyFiles: no descriptor was left.
-        InvalidValue: we may not.
+        InvalidValue: we may not open the fifo.
     """
     try:
         return End(_open_fifo(path, os.O_RDONLY))
@@ -76,13 +76,13 @@ def open_output(path: str, container: str) -> End:
 
 
 def _unopened(error: OSError, path: str, container: str) -> OSError | InvalidValue:
-    """Return what it means that a fifo couldn't be opened."""
+    """Return the error to raise for a fifo that couldn't be opened."""
     if not isinstance(error, PermissionError):
         return scarcity(error, container=container)
     return InvalidValue(
         f"its {os.path.basename(path)} can't be a PIPE: the runtime gives the fifo to the "
         "container's user, and the file system of the supervisor's root has no ACLs to let you "
-        "in. Have it go to LOG or use a terminal, be user 0 in the container, or run as root",
+        "in. Use LOG or a terminal, user 0 in the container, or run as root",
         container=container,
     )
 
@@ -91,12 +91,12 @@ def _unopened(error: OSError, path: str, container: str) -> OSError | InvalidVal
 class OutputStream(trio.abc.ReceiveStream):
     """The reading end of a process's output.
 
-    Closing it says that nobody will read the rest: a process that writes on gets SIGPIPE or EPIPE,
-    as with a `trio.Process`. Who only looks on at another supervisor's process says nothing so.
-    Whoever looks on at a test is told what was read: it is gone from the fifo then.
+    The owner's close ends the output: a process that goes on writing gets SIGPIPE or EPIPE, as
+    with a `trio.Process`. A close by a supervisor that doesn't own the process ends nothing.
+    A test's observer gets each chunk that was read, since reading removes the chunk from the fifo.
 
     Attributes:
-        handed_over: whether it is the caller's, and closed by nobody else.
+        handed_over: whether the stream is the caller's, and closed only by the caller.
     """
 
     def __init__(self, path: str, keeping: Keeping, *, owning: Owning, container: str) -> None:
@@ -108,7 +108,7 @@ class OutputStream(trio.abc.ReceiveStream):
         self.handed_over: bool = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what is there, at most ``max_bytes``; ``b""`` at the end of the output."""
+        """Receive the bytes that are there, at most ``max_bytes``; ``b""`` at the end of file."""
         self._opener.require(self._container)
         try:
             chunk = await self._end.stream.receive_some(max_bytes)
@@ -129,25 +129,25 @@ class OutputStream(trio.abc.ReceiveStream):
             self._end.close()
 
     def close(self) -> None:
-        """Close our end: nobody will read the rest.
+        """Close our end, and end the output.
 
         Raises:
-            ShimError: its shim can't be told; closing it again repeats that.
+            ShimError: the shim takes no line; another close tries again.
         """
         if self._shut():
             with contextlib.suppress(ProcessLookupError):
                 self._keeping.end()
 
     async def aclose(self) -> None:
-        """Close our end: nobody will read the rest.
+        """Close our end, and end the output.
 
         Raises:
-            ShimError: its shim can't be told, for two seconds; closing it again repeats that.
+            ShimError: the shim took no line for two seconds; another close tries again.
         """
         await _give_up(self._shut(), self._keeping)
 
     def _shut(self) -> bool:
-        """Close our own end; say whether others have to give up theirs."""
+        """Close our end; return whether the other holders have to close, too."""
         self._end.close()
         return self._owning.ours and not self._opener.elsewhere()
 
@@ -156,12 +156,12 @@ class OutputStream(trio.abc.ReceiveStream):
 class InputStream(trio.abc.SendStream):
     """The writing end of a process's standard input.
 
-    Closing it is the end of the process's input, as with a `trio.Process`: the shim, which
-    holds the fifo open so that writers may come and go, is told to let go of it.
+    A close is the end of the process's input, as with a `trio.Process`: the shim, which holds the
+    fifo open so that writers may come and go, gets a line to close the fifo.
 
     Attributes:
-        closed: whether it was closed here.
-        handed_over: whether it is the caller's, and closed by nobody else.
+        closed: whether this stream was closed.
+        handed_over: whether the stream is the caller's, and closed only by the caller.
     """
 
     def __init__(
@@ -183,11 +183,13 @@ class InputStream(trio.abc.SendStream):
         self._opener = Opener()
 
     def open(self) -> None:
-        """Open it, unless it was opened, or closed, before: from then on it keeps it from ending.
+        """Open the fifo, unless this stream was opened or closed before.
+
+        While our end is open, the process's input doesn't end.
 
         Raises:
             TooManyFiles: no descriptor was left.
-            InvalidValue: we may not.
+            InvalidValue: we may not open the fifo.
         """
         if self._opened or self.closed:
             return
@@ -200,12 +202,12 @@ class InputStream(trio.abc.SendStream):
         else:
             self._end = End(fd)
         self._opened = True
-        if self._end is not None and not self._stands():  # that was a later one's
+        if self._end is not None and not self._stands():  # that was a later process's fifo
             self._end.close()
             self._end = None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of ``data``; BrokenResourceError once the process has closed its end."""
+        """Send all of ``data``; BrokenResourceError once the process has closed stdin."""
         try:
             await self._usable().send_all(octets(data))
         except trio.ClosedResourceError:
@@ -213,10 +215,10 @@ class InputStream(trio.abc.SendStream):
             raise
 
     def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
-        """Send what of ``data`` the fifo takes at once; return how many bytes that were.
+        """Send as much of ``data`` as the fifo takes at once; return the number of bytes.
 
         Raises:
-            trio.BrokenResourceError: the process has closed its end.
+            trio.BrokenResourceError: the process has closed stdin.
         """
         fd = self._usable().fileno()
         try:
@@ -227,22 +229,22 @@ class InputStream(trio.abc.SendStream):
             raise trio.BrokenResourceError("the process has closed its standard input") from error
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Return when some of it may be sent at once."""
+        """Return when the fifo may take data at once."""
         await self._usable().wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
         """End the process's input.
 
         Raises:
-            ShimError: its shim can't be told, for two seconds; closing it again repeats that.
+            ShimError: the shim took no line for two seconds; another close tries again.
         """
         await _give_up(self._shut(), self._keeping)
 
     def close(self) -> None:
-        """End the process's input; the second time nothing happens.
+        """End the process's input. A second call does nothing.
 
         Raises:
-            ShimError: its shim can't be told; closing it again repeats that.
+            ShimError: the shim takes no line; another close tries again.
         """
         if self._shut():
             with contextlib.suppress(ProcessLookupError):
@@ -255,7 +257,7 @@ class InputStream(trio.abc.SendStream):
             self._shut()
 
     def _shut(self) -> bool:
-        """Close our own end; say whether others have to give up theirs."""
+        """Close our end; return whether the other holders have to close, too."""
         self.closed = True
         if self._end is not None:
             self._end.close()
@@ -271,6 +273,6 @@ class InputStream(trio.abc.SendStream):
         return self._end.stream
 
 
-# Of one container, also of those of its processes that are done with: a stream belongs to whoever
-# has it in hand, so they are held weakly.
+# The streams of one container, also of ended processes. A stream belongs to the caller that refers
+# to the stream, so the set holds weak references.
 Ends = WeakSet[InputStream | OutputStream]

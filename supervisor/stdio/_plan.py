@@ -1,4 +1,4 @@
-"""What a process's standard streams are, from the caller's words to the shim's options."""
+"""`Stdio`: from the caller's stream arguments to the shim's options and fifos."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BYTES = "give them to `run` or a pool, or send them through a PIPE"
 NAMES = ("stdin", "stdout", "stderr")
 _FIFO_MODE = 0o600
 _ACL = "system.posix_acl_access"
-_UNCONNECTED = (errno.ENOTCONN, errno.EINVAL)  # of a unix socket that is read: EINVAL
+_UNCONNECTED = (errno.ENOTCONN, errno.EINVAL)  # EINVAL: a read from a unix socket
 _NO_ACLS = {errno.ENOTSUP, errno.ENOSYS, errno.EPERM}
 
 
@@ -41,16 +41,17 @@ class Stdio:
     """The three standard streams of a process.
 
     Attributes:
-        specs: what was asked for, for stdin, stdout and stderr: ``null``, ``fifo:PATH``,
+        specs: where stdin, stdout and stderr come from or go to: ``null``, ``fifo:PATH``,
             ``file:PATH``, ``fd:N``, ``log:PATH`` or (stderr) ``stdout``.
-        directory: the process directory: the fifos in it are ours to make.
+        directory: the process directory; we make the fifos in there.
         log: the log's bounds, or None.
-        log_path: the log's file.
-        log_index: the file of its index.
+        log_path: the log's newest file.
+        log_index: the file of the log's index.
         terminal: the terminal's initial size, or None.
-        given: a descriptor that the process gets as its number 3, or None.
-        theirs: for each stream a descriptor of what is the caller's, which is copied, or None.
-        null: a descriptor of a null device that a container may have, or None.
+        given: a descriptor that the process gets as number 3, or None.
+        theirs: for each stream, a descriptor of the caller's file or fifo, which the shim copies
+            from or to; or None.
+        null: a descriptor of a null device for containers, or None.
     """
 
     specs: tuple[str, str, str]
@@ -84,9 +85,9 @@ class Stdio:
 
     @property
     def fifos(self) -> list[str]:
-        """The paths of the fifos that are ours to make: all but a null device needs one.
+        """The paths of the fifos that we make: one for each stream except a null device.
 
-        Where a null device can't be shared it is copied, too: so there is one for that as well.
+        A null device that can't be shared is copied, and needs a fifo, too.
         """
         own = [os.path.join(self.directory, name) for name in NAMES]
         pairs = zip(own, self.specs, self.theirs, strict=True)
@@ -98,7 +99,7 @@ class Stdio:
 
     @property
     def on_record(self) -> dict[str, Any]:
-        """What a `ProcessRecord` says of the streams; `recorded` reads that back."""
+        """The values for a `ProcessRecord`; `recorded` makes a `Stdio` of them again."""
         stdin, stdout, stderr = self.specs
         return {
             "stdin": stdin,
@@ -110,16 +111,16 @@ class Stdio:
 
     @property
     def descriptors(self) -> list[str]:
-        """The names of the streams that are open files of the program that asked for them."""
+        """The names of the streams that are open files of the caller's program."""
         pairs = zip(NAMES, self.specs, strict=True)
         return [name for name, spec in pairs if spec.startswith("fd:")]
 
     def is_own(self, spec: str) -> bool:
-        """Whether a fifo is ours, not the caller's."""
+        """Whether a fifo is in the process directory: ours, not the caller's."""
         return os.path.dirname(spec.partition(":")[2]) == self.directory
 
     def having(self, theirs: Sequence[int | None], *, null: int | None) -> Stdio:
-        """Return the same with descriptors for the shim."""
+        """Return these streams with descriptors for the shim."""
         stdin, stdout, stderr = theirs
         if self.theirs == (stdin, stdout, stderr) and self.null == null:
             return self
@@ -131,7 +132,7 @@ class Stdio:
         return f"hold:{theirs}" if spec.startswith("fifo:") else f"fd:{theirs}"
 
     def moved(self, new: str) -> Stdio:
-        """Return the same with the process directory at ``new``."""
+        """Return these streams with the process directory at ``new``."""
         first, second, third = (_moved(spec, self.directory, new) for spec in self.specs)
         return attrs.evolve(self, specs=(first, second, third), directory=new)
 
@@ -144,19 +145,19 @@ def plan(
     stderr: StdioArgument,
     terminal: TerminalArgument = False,
 ) -> Stdio:
-    """Return the streams that the caller asked for; nothing is touched yet.
+    """Return the streams that the caller asks for; no file is made or opened yet.
 
     Args:
-        layout: the process directory that fifos will be made in.
+        layout: the process directory in which fifos will be made.
         stdin: None or DEVNULL, PIPE, a path that is opened for reading, an open file, a `Fifo`.
-        stdout: the same, a path being opened for appending and made if it isn't there; or a
+        stdout: the same, but a path is opened for appending, and a missing file is made; or a
             `LogFile`.
         stderr: the same, or STDOUT.
-        terminal: whether all three are a terminal instead, or its size.
+        terminal: whether all three are a terminal instead, or the terminal's size.
 
     Raises:
-        InvalidValue: one of them is something else, or they don't go together.
-        NotFifo: a `Fifo` isn't one.
+        InvalidValue: an argument is something else, or the arguments don't go together.
+        NotFifo: there is no fifo at the path of a `Fifo`.
     """
     own = {"stdin": layout.stdin, "stdout": layout.stdout, "stderr": layout.stderr}
     asked = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
@@ -165,7 +166,7 @@ def plan(
         raise InvalidValue("a terminal is stdin, stdout and stderr: they must be None")
     first, second, third = (_spec(name, asked[name], own[name]) for name in NAMES)
     if third == second and third.startswith(("fd:", "file:")):
-        third = "stdout"  # one stream, whose order is kept; two would be copied side by side
+        third = "stdout"  # one stream keeps the order of the output; two copies wouldn't
     return Stdio(
         specs=(first, second, third),
         directory=layout.path,
@@ -177,10 +178,10 @@ def plan(
 
 
 def recorded(layout: ProcessLayout, record: ProcessRecord) -> Stdio:
-    """Return the streams that a process has, as its record says; nothing is opened.
+    """Return the streams of a process from the record; no file is opened.
 
     Raises:
-        InvalidValue: the record says what can't be.
+        InvalidValue: the record has an impossible value.
     """
     size = record.extra.get("consoleSize") or {}
     log = None
@@ -202,8 +203,8 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
     """Make the fifos, owned by the container's root, and the log's directory.
 
     Raises:
-        DiskFull, TooManyFiles, OSError: one of them can't be made.
-        StateCorrupt: what should be the log's directory isn't one, or isn't ours.
+        DiskFull, TooManyFiles, OSError: a fifo or the directory can't be made.
+        StateCorrupt: the log's directory isn't a directory, or isn't ours.
     """
     try:
         for path in stdio.fifos:
@@ -218,9 +219,9 @@ def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
 
 
 def _make_log_directory(path: str) -> None:
-    """Make it; one that is there must be ours: a link would lead what is printed elsewhere.
+    """Make a log's directory; an existing one must be ours: a link would lead the output away.
 
-    It is in the container's directory, which is ours: so one look holds.
+    The container's directory is ours, so no other user can change this after the check.
     """
     try:
         os.mkdir(path)
@@ -232,11 +233,11 @@ def _make_log_directory(path: str) -> None:
 
 
 def check_descriptor(name: str, fd: int) -> None:
-    """Look whether an open descriptor can be that stream.
+    """Check that an open descriptor can be that stream.
 
     Raises:
-        InvalidValue: it can't.
-        TooManyFiles: no descriptor was left to look.
+        InvalidValue: the descriptor can't be that stream.
+        TooManyFiles: no descriptor was left for the check.
     """
     try:
         mode, flags = os.fstat(fd).st_mode, fcntl.fcntl(fd, fcntl.F_GETFL)
@@ -255,14 +256,14 @@ def check_descriptor(name: str, fd: int) -> None:
 
 
 def _unfit_socket(name: str, fd: int) -> str | None:
-    """Return why a socket can't be that stream, as far as a look tells; None if it can.
+    """Return why a socket can't be that stream, if that shows; else None.
 
-    What has been connected, and was closed since, may still be read: to its end.
+    A socket that was connected, and closed by the peer since, can still be read to the end.
     """
     try:
         with socket.socket(fileno=os.dup(fd)) as looked_at:
             if looked_at.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                return "listens for connections: give one that it has accepted"
+                return "listens for connections: give an accepted connection"
             if name != "stdin":
                 looked_at.getpeername()
             elif looked_at.type in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
@@ -304,7 +305,7 @@ def _is(value: object, constant: int) -> bool:
 
 
 def check_outputs(*, stdout: StdioArgument, stderr: StdioArgument) -> None:
-    """Look whether these can be outputs, before there is a process.
+    """Check that these arguments can be outputs, before there is a process.
 
     Raises: as `plan`.
     """
@@ -355,9 +356,10 @@ def _descriptor(name: str, value: int | IO[Any]) -> int:
 
 
 def _stay_admitted(path: str) -> None:
-    """Let us open a fifo also when the runtime has given it to the container's user.
+    """Let us open a fifo even after the runtime has given the fifo to the container's user.
 
-    Root is let in anyway. A file system without ACLs may still do, for the container's root.
+    Root needs no permission. Without ACLs in the file system, a program that runs as the
+    container's root may still work.
 
     Source: acl(5); include/uapi/linux/posix_acl_xattr.h.
     """

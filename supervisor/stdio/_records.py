@@ -1,4 +1,4 @@
-"""Records of a log in the CRI format.
+"""`LogRecord`: a record of a log, and how to parse the CRI format.
 
 Source: kubernetes/design-proposals-archive, kubelet-cri-logging.md.
 """
@@ -25,12 +25,12 @@ class LogRecord:
     """One record of a log: a line, or a part of one.
 
     Attributes:
-        at_ns: when it was written, CLOCK_REALTIME in nanoseconds.
+        at_ns: when the record was written, CLOCK_REALTIME in nanoseconds.
         stream: ``"stdout"`` or ``"stderr"``.
         partial: whether the line goes on in the stream's next record, or was never ended.
         data: what the program wrote, without a newline.
-        cursor: where it stands in its log, for `Process.logs` with ``after``: text without
-            spaces that stays true whatever becomes of the log's files and of supervisors.
+        cursor: the record's position in the log, for ``after`` of `Process.logs`: text without
+            spaces. A cursor stays valid after rotations, and for later supervisors.
     """
 
     at_ns: int
@@ -41,21 +41,21 @@ class LogRecord:
 
     @property
     def at(self) -> datetime:
-        """When it was written, in UTC: its microsecond; ``at_ns`` has the rest."""
+        """When the record was written, in UTC, to the microsecond; ``at_ns`` has the rest."""
         return moment(self.at_ns)
 
     @property
     def written(self) -> bytes:
-        """The very bytes that the program wrote: with the newline, if it is no part."""
+        """The bytes exactly as the program wrote them: with the newline, unless partial."""
         return self.data if self.partial else self.data + b"\n"
 
 
 def parse_record(line: bytes, cursor: str = "") -> LogRecord | None:
-    """Return the record in a line of a log, or None for something else.
+    """Return the record in a line of a log, or None for any other line.
 
     Args:
-        line: without its newline.
-        cursor: where it stands.
+        line: the line without the newline.
+        cursor: the record's cursor.
     """
     found = _LINE.fullmatch(line)
     if found is None:

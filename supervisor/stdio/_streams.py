@@ -1,4 +1,4 @@
-"""A process's fifos as Trio streams."""
+"""The fifos of a process as Trio streams: `InputStream`, `OutputStream`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Streams:
     """The standard streams of one process, as far as they are PIPE.
 
     Attributes:
-        stdin: its writing end, or None.
-        stdout: its reading end, or None.
+        stdin: the writing end of the input, or None.
+        stdout: the reading end of the output, or None.
         stderr: the same.
     """
 
@@ -46,7 +46,7 @@ class Streams:
         self.stdout: OutputStream | None = None
         self.stderr: OutputStream | None = None
         self._both: trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None = None
-        # None of them refers back to the process: a stream that nobody keeps is closed at once.
+        # No stream refers to the process: a stream without a reference to it is closed at once.
         self._owning = Owning()
         self._input = Keeping(control, CLOSE_STDIN)
         self._outputs = {
@@ -56,25 +56,26 @@ class Streams:
 
     @property
     def stdio(self) -> trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None:
-        """Its input and its output as one stream, if both are PIPE."""
+        """The input and the output as one stream, if both are PIPE."""
         if self._both is None and self.stdin is not None and self.stdout is not None:
             self._both = trio.StapledStream(self.stdin, self.stdout)
         return self._both
 
     def open(self, *, hold: bool = False, owned: bool = True, adopted: bool = False) -> None:
-        """Open the fifos in the process directory; a fifo of the caller's own is the caller's.
+        """Open the fifos in the process directory; a `Fifo` of the caller's isn't opened.
 
         Args:
-            hold: whether to hold each of them open beside the streams, as the shim does: then
-                they stay whole without it.
-            owned: whether the process is supervised from here. Whoever only looks on opens the
-                input when it is first used: an open one would keep it from ending.
-            adopted: whether it has run before. Then it may have shut us out of a fifo that the
-                runtime gave to its user: the rest of it is supervised all the same.
+            hold: whether to hold each fifo open beside the stream, as the shim does: then the
+                fifo outlives the shim.
+            owned: whether this supervisor owns the process. Another supervisor opens the input
+                at the first use: an open descriptor would keep the input from ending.
+            adopted: whether the process has run before. The runtime may have given a fifo to the
+                container's user, who may have shut us out: then a warning says so, and the
+                process is supervised all the same.
 
         Raises:
             TooManyFiles: no descriptor was left.
-            InvalidValue: we may not open one.
+            InvalidValue: we may not open a fifo.
         """
         self._owning.ours = owned
         if self._record.stdin == f"fifo:{self._layout.stdin}":
@@ -104,22 +105,22 @@ class Streams:
             return OutputStream(
                 path, self._outputs[number], owning=self._owning, container=self._container
             )
-        except FileNotFoundError:  # nobody wanted the rest of it: see `Keeping.end`
+        except FileNotFoundError:  # this output was ended before: see `Keeping.end`
             return None
 
     def own(self, *, hold: bool) -> None:
-        """Take over the streams of a process that wasn't owned: ``hold`` as at `open`."""
+        """Take over the streams of a foreign process; ``hold`` as for `open`."""
         self._owning.ours = True
         if hold and self._input.held is None:
             self._hold_input()
 
     def disown(self) -> None:
-        """Leave them to another supervisor again."""
+        """Leave the streams to another supervisor again."""
         self._owning.ours = False
 
     def _hold_input(self) -> None:
         if self.stdin is not None and not self.stdin.closed:
-            with contextlib.suppress(OSError):  # ENXIO: the process has closed it already
+            with contextlib.suppress(OSError):  # ENXIO: the process has closed stdin already
                 self._input.held = holder(self._layout.stdin, os.O_WRONLY)
 
     def _hold_output(self) -> None:
@@ -132,16 +133,16 @@ class Streams:
             raise scarcity(error) from error
 
     def close(self) -> None:
-        """Close our ends, but for those that were handed over; the process isn't told."""
+        """Close our ends, except those that were handed over; input and output stay open."""
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
                 stream.detach()
         self.release()
 
     def abandon(self) -> None:
-        """Close our ends of what nobody will read; the shim doesn't stay for what is in there.
+        """Close our ends, and end the outputs: the shim doesn't stay for the unread bytes.
 
-        Where it can't be told, it looks whether there is a name by which a fifo could be opened.
+        A shim that can't take the line sees that a fifo has no name any more, and so no reader.
         """
         for stream in self.own_ends()[1]:
             with contextlib.suppress(ShimError):
@@ -149,20 +150,20 @@ class Streams:
         self.close()
 
     def hand_over(self, names: Sequence[str]) -> None:
-        """Leave streams to the caller: they are closed by nobody else from now on."""
+        """Leave streams to the caller: from now on only the caller closes them."""
         for name in names:
             stream: InputStream | OutputStream | None = getattr(self, name)
             if stream is not None:
                 stream.handed_over = True
 
     def own_ends(self) -> tuple[InputStream | None, list[OutputStream]]:
-        """Return those that weren't handed over: the input, and the outputs."""
+        """Return the streams that weren't handed over: the input, and the outputs."""
         stdin = None if self.stdin is None or self.stdin.handed_over else self.stdin
         outputs = (self.stdout, self.stderr)
         return stdin, [one for one in outputs if one is not None and not one.handed_over]
 
     def release(self) -> None:
-        """Close what is held open beside the streams; the second time nothing happens."""
+        """Close what is held open beside the streams. A second call does nothing."""
         for keeping in (self._input, *self._outputs.values()):
             keeping.release()
 
@@ -170,14 +171,14 @@ class Streams:
         """End the process's input; a terminal is hung up.
 
         Raises:
-            ProcessEnded: it has ended.
-            ShimError: its shim takes no line.
+            ProcessEnded: the process has ended.
+            ShimError: the shim takes no line.
         """
         if self.stdin is not None:
             self.stdin.close()
         else:
             self._input.end()
-            self._input = Keeping(self._control, CLOSE_STDIN)  # it may be asked for again
+            self._input = Keeping(self._control, CLOSE_STDIN)  # for another call
 
 
 @contextlib.contextmanager

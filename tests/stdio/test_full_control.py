@@ -122,7 +122,7 @@ async def test_a_terminal(supervisor: OpenSupervisor, bundle: MakeBundle) -> Non
         await box.start()
         with deaf(box.init):
             for act in (lambda: box.resize(10, 10), box.init.hang_up, box.close_stdin):
-                with pytest.raises(ShimError, match="repeat it when the shim runs"):
+                with pytest.raises(ShimError, match="try again when the shim runs"):
                     act()
         await until(lambda: not readable(box.init), "a shim that has read all lines")
         box.init.hang_up()
