@@ -1,4 +1,4 @@
-"""Records to JSON text and back: strict, deterministic, and only ever `StateCorrupt`."""
+"""Write records as JSON text, and load them strictly; a bad file raises `StateCorrupt`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ENUMS: Mapping[str, type[enum.Enum]] = {
     "onShimLost": ShimLost,
     "source": Source,
 }
-"""The keys whose values are an enum's."""
+"""The keys with an enum's values."""
 
 _ENCODER = json.JSONEncoder(
     sort_keys=True, ensure_ascii=True, allow_nan=False, default=lambda member: member.value
@@ -43,7 +43,7 @@ def dump(record: Record) -> bytes:
     """Return ``record`` as JSON: ASCII, one line, keys sorted, so equal records give equal bytes.
 
     Raises:
-        InvalidValue: it is longer than `load` would read.
+        InvalidValue: the text is longer than `load` would read.
     """
     tree = {**record.extra, **_by_key(record)}
     if isinstance(record, Result):
@@ -63,8 +63,8 @@ def load(cls: type[R], path: str) -> R:
 
     Raises:
         FileNotFoundError: there is no such file.
-        StateCorrupt: its content is not such a record, or of a newer version; or somebody else
-            may have written it.
+        StateCorrupt: the content is not such a record, or has a newer version; or another user
+            may have written the file.
         OSError: the file can't be read.
     """
     return loads(cls, read_own(path), path=path)
@@ -74,12 +74,13 @@ def loads(cls: type[R], data: bytes, *, path: str) -> R:
     """Return the record of type ``cls`` in ``data``.
 
     Args:
-        cls: what it should be.
-        data: any bytes whatever.
-        path: where they come from, for the error.
+        cls: the record's type.
+        data: any bytes.
+        path: the path of the file, for the error.
 
     Raises:
-        StateCorrupt: ``data`` is not such a record, or of a newer version. Nothing else.
+        StateCorrupt: ``data`` is not such a record, or has a newer version. There is no other
+            error.
     """
     try:
         tree = _parse(data)
@@ -92,7 +93,7 @@ def loads(cls: type[R], data: bytes, *, path: str) -> R:
 
 
 def _by_its_key(cls: type[Any], reason: str) -> str:
-    """Say what is wrong with the field that a reason begins with, by the field's key in the file.
+    """Return ``reason`` with the field's key in the file instead of the field's name in Python.
 
     A reason never quotes a value: an environment may hold secrets.
     """
@@ -104,7 +105,7 @@ def _by_its_key(cls: type[Any], reason: str) -> str:
 
 
 def _made(cls: type[R], tree: dict[str, Any]) -> R:
-    """Return the record with these keys: it checks their values, and keeps unknown ones."""
+    """Return the record of an object: the record checks the values, and keeps unknown keys."""
     values = _taken(fields_of(cls), tree)
     if cls is Result:
         status = _taken(fields_of(ExitStatus), tree)
@@ -141,7 +142,7 @@ def _member(key: str, value: object) -> enum.Enum | None:
 
 def _parse(data: bytes) -> dict[str, Any]:
     try:
-        # Decoded here, since `json` would guess UTF-16 and UTF-32 as well.
+        # Decode here: `json` would also guess UTF-16 and UTF-32.
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
@@ -155,7 +156,7 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object; refuse a repeated key, of which each reader takes another one."""
+    """Make an object; refuse a repeated key: some readers take the first, some the last."""
     tree = dict(pairs)
     if len(tree) != len(pairs):
         raise ValueError("a key stands twice in one object")
@@ -163,7 +164,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_version(cls: type[Any], tree: dict[str, Any]) -> None:
-    if cls is ProcessRecord:  # a runtime's file: it has no version of ours
+    if cls is ProcessRecord:  # the OCI process object: no version of ours
         return
     version = tree.get("version")
     if type(version) is int and version > VERSION:

@@ -1,6 +1,6 @@
-"""The fields that the records are made of: each checks its value when the object is made.
+"""The checks for the fields of records, made when a record is made.
 
-A field's key in JSON is its Python name in camelCase, unless it is given another.
+A field's key in JSON is the field's Python name in camelCase, unless the field names another key.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def absolute(_: object, field: attrs.Attribute[Any], value: object) -> None:
 def optional_cgroup(_: object, field: attrs.Attribute[Any], value: object) -> None:
     """Check for an absolute, plain cgroup path below the root cgroup, or None.
 
-    Whoever kills a container kills everything in its cgroup: a path that leads to the
-    root, or out by ``..``, must never get as far as there.
+    To kill a container is to kill every process in the container's cgroup. So a path to the root
+    cgroup, or out of a cgroup by ``..``, must never get into a record.
     """
     if value is None:
         return
@@ -99,12 +99,12 @@ def environment(instance: object, field: attrs.Attribute[Any], value: tuple[str,
 
 
 def as_tuple(value: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Make a tuple of a list; leave anything else for the check to refuse."""
+    """Make a tuple of a list; return any other value, for the check to refuse."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def copied_extra(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy the keys that we don't know, so that nobody changes a record from outside."""
+    """Copy the keys that we don't know: no caller can change a record from outside."""
     return copy_object(value, "extra")
 
 

@@ -1,15 +1,16 @@
-"""Which ids of the host are taken by containers with user namespaces of their own.
+"""Claims on host ids: which ids belong to containers with their own user namespaces.
 
-Two containers with one range are each other's root, so each range is noted in a directory that all
-supervisors of the machine share, as a file named by it. The file says whose it is (the container's
-directory), and the container's directory has a link to it: only together do they count. So a
-killed supervisor can't fail to free anything: with its directory a container's ids go, too.
+Two containers with the same ids would be each other's root. So each range of ids is noted in a
+directory that all supervisors of the host share: in a file named by the range. The file holds the
+path of the container's directory, and the container's directory has a link to the file. Only both
+together are a claim. So the ids become free when the container's directory is removed, even if the
+supervisor was killed.
 
-Ids that a caller gives to a container are noted too, in a file of that container's: the same may be
-given to several, but nobody who is promised some of his own gets any of them.
+Ids that a caller gives to a container are noted, too, in a file for that container. A caller may
+give the same ids to several containers, but a container with ``"auto"`` gets none of these ids.
 
-While a container is being made it has no directory yet; until then its supervisor holds a lock on
-the file.
+A container that is being made has no directory yet; until then the supervisor holds a lock on the
+file.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from ..system import Lock, lenient, scarce
 from ..values import InvalidValue, TooManyFiles
 
 DIRECTORY = "/run/trio-supervisor.ids"
-"""A reboot, which ends all containers, empties it."""
+"""The directory of claims. A reboot, which ends all containers, empties this directory."""
 
 LINK = ".ids"
 """The link's name in a container's directory; no exec can have it."""
 
 _MAX_BYTES = 64 * 1024
 _GIVEN = "given-"
-_NO_ID = 5_000_000_000  # above all ids: where a range is of uids only, or of gids
+_NO_ID = 5_000_000_000  # above all ids: for a range of uids only, or of gids only
 
 
 Ranges = Sequence[tuple[int, int]]
@@ -43,12 +44,12 @@ Ranges = Sequence[tuple[int, int]]
 
 @attrs.frozen
 class Block:
-    """As many uids as gids of the host.
+    """A range of host uids, and a range of host gids of the same size.
 
     Attributes:
         uid: the first uid.
         gid: the first gid.
-        size: how many of both.
+        size: the number of uids, and of gids.
     """
 
     uid: int
@@ -57,12 +58,12 @@ class Block:
 
     @property
     def name(self) -> str:
-        """The name of the file that notes it."""
+        """The name of the file that notes this block."""
         return f"{self.uid}-{self.gid}-{self.size}"
 
     @classmethod
     def parse(cls, name: str) -> Block | None:
-        """Return the block of a file's name, or None if it is none."""
+        """Return the block that a file's name stands for; None for any other name."""
         match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})-([0-9]{1,10})", name)
         return None if match is None else cls(*map(int, match.groups()))
 
@@ -76,14 +77,14 @@ class Block:
 
 @attrs.frozen
 class Claim:
-    """A block that a container has from now on.
+    """A container's claim on ids.
 
-    Leaving its ``with`` block keeps it if the container's directory is there, with the link, and
-    frees it if not.
+    At the end of the ``with`` block the claim stays if the container's directory has the link;
+    otherwise the ids become free.
 
     Attributes:
-        block: the ids; None for those that its caller has given it.
-        path: the file that notes it; what the link has to lead to.
+        block: the ids; None for ids that the caller gave.
+        path: the file that notes the ids; the link must lead to this file.
         owner: the container's directory.
     """
 
@@ -97,28 +98,29 @@ class Claim:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            ours = self._lock.fd >= 0  # a forked child hasn't got the lock
+            ours = self._lock.fd >= 0  # a forked child doesn't hold the lock
             if ours and not _has_link(self.owner, self.path):
                 _unlink(self.path)
 
 
 def take(blocks: Sequence[Block], owner: str, *, directory: str | None = None) -> Claim | None:
-    """Take a block that overlaps nobody's.
+    """Claim a block that overlaps no claimed block.
 
-    Which one is random: so two programs that see different directories of claims (one is in a
-    container itself) are unlikely to take the same.
+    The choice is random. So two programs that see different directories of claims (if one program
+    runs in a container) are unlikely to claim the same block.
 
     Args:
-        blocks: those to choose from.
+        blocks: the blocks to choose from.
         owner: the path that the container's directory will have.
-        directory: where it is noted.
+        directory: the directory of claims.
 
     Returns:
-        None if all are taken.
+        None if no block is free.
 
     Raises:
-        InvalidValue: it can't be noted.
-        TooManyFiles, DiskFull: as they say.
+        InvalidValue: the directory of claims can't be made, or isn't ours.
+        TooManyFiles: no descriptor was left.
+        DiskFull: there is no space for the file.
     """
     directory = directory or DIRECTORY
     with scarce():
@@ -140,13 +142,13 @@ def note(uids: Ranges, gids: Ranges, owner: str, *, directory: str | None = None
     """Note the ids that a caller has given to a container.
 
     Args:
-        uids: the host's, as first one and number.
-        gids: the same.
+        uids: ranges of host uids, each as the first uid and the number.
+        gids: ranges of host gids, likewise.
         owner: the path that the container's directory will have.
-        directory: where it is noted.
+        directory: the directory of claims.
 
     Returns:
-        The claim; or the directory of a container that was promised some of them for its own.
+        The claim; or the directory of another container, which claimed some of these ids first.
 
     Raises: as `take`.
     """
@@ -157,7 +159,7 @@ def note(uids: Ranges, gids: Ranges, owner: str, *, directory: str | None = None
         _make(directory)
         path = os.path.join(directory, _GIVEN + secrets.token_hex(8))
         lock = Lock.take(path)
-        assert lock is not None  # nobody else knows its name
+        assert lock is not None  # no other program knows the random name
         try:
             content = "\0".join([owner, *(block.name for block in blocks)])
             os.write(lock.fd, os.fsencode(content))
@@ -177,7 +179,7 @@ def note(uids: Ranges, gids: Ranges, owner: str, *, directory: str | None = None
 
 
 def _promised(directory: str, blocks: Sequence[Block]) -> str | None:
-    """Return the directory of a container that was promised one of these ids, or None."""
+    """Return the directory of a container that has claimed one of these ids, or None."""
     for path, noted in _notes(directory).items():
         name = os.path.basename(path)
         if not name.startswith(_GIVEN) and any(one.overlaps(noted[0]) for one in blocks):
@@ -186,7 +188,7 @@ def _promised(directory: str, blocks: Sequence[Block]) -> str | None:
 
 
 def give_back(owner: str, *, directory: str | None = None) -> None:
-    """Free the ids of a container whose processes are dead, if it had some."""
+    """Free the claimed ids of a container whose processes are dead, if there are any."""
     with contextlib.suppress(OSError):
         path = os.readlink(os.path.join(owner, LINK))
         place, name = os.path.split(path)
@@ -196,7 +198,7 @@ def give_back(owner: str, *, directory: str | None = None) -> None:
 
 
 def _make(directory: str) -> None:
-    """Make the directory of claims; nobody else may write there, or it would prove nothing."""
+    """Make the directory of claims, where only we may write: else a claim would prove nothing."""
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(directory, 0o700)
@@ -204,13 +206,13 @@ def _make(directory: str) -> None:
         status = os.lstat(directory)
     except OSError as error:
         raise InvalidValue(
-            f'userns="auto": {directory}, where it is noted which ids are taken, can\'t be made: '
+            f'userns="auto": {directory}, the directory of the ids in use, can\'t be made: '
             f"{error.strerror}"
         ) from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise InvalidValue(
-            f'userns="auto": {directory}, where it is noted which ids are taken, isn\'t a '
-            "directory of ours alone: remove it"
+            f'userns="auto": {directory}, the directory of the ids in use, isn\'t a directory '
+            "of ours alone: remove this file or directory"
         )
 
 
@@ -231,7 +233,7 @@ def _noted(directory: str) -> set[Block]:
 
 
 def _read(path: str) -> list[str]:
-    """Return what is in a note: its owner, and the blocks that a caller gave."""
+    """Return a file's content: the container's directory, and the blocks that a caller gave."""
     with lenient(), open(path, "rb") as file:
         return os.fsdecode(file.read(_MAX_BYTES)).split("\0")
     return [""]
@@ -243,10 +245,10 @@ def _in_random_order(blocks: Sequence[Block]) -> Iterator[Block]:
 
 
 def _try(directory: str, block: Block, owner: str) -> Claim | None:
-    """Note a block, unless somebody was quicker.
+    """Note a block, unless another supervisor was quicker.
 
-    Two who take different blocks that overlap may both have seen neither: so each looks again
-    when its own is noted, and then both may give way.
+    Two supervisors may note overlapping blocks at the same time, when neither sees the other's.
+    So each looks again after noting a block, and both may give the block up.
     """
     path = os.path.join(directory, block.name)
     lock = Lock.take(path)
@@ -267,7 +269,7 @@ def _try(directory: str, block: Block, owner: str) -> Claim | None:
 
 
 def _sweep(directory: str) -> None:
-    """Free the blocks of containers that are gone without having given theirs back."""
+    """Free the blocks of containers that are gone without a `give_back`."""
     in_use = list(_mapped())
     for path, blocks in _notes(directory).items():
         if not any(
@@ -279,9 +281,9 @@ def _sweep(directory: str) -> None:
 
 
 def _free(path: str, owner: str | None) -> None:
-    """Remove a note, if that is of ``owner``, or of whoever is gone.
+    """Remove a note of ``owner``'s, or, for None, of a container that is gone.
 
-    Under its lock: nobody can make it a note of somebody else's meanwhile.
+    The note is locked meanwhile, so that no other supervisor can use the file for a new claim.
     """
     with contextlib.suppress(TooManyFiles):
         lock = Lock.take(path)
@@ -294,7 +296,7 @@ def _free(path: str, owner: str | None) -> None:
 
 
 def _has_link(owner: str, path: str) -> bool:
-    """Whether a container's directory leads to the note. Where that can't be seen, it does."""
+    """Whether a container's directory has the link to the note; True if that can't be seen."""
     try:
         return os.readlink(os.path.join(owner, LINK)) == path
     except (FileNotFoundError, NotADirectoryError):
@@ -304,9 +306,9 @@ def _has_link(owner: str, path: str) -> bool:
 
 
 def _mapped() -> Iterator[tuple[int, int]]:
-    """Return the uids, as first one and number, that are in user namespaces with processes in them.
+    """Return the host uids of all user namespaces with processes: the first one, and the number.
 
-    A container may live on when its directory was moved, or is in somebody else's mounts.
+    A container may still run when the directory was moved, or is visible only in other mounts.
     """
     ours = os.readlink("/proc/self/ns/user")
     seen = {ours}

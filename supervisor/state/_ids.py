@@ -1,4 +1,4 @@
-"""Ids of containers and of the processes in them: both are directory names."""
+"""Ids of containers and of processes; each id is the name of a directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from ..values import InvalidValue
 
 INIT = "init"
-"""The directory of a container's first process, and so its id."""
+"""The id of a container's first process, and the name of that process's directory."""
 
 RESERVED = frozenset(
     {
@@ -25,21 +25,21 @@ RESERVED = frozenset(
         "work",
     }
 )
-"""Names that a container directory uses itself, or may: no exec can have one as its id."""
+"""Names that a container directory uses, now or later: no exec can have one as an id."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}")
 
 
 def is_id(name: str) -> bool:
-    """Say whether ``name`` can be an id."""
+    """Return whether ``name`` can be an id."""
     return _ID.fullmatch(name) is not None
 
 
 def check_id(id: str, what: str = "container id") -> str:
-    """Return ``id`` if it can be one.
+    """Return ``id`` if the text can be an id.
 
     Raises:
-        InvalidValue: it is not text of 1 to 128 of ``A-Z a-z 0-9 _ . + -`` that begins with
+        InvalidValue: ``id`` is not text of 1 to 128 of ``A-Z a-z 0-9 _ . + -`` that begins with
             a letter or a digit.
     """
     if not isinstance(id, str) or not is_id(id):
@@ -54,7 +54,7 @@ def check_exec_id(id: str) -> str:
     """Return ``id`` if an exec can have it.
 
     Raises:
-        InvalidValue: as `check_id` says, or it is one of `RESERVED`.
+        InvalidValue: as `check_id`, or ``id`` is one of `RESERVED`.
     """
     if check_id(id, "exec id") in RESERVED:
         raise InvalidValue(f"exec id {id!r} is a name that the container's directory uses")

@@ -1,10 +1,10 @@
-"""Names and paths below a supervisor's root. Nothing here makes or removes anything.
+"""All names and paths below a supervisor's root. This module makes and removes no files.
 
 ::
 
     <root>/.runtime/                   where runtimes keep their own state
     <root>/<container id>/             ContainerLayout
-    <root>/<container id>/init/        ProcessLayout of its first process
+    <root>/<container id>/init/        ProcessLayout of the first process
     <root>/<container id>/<exec id>/   ProcessLayout of an exec
 """
 
@@ -40,15 +40,15 @@ class RootLayout:
         """Return the paths of one container.
 
         Raises:
-            InvalidValue: ``id`` can't be a container's.
+            InvalidValue: ``id`` can't be a container's id.
         """
         return ContainerLayout(join(self.root, check_id(id)))
 
     def containers(self) -> Iterator[ContainerLayout]:
         """Iterate over the container directories that are there, sorted by id.
 
-        Whatever isn't a directory, or isn't named by an id (temporary ones, ``.runtime``),
-        is skipped. A root that isn't there has none.
+        Files are skipped, and so are directories whose names aren't ids (temporary ones,
+        ``.runtime``). A missing root has no container directories.
         """
         return map(ContainerLayout, _directories(self.root, is_id))
 
@@ -58,8 +58,8 @@ class ContainerLayout:
     """The paths in one container's directory.
 
     Attributes:
-        path: the directory's own path; its last part is the container's id, unless the
-            directory still has, or has again, a temporary name.
+        path: the directory's own path. The last part is the container's id, unless the
+            directory has a temporary name: before the create is done, or in a delete.
     """
 
     path: str
@@ -71,7 +71,7 @@ class ContainerLayout:
 
     @property
     def lock(self) -> str:
-        """Locked by the supervisor that supervises the container."""
+        """The file that the container's owner locks."""
         return f"{self.path}/lock"
 
     @property
@@ -96,17 +96,17 @@ class ContainerLayout:
 
     @property
     def log_indexes(self) -> str:
-        """The directory of their indexes."""
+        """The directory of the logs' indexes."""
         return f"{self.path}/.log-index"
 
     @property
     def ids(self) -> str:
-        """A link to the claim on the ids of its user namespace, where it has some of its own."""
+        """The link to the claim on the ids of the container's own user namespace, if any."""
         return f"{self.path}/{LINK}"
 
     @property
     def cleanup(self) -> str:
-        """What the keeper has to do, should a leashed container's supervisor die."""
+        """The file of what the keeper does if the supervisor of a leashed container dies."""
         return f"{self.path}/cleanup"
 
     @property
@@ -118,23 +118,23 @@ class ContainerLayout:
         """Return the paths of one process: ``"init"`` or an exec's id.
 
         Raises:
-            InvalidValue: ``id`` can't be a process's.
+            InvalidValue: ``id`` can't be a process's id.
         """
         return ProcessLayout(join(self.path, id if id == INIT else check_exec_id(id)))
 
     def processes(self) -> Iterator[ProcessLayout]:
         """Iterate over the process directories that are there, sorted by id.
 
-        A container directory that isn't there (any more) has none.
+        A missing container directory has no process directories.
         """
         return map(ProcessLayout, _directories(self.path, is_process_id))
 
     def directories(self) -> list[str]:
-        """Return the paths of the directories that are in it, whatever they are called."""
+        """Return the paths of all directories in the container directory, with any name."""
         return _directories(self.path, lambda name: True)
 
     def inner_directories(self) -> list[str]:
-        """Return the paths at which it has directories of ours, existing or not."""
+        """Return the paths that are reserved for directories of ours, existing or not."""
         reserved = f"{self.path}/runs"
         return [self.init.path, self.bundle, self.logs, self.log_indexes, reserved]
 
@@ -144,7 +144,7 @@ class ProcessLayout:
     """The paths in one process directory, the shim's working directory.
 
     Attributes:
-        path: the directory's own path; its last part is the process's id.
+        path: the directory's own path; the last part is the process's id.
     """
 
     path: str
@@ -156,7 +156,7 @@ class ProcessLayout:
 
     @property
     def lock(self) -> str:
-        """Locked by the maker of an exec."""
+        """The file that the owner of an exec locks."""
         return f"{self.path}/lock"
 
     @property
@@ -166,37 +166,37 @@ class ProcessLayout:
 
     @property
     def program(self) -> str:
-        """The file of the `ProcessRecord` that a taker has made of a pooled container's init."""
+        """The file of the `ProcessRecord` that a taker wrote for a pooled container's init."""
         return f"{self.path}/program.json"
 
     @property
     def pid(self) -> str:
-        """The process's pid, by the runtime."""
+        """The file of the process's pid, written by the runtime."""
         return f"{self.path}/pid"
 
     @property
     def starttime(self) -> str:
-        """The process's start time, by the shim."""
+        """The file of the process's start time, written by the shim."""
         return f"{self.path}/starttime"
 
     @property
     def shim(self) -> str:
-        """The shim's own pid and start time; locked by it for as long as it lives."""
+        """The file of the shim's own pid and start time; the shim locks the file while it lives."""
         return f"{self.path}/shim"
 
     @property
     def exit_status(self) -> str:
-        """How the process ended, by the shim."""
+        """The file of how the process ended, written by the shim."""
         return f"{self.path}/exitStatus"
 
     @property
     def refused(self) -> str:
-        """Why an init couldn't run its program, by the shim."""
+        """The file of why an init couldn't run the program, written by the shim."""
         return f"{self.path}/refused"
 
     @property
     def copied(self) -> str:
-        """What became of streams that are copied, by the shim."""
+        """The file of what became of copied streams, written by the shim."""
         return f"{self.path}/copied"
 
     @property
@@ -206,59 +206,59 @@ class ProcessLayout:
 
     @property
     def started(self) -> str:
-        """There once the process was started."""
+        """The file that exists once the process was started."""
         return f"{self.path}/started"
 
     @property
     def stopping(self) -> str:
-        """With what it was asked to end, since when, until when; there while it is."""
+        """The file of a stop in progress: the signal, since when, until when."""
         return f"{self.path}/stopping"
 
     @property
     def exit(self) -> str:
-        """Fifo whose end of file says that the end is recorded."""
+        """The fifo whose end of file says that the exit status is recorded."""
         return f"{self.path}/exit"
 
     @property
     def control(self) -> str:
-        """Fifo that takes the shim's control lines."""
+        """The fifo for the shim's control lines."""
         return f"{self.path}/control"
 
     @property
     def stdin(self) -> str:
-        """Fifo to the process's standard input."""
+        """The fifo to the process's standard input."""
         return f"{self.path}/stdin"
 
     @property
     def stdout(self) -> str:
-        """Fifo from the process's standard output."""
+        """The fifo from the process's standard output."""
         return f"{self.path}/stdout"
 
     @property
     def stderr(self) -> str:
-        """Fifo from the process's standard error."""
+        """The fifo from the process's standard error."""
         return f"{self.path}/stderr"
 
     def output_log(self) -> str:
-        """The file that its output is logged to; rotated ones are called ``.1``, ``.2``, ..."""
+        """Return the log's newest file; rotated files are called ``.1``, ``.2``, ..."""
         return join(dirname(self.path), "logs", f"{self.id}.log")
 
     def log_index(self) -> str:
-        """The file that says where in the whole of it each of its log's files begins."""
+        """Return the log's index: where in the whole log each of the log's files begins."""
         return join(dirname(self.path), ".log-index", self.id)
 
     @property
     def terminal(self) -> str:
-        """Socket of whoever attaches to its terminal."""
+        """The socket for clients that attach to the terminal."""
         return f"{self.path}/terminal"
 
     @property
     def console(self) -> str:
-        """Socket over which the runtime sends its terminal to the shim, while it is made."""
+        """The socket over which the runtime sends the terminal to the shim, during a create."""
         return f"{self.path}/console.sock"
 
     def log(self, verb: str) -> str:
-        """Return the file of the runtime's own log of its call ``verb``."""
+        """Return the file of the runtime's own log of the call ``verb``."""
         return f"{self.path}/log-{verb}.json"
 
     @property
@@ -268,7 +268,7 @@ class ProcessLayout:
 
 
 def is_process_id(name: str) -> bool:
-    """Whether a directory of that name is a process's."""
+    """Whether a directory of that name is a process directory."""
     return is_id(name) and (name == INIT or name not in RESERVED)
 
 

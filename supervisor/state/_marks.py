@@ -1,7 +1,7 @@
-"""The small text files that the shim and the runtime leave in a process directory.
+"""Marks: the small text files that the shim and the runtime leave in a process directory.
 
-``exitStatus`` and ``copied`` are made blank and written in place, ``pid`` by the runtime in
-whatever way it likes: so a blank one means *not yet*.
+The shim makes ``exitStatus`` and ``copied`` blank, and writes in place. Each runtime writes ``pid``
+in its own way. So a blank file means *not yet*.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _COPIED = re.compile(rb"([0-9]{1,4}) ([0-9]{1,4}) ([0-9]{1,4}) ([0246]) ([0-9]{1
 
 @attrs.frozen(kw_only=True)
 class Copied:
-    """What became of a process's streams that are copied.
+    """What became of a process's copied streams.
 
     Attributes:
-        errors: the system's error number of a read or write that failed, or 0, for stdin, stdout
-            and stderr.
-        late: which outputs had left something, at the end of the process, that hasn't been taken
-            yet: 0, or 2 for stdout and 4 for stderr.
-        moves: how often somebody has taken some of that.
+        errors: the system's error number of a failed read or write, or 0, for stdin, stdout and
+            stderr.
+        late: which outputs had bytes left at the process's end that haven't been copied yet: the
+            sum of 2 for stdout and 4 for stderr.
+        moves: how often some of these bytes have been copied.
     """
 
     errors: tuple[int, int, int] = (0, 0, 0)
@@ -45,13 +45,13 @@ class Copied:
 
 @attrs.frozen
 class Asked:
-    """A stop: what asked, and for how long; times are CLOCK_BOOTTIME in nanoseconds.
+    """A stop in progress; times are CLOCK_BOOTTIME in nanoseconds.
 
     Attributes:
-        signal: the signal's number.
-        since_ns: when it began.
-        until_ns: when it is killed, `MAX_NS` for never.
-        sent: whether the signal was sent: one that is asked twice may do it all twice.
+        signal: the number of the signal that asks the process to end.
+        since_ns: when the stop began.
+        until_ns: when the process will be killed, `MAX_NS` for never.
+        sent: whether the signal was sent: a program that gets a signal twice may do all twice.
     """
 
     signal: int
@@ -61,16 +61,16 @@ class Asked:
 
 
 def write_asked(path: str, asked: Asked) -> None:
-    """Put a stop on record, ``SIGNAL SINCE UNTIL SENT``; raises as `write_whole`."""
+    """Write a stop to ``stopping``, ``SIGNAL SINCE UNTIL SENT``; raises as `write_whole`."""
     words = (asked.signal, asked.since_ns, asked.until_ns, int(asked.sent))
     write_whole(path, f"{' '.join(map(str, words))}\n".encode())
 
 
 def read_asked(path: str) -> Asked | None:
-    """Return the stop on record in ``stopping``; None while there is none.
+    """Return the stop recorded in ``stopping``; None while there is none.
 
     Raises:
-        StateCorrupt: it holds anything else.
+        StateCorrupt: the file holds anything else.
     """
     text = _read(path)
     if not text:
@@ -88,11 +88,11 @@ def read_exit_status(path: str) -> ExitStatus | None:
     """Return what the shim recorded in ``exitStatus``, ``CODE SIGNAL NANOSECONDS CORE``.
 
     Returns:
-        None while the file is missing or blank. A lone integer is taken as an exit code, even
-        one above 128: nothing says that it stands for a signal.
+        None while the file is missing or blank. A lone integer counts as an exit code, even
+        above 128: nothing says that the integer stands for a signal.
 
     Raises:
-        StateCorrupt: it holds anything else.
+        StateCorrupt: the file holds anything else.
     """
     text = _read(path)
     if not text:
@@ -111,13 +111,13 @@ def read_exit_status(path: str) -> ExitStatus | None:
 
 
 def read_copied(path: str) -> Copied | None:
-    """Return what the shim says in ``copied``, ``STDIN STDOUT STDERR LATE MOVES``.
+    """Return what the shim recorded in ``copied``, ``STDIN STDOUT STDERR LATE MOVES``.
 
     Returns:
-        None while it is missing or blank: there is nothing to say.
+        None while the file is missing or blank: there is nothing to report.
 
     Raises:
-        StateCorrupt: it holds anything else.
+        StateCorrupt: the file holds anything else.
     """
     text = _read(path)
     if not text:
@@ -130,20 +130,20 @@ def read_copied(path: str) -> Copied | None:
 
 
 def read_refused(path: str) -> int | None:
-    """Return the system's error number in ``refused``; None if the program could be run.
+    """Return the system's error number in ``refused``; None if the file is missing or blank.
 
     Raises:
-        StateCorrupt: it holds anything else.
+        StateCorrupt: the file holds anything else.
     """
     text = _read(path)
     return _number(path, text, least=1, most=MAX_ERRNO) if text else None
 
 
 def read_pid(path: str) -> int | None:
-    """Return the pid in a file; None while it is missing or blank.
+    """Return the pid in a file; None while the file is missing or blank.
 
     Raises:
-        StateCorrupt: it holds anything else.
+        StateCorrupt: the file holds anything else.
     """
     text = _read(path)
     return _number(path, text, least=1, most=MAX_PID) if text else None
@@ -153,7 +153,7 @@ def read_starttime(path: str) -> int | None:
     """Return the start time in a file (clock ticks after boot); None while missing or blank.
 
     Raises:
-        StateCorrupt: it holds anything else.
+        StateCorrupt: the file holds anything else.
     """
     text = _read(path)
     return _number(path, text, least=0, most=MAX_TICKS) if text else None
@@ -163,7 +163,7 @@ def read_shim(path: str) -> tuple[int, int] | None:
     """Return the shim's pid and start time; None while the file is missing or blank.
 
     Raises:
-        StateCorrupt: it holds anything else.
+        StateCorrupt: the file holds anything else.
     """
     text = _read(path)
     if not text:

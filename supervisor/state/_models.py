@@ -1,7 +1,7 @@
-"""What stands in ``state.json``, ``process.json`` and ``result.json``.
+"""The records: the contents of ``state.json``, ``process.json`` and ``result.json``.
 
-Every record checks itself when it is made, so that whatever exists can be written and
-read back equal. Keys that we don't know are kept in ``extra`` and written back.
+Each record is checked when made: so every record that exists can be written, and read back
+equal. Keys that we don't know are kept in ``extra`` and written back.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ R = TypeVar("R", bound="ContainerRecord | ProcessRecord | Result")
 
 
 class Intent(enum.Enum):
-    """What was begun with a container and must be finished by whoever opens it next."""
+    """An operation that was begun; the container's next owner must finish the operation."""
 
     STOP = "stop"
     DELETE = "delete"
 
 
 class ShimLost(enum.Enum):
-    """What is done with a process whose shim was lost."""
+    """What the supervisor does with a process that has lost the shim."""
 
     KILL = "kill"
     KEEP = "keep"
@@ -100,10 +100,10 @@ def _shim_lost(_: object, field: attrs.Attribute[Any], value: object) -> None:
 
 
 def check_status(values: Mapping[str, Any]) -> None:
-    """Check the values of an `ExitStatus`, by its attributes' names: it doesn't do it itself.
+    """Check the values of an `ExitStatus`, given by attribute: the class makes no checks.
 
     Raises:
-        InvalidValue: one of them couldn't be written and read back equal.
+        InvalidValue: a value couldn't be written and read back equal.
     """
     for name, most in (("code", 255), ("signal", 64), ("at_ns", MAX_NS)):
         if (number := values.get(name)) is not None:
@@ -130,26 +130,26 @@ class ContainerRecord:
         root: absolute path of the supervisor's root.
         bundle: absolute path of the user's bundle.
         runtime: absolute path of the OCI runtime.
-        runtime_args: its global arguments, before the verb.
-        runtime_root: the directory where it keeps its own state.
-        shim: path of the shim's binary.
-        no_pivot_root: whether it is told not to use pivot_root.
+        runtime_args: the runtime's global arguments, before the verb.
+        runtime_root: the directory where the runtime keeps the runtime's own state.
+        shim: path of the shim's program.
+        no_pivot_root: whether create and restore get ``--no-pivot``.
         timeout_ns: the deadline of create, > 0.
-        created_ns: CLOCK_REALTIME when it was made.
-        cgroup: the explicit ``linux.cgroupsPath``; None for a rootless one without.
-        boot_id: the kernel's boot id when it was made.
-        labels: the user's own.
+        created_ns: CLOCK_REALTIME when the container was made.
+        cgroup: the explicit ``linux.cgroupsPath``; None for a rootless container without a cgroup.
+        boot_id: the kernel's boot id when the container was made.
+        labels: the caller's labels.
         restart: the restart policy; None for none.
-        intent: what was begun and must be finished.
-        leash: whether it dies with its supervisor.
-        on_shim_lost: what is done with its processes if their shim is lost.
-        stop_signal: what asks it to end, a signal's number; None for SIGTERM.
-        stop_grace_ns: how long it is given then, `MAX_NS` for as long as it takes; None for
-            what is usual.
-        shim_options: the shim's options for the root filesystem, where that is put together of
-            others: its layer, and the ids that it is shown with.
-        restore_options: the runtime's options for CRIU, of one that is restored.
-        version: of the format.
+        intent: the operation that was begun and must be finished.
+        leash: whether the container dies with the supervisor.
+        on_shim_lost: what the supervisor does with a process that has lost the shim.
+        stop_signal: number of the signal that asks the container to end; None for SIGTERM.
+        stop_grace_ns: how long the container then has, `MAX_NS` for no limit; None for the
+            default.
+        shim_options: the shim's options for a root filesystem that the shim puts together: the
+            layer, and the id mapping.
+        restore_options: the runtime's options for CRIU, for a restored container.
+        version: the version of the format.
         extra: keys that we don't know.
     """
 
@@ -201,10 +201,10 @@ _FOLDED = {key.casefold(): key for key in (*_PLAIN_OCI_KEYS, *_OTHER_OCI_KEYS)}
 
 
 def _copied_process_extra(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy the other keys; refuse what a runtime would read as something else than it says.
+    """Copy the other keys; refuse keys and texts that a runtime would read in another way.
 
-    A runtime written in Go matches keys without regard to case, so ``Args`` would be taken
-    for ``args``; one in C ends text at a NUL.
+    A runtime written in Go ignores the case of keys, and would read ``Args`` as ``args``. A
+    runtime written in C ends text at a NUL.
     """
     check_object(value, "extra")
     copied = {}
@@ -219,26 +219,27 @@ def _copied_process_extra(value: Mapping[str, Any]) -> dict[str, Any]:
 
 @attrs.frozen(kw_only=True)
 class ProcessRecord:
-    """One process: ``process.json``, the OCI process object with our keys beside its own.
+    """One process: ``process.json``, the OCI process object and our own keys.
 
     Attributes:
-        exec: whether it is an exec, not the container's first process.
-        root_uid: host uid of the container's root, who owns its stdio.
+        exec: whether the process is an exec, not the container's first process.
+        root_uid: host uid of the container's root, who owns the fifos of standard streams.
         root_gid: host gid of the container's root.
-        checkpoint: the checkpoint it is restored from; None if it is created.
-        no_pivot_root: whether the runtime is told not to use pivot_root.
-        init_tells: whether its first program is our init, which tells the shim of a signal.
+        checkpoint: the checkpoint for a restore; None for a create.
+        no_pivot_root: whether create and restore get ``--no-pivot``.
+        init_tells: whether the first program is our init, which reports a signal to the shim.
         runtime_args: the runtime's global arguments, before the verb.
         root: the runtime's root.
-        stdin: where its standard input comes from, as the shim is told.
-        stdout: where its standard output goes.
-        stderr: where its standard error goes.
-        log_bytes: how large a file of its log may become; None if it has no log.
-        log_files: how many files its log may have.
-        terminal: whether it has a terminal. (From here on: of the OCI process object.)
-        args: its arguments, the first one the program; at least one.
-        env: its environment, ``NAME=value`` each.
-        cwd: its working directory, absolute.
+        stdin: where standard input comes from, as in the shim's option.
+        stdout: where standard output goes.
+        stderr: where standard error goes.
+        log_bytes: how large a file of the log may become; None without a log.
+        log_files: how many files the log may have.
+        terminal: whether the process has a terminal. (This and the next three are keys of the OCI
+            process object.)
+        args: the program and the program's arguments; at least one.
+        env: the environment, ``NAME=value`` each.
+        cwd: the working directory, absolute.
         extra: the process object's other keys, and keys that we don't know.
     """
 
@@ -288,7 +289,7 @@ class ProcessRecord:
             process: the process object of a spec, or of `process_object`.
 
         Raises:
-            InvalidValue: something in it can't be written or can't run, or it has one of our
+            InvalidValue: a value can't be written or can't work, or the object has one of our
                 own keys.
         """
         rest = dict(process)
@@ -315,9 +316,9 @@ class ProcessRecord:
 
 
 def process_object(record: ProcessRecord) -> dict[str, Any]:
-    """Return the OCI process object in ``record``: everything but our own keys.
+    """Return a copy of the OCI process object in ``record``: all keys except our own.
 
-    Keys that nobody here knows are in it, since they may be a newer spec's. It is a copy.
+    Unknown keys are included: they may belong to a newer spec.
     """
     process: dict[str, Any] = copy_json(record.extra, "extra")
     process["terminal"] = record.terminal
@@ -329,13 +330,13 @@ def process_object(record: ProcessRecord) -> dict[str, Any]:
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """How a process ended, settled: ``result.json``, the status's keys at the top level.
+    """The settled exit status: ``result.json``, with the status's keys at the top level.
 
     Attributes:
-        status: how it ended.
-        oom_kills: of an init, how many processes of its container the kernel had killed for want
-            of memory by then.
-        version: of the format.
+        status: how the process ended.
+        oom_kills: for an init, how many processes of the container the kernel's OOM killer had
+            killed by then.
+        version: the version of the format.
         extra: keys that we don't know.
     """
 
@@ -355,24 +356,24 @@ STATUS_KEYS = {
     "at_ns": "at",
     "why": "why",
 }
-"""An `ExitStatus`'s attributes and their keys in ``result.json``."""
+"""The attributes of an `ExitStatus`, and the key of each in ``result.json``."""
 
 
 def fields_of(cls: type[Any]) -> Mapping[str, attrs.Attribute[Any]]:
-    """Return the fields that have a key of their own in the file, by that key."""
+    """Return the fields that have a key in the file, by that key."""
     return _FIELDS[cls]
 
 
 def known_keys(cls: type[Any]) -> frozenset[str]:
-    """Return the keys of a record's file that have a field: those that ``extra`` can't hold."""
+    """Return the keys in a record's file that have a field; ``extra`` can't hold these keys."""
     return _KNOWN[cls]
 
 
 def changed(record: R, **values: Any) -> R:
-    """Return a copy of ``record`` with other values in some fields: only these are checked.
+    """Return a copy of ``record`` with new values in some fields; only these are checked.
 
     Raises:
-        InvalidValue: a value isn't one for its field.
+        InvalidValue: a value isn't valid for the field.
     """
     new = copy.copy(record)
     for name, value in values.items():
@@ -380,7 +381,7 @@ def changed(record: R, **values: Any) -> R:
         fit = value if field.converter is None else field.converter(value)  # type: ignore[operator]
         if field.validator is not None:
             field.validator(new, field, fit)
-        object.__setattr__(new, name, fit)  # it is frozen, and nobody else has it yet
+        object.__setattr__(new, name, fit)  # frozen, but the caller doesn't have the copy yet
     return new
 
 
