@@ -33,9 +33,9 @@ class Copied:
     Attributes:
         errors: the system's error number of a failed read or write, or 0, for stdin, stdout and
             stderr.
-        late: which outputs had bytes left at the process's end that haven't been copied yet: the
+        late: which outputs had bytes left at the process's end that no reader has taken yet: the
             sum of 2 for stdout and 4 for stderr.
-        moves: how often some of these bytes have been copied.
+        moves: how often a reader has taken some of these bytes.
     """
 
     errors: tuple[int, int, int] = (0, 0, 0)

@@ -1,4 +1,4 @@
-"""The two kinds of stream that a PIPE is: a process's output, and its input."""
+"""The Trio streams of a PIPE: `InputStream` and `OutputStream`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fifos of a process as Trio streams: `InputStream`, `OutputStream`."""
+"""`Streams`: the standard streams of one process, as far as they are PIPE."""
 
 from __future__ import annotations
 
