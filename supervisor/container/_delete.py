@@ -1,8 +1,8 @@
-"""Delete a container, whoever does: delete, a create that failed, recovery, and what is broken.
+"""Delete a container: for `delete`, a create that failed, recovery, and a broken container.
 
-The order: its processes end; the runtime's ``delete --force``; whatever is left in the cgroup; the
-cgroup's directories in every hierarchy; its shims; our own directory (renamed away first). Each
-step may be repeated, so a clean-up that was killed is done again by the next open.
+The order: the processes end; the runtime's ``delete --force``; all processes that are left in the
+cgroup; the cgroup's directories in every hierarchy; the shims; the container's directory (renamed
+first). Each step may be repeated: the next open finishes a clean-up that was killed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _POLL_SECONDS: Final = 0.002
 
 
 async def delete(core: Core, *, force: bool) -> None:
-    """Remove a container and everything that belongs to it; see `Container.delete`."""
+    """Remove a container with all traces; see `Container.delete`."""
     if core.state is not State.DELETED:
         core.require_own("delete")
     with waiting():
@@ -59,15 +59,15 @@ async def delete(core: Core, *, force: bool) -> None:
 
 
 def _show_log(core: Core) -> None:
-    """Let whoever looks on know how its log ends: it is removed with it."""
+    """Show an observer the end of the log, which is removed with the container."""
     if witness.get() is not None:
         hear(core.record.id, log_tail(core.layout.init.output_log()))
 
 
 async def _delete(core: Core) -> None:
-    """The rest of a delete, which is done to its end once it has begun."""
+    """The rest of a delete, which isn't cancelled once begun."""
     try:
-        with contextlib.suppress(OSError):  # a full disk must not keep it from being deleted
+        with contextlib.suppress(OSError):  # a full disk must not prevent a delete
             core.intend(Intent.DELETE)
             core.shared.reach(Point.DELETE_INTENDED)
         with shielded(core.shared.deadlines.cleanup):
@@ -78,7 +78,7 @@ async def _delete(core: Core) -> None:
         await _remove(core)
         with shielded(core.shared.deadlines.shim):
             for process in (core.init, *execs):
-                await process.wait_shim_gone()  # its task reaps it
+                await process.wait_shim_gone()  # the task reaps the shim
     except (SupervisorError, OSError) as error:
         core.apply(Event.DELETE_FAILED)
         if isinstance(error, CleanupIncomplete):
@@ -94,12 +94,12 @@ async def _delete(core: Core) -> None:
 
 
 async def _deliver(core: Core) -> None:
-    """Let whoever reads what was written take it, as long as they do: then its copiers end."""
+    """Wait while a reader takes the output that is copied: then the copiers end."""
     deliveries = [process.delivery for process in (core.init, *core.execs.values())]
     late = [delivery for delivery in deliveries if delivery.is_late()]
     if late:
         seconds = core.shared.deadlines.cleanup
-        with within(seconds, shield=True, still=False):  # who takes it is no kernel
+        with within(seconds, shield=True, still=False):  # the reader isn't the kernel
             async with trio.open_nursery() as nursery:
                 for delivery in late:
                     nursery.start_soon(delivery.wait, name=f"{core.init.task_name}: delivery")
@@ -134,7 +134,7 @@ def _kill_set_aside(core: Core) -> None:
 async def undo(core: Core, *, ran: bool) -> None:
     """Remove what a failed create has left; what can't be removed is listed.
 
-    ``ran`` tells whether its runtime may have run; if not, the runtime has nothing to forget.
+    ``ran`` tells whether the runtime may have run; if not, the runtime has nothing to forget.
     """
     if forked():
         return
@@ -159,7 +159,7 @@ async def finish_delete(core: Core) -> None:
 
 
 async def delete_broken(core: Core) -> None:
-    """Kill the processes of a broken container, and remove it: its files needn't be sound.
+    """Kill the processes of a broken container, and remove the container; the files may be damaged.
 
     Raises:
         CleanupIncomplete: something is left.
@@ -174,7 +174,7 @@ async def delete_broken(core: Core) -> None:
 
 
 async def _end_found(core: Core) -> None:
-    """End its processes and its shims: after that there is nobody left to wait for."""
+    """End the processes and the shims."""
     shared, layouts = core.shared, core.layout.processes()
     for layout in layouts:
         kill_found(shared, core.record, layout)
@@ -188,16 +188,16 @@ async def _end_found(core: Core) -> None:
 
 
 async def _end_shim(shared: Shared, layout: ProcessLayout) -> None:
-    """Have a shim kill what it watches, and end."""
+    """Have a shim kill its process, and end."""
     with contextlib.closing(Shim.adopt(layout)) as shim, shielded(2 * shared.deadlines.shim):
         if shim.alive():
             await shim.give_up(shared.deadlines.shim)
 
 
 async def _ended(shared: Shared, layout: ProcessLayout) -> bool:
-    """Wait until no shim watches its process any more, also one that couldn't be found.
+    """Wait until no shim watches a process any more, also a shim that couldn't be found.
 
-    Its ``exit`` tells; where that isn't a fifo, nobody does.
+    The fifo ``exit`` shows that. Returns True where ``exit`` isn't a fifo.
     """
     with contextlib.suppress(FileNotFoundError, StateCorrupt):
         with contextlib.closing(ExitFifo(layout.exit)) as exit:
@@ -214,8 +214,8 @@ async def _remove(core: Core, *, ran: bool = True) -> None:
     """Remove a container whose processes are dead or may be killed.
 
     Raises:
-        CleanupIncomplete: it took longer than ``deadlines.cleanup`` or a step failed; says
-            what is left. The lock stays with the caller.
+        CleanupIncomplete: the clean-up took longer than ``deadlines.cleanup`` or a step failed;
+            the message lists what is left. The lock stays with the caller.
 
     Cancellation: shielded, with ``deadlines.cleanup``.
     """
@@ -248,7 +248,7 @@ async def _remove(core: Core, *, ran: bool = True) -> None:
 
 
 def _incomplete(core: Core, why: str, *, what: str = "failed") -> CleanupIncomplete:
-    """Return the error for a container that couldn't be removed: why, and what is left of it."""
+    """Return the error for a container that couldn't be removed, with reason and leftovers."""
     return CleanupIncomplete(
         f"clean-up {what}: {why}. Left: {', '.join(_leftovers(core))}",
         seconds=core.shared.deadlines.cleanup,
@@ -266,7 +266,7 @@ def _leftovers(core: Core) -> Sequence[str]:
 
 @contextlib.contextmanager
 def _noted(failed: list[str]) -> Iterator[None]:
-    """Take note of why a step failed: whoever disposes of it may repeat that later."""
+    """Note why a step failed; the step may be repeated later."""
     try:
         yield
     except (SupervisorError, OSError) as error:
@@ -274,7 +274,7 @@ def _noted(failed: list[str]) -> Iterator[None]:
 
 
 async def _forget_in_runtime(core: Core, failed: list[str]) -> None:
-    """Have the runtime forget it; or forget it for the runtime, if a hook keeps that from it."""
+    """Have the runtime delete the container; or remove the runtime's files, if a hook hangs."""
     layout = core.layout
     for attempt in range(2):
         try:
@@ -290,18 +290,18 @@ async def _forget_in_runtime(core: Core, failed: list[str]) -> None:
                 if not isinstance(error, RuntimeFailed) or _may_be_known(core):
                     failed.append(str(error))
                 return
-        await _remove_cgroup(core)  # what the runtime couldn't remove keeps it from deleting
+        await _remove_cgroup(core)  # what is left in the cgroup may be why the runtime failed
 
 
 async def _remove_cgroup(core: Core) -> None:
-    """Remove its cgroup, as far as that goes within ``deadlines.kill``."""
+    """Remove the cgroup, as far as possible within ``deadlines.kill``."""
     if core.record.cgroup is not None:
         with within(core.shared.deadlines.kill):
             await core.shared.hierarchies.remove(core.record.cgroup)
 
 
 def _has_hooks(layout: ContainerLayout) -> bool:
-    """Whether a delete of it runs hooks, for which the runtime waits."""
+    """Whether a delete of the container runs hooks, for which the runtime waits."""
     try:
         return bool((read_config(layout.bundle).get("hooks") or {}).get("poststop"))
     except (SupervisorError, AttributeError):
@@ -309,9 +309,9 @@ def _has_hooks(layout: ContainerLayout) -> bool:
 
 
 async def _forget_without_runtime(core: Core, error: Exception) -> bool:
-    """Remove what the runtime keeps of a container in which nothing is left; whether that is so.
+    """Remove what the runtime keeps of a container without processes; return whether that worked.
 
-    Its hooks have had their time, and each further delete would only run them once more. A hook
+    The hooks have had their time, and each further delete would only run them once more. A hook
     that fails after the end is a warning (OCI runtime spec, "Lifecycle").
     """
     await _remove_cgroup(core)
@@ -328,10 +328,10 @@ async def _forget_without_runtime(core: Core, error: Exception) -> bool:
 
 
 def _may_be_known(core: Core) -> bool:
-    """Whether a runtime that can't delete a container may keep something of it, by any name.
+    """Whether a runtime that can't delete a container may keep files of the container, by any name.
 
-    One that doesn't even understand its command line has made nothing: then its words aren't what
-    keeps the id taken.
+    A runtime that doesn't even understand the command line has made nothing: then the failed delete
+    doesn't keep the id taken.
     """
     try:
         return any(core.record.id in name for name in os.listdir(core.record.runtime_root))
@@ -350,9 +350,9 @@ async def _empty_cgroup(core: Core, failed: list[str]) -> None:
 
 
 async def end_left(shared: Shared, layout: ProcessLayout) -> None:
-    """Reap what a process directory names, if its shim was killed and it was left to us.
+    """Reap the process that a directory names, if the shim was killed and left the process to us.
 
-    The shim may have been killed before its report. What was killed just now may need a moment.
+    The shim may have been killed before the report. A just killed process may need a moment.
     """
     with contextlib.suppress(StateCorrupt, InfrastructureError):
         pid, shim = read_pid(layout.pid), read_shim(layout.shim)
@@ -375,7 +375,7 @@ async def _await_shims(core: Core) -> None:
         if not held(layout.shim):
             continue
         with contextlib.suppress(OSError):
-            send_line(layout.control, RELEASE)  # nobody will read its output
+            send_line(layout.control, RELEASE)  # the output won't be read
         task = tasks.get(layout.id)
         if task is not None and task.has_shim:
             await _await_watched(core.shared, task)

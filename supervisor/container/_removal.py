@@ -31,9 +31,9 @@ def sweep(directory: str) -> None:
     except OSError as error:
         raise scarcity(error) from error
     for path in found:
-        with contextlib.suppress(OSError, StateCorrupt):  # a lock of somebody else's, too
+        with contextlib.suppress(OSError, StateCorrupt):  # also a lock with another owner
             if distrust_directory(path) is not None:
-                continue  # somebody else's
+                continue  # it belongs to another user
             if os.path.basename(path).startswith(_DELETED):
                 _remove_tree(path)
             else:
@@ -42,16 +42,16 @@ def sweep(directory: str) -> None:
 
 def _sweep_new(path: str) -> None:
     with contextlib.suppress(OSError):
-        os.rmdir(path)  # its lock is the first thing that is in it
+        os.rmdir(path)  # the lock is the first file in there
         return
     lock = Lock.take(os.path.join(path, "lock"))
-    if lock is not None:  # and its maker can't have it any more
+    if lock is not None:  # and the maker can't take the lock any more
         with lock:
             remove_directory(path)
 
 
 def remove_directory(path: str) -> None:
-    """Remove a directory of ours: renamed away first, so that nobody sees half of it."""
+    """Remove a directory of ours: renamed away first, so that no program sees half of it."""
     if forked():
         return
     doomed = os.path.join(os.path.dirname(path), f"{_DELETED}{secrets.token_hex(8)}")
@@ -61,7 +61,7 @@ def remove_directory(path: str) -> None:
 
 
 def _remove_tree(path: str) -> None:
-    """Remove a directory: by descriptors, so that whoever changes it meanwhile leads us nowhere.
+    """Remove a directory: by descriptors, so that no change meanwhile leads outside.
 
     What can't be removed, and what is mounted there, is left for the next open.
     """

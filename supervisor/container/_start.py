@@ -1,4 +1,4 @@
-"""Start a created container, while its shim's death may end the attempt."""
+"""Start a created container; the death of the shim ends the attempt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def start(core: Core) -> None:
 
 
 async def _start(core: Core) -> None:
-    if not core.init.watched():  # its end just hasn't been settled yet
+    if not core.init.watched():  # init has ended, and its exit status isn't settled yet
         await core.init.wait()
     _raise_if_lost(core)
     core.apply(Event.START)
@@ -71,13 +71,14 @@ async def _attempt(core: Core) -> None:
 
 
 async def _call_start(core: Core) -> Failure | None:
-    """Call the runtime's start until it ends, or until there is nothing to start any more."""
+    """Call the runtime's start until the call ends, or the init that is to be started."""
     core.shared.reach(Point.STARTING)
     with expiring() as expire:
 
         def give_up_soon(status: ExitStatus) -> None:
             # If the end was recorded, the program may just have been quick: the runtime gets
-            # some time to finish. If the shim was lost, it would wait for what we have killed.
+            # some time to finish. If the shim was lost, the runtime would wait for a
+            # killed init.
             quick = status.source is Source.SHIM
             expire(core.shared.deadlines.shim if quick else 0)
 
@@ -98,7 +99,7 @@ async def _call_start(core: Core) -> Failure | None:
 def hidden_gate(core: Core) -> str | None:
     """Return the fifo at which an init waits that /proc hides (hidepid): runc's ``exec.fifo``.
 
-    None if it doesn't wait, isn't hidden, or is another runtime's.
+    None if the init doesn't wait, isn't hidden, or has another runtime.
     """
     if core.init.pid is None or core.init.ending() or look_at(core.init.pid) is not None:
         return None
@@ -107,7 +108,7 @@ def hidden_gate(core: Core) -> str | None:
 
 
 async def _open_hidden_gate(core: Core) -> bool:
-    """Let an init run that runc takes for stopped, since /proc hides it; say whether.
+    """Let an init run that runc takes for stopped, since /proc hides the init; return whether.
 
     runc's ``run`` doesn't look there, its ``start`` does. What that does then is to read what init
     writes into the fifo, and to remove that.
@@ -117,7 +118,7 @@ async def _open_hidden_gate(core: Core) -> bool:
         return False
     try:
         fd = lifted(os.open(gate, _TO_READ))
-    except OSError:  # it was opened just now
+    except OSError:  # the fifo was opened just now
         return False
     try:
         if not stat.S_ISFIFO(os.fstat(fd).st_mode):
@@ -134,12 +135,12 @@ async def _open_hidden_gate(core: Core) -> bool:
 
 
 async def _look_again(core: Core) -> None:
-    """After a start that failed: what the container is now, by its runtime, not by a guess."""
+    """After a start that failed: ask the runtime what the container is now."""
     if core.state is not State.STARTING:
         return
     told = None
     with contextlib.suppress(SupervisorError, OSError):
-        # Without an answer it counts as created: starting it again finds out.
+        # Without an answer the container counts as created: the next start finds out.
         told = await core.runtime.status()
     if told == "created" and await core.init.has_begun(_GATE_SECONDS):
         told = "running"  # a start that was killed between two steps has opened the gate already
@@ -154,7 +155,7 @@ async def _look_again(core: Core) -> None:
 
 def _started(core: Core) -> None:
     if core.state not in (State.STARTING, State.STOPPED):
-        return  # it was deleted meanwhile
+        return  # the container was deleted meanwhile
     core.shared.reach(Point.START_RETURNED)
     core.mark_started()
     core.shared.reach(Point.STARTED)
@@ -163,7 +164,7 @@ def _started(core: Core) -> None:
 
 
 def _raise_if_taken_away(core: Core, failure: Failure | None) -> None:
-    """Raise IllegalTransition if it was deleted meanwhile, or killed before its program ran."""
+    """Raise IllegalTransition for a container that was deleted, or killed before its start."""
     gone = core.state in (State.DELETING, State.DELETED, State.BROKEN)
     if gone or (core.state is State.STOPPED and core.init.killed_waiting):
         try:
@@ -173,7 +174,7 @@ def _raise_if_taken_away(core: Core, failure: Failure | None) -> None:
 
 
 def _raise_if_lost(core: Core) -> None:
-    """Raise ShimExited if its process ended unseen by its shim before it was started."""
+    """Raise ShimExited if init ended unseen by the shim before the start."""
     status = core.init.status
     if status is None or status.source is Source.SHIM or core.was_started():
         return

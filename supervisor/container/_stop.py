@@ -1,4 +1,4 @@
-"""Stop a container, and kill it."""
+"""Stop a container, and kill a container."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Stopped:
 
     Attributes:
         status: how the container's init ended.
-        escalated: whether it had to be killed: by this call, another one, another supervisor or
-            anybody else. False if it had ended before.
+        escalated: whether init was killed: by this call, another call, another supervisor or
+            another program. False if init had ended before.
     """
 
     status: ExitStatus
@@ -59,12 +59,12 @@ class Stopped:
 
 
 def own_signal(core: Core) -> int:
-    """Return what asks it to end, if nothing else is said."""
+    """Return the signal that asks a container to end, if the caller gives none."""
     return core.record.stop_signal or signal.SIGTERM
 
 
 def own_grace(core: Core) -> float:
-    """Return how many seconds it is given then, if nothing else is said."""
+    """Return how many seconds a container has to end, if the caller gives no number."""
     grace_ns = core.record.stop_grace_ns
     if grace_ns is None:
         return STOP_GRACE_SECONDS
@@ -86,9 +86,9 @@ async def stop(core: Core, grace: float | None, ask_with: SignalArgument | Own) 
 
 
 async def finish_stop(core: Core, asked: Asked | None) -> Stopped:
-    """Finish a stop whose caller was killed, in the time that is left of it.
+    """Finish a stop whose caller was killed, in the time that is left.
 
-    ``asked`` is None for one that isn't on record: its container's own wish counts.
+    ``asked`` is None for a stop that isn't recorded: then the container's own wish counts.
     """
     if asked is None:
         return await stop(core, None, OWN)
@@ -124,7 +124,7 @@ async def _ask_and_kill(core: Core, grace: float, number: int, sent: bool) -> St
                 return Stopped(status, number != signal.SIGKILL and _was_killed(status))
         return await end(core)
     except BaseException:
-        if core.stops == 1:  # else it is somebody else's too
+        if core.stops == 1:  # else another task stops the container, too
             _give_up_stop(core)
         raise
     finally:
@@ -132,14 +132,14 @@ async def _ask_and_kill(core: Core, grace: float, number: int, sent: bool) -> St
 
 
 def _was_killed(status: ExitStatus) -> bool:
-    """Whether somebody has killed it, and not the kernel for want of memory."""
+    """Whether a process was killed, and not by the kernel for want of memory."""
     return status.signal == signal.SIGKILL and not status.oom_killed
 
 
 def _note_stop(core: Core, grace: float, number: int) -> Asked:
-    """Put on record what it is asked with, and until when, for whoever looks on or opens next.
+    """Record the signal of a stop, and until when the container has time, for other supervisors.
 
-    Of two stops the one that ends first counts. A full disk must not keep it from being stopped.
+    Of two stops the one that ends first counts. A full disk must not prevent a stop.
     """
     now_ns = _now_ns()
     asked = Asked(number, now_ns, int(min(now_ns + grace * 1e9, MAX_NS)))
@@ -160,7 +160,7 @@ def _note_sent(core: Core, asked: Asked) -> None:
 
 
 def _give_up_stop(core: Core) -> None:
-    """Take that back: it goes on."""
+    """Take the record of a stop back: the container goes on."""
     with contextlib.suppress(OSError):
         if core.record.intent is Intent.STOP:
             core.intend(None)
@@ -175,7 +175,7 @@ def _now_ns() -> int:
 
 
 async def _end_rest(core: Core) -> None:
-    """Kill what its init has left behind: without a pid namespace the kernel doesn't."""
+    """Kill what init has left behind: without a pid namespace the kernel doesn't."""
     cgroup = core.record.cgroup
     if cgroup is None or core.refresh() is not State.STOPPED:
         return
@@ -187,16 +187,16 @@ async def _end_rest(core: Core) -> None:
 
 
 async def _thaw(core: Core) -> None:
-    """Thaw it, if it is frozen: so it hears that it is asked to end, and may do that."""
+    """Thaw a frozen container, which can then react to the signal."""
     if core.record.cgroup is not None:
         await core.shared.hierarchies.thaw(core.record.cgroup, core.stands)
 
 
 def kill(core: Core) -> None:
-    """SIGKILL its init, and everything else in its cgroup, thawed.
+    """SIGKILL the init, and everything else in the cgroup, thawed.
 
-    If there is much of that, the rest is done by a task of the supervisor's, so that nobody else
-    has to wait for it.
+    Of very many processes the rest is killed by a task of the supervisor's, so that other tasks
+    don't wait.
     """
     core.shared.opener.require(core.record.id)
     if core.refresh() is State.DELETED:
@@ -229,16 +229,16 @@ def _kill_cgroup(core: Core, cgroup: str) -> None:
 
 @trio.lowlevel.enable_ki_protection
 async def _kill_rest(core: Core, rest: Steps[None]) -> None:
-    """Kill what is left of a cgroup, also while its supervisor is being closed."""
+    """Kill what is left of a cgroup, also while the supervisor is being closed."""
     with shielded(core.shared.deadlines.kill):
         await core.shared.hierarchies.carry_out(rest)
 
 
 async def end(core: Core) -> Stopped:
-    """Kill everything in it and return how its init ended: one that had ended by itself as well.
+    """Kill everything in a container, and return the exit status of init, also of an ended one.
 
     Raises:
-        DeadlineExpired: it is still there ``deadlines.kill`` after SIGKILL.
+        DeadlineExpired: init is still there ``deadlines.kill`` after SIGKILL.
     """
     seconds = core.shared.deadlines.kill
     lived = True
@@ -248,7 +248,7 @@ async def end(core: Core) -> Stopped:
         kill(core)
     except ProcessEnded:
         lived = False
-    except ShimError:  # it can't be told; but all in its cgroup was killed
+    except ShimError:  # the shim can't be reached; but all in the cgroup was killed
         if core.record.cgroup is None:
             raise
     with within(seconds):

@@ -1,4 +1,4 @@
-"""Remove a broken container: whatever can still be found of it, without believing its files."""
+"""Remove a broken container as far as traces are found, without trusting the files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ._directories import load_record, strange
 
 
 async def discard(recovery: Recovery, layout: ContainerLayout, presumed: ContainerRecord) -> None:
-    """Kill a broken container's processes and remove it.
+    """Kill a broken container's processes, and remove the container.
 
     Args:
         recovery: what adoption needs of the supervisor.
-        layout: its directory.
-        presumed: what its ``state.json`` would say, where that can't be read.
+        layout: the container's directory.
+        presumed: what ``state.json`` would say, where that can't be read.
 
     Raises:
         InvalidValue: the directory isn't ours, or never was a container's.
@@ -30,7 +30,7 @@ async def discard(recovery: Recovery, layout: ContainerLayout, presumed: Contain
         if why is not None:
             raise InvalidValue(f"{layout.path} isn't deleted: {why}", container=layout.id)
         lock = Lock.take(layout.lock)
-    except FileNotFoundError:  # it was removed by hand
+    except FileNotFoundError:  # removed by hand
         return
     except InfrastructureError:
         raise

@@ -1,4 +1,4 @@
-"""Call the runtime, with a deadline, and say for people what it said."""
+"""Call the runtime, with a deadline; errors quote the runtime."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ._said import reason_at, reason_in
 
 logger = logging.getLogger("supervisor")
 
-_OUTPUT_BYTES = 16 << 20  # a state has the annotations of its bundle in it
+_OUTPUT_BYTES = 16 << 20  # a state includes the annotations of the bundle
 _LOG_BYTES = 128 * 1024
 _REAP_SECONDS = 5.0
 _PAST_HOOKS_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
-# What a tether says if it can't become the runtime.
+# What a tether prints that can't execute the runtime.
 _TETHERED_STATUS = 127
 _TETHERED_ERRNO = re.compile(r"supervisor-tether: (\d+)")
 
@@ -47,31 +47,31 @@ async def run(
 ) -> bytes:
     """Make a call that makes no container process, and return its standard output.
 
-    What the runtime prints goes to files, not pipes: a hook that it leaves behind may hold them
-    for ever, and nothing has to drain them. With a log, errors are appended to that and there is
+    What the runtime prints goes to files, not pipes: a hook that the runtime leaves behind may hold
+    a pipe for ever, and files need no reader. With a log, errors are appended to that and there is
     no output; else both are kept in memory.
 
     Args:
         call: what is called, and with what.
-        seconds: its deadline.
+        seconds: the deadline.
         aloud: whether what is printed is kept in memory though there is a log.
-        done: tells, from the output or by looking at the fact itself, whether a call has done its
-            work that another part of the program has reaped: the kernel may not tell its exit
-            status then. Without it, such a call has failed.
+        done: tells, from the output or by looking at the fact itself, whether a call has done the
+            work that another part of the program has reaped: the kernel may not report the exit
+            status then. Without ``done``, such a call has failed.
         patience: tells how many seconds a call that is cancelled, or is too late, may take to end
             by itself, before it is killed.
-        past_hooks: tells whether one that is too late may be waiting for a hook: then what it
-            has started is killed first, since it may do the rest of its work without.
+        past_hooks: tells whether a call that is too late may be waiting for a hook: then the hooks
+            are killed first, since the runtime may do the rest of the work without them.
 
     Raises:
-        RuntimeFailed: it ended with an error.
-        RuntimeTimeout: it didn't end in time, and was killed with all that it had started.
-        RuntimeNotFound: it isn't there any more, or can't be executed.
+        RuntimeFailed: the call ended with an error.
+        RuntimeTimeout: the call didn't end in time, and was killed with all its children.
+        RuntimeNotFound: the runtime isn't there any more, or can't be executed.
         ShimNotFound: the tether isn't there any more, or can't be executed.
-        TooManyFiles: no descriptor was left for it.
-        TooManyProcesses: no process could be made for it.
+        TooManyFiles: no descriptor was left.
+        TooManyProcesses: no process could be made.
 
-    Cancellation: the runtime and what it has started are killed before Cancelled is raised.
+    Cancellation: the runtime and all its children are killed before Cancelled is raised.
     """
     log = None if aloud else call.log
     with contextlib.ExitStack() as files:
@@ -100,8 +100,8 @@ def fresh_log(path: str) -> str | None:
     """Make the empty file for a call's ``--log``, and return its path.
 
     Returns:
-        None if it can't be made: on a full disk, runtimes refuse to work with it, and a start
-        or a delete had better go without.
+        None if the file can't be made: on a full disk, runtimes refuse to work with a log, and a
+        start or a delete had better go without.
     """
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -157,9 +157,9 @@ async def _spawn(call: Call, output: int | None, errors: int) -> PidFd:
 
 
 async def _wait(process: PidFd, seconds: float, patience: Callable[[], float]) -> bool:
-    """Wait until a call has ended; whether it has, in time.
+    """Wait until a call has ended; return whether that was in time.
 
-    Cancellation: it is killed, after ``patience``, and what it has started is, too.
+    Cancellation: the call is killed, after ``patience``, with all its children.
     """
     try:
         with within(seconds):
@@ -177,7 +177,7 @@ async def _wait(process: PidFd, seconds: float, patience: Callable[[], float]) -
 
 
 async def _wait_past_hooks(process: PidFd, call: Call, seconds: float) -> bool:
-    """Kill what a call that is too late waits for, again and again; whether it then ends.
+    """Kill what a late call waits for, again and again; return whether the call then ends.
 
     A hook that fails after the container's end is a warning (OCI runtime spec, "Lifecycle").
     """
@@ -202,23 +202,23 @@ async def _wait_past_hooks(process: PidFd, call: Call, seconds: float) -> bool:
 
 
 async def _end(process: PidFd) -> None:
-    """Kill a call, and what it has started: its hooks first, as long as they are its children."""
+    """Kill a call and all its children: the hooks first, while they still are children."""
     if process.ended():
         return
     with within(_REAP_SECONDS, shield=True):
         await in_thread(kill_others, process.pid, process.fd)
     process.kill()
-    # A SIGKILLed child ends, unless the kernel holds it: then it isn't ours to wait for.
+    # A SIGKILLed child ends, unless the kernel holds it: then we don't wait.
     with within(_REAP_SECONDS, shield=True):
         await process.wait_ended()
         await in_thread(kill_others, process.pid, process.fd)
 
 
 async def _reap(process: PidFd) -> int | None:
-    """Return how a call has ended, which is killed if it hasn't; None if nobody knows."""
+    """Return the exit status of a call, which is killed if alive; None if unknown."""
     await _end(process)
     status = process.reap()
-    if status is None:  # somebody else has reaped it, or ignores SIGCHLD
+    if status is None:  # reaped elsewhere in the program, or SIGCHLD is ignored
         told = process.wait_status()
         status = None if told is None else os.waitstatus_to_exitcode(told)
     return status
@@ -234,7 +234,7 @@ def _not_run(call: Call, error: OSError) -> Exception:
 
 
 def _raise_if_not_run(call: Call, reason: str) -> None:
-    """Raise what a tether says, if that is why it has ended."""
+    """Raise the error that a tether has printed, if there is one."""
     told = _TETHERED_ERRNO.fullmatch(reason)
     if told is not None:
         number = int(told[1])
@@ -265,11 +265,11 @@ def _appending(path: str) -> Iterator[int]:
     finally:
         with contextlib.suppress(OSError):
             if os.fstat(fd).st_size > _LOG_BYTES:
-                os.ftruncate(fd, _LOG_BYTES)  # a hook may have printed what it liked
+                os.ftruncate(fd, _LOG_BYTES)  # a hook may have printed a lot
         os.close(fd)
 
 
 def _content(fd: int) -> bytes:
-    """Return the end of a file, all of it as a rule; a hook may have printed what it liked."""
+    """Return the end of a file, as a rule the whole file; a hook may have printed a lot."""
     size = os.fstat(fd).st_size
     return os.pread(fd, _OUTPUT_BYTES, max(0, size - _OUTPUT_BYTES))

@@ -92,7 +92,7 @@ class Call:
 
 
 def _logged(runtime: str, log: str) -> str:
-    """Return the value of ``--log``: crun reads it as TYPE:PATH if there is a colon in it."""
+    """Return the value of ``--log``: crun takes a value with a colon for TYPE:PATH."""
     return f"{_CRUNS_FILE}{log}" if ":" in log and is_crun(runtime) else log
 
 

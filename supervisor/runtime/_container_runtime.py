@@ -1,4 +1,4 @@
-"""The runtime of one container: the one thing that calls it, or says how a shim calls it."""
+"""The runtime of one container: all calls from here, and the command lines that shims run."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ class ContainerRuntime:
         preserve_fds: int = 0,
         log: str | None = None,
     ) -> Call:
-        """Make the container and its init, which waits to be started.
+        """Make the container and the init, which waits to be started.
 
-        Its init gets ``preserve_fds`` descriptors of the runtime's, from 3 on.
+        The init gets ``preserve_fds`` descriptors of the runtime's, from 3 on.
         """
         preserved = ["--preserve-fds", str(preserve_fds)] if preserve_fds else []
         options = ["--bundle", bundle, "--pid-file", pid_file, *_console(console_socket)]
@@ -110,7 +110,7 @@ class ContainerRuntime:
         console_socket: str | None = None,
         log: str | None = None,
     ) -> Call:
-        """Make the container from a checkpoint in ``image``; it runs at once."""
+        """Make the container from a checkpoint in ``image``; the program runs at once."""
         places = ["--bundle", bundle, "--pid-file", pid_file]
         places += ["--image-path", image, "--work-path", work]
         console = _console(console_socket)
@@ -140,12 +140,12 @@ class ContainerRuntime:
         await run(call, seconds=self.deadlines.create)
 
     async def delete(self, *, log: str, has_hooks: Callable[[], bool]) -> None:
-        """Kill what is left of the container, and forget it; one that isn't there is no error.
+        """Kill what is left of the container, and forget it; a missing one is no error.
 
         Args:
             log: where the runtime logs.
-            has_hooks: tells whether a delete runs hooks. They may take their time, but not all of
-                it: something is to be done after them.
+            has_hooks: tells whether a delete runs hooks. Hooks may take time, but not all
+                of the clean-up's: further steps follow.
 
         Raises, Cancellation: as `run`.
         """
@@ -168,9 +168,9 @@ class ContainerRuntime:
             None if the runtime doesn't know the container, or says something else.
 
         Raises:
-            RuntimeTimeout: it didn't answer in time.
-            RuntimeNotFound: it isn't there any more.
-            TooManyFiles, TooManyProcesses, OSError: it can't be called just now.
+            RuntimeTimeout: the runtime didn't answer in time.
+            RuntimeNotFound: the runtime isn't there any more.
+            TooManyFiles, TooManyProcesses, OSError: the call isn't possible just now.
 
         Cancellation: as `run`.
         """

@@ -1,6 +1,7 @@
-"""What a runtime has said, for people: the reason in its log, or in what it printed.
+"""The reason of a runtime's failure, for people: from the log, or from the output.
 
-Nothing is decided by it. Source: runc's and crun's ``--log-format json``; logrus, for its text.
+No decision depends on that text. Source: runc's and crun's ``--log-format json``; logrus, for
+text logs.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ _LINE_LENGTH: Final = 1000
 _FATAL: Final = ("fatal", "panic")
 _WORSE: Final = ("error", *_FATAL)
 _PRINTED: Final = "printed"
-_MAX_FAILURES: Final = 8  # to read one; whoever logs a thousand braces mustn't keep us busy
+_MAX_FAILURES: Final = 8  # to read one; a thousand braces in a log mustn't keep us busy
 _DECODER: Final = json.JSONDecoder()
 
-# A line of logrus where a runtime logs before it knows where to: its message may be quoted.
+# A line of logrus of a runtime that doesn't know the log file yet: the message may be quoted.
 _TEXT: Final = re.compile(
     r'time="[^"]*" level=(?P<level>[a-z]+) msg=(?P<msg>"(?:[^"\\]|\\.)*"|\S*)'
 )
@@ -59,7 +60,7 @@ def criu_said(work: str) -> str:
 def reason_at(fd: int) -> str:
     """Return the reason of a failure from a file; see `reason_of`.
 
-    In a long one it is looked for at both ends.
+    Of a long file both ends are read.
     """
     text = os.pread(fd, _PART_BYTES, 0)
     rest = os.fstat(fd).st_size - len(text)
@@ -70,9 +71,9 @@ def reason_at(fd: int) -> str:
 
 
 def reason_of(text: bytes) -> str:
-    """Return the reason of a failure from a runtime's log, or from what it printed.
+    """Return the reason of a failure from a runtime's log or output.
 
-    The first message of level fatal is it: what follows is often only what came of that. Else
+    The reason is the first message of level fatal: what follows is often only a consequence. Else
     the last error, with which a runtime ends. Else the first and the last of what isn't a message
     but was printed: what goes wrong before there is a log, and what a program in the runtime's
     place says.
@@ -105,7 +106,7 @@ def pieces_of(text: str) -> Iterator[str]:
 
 
 def _entry(line: str) -> Iterator[tuple[str, str]]:
-    """Yield the level and the message of a line, if there is something in it."""
+    """Yield the level and the message of a line, if the line has any."""
     line = line.strip()
     told = _object(line)
     text = _TEXT.fullmatch(line)
@@ -118,7 +119,7 @@ def _entry(line: str) -> Iterator[tuple[str, str]]:
 
 
 def _inner(message: str) -> str:
-    """Return what a container's init has said in JSON to crun, which logs that as it is."""
+    """Return the message of a container's init, which crun logs as JSON inside of JSON."""
     told = _object(message)
     return message if told is None or "msg" not in told else str(told["msg"]).strip()
 

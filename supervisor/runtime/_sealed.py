@@ -1,4 +1,4 @@
-"""Copies of a runtime's program, in memory and sealed: so that it needn't copy itself.
+"""Copies of a runtime's program, in memory and sealed: so that the program needn't copy itself.
 
 crun and runc never run a container from the file that they were started from: a program inside
 could overwrite it through ``/proc/PID/exe`` (CVE-2019-5736). crun starts itself twice for that, at
@@ -45,17 +45,17 @@ class SealedPrograms:
     def open(self, path: str) -> int | None:
         """Return the descriptor of a sealed copy of the program at ``path``.
 
-        It stays ours, and is closed on exec. A program that was replaced is copied again.
+        The descriptor stays ours, and is closed on exec. A replaced program is copied again.
 
         Returns:
-            None if it should be run from its file.
+            None if the file itself should be run.
         """
         if not self._allowed or os.path.basename(path) not in _RUNTIMES:
             return None
         try:
             status = os.stat(path)
         except OSError:
-            return None  # whoever runs it says so
+            return None  # the run reports that
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         copy = self._copies.get(path)
         if copy is None or copy.identity != identity:
@@ -88,7 +88,7 @@ def _seal(path: str) -> Descriptor | None:
         undo.callback(os.close, copy)
         while (done := os.fstat(copy).st_size) < size:
             if os.sendfile(copy, source, done, min(size - done, _CHUNK_BYTES)) == 0:
-                return None  # somebody cuts it just now
+                return None  # the file is being cut just now
         fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
         # Not 0 to 2: the child has its standard streams there.
         return close_in_children(fcntl.fcntl(copy, fcntl.F_DUPFD_CLOEXEC, 3))
