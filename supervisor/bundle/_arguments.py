@@ -1,4 +1,4 @@
-"""The arguments that bundles are made from, checked before anything is written."""
+"""Check the arguments of `Bundle.from_rootfs` and `from_host`, before any file is written."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_HOSTNAME = "container"
 
 TMPFS_BYTES = 256 << 20
-"""How much /tmp and /run may each hold, where nothing else is said."""
+"""How much /tmp and /run may each hold by default."""
 
 MAX_WORD_BYTES = 32 * os.sysconf("SC_PAGE_SIZE")
-"""What the kernel takes of one argument or variable, with the NUL at its end: MAX_ARG_STRLEN."""
+"""The kernel's limit for one argument or variable, including the NUL: MAX_ARG_STRLEN."""
 
 MAX_STACK_BYTES = 8 << 20
-"""The kernel's _STK_LIM, of which three quarters are the most that all of them may have."""
+"""The kernel's _STK_LIM: all arguments and variables may have three quarters of this at most."""
 
 LEAST_WORDS_BYTES = 128 << 10
 _POINTER_BYTES = 8
@@ -45,16 +45,16 @@ MAX_HOSTNAME = 64
 MAX_CPUS = 1_000_000
 CPU_PERIOD_MICROSECONDS = 100_000
 MIN_QUOTA_MICROSECONDS = 1000
-"""The kernel's least: 1 ms in every period."""
+"""The kernel's minimum: 1 ms in each period."""
 
 
 @attrs.frozen(kw_only=True)
 class Arguments:
-    """What a bundle shall run, and how; see `Bundle.from_rootfs` for their meaning.
+    """The checked arguments; see `BundleOptions` for their meaning.
 
     Attributes:
         env: the whole environment, with PATH.
-        account: who it runs as; root, where nothing is said.
+        account: the user and groups that the program runs as; root by default.
         mounts: as entries of config.json.
     """
 
@@ -83,10 +83,10 @@ class Arguments:
 
 
 def check_arguments(args: Sequence[str], options: BundleOptions) -> Arguments:
-    """Return the arguments in one form: all but ``path``, ``userns`` and those of `StopOptions`.
+    """Return the checked arguments: all but ``path``, ``userns`` and those of `StopOptions`.
 
     Raises:
-        InvalidValue: one of them can't work; named.
+        InvalidValue: an argument can't work; the message names the argument.
     """
     mounts, writable = options.get("mounts", ()), options.get("writable")
     privileges = {"oom_score_adj": 0, "seccomp": "default", **picked(options, PrivilegeOptions)}
@@ -110,12 +110,12 @@ def check_arguments(args: Sequence[str], options: BundleOptions) -> Arguments:
 
 
 def check_args(args: Sequence[str]) -> tuple[str, ...]:
-    """Return a program and its arguments.
+    """Return a program and the program's arguments.
 
     Raises:
-        InvalidValue: they can't be such; says which one.
+        InvalidValue: the value can't be that; the message names the argument.
     """
-    # A str is a sequence of str too, and never what was meant.
+    # A str is a sequence of str, too, but the caller meant another thing.
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
         raise InvalidValue(f"args must be a sequence of text, not {type(args).__name__}")
     checked = tuple(_word(arg, f"args[{n}]") for n, arg in enumerate(args))
@@ -125,10 +125,10 @@ def check_args(args: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_env(env: Mapping[str, str] | None) -> dict[str, str]:
-    """Return variables of an environment; none for None.
+    """Return variables of an environment; an empty dict for None.
 
     Raises:
-        InvalidValue: they can't be such; says which one.
+        InvalidValue: the value can't be that; the message names the variable.
     """
     checked: dict[str, str] = {}
     if env is None:
@@ -145,10 +145,10 @@ def check_env(env: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def check_total(process: Mapping[str, Any]) -> None:
-    """Refuse a process object with more arguments and variables than the kernel takes together.
+    """Check that the kernel takes all arguments and variables of a process object together.
 
     Raises:
-        InvalidValue: it has.
+        InvalidValue: they are too long.
 
     Source: man 2 execve, "Limits on size of arguments and environment".
     """
@@ -194,7 +194,7 @@ def check_absolute(path: str | os.PathLike[str], name: str) -> str:
     """Return an absolute path in the container.
 
     Raises:
-        InvalidValue: it isn't one.
+        InvalidValue: ``path`` isn't absolute.
     """
     checked = check_text(os.fspath(path) if isinstance(path, os.PathLike) else path, name)
     if not checked.startswith("/"):
@@ -218,7 +218,7 @@ def _each(mounts: Iterable[MountArgument]) -> Iterable[MountArgument]:
 def _mount(mount: MountArgument, name: str) -> dict[str, Any]:
     if isinstance(mount, Mount):
         if not os.path.exists(mount.source):
-            raise InvalidValue(f"{name}: its source {mount.source} doesn't exist")
+            raise InvalidValue(f"{name}: the source {mount.source} doesn't exist")
         return mount.to_json()
     if not isinstance(mount, Mapping):
         raise InvalidValue(

@@ -1,4 +1,4 @@
-"""A bundle: a directory with config.json and a root filesystem, loaded or made.
+"""`Bundle`: a directory with config.json and a root filesystem, loaded or made.
 
 Source: OCI runtime spec, bundle.md.
 """
@@ -50,7 +50,7 @@ from ._options import BundleOptions, StrPath
 
 @protected
 class _Removal(weakref.finalize):  # type: ignore[type-arg]
-    """Removes a directory when its bundle is gone: a KeyboardInterrupt in here would be lost."""
+    """The removal of a directory with its bundle, protected: a KeyboardInterrupt would be lost."""
 
     __slots__ = ()
 
@@ -63,14 +63,15 @@ class _Removal(weakref.finalize):  # type: ignore[type-arg]
 class Bundle(Content):
     """A directory with ``config.json`` and a root filesystem.
 
-    Make one with `load`, `from_rootfs` or `from_host`. One that was made without a ``path`` is
-    temporary: it is removed by `close`, at the end of a ``with`` block around it, when it is
-    garbage collected, and when the program ends. What a killed one leaves, the next one removes
-    that makes one in the same place; a leashed container's goes with that.
+    Make a bundle with `load`, `from_rootfs` or `from_host`. A bundle without a ``path`` is
+    temporary: the directory is removed by `close`, at the end of a ``with`` block, when the bundle
+    is garbage collected, and when the program ends. The bundles of a killed program are removed by
+    the next program that makes a bundle in the same place; the keeper removes the bundle of a
+    leashed container.
 
     Attributes:
         path: absolute path of the directory.
-        spec: config.json as it was loaded or made. Don't change it.
+        spec: config.json as loaded or made. Don't change this dict.
     """
 
     _removal: _Removal | None = attrs.field(default=None, init=False, repr=False)
@@ -78,13 +79,13 @@ class Bundle(Content):
 
     @classmethod
     def load(cls, path: StrPath) -> Bundle:
-        """Read the bundle at ``path`` and check all of it that the runtimes read.
+        """Read the bundle at ``path``, and check all values that the runtimes read.
 
         Args:
             path: the directory.
 
         Raises:
-            BundleInvalid: something is wrong with it; names the file and the place.
+            BundleInvalid: the bundle can't run; names the file and the place.
             InvalidValue: ``path`` can't be a path.
         """
         directory = _path(path, "path")
@@ -98,20 +99,20 @@ class Bundle(Content):
     ) -> Bundle:
         """Make a bundle that runs a program in a root filesystem.
 
-        The defaults are narrow: no privilege can be gained, three capabilities, a read-only root,
-        private namespaces of every kind, no network. Whoever isn't root gets a user namespace.
+        The defaults are narrow: no new privileges, three capabilities, a read-only root, private
+        namespaces of every kind, no network. An ordinary user gets a user namespace.
 
         Args:
-            rootfs: the directory; of a link, what it leads to now. We write nothing in it, but
-                runtimes make what it lacks: the mount points (/proc, /dev, /sys, /tmp, /run,
-                those of ``mounts``) and ``cwd``.
-            args: the program and its arguments; looked up in the container's PATH.
+            rootfs: the directory; a link is followed once, now. We write no files there, but
+                runtimes make missing mount points (/proc, /dev, /sys, /tmp, /run, those of
+                ``mounts``) and ``cwd``.
+            args: the program, looked up in the container's PATH, and the program's arguments.
             options: see `BundleOptions`.
 
         Raises:
             InvalidValue: an argument can't work; nothing was written.
-            ShimNotFound: ``init`` was asked for, and there is no static one.
-            DiskFull: no space for it.
+            ShimNotFound: ``init=True``, and there is no static init program.
+            DiskFull: no space for the bundle.
         """
         require_known(options, BundleOptions, "from_rootfs")
         given = _path(rootfs, "rootfs")
@@ -125,22 +126,22 @@ class Bundle(Content):
     def from_host(cls, args: Sequence[str], **options: Unpack[BundleOptions]) -> Bundle:
         """Make a bundle that runs one of the host's own programs.
 
-        Its root filesystem is put together of the host's /usr (and /bin, /lib, ...) and the
-        few files in /etc that programs look up, all read-only. Nothing else of the host is
-        there: give ``mounts`` for data.
+        The root filesystem consists of the host's /usr (and /bin, /lib, ...) and the few files in
+        /etc that programs look up, all read-only. No other file of the host is there: give
+        ``mounts`` for data.
 
         Args:
             args: see `from_rootfs`.
             options: see `BundleOptions`; but ``writable`` can't be ``"direct"``: there is no root
-                filesystem to write in. A layer holds all but the host's own directories and files.
-                ``network="host"`` also shows /etc/resolv.conf and /etc/hosts. With ``userns``, the
-                host's files look like nobody's, and those that only their owner may read can't be
-                read.
+                filesystem to write in. The host's directories and files stay read-only under a
+                layer. ``network="host"`` also shows /etc/resolv.conf and /etc/hosts. With
+                ``userns``, the host's files seem to belong to the overflow user (65534, nobody),
+                and files that only the owner may read can't be read.
 
         Raises:
             InvalidValue: an argument can't work; nothing was written.
-            ShimNotFound: ``init`` was asked for, and there is no static one.
-            DiskFull: no space for it.
+            ShimNotFound: ``init=True``, and there is no static init program.
+            DiskFull: no space for the bundle.
         """
         require_known(options, BundleOptions, "from_host")
         wanted = check_arguments(args, options)
@@ -156,7 +157,7 @@ class Bundle(Content):
     def _make(
         cls, wanted: Arguments, options: BundleOptions, *, root: str, view: HostView | None
     ) -> Bundle:
-        """Write the bundle; ``root`` is where users are looked up."""
+        """Write the bundle; users are looked up in the root filesystem ``root``."""
         stop = check_stop(**picked(options, StopOptions))
         path = options.get("path")
         with scarce():
@@ -182,12 +183,12 @@ class Bundle(Content):
             if view is not None and target is not None and os.path.lexists(f"{target}/{ROOTFS}"):
                 raise InvalidValue(
                     f"path: there is a {ROOTFS} in {target} already: load the bundle there, or "
-                    "remove it"
+                    "remove the directory"
                 )
             with made_directory(target) as made:
                 if view is not None:
                     build_view(view, os.path.join(made.path, ROOTFS))
-                # On one line: laid out, it takes three times as long.
+                # On one line: indented JSON takes three times as long.
                 text = json.dumps(spec, sort_keys=True) + "\n"
                 write_whole(os.path.join(made.path, "config.json"), text.encode())
                 bundle = cls(made.path, spec, view)
@@ -201,17 +202,17 @@ class Bundle(Content):
 
     @property
     def temporary(self) -> bool:
-        """Whether its directory goes with it."""
+        """Whether the directory is removed with the bundle."""
         return self._removal is not None
 
     @property
     def id_blocks(self) -> Sequence[Block] | None:
-        """The blocks of ids of which each container gets one; None if it doesn't.
+        """The blocks of ids for ``"auto"``: each container gets one. None without ``"auto"``.
 
-        They are looked up once.
+        The blocks are looked up once.
 
         Raises:
-            InvalidValue: there are none here.
+            InvalidValue: this host has no such blocks.
         """
         if wish_of(self.spec) != AUTO or os.geteuid() != 0:
             return None
@@ -221,9 +222,9 @@ class Bundle(Content):
 
     @property
     def given_ids(self) -> tuple[Ranges, Ranges]:
-        """The host's uids and gids that root's containers get by a caller's words, or a file's.
+        """The host uids and gids that root's containers get from the bundle's explicit mappings.
 
-        Each range is its first id and its size.
+        Each range is the first id and the size.
         """
         if wish_of(self.spec) == AUTO or os.geteuid() != 0:
             return (), ()
@@ -234,7 +235,7 @@ class Bundle(Content):
         return uids, gids
 
     def close(self) -> None:
-        """Remove its directory if it is temporary. Idempotent."""
+        """Remove a temporary bundle's directory. A second call does nothing."""
         if self._removal is not None:
             self._removal()
 

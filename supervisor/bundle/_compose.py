@@ -1,4 +1,4 @@
-"""Compose config.json: pure functions.
+"""Compose config.json from arguments, and derive the one that is run: pure functions.
 
 Source: OCI runtime spec 1.0.2, config.md and config-linux.md.
 """
@@ -47,7 +47,7 @@ MASKED_PATHS = (
     "/sys/fs/selinux",
 )
 THROTTLES = "/sys/devices/system/cpu/cpu*/thermal_throttle"
-"""As ``/proc/interrupts``, they tell when others compute, and what keys they type."""
+"""Like ``/proc/interrupts``, these show when other users compute, and which keys they type."""
 
 READONLY_PATHS = (
     "/proc/bus",
@@ -77,13 +77,13 @@ def compose_spec(
     Args:
         wanted: what to run.
         root_path: ``root.path``.
-        user: of the process object.
-        host_mounts: what of the host makes up the root filesystem.
-        host_masked: what in it is covered.
+        user: the ``user`` of the process object.
+        host_mounts: the host's directories and files that make up the root filesystem.
+        host_masked: the paths there that are covered.
         namespace: the user namespace, or None for none.
-        ordinary: whether whoever calls the runtime isn't root.
-        annotations: what is to be noted besides.
-        init: path of the static init on the host, or None for none.
+        ordinary: whether the runtime runs as an ordinary user, not as root.
+        annotations: further annotations.
+        init: path of the static init on the host, or None for no init.
     """
     process = _process(wanted, user=user, init=init is not None)
     check_total(process)
@@ -131,16 +131,16 @@ def _linux(
 
 
 def derive_spec(spec: Mapping[str, Any], bundle_path: str, *, cgroup: str | None) -> dict[str, Any]:
-    """Return the config.json that is run: it stands in any directory.
+    """Return the config.json that is run: all paths are absolute, so any directory will do.
 
-    What it doesn't change it shares with ``spec``: a deep copy took longer than all else that
-    Python does in a create. So it is for reading and writing out only.
+    The result shares unchanged parts with ``spec``, so don't change the result: a deep copy took
+    longer than all other Python code in a create.
 
     Args:
         spec: a checked config.json.
-        bundle_path: absolute path of the directory that it was written for.
-        cgroup: ``linux.cgroupsPath``; with None the runtime chooses, and a path that the bundle
-            names is left out: all of its containers would share it.
+        bundle_path: absolute path of the directory that ``spec`` was written for.
+        cgroup: ``linux.cgroupsPath``. With None the runtime chooses, and the bundle's path is left
+            out: all containers of the bundle would share that cgroup.
     """
     root_path = os.path.normpath(os.path.join(bundle_path, spec["root"]["path"]))
     derived = {
@@ -159,7 +159,7 @@ def derive_spec(spec: Mapping[str, Any], bundle_path: str, *, cgroup: str | None
 
 
 def _mount_from(bundle_path: str, mount: dict[str, Any]) -> dict[str, Any]:
-    """Return a mount whose source, if it binds a relative one, is absolute."""
+    """Return a mount with an absolute source, if the mount binds a relative source."""
     source = mount.get("source")
     if not source or source.startswith("/") or not is_bind(mount):
         return mount
@@ -167,7 +167,7 @@ def _mount_from(bundle_path: str, mount: dict[str, Any]) -> dict[str, Any]:
 
 
 def _namespace(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return a namespace without an empty path: crun would join what that names."""
+    """Return a namespace without an empty path: crun would try to join an empty path."""
     return entry if entry.get("path") else {"type": entry["type"]}
 
 
@@ -194,7 +194,7 @@ def _process(wanted: Arguments, *, user: Mapping[str, Any], init: bool) -> dict[
 
 @cache
 def _throttles() -> tuple[str, ...]:
-    """Return those that this machine has: a runtime would try each of thousands in vain."""
+    """Return the paths that exist here: a runtime would try thousands of missing ones in vain."""
     return tuple(sorted(glob.glob(THROTTLES)))
 
 
@@ -206,7 +206,7 @@ def _mounts(
     ordinary: bool,
     init: str | None,
 ) -> list[dict[str, Any]]:
-    """Return all mounts: a later one may stand inside an earlier one, never the other way."""
+    """Return all mounts: a later one may be inside an earlier one, never the other way round."""
     tty_group = namespace is None or any(
         entry.host(TTY_GROUP) is not None for entry in namespace.gids
     )
@@ -228,12 +228,12 @@ def _mounts(
 
 
 def _resources(wanted: Arguments, *, devices: bool) -> dict[str, Any]:
-    """Return ``linux.resources``; only root can say which devices there are."""
+    """Return ``linux.resources``; only root can limit devices."""
     resources: dict[str, Any] = {}
     if devices:
         resources["devices"] = [{"allow": False, "access": "rwm"}]
     if wanted.memory_bytes is not None:
-        # The limit of both together: what is swapped out isn't counted in the first.
+        # `swap` limits memory and swap together; `limit` doesn't count swapped-out memory.
         swap = {"swap": wanted.memory_bytes} if counts_swap() else {}
         resources["memory"] = {"limit": wanted.memory_bytes, **swap}
     if wanted.pids is not None:

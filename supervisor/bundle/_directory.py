@@ -1,4 +1,4 @@
-"""The directory that a bundle is written to: the user's, or a temporary one of ours."""
+"""Make and remove the directory of a bundle: the caller's, or a temporary one."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ class Made:
     """The directory of a new bundle.
 
     Attributes:
-        path: its path.
-        held: keeps those who sweep temporary files off it, where that is needed.
+        path: the directory's path.
+        held: the lock that keeps systemd-tmpfiles and the like off the directory, if needed.
     """
 
     path: str
     held: Temporary | None = None
 
     def close(self) -> None:
-        """Let go of it; the directory stays."""
+        """Release the lock; the directory stays."""
         if self.held is not None:
             self.held.close()
 
 
 @contextlib.contextmanager
 def made_directory(path: str | None) -> Iterator[Made]:
-    """Make the directory for a bundle; if the block fails, nothing of it is left.
+    """Make the directory for a bundle; if the block fails, all that was made there is removed.
 
     Args:
-        path: where; parents are made too. None for a temporary directory.
+        path: the directory's path; parents are made, too. None for a temporary directory.
 
     Raises:
-        InvalidValue: there is a bundle already, or something else that is no directory.
+        InvalidValue: the path has a bundle already, or isn't a directory.
         DiskFull: no space.
-        OSError: it can't be made.
+        OSError: the directory can't be made.
     """
     with scarce():
         made, ours = (_make_temporary(), True) if path is None else (Made(path), _make(path))
@@ -64,14 +64,16 @@ def _make_temporary() -> Made:
     made = Temporary.make()
     if made.may_be_swept:
         return Made(made.path, made)
-    made.close()  # a descriptor less for each bundle
+    made.close()  # saves one descriptor for each bundle
     return Made(made.path)
 
 
 def _make(path: str) -> bool:
-    """Make the directory at ``path``; returns whether it is new."""
+    """Make the directory at ``path``; return whether the directory is new."""
     if os.path.lexists(os.path.join(path, "config.json")):
-        raise InvalidValue(f"path: there is a bundle at {path} already: load it, or remove it")
+        raise InvalidValue(
+            f"path: there is a bundle at {path} already: load the bundle, or remove the directory"
+        )
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.mkdir(path, PASSABLE)
@@ -98,9 +100,9 @@ def _undo(directory: str, *, ours: bool, before: set[str]) -> None:
 
 
 def remove_owned(made: Made, owner_pid: int) -> None:
-    """Remove a temporary bundle, in the process that made it only: a forked child has it on loan.
+    """Remove a temporary bundle, if this process made the bundle; a forked child doesn't.
 
-    It is left where it is while something is mounted below it: removing would go on into that,
+    While something is mounted below, the directory stays: the removal would go on into the mount,
     which may be the host's /usr.
     """
     if os.getpid() == owner_pid:
@@ -111,9 +113,9 @@ def remove_owned(made: Made, owner_pid: int) -> None:
 def _remove(directory: str) -> None:
     try:
         in_use = mounted_below(directory)
-    except OSError:  # no descriptor is left to look with
+    except OSError:  # no descriptor is left to look
         in_use = True
     if in_use:
-        logger.warning("%s is left behind: something may be mounted in it", directory)
+        logger.warning("%s is left behind: something may be mounted inside", directory)
         return
     shutil.rmtree(directory, ignore_errors=True)

@@ -1,6 +1,6 @@
-"""The gate of a pooled container: our own first program, which becomes what it is told to.
+"""The gate of a pooled container: our first program there, which later runs the taker's program.
 
-How it is told is in docs/shim-protocol.md; the program is ``supervisor/native/gate.c``.
+The message to the gate is in docs/shim-protocol.md; the program is ``supervisor/native/gate.c``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..values import InvalidValue, check_int
 from ._arguments import check_absolute
 
 GATE_DESTINATION = "/dev/gate"
-"""Where it stands in the container; as the init does, in the tmpfs on /dev."""
+"""The gate's path in the container: in the tmpfs on /dev, like the init's."""
 
 DEFAULT_MODE = 0o644
 MAX_TEXT_BYTES = 8 << 20
@@ -28,16 +28,16 @@ _FILE = struct.Struct(">IIQ")
 
 Content = bytes | bytearray | memoryview
 FileContent = Content | tuple[Content, int]
-"""What is in a file; with its mode, where that isn't 0644."""
+"""A file's content; or the content and the mode, if the mode isn't 0644."""
 
 
 @attrs.frozen
 class Gate:
-    """What stands before the program of a container.
+    """The gate that runs in a container before the program.
 
     Attributes:
         path: the gate's program on the host.
-        report_fd: the writing end of the pipe that it says in how far it came.
+        report_fd: the writing end of the pipe for the gate's report.
     """
 
     path: str
@@ -48,13 +48,13 @@ def gate_path() -> str:
     """Return the absolute path of ``supervisor-gate``.
 
     Raises:
-        ShimNotFound: it isn't there, isn't executable, or isn't static.
+        ShimNotFound: the program is missing, isn't executable, or isn't static.
     """
     return static_path("supervisor-gate")
 
 
 def with_gate(spec: Mapping[str, Any], gate: Gate) -> dict[str, Any]:
-    """Return the spec with the gate in place of its program; it shares all else."""
+    """Return the spec with the gate in place of the program; all else is shared."""
     mount = Mount(gate.path, GATE_DESTINATION).to_json()
     return {
         **spec,
@@ -71,17 +71,17 @@ def frame(
     files: Mapping[str, FileContent] | None,
     hand_on: bool = False,
 ) -> bytes:
-    """Return what a gate is told.
+    """Return the message to a gate.
 
     Args:
-        args: the program and its arguments.
-        env: variables that are set besides those it has, or in their place.
-        cwd: where to go, or None to stay.
-        files: what to write, by absolute path.
-        hand_on: whether the program is our init, which goes on with the gate's report.
+        args: the program and the program's arguments.
+        env: variables, added to the gate's or in their place.
+        cwd: the working directory; None for the gate's.
+        files: the files to write, by absolute path.
+        hand_on: whether the program is our init, which continues the gate's report.
 
     Raises:
-        InvalidValue: something of it can't be had.
+        InvalidValue: an argument can't work.
     """
     words = [cwd or "", *args, *(f"{name}={value}" for name, value in env.items())]
     text = b"".join(word.encode() + b"\0" for word in words)
@@ -94,7 +94,7 @@ def frame(
 
 
 def _files(files: Mapping[str, FileContent] | None) -> list[bytes]:
-    """Return head and content of each file."""
+    """Return the header and the content of each file."""
     if files is None:
         return []
     if not isinstance(files, Mapping):

@@ -1,8 +1,8 @@
-"""A bundle's hooks, run from a bundle directory of ours: they find the user's.
+"""Wrap a bundle's hooks, so that they find the user's bundle, not our derived one.
 
-With a bare runtime their working directory and the bundle in the state that they read are the
-user's bundle, with the files that they need. Source: OCI runtime spec, "POSIX-platform Hooks",
-"State"; what runc and crun do.
+Without a supervisor, a hook's working directory, and the bundle in the state that the hook reads,
+is the user's bundle, with the files that the hook needs. Source: OCI runtime spec, "POSIX-platform
+Hooks", "State"; the behaviour of runc and crun.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from ..native import find_binary
 _PROGRAM: Final = "supervisor-hook"
 
 _ANYWHERE: Final = ("prestart", "createRuntime", "poststart", "poststop")
-"""They run outside of the container. Where runc runs a poststop hook is its caller's choice."""
+"""The hooks outside of the container. runc runs poststop in the working directory of the caller."""
 
 _INSIDE: Final = "createContainer"
-"""It runs in the container's namespaces, while the host's root is still there: with runc in the
-root filesystem, with crun in the bundle. A startContainer hook is a program of the container."""
+"""This hook runs in the container's namespaces, while the host's root is still there: in
+the root filesystem with runc, in the bundle with crun. A startContainer hook isn't wrapped: it is a
+program of the container.""" ""
 
 
 def at_home(spec: dict[str, Any], home: str, directory: str) -> dict[str, Any]:
-    """Return a spec whose hooks find the bundle ``home``, where it is run from ``directory``.
+    """Return a spec whose hooks find the bundle ``home``, when run from ``directory``.
 
     Raises:
-        ShimNotFound: it has hooks, and our program for them is missing.
+        ShimNotFound: the spec has hooks, and our program for them is missing.
     """
     hooks: Mapping[str, Any] = spec.get("hooks") or {}
     if not any(hooks.get(kind) for kind in (*_ANYWHERE, _INSIDE)):
@@ -55,13 +56,13 @@ def _wrapped(hook: Mapping[str, Any], program: str, home: str, only_from: str) -
 
 
 def _has_ids_of_its_own(spec: Mapping[str, Any]) -> bool:
-    """Whether its processes aren't we, for the host's files."""
+    """Whether the container's processes have other host ids than we."""
     namespaces = spec["linux"].get("namespaces") or ()
     return os.geteuid() == 0 and any(one["type"] == "user" for one in namespaces)
 
 
 def _is_for_all(program: str) -> bool:
-    """Whether everybody may run a program: each directory above it may keep others out."""
+    """Whether every user may run a program: each directory above must let all users pass."""
     path = os.path.realpath(program)
     while path != "/":
         if not os.stat(path).st_mode & stat.S_IXOTH:

@@ -1,4 +1,4 @@
-"""Read a bundle's config.json, and say exactly what is wrong with it."""
+"""Read and check a bundle's config.json; the errors name each fault's place."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..values import BundleInvalid, InfrastructureError, StateCorrupt
 
 
 def read_config(directory: str) -> dict[str, Any]:
-    """Return what the config.json in ``directory`` holds, unchecked.
+    """Return the content of the config.json in ``directory``, unchecked.
 
     Raises:
-        BundleInvalid: there is none, it can't be read, or it isn't a JSON object.
-        TooManyFiles: no descriptor is left to read it.
+        BundleInvalid: the file is missing, can't be read, or isn't a JSON object.
+        TooManyFiles: no descriptor is left.
     """
     path = os.path.join(directory, "config.json")
     try:
@@ -36,10 +36,10 @@ def read_config(directory: str) -> dict[str, Any]:
 
 
 def check_spec(spec: dict[str, Any], directory: str) -> None:
-    """Check a config.json and its root filesystem.
+    """Check a config.json and the root filesystem.
 
     Raises:
-        BundleInvalid: something is wrong; names the place and says what it should be.
+        BundleInvalid: a value is wrong; names the value's place, and what should be there.
     """
     path = os.path.join(directory, "config.json")
     try:
@@ -55,7 +55,7 @@ def check_spec(spec: dict[str, Any], directory: str) -> None:
 
 
 def _unreadable(directory: str, path: str, error: OSError) -> BundleInvalid:
-    """Say why there is no config.json to be read."""
+    """Return the error that says why config.json can't be read."""
     if isinstance(error, FileNotFoundError) and os.path.isdir(directory):
         return BundleInvalid(
             "is missing: a bundle is a directory with a config.json (`runc spec` writes one)",
@@ -93,7 +93,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _joins_user_namespace(spec: dict[str, Any]) -> bool:
-    """Whether the user namespace is another's, which needn't be there yet."""
+    """Whether the container joins an existing user namespace, which may not exist yet."""
     namespaces = spec["linux"].get("namespaces") or ()
     return any(entry["type"] == "user" and entry.get("path") for entry in namespaces)
 

@@ -1,4 +1,4 @@
-"""What bundles are made with: the keyword arguments of `Bundle.from_rootfs` and `from_host`."""
+"""`BundleOptions`: the keyword arguments of `Bundle.from_rootfs` and `from_host`."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ StrPath = str | os.PathLike[str]
 
 
 class BundleOptions(AccountOptions, PrivilegeOptions, StopOptions, total=False):
-    """What a bundle is made with, besides its root filesystem and its program.
+    """The options of a bundle, besides the root filesystem and the program.
 
     Attributes:
-        path: where to write the bundle, if there is none yet: another time, `load` that.
-            Default, a temporary directory that it owns.
-        env: variables; they come over a default PATH. Nothing of ours is inherited.
-        cwd: the directory in the container to start in.
+        path: the directory to write the bundle to, which must not hold a bundle yet; `load`
+            reads the bundle later. By default a temporary directory that the bundle owns.
+        env: variables, added to a default PATH. Our own environment isn't inherited.
+        cwd: the working directory in the container.
         hostname: default ``"container"``.
-        mounts: what else to mount: `Mount` values or entries of config.json.
+        mounts: further mounts: `Mount` values or entries of config.json.
         writable: None for a read-only root with private, empty /tmp and /run (see
-            ``tmpfs_bytes``); ``"direct"`` to write in ``rootfs``; ``"overlay"`` for a fresh
-            layer over ``rootfs`` for each container, in memory, that goes with its last
-            process. Don't change ``rootfs`` meanwhile. What is mounted inside of ``rootfs``
-            isn't seen through a layer.
-        layer_bytes: how much each container may write in its layer before it gets *no space
-            left*; default, half of the machine's memory. What it writes there is counted in
-            ``memory_bytes``. It holds a file for each 4 KiB of them, and 1024 in any case.
+            ``tmpfs_bytes``). ``"direct"`` to write in ``rootfs``. ``"overlay"`` for a fresh
+            layer over ``rootfs`` for each container: in memory, and gone with the container's
+            last process. Don't change ``rootfs`` meanwhile. Mounts inside of ``rootfs`` aren't
+            seen through a layer.
+        layer_bytes: how much each container may write in the layer, before programs get *no
+            space left*; half of the host's memory by default. Counted in ``memory_bytes``. The
+            layer holds one file for each 4 KiB of this size, and always 1024.
         init: whether a tiny init is pid 1, forwards signals to the program and reaps. A
-            program that is pid 1 itself ignores every signal that it has no handler for. How
-            the program ends is told as without it.
-        memory_bytes: how much memory it may use; no swap besides, where the machine counts
-            that. What the kernel kills when it
-            wants more has ``status.oom_killed``, also behind an init.
-        pids: how many processes and threads it may have, an init included.
-        cpus: how much processor time per time, such as 0.5 or 2.
-        network: ``"none"`` (its own, with a loopback only) or ``"host"``.
+            program that is pid 1 ignores every signal without a handler. The exit status is the
+            program's, with or without init.
+        memory_bytes: how much memory the container may use. If the host counts swap, this
+            includes swap. A process that the kernel kills at this limit has
+            ``status.oom_killed``, also behind an init.
+        pids: how many processes and threads the container may have, including an init.
+        cpus: how many processors' time the container may use, such as 0.5 or 2.
+        network: ``"none"`` (a network namespace with a loopback only) or ``"host"``.
         tmpfs_bytes: how much /tmp and /run may each hold, 256 MiB by default, counted in
-            ``memory_bytes``; a file for each 4 KiB of them, and 1024 in any case. Only for
+            ``memory_bytes``; one file for each 4 KiB of this size, and always 1024. Only for
             ``writable=None``.
-        userns: ``"auto"`` for a user namespace with 65,536 ids of the host's for each
-            container, which no other one has: its root is nobody on the host. ``"none"`` for
-            none, root's default. Or mappings: a `UserNamespace`, or a sequence of
-            ``(container, host, size)`` for uids and gids alike. An ordinary user always gets
-            one: ``"auto"`` is the user and its subordinate ids. What the container sees of
-            ``rootfs`` is mapped, so that its root owns what root owns; what is mounted inside
-            of ``rootfs`` isn't seen then, and a tree that belongs to the container's root on
-            the host already is left as it is. ``mounts`` aren't mapped.
+        userns: ``"auto"`` for a user namespace. Each container gets 65,536 host ids that no
+            other container has: the container's root is no user of the host. ``"none"`` for no
+            user namespace, root's default. Or mappings: a `UserNamespace`, or a sequence of
+            ``(container, host, size)`` for uids and gids alike. An ordinary user always gets a
+            user namespace: ``"auto"`` maps the user and the user's subordinate ids. ``rootfs`` is
+            shown mapped, so that the container's root owns what root owns; then mounts inside
+            of ``rootfs`` aren't seen. A tree that already belongs to the container's root on the
+            host is shown as is. ``mounts`` aren't mapped.
     """
 
     path: StrPath | None

@@ -1,4 +1,4 @@
-"""The process object of an exec, from that of its container's init."""
+"""Make the process object of an exec from the one of init, and the one of init from a bundle's."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def exec_process(
     user: Mapping[str, Any] | None = None,
     terminal: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Return init's process object with only what the caller gives replaced; it shares the rest.
+    """Return init's process object with the caller's arguments in place of init's.
 
-    A bare one would lose PATH, limits and no-new-privileges. What is null in it counts as missing,
-    as it does for runtimes.
+    All else is shared with init's object: PATH, limits, no-new-privileges. A null value counts as
+    missing, as for runtimes.
 
     Args:
         init: the process object of the container's init.
-        args: the program and its arguments.
-        env: variables set besides init's, or in their place.
+        args: the program and the program's arguments.
+        env: variables, added to init's or in their place.
         cwd: absolute working directory.
-        user: its ``user``, in place of init's; see `find_account`.
-        terminal: the columns and rows of its terminal; None for no terminal, whatever init has.
-            With one, TERM is ``xterm`` where nobody has said otherwise.
+        user: the ``user``, in place of init's; see `find_account`.
+        terminal: the columns and rows of the terminal; None for no terminal, whatever init has.
+            With a terminal, TERM is ``xterm`` unless init or ``env`` sets TERM.
 
     Raises:
         InvalidValue: an argument can't work.
@@ -63,9 +63,9 @@ def init_process(
     terminal: tuple[int, int] | None,
     user: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return a bundle's process object with what the caller of create gives in place of its own.
+    """Return a bundle's process object with the arguments of `Supervisor.create` in place.
 
-    A bundle with ``init=True`` keeps its init in front of other arguments.
+    In a bundle with ``init=True`` the init stays in front of other arguments.
 
     Raises:
         InvalidValue: an argument can't work.
@@ -76,7 +76,7 @@ def init_process(
 
 
 def merge_env(entries: Sequence[str], changes: Mapping[str, str]) -> list[str]:
-    """Return ``NAME=value`` entries with ``changes`` set in them, in a stable order."""
+    """Return ``NAME=value`` entries with ``changes`` added or in place, in a stable order."""
     parts = [entry.partition("=") for entry in entries]
     merged = {name: value for name, _, value in parts}
     merged.update(changes)
@@ -84,9 +84,9 @@ def merge_env(entries: Sequence[str], changes: Mapping[str, str]) -> list[str]:
 
 
 def _with_term(entries: Sequence[str]) -> list[str]:
-    """Return variables among which there is TERM: programs on a terminal look there what it can.
+    """Return the variables with TERM, from which a program learns what the terminal can do.
 
-    What we send is taken by a terminal of whoever attaches, and those understand xterm.
+    The output goes to the terminal of an attached client, and those understand xterm.
     """
     missing = not any(entry.startswith("TERM=") for entry in entries)
     return [*entries, *(["TERM=xterm"] if missing else [])]

@@ -29,7 +29,7 @@ async def _give_up(others: bool, keeping: Keeping) -> None:
 
 
 def holder(path: str, flags: int) -> Descriptor:
-    """Open a fifo for as long as we hold it; a forked child doesn't."""
+    """Open a fifo for as long as we hold the descriptor; forked children don't keep that."""
     return close_in_children(_open_fifo(path, flags))
 
 
