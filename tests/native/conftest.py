@@ -16,7 +16,7 @@ from tests.native.rig import Rig
 
 @pytest.fixture(scope="session")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Programs]:
-    """Return a build by its name; each is made once."""
+    """Return a build by name; each build is made once."""
 
     @functools.cache
     def get(name: str) -> Programs:
@@ -38,7 +38,7 @@ def programs(
 
 @pytest.fixture
 def rig(programs: Programs, tmp_path: Path) -> Iterator[Rig]:
-    """A process directory with a shim to be launched in it."""
+    """A process directory and the shim that a test launches there."""
     rig = Rig(programs, tmp_path / "process")
     try:
         yield rig
@@ -58,7 +58,7 @@ def leash() -> Iterator[Leash]:
 
 @pytest.fixture
 def keeper(programs: Programs, tmp_path: Path, leash: Leash) -> Iterator[KeeperRig]:
-    """A root with a keeper to be launched for it."""
+    """A root and the keeper that a test launches for the root."""
     keeper = KeeperRig(programs, tmp_path / "root", leash)
     try:
         yield keeper

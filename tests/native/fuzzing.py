@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def fuzz(tmp_path: Path, name: str, parts: list[str], *words: str) -> str:
-    """Compile a fuzzer under the sanitizers, and run it; return what it says."""
+    """Compile a fuzzer with the sanitizers and run it; return the fuzzer's output."""
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("gcc or clang is needed (apt-get install gcc libc6-dev)")

@@ -23,13 +23,13 @@ SHOWING = (sys.executable, "-ISc", SHOW)
 
 @attrs.frozen
 class Passed:
-    """What became of a gate.
+    """What a gate did.
 
     Attributes:
-        report: what it said.
-        code: its exit code, or its program's.
+        report: the gate's report.
+        code: the exit code of the gate, or of the gate's program.
         out: what the program printed.
-        left: what it has left in its stdin.
+        left: what the gate left unread in stdin.
     """
 
     report: bytes
@@ -41,7 +41,7 @@ class Passed:
 def pass_gate(
     gate: str, told: bytes, *, env: Mapping[str, str] | None = None, **options: Any
 ) -> Passed:
-    """Run a gate with ``told`` in its stdin, which ends there."""
+    """Run a gate with ``told`` as all of its stdin."""
     in_read, in_write = os.pipe()
     report_read, report_write = os.pipe()
     options = {"preexec_fn": lambda: os.dup2(report_write, 3), "pass_fds": [3], **options}

@@ -1,4 +1,4 @@
-"""A keeper under test: its root, with container directories in it."""
+"""A keeper under test, and a root with container directories."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.support.leaks import PATIENCE_SECONDS, wait_for
 patient = pytest.mark.parametrize("programs", ["release"], indirect=True)
 """For tests in which the keeper has to wait."""
 impatient = pytest.mark.parametrize("programs", ["sanitized"], indirect=True)
-"""For tests in which it has to give up: 10 seconds are only for the real one."""
+"""For tests in which the keeper has to give up: only the release build waits 10 seconds for
+that."""
 
 
 class KeeperRig:
@@ -51,7 +52,7 @@ class KeeperRig:
         return path
 
     def launch(self, *words: str, **popen: Any) -> int:
-        """Launch the keeper; return its pid."""
+        """Launch the keeper; return the keeper's pid."""
         fds = f"{self.leash}:{self.directory}"
         command = [self.programs.keeper, fds, str(self.root), *words]
         self.keeper = subprocess.Popen(
@@ -75,12 +76,12 @@ class KeeperRig:
         return self.keeper.pid
 
     def wait_gone(self) -> int:
-        """Return its exit code when it has ended."""
+        """Wait until the keeper has ended; return the exit code."""
         assert self.keeper is not None
         return self.keeper.wait(2 * PATIENCE_SECONDS)
 
     def clean(self, *words: str) -> None:
-        """Launch the keeper on a leash that breaks, and wait for its end."""
+        """Launch the keeper on a leash, break the leash, and wait until the keeper has ended."""
         self.launch(*words)
         self.leash.let_go()
         assert self.wait_gone() == 0
@@ -95,7 +96,7 @@ class KeeperRig:
         return False
 
     def wait_ready(self) -> None:
-        """Return when the keeper has started and waits for its leash."""
+        """Return when the keeper has started and waits for the leash."""
         wait_for(lambda: Path(f"/proc/{self.pid}/cwd").readlink() == Path("/"), "a waiting keeper")
 
     def wait_waiting(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A leash, as a supervisor holds it."""
+"""A leash, as a supervisor holds one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Leash:
         os.write(self._write_fd, data)
 
     def kill(self) -> None:
-        """SIGKILL the process; the pipe stays open, as if a forked child held it."""
+        """Kill the process that holds the leash; the pipe stays open, as if a forked child held the
+        pipe."""
         self._holder.kill()
         self._holder.wait()
 

@@ -1,4 +1,4 @@
-"""A log under test: its files and records."""
+"""A log under test: the log's files and records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RECORD = re.compile(
 
 @attrs.frozen
 class Record:
-    """One record: its time, its stream, and the bytes that it stands for."""
+    """One record: the time, the stream, and the bytes that the record stands for."""
 
     at_ns: int
     stream: str
@@ -66,7 +66,7 @@ class Log:
     """The log of a rig's process.
 
     Attributes:
-        path: its newest file.
+        path: the newest file of the log.
     """
 
     def __init__(self, rig: Rig, path: Path | None = None, *, max_bytes: int, files: int) -> None:
@@ -98,9 +98,9 @@ class Log:
         return [record for path in self.files for record in parse(path.read_bytes())]
 
     def text(self, stream: str = "stdout") -> bytes:
-        """Return what was written to a stream, as far as whole records hold it just now."""
+        """Return what was written to a stream, as far as the log has whole records of that."""
         while True:
-            with contextlib.suppress(FileNotFoundError):  # it is being rotated
+            with contextlib.suppress(FileNotFoundError):  # the shim rotates the file just now
                 data = b"".join(path.read_bytes() for path in self.files)
                 return joined(parse(data[: data.rfind(b"\n") + 1]), stream)
 
@@ -110,7 +110,7 @@ class Log:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all of it, waiting for room."""
+    """Write all of ``data``, waiting for room."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
@@ -123,7 +123,7 @@ RECORD = b"2026-01-31T12:34:56.123456789Z stdout F before\n"
 
 
 def writing(*pieces: tuple[int, bytes]) -> list[Word]:
-    """Return a process that writes each of these pieces to its descriptor."""
+    """Return a process that writes each of these pieces to the piece's descriptor."""
     script = """
 import json, os, sys
 for fd, text in json.load(open(sys.argv[1])):
@@ -136,7 +136,8 @@ for fd, text in json.load(open(sys.argv[1])):
 
 
 def sleeping(rig: Rig, log: Log, *streams: str) -> int:
-    """Launch a process that writes nothing, for the test to write; return its pid."""
+    """Launch a process that writes nothing, so that the test can write; return the process's
+    pid."""
     rig.launch(runtime(*SLEEP), *log.options(*streams))
     return rig.running()
 

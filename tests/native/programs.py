@@ -84,7 +84,8 @@ def shipped() -> Programs:
 def sanitized(directory: Path) -> Programs:
     """Build the programs with the address and undefined-behaviour sanitizers.
 
-    LeakSanitizer stays off: it stops the program with ptrace, and nothing is allocated anyway.
+    LeakSanitizer stays off: the sanitizer stops the program with ptrace, and the programs allocate
+    nothing.
     """
     sources = _sources()
     compiler = shutil.which("gcc") or shutil.which("clang")

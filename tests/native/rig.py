@@ -1,4 +1,4 @@
-"""A shim under test: its process directory, what it says and what it leaves."""
+"""A shim under test: the process directory, the shim's report, and what the shim leaves behind."""
 
 from __future__ import annotations
 
@@ -29,30 +29,31 @@ Word = str | bytes
 ALONE = 'while read -r _ _ _ parent _ </proc/self/stat; [ "$parent" = "$1" ]; do :; done'
 """A shell loop that ends when the process's parent isn't ``$1`` any more.
 
-A shell, unlike a runtime, reaps its children: one that ended before it would be lost.
+A shell, unlike a runtime, reaps its children: a process that ended before the shell did would be
+lost.
 """
 
 
 def runtime(*args: Word, before: str = "", after: str = "") -> list[Word]:
     """Return a runtime's command line that makes a process of ``args``, as `create` does.
 
-    The process begins when the runtime has ended. Job control gives it its own stdin and default
+    The process begins when the runtime has ended. Job control gives the process stdin and default
     signals, unlike a plain ``&``.
 
     Args:
         before: shell commands to run before the process is made.
-        after: shell commands to run once it is made and its pid written.
+        after: shell commands to run once the process is made and the pid file written.
     """
-    # It writes its pid itself: before that it is still bash, which ignores SIGQUIT.
+    # The process writes its own pid: a process that is still bash ignores SIGQUIT.
     process = f'/bin/sh -c \'echo $$ >pid; {ALONE}; shift; exec "$@"\' sh $$ "$@"'
     script = f"set -m; {before}\n {process} & until [ -s pid ]; do :; done; {after}"
     return ["/bin/bash", "-c", script, "runtime", *args]
 
 
 def echoing(*numbers: int) -> list[Word]:
-    """Return a process that says ``ready``, and then the number of each of these signals.
+    """Return a process that prints ``ready``, and then the number of each of these signals.
 
-    Not a shell: one that gets a signal just before it reads runs its trap after the read.
+    Not a shell: a shell that gets a signal just before a read runs the trap after the read.
     """
     script = """
 import signal, sys
@@ -86,7 +87,7 @@ class Rig:
     Attributes:
         path: the process directory; paths in it are made by ``rig / "name"``.
         shim: the shim's process, once launched.
-        kept: whether it has said at the end, as far as `wait_end` saw, that others keep it.
+        kept: whether `wait_end` read from ``exit`` that others can still write to the log.
     """
 
     def __init__(self, programs: Programs, path: Path) -> None:
@@ -107,27 +108,27 @@ class Rig:
     # ---- before -------------------------------------------------------------------------
 
     def fifo(self, name: str) -> str:
-        """Make a fifo in the directory; return its spec."""
+        """Make a fifo in the directory; return the fifo's spec."""
         os.mkfifo(self / name, 0o600)
         return f"fifo:{self / name}"
 
     def given(self, stream: str, fd: int) -> str:
-        """Have an open descriptor copied as that stream; return its spec."""
+        """Have an open descriptor copied as that stream; return the spec."""
         os.mkfifo(self / stream, 0o600)
         self._given.append(fd)
         return f"fd:{fd}"
 
     def held(self, stream: str, name: str) -> str:
-        """Have a fifo of somebody else's copied as that stream; return its spec."""
+        """Have a foreign fifo copied as that stream; return the spec."""
         return self.given(stream, self.open(name, os.O_PATH)).replace("fd:", "hold:")
 
     def file(self, stream: str, name: str) -> str:
-        """Have a file copied as that stream, to its end for output; return its spec."""
+        """Have a file copied as that stream, output at the file's end; return the spec."""
         flags = os.O_RDONLY if stream == "stdin" else os.O_WRONLY | os.O_CREAT | os.O_APPEND
         return self.given(stream, self.open(name, flags))
 
     def adopt(self, fd: int) -> None:
-        """Close a descriptor with the rig, or when `drop` drops it."""
+        """Close a descriptor with the rig, or earlier in `drop`."""
         self._fds.append(fd)
 
     def drop_given(self) -> None:
@@ -136,7 +137,7 @@ class Rig:
             self.drop(self._given.pop())
 
     def open(self, name: str, flags: int) -> int:
-        """Open a file in the directory, until the rig is closed or `drop` drops it."""
+        """Open a file in the directory; the rig's end or `drop` closes the descriptor."""
         fd = os.open(self / name, flags | os.O_CLOEXEC, 0o600)
         self._fds.append(fd)
         return fd
@@ -147,7 +148,7 @@ class Rig:
         os.close(fd)
 
     def drop_exit(self) -> None:
-        """Close our end of ``exit``, as if its reader had died."""
+        """Close our end of ``exit``, as if the reader had died."""
         self.drop(self._exit_fd)
 
     # ---- the launch and the report ------------------------------------------------------
@@ -193,18 +194,19 @@ class Rig:
         return pid
 
     def running(self, name: str = "sleep") -> int:
-        """Return the pid of the process when it has become the program ``name``."""
+        """Return the pid of the process once the process is the program ``name``."""
         return become(self.made(), name)
 
     def refused(self, phase: str) -> dict[str, Any]:
-        """Return the shim's report of a failure in ``phase``; it is gone then, as are all."""
+        """Return the shim's report of a failure in ``phase``; the shim and all its children are
+        gone then."""
         told = self.say()
         assert told.get("phase") == phase, told
         assert set(told) == {"error", "phase", "errno", "code", "signal"}
         assert self.wait_gone() == 1
         return told
 
-    # ---- while it runs ------------------------------------------------------------------
+    # ---- while the shim runs ------------------------------------------------------------
 
     @property
     def pid(self) -> int:
@@ -213,7 +215,7 @@ class Rig:
         return self.shim.pid
 
     def control(self, data: str | bytes) -> None:
-        """Write to ``control``, waiting for room in it if need be."""
+        """Write to ``control``, and wait for room in the fifo if there is none."""
         fd = os.open(self / "control", os.O_WRONLY | os.O_CLOEXEC)
         with open(fd, "wb", buffering=0) as file:
             rest = memoryview(data.encode() if isinstance(data, str) else data)
@@ -221,10 +223,10 @@ class Rig:
                 rest = rest[file.write(rest) :]
 
     def stop(self) -> None:
-        """Stop the shim where it waits: it runs no further until SIGCONT.
+        """Stop the shim where the shim waits: no further step until SIGCONT.
 
-        It must be seen to have stopped: a poll that is woken by SIGSTOP looks at its descriptors
-        once more, and what comes until then is told without what comes later.
+        This waits for the stopped state: a poll that SIGSTOP interrupts looks at the descriptors
+        once more, and would report earlier events without later ones.
         """
         os.kill(self.pid, signal.SIGSTOP)
         wait_for(lambda: status_of(self.pid)["State"].startswith(("T", "Z")), "a stopped shim")
@@ -238,9 +240,9 @@ class Rig:
         return self._wait_limit() is not None
 
     def watched(self) -> set[int] | None:
-        """Return the descriptors that the shim waits for, as it told poll; None if it runs.
+        """Return the descriptors that the shim waits for, as given to poll; None if the shim runs.
 
-        If it wakes up meanwhile, they are anything.
+        The result is meaningless if the shim wakes up meanwhile.
         """
         arguments = self._poll()
         if arguments is None:
@@ -271,7 +273,7 @@ class Rig:
 
     def wait_end(self) -> None:
         """Return when ``exit`` says that the end is recorded."""
-        told = read_some(self._exit_fd)  # a fifo not opened yet isn't at its end for poll
+        told = read_some(self._exit_fd)  # to poll, an unopened fifo isn't at its end
         self.kept = told == b"+"
         assert (read_some(self._exit_fd) if self.kept else told) == b""
 
@@ -291,11 +293,11 @@ class Rig:
         return code, number
 
     def wait_closed(self) -> None:
-        """Return when nobody has ``exit`` open for writing any more."""
+        """Return when no process has ``exit`` open for writing any more."""
         wait_for(lambda: os.read(self._exit_fd, 2) == b"", "the end of `exit`")
 
     def wait_gone(self) -> int:
-        """Return the shim's exit code when it has ended."""
+        """Return the shim's exit code when the shim has ended."""
         assert self.shim is not None
         return self.shim.wait(PATIENCE_SECONDS)
 
@@ -308,7 +310,7 @@ class Rig:
         return [json.loads(line) for line in lines]
 
     def close(self) -> None:
-        """End the shim and what it made."""
+        """End the shim and its children."""
         if self.shim is not None:
             if self.shim.poll() is None:
                 self._kill_children()
@@ -320,7 +322,7 @@ class Rig:
             os.close(fd)
 
     def _kill_children(self) -> None:
-        # Stopped, it reaps nothing: until it is killed its children's pids are their own.
+        # A stopped shim reaps nothing, so no pid of a child can be given to another process.
         self.stop()
         for child in children(self.pid):
             with contextlib.suppress(ProcessLookupError):
@@ -328,10 +330,10 @@ class Rig:
 
 
 class Gate:
-    """Where a script waits until the test lets it pass.
+    """Where a script waits until the test lets the script pass.
 
     Attributes:
-        wait: the shell command that says that it is here and waits.
+        wait: the shell command that reports its arrival and waits.
     """
 
     def __init__(self, rig: Rig, name: str = "gate") -> None:
@@ -396,7 +398,7 @@ def readable(fd: int) -> bool:
 
 
 def read_some(fd: int) -> bytes:
-    """Return what there is to read, waiting for it; b"" at the end of file."""
+    """Wait until there is something to read, and return that; b"" at the end of file."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     events = poll.poll(PATIENCE_SECONDS * 1000)
@@ -407,7 +409,7 @@ def read_some(fd: int) -> bytes:
 def read_to_end(fd: int) -> bytes:
     """Return everything up to the end of file.
 
-    It reads before it waits: a fifo opened after its last writer went never wakes anybody.
+    This reads before it waits: a fifo opened after the last writer went never wakes its reader.
     """
     os.set_blocking(fd, False)
     data = b""
@@ -439,5 +441,6 @@ def descriptors(pid: int) -> dict[int, str]:
 
 
 def await_descriptors(pid: int, expected: dict[int, str]) -> None:
-    """Wait until a process has these and no others: its loader opens libraries for a moment."""
+    """Wait until a process has exactly these descriptors: the loader opens libraries for a
+    moment."""
     wait_for(lambda: descriptors(pid) == expected, f"{expected}, and nothing else")

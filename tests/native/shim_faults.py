@@ -1,4 +1,4 @@
-"""The shim under fire: each of its system calls fails, and what becomes of it.
+"""The shim under fire: each system call of the shim fails, and the table says what the shim does.
 
 ``python -m tests.native.shim_faults`` writes the table in docs/shim-faults.md.
 """
@@ -52,8 +52,8 @@ CAN_FAIL = {
     "waitid": "EINTR",
     "write": "ENOSPC EINTR EIO EAGAIN",
 }
-"""Which of the errors a call can return, as section 2 of the manual has it, for what the shim asks
-of it (fcntl: F_DUPFD_CLOEXEC). EIO of open isn't there, but it is what a bad disk says."""
+"""The errors that a call can return, by section 2 of the manual, for the shim's use of the call
+(fcntl: F_DUPFD_CLOEXEC). The manual has no EIO for open, but a bad disk returns EIO."""
 
 CANNOT_FAIL = {
     "arch_prctl",
@@ -126,7 +126,7 @@ def common_name(call: str) -> str:
 def play_all(
     tools: Tools, place: Path, cells: Sequence[tuple[str, Fault]]
 ) -> list[tuple[str, Fault, Told]]:
-    """Play each fault with its kind of shim."""
+    """Play each fault with the fault's kind of shim."""
 
     def play(number: int) -> tuple[str, Fault, Told]:
         kind, fault = cells[number]

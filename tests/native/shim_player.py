@@ -1,4 +1,4 @@
-"""A shim that is launched and watched to its end while one of its system calls fails."""
+"""A shim that is watched from its launch to its end while one of its system calls fails."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Fault:
     """One call that fails: the ``number``-th of its name, from 1 on.
 
     Attributes:
-        onwards: all that come behind it fail, too.
+        onwards: all later calls of the name fail, too.
     """
 
     call: str
@@ -91,18 +91,18 @@ class Fault:
 
     @property
     def injection(self) -> str:
-        """What strace calls it."""
+        """The fault in strace's words."""
         when = f"{self.number}+" if self.onwards else f"{self.number}"
         return f"inject={self.call}:error={self.error}:when={when}"
 
 
 @attrs.frozen
 class Told:
-    """What became of a shim.
+    """What a shim did.
 
     Attributes:
         outcome: ``goes on``, ``reports PHASE``, or ``no such call``.
-        wrong: what it should not have done.
+        wrong: what the shim should not have done.
     """
 
     outcome: str
@@ -110,7 +110,7 @@ class Told:
 
 
 class Player(Rig):
-    """A shim of one kind, with at most one fault, from its launch to its end."""
+    """A shim of one kind, with at most one fault, from launch to end."""
 
     def __init__(self, tools: Tools, path: Path, kind: str, fault: Fault | None = None) -> None:
         super().__init__(Programs("", "", "", ""), path)
@@ -179,7 +179,7 @@ class Player(Rig):
     # ---- the play -----------------------------------------------------------------------
 
     def play(self) -> Told:
-        """Let it all happen."""
+        """Play the shim's whole life."""
         wrong: list[str] = []
         outcome = ""
         try:
@@ -236,7 +236,7 @@ class Player(Rig):
             try:
                 return self._over() or (not readable(control) and self.waiting())
             except (OSError, IndexError):
-                return False  # it ends just now
+                return False  # the process ends just now
 
         wait_for(quiet, "a quiet shim", SECONDS)
         self.drop(control)
@@ -308,7 +308,7 @@ class Player(Rig):
             wrong.append(f"the log lacks something: {[len(part) for part in whole]}")
 
     def close(self) -> None:
-        """End the shim, and what it made."""
+        """End the shim and its children."""
         if self.shim is not None and self.shim.poll() is None:
             with contextlib.suppress(OSError, IndexError):
                 for pid in [*children(self.pid), self.pid]:

@@ -1,4 +1,4 @@
-"""A terminal under test: the runtime that sends it, and whoever attaches to it."""
+"""A terminal under test: the runtime that sends the terminal, and the clients that attach."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 def terminal_runtime(*args: Word) -> list[Word]:
     """Return a runtime that makes a process of ``args`` in a new terminal, which is raw.
 
-    It sends the terminal to ``console.sock`` in its directory.
+    The runtime sends the terminal to ``console.sock`` in the runtime's directory.
     """
     return [sys.executable, "-ISc", _RUNTIME, *args]
 
@@ -80,7 +80,7 @@ def console(rig: Rig) -> Iterator[socket.socket]:
 
 
 def launch(rig: Rig, *args: Word, options: tuple[str, ...] = ()) -> int:
-    """Launch a process with a terminal; return its pid."""
+    """Launch a process with a terminal; return the process's pid."""
     with console(rig) as listener:
         fd = listener.fileno()
         rig.launch(terminal_runtime(*args), "--terminal", str(fd), *options, pass_fds=[fd])
@@ -88,10 +88,10 @@ def launch(rig: Rig, *args: Word, options: tuple[str, ...] = ()) -> int:
 
 
 class Client:
-    """Somebody who attaches, or tries to.
+    """A client that attaches, or tries to.
 
     Attributes:
-        header: the line that the shim says first, without its end.
+        header: the shim's first line, without the newline.
     """
 
     def __init__(self, rig: Rig, *, receive_bytes: int | None = None) -> None:
@@ -138,7 +138,7 @@ class Client:
         return int(number)
 
     def send(self, data: bytes) -> None:
-        """Type all of it."""
+        """Type all of ``data``."""
         self.socket.sendall(data)
 
     def read(self, size: int) -> bytes:
@@ -205,7 +205,7 @@ def stuck(rig: Rig) -> bool:
 
 
 def full(rig: Rig) -> bool:
-    """Whether the shim has no room for more output: it waits, but not for its terminal."""
+    """Whether the shim has no room for more output: the shim waits, but not for the terminal."""
     [master] = [fd for fd, what in descriptors(rig.pid).items() if what.endswith("/ptmx")]
     before = switches(rig.pid)
     watched = rig.watched()
@@ -230,7 +230,7 @@ def stopped(rig: Rig) -> Iterator[None]:
 
 
 def kill(rig: Rig) -> None:
-    """End the process; what is left of its output is given up."""
+    """End the process, and drop the rest of the output."""
     rig.control("3 0 0\n2 9 0\n")
     assert rig.end() == (137, signal.SIGKILL)
 

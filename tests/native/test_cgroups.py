@@ -1,4 +1,4 @@
-"""Into which cgroups a shim goes, and who goes with it."""
+"""The cgroups that a shim goes into, and the processes that go with the shim."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ OPTIONS = ("--cgroup", "--own-cgroup")
 
 @pytest.fixture
 def groups() -> Iterator[list[Path]]:
-    """The directories of a new cgroup in every hierarchy. Ask for it before the shim's rig."""
+    """The directories of a new cgroup in every hierarchy; ask for this fixture before the shim's
+    rig."""
     hierarchies = Hierarchies.discover()
     if not hierarchies.usable:
         pytest.skip("cgroups can't be made here")
     name = f"/ts-test-{os.getpid()}-{secrets.token_hex(4)}"
-    # Without processors of its own nobody can be in a new cpuset.
+    # No process can be in a new cpuset that has no processors.
     directories = [Path(path) for path in hierarchies.directories(name) if "cpuset" not in path]
     for path in directories:
         path.mkdir()
@@ -70,7 +71,7 @@ def test_who_copies_for_it(groups: list[Path], rig: Rig, option: str, tmp_path: 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_one_that_has_gone(groups: list[Path], rig: Rig, option: str) -> None:
-    """A supervisor that closed has removed it: the shim makes it again."""
+    """The shim makes the cgroup again that a closed supervisor has removed."""
     gone = [group / "gone" for group in groups]
     rig.launch(runtime(*SLEEP), *words(option, gone))
     rig.running()

@@ -17,7 +17,7 @@ SEED = 20261123
 
 
 def test_close_stdin(rig: Rig) -> None:
-    """`0 0 0` ends the process's input when its last writer has gone."""
+    """`0 0 0` ends the process's input when the last writer of the input has gone."""
     rig.launch(
         runtime("/bin/cat"), "--stdin", rig.fifo("stdin"), "--stdout", rig.file("stdout", "out")
     )
@@ -109,7 +109,7 @@ SKIPPED = [
     "-0 0 0",
     "0000000000 0",
     "2 99999999999999999999 0",
-    "2 4294967305 0",  # 9, if it is cut to 32 bits
+    "2 4294967305 0",  # 9, if the number is cut to 32 bits
     "4294967296 0 0",
     "99999999999999999999 0 0",
     '"quoted" \\ \x01\x7f',
@@ -130,7 +130,7 @@ def test_malformed_lines(rig: Rig, line: str) -> None:
 
 @pytest.mark.parametrize("line", [b"2 9 0\0", b"\x000 0 0", b"2 9\x00 0", b"2 9 0\x002 9 0", b"\0"])
 def test_nul_bytes(rig: Rig, line: bytes) -> None:
-    """A line with a NUL in it isn't taken for what stands before the NUL."""
+    """A line with a NUL isn't taken for the text before the NUL."""
     rig.launch(runtime("/bin/cat"), "--stdin", rig.fifo("stdin"))
     rig.made()
     rig.control(line + b"\n0 0 0\n")
@@ -141,7 +141,8 @@ def test_nul_bytes(rig: Rig, line: bytes) -> None:
 @pytest.mark.parametrize("size", [127, 128, 129, 255, 256, 4096])
 @pytest.mark.parametrize("side", [str.ljust, str.rjust])
 def test_long_lines(rig: Rig, size: int, side: Callable[[str, int], str]) -> None:
-    """A line that is too long is skipped as a whole, however good its beginning or end is."""
+    """A line that is too long is skipped as a whole, however good the line's beginning or end
+    is."""
     line = side("2 9 0", size)
     rig.launch(runtime("/bin/cat"), "--stdin", rig.fifo("stdin"))
     rig.made()
@@ -152,7 +153,7 @@ def test_long_lines(rig: Rig, size: int, side: Callable[[str, int], str]) -> Non
 
 
 def test_partial_lines(rig: Rig) -> None:
-    """A line counts when its end has come, in however many pieces."""
+    """A line counts when the newline has come, in however many pieces."""
     rig.launch(runtime("/bin/cat"), "--stdin", rig.fifo("stdin"))
     rig.made()
     for piece in ("0 0 0 0\n", "0", " ", "0 ", "0"):
@@ -232,7 +233,7 @@ def test_fuzz(rig: Rig) -> None:
 
 
 def test_all_lines_are_read_before_the_shim_waits(rig: Rig) -> None:
-    """A burst of lines needs no further event to be read to its end."""
+    """A burst of lines needs no further event to be read completely."""
     rig.launch(runtime(*echoing(signal.SIGUSR1)), "--stdout", rig.fifo("out"))
     rig.made()
     fd = rig.open("out", os.O_RDONLY | os.O_NONBLOCK)

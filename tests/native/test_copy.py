@@ -1,4 +1,4 @@
-"""Copiers: what stands between the fifo that the process has, and what is somebody else's."""
+"""Copiers: the processes between the process's fifo and the caller's file, pipe or terminal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def copiers(pid: int) -> list[int]:
 
 
 def one_copier(rig: Rig) -> int:
-    """Return the pid of the only copier, when it holds nothing any more but what it needs."""
+    """Return the only copier's pid, once the copier holds only the descriptors that a copier
+    needs."""
     wait_for(lambda: len(copiers(rig.pid)) == 1, "a copier")
     [pid] = copiers(rig.pid)
     wait_for(lambda: len(os.listdir(f"/proc/{pid}/fd")) == 3, "a copier that has let go")
@@ -50,7 +51,7 @@ def one_copier(rig: Rig) -> int:
 
 
 def pipe(rig: Rig, stream: str) -> tuple[int, str]:
-    """Have a pipe of ours copied as that stream; return its other end, and the spec."""
+    """Have a pipe of ours copied as that stream; return the pipe's other end, and the spec."""
     read_fd, write_fd = os.pipe()
     ours, theirs = (write_fd, read_fd) if stream == "stdin" else (read_fd, write_fd)
     os.set_blocking(ours, False)
@@ -60,7 +61,7 @@ def pipe(rig: Rig, stream: str) -> tuple[int, str]:
 
 
 def test_output_is_complete_when_the_end_is_heard(rig: Rig) -> None:
-    """The end of file on `exit` means that all that was written is where it goes."""
+    """The end of file on `exit` means that all output has reached the target."""
     spec = rig.file("stdout", "out")
     rig.launch(runtime(*shell(f"head -c {3 * MIB + 17} /dev/zero; exit 7")), "--stdout", spec)
     rig.made()
@@ -70,7 +71,7 @@ def test_output_is_complete_when_the_end_is_heard(rig: Rig) -> None:
 
 
 def test_a_target_that_takes_nothing_holds_the_end_up_for_a_moment(rig: Rig) -> None:
-    """Where nobody reads what is written, the end is told all the same, and then the shim goes."""
+    """Where the output has no reader, the end is reported all the same, and then the shim goes."""
     reader, spec = pipe(rig, "stdout")
     size = 100_000  # more than a pipe holds, less than two
     rig.launch(runtime(*shell(f"head -c {size} /dev/zero")), "--stdout", spec)
@@ -85,7 +86,8 @@ def test_a_target_that_takes_nothing_holds_the_end_up_for_a_moment(rig: Rig) -> 
 
 
 def test_output_goes_on_after_the_end(rig: Rig) -> None:
-    """Whoever else holds the output writes on: the shim stays for it, until it is dismissed."""
+    """A grandchild that holds the output writes on: the shim stays for the output until
+    dismissed."""
     gate = Gate(rig)
     pid = "echo $BASHPID >.pid; mv .pid orphan;"
     script = f"(echo one; {gate.wait} echo two; {pid} exec sleep 1000) & exit 3"
@@ -148,12 +150,13 @@ def test_an_input_that_cannot_be_read(rig: Rig) -> None:
     rig.made()
     assert rig.end() == (0, 0)
     [entry] = rig.log()
-    assert entry["msg"].startswith("cannot read stdin: I")  # its name is the C library's
+    assert entry["msg"].startswith("cannot read stdin: I")  # the C library names EISDIR
 
 
 @pytest.mark.parametrize("stream", ["stdin", "stdout"])
 def test_a_descriptor_that_does_not_block(rig: Rig, stream: str) -> None:
-    """One that is O_NONBLOCK is waited for and stays so, and the process knows nothing of it."""
+    """A copier waits for a descriptor with O_NONBLOCK, keeps the flag, and hides it from the
+    process."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)
@@ -181,7 +184,7 @@ def test_a_descriptor_that_does_not_block(rig: Rig, stream: str) -> None:
 
 
 def test_input_ends_with_its_source(rig: Rig) -> None:
-    """A writer that goes is the end of the input; what it wrote before comes first."""
+    """Input ends when the writer goes; what the writer wrote before comes first."""
     writer, spec = pipe(rig, "stdin")
     rig.launch(runtime(*shell("cat >out")), "--stdin", spec)
     rig.made()
@@ -193,7 +196,7 @@ def test_input_ends_with_its_source(rig: Rig) -> None:
 
 
 def test_an_input_that_the_program_closes(rig: Rig) -> None:
-    """When nobody reads the input any more its copier ends, and its writer hears it."""
+    """When the input has no reader any more the copier ends, and the writer gets EPIPE."""
     writer, spec = pipe(rig, "stdin")
     rig.launch(runtime(*shell("read line; exec sleep 1000 <&-")), "--stdin", spec)
     pid = rig.made()
@@ -218,7 +221,7 @@ def test_an_input_that_never_ends(rig: Rig) -> None:
 
 
 def test_without_its_shim_a_copier_goes_on(rig: Rig) -> None:
-    """A shim that is killed takes no copiers with it; they end with the process."""
+    """A shim that is killed takes no copiers with it; the copiers end with the process."""
     writer, spec_in = pipe(rig, "stdin")
     spec_out = rig.file("stdout", "out")
     rig.launch(runtime("/bin/cat"), "--stdin", spec_in, "--stdout", spec_out)
@@ -236,7 +239,8 @@ def test_without_its_shim_a_copier_goes_on(rig: Rig) -> None:
 
 
 def test_a_copier_holds_nothing_of_its_shim(rig: Rig, leash: Leash) -> None:
-    """Not its lock, its directory, `exit`, the leash, nor the process's end of the fifo."""
+    """A copier holds neither the shim's lock nor directory, `exit`, leash, nor the process's fifo
+    end."""
     words = ["--stdout", rig.file("stdout", "out"), "--leash", str(leash)]
     rig.launch(runtime(*SLEEP), *words, pass_fds=leash.fds)
     pid = rig.made()
@@ -270,7 +274,7 @@ def test_a_stop_signal_to_all_of_them(rig: Rig) -> None:
 
 
 def test_what_a_runtime_says_before_it_fails(rig: Rig) -> None:
-    """A create that fails ends its copiers, which have copied what the runtime said."""
+    """A create that fails ends the copiers, which have copied the runtime's output."""
     command = shell("echo reason >&2; sleep 1000 & exit 3")
     rig.launch(command, "--stderr", rig.file("stderr", "err"))
     told = rig.refused("runtime")
@@ -290,7 +294,7 @@ def test_a_copier_is_no_process(rig: Rig) -> None:
 
 
 def test_a_copier_that_is_killed(rig: Rig) -> None:
-    """A program whose copier is killed hears that nobody reads; the shim doesn't wait for it."""
+    """A program whose copier is killed gets SIGPIPE; the shim doesn't wait for the copier."""
     os.mkfifo(rig / "go")
     rig.launch(runtime(*shell("read <go; exec yes")), "--stdout", rig.file("stdout", "out"))
     rig.made()
@@ -302,7 +306,7 @@ def test_a_copier_that_is_killed(rig: Rig) -> None:
 
 
 def test_readers_of_somebody_elses_fifo_come_and_go(rig: Rig) -> None:
-    """hold:N is opened for both sides: what is written while nobody reads is kept."""
+    """hold:N is opened for both sides: what is written without a reader is kept."""
     rig.fifo("theirs")
     gate = Gate(rig)
     script = f"echo one; {gate.wait} echo two"
@@ -320,7 +324,7 @@ def test_readers_of_somebody_elses_fifo_come_and_go(rig: Rig) -> None:
 
 
 def test_writers_of_somebody_elses_fifo_come_and_go(rig: Rig) -> None:
-    """As an input it doesn't end when a writer goes, but with `0 0 0`."""
+    """A held fifo as input doesn't end when a writer goes, only with `0 0 0`."""
     rig.fifo("theirs")
     words = ["--stdin", rig.held("stdin", "theirs"), "--stdout", rig.file("stdout", "out")]
     rig.launch(runtime("/bin/cat"), *words)
@@ -355,7 +359,7 @@ def test_no_copier_can_be_made(rig: Rig, call: str, error: int, phase: str) -> N
 
 
 def test_an_idle_copier_never_wakes(rig: Rig) -> None:
-    """A copier that waits for output waits without a timeout, and so does its shim."""
+    """A copier that waits for output waits without a timeout, and the shim does so too."""
     rig.launch(runtime(*SLEEP), "--stdout", rig.file("stdout", "out"))
     rig.made()
     copier = one_copier(rig)
@@ -369,7 +373,7 @@ def test_an_idle_copier_never_wakes(rig: Rig) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 def test_a_slow_reader_when_it_is_told_to_stop(rig: Rig, kind: str) -> None:
-    """The shim stays for whoever takes what is left; it was gone half a second later."""
+    """The shim stays until a slow reader has the rest; the shim once went half a second later."""
     size = 100_000
     if kind == "pipe":
         reader, writer = os.pipe()
@@ -394,7 +398,8 @@ def test_a_slow_reader_when_it_is_told_to_stop(rig: Rig, kind: str) -> None:
 
 
 def test_what_is_late_is_told(rig: Rig) -> None:
-    """`copied` says so when the end is heard, and that it moves, and when it is there."""
+    """`copied` counts the late output at the end, and shows when output moves and when all has
+    arrived."""
     reader, spec = pipe(rig, "stdout")
     gate = Gate(rig)
     script = f"head -c 100000 /dev/zero; {gate.wait}"
@@ -403,7 +408,7 @@ def test_what_is_late_is_told(rig: Rig) -> None:
     gate.wait_reached()
     wait_for(
         lambda: unread(reader) == fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ), "a full pipe"
-    )  # it moves no more by itself
+    )  # nothing moves any more until a read
     gate.open()
     rig.wait_end()
     assert (rig / "copied").read_text() == "0 0 0 2 0".ljust(63) + "\n"
@@ -418,7 +423,7 @@ def test_what_is_late_is_told(rig: Rig) -> None:
 
 @pytest.mark.parametrize("stream", ["stdin", "stdout"])
 def test_a_terminal_that_was_closed(rig: Rig, stream: str) -> None:
-    """Nobody is at its other side any more, which is no failure of it."""
+    """A terminal whose other side is closed is no failure."""
     ours, theirs = os.openpty()
     rig.adopt(ours)
     rig.adopt(theirs)

@@ -1,4 +1,4 @@
-"""What the shim keeps open, and what the runtime and its process get."""
+"""What the shim keeps open, and what the runtime and the process get."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_runtime_gets_three_descriptors(rig: Rig, leaked: list[int], leash: 
 
 
 def test_the_process_gets_three_descriptors(rig: Rig, leaked: list[int]) -> None:
-    """The process, too, has its three streams and nothing of the shim or its launcher."""
+    """The process, too, has three streams and no descriptor of the shim or the launcher."""
     out = rig.fifo("out")
     rig.launch(runtime(*SLEEP), "--stdin", rig.fifo("in"), "--stdout", out, close_fds=False)
     pid = rig.running()
@@ -86,7 +86,7 @@ def test_the_shim_keeps_its_own(rig: Rig, leaked: list[int], leash: Leash) -> No
 
 
 def test_the_end_of_an_inherited_pipe_is_heard(rig: Rig) -> None:
-    """A pipe of the launcher's ends when the launcher closes it, though the shim runs on."""
+    """A pipe of the launcher ends when the launcher closes the pipe, though the shim runs on."""
     read_fd, write_fd = os.pipe()
     os.set_inheritable(write_fd, True)
     rig.launch(runtime(*SLEEP), close_fds=False, stdin=write_fd, stderr=write_fd)
@@ -97,7 +97,7 @@ def test_the_end_of_an_inherited_pipe_is_heard(rig: Rig) -> None:
 
 
 def test_the_report_ends_although_the_runtime_still_runs(rig: Rig) -> None:
-    """Nobody but the shim holds the pipe of the report: not the runtime, not the process."""
+    """Only the shim holds the pipe of the report: not the runtime, not the process."""
     gate = Gate(rig)
     rig.launch(runtime(*SLEEP, before=gate.wait))
     gate.wait_reached()
@@ -111,7 +111,7 @@ def test_the_report_ends_although_the_runtime_still_runs(rig: Rig) -> None:
 
 
 def links(pid: int) -> set[str]:
-    """Return what a process's descriptors refer to; nothing if it goes meanwhile."""
+    """Return what a process's descriptors refer to; nothing if the process goes meanwhile."""
     found = set()
     with contextlib.suppress(OSError):
         for path in Path(f"/proc/{pid}/fd").iterdir():
@@ -133,7 +133,8 @@ def test_a_launcher_without_standard_streams(rig: Rig, closed: tuple[int, ...]) 
 
 
 def test_given_descriptors_are_copied(rig: Rig, tmp_path: Path) -> None:
-    """fd:N is somebody else's: the process gets fifos, and the shim drops what it was given."""
+    """fd:N is a foreign descriptor: the process gets fifos, and the shim drops the given
+    descriptor."""
     read_fd, write_fd = os.pipe()
     source = os.open(tmp_path / "in", os.O_RDWR | os.O_CREAT)
     os.write(source, b"words\n")
@@ -173,7 +174,7 @@ def test_descriptors_given_in_any_order(rig: Rig, leash: Leash, leaked: list[int
 
 @pytest.mark.parametrize("third", ["given", "program", "nothing"])
 def test_what_is_given_is_descriptor_3(rig: Rig, third: str) -> None:
-    """The runtime has it there, whatever was there before, and the shim keeps no copy of it."""
+    """The runtime gets the descriptor as 3, whatever was 3 before, and the shim keeps no copy."""
     read_fd, write_fd = os.pipe()
     bash = os.open("/bin/bash", os.O_RDONLY)
     moved = {"given": write_fd, "program": bash, "nothing": os.open("/dev/null", os.O_RDONLY)}
@@ -185,7 +186,7 @@ def test_what_is_given_is_descriptor_3(rig: Rig, third: str) -> None:
     for fd in (write_fd, bash, moved["nothing"]):
         os.close(fd)
     rig.made()
-    assert read_to_end(read_fd) == b"it is\n"  # and its end: nobody else has it
+    assert read_to_end(read_fd) == b"it is\n"  # and the end: no other process has the pipe
     os.close(read_fd)
     assert (rig / "listed").read_text().split() == ["0", "1", "2", "3", "4"]  # 4: what ls lists
 
@@ -193,7 +194,7 @@ def test_what_is_given_is_descriptor_3(rig: Rig, third: str) -> None:
 @release
 @needs_strace
 def test_the_runtimes_program_is_let_go_of(rig: Rig) -> None:
-    """A sealed copy of the runtime takes memory for as long as somebody holds it."""
+    """The shim closes the sealed copy of the runtime, which takes memory as long as it is open."""
     program = os.open("/bin/bash", os.O_RDONLY)
     rig.launch(runtime(*SLEEP), "--program", str(program), pass_fds=[program])
     os.close(program)

@@ -1,4 +1,4 @@
-"""How a process ended, and that it is recorded exactly, in time and whatever happens."""
+"""How a process ended: the shim records the exit status exactly, in time and whatever happens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FATAL = sorted(set(range(1, 65)) - {signal.Signals[name] for name in HARMLESS})
 
 @release_only
 def test_every_exit_code(programs: Programs, tmp_path: Path) -> None:
-    """Each of the 256 exit codes is recorded as it is, with no signal and the time of the end."""
+    """Each of the 256 exit codes is recorded unchanged, with no signal and the time of the end."""
     for code in range(256):
         rig = Rig(programs, tmp_path / str(code))
         before_ns = time.time_ns()
@@ -61,7 +61,7 @@ def test_exit_code(rig: Rig, code: int) -> None:
 
 
 def allow_core() -> None:
-    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell's background jobs ignore SIGQUIT
     limit = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
@@ -95,7 +95,7 @@ def test_the_record_has_its_room_from_the_start(rig: Rig) -> None:
 
 @release_only
 def test_the_end_is_recorded_before_it_can_be_noticed(rig: Rig) -> None:
-    """First the record, then the reaping, then the end of `exit`: so it says its system calls."""
+    """The system calls come in this order: the record, the reaping, the end of `exit`."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
@@ -110,15 +110,15 @@ def test_the_end_is_recorded_before_it_can_be_noticed(rig: Rig) -> None:
     exit_fd = next(re.findall(r"= (\d+)$", line)[0] for line in lines if '"exit"' in line)
     recorded = next(i for i, line in enumerate(lines) if "pwrite" in line and '"0 0 ' in line)
     waits = [i for i, line in enumerate(lines) if f"waitid(P_PID, {pid}," in line]
-    reaped = next(i for i in waits if "WNOWAIT" not in lines[i])  # one that looks whose child it is
+    reaped = next(i for i in waits if "WNOWAIT" not in lines[i])  # WNOWAIT doesn't reap
     told = next(i for i, line in enumerate(lines) if line.startswith(f"close({exit_fd})"))
     assert recorded < reaped < told
-    assert lines[reaped].endswith("= 0")  # and nobody has reaped it before
+    assert lines[reaped].endswith("= 0")  # and the child was not reaped before
 
 
 @release_only
 def test_nothing_is_allocated(rig: Rig) -> None:
-    """From its start to its end the shim asks for no memory."""
+    """The shim asks for no memory from start to end."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
@@ -147,7 +147,8 @@ open("pid", "w").write(str(pid))
 
 
 def test_a_process_that_ended_before_it_was_reported(rig: Rig) -> None:
-    """A process that is a zombie when its pid becomes known is reported, and its end recorded."""
+    """A process that is a zombie when the pid is known is reported, and the exit status
+    recorded."""
     rig.launch([sys.executable, "-ISc", ZOMBIE])
     rig.made()
     assert rig.end() == (5, 0)
@@ -190,7 +191,7 @@ def test_a_process_that_ended_while_the_runtime_worked(rig: Rig) -> None:
 
 
 def test_orphans_are_reaped(rig: Rig) -> None:
-    """What a process leaves behind is reaped while the process lives, and not taken for it."""
+    """Orphans are reaped while the process lives, and not taken for the process."""
     orphan_file = rig / "orphan"
     script = "(sleep 1000 & echo $! >orphan.new; mv orphan.new orphan); exec sleep 1000"
     rig.launch(runtime(*shell(script)))

@@ -1,4 +1,4 @@
-"""The gate reads one frame, does what that says, and becomes the program; or says why it can't."""
+"""The gate reads one frame, obeys the frame, and becomes the program; or reports why that fails."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_follows_the_frame_is_the_programs(gate: str) -> None:
 
 
 def test_not_a_byte_too_many_is_read(gate: str) -> None:
-    """A program that reads nothing leaves all of its input where it was."""
+    """A program that reads nothing leaves all input behind the frame unread."""
     content = bytes(range(256)) * 300
     passed = pass_gate(gate, told("/bin/true", files={"/dev/null": content}) + b"left")
     assert (passed.report, passed.code, passed.left) == (b"go\n", 0, b"left")
@@ -116,7 +116,7 @@ def test_a_link_leads_where_it_leads(gate: str, tmp_path: Path) -> None:
 def test_what_cannot_be_done(
     gate: str, options: dict[str, Any], report: tuple[str, int, str], code: int
 ) -> None:
-    """It says what, why, and of which name; the exit code is the shell's."""
+    """The gate reports what failed, why, and for which name; the exit code is the shell's."""
     options = {"args": ["true"], **options}
     options["env"] = {"PATH": "/usr/bin:/bin", **options.get("env", {})}
     passed = pass_gate(gate, told(**options))
@@ -126,7 +126,7 @@ def test_what_cannot_be_done(
 
 
 def test_a_fifo_that_nobody_reads_is_an_error(gate: str, tmp_path: Path) -> None:
-    """Opening it would wait for ever."""
+    """A fifo without a reader is an error, because opening the fifo would wait for ever."""
     os.mkfifo(tmp_path / "fifo")
     passed = pass_gate(gate, told("/bin/true", files={str(tmp_path / "fifo"): b"x"}))
     assert passed.report == f"file {errno.ENXIO} {tmp_path / 'fifo'}".encode()
@@ -160,7 +160,7 @@ def good_frame(tmp_path: Path) -> bytes:
 
 
 def test_a_frame_that_ends_early(sanitized: str, tmp_path: Path) -> None:
-    """Cut anywhere, it runs nothing and says so."""
+    """A frame that is cut anywhere runs nothing, and the gate says so."""
     whole = good_frame(tmp_path)
     assert pass_gate(sanitized, whole).report == b"go\n"
     for size in [*range(0, 28), *range(28, len(whole), 5), len(whole) - 1]:
@@ -169,7 +169,7 @@ def test_a_frame_that_ends_early(sanitized: str, tmp_path: Path) -> None:
 
 
 def test_a_frame_that_was_changed(sanitized: str, tmp_path: Path) -> None:
-    """Whatever a few bytes say, it becomes a program or refuses, in good order."""
+    """Whatever a few changed bytes say, the gate becomes a program or refuses, in good order."""
     source = random.Random(SEED)
     whole = good_frame(tmp_path)
     for _ in range(MUTATIONS):
@@ -186,13 +186,14 @@ def test_a_frame_that_was_changed(sanitized: str, tmp_path: Path) -> None:
 
 
 def test_frames_at_random(tmp_path: Path) -> None:
-    """Each does what a slow model says, and takes its own bytes from stdin, no more."""
+    """Each frame has the effect that a slow model gives, and takes no byte behind the frame from
+    stdin."""
     said = fuzz(tmp_path, "gate_fuzz", [], str(SEED), str(FRAMES))
     assert int(said.split(" ")[2]) > FRAMES // 10
 
 
 def test_without_a_report_it_does_nothing(gate: str) -> None:
-    """Where nobody gave it descriptor 3, nobody waits for it."""
+    """A gate without descriptor 3 does nothing, because no one waits for the report."""
     done = subprocess.run([gate], input=told("/bin/echo", "x"), capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (125, b"")
 

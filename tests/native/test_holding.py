@@ -1,4 +1,4 @@
-"""Output that nobody has read yet when the process ends."""
+"""Output that is still unread when the process ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.leaks import wait_for
 
 
 def hold(rig: Rig, *options: str, stream: str = "stdout", size: int = 10, **popen: object) -> None:
-    """Return when a process has ended that left ``size`` bytes unread, which its shim holds."""
+    """Return when a process has ended and left ``size`` unread bytes, which the shim holds."""
     redirect = ">&2" if stream == "stderr" else ""
     script = f"head -c {size} /dev/zero {redirect}; exit 3"
     rig.launch(runtime(*shell(script)), f"--{stream}", rig.fifo(stream), *options, **popen)
@@ -45,7 +45,7 @@ def reader(rig: Rig, stream: str = "stdout") -> int:
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_held_until_it_is_read(rig: Rig, stream: str) -> None:
-    """Unread output survives the process; when all of it was read the shim goes."""
+    """Unread output survives the process; when all output is read the shim goes."""
     hold(rig, stream=stream)
     assert read_to_end(reader(rig, stream)) == bytes(10)
     assert rig.wait_gone() == 0
@@ -74,7 +74,7 @@ def test_held_from_reader_to_reader(rig: Rig) -> None:
 
 
 def test_the_last_reader_sees_the_end(rig: Rig) -> None:
-    """A reader of what was held gets EOF behind it: the shim holds no writing end."""
+    """A reader of held output gets EOF behind the output: the shim holds no writing end."""
     hold(rig, size=60_000)
     fd = reader(rig)
     assert len(os.read(fd, 1 << 16)) == 60_000
@@ -82,14 +82,14 @@ def test_the_last_reader_sees_the_end(rig: Rig) -> None:
 
 
 def test_held_until_it_is_released(rig: Rig) -> None:
-    """`3 0 0` lets the shim go although nobody has read anything."""
+    """`3 0 0` releases the shim although the output is unread."""
     hold(rig)
     rig.control("3 0 0\n")
     assert rig.wait_gone() == 0
 
 
 def test_told_of_the_end(rig: Rig) -> None:
-    """`5 0 0` is the same, where somebody has the fifo open who knows of the end."""
+    """`5 0 0` does the same, for a client that has the fifo open and knows of the end."""
     hold(rig)
     assert not rig.kept
     fd = reader(rig)
@@ -100,7 +100,7 @@ def test_told_of_the_end(rig: Rig) -> None:
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_let_go_of_an_output(rig: Rig, stream: str) -> None:
-    """`4 N 0` closes what the shim holds of it: who writes hears that nobody reads."""
+    """`4 N 0` closes the shim's end of stream N: a writer gets EPIPE."""
     redirect = ">&2" if stream == "stderr" else ""
     script = f"trap '' PIPE; while echo y {redirect}; do :; done 2>/dev/null; exit 7"
     if stream == "stderr":
@@ -121,7 +121,7 @@ def test_no_such_output(rig: Rig) -> None:
 
 
 def test_others_keep_it(rig: Rig) -> None:
-    """It says so with the end, if somebody else can still write to its log."""
+    """The shim reports at the end that another process can still write to the log."""
     gate = Gate(rig)
     script = f"({gate.wait}) & exit 3"
     logged = ["--stdout", rig.fifo("stdout").replace("fifo:", "log:")]
@@ -137,7 +137,7 @@ def test_others_keep_it(rig: Rig) -> None:
 
 
 def test_released_before_the_end(rig: Rig) -> None:
-    """`3 0 0` while the process runs means that the shim won't stay for its output."""
+    """`3 0 0` while the process runs means that the shim won't stay for the output."""
     rig.launch(runtime(*shell("echo words; exec sleep 1000")), "--stdout", rig.fifo("stdout"))
     pid = become(rig.made(), "sleep")
     rig.control("3 0 0\n")
@@ -149,7 +149,7 @@ def test_released_before_the_end(rig: Rig) -> None:
 
 @pytest.mark.parametrize("line", ["2 15 0", "2 9 0", "0 0 0", "nonsense"])
 def test_other_lines_release_nothing(rig: Rig, line: str) -> None:
-    """Lines for the process, which has ended, don't make the shim drop its output."""
+    """Lines for the process, which has ended, don't make the shim drop the output."""
     hold(rig)
     rig.control(f"{line}\n")
     rig.wait_idle()
@@ -159,14 +159,14 @@ def test_other_lines_release_nothing(rig: Rig, line: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_signal_lets_it_go(rig: Rig, number: int) -> None:
-    """SIGTERM to a shim that only holds output ends it: a service manager waits for it."""
+    """SIGTERM to a shim that only holds output ends the shim: a service manager waits for that."""
     hold(rig)
     os.kill(rig.pid, number)
     assert rig.wait_gone() == 0
 
 
 def test_a_forwarded_signal_lets_it_go(rig: Rig) -> None:
-    """A shim whose process ends of a signal that it forwarded doesn't stay for the output."""
+    """A shim that forwarded the fatal signal to the process doesn't stay for the output."""
     rig.launch(runtime(*shell("echo words; exec sleep 1000")), "--stdout", rig.fifo("stdout"))
     become(rig.made(), "sleep")
     os.kill(rig.pid, signal.SIGTERM)
@@ -174,7 +174,7 @@ def test_a_forwarded_signal_lets_it_go(rig: Rig) -> None:
 
 
 def test_nobody_can_read_a_fifo_without_a_name(rig: Rig) -> None:
-    """Whoever removes the fifo lets the shim go, which nobody could release any more."""
+    """Removing the fifo releases the shim, which no other program could release any more."""
     hold(rig)
     (rig / "stdout").unlink()
     assert rig.wait_gone() == 0
@@ -208,7 +208,7 @@ def test_read_before_the_end(rig: Rig) -> None:
 
 
 def test_the_leash_ends_it(rig: Rig, leash: Leash) -> None:
-    """A shim that holds output goes when its supervisor does."""
+    """A shim that holds output goes together with the supervisor."""
     hold(rig, "--leash", str(leash), pass_fds=leash.fds)
     leash.let_go()
     assert rig.wait_gone() == 0
@@ -222,7 +222,7 @@ def test_without_inotify(rig: Rig, call: str) -> None:
     if strace is None:
         pytest.skip("strace is not installed")
     shim = [rig.programs.shim, "--directory", str(rig.path), "--stdout", rig.fifo("stdout")]
-    # -D: the shim itself is our child, not strace.
+    # -D: our child is the shim, not strace.
     inject = [strace, "-D", "-o", "/dev/null", "-e", f"inject={call}:error=EMFILE"]
     rig.launch_words([*inject, *shim, "--", *runtime(*shell("echo words; exit 3"))])
     rig.made()
@@ -245,14 +245,14 @@ def test_orphans_are_reaped_meanwhile(rig: Rig) -> None:
     wait_for(lambda: gone(orphan), "its reaping")
     assert rig.shim is not None
     assert rig.shim.poll() is None
-    # Its copy of the stream ended with it, or the shim would be held up by it.
+    # The orphan's copy of the stream ended too, or would hold the shim up.
     assert read_to_end(reader(rig)) == b"words\n"
     assert rig.wait_gone() == 0
 
 
 @pytest.mark.parametrize("state", ["watching", "holding"])
 def test_an_idle_shim_never_wakes(rig: Rig, state: str) -> None:
-    """A shim that waits, for the end or for a reader, waits without a timeout: it sleeps on."""
+    """A shim that waits for the end or for a reader has no timeout, and sleeps on."""
     if state == "holding":
         hold(rig)
     else:

@@ -46,14 +46,15 @@ def run(programs: Programs, *words: str, state: str, cwd: Path) -> subprocess.Co
 
 @pytest.mark.parametrize(("state", "told"), STATES)
 def test_the_state(programs: Programs, tmp_path: Path, state: str, told: str) -> None:
-    """The bundle in it is another, and all else is as it was, to the letter."""
+    """The state names another bundle; all else is unchanged, to the letter."""
     done = run(programs, "", "/", BUNDLE, "/bin/cat", "cat", state=state, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == told.replace("@", BUNDLE)
 
 
 def test_the_directory(programs: Programs, tmp_path: Path) -> None:
-    """It goes to the user's bundle, from anywhere or from ours only, if it is there."""
+    """The hook runs in the user's bundle, from anywhere or from ours only, if that directory
+    exists."""
     home, ours = tmp_path / "home", tmp_path / "ours"
     home.mkdir()
     ours.mkdir()
@@ -70,7 +71,8 @@ def test_the_directory(programs: Programs, tmp_path: Path) -> None:
 
 
 def test_the_program(programs: Programs, tmp_path: Path) -> None:
-    """It becomes the hook: its words and its end are the hook's; one that isn't there is named."""
+    """The program becomes the hook, with the hook's words and exit status; a missing hook is
+    named."""
     script = 'printf "%s|" "$0" "$@"; exit 7'
     done = run(
         programs, "", "/", '""', "/bin/sh", "sh", "-c", script, "a b", "", state="", cwd=tmp_path

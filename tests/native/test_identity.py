@@ -1,4 +1,4 @@
-"""What the shim says of itself and of its process, on disk and in its report."""
+"""What the shim records about the shim and the process, on disk and in the report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def test_a_successful_create(rig: Rig) -> None:
 
 
 def test_the_shim_file_names_it_and_is_locked_for_its_life(rig: Rig) -> None:
-    """`shim` holds its pid and start time, and a lock that ends with it, even by SIGKILL."""
+    """`shim` holds the shim's pid and start time, and a lock that ends with the shim, even by
+    SIGKILL."""
     gate = Gate(rig)
     pid = rig.launch(runtime(*SLEEP, before=gate.wait))
     path = str(rig / "shim")
@@ -51,7 +52,7 @@ def test_the_shim_file_names_it_and_is_locked_for_its_life(rig: Rig) -> None:
 
 
 def test_a_killed_shim_does_not_leave_its_lock_to_anybody(rig: Rig) -> None:
-    """The process doesn't inherit the lock: when the shim is killed it is free at once."""
+    """The process doesn't inherit the lock: when the shim is killed the lock is free at once."""
     rig.launch(runtime(*SLEEP))
     process = rig.made()
     os.kill(rig.pid, signal.SIGKILL)
@@ -71,7 +72,7 @@ def test_nothing_but_its_files_is_left(rig: Rig) -> None:
 
 
 def test_it_lives_in_its_directory(rig: Rig) -> None:
-    """Relative names in its options are its directory's, wherever it was launched from."""
+    """Relative names in the options belong to the shim's directory, wherever the launch was."""
     rig.fifo("out")
     rig.launch(runtime(*SLEEP), "--stdout", "fifo:out", cwd="/")
     pid = rig.running()
@@ -88,14 +89,15 @@ def test_without_the_option_it_works_where_it_is(rig: Rig) -> None:
 
 @pytest.mark.parametrize("name", ["shim", "exitStatus", "starttime"])
 def test_its_files_are_its_own(rig: Rig, name: str) -> None:
-    """Its files are private, whatever the launcher's umask."""
+    """The shim's files are private, whatever the launcher's umask."""
     rig.launch(runtime(*SLEEP), umask=0)
     rig.made()
     assert (rig / name).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_runtime_has_a_score_and_a_keyring_of_its_own(rig: Rig) -> None:
-    """A child of vfork shares the shim's memory: its score must not become the shim's."""
+    """A child of vfork shares the shim's memory; the child's score must not become the shim's
+    score."""
     number = 250 if platform.machine() == "x86_64" else 219
     keyring = f"import ctypes; print(ctypes.CDLL(None).syscall({number}, 0, -3, 0))"
     script = f"exec >told; cat /proc/self/oom_score_adj; {sys.executable} -ISc '{keyring}'"
@@ -112,7 +114,7 @@ def test_the_runtime_has_a_score_and_a_keyring_of_its_own(rig: Rig) -> None:
 
 @pytest.mark.parametrize("score", ["", "x", "1001", "-1001", "0 1"])
 def test_what_is_no_score(rig: Rig, score: str) -> None:
-    """It is refused before anything is made."""
+    """A bad score is refused before anything is made."""
     rig.launch(runtime(*SLEEP), "--oom-score-adj", score)
     assert "--oom-score-adj takes -1000 to 1000" in rig.refused("options")["error"]
 
@@ -125,8 +127,8 @@ STRANGER = 11
 @needs_strace
 @root_only
 def test_a_pid_that_was_cut_is_a_strangers(rig: Rig, tmp_path: Path) -> None:
-    """After a failed create the shim kills its children by their list, as far as that goes."""
-    last = "/proc/sys/kernel/ns_last_pid"  # in a pid namespace of its own the pids can be chosen
+    """After a failed create the shim kills its children, and ignores a pid that was cut."""
+    last = "/proc/sys/kernel/ns_last_pid"  # a pid namespace lets the test choose the pids
     words = " ".join([rig.programs.shim, "--directory", str(rig.path), "--"])
     # 511 bytes: "500 ", then "1001 " to "1101 ", then "11" of "1102 ".
     many = f"echo 499 >{last}; sleep 1000 & echo 1000 >{last}; "
@@ -148,7 +150,7 @@ def test_a_pid_that_was_cut_is_a_strangers(rig: Rig, tmp_path: Path) -> None:
 @release
 @needs_strace
 def test_its_file_is_locked_before_it_has_its_name(rig: Rig) -> None:
-    """Whoever finds the file unlocked knows that its shim is dead."""
+    """A shim's file that is unlocked proves that the shim is dead."""
     traced(rig, calls="flock,rename,renameat,renameat2")
     os.kill(int((rig / "pid").read_text()), signal.SIGKILL)
     assert rig.wait_gone() == 0

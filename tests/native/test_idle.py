@@ -54,7 +54,8 @@ def pss_kb(pid: int) -> int:
 @needs_strace
 @pytest.mark.parametrize("what", ["a line", "a read"])
 def test_it_waits_again(rig: Rig, what: str) -> None:
-    """After a control line, and after somebody has read a part of the output, it sleeps on."""
+    """The shim sleeps again after a control line, and after a client has read a part of the
+    output."""
     rig.launch(runtime(*shell("echo words")), "--stdout", rig.fifo("stdout"))
     rig.made()
     rig.wait_end()

@@ -1,4 +1,4 @@
-"""The tiny init, as any process: built as it ships, and with the sanitizers."""
+"""The tiny init, as any process: the shipped build and the sanitized one."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_exit_code() -> None:
-    """It ends with the program's exit code, whichever of the 256 that is."""
+    """The init exits with the program's exit code, for each of the 256 codes."""
     codes = [run(init_path(), "--", "sh", "-c", f"exit {code}").returncode for code in range(256)]
     assert codes == list(range(256))
 
 
 def test_every_fatal_signal(init: str) -> None:
-    """When a signal killed the program, it ends with 128 plus its number."""
+    """When a signal killed the program, the init exits with 128 plus the signal's number."""
     harmless = {"SIGCHLD", "SIGCLD", "SIGCONT", "SIGURG", "SIGWINCH"}
     stopping = {"SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU"}
     for number in sorted(signal.valid_signals()):
@@ -109,14 +109,14 @@ def test_what_cannot_be_run(init: str, words: list[str], code: int, said: str) -
 
 
 def test_only_the_first_dashes_are_ours(init: str) -> None:
-    """What follows the program is its own, dashes too."""
+    """All words behind the program belong to the program, dashes too."""
     assert run(init, "--", "printf", "%s,", "--", "-x", "").stdout == "--,-x,,"
 
 
 def test_the_programs_signals_are_as_at_birth(init: str) -> None:
-    """Whatever was blocked or ignored when it was started, the program starts with none of it.
+    """The program starts with no blocked and no ignored signal, whatever the init started with.
 
-    While SIGCHLD was ignored, the kernel reaped the program and told nobody.
+    While SIGCHLD was ignored, the kernel reaped the program without a report.
     """
 
     def spoil() -> None:
@@ -158,7 +158,7 @@ while (number := signal.sigwait(signal.valid_signals())) != signal.SIGTERM:
 
 @pytest.fixture
 def listening(init: str) -> Iterator[subprocess.Popen[str]]:
-    """The init, with a program that prints the signals it gets, until SIGTERM."""
+    """The init, with a program that prints its signals, until SIGTERM."""
     with started(init, sys.executable, "-S", "-c", LISTEN) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -178,7 +178,7 @@ def test_every_signal_is_forwarded(listening: subprocess.Popen[str]) -> None:
 
 
 def test_a_stopped_program_has_not_ended(listening: subprocess.Popen[str]) -> None:
-    """Stopping and continuing the program isn't taken for its end."""
+    """Stopping and continuing the program isn't taken for the program's end."""
     assert listening.stdout is not None
     with open(f"/proc/{listening.pid}/task/{listening.pid}/children") as file:
         program = int(file.read())
@@ -190,7 +190,7 @@ def test_a_stopped_program_has_not_ended(listening: subprocess.Popen[str]) -> No
 
 
 def test_orphans_are_reaped(init: str) -> None:
-    """It adopts orphans and reaps them, and doesn't take their end for the program's."""
+    """The init adopts and reaps orphans, and doesn't take an orphan's end for the program's."""
     script = """
         orphan=$(sh -c 'sleep 1000 > /dev/null & echo $!')
         until grep -q "^PPid:.$PPID$" /proc/$orphan/status; do :; done
@@ -204,7 +204,8 @@ def test_orphans_are_reaped(init: str) -> None:
 
 
 def test_the_program_has_the_terminal(init: str) -> None:
-    """On a terminal, the program leads its foreground process group, so keys reach it alone."""
+    """On a terminal, the program leads the foreground process group, so keys reach the program
+    alone."""
     ours, theirs = os.openpty()
 
     def take_terminal() -> None:

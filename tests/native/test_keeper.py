@@ -35,7 +35,7 @@ def test_the_leash_sets_it_off(keeper: KeeperRig, leash: Leash, end: Break, tmp_
 
 
 def test_a_supervisor_that_closed_in_good_order(keeper: KeeperRig) -> None:
-    """It leaves no list, so nothing is touched: other containers, files."""
+    """A supervisor that closed in good order leaves no list, so the keeper touches nothing."""
     (keeper.root / "durable/init").mkdir(parents=True)
     (keeper.root / "durable/lock").touch()
     (keeper.root / ".runtime").mkdir()
@@ -45,7 +45,8 @@ def test_a_supervisor_that_closed_in_good_order(keeper: KeeperRig) -> None:
 
 
 def test_temporary_directories(keeper: KeeperRig, tmp_path: Path) -> None:
-    """What was being made or removed is swept away, and no list in it is worked off."""
+    """Directories that were being made or removed are swept away, and no list there is worked
+    off."""
     witness = tmp_path / "witness"
     for name in (".new-dead", ".deleted-dead"):
         keeper.container(name, ["run", "/usr/bin/touch", str(witness)])
@@ -76,7 +77,7 @@ def test_remove_root(keeper: KeeperRig) -> None:
 
 
 def test_a_missing_root(keeper: KeeperRig) -> None:
-    """A root that the supervisor has removed itself is no error."""
+    """A root that the supervisor has removed is no error."""
     keeper.root.rmdir()
     keeper.clean("remove-root")
 
@@ -95,7 +96,7 @@ def test_a_missing_root(keeper: KeeperRig) -> None:
     ids=repr,
 )
 def test_usage(programs: Programs, words: list[str]) -> None:
-    """A command line that it doesn't understand is refused before anything is waited for."""
+    """A command line that the keeper doesn't understand is refused before any wait."""
     done = subprocess.run([programs.keeper, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr[:6]) == (2, "usage:")
 
@@ -104,7 +105,8 @@ def test_usage(programs: Programs, words: list[str]) -> None:
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, 34, 64]
 )
 def test_signals_do_nothing(keeper: KeeperRig, tmp_path: Path, number: int) -> None:
-    """A service manager's signal to the whole group doesn't end it before its work."""
+    """A service manager's signal to the whole group doesn't end the keeper before the work is
+    done."""
     keeper.container("box", ["run", "/bin/touch", str(tmp_path / "ran")])
     keeper.launch()
     keeper.wait_ready()
@@ -115,7 +117,7 @@ def test_signals_do_nothing(keeper: KeeperRig, tmp_path: Path, number: int) -> N
 
 
 def test_it_keeps_nothing_open(keeper: KeeperRig) -> None:
-    """It holds its leash, its root, and no other descriptor of the launcher."""
+    """The keeper holds the leash, the root, and no other descriptor of the launcher."""
     extra = [os.open("/etc/passwd", os.O_RDONLY) for _ in range(20)]
     for fd in (*extra, *keeper.leash.fds, keeper.directory):
         os.set_inheritable(fd, True)
@@ -129,7 +131,7 @@ def test_it_keeps_nothing_open(keeper: KeeperRig) -> None:
     assert opened[5] == str(keeper.root)
 
 
-# ---- whom it waits for ---------------------------------------------------------------------
+# ---- what the keeper waits for --------------------------------------------------------------
 
 
 @patient
@@ -152,7 +154,7 @@ def test_it_waits_for_whoever_is_at_work(keeper: KeeperRig, tmp_path: Path, name
 
 @impatient
 def test_a_stuck_shim_does_not_keep_the_rest(keeper: KeeperRig, tmp_path: Path) -> None:
-    """It waits for stuck shims for a while, all of them together, and then goes on."""
+    """The keeper waits for all stuck shims together for a while, and then goes on."""
     boxes = [
         keeper.container(f"box-{i}", ["run", "/bin/touch", str(tmp_path / f"ran-{i}")])
         for i in range(100)
@@ -167,7 +169,8 @@ def test_a_stuck_shim_does_not_keep_the_rest(keeper: KeeperRig, tmp_path: Path) 
 
 @impatient
 def test_an_adopted_container_is_left_alone(keeper: KeeperRig, tmp_path: Path) -> None:
-    """A container whose lock somebody holds for good was adopted: it isn't ours to delete."""
+    """A container whose lock stays held was adopted by another supervisor: the keeper leaves it
+    alone."""
     box = keeper.container("box", ["run", "/bin/touch", str(tmp_path / "ran")])
     with locked(box / "lock"):
         keeper.clean()
@@ -187,7 +190,7 @@ def test_nobody_adopts_from_an_ephemeral_root(keeper: KeeperRig, tmp_path: Path)
 
 @patient
 def test_a_container_of_the_same_name(keeper: KeeperRig, tmp_path: Path) -> None:
-    """If the directory was replaced while it waited, the new one is somebody else's."""
+    """If the directory was replaced during the wait, the new one is foreign."""
     box = keeper.container("box", ["run", "/bin/touch", str(tmp_path / "ran")])
     with locked(box / "lock"):
         keeper.launch()

@@ -55,7 +55,7 @@ def enter(directories: list[Path], nested: bool) -> Callable[[], None]:
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 @pytest.mark.parametrize("nested", [False, True], ids=["outer", "nested"])
 def test_cgroups(keeper: KeeperRig, cgroup: list[Path], nested: bool, frozen: bool) -> None:
-    """What lives in a cgroup is killed, paused or not, and its directories are removed."""
+    """Processes in a cgroup are killed, paused or not, and the cgroup's directories are removed."""
     victim = subprocess.Popen(SLEEP, preexec_fn=enter(cgroup, nested))  # noqa: PLW1509 -- it only writes
     freezers = [path / name for path in cgroup for name in ("freezer.state", "cgroup.freeze")]
     if frozen:

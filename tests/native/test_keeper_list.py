@@ -61,7 +61,7 @@ def test_a_long_record(keeper: KeeperRig, tmp_path: Path, size: int) -> None:
     precious.touch()
     words = ["run", "/bin/touch", str(tmp_path / "ran")]
     words += [str(tmp_path / "other")] * (size - len(words))
-    if size > 256:  # were it cut, the rest would begin with a verb
+    if size > 256:  # a cut would make the rest begin with a verb
         words[257:259] = ["remove", str(precious)]
         words[256] = "x"
     box = keeper.container("box", words, ["run", "/bin/touch", str(tmp_path / "last")])
@@ -73,7 +73,7 @@ def test_a_long_record(keeper: KeeperRig, tmp_path: Path, size: int) -> None:
 
 
 def test_a_list_that_was_cut(keeper: KeeperRig, tmp_path: Path) -> None:
-    """A record without its end isn't run: only the first 64 KiB of a list are read."""
+    """A record without an end isn't run: the keeper reads only the first 64 KiB of a list."""
     filler = ["run", "/bin/true", "x" * 65_000]
     keeper.container(
         "box",
@@ -87,8 +87,8 @@ def test_a_list_that_was_cut(keeper: KeeperRig, tmp_path: Path) -> None:
 
 
 def test_commands_start_with_a_clean_slate(keeper: KeeperRig, tmp_path: Path) -> None:
-    """What it runs has an empty signal mask, ignores nothing, and inherits no descriptor."""
-    # No shell in between: dash has its own way with signal masks.
+    """A command has an empty signal mask, ignores no signal, and inherits no descriptor."""
+    # No shell between: dash changes signal masks.
     copy = ["run", "/bin/cp", "/proc/self/status", str(tmp_path / "status")]
     listing = ["run", "/bin/sh", "-c", f"ls /proc/self/fd >{tmp_path}/fds"]
     keeper.container("box", copy, listing)
@@ -118,7 +118,8 @@ def test_a_command_that_hangs(keeper: KeeperRig, tmp_path: Path) -> None:
 
 @impatient
 def test_a_hook_that_hangs(keeper: KeeperRig, tmp_path: Path) -> None:
-    """What a command waits for is killed first, so that it does the rest; in the end, all of it."""
+    """The keeper first kills the process that a command waits for, so that the command does the
+    rest, and kills the command last."""
     done, told = tmp_path / "done", tmp_path / "told"
     hook = f"sh -c 'echo $$ >>{told}; exec sleep 54322'"
     left = f"sh -c 'echo $$ >>{told}; sleep 54322' & trap '' TERM; while :; do sleep 54322; done"
@@ -138,7 +139,7 @@ def test_a_hook_that_hangs(keeper: KeeperRig, tmp_path: Path) -> None:
 
 
 def test_remove(keeper: KeeperRig, tmp_path: Path) -> None:
-    """A tree goes with all that is in it; what its links point to stays."""
+    """A tree goes with all its content; the targets of links in the tree stay."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").touch()
@@ -194,7 +195,8 @@ def test_more_execs_than_descriptors(keeper: KeeperRig) -> None:
 def test_what_somebody_creates_is_left_with_few_descriptors(
     keeper: KeeperRig, tmp_path: Path, descriptors: int
 ) -> None:
-    """The keeper took what it couldn't look at for nobody."""
+    """A creator that the keeper can't look at for lack of descriptors counts as alive, no longer as
+    dead."""
     name = f"box-{os.getpid()}"
     begun = tmp_path / name
     begun.mkdir()
@@ -211,7 +213,7 @@ def test_what_somebody_creates_is_left_with_few_descriptors(
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process has ended; it is reaped if it was left to us."""
+    """Whether a process has ended; a process that was left to us is reaped."""
     with contextlib.suppress(ChildProcessError):
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     return not os.path.exists(f"/proc/{pid}")
@@ -236,7 +238,8 @@ def test_many_commands_that_hang(keeper: KeeperRig, tmp_path: Path) -> None:
 def test_a_bundle_goes_with_its_program(
     keeper: KeeperRig, leash: Leash, end: Break, tmp_path: Path
 ) -> None:
-    """Not before: a program that has closed its supervisor may go on to use it."""
+    """The bundle stays while the supervisor's program lives: after a close the program may still
+    use the bundle."""
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     box = keeper.container("box", ["bundle", str(bundle)])
@@ -251,7 +254,8 @@ def test_a_bundle_goes_with_its_program(
 @pytest.mark.parametrize("verb", ["private", "owned"])
 @pytest.mark.parametrize("whose", ["ours", "another bundle's", "writable"])
 def test_what_a_runtime_keeps(keeper: KeeperRig, tmp_path: Path, verb: str, whose: str) -> None:
-    """What it couldn't delete goes, if it is ours: it would keep the id taken."""
+    """The keeper removes what the runtime couldn't delete, if it is ours, so that the id is
+    free."""
     kept = tmp_path / "runtime" / "box"
     kept.mkdir(parents=True)
     (kept / "status").write_text(f'{{"bundle": "/x/{"z" if "another" in whose else "y"}"}}')

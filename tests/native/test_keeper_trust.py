@@ -1,7 +1,7 @@
-"""What the keeper believes: only what is ours, by owner, mode and kind, and wherever it was opened.
+"""What the keeper trusts: only our own files, by owner, mode and kind, wherever they were opened.
 
-It ran the `cleanup` lists of whatever stood at the root's name: any local user who was quick enough
-with a rename became root.
+The keeper ran the `cleanup` lists of any directory at the root's name: a local user who was quick
+enough with a rename became root.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _container(keeper: KeeperRig, tmp_path: Path) -> Path:
 @root_only
 @spoils
 def test_a_directory_of_somebody_else(keeper: KeeperRig, tmp_path: Path, spoil: Spoil) -> None:
-    """No list of it is worked off, and nothing of it goes."""
+    """The keeper works off no list of a foreign directory, and removes nothing there."""
     box = _container(keeper, tmp_path)
     spoil(box)
     keeper.clean()
@@ -64,8 +64,9 @@ def test_a_directory_of_somebody_else(keeper: KeeperRig, tmp_path: Path, spoil: 
 def test_a_path_that_a_runtime_has_escaped(
     keeper: KeeperRig, tmp_path: Path, slash: str, before: int
 ) -> None:
-    """Newer crun writes a slash with a backslash before it, Go other characters by number; the
-    keeper took those containers for somebody else's, and left them. 16 KiB are read at a time."""
+    """The keeper reads a path that crun or Go has escaped (newer crun writes a slash as backslash
+    and slash, Go other characters by number), and once left such containers as foreign. The keeper
+    reads 16 KiB at a time."""
     known = tmp_path / "known"
     known.mkdir()
     bundle = f"{tmp_path}/<box>\u2028é/bundle"
@@ -93,7 +94,8 @@ def test_a_list_of_somebody_else(keeper: KeeperRig, tmp_path: Path, spoil: Spoil
 @root_only
 @spoils
 def test_a_lock_of_somebody_else(keeper: KeeperRig, tmp_path: Path, spoil: Spoil) -> None:
-    """Whoever may replace a lock may say that nobody has it."""
+    """A lock that another user may replace doesn't count, because that user could fake a free
+    lock."""
     box = _container(keeper, tmp_path)
     spoil(box / "lock")
     keeper.clean()
@@ -120,7 +122,7 @@ def test_temporary_names_of_somebody_else(
 @root_only
 @pytest.mark.parametrize("spoil", [_foreign, _writable])
 def test_a_root_of_somebody_else(keeper: KeeperRig, tmp_path: Path, spoil: Spoil) -> None:
-    """A keeper that is handed one ends at once: it never becomes ready."""
+    """A keeper with a foreign root ends at once and never becomes ready."""
     _container(keeper, tmp_path)
     spoil(keeper.root)
     keeper.launch("remove-root")
@@ -129,7 +131,8 @@ def test_a_root_of_somebody_else(keeper: KeeperRig, tmp_path: Path, spoil: Spoil
 
 
 def test_another_directory_at_its_name(keeper: KeeperRig, tmp_path: Path) -> None:
-    """It cleans up the root that it was given; what stands at that name since isn't touched."""
+    """The keeper cleans up the root that was given, and doesn't touch a later directory of that
+    name."""
     keeper.container("box", ["run", "/bin/touch", str(tmp_path / "ran")])
     keeper.launch("remove-root")
     keeper.wait_ready()
@@ -146,7 +149,8 @@ def test_another_directory_at_its_name(keeper: KeeperRig, tmp_path: Path) -> Non
 
 @root_only
 def test_a_bundle_whose_place_somebody_took(keeper: KeeperRig, tmp_path: Path) -> None:
-    """A temporary bundle that was swept, and whose name is somebody else's now, is left alone."""
+    """A temporary bundle that was swept, and has a foreign directory at its name now, is left
+    alone."""
     taken = tmp_path / "bundle"
     taken.mkdir()
     (taken / "precious").touch()
@@ -173,7 +177,8 @@ def test_any_depth(keeper: KeeperRig, levels: int, length: int) -> None:
 
 
 def test_nobodys_child(keeper: KeeperRig, programs: Programs, tmp_path: Path) -> None:
-    """In the background it is no child of its launcher; a pipe tells its pid, and its end."""
+    """In the background the keeper is no child of the launcher; a pipe reports the pid and the
+    end."""
     keeper.container("box", ["run", "/bin/touch", str(tmp_path / "ran")])
     told, ready = os.pipe()
     try:
@@ -204,9 +209,10 @@ def test_nobodys_child(keeper: KeeperRig, programs: Programs, tmp_path: Path) ->
 
 @patient
 def test_a_group_that_is_renamed_meanwhile(keeper: KeeperRig, tmp_path: Path) -> None:
-    """The walk ends where it began, and went on to the root of the hierarchy, killing on its way.
+    """The walk ends at its first directory; it once went on to the root of the hierarchy, and
+    killed.
 
-    Directories stand for the groups here: one that isn't empty is as one that is in use.
+    Directories stand for the groups here: a directory that isn't empty is like a group in use.
     """
     leaf = tmp_path / "groups/top/leaf"
     leaf.mkdir(parents=True)

@@ -35,7 +35,7 @@ def lower(rig: Rig) -> Path:
 
 @pytest.fixture
 def target(rig: Rig) -> Path:
-    """Where it is seen with its layer."""
+    """The place where the runtime sees the root filesystem with the layer."""
     path = rig / f"target {STRANGE}"
     path.mkdir()
     return path
@@ -77,8 +77,8 @@ def test_the_runtime_sees_a_layer_and_nobody_else(rig: Rig, lower: Path, target:
 
 
 def test_where_mounts_are_shared(rig: Rig, lower: Path, target: Path) -> None:
-    """Where mounts go from one namespace to the others, as systemd has it, the layer stays inside
-    all the same; but what is unmounted outside goes inside too, or it would stay busy."""
+    """The layer stays inside even if mounts are shared between namespaces (systemd's default); an
+    unmount outside also happens inside, or the file system would stay busy."""
     outer = rig / "outer"
     outer.mkdir()
     gate = Gate(rig)
@@ -109,7 +109,7 @@ def test_a_directory_below_can_be_renamed(rig: Rig, lower: Path, target: Path) -
 
 
 def test_the_layer_is_limited(rig: Rig, lower: Path, target: Path) -> None:
-    """More than its size says *no space left*."""
+    """A write beyond the layer's size fails with *no space left*."""
     size = 64 << 10
     fill = f"head -c {2 * size} /dev/zero >'{target}/big' 2>'{rig / 'error'}'"
     after = f"{fill}; stat -c %s '{target}/big' >'{rig / 'size'}'"
@@ -194,7 +194,7 @@ def test_ids_that_nobody_maps(rig: Rig, lower: Path, target: Path, how: str) -> 
 
 
 def test_killed_while_ids_are_mapped(rig: Rig, lower: Path, target: Path) -> None:
-    """A shim that is killed then leaves nobody who waits for it."""
+    """A shim that is killed while ids are mapped leaves no process that waits for the shim."""
     gate = Gate(rig)
     env = mappers(rig, f"#!/bin/bash\n{gate.wait}\n")
     rig.launch(shell("exec sleep 1000"), *options(lower, target), *TWO_LINES, env=env)
@@ -237,7 +237,7 @@ def test_bad_options(rig: Rig, words: list[str], said: str) -> None:
 
 @pytest.mark.parametrize("at_fault", ["no lower", "lower", "target"])
 def test_a_layer_that_cannot_be(rig: Rig, lower: Path, target: Path, at_fault: str) -> None:
-    """What can't be mounted is named, with its errno; the runtime isn't run."""
+    """A mount that fails is named, with the errno; the runtime isn't run."""
     if at_fault == "no lower":
         shutil.rmtree(lower)
     elif at_fault == "lower":
@@ -286,7 +286,7 @@ def test_each_call_may_fail(rig: Rig, lower: Path, target: Path, call: str, said
 
 
 def test_whoever_may_not_mount(rig: Rig, lower: Path, target: Path) -> None:
-    """Without the capability the error is the kernel's, not a runtime without its root."""
+    """Without the capability the error is the kernel's, not a runtime without a root filesystem."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("setpriv is not installed (apt-get install util-linux)")

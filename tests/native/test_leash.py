@@ -27,9 +27,9 @@ from tests.support.processes import status_of
 
 @breaks
 def test_the_process_ends(rig: Rig, leash: Leash, end: Break) -> None:
-    """Either way the process is killed, its end recorded, and the shim gone.
+    """The process is killed, the exit status recorded, and the shim gone, for each kind of break.
 
-    The pipe alone wouldn't do: a forked child of a killed supervisor may hold it.
+    The pipe alone isn't enough: a forked child of a killed supervisor may hold the pipe.
     """
     rig.launch(runtime(*SLEEP), "--leash", str(leash), pass_fds=leash.fds)
     pid = rig.made()
@@ -40,7 +40,7 @@ def test_the_process_ends(rig: Rig, leash: Leash, end: Break) -> None:
 
 @breaks
 def test_while_the_runtime_works(rig: Rig, leash: Leash, end: Break) -> None:
-    """Before there is a process the runtime and all that it has started end; nothing is left."""
+    """Before there is a process, the runtime and all its children end; nothing is left."""
     gate = Gate(rig)
     rig.launch(
         runtime(*SLEEP, after=f"sleep 1000 & echo $! >other; {gate.wait}"),
@@ -65,7 +65,7 @@ def test_before_the_runtime(rig: Rig, leash: Leash, end: Break) -> None:
 
 
 def test_when_the_runtime_has_just_succeeded(rig: Rig, leash: Leash) -> None:
-    """A leash that breaks together with the runtime's success ends what it has made."""
+    """A leash that breaks together with the runtime's success ends the new process."""
     gate = Gate(rig)
     rig.launch(runtime(*SLEEP, after=gate.wait), "--leash", str(leash), pass_fds=leash.fds)
     gate.wait_reached()
@@ -90,7 +90,8 @@ def test_a_process_that_ignores_everything(rig: Rig, leash: Leash) -> None:
 
 
 def test_an_exit_before_the_break_stands(rig: Rig, leash: Leash) -> None:
-    """A process that has ended by itself is recorded so, although the leash breaks right then."""
+    """A process that exited before the break keeps its exit status, even if the break is right
+    then."""
     rig.launch(runtime("/bin/sh", "-c", "exit 5"), "--leash", str(leash), pass_fds=leash.fds)
     pid = rig.made()
     rig.stop()
@@ -103,7 +104,7 @@ def test_an_exit_before_the_break_stands(rig: Rig, leash: Leash) -> None:
 
 
 def test_data_in_the_pipe_breaks_nothing(rig: Rig, leash: Leash) -> None:
-    """Only the pipe's end is a break, and it doesn't keep the shim awake either."""
+    """Only the pipe's end is a break; data in the pipe doesn't keep the shim awake."""
     rig.launch(runtime(*SLEEP), "--leash", str(leash), pass_fds=leash.fds)
     pid = rig.made()
     leash.write(b"words")
@@ -114,7 +115,7 @@ def test_data_in_the_pipe_breaks_nothing(rig: Rig, leash: Leash) -> None:
 
 
 def test_it_is_let_go_of_afterwards(rig: Rig, leash: Leash) -> None:
-    """A leash is no reason to stay: a shim on it goes when its process has ended."""
+    """A shim on a leash goes when the process has ended: a leash is no reason to stay."""
     rig.launch(exiting(3), "--leash", str(leash), pass_fds=leash.fds)
     rig.made()
     assert rig.end() == (3, 0)
@@ -123,7 +124,7 @@ def test_it_is_let_go_of_afterwards(rig: Rig, leash: Leash) -> None:
 @release
 @needs_strace
 def test_a_runtime_that_has_ended_is_never_signalled(rig: Rig, leash: Leash) -> None:
-    """Its pid may be somebody else's by the time that the leash breaks."""
+    """The shim never signals a runtime that has ended: the pid may be another process's by then."""
     traced(rig, "--leash", str(leash))
     pid = int((rig / "pid").read_text())
     leash.let_go()
@@ -134,9 +135,10 @@ def test_a_runtime_that_has_ended_is_never_signalled(rig: Rig, leash: Leash) -> 
 @release
 @needs_strace
 def test_a_broken_leash_is_heard_once(rig: Rig, leash: Leash) -> None:
-    """It is let go of when it breaks: it would be heard again and again until the end."""
+    """The shim closes a leash that breaks, or would wake up for it again and again until the
+    end."""
     script = "x = bytearray(256 << 20); print('ready', flush=True); import signal; signal.pause()"
-    words = [sys.executable, "-ISc", script]  # its memory takes a while to go
+    words = [sys.executable, "-ISc", script]  # the kernel takes a while to free the memory
     fifo = rig.fifo("stdout")
     traced(rig, "--stdout", fifo, "--leash", str(leash), process=words)
     reader = rig.open("stdout", os.O_RDONLY | os.O_NONBLOCK)
@@ -155,7 +157,7 @@ def test_a_leash_that_is_broken_already(rig: Rig, leash: Leash) -> None:
     trace = ["strace", "-f", "-o", str(rig / "trace"), "-e", "trace=execve,execveat"]
     rig.launch_words([*trace, *words, "/bin/true"], pass_fds=leash.fds)
     rig.refused("leash")
-    assert (rig / "trace").read_text().count("execve") == 1  # its own
+    assert (rig / "trace").read_text().count("execve") == 1  # the shim's own
 
 
 @release
@@ -163,7 +165,7 @@ def test_a_leash_that_is_broken_already(rig: Rig, leash: Leash) -> None:
 def test_killed_before_the_runtime_was_tied_to_it(rig: Rig) -> None:
     """A child that is no runtime yet, and whose shim is dead already, never becomes one."""
     words = [rig.programs.shim, "--directory", str(rig.path), "--", *shell("echo ran >ran")]
-    # Stopped after the last signal is set to its default: between vfork and PR_SET_PDEATHSIG.
+    # Stopped after the last signal is set to the default: between vfork and PR_SET_PDEATHSIG.
     inject = ["-e", "trace=rt_sigaction", "-e", "inject=rt_sigaction:signal=SIGSTOP:when=64"]
     trace = rig / "trace"
     trace.touch()
@@ -177,6 +179,6 @@ def test_killed_before_the_runtime_was_tied_to_it(rig: Rig) -> None:
         rig.shim.wait()
     os.kill(child, signal.SIGCONT)
     wait_for(lambda: ended(child), "the child's end")
-    with contextlib.suppress(ChildProcessError):  # it was left to us, the subreaper
+    with contextlib.suppress(ChildProcessError):  # the child was left to us, the subreaper
         os.waitpid(child, 0)
     assert not (rig / "ran").exists()

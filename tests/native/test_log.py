@@ -83,7 +83,7 @@ def test_lines_that_fit_are_not_cut(rig: Rig) -> None:
 
 
 def test_two_streams(rig: Rig) -> None:
-    """Each stream's records are its own, whatever lies between them."""
+    """A stream's records hold that stream's bytes, whatever lies between the records."""
     chance = random.Random(SEED)
     pieces = [(chance.choice((1, 2)), chance.randbytes(chance.randrange(3000))) for _ in range(200)]
     log = Log(rig, max_bytes=MUCH, files=1)
@@ -108,7 +108,7 @@ def test_one_stream_for_both(rig: Rig) -> None:
 
 
 def test_the_process_can_open_it_again(rig: Rig) -> None:
-    """The process has a fifo, which it can open by /dev/stdout whoever it is."""
+    """The process has a fifo, and any user can open the fifo by /dev/stdout."""
     log = Log(rig, max_bytes=MUCH, files=1)
     script = "echo one; echo two >/proc/self/fd/1; echo three"
     rig.launch(runtime(*shell(script)), *log.options())
@@ -166,7 +166,7 @@ def test_any_chunks(rig: Rig) -> None:
 
 
 def test_a_prompt(rig: Rig) -> None:
-    """What isn't ended after a tenth of a second appears as a part; its end appears later."""
+    """An unfinished line appears as a part after a tenth of a second; the rest appears later."""
     log = Log(rig, max_bytes=MUCH, files=1)
     sleeping(rig, log)
     fd = log.writer()
@@ -183,7 +183,7 @@ def test_a_prompt(rig: Rig) -> None:
 
 
 def test_a_prompt_beside_a_busy_stream(rig: Rig) -> None:
-    """A prompt appears although the other stream is never quiet: its time is its own."""
+    """A prompt appears although the other stream is never quiet: each stream has its own time."""
     log = Log(rig, max_bytes=MUCH, files=1)
     sleeping(rig, log, "stdout", "stderr")
     out, err = log.writer("stdout"), log.writer("stderr")
@@ -228,12 +228,12 @@ def test_dots(rig: Rig) -> None:
 
 @release
 def test_the_end_of_a_late_line(rig: Rig) -> None:
-    """A shim that wakes up late takes what has come first: it may end the line that is due."""
+    """A shim that wakes up late reads first: new bytes may end the line that is due."""
     log = Log(rig, max_bytes=MUCH, files=1)
     rig.launch(runtime(*SLEEP), *log.options())
     rig.running()
     fd = log.writer()
-    while True:  # until it was stopped before the line was due, which it is after 100 ms
+    while True:  # until the stop came before the line was due (after 100 ms)
         written_ns = time.monotonic_ns()
         write_all(fd, b"name? ")
         wait_for(lambda: unread(fd) == 0, "a shim that has read it")
@@ -259,7 +259,7 @@ def test_the_end_of_a_late_line(rig: Rig) -> None:
 @release
 @needs_strace
 def test_the_end_of_a_line_that_comes_after_the_look(rig: Rig) -> None:
-    """A shim that is held up between its look and the end of its turn looks once more."""
+    """A shim that is delayed between its look and the end of its turn looks once more."""
     log = Log(rig, max_bytes=MUCH, files=1)
     inject = ["-P", str(log.path), "-e", "inject=write:signal=SIGSTOP:when=1"]
     launch_traced(rig, "exec sleep 1000", log, *inject)

@@ -1,4 +1,4 @@
-"""A log when its process has ended, was never made, or is idle."""
+"""A log when the process has ended, was never made, or is idle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("directory")
 
 @contextlib.contextmanager
 def grandchild(rig: Rig) -> Iterator[int]:
-    """Give the pid that the process has written to ``orphan``; kill it in the end."""
+    """Give the pid that the process has written to ``orphan``; kill that process in the end."""
     rig.wait_end()
     pid = int((rig / "orphan").read_text())
     try:
@@ -35,7 +35,7 @@ HELD = "sleep 1000 & echo $! >orphan; echo words; printf more; exit 3"
 
 
 def test_held_by_a_grandchild(rig: Rig) -> None:
-    """The shim stays while somebody may still write, and goes when nobody can."""
+    """The shim stays while any process may still write, and goes when no process can."""
     log = Log(rig, max_bytes=MUCH, files=1)
     rig.launch(runtime(*shell(HELD)), *log.options())
     rig.made()
@@ -52,7 +52,7 @@ def test_held_by_a_grandchild(rig: Rig) -> None:
 
 @pytest.mark.parametrize("how", ["line", "signal"])
 def test_released(rig: Rig, how: str) -> None:
-    """A shim that is released writes down what there is, and leaves whoever holds the log."""
+    """A released shim writes down what there is, and goes, even if a grandchild holds the log."""
     log = Log(rig, max_bytes=MUCH, files=1)
     rig.launch(runtime(*shell(HELD)), *log.options())
     rig.made()
@@ -60,7 +60,7 @@ def test_released(rig: Rig, how: str) -> None:
         wait_for(rig.waiting, "a shim that stays")
         rig.stop()
         fd = log.writer()
-        write_all(fd, b"x" * 300_000)  # more than it reads at once
+        write_all(fd, b"x" * 300_000)  # more than the shim reads at once
         if how == "line":
             control = rig.open("control", os.O_WRONLY | os.O_NONBLOCK)
             os.write(control, b"3 0 0\n")
@@ -73,9 +73,9 @@ def test_released(rig: Rig, how: str) -> None:
 
 
 def test_a_fifo_beside_a_held_log(rig: Rig) -> None:
-    """A shim that stays for its log alone sleeps, though it has a fifo too.
+    """A shim that stays only for the log sleeps, even with a fifo beside it.
 
-    It once looked every second: with nothing in the fifo it had no inotify for it.
+    The shim once looked every second: an empty fifo has no inotify.
     """
     log = Log(rig, max_bytes=MUCH, files=1)
     script = "sleep 1000 & echo $! >orphan; echo error >&2; exit 3"
@@ -95,7 +95,7 @@ def test_a_fifo_beside_a_held_log(rig: Rig) -> None:
 
 
 def test_a_forwarded_stop(rig: Rig) -> None:
-    """What the process says when a signal stops it through its shim is logged."""
+    """The last output of a process that a signal to the shim stopped is logged."""
     log = Log(rig, max_bytes=MUCH, files=1)
     script = 'trap "echo stopped; exit 7" TERM; echo ready; while :; do sleep 0.01; done'
     rig.launch(runtime(*shell(script)), *log.options())
@@ -117,7 +117,7 @@ def test_a_create_that_fails(rig: Rig) -> None:
 
 
 def test_a_create_that_fails_and_says_much(rig: Rig) -> None:
-    """All of it is logged, however much the fifo holds when the runtime has ended."""
+    """All output of a failed create is logged, however full the fifo is when the runtime ends."""
     log = Log(rig, max_bytes=MUCH, files=1)
     gate = Gate(rig)
     script = f"{gate.wait} head -c 300000 /dev/zero; exit 4"
@@ -149,10 +149,10 @@ def test_an_idle_shim_with_a_log_never_wakes(rig: Rig) -> None:
 @release
 @needs_strace
 def test_who_writes_on_and_on(rig: Rig) -> None:
-    """A shim that is released takes no more than a full pipe from whoever never stops writing."""
+    """A released shim takes at most a full pipe from a process that never stops writing."""
     log = Log(rig, max_bytes=LEAST_BYTES, files=1)
     script = "sleep 1000 & echo $! >orphan; exit 3"
-    # From the first read on, there is always something: zeros, which nobody has written.
+    # From the first read on, there is always something: zeros that strace makes up.
     inject = ["-P", str(rig / "stdout"), "-e", f"inject=read:retval={CONTENT_MAX}"]
     launch_traced(rig, script, log, *inject)
     rig.made()

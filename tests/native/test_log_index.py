@@ -1,4 +1,4 @@
-"""The index of a log: where in the whole of it each of its files begins."""
+"""The index of a log: the offset in the whole log at which each file begins."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def log(rig: Rig) -> Log:
 
 @pytest.fixture
 def fd(rig: Rig, log: Log) -> int:
-    """Launch a process whose log has an index; give its output, to write to."""
+    """Launch a process whose log has an index; give the descriptor of the process's output."""
     begin(rig, log)
     return log.writer()
 
 
 def begin(rig: Rig, log: Log) -> None:
-    """Launch a process that writes nothing itself."""
+    """Launch a process that writes nothing."""
     rig.launch(runtime(*SLEEP), *log.options(), "--log-index", str(rig / "index"))
     rig.running()
 
@@ -65,7 +65,7 @@ def starts(rig: Rig, log: Log) -> list[int]:
 
 
 def test_across_rotations(rig: Rig, log: Log, fd: int) -> None:
-    """Each file begins where the one before it ends; those that are long gone are forgotten."""
+    """Each file begins where the previous one ends; files that are long gone are forgotten."""
     for _ in range(300):
         write_all(fd, LINE * 20)
     wait_for(lambda: unread(fd) == 0 and rig.waiting(), "the shim")
@@ -80,7 +80,8 @@ def test_across_rotations(rig: Rig, log: Log, fd: int) -> None:
 
 @pytest.mark.parametrize("how", ["moved", "removed", "emptied"])
 def test_changed_by_somebody_else(rig: Rig, log: Log, fd: int, how: str) -> None:
-    """The next record is the first one of a file at our name; a byte is missing before it."""
+    """The next record is the first one of a file at our name; the index has one byte's gap before
+    it."""
     put(fd, log)
     size = log.path.stat().st_size
     if how == "moved":
@@ -98,7 +99,7 @@ def test_changed_by_somebody_else(rig: Rig, log: Log, fd: int, how: str) -> None
 
 
 def test_cut_by_somebody_else(rig: Rig, log: Log, fd: int) -> None:
-    """A file that isn't whole any more is left, or its next record would be half of one."""
+    """A file that was cut is left alone: the next record would otherwise join half a record."""
     put(fd, log)
     size = log.path.stat().st_size
     os.truncate(log.path, 60)
@@ -108,7 +109,7 @@ def test_cut_by_somebody_else(rig: Rig, log: Log, fd: int) -> None:
 
 
 def test_in_the_place_of_what_is_there(rig: Rig, log: Log) -> None:
-    """It belongs to an earlier process; and an index that is there too."""
+    """A log that is already there belongs to an earlier process, and so does the index."""
     log.path.write_text("2026-01-31T12:34:56.123456789Z stdout F before\n")
     (rig / "index").write_text("old")
     old = (rig / "index").stat().st_ino
@@ -120,7 +121,7 @@ def test_in_the_place_of_what_is_there(rig: Rig, log: Log) -> None:
 
 
 def test_a_later_process_has_its_name(rig: Rig, log: Log, fd: int) -> None:
-    """A shim that lives on writes nothing into another one's log, and moves none of its files."""
+    """A shim that lives on neither writes into a later process's log nor moves the files."""
     put(fd, log)
     log.path.rename(f"{log.path}.1")
     (rig / "index").unlink()
@@ -146,6 +147,6 @@ def test_without_room_for_an_index(rig: Rig, log: Log) -> None:
 
 
 def test_without_a_log(rig: Rig) -> None:
-    """It is refused."""
+    """An index without a log is refused."""
     rig.launch(runtime(*SLEEP), "--log-index", str(rig / "index"))
     assert rig.refused("options")["error"] == "an index needs --log"

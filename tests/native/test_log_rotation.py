@@ -71,14 +71,14 @@ def test_rotation(rig: Rig, files: int, most_bytes: int) -> None:
 def within_bounds(log: Log, max_bytes: int, files: int) -> None:
     sizes = []
     for path in log.files:
-        with contextlib.suppress(FileNotFoundError):  # it is being rotated
+        with contextlib.suppress(FileNotFoundError):  # the shim rotates the file just now
             sizes.append(path.stat().st_size)
     assert all(size <= max_bytes for size in sizes)
     assert len({path.name for path in log.files}) <= files
 
 
 def test_a_file_of_one_record(rig: Rig) -> None:
-    """With the least bound, every full record has a file of its own."""
+    """With the smallest bound, every full record has a file of its own."""
     log = Log(rig, max_bytes=LEAST_BYTES, files=3)
     data = b"".join(bytes([number]) * CONTENT_MAX for number in range(65, 75))
     rig.launch(runtime(*writing((1, data))), *log.options())
@@ -125,7 +125,7 @@ def test_a_log_that_is_too_large_already(rig: Rig) -> None:
 
 
 def test_a_name_that_is_taken(rig: Rig) -> None:
-    """Where it can't be rotated, the file stays within its bound, and the writer goes on."""
+    """Where the rotation fails, the file stays within the bound, and the writer goes on."""
     log = Log(rig, max_bytes=LEAST_BYTES, files=2)
     obstacle = Path(f"{log.path}.1")
     obstacle.mkdir()
@@ -168,7 +168,7 @@ def fill(disk: Path) -> Path:
 
 @root_only
 def test_a_full_disk(rig: Rig, disk: Path) -> None:
-    """It blocks nobody, leaves no half record, rotates nothing away, and is got over."""
+    """A full disk blocks no writer, leaves no half record, rotates nothing away, and heals."""
     log = Log(rig, disk / "log", max_bytes=70_000, files=3)
     Path(f"{log.path}.1").write_bytes(RECORD * 1000)
     sleeping(rig, log)
@@ -230,7 +230,7 @@ def test_what_is_no_log_of_ours_stays(rig: Rig) -> None:
 
 @release
 def test_a_whole_log_is_not_touched(rig: Rig) -> None:
-    """A log without half a record stays as it was until there is something to add to it."""
+    """A log without half a record stays unchanged until there is something to add."""
     log = Log(rig, max_bytes=MUCH, files=1)
     log.path.write_bytes(RECORD * 3)
     os.utime(log.path, ns=(1, 1))
@@ -243,7 +243,8 @@ def test_a_whole_log_is_not_touched(rig: Rig) -> None:
 @release
 @needs_strace
 def test_a_log_that_shrinks_while_it_is_looked_at(rig: Rig) -> None:
-    """Where less can be read than there was, nobody knows where a record ends: nothing is cut."""
+    """If a read returns less than the file's size, the shim can't know where a record ends: nothing
+    is cut."""
     log = Log(rig, max_bytes=MUCH, files=1)
     log.path.write_bytes(RECORD * 3)
     launch_traced(rig, "exit 3", log, "-e", "inject=pread64:retval=1:when=1")

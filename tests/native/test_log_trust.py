@@ -126,7 +126,8 @@ def test_a_log_that_is_not_ours(rig: Rig, spoil: Callable[[Path, Path], None]) -
     "kind", ["link", "writable", pytest.param("foreign", marks=as_root), "file", "none"]
 )
 def test_a_directory_that_is_not_ours(rig: Rig, kind: str) -> None:
-    """Whoever may write there can put a link in place of any file that the shim makes."""
+    """A log directory that isn't ours alone is refused: others could put links in place of the
+    files."""
     directory, elsewhere = rig / "logs", rig / "elsewhere"
     elsewhere.mkdir()
     if kind == "link":
@@ -150,7 +151,8 @@ def test_a_directory_that_is_not_ours(rig: Rig, kind: str) -> None:
 def test_a_rotation_stops_at_what_is_not_ours(
     rig: Rig, spoil: Callable[[Path, Path], None]
 ) -> None:
-    """It isn't replaced nor renamed; the log keeps to its bound, and the writer goes on."""
+    """The obstacle is neither replaced nor renamed; the log keeps to the bound, and the writer goes
+    on."""
     target = precious(rig)
     log = Log(rig, max_bytes=LEAST_BYTES, files=3)
     obstacle = Path(f"{log.path}.1")

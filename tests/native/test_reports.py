@@ -56,7 +56,7 @@ def test_bad_options(rig: Rig, words: list[str], said: str) -> None:
 
 
 def test_bad_options_are_not_logged_where_it_happens_to_be(rig: Rig) -> None:
-    """Before it is in its directory nothing is written anywhere."""
+    """A shim writes nothing, anywhere, before it is in the process directory."""
     before = os.listdir(rig.path)
     rig.launch_words([rig.programs.shim, "--help"], cwd=rig.path)
     rig.refused("options")
@@ -81,7 +81,7 @@ def test_without_a_pipe_to_report_to(rig: Rig) -> None:
 
 
 def test_missing_files(rig: Rig) -> None:
-    """A process directory that it can't write to: the file and the reason are named."""
+    """A file that the shim can't write in the process directory is reported, with the reason."""
     (rig / "shim").mkdir()
     rig.launch(exiting(0))
     told = rig.refused("files")
@@ -92,7 +92,8 @@ def test_missing_files(rig: Rig) -> None:
 
 @pytest.fixture
 def small(rig: Rig) -> Iterator[Path]:
-    """Mount a tiny file system on the process directory; give the file that fills it."""
+    """Mount a tiny file system on the process directory; give the file that fills the file
+    system."""
     page = resource.getpagesize()
     options = f"size={5 * page},mode=0700"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", rig.path], check=True)
@@ -110,7 +111,7 @@ def small(rig: Rig) -> Iterator[Path]:
 @root_only
 @pytest.mark.parametrize(("pages", "name"), [(0, "shim"), (1, "exitStatus"), (3, "starttime")])
 def test_a_full_disk(rig: Rig, small: Path, pages: int, name: str) -> None:
-    """Without room for one of its files the shim says ENOSPC, and whatever was made is ended."""
+    """Without room for one of its files the shim reports ENOSPC, and ends what was made."""
     small.write_bytes(b"x" * (5 - pages) * resource.getpagesize())
     rig.launch(runtime(*SLEEP))
     told = rig.refused("files")
@@ -124,7 +125,7 @@ def test_a_full_disk(rig: Rig, small: Path, pages: int, name: str) -> None:
 
 @root_only
 def test_a_disk_that_fills_up_later(rig: Rig, small: Path) -> None:
-    """A disk that is full when the process ends doesn't lose its end."""
+    """A disk that is full when the process ends doesn't lose the exit status."""
     rig.launch(runtime(*SLEEP))
     pid = rig.made()
     with pytest.raises(OSError, match="No space"):
@@ -136,7 +137,7 @@ def test_a_disk_that_fills_up_later(rig: Rig, small: Path) -> None:
 
 @release_only
 def test_every_shortage_of_descriptors(programs: Programs, tmp_path: Path) -> None:
-    """However few descriptors it may have, the shim either makes a process or says EMFILE."""
+    """However few descriptors there are, the shim either makes a process or reports EMFILE."""
     outcomes = []
     for limit in range(4, 20):
         with contextlib.closing(Rig(programs, tmp_path / str(limit))) as rig:
@@ -146,7 +147,7 @@ def test_every_shortage_of_descriptors(programs: Programs, tmp_path: Path) -> No
 
 
 def shortage(rig: Rig, limit: int) -> str:
-    """Run a shim that may have ``limit`` descriptors; return how far it came."""
+    """Run a shim that may have ``limit`` descriptors; return the phase that the shim reached."""
     options: list[str] = []
     for name in ("stdin", "stdout", "stderr"):
         options += [f"--{name}", rig.fifo(name)]
@@ -157,13 +158,13 @@ def shortage(rig: Rig, limit: int) -> str:
         assert rig.end() == (0, 0)
         return "made"
     assert rig.wait_gone() == 1
-    # A runtime that has too few itself fails: that is its own affair.
+    # A runtime with too few descriptors fails by itself, and the shim reports no errno.
     assert told["errno"] == (0 if told["phase"] == "runtime" else errno.EMFILE), told
     return str(told["phase"])
 
 
 def test_no_reader_of_exit(rig: Rig) -> None:
-    """Nobody reads `exit`: the launcher is gone, so nothing is run."""
+    """Without a reader of `exit` the launcher is gone, so nothing is run."""
     rig.drop_exit()
     rig.launch(["/bin/touch", "ran"])
     told = rig.refused("fifos")
@@ -200,7 +201,7 @@ def test_stdio_that_is_no_fifo(rig: Rig, name: str) -> None:
 
 @pytest.mark.parametrize("spec", ["fifo:none", "fd:{fd}"])
 def test_stdio_that_is_missing(rig: Rig, spec: str) -> None:
-    """A fifo that isn't there is refused, with its path and the reason, a copier's too."""
+    """A missing fifo is refused, with the path and the reason, also for a copier."""
     fd = rig.open("file", os.O_RDONLY | os.O_CREAT)
     words = ["--stdin", spec.format(fd=fd)]
     rig.launch(["/bin/touch", "ran"], *words, pass_fds=[fd])
@@ -211,7 +212,7 @@ def test_stdio_that_is_missing(rig: Rig, spec: str) -> None:
 
 
 def test_a_fifo_of_somebody_elses_that_is_none(rig: Rig) -> None:
-    """hold:N is a fifo, which is opened for both sides, or it is refused."""
+    """A hold:N that is no fifo is refused; a fifo is opened for both sides."""
     (rig / "file").touch()
     rig.launch(["/bin/touch", "ran"], "--stdout", rig.held("stdout", "file"))
     assert rig.refused("stdio")["error"].endswith("is not a fifo")
@@ -261,7 +262,7 @@ def test_a_runtime_that_is_killed(rig: Rig, number: signal.Signals) -> None:
 
 
 def test_a_runtime_that_fails_late(rig: Rig) -> None:
-    """What a failing runtime had made by then is ended, and its children's children as well."""
+    """The processes that a failing runtime has made are ended, and their children as well."""
     process = "(sleep 1000 & echo $! >grandchild; wait) & echo $! >pid"
     rig.launch(shell(f"set -m; {process}; until [ -s grandchild ]; do :; done; exit 4"))
     assert rig.refused("runtime")["code"] == 4
@@ -365,7 +366,7 @@ def test_strange_strings(rig: Rig, path: bytes) -> None:
 
 @pytest.mark.parametrize("phase", ["options", "runtime"])
 def test_a_launcher_that_does_not_listen(rig: Rig, phase: str) -> None:
-    """A report that nobody hears any more (EPIPE) makes no difference to the shim's end."""
+    """A report without a reader (EPIPE) makes no difference to the shim's end."""
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
     command: list[str | bytes] = ["/bin/false"] if phase == "runtime" else []

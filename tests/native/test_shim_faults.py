@@ -35,7 +35,7 @@ BYTES = 1_000_000
 A_MATTER_OF_TIME = {
     *("close", "fcntl", "fstat", "ioctl", "open", "poll", "read", "sendto", "wait4", "waitid")
 }
-"""Calls that a shim makes more often when it is woken more often (musl: fcntl in each open)."""
+"""Calls that a shim makes more often the more often it wakes (musl: fcntl in each open)."""
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,13 @@ def test_each_system_call_fails(
 
 
 def test_each_system_call_is_known(tools: Tools, tmp_path: Path) -> None:
-    """Of each call that the shim makes, somebody has looked up how it can fail."""
+    """The list of errors has each call that the shim makes."""
     for calls in count_calls(tools, tmp_path).values():
         assert {common_name(call) for call in calls} <= {*CAN_FAIL} | CANNOT_FAIL
 
 
 def test_the_page_has_each_system_call(tools: Tools, tmp_path: Path) -> None:
-    """The table has a row for each call, and says something of each error that it can return."""
+    """The page has a row for each call, and an entry for each error that the call can return."""
     lines = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if "|" in line]
     assert lines[0][1:] == list(ERRORS)
     told = {words[0].strip("`"): words[1:] for words in lines[2:]}
@@ -81,7 +81,7 @@ def test_the_page_has_each_system_call(tools: Tools, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
 def test_an_end_that_cannot_be_written(tools: Tools, tmp_path: Path, error: str) -> None:
-    """Where the end can't be written at all, the shim's log holds it."""
+    """If the exit status can't be written at all, the shim's log holds it."""
     calls = count_calls(tools, tmp_path, ["plain"])["plain"]
     [call] = [call for call in calls if common_name(call) == "pwrite64"]
     fault = Fault(call, error, 2, onwards=True)
@@ -97,7 +97,7 @@ def test_an_end_that_cannot_be_written(tools: Tools, tmp_path: Path, error: str)
 
 
 ALWAYS = [".shim", "control", "exitStatus", "signalfd"]
-"""What a shim has open to its last moment: lock, lines, the place for the end, signals."""
+"""What a shim has open to the last moment: lock, lines, the file for the exit status, signals."""
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def valgrind(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A process directory with a shim to be launched in it."""
+    """A process directory and the shim that a test launches there."""
     rig = Rig(Programs("", "", "", ""), tmp_path / "process")
     try:
         yield rig
@@ -123,13 +123,13 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def launch(rig: Rig, words: list[str], command: list[str | bytes], *options: str) -> None:
-    """Launch a shim by these words; return when it has reported a process."""
+    """Launch a shim by these words; return when the shim has reported a process."""
     rig.launch_words([*words, "--directory", str(rig.path), *options, "--", *command])
     rig.made()
 
 
 def left_open(rig: Rig) -> list[str]:
-    """Return what the shim had open at its end; valgrind must have found no error."""
+    """Return what the shim had open at the end; valgrind must have found no error."""
     said = (rig.path.parent / f"said.{rig.pid}").read_text()
     assert "ERROR SUMMARY: 0 errors" in said
     assert "in use at exit: 0 bytes" in said
@@ -141,14 +141,14 @@ def left_open(rig: Rig) -> list[str]:
 
 
 def test_valgrind_with_a_plain_process(rig: Rig, valgrind: list[str]) -> None:
-    """No error, and nothing is open but what a shim needs to its end."""
+    """Valgrind finds no error, and only what a shim needs to the end is open."""
     launch(rig, valgrind, exiting(7))
     assert rig.end() == (7, 0)
     assert left_open(rig) == ALWAYS
 
 
 def test_valgrind_with_fifos(rig: Rig, valgrind: list[str]) -> None:
-    """With fifos also those that keep the output until it is read, and what watches them."""
+    """With fifos, also the fifos whose output is unread are open, and the watch on them."""
     names = ("stdin", "stdout", "stderr")
     options = [word for name in names for word in (f"--{name}", rig.fifo(name))]
     launch(rig, valgrind, runtime(*shell("cat; echo words; exit 7")), *options)
@@ -161,7 +161,7 @@ def test_valgrind_with_fifos(rig: Rig, valgrind: list[str]) -> None:
 
 
 def test_valgrind_with_a_log(rig: Rig, valgrind: list[str]) -> None:
-    """With a log also that, once, however often it was rotated."""
+    """With a log, the log is open too, once, however often the shim rotated it."""
     options = ["--log", f"17000:3:{rig / 'output.log'}"]
     for name in ("stdout", "stderr"):
         rig.fifo(name)
@@ -187,7 +187,7 @@ def times(config: pytest.Config) -> int:
 def test_control_lines_at_random(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """A million lines do what a slow model of the protocol says."""
     count = LINES * times(pytestconfig)
-    parts = [part for part in PARTS["shim"] if part != "shim"]  # which it includes
+    parts = [part for part in PARTS["shim"] if part != "shim"]  # the fuzzer includes shim.c
     said = fuzz(tmp_path, "shim_fuzz_control", parts, str(SEED), str(count))
     lines, effects = map(int, re.findall(r"\d+", said))
     assert lines >= count
@@ -195,7 +195,7 @@ def test_control_lines_at_random(tmp_path: Path, pytestconfig: pytest.Config) ->
 
 
 def test_a_log_of_bytes_at_random(tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    """Joined up, the records are what was written, however it was cut."""
+    """The joined records are what was written, whatever the cuts."""
     path = tmp_path / "output.log"
     count = BYTES * times(pytestconfig)
     fuzz(tmp_path, "shim_fuzz_log", ["words", "files", "index"], str(SEED), str(count), str(path))

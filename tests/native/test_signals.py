@@ -1,4 +1,4 @@
-"""Signals: what the process starts with, and what the shim does with its own."""
+"""Signals: what the process starts with, and what the shim does with a signal."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_runtime_starts_with_a_clean_slate(rig: Rig, spoil: Callable[[], Non
 
 
 def test_launched_by_posix_spawn(rig: Rig) -> None:
-    """So it is when the launcher uses posix_spawn: glibc's leaves signals 32 and 33 ignored."""
+    """A shim launched by posix_spawn starts clean: glibc's leaves signals 32 and 33 ignored."""
     command = ["/bin/cp", "/proc/self/status", str(rig / "status")]
     words = [rig.programs.shim, "--directory", str(rig.path), "--", *command]
     null = (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)
@@ -73,7 +73,7 @@ def test_launched_by_posix_spawn(rig: Rig) -> None:
 
 @pytest.mark.parametrize("spoil", [ignore_all, block_all])
 def test_the_process_starts_with_a_clean_slate(rig: Rig, spoil: Callable[[], None]) -> None:
-    """So has the process, to which runc hands its mask on."""
+    """The process starts with a clean signal state; runc hands its mask on to the process."""
     rig.launch(runtime(*SLEEP), preexec_fn=spoil, restore_signals=False)
     pid = rig.running()
     assert [int(status_of(pid)[key], 16) for key in MASKS] == [0, 0, 0]
@@ -86,7 +86,7 @@ def test_the_process_starts_with_a_clean_slate(rig: Rig, spoil: Callable[[], Non
 def test_stop_signals_go_on_to_the_process(
     rig: Rig, number: int, spoil: Callable[[], None]
 ) -> None:
-    """SIGTERM, SIGINT and SIGHUP to the shim reach its process, under nohup, too."""
+    """SIGTERM, SIGINT and SIGHUP to the shim reach the process, under nohup, too."""
     rig.launch(runtime(*SLEEP), preexec_fn=spoil)
     rig.made()
     os.kill(rig.pid, number)
@@ -119,13 +119,13 @@ def test_other_signals_do_nothing(rig: Rig, number: int) -> None:
 
 
 def heard(pid: int) -> bool:
-    """Whether a process has read all signals that were sent to it."""
+    """Whether a process has read all signals that were sent."""
     return int(status_of(pid)["ShdPnd"], 16) == 0
 
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_before_the_process_is_remembered(rig: Rig, number: int) -> None:
-    """One that comes while the runtime works is delivered to the process when it is there."""
+    """A signal that comes while the runtime works is delivered to the new process."""
     gate = Gate(rig)
     rig.launch(runtime(*SLEEP, before=gate.wait))
     gate.wait_reached()
@@ -137,7 +137,7 @@ def test_a_signal_before_the_process_is_remembered(rig: Rig, number: int) -> Non
 
 
 def test_a_second_signal_gives_the_create_up(rig: Rig) -> None:
-    """Two of them end the runtime and everything that it has started, and the report says so."""
+    """Two signals end the runtime and all its children, and the report says so."""
     gate = Gate(rig)
     rig.launch(runtime(*SLEEP, after=gate.wait))
     gate.wait_reached()
@@ -152,7 +152,7 @@ def test_a_second_signal_gives_the_create_up(rig: Rig) -> None:
 
 
 def test_the_same_signal_twice(rig: Rig) -> None:
-    """Twice the same one means it, too, if it is heard twice."""
+    """The same signal twice also gives the create up, if the shim reads both."""
     gate = Gate(rig)
     rig.launch(runtime(*SLEEP, before=gate.wait))
     gate.wait_reached()
@@ -165,7 +165,7 @@ def test_the_same_signal_twice(rig: Rig) -> None:
 def test_given_up_though_the_runtime_has_just_succeeded(rig: Rig) -> None:
     """Signals that are read together with the runtime's success still give the create up.
 
-    The launcher has stopped listening by then: a process would have run on unknown to anybody.
+    The launcher has stopped listening by then: the process would run on unknown.
     """
     gate = Gate(rig)
     rig.launch(runtime(*SLEEP, after=gate.wait))
@@ -183,7 +183,7 @@ def test_given_up_though_the_runtime_has_just_succeeded(rig: Rig) -> None:
 
 
 def test_stopped_and_continued(rig: Rig) -> None:
-    """A shim that was stopped while its process ended records the end when it goes on."""
+    """A shim that was stopped while the process ended records the exit status after SIGCONT."""
     rig.launch(runtime(*SLEEP))
     pid = rig.made()
     rig.stop()
@@ -194,7 +194,7 @@ def test_stopped_and_continued(rig: Rig) -> None:
 
 
 def test_a_killed_shim_takes_the_runtime_with_it(rig: Rig) -> None:
-    """SIGKILL of the shim is the end of the runtime: nobody would ever hear what it makes."""
+    """SIGKILL of the shim kills the runtime, whose result would never be reported."""
     gate = Gate(rig)
     rig.launch(runtime(*SLEEP, before=f"echo $$ >runtime-pid; {gate.wait}"))
     gate.wait_reached()
@@ -205,7 +205,7 @@ def test_a_killed_shim_takes_the_runtime_with_it(rig: Rig) -> None:
 
 
 def test_a_killed_shim_leaves_the_process(rig: Rig) -> None:
-    """SIGKILL of the shim later leaves the process, and no exit that it would have made up."""
+    """A later SIGKILL of the shim leaves the process alone, and records no invented exit status."""
     rig.launch(runtime(*SLEEP))
     pid = rig.made()
     os.kill(rig.pid, signal.SIGKILL)
@@ -254,7 +254,8 @@ def test_the_launcher_dies(rig: Rig, when: str) -> None:
 @needs_strace
 @pytest.mark.parametrize("how", ["signal", "line", "leash"])
 def test_a_process_that_has_ended_is_never_signalled(rig: Rig, leash: Leash, how: str) -> None:
-    """Its pid may be somebody else's while the shim stays for output that nobody has read."""
+    """A shim that stays for unread output never signals the ended process: another may have the
+    pid."""
     fifo = rig.fifo("stdout")
     shim = traced(rig, "--stdout", fifo, "--leash", str(leash))
     pid = int((rig / "pid").read_text())

@@ -1,4 +1,4 @@
-"""The process's standard streams, while it runs."""
+"""The process's standard streams, while the process runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_null(rig: Rig) -> None:
 
 
 def test_fifos_are_open_one_way_and_blocking(rig: Rig) -> None:
-    """The process's end of a fifo is never O_RDWR, so its input can end, nor O_NONBLOCK."""
+    """The process's end of a fifo is never O_RDWR, so that the input can end, nor O_NONBLOCK."""
     options = ["--stdin", rig.fifo("in"), "--stdout", rig.fifo("out"), "--stderr", rig.fifo("err")]
     rig.launch(runtime(*SLEEP), *options)
     assert accesses(rig.running()) == ["r", "w", "w"]
@@ -64,7 +64,7 @@ def test_copied_streams_are_open_one_way_and_blocking(rig: Rig) -> None:
 
 
 def test_files(rig: Rig) -> None:
-    """A file is read from its beginning and written to at its end, by copiers."""
+    """Copiers read a file from the beginning and write to a file's end."""
     (rig / "in").write_text("words\n")
     (rig / "out").write_text("before\n")
     rig.launch(
@@ -80,7 +80,7 @@ def test_files(rig: Rig) -> None:
 
 @pytest.mark.parametrize("stdout", ["fifo", "file", "null"])
 def test_stderr_may_be_stdout(rig: Rig, stdout: str) -> None:
-    """With `stdout`, what is written to both arrives in one place, in its order."""
+    """With `stdout` for stderr, the output of both arrives in one place, in the written order."""
     spec = "null"
     if stdout != "null":
         spec = rig.fifo("out") if stdout == "fifo" else rig.file("stdout", "out")
@@ -109,7 +109,7 @@ def test_writers_come_and_go(rig: Rig) -> None:
 
 
 def test_readers_come_and_go(rig: Rig) -> None:
-    """Output that comes while nobody reads is kept, and no writer is told that nobody does."""
+    """Output without a reader is kept, and no writer gets an error."""
     rig.launch(runtime("/bin/cat"), "--stdin", rig.fifo("in"), "--stdout", rig.fifo("out"))
     rig.running("cat")
     writer = rig.open("in", os.O_WRONLY | os.O_NONBLOCK)
@@ -124,7 +124,7 @@ def test_readers_come_and_go(rig: Rig) -> None:
 
 
 def test_a_full_fifo_blocks_the_writer(rig: Rig) -> None:
-    """More output than a fifo holds waits for a reader, and none of it is lost."""
+    """Output beyond a fifo's size waits for a reader, and no output is lost."""
     size = 300_000
     rig.launch(
         runtime(*shell(f"head -c {size} /dev/zero; echo done >err-done")),
@@ -139,7 +139,7 @@ def test_a_full_fifo_blocks_the_writer(rig: Rig) -> None:
 
 
 def test_the_end_of_output_is_heard(rig: Rig) -> None:
-    """A reader gets EOF when the process closes its output, though it lives on, with its shim."""
+    """A reader gets EOF when the process closes its output, though process and shim live on."""
     rig.launch(runtime(*shell("echo words; exec sleep 1000 >&-")), "--stdout", rig.fifo("out"))
     rig.made()
     assert read_to_end(rig.open("out", os.O_RDONLY | os.O_NONBLOCK)) == b"words\n"
@@ -147,7 +147,7 @@ def test_the_end_of_output_is_heard(rig: Rig) -> None:
 
 
 def test_closed_input_is_heard(rig: Rig) -> None:
-    """A writer gets EPIPE when the process closes its input, though it lives on, with its shim."""
+    """A writer gets EPIPE when the process closes its input, though process and shim live on."""
     rig.launch(runtime(*shell("read line; exec sleep 1000 <&-")), "--stdin", rig.fifo("in"))
     pid = rig.made()
     fd = rig.open("in", os.O_WRONLY | os.O_NONBLOCK)
@@ -160,7 +160,8 @@ def test_closed_input_is_heard(rig: Rig) -> None:
 
 
 def test_the_process_hears_that_nobody_reads_a_users_pipe(rig: Rig) -> None:
-    """A given descriptor is its copier's alone: a program that writes on hears that it is gone."""
+    """Only the copier has a given descriptor: a program that writes on gets SIGPIPE without a
+    reader."""
     read_fd, write_fd = os.pipe()
     rig.launch(runtime("/usr/bin/yes"), "--stdout", rig.given("stdout", write_fd))
     os.close(write_fd)
@@ -171,7 +172,7 @@ def test_the_process_hears_that_nobody_reads_a_users_pipe(rig: Rig) -> None:
 
 
 def test_input_that_nobody_wrote_ends_with_the_process(rig: Rig) -> None:
-    """When the process has ended the shim holds its input no longer: a reader of it sees EOF."""
+    """When the process has ended the shim closes the input: a reader of the input gets EOF."""
     rig.launch(runtime(*SLEEP), "--stdin", rig.fifo("in"), "--stdout", rig.fifo("out"))
     pid = rig.made()
     reader = rig.open("in", os.O_RDONLY | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""A process in a terminal, and whoever is attached to it."""
+"""A process in a terminal, and the clients that attach."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SEED = 20261124
 
 @pytest.fixture
 def cat(rig: Rig) -> int:
-    """A process that says what it is told; its pid."""
+    """A process that echoes its input; the fixture is the pid."""
     return become(launch(rig, "/bin/cat"), "cat")
 
 
@@ -87,7 +87,7 @@ def test_attached_by_nothing(rig: Rig, spec: str) -> None:
 
 
 def test_raw_bytes_both_ways(rig: Rig, cat: int) -> None:
-    """Whatever bytes are typed, the program gets them; whatever it writes comes back."""
+    """All bytes pass unchanged in both directions, from the client to the program and back."""
     data = random.Random(SEED).randbytes(100_000) + bytes(range(256))
     with Client(rig) as client:
         assert client.header == b"attached 0"
@@ -105,7 +105,7 @@ def test_the_socket_is_private(rig: Rig, cat: int) -> None:
 
 
 def test_the_process_has_the_terminal_alone(rig: Rig, cat: int) -> None:
-    """The process has its terminal and nothing of ours; we have the master, close-on-exec."""
+    """The process has the terminal and nothing of ours; we have the master, close-on-exec."""
     terminal = os.readlink(f"/proc/{cat}/fd/0")
     assert terminal.startswith("/dev/pts/")
     await_descriptors(cat, dict.fromkeys(range(3), terminal))
@@ -120,7 +120,7 @@ def test_the_process_has_the_terminal_alone(rig: Rig, cat: int) -> None:
 
 
 def test_output_before_anybody_attached(rig: Rig) -> None:
-    """What the program says at first is there for whoever comes first."""
+    """The first client gets the output that the program wrote before."""
     launch(rig, *shell("echo first; echo words >&2; exec cat"))
     with Client(rig) as client:
         client.expect(b"first\nwords\n")
@@ -130,7 +130,7 @@ def test_output_before_anybody_attached(rig: Rig) -> None:
 
 
 def test_one_at_a_time(rig: Rig, cat: int) -> None:
-    """A second one is told that somebody is attached, and disturbs nobody."""
+    """A second client reads `busy`, and disturbs neither the program nor the first client."""
     with Client(rig) as client:
         assert client.dropped == 0
         for _ in range(3):
@@ -157,7 +157,7 @@ def test_attached_again_and_again(rig: Rig, cat: int) -> None:
 
 
 def test_detached_it_goes_on(rig: Rig) -> None:
-    """Nobody's reading stops no program: the last 64 KiB are kept, and the others counted."""
+    """A program without a client goes on: the last 64 KiB are kept, and the others counted."""
     launch(rig, *shell(f"cat {counted(rig, TOTAL)}; echo done >done; exec cat"))
     wait_for((rig / "done").exists, "a program that was not stopped")
     with Client(rig) as client:
@@ -189,7 +189,7 @@ def test_dropped_since_the_last_one(rig: Rig) -> None:
 
 
 def test_a_reader_gets_everything(rig: Rig) -> None:
-    """While somebody is attached nothing is dropped, however slowly they read."""
+    """An attached client gets all output, however slowly the client reads."""
     gate = Gate(rig)
     launch(rig, *shell(f"{gate.wait} cat {counted(rig, 2_000_000)}; exit 3"))
     gate.wait_reached()
@@ -206,7 +206,7 @@ def test_a_reader_gets_everything(rig: Rig) -> None:
 
 
 def test_a_client_that_never_reads(rig: Rig) -> None:
-    """It stops the program's output alone: its input, lines and signals go on."""
+    """A client that never reads stops only the output: input, lines and signals go on."""
     launch(rig, *shell("yes & while read line; do echo $line >got; done"))
     with Client(rig) as client:
         wait_for(lambda: full(rig), "output that nobody takes")
@@ -221,9 +221,9 @@ def test_a_client_that_never_reads(rig: Rig) -> None:
 
 
 def test_typed_and_closed(rig: Rig) -> None:
-    """What somebody typed who has closed already, and read nothing, gets to the program.
+    """The program gets all that a client typed who has already closed and read nothing.
 
-    It once ended where the terminal was full, or where the shim saw that nobody reads.
+    The input once stopped where the terminal was full, or where the shim saw a closed reader.
     """
     gate = Gate(rig)
     launch(rig, *shell(f"{gate.wait} echo echo; head -c 60000 >got; exec sleep 1000"))
@@ -235,7 +235,8 @@ def test_typed_and_closed(rig: Rig) -> None:
 
 
 def test_typed_in_vain(rig: Rig) -> None:
-    """Input that the program never reads holds nobody up: who comes next takes its place."""
+    """Input that the program never reads doesn't block: the next client takes the old one's
+    place."""
     launch(rig, *SLEEP)
     for _ in range(3):
         with Client(rig) as client:
@@ -312,7 +313,7 @@ def test_bad_sizes(rig: Rig, cat: int, line: str) -> None:
 
 @pytest.mark.parametrize("state", ["detached", "attached", "half-closed", "full", "holding"])
 def test_an_idle_shim_with_a_terminal_never_wakes(rig: Rig, state: str) -> None:
-    """Whoever is attached or not, a shim that has nothing to do sleeps on."""
+    """A shim that has nothing to do sleeps on, with a client or without one."""
     with contextlib.ExitStack() as stack:
         if state == "holding":
             leave(rig, 1000)
@@ -323,20 +324,20 @@ def test_an_idle_shim_with_a_terminal_never_wakes(rig: Rig, state: str) -> None:
             assert client.dropped >= 0
             if state == "half-closed":
                 client.socket.shutdown(socket.SHUT_WR)
-        # A program that writes until it is stopped may take a while until it is.
+        # A program that writes until the terminal is full may take a while to fill the terminal.
         wait_for(lambda: stuck(rig), "a shim that waits without a limit, and sleeps on")
 
 
 @pytest.mark.parametrize("programs", ["release"], indirect=True)
 def test_without_a_descriptor(rig: Rig) -> None:
-    """A shim that has no descriptor for somebody who connects waits a while, and tries again.
+    """A shim without a descriptor for a new connection waits a while, and tries again.
 
-    It once tried without end, since a connection that isn't accepted stays readable.
+    The shim once tried without end, since a connection that isn't accepted stays readable.
     """
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
-    # -D: the shim itself is our child, not strace. The first one is the runtime's connection.
+    # -D: our child is the shim, not strace. The first connection is the runtime's.
     inject = [strace, "-D", "-o", "/dev/null", "-e", "inject=accept4:error=EMFILE:when=2"]
     shim = [rig.programs.shim, "--directory", str(rig.path)]
     with console(rig) as listener:
@@ -356,9 +357,10 @@ def test_without_a_descriptor(rig: Rig) -> None:
 
 @release
 def test_who_reads_no_more_is_detached(rig: Rig) -> None:
-    """Who has shut down the reading side only is told of by no hang-up: a write tells it.
+    """A client that has shut down only the reading side is detached by a write: there is no
+    hang-up.
 
-    Else the shim would try to write again and again, and wait for more words for ever.
+    Otherwise the shim would try to write again and again, and wait for more input for ever.
     """
 
     def made_room() -> bool:
@@ -392,7 +394,7 @@ def test_what_was_dropped_is_told_to_somebody(rig: Rig) -> None:
 
 @release
 def test_typed_before_it_was_seen(rig: Rig) -> None:
-    """What somebody typed who had gone before the shim saw them gets to a silent program."""
+    """A silent program gets what a client typed who had gone before the shim accepted."""
     launch(rig, *shell("head -c 5 >got; exec sleep 1000"))
     wait_for(rig.idle, "an idle shim")
     with stopped(rig), Client(rig) as client:
@@ -403,7 +405,8 @@ def test_typed_before_it_was_seen(rig: Rig) -> None:
 
 @release
 def test_nobody_is_kept_for_ever(rig: Rig) -> None:
-    """Somebody who has gone, and whose words the program doesn't take, goes for the next one."""
+    """A client that has gone, and whose input the program doesn't take, is dropped for the next
+    one."""
     launch(rig, *SLEEP)
     wait_for(rig.idle, "an idle shim")
     before = len(descriptors(rig.pid))
@@ -422,7 +425,7 @@ def test_nobody_is_kept_for_ever(rig: Rig) -> None:
 @release
 @needs_strace
 def test_a_client_of_whom_nothing_can_be_read_yet(rig: Rig) -> None:
-    """A read that was in vain detaches nobody."""
+    """A read that returns EAGAIN detaches no client."""
     become(launch(rig, "/bin/cat"), "cat")
     with Client(rig) as client:
         assert client.dropped == 0
@@ -441,7 +444,8 @@ def test_a_client_of_whom_nothing_can_be_read_yet(rig: Rig) -> None:
 @release
 @needs_strace
 def test_a_terminal_that_takes_no_input(rig: Rig) -> None:
-    """Input that can't be written is given up: whoever types is heard again, once it can be."""
+    """Input that can't be written is dropped, and later input arrives once the terminal takes
+    it."""
     command: list[Word] = ["strace", "-D", "-o", "/dev/null", "-P", "/dev/ptmx"]
     command += ["-e", "inject=write:error=EIO:when=1", rig.programs.shim, "--directory"]
     with console(rig) as listener:

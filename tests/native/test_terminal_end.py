@@ -44,7 +44,7 @@ signal.pause()
 
 
 def test_hang_up(rig: Rig) -> None:
-    """`0 0 0` hangs up: the program reads the end, and whoever is attached as well."""
+    """`0 0 0` hangs up: the program and the attached client read the end."""
     pid = launch(rig, *script(IGNORING))
     with Client(rig) as client:
         client.expect(b"ready\n")
@@ -76,7 +76,7 @@ def test_hung_up_with_output_left(rig: Rig) -> None:
 
 @pytest.mark.parametrize("total", [1, 1000, KEPT - 1, KEPT, KEPT + 1, TOTAL])
 def test_read_after_the_end(rig: Rig, total: int) -> None:
-    """Output outlives the program until somebody has read it; what was lost is known exactly."""
+    """Output outlives the program until a client has read it; the loss is known exactly."""
     leave(rig, total)
     with Client(rig) as client:
         assert client.dropped == max(total - KEPT, 0)
@@ -91,7 +91,7 @@ def test_nothing_left(rig: Rig) -> None:
 
 
 def test_all_read(rig: Rig) -> None:
-    """A program all of whose output was read leaves no shim; its reader sees the end."""
+    """A program whose output was all read leaves no shim; the reader sees the end."""
     gate = Gate(rig)
     launch(rig, *shell(f"{gate.wait} echo words; exit 3"))
     with Client(rig) as client:
@@ -101,7 +101,7 @@ def test_all_read(rig: Rig) -> None:
 
 
 def test_the_end_is_no_reset(rig: Rig) -> None:
-    """Who typed something that nobody took reads the end all the same, not ECONNRESET."""
+    """A client whose input was never read gets the end all the same, not ECONNRESET."""
     launch(rig, *shell("echo words; read <go; exit 3"), options=make_go(rig))
     with Client(rig) as client:
         client.expect(b"words\n")
@@ -122,7 +122,7 @@ def make_go(rig: Rig) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("how", ["line", "signal", "leash"])
 def test_released(rig: Rig, how: str, leash: Leash) -> None:
-    """Nobody need read what is left: `3 0 0`, a signal or the leash's end let the shim go."""
+    """Unread output doesn't keep the shim after `3 0 0`, a signal or the leash's end."""
     with console(rig) as listener:
         fds = [listener.fileno(), *leash.fds]
         options = ["--terminal", str(fds[0]), "--leash", str(leash)]
@@ -140,7 +140,7 @@ def test_released(rig: Rig, how: str, leash: Leash) -> None:
 
 
 def test_the_last_words_of_a_stopped_program(rig: Rig) -> None:
-    """What the program says when a signal stops it through its shim is read by who is attached."""
+    """An attached client reads the last output of a program that a signal to the shim stopped."""
     stopping = """
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("ready", flush=True)
@@ -157,7 +157,7 @@ sys.exit(7)
 
 
 def test_a_grandchild_that_keeps_the_terminal(rig: Rig) -> None:
-    """Somebody who holds the terminal for ever doesn't hold the shim."""
+    """A grandchild that holds the terminal for ever doesn't hold the shim."""
     launch(rig, *shell("trap '' HUP; sleep 1000 & echo $! >orphan; exit 3"))
     rig.wait_end()
     pid = int((rig / "orphan").read_text())
@@ -167,7 +167,7 @@ def test_a_grandchild_that_keeps_the_terminal(rig: Rig) -> None:
 
 
 def test_closed_and_opened_again(rig: Rig) -> None:
-    """A program may close its terminal and open it again: it is seen again before long."""
+    """A program may close and reopen its terminal: the shim sees the terminal again before long."""
     gate = Gate(rig)
     again = f"""
 name = os.ttyname(0)
@@ -206,7 +206,7 @@ signal.pause()
 @release
 @pytest.mark.parametrize("pending", [False, True], ids=["then", "before"])
 def test_input_for_nobody(rig: Rig, pending: bool) -> None:
-    """What is typed for a program that was hung up holds nobody up, whatever waits to be read."""
+    """Input for a program that was hung up doesn't block, whatever output is unread."""
     launch(rig, *script(f"import contextlib\n{FULL}"))
     with Client(rig) as client:  # reading the header may make room for all that the shim has
         wait_for(lambda: full(rig), "output that nobody takes")
@@ -265,7 +265,7 @@ while True:
 
 @release
 def test_the_last_of_a_full_terminal(rig: Rig) -> None:
-    """What is still in the terminal when the shim is released goes to whoever reads at last."""
+    """What is still in the terminal when the shim is released goes to the last reader."""
     counted(rig, 2_000_000)
     os.mkfifo(rig / "go")
     pid = launch(rig, *script(MUCH))
@@ -281,6 +281,6 @@ def test_the_last_of_a_full_terminal(rig: Rig) -> None:
             data = drain(client)
             os.write(control, b"3 0 0\n")
         data += client.rest()
-        # It may have been killed between a write and the note of it.
+        # The program may have been killed between a write and the count of that write.
         assert len(data) >= total and data == numbered(len(data))
     assert rig.end() == (137, signal.SIGKILL)

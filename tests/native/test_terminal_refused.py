@@ -23,7 +23,7 @@ def terminal_option(rig: Rig, command: list[Word]) -> Iterator[None]:
 
 
 def test_nobody_sends_a_terminal(rig: Rig) -> None:
-    """A runtime that succeeds and sends no terminal has failed; its process is killed."""
+    """A runtime that succeeds without sending a terminal has failed, and the process is killed."""
     with terminal_option(rig, runtime(*SLEEP)):
         told = rig.refused("console")
     assert told["error"].startswith("the runtime sent no terminal")
@@ -58,7 +58,7 @@ def test_something_else_is_sent(rig: Rig, sent: str) -> None:
 
 
 def test_a_runtime_that_fails(rig: Rig) -> None:
-    """Its own failure is what is reported, not that it sent no terminal."""
+    """A failing runtime is reported as failing, not as a runtime that sent no terminal."""
     with terminal_option(rig, shell("exit 4")):
         assert rig.refused("runtime")["code"] == 4
 

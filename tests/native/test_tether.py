@@ -1,4 +1,4 @@
-"""The tether: a runtime's call that ends with whoever made it."""
+"""The tether: a runtime's call that ends with the caller."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ sys.stdin.read()
 
 
 def run(programs: Programs, *words: str, fds: tuple[int, ...] = ()) -> tuple[int, str, str]:
-    """Run it; return its status, and what it printed."""
+    """Run the tether; return the exit status, and what the tether printed."""
     ended = subprocess.run(
         [programs.tether, *words],
         capture_output=True,
@@ -51,7 +51,7 @@ def test_it_becomes_the_command(programs: Programs) -> None:
 
 
 def test_a_program_by_its_descriptor(programs: Programs) -> None:
-    """It is run in place of the named file, and doesn't see the descriptor."""
+    """The tether runs the descriptor in place of the named file, and closes the descriptor."""
     with open("/bin/ls", "rb") as file:
         fd = file.fileno()
         status, listed, _ = run(programs, me(), str(fd), "/no/such", "/proc/self/fd", fds=(fd,))
@@ -67,7 +67,7 @@ def test_a_descriptor_that_cannot_be_run(programs: Programs) -> None:
 
 
 def test_a_command_that_cannot_be_run(programs: Programs, tmp_path: Path) -> None:
-    """It says why, by number."""
+    """The tether reports the reason by errno."""
     (tmp_path / "text").write_text("no program")
     (tmp_path / "text").chmod(0o755)
     for path, number in (
@@ -80,7 +80,7 @@ def test_a_command_that_cannot_be_run(programs: Programs, tmp_path: Path) -> Non
 
 
 def test_it_dies_with_its_parent(programs: Programs) -> None:
-    """SIGKILL of whoever has launched it is the command's too, at once."""
+    """SIGKILL of the launcher kills the command too, at once."""
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, programs.tether, "/bin/sleep", "600"],
         stdin=subprocess.PIPE,
@@ -95,7 +95,7 @@ def test_it_dies_with_its_parent(programs: Programs) -> None:
 
 
 def test_a_parent_that_has_died_before(programs: Programs, tmp_path: Path) -> None:
-    """Then it runs nothing."""
+    """If the parent died before the tether started, nothing is run."""
     told = run(programs, "1", "-1", "/bin/touch", str(tmp_path / "ran"))
     assert told == (-signal.SIGKILL, "", "")
     assert not (tmp_path / "ran").exists()

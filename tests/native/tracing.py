@@ -16,7 +16,7 @@ release = pytest.mark.parametrize("programs", ["release"], indirect=True)
 
 
 def traced(rig: Rig, *options: str, process: Sequence[Word] = SLEEP, calls: str = "kill") -> int:
-    """Launch a shim, tracing its system calls; return the shim's pid."""
+    """Launch a shim, tracing the system calls; return the shim's pid."""
     words = [rig.programs.shim, "--directory", str(rig.path), *options, "--"]
     fds = [int(fd) for fd in options[-1].split(":")] if "--leash" in options else []
     command = ["strace", "-o", str(rig / "trace"), "-e", f"trace={calls}", *words]
