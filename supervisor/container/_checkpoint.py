@@ -48,7 +48,7 @@ class CheckpointOptions:
     file_locks: bool = attrs.field(default=False, validator=_flag)
     empty_namespaces: tuple[str, ...] = attrs.field(default=(), converter=_words)
 
-    def words(self, *, leave_running: bool = False) -> list[str]:
+    def _words(self, *, leave_running: bool = False) -> list[str]:
         """Return the runtime's options."""
         return checkpoint_options(leave_running=leave_running, **attrs.asdict(self))
 
@@ -78,7 +78,7 @@ async def checkpoint(
             await core.runtime.checkpoint(
                 image=image,
                 work=image,
-                options=options.words(leave_running=leave_running),
+                options=options._words(leave_running=leave_running),
                 log=core.layout.init.log("checkpoint"),
             )
         except RuntimeFailed as error:

@@ -224,7 +224,7 @@ def _container_record(
         stop_signal=stop.signal,
         stop_grace_ns=None if stop.grace is None else int(min(stop.grace * 1e9, MAX_NS)),
         shim_options=options,
-        restore_options=() if request.checkpoint is None or criu is None else criu.words(),
+        restore_options=() if request.checkpoint is None or criu is None else criu._words(),
         **_of_supervisor(shared, runtime),
     )
 

@@ -66,7 +66,7 @@ class Fifo:
 
     path: str = attrs.field(converter=_absolute)
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Raise NotFifo if there is no fifo at the path."""
         try:
             mode = os.stat(self.path).st_mode

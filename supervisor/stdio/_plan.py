@@ -293,7 +293,7 @@ def _spec(name: str, value: StdioArgument, fifo: str) -> str:
             raise InvalidValue("stdin can't be a log")
         return f"log:{fifo}"
     if isinstance(value, Fifo):
-        value.check()
+        value._check()
         return f"fifo:{value.path}"
     if isinstance(value, str | os.PathLike):
         return f"file:{_path(name, value)}"

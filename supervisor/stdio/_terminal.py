@@ -79,10 +79,10 @@ class TerminalStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Detach."""
-        self.detach()
+        self._detach()
         await trio.lowlevel.checkpoint()
 
-    def detach(self) -> None:
+    def _detach(self) -> None:
         """Detach at once, without a checkpoint. A second call does nothing."""
         self._first = b""
         self._blank.closing(self._stream.socket.close)
@@ -128,7 +128,7 @@ class Terminal:
             try:
                 require()  # an error here: the terminal was a later process's
             except SupervisorError:
-                stream.detach()
+                stream._detach()
                 raise
             return stream
 
@@ -159,14 +159,14 @@ class Terminal:
                     content.write(chunk)
         finally:
             self._first = None
-            stream.detach()
+            stream._detach()
             if ours or content.tell() or stream.dropped:
                 self._left = stream.dropped, content.getvalue()
 
     def close(self) -> None:
         """Close the attachment that we hold. A second call does nothing."""
         if self._first is not None:
-            self._first.detach()
+            self._first._detach()
         self._first = None
 
 
