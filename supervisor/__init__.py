@@ -23,6 +23,7 @@ from each only what its ``__init__`` gives. Inside of a package there are no cir
     runtime               calls of the OCI runtime
     shim stdio            the shim's protocol; standard streams, terminals, logs
     process               one shimmed process and its task
+    running               a program that is run to its end
     container             one container: each operation is a module
     recovery              adoption of what earlier supervisors left
     _leash _registry      the leash and the keeper; which containers there are

@@ -20,11 +20,7 @@ from .pool import (
     ContainerPool,
     PoolStatistics,
 )
-from .process import (
-    Completed,
-    Holder,
-    Process,
-)
+from .process import Process
 from .recovery import (
     Broken,
     ContainerView,
@@ -35,6 +31,10 @@ from .rootfs import (
     GroupArgument,
     GroupsArgument,
     UserArgument,
+)
+from .running import (
+    Completed,
+    Holder,
 )
 from .runtime import (
     Runtime,

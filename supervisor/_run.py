@@ -15,7 +15,7 @@ from ._open import open_supervisor
 from ._supervisor import Supervisor
 from .bundle import Bundle
 from .container import Container
-from .process import (
+from .running import (
     CollectOptions,
     Completed,
     InitOptions,

@@ -20,13 +20,12 @@ from ._delete import (
 )
 from ._exec import (
     adopt_exec,
-    end_unreported,
+    discard_exec,
 )
 from ._plan import (
     presumed_record,
 )
 from ._removal import (
-    remove_directory,
     sweep,
 )
 from ._request import (
@@ -58,12 +57,11 @@ __all__ = [
     "create",
     "delete",
     "delete_broken",
+    "discard_exec",
     "end_under_way",
-    "end_unreported",
     "finish_delete",
     "finish_stop",
     "hidden_gate",
     "presumed_record",
-    "remove_directory",
     "sweep",
 ]

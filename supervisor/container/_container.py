@@ -9,17 +9,9 @@ from typing import Self, Unpack
 
 import trio
 
-from ..process import (
-    CollectOptions,
-    Completed,
-    Process,
-    ProgramOptions,
-    end_process,
-    process_of,
-    run_options,
-    stay,
-)
+from ..process import Process, process_of
 from ..rootfs import AccountOptions, check_account
+from ..running import CollectOptions, Completed, ProgramOptions, end_process, run_options, stay
 from ..spec import SignalArgument
 from ..stdio import StdioArgument, TerminalArgument
 from ..tasks import protected, undoing, within

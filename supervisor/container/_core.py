@@ -93,10 +93,10 @@ class Core:
         layout: ProcessLayout,
         record: ProcessRecord,
         *,
-        owned: bool | None = None,
+        lock: Lock | None = None,
         when_ended: Listener | None = None,
     ) -> ProcessTask:
-        """Return a process of it that isn't launched or watched yet."""
+        """Return a process that isn't launched or watched yet; ``lock`` is that of an exec."""
         return ProcessTask(
             self.shared,
             layout,
@@ -106,7 +106,8 @@ class Core:
             ends=self.ends,
             leash=self.shared.leash if self.record.leash and self.held else None,
             keep=self.record.on_shim_lost is ShimLost.KEEP,
-            owned=self.lock is not None if owned is None else owned,
+            owned=(lock if record.exec else self.lock) is not None,
+            lock=lock,
             init=self.init if record.exec else None,
             when_ended=when_ended or self._exec_ended,
         )
@@ -161,14 +162,14 @@ class Core:
 
     def stands(self) -> bool:
         """Whether it is still there: not only a later one of its id, with the same cgroup."""
-        return self.held or (os.path.lexists(self.layout.state) and self.init.has_container())
+        return self.held or (os.path.lexists(self.layout.state) and self.init.group.has_container())
 
     def see(self) -> State:
         """Return its state, whether or not its init's task has had its turn since that ended.
 
         Not in the middle of an operation, which would find itself in another state.
         """
-        self.init.look()
+        self.init.end.look()
         return self.refresh()
 
     def refresh(self) -> State:
@@ -177,7 +178,7 @@ class Core:
             self.state = State.DELETED
         elif not self.held and self.state is State.CREATED and self.was_started():
             self.state = State.RUNNING
-            self.init.look_again()
+            self.init.gate.look_again()
         if self.state in (State.RUNNING, State.STOPPING):
             asked = self.stops > 0 or self.asked() is not None
             self.state = State.STOPPING if asked else State.RUNNING
@@ -286,10 +287,9 @@ class Core:
     def _exec_ended(self, status: ExitStatus) -> None:
         if status.oom_killed:  # that kill was its own, and nobody else's
             for process in (self.init, *self.execs.values()):
-                process.explain_oom()
+                process.group.explain()
         # Each has a directory, and its lock a descriptor: who waits for none keeps some of them.
-        uncollected = [process for process in self.execs.values() if process.uncollected]
-        for process in uncollected[:-_KEPT_EXECS]:
+        for process in [one for one in self.execs.values() if one.uncollected][:-_KEPT_EXECS]:
             process.abandon()
 
     def _init_ended(self, status: ExitStatus) -> None:

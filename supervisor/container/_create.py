@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from ..bundle import Bundle
-from ..process import Shared
+from ..process import Shared, run_process
 from ..runtime import Call, Runtime, fresh_log
 from ..state import Block, Claim, Ranges, note, take
 from ..stdio import Stdio, console, opened
@@ -186,7 +186,13 @@ async def _launch_init(core: Core, plan: Plan, stdio: Stdio) -> None:
         with console(core.layout.init, stdio) as listening:
             call = _call(core, plan, None if listening is None else listening.path)
             await core.nursery.start(
-                init.run, call, stdio, listening, plan.shim_options, name=init.task_name
+                run_process,
+                init,
+                call,
+                stdio,
+                listening,
+                plan.shim_options,
+                name=init.task_name,
             )
     except RuntimeFailed as error:
         if not restored:

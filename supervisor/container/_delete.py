@@ -78,7 +78,7 @@ async def _delete(core: Core) -> None:
         await _remove(core)
         with shielded(core.shared.deadlines.shim):
             for process in (core.init, *execs):
-                await process.wait_shim_gone()  # the task reaps the shim
+                await process.life.wait_gone()  # the task reaps the shim
     except (SupervisorError, OSError) as error:
         core.apply(Event.DELETE_FAILED)
         if isinstance(error, CleanupIncomplete):
@@ -115,7 +115,7 @@ async def _end_processes(core: Core) -> None:
         process.give_up()
         with contextlib.suppress(OSError):
             process.send_signal(signal.SIGKILL)
-        await process.wait_over()
+        await process.life.wait_over()
     _kill_set_aside(core)
     core.close_streams()
 
@@ -386,7 +386,7 @@ async def _await_shims(core: Core) -> None:
 async def _await_watched(shared: Shared, task: ProcessTask) -> None:
     for _ in range(2):
         with within(shared.deadlines.shim):
-            await task.wait_shim_gone()
+            await task.life.wait_gone()
             return
         task.kill_shim()
 

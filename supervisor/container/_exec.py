@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import trio
 
 from ..bundle import check_args, exec_process
 from ..children import PidFd
-from ..process import Finding, ProcessTask, gather, shielded
+from ..process import (
+    Finding,
+    ProcessTask,
+    gather,
+    look_on_process,
+    run_process,
+    shielded,
+    watch_process,
+)
 from ..rootfs import Account, find_account
-from ..runtime import Call, fresh_log
+from ..runtime import fresh_log
 from ..spec import attainable, check_attainable
 from ..state import ProcessLayout, ProcessRecord, check_exec_id, load, process_object, read_pid
 from ..stdio import (
-    Console,
     Stdio,
     StdioArgument,
     TerminalArgument,
@@ -33,6 +41,7 @@ from ..values import (
     GateFailed,
     IllegalTransition,
     InvalidValue,
+    ProcessState,
     RuntimeFailed,
     State,
     StateCorrupt,
@@ -83,7 +92,7 @@ async def exec(
         try:
             process = await _launch(core, layout, record, ready, attach=attach)
         except RuntimeFailed as error:
-            if core.init.has_ended():
+            if core.init.end.has_come():
                 raise _ended_meanwhile(core) from error
             await raise_refused(error, core, process_object(record))
             raise
@@ -129,7 +138,7 @@ async def _require_run(core: Core, process: ProcessTask) -> None:
         process.streams.abandon()
         process.abandon()
         with shielded(core.shared.deadlines.shim):
-            await process.wait_shim_gone()
+            await process.life.wait_gone()
         raise
 
 
@@ -137,8 +146,7 @@ async def _launch(
     core: Core, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio, *, attach: bool
 ) -> ProcessTask:
     lock = make_exec(layout, record, stdio, container=core.record.id, reach=core.shared.reach)
-    process = core.new_process(layout, record, owned=True)
-    process.lock = lock
+    process = core.new_process(layout, record, lock=lock)
     try:
         fresh_log(layout.log("exec"))
         with (
@@ -152,14 +160,17 @@ async def _launch(
                 log=layout.log("exec"),
             )
             await core.nursery.start(
-                _own, core, process, call, stdio, listening, name=process.task_name
+                _keep,
+                core,
+                process,
+                partial(run_process, process, call, stdio, listening),
+                name=process.task_name,
             )
             if connected is not None:
                 process.terminal.begin(connected)
         process.log.note()
     except BaseException:
-        await end_unreported(core, layout)
-        remove_directory(layout.path)
+        await discard_exec(core, layout)
         raise
     return process
 
@@ -189,6 +200,12 @@ def _ended_meanwhile(core: Core) -> IllegalTransition:
         event=Event.EXEC.value,
         container=core.record.id,
     )
+
+
+async def discard_exec(core: Core, layout: ProcessLayout) -> None:
+    """Remove what is left of an exec whose launch has failed."""
+    await end_unreported(core, layout)
+    remove_directory(layout.path)
 
 
 async def end_unreported(core: Core, layout: ProcessLayout) -> None:
@@ -228,7 +245,9 @@ def adopt_exec(core: Core, process: ProcessTask) -> None:
     """Watch an exec that another supervisor has made."""
     process.log.note()
     core.execs[process.id] = process
-    core.nursery.start_soon(_watch, core, process, name=process.task_name)
+    core.nursery.start_soon(
+        _keep, core, process, partial(watch_process, process), name=process.task_name
+    )
 
 
 def look_for_execs(core: Core) -> None:
@@ -250,66 +269,50 @@ def look_for_execs(core: Core) -> None:
 def _look_on(core: Core, layout: ProcessLayout) -> None:
     if not held(layout.lock):  # nobody's: `Supervisor.adopt` takes it over
         return
-    process = core.new_process(layout, load(ProcessRecord, layout.record), owned=False)
+    process = core.new_process(layout, load(ProcessRecord, layout.record))
     found = gather(core.shared, core.record, layout)
     if found.finding is not Finding.RUNNING:
         found.close()
         return
-    process.look_on(found)
+    look_on_process(process, found)
     adopt_exec(core, process)
 
 
 @trio.lowlevel.enable_ki_protection
-async def _own(
+async def _keep(
     core: Core,
     process: ProcessTask,
-    call: Call,
-    stdio: Stdio,
-    listening: Console | None,
+    work: Callable[..., Awaitable[None]],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    with _kept(core, process):
-        await process.run(call, stdio, listening, task_status=task_status)
-        await _forget_when_collected(core, process)
+    """Keep a process among its container's execs, until somebody knows how it ended.
 
-
-@trio.lowlevel.enable_ki_protection
-async def _watch(core: Core, process: ProcessTask) -> None:
-    with _kept(core, process):
-        await process.watch()
-        await _forget_when_collected(core, process)
-
-
-@contextlib.contextmanager
-def _kept(core: Core, process: ProcessTask) -> Iterator[None]:
-    """Keep a process among the container's execs, and its lock, while its task runs."""
+    This is the one task of an exec, and removes its directory. ``work`` launches the process and
+    watches it, or only watches it.
+    """
     core.execs[process.id] = process
     try:
-        yield
+        await work(task_status=task_status)
+        await process.collected.wait()
+        if process.life.state is not ProcessState.LEFT:  # else whoever adopts it next removes it
+            _remove(core, process)
     finally:
         core.execs.pop(process.id, None)
-        if process.lock is not None:
-            process.lock.release()
         process.forget()
 
 
-async def _forget_when_collected(core: Core, process: ProcessTask) -> None:
-    """Remove its directory when somebody knows how it ended.
-
-    That of one that is dismissed is for whoever adopts it next.
-    """
-    await process.wait_collected()
-    layout = core.layout.process(process.id)
+def _remove(core: Core, process: ProcessTask) -> None:
+    """Remove the directory of an exec that is ours, or has become ours with its container."""
+    path = process.layout.path
     if process.lock is not None:
-        if not process.dismissed:
-            remove_directory(layout.path)
+        remove_directory(path)
     elif core.lock is not None:  # it was another supervisor's when we found it
         with contextlib.suppress(FileNotFoundError, StateCorrupt):
-            freed = Lock.take(layout.lock)
+            freed = Lock.take(process.layout.lock)
             if freed is not None:
                 with freed:
-                    remove_directory(layout.path)
+                    remove_directory(path)
 
 
 def _record(

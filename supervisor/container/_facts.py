@@ -8,10 +8,7 @@ from types import MappingProxyType
 
 import trio
 
-from ..process import (
-    Process,
-    process_of,
-)
+from ..process import Process, process_of
 from ..stdio import Logs, Since, TerminalStream
 from ..tasks import Change, protected
 from ..values import ExitStatus, State
@@ -81,7 +78,7 @@ class Facts:
         Whichever these were: the child of a shell is none of ours, and shows nowhere else. 0 where
         it has no cgroup of its own. What was counted stays known when it has ended.
         """
-        return self._core.init.oom_kills()
+        return self._core.init.group.oom_kills()
 
     @property
     def pid(self) -> int | None:

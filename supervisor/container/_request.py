@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 
 from ..bundle import Bundle, Gate
-from ..process import InitOptions
 from ..rootfs import (
     Account,
     GroupArgument,
@@ -19,6 +18,7 @@ from ..rootfs import (
     check_account,
     find_account,
 )
+from ..running import InitOptions
 from ..spec import (
     Privileges,
     RlimitArgument,

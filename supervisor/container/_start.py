@@ -42,11 +42,11 @@ async def start(core: Core) -> None:
 
 
 async def _start(core: Core) -> None:
-    if not core.init.watched():  # init has ended, and its exit status isn't settled yet
+    if not core.init.handles.watched():  # init has ended, and its exit status isn't settled yet
         await core.init.wait()
     _raise_if_lost(core)
     core.apply(Event.START)
-    core.init.note_gate()
+    core.init.gate.note()
     with root_of(core) as root:
         await _attempt(core)
         if core.state in (State.RUNNING, State.STOPPED):
@@ -87,7 +87,7 @@ async def _call_start(core: Core) -> Failure | None:
             # has ended may wait for ever.
             return _HALF_SECONDS if core.init.status is None else 0
 
-        with core.init.when_ended(give_up_soon):
+        with core.init.end.when_ended(give_up_soon):
             try:
                 log = core.layout.init.log("start")
                 await core.runtime.start(log=log, patience=patience)
@@ -101,7 +101,7 @@ def hidden_gate(core: Core) -> str | None:
 
     None if the init doesn't wait, isn't hidden, or has another runtime.
     """
-    if core.init.pid is None or core.init.ending() or look_at(core.init.pid) is not None:
+    if core.init.pid is None or core.init.end.is_near() or look_at(core.init.pid) is not None:
         return None
     gate = os.path.join(core.record.runtime_root, core.record.id, "exec.fifo")
     return gate if os.path.lexists(gate) else None
@@ -142,7 +142,7 @@ async def _look_again(core: Core) -> None:
     with contextlib.suppress(SupervisorError, OSError):
         # Without an answer the container counts as created: the next start finds out.
         told = await core.runtime.status()
-    if told == "created" and await core.init.has_begun(_GATE_SECONDS):
+    if told == "created" and await core.init.gate.has_begun(_GATE_SECONDS):
         told = "running"  # a start that was killed between two steps has opened the gate already
     if told == "stopped" or told is None:
         with within(core.shared.deadlines.shim):
@@ -166,7 +166,7 @@ def _started(core: Core) -> None:
 def _raise_if_taken_away(core: Core, failure: Failure | None) -> None:
     """Raise IllegalTransition for a container that was deleted, or killed before its start."""
     gone = core.state in (State.DELETING, State.DELETED, State.BROKEN)
-    if gone or (core.state is State.STOPPED and core.init.killed_waiting):
+    if gone or (core.state is State.STOPPED and core.init.end.killed_waiting):
         try:
             core.check(Event.START)
         except IllegalTransition as error:

@@ -208,7 +208,7 @@ def kill(core: Core) -> None:
     finally:
         if core.record.cgroup is not None:
             for process in core.execs.values():
-                process.note_killed()
+                process.end.note_killed()
             _kill_cgroup(core, core.record.cgroup)
         core.shared.reach(Point.KILLED)
 
@@ -243,7 +243,7 @@ async def end(core: Core) -> Stopped:
     seconds = core.shared.deadlines.kill
     lived = True
     with contextlib.suppress(OSError):  # without a descriptor to look
-        lived = not core.init.ending()
+        lived = not core.init.end.is_near()
     try:
         kill(core)
     except ProcessEnded:

@@ -15,12 +15,12 @@ from typing import Any, Final, TypeVar
 import trio
 
 from ..bundle import GATE_DESTINATION
-from ..process import ProcessTask, is_copy
+from ..process import ProcessTask
 from ..rootfs import LiveTree, Obstacle, PlannedTree, obstacle
 from ..runtime import CANDIDATES
 from ..spec import behind_init
 from ..state import process_object
-from ..system import lifted
+from ..system import is_copy, lifted
 from ..tasks import nap, within
 from ..values import ExitStatus, GateFailed, RuntimeFailed, not_run
 from ._core import Core
@@ -123,7 +123,7 @@ def _opened(core: Core) -> list[int]:
         fds.append(lifted(os.open(f"/proc/{core.init.pid}/root", os.O_PATH | os.O_CLOEXEC)))
         # Without this, what is mounted there comes apart with the last process.
         fds.append(lifted(os.open(f"/proc/{core.init.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)))
-        if core.init.watched():  # so it isn't reaped, and its pid nobody else's
+        if core.init.handles.watched():  # so it isn't reaped, and its pid nobody else's
             return fds
     except OSError:  # not ours to see, or no descriptor is left: it isn't explained then
         pass
@@ -192,26 +192,26 @@ async def _require_behind_init(core: Core, process: ProcessTask, root: Root) -> 
 async def _has_begun(core: Core, process: ProcessTask) -> bool:
     """Whether it runs the user's program; mostly it does by now. False if it has ended."""
     if not process.record.exec:
-        return await process.has_begun(_BEGIN_SECONDS)
+        return await process.gate.has_begun(_BEGIN_SECONDS)
     runtime = core.record.runtime
     with within(_BEGIN_SECONDS):
-        while process.watched():
+        while process.handles.watched():
             if process.pid is None or not is_copy(process.pid, runtime):
-                return not process.ending()
+                return not process.end.is_near()
             await nap(_POLL_SECONDS)
     return False
 
 
 async def _quick_end(process: ProcessTask) -> ExitStatus | None:
     """Return how a process ended, if it has: a moment later that is settled."""
-    if not process.ending():
+    if not process.end.is_near():
         return None
     return await _end_within(process, process.deadlines.shim)
 
 
 async def _end_within(process: ProcessTask, seconds: float) -> ExitStatus | None:
     with within(seconds):
-        await process.wait_over()
+        await process.life.wait_over()
     return process.status
 
 

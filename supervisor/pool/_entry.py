@@ -198,11 +198,11 @@ class Entry:
 
     def alive(self) -> bool:
         """Whether it can still be started, as far as one look tells."""
-        return self._core.init.watched()
+        return self._core.init.handles.watched()
 
     def watch(self, died: Callable[[Entry, ExitStatus], None]) -> None:
         """Call ``died`` if it ends while it waits, or at once if it has."""
-        listening = self._core.init.when_ended(lambda status: died(self, status))
+        listening = self._core.init.end.when_ended(lambda status: died(self, status))
         self._watch.enter_context(listening)
 
     def unwatch(self) -> None:
@@ -227,7 +227,7 @@ class Entry:
             self.rest = self._send(self.rest)
         if not frame and not self.rest and wanted.input is not None:
             self._end_input()
-        self._core.init.become(wanted.process)
+        self._core.init.gate.become(wanted.process)
         try:
             await self.box.start()
         except IllegalTransition:  # it was killed after the last look at it
@@ -301,7 +301,7 @@ class Entry:
 
         Nobody has seen the program yet: another container can run it.
         """
-        if self._core.init.watched():
+        if self._core.init.handles.watched():
             return
         status = await self.box.wait()  # mostly the program was quick
         if status.source is not Source.SHIM:

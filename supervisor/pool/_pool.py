@@ -16,8 +16,8 @@ from .._run import borrowed, check_place
 from .._supervisor import Supervisor
 from ..bundle import Bundle, gate_path
 from ..container import Container
-from ..process import CollectOptions, Completed, feed, run_options, stay
 from ..rootfs import AccountOptions, check_account
+from ..running import CollectOptions, Completed, feed, run_options, stay
 from ..runtime import Runtime
 from ..spec import PrivilegeOptions, check_privileges
 from ..stdio import PIPE, StdioArgument, check_outputs

@@ -1,17 +1,11 @@
 """One shimmed process: launched, watched by a task of its own, and ended."""
 
-from ._collect import (
-    MAX_OUTPUT_BYTES,
-    Completed,
-    Holder,
-    deliver,
-    end_process,
-    feed,
-    run_options,
-    stay,
-    stubborn,
-    warn,
-    winding_up,
+from ._begin import (
+    adopt_process,
+    look_on_process,
+)
+from ._ending import (
+    Listener,
 )
 from ._evidence import (
     Evidence,
@@ -24,62 +18,50 @@ from ._evidence import (
     load_process,
     lost,
 )
-from ._options import (
-    CollectOptions,
-    InitOptions,
-    ProgramOptions,
-)
-from ._pid1 import (
-    is_copy,
+from ._gate import (
+    GATE_SECONDS,
 )
 from ._process import (
     Process,
     ask,
     process_of,
+    task_of,
 )
 from ._shared import (
     Shared,
     shielded,
 )
 from ._task import (
-    GATE_SECONDS,
-    Listener,
     ProcessTask,
     check_signal,
+)
+from ._watch import (
+    run_process,
+    watch_process,
 )
 
 __all__ = [
     "GATE_SECONDS",
-    "MAX_OUTPUT_BYTES",
-    "CollectOptions",
-    "Completed",
     "Evidence",
     "Finding",
     "Found",
-    "Holder",
-    "InitOptions",
     "Listener",
     "Process",
     "ProcessTask",
-    "ProgramOptions",
     "Shared",
+    "adopt_process",
     "ask",
     "check_signal",
     "classify",
-    "deliver",
-    "end_process",
-    "feed",
     "find_process",
     "gather",
-    "is_copy",
     "kill_found",
     "load_process",
+    "look_on_process",
     "lost",
     "process_of",
-    "run_options",
+    "run_process",
     "shielded",
-    "stay",
-    "stubborn",
-    "warn",
-    "winding_up",
+    "task_of",
+    "watch_process",
 ]

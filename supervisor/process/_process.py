@@ -260,7 +260,7 @@ class Process:
                 f"the output of {self.container}/{self.id} doesn't go to a log: "
                 "create or exec it with stdout=LOG"
             )
-        if not task.has_container():
+        if not task.group.has_container():
             raise ContainerNotFound(
                 "it was deleted, and its logs with it", container=self.container
             )
@@ -277,8 +277,8 @@ class Process:
             until=until,
             tail=tail,
             after=after,
-            is_complete=task.is_output_complete,
-            wait_complete=task.wait_output_complete,
+            is_complete=task.end.is_output_complete,
+            wait_complete=task.end.wait_output_complete,
         )
 
     def _require_terminal(self) -> None:
@@ -298,6 +298,11 @@ def process_of(task: ProcessTask) -> Process:
     return process
 
 
+def task_of(process: Process) -> ProcessTask:
+    """Return the task of a process, for the library's own modules."""
+    return process._task
+
+
 async def ask(
     process: Process, number: int, *, sent: Callable[[], None] = lambda: None
 ) -> ExitStatus:
@@ -306,7 +311,7 @@ async def ask(
     Raises:
         ProcessEnded: it has ended.
     """
-    await process._task.prepared(number)
+    await process._task.gate.prepared(number)
     process.send_signal(number)  # the public one: tests of our users put another in its place
     sent()
     return await process.wait()

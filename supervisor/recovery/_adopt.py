@@ -13,14 +13,23 @@ from ..container import (
     Core,
     adopt_exec,
     delete,
-    end_unreported,
+    discard_exec,
     finish_delete,
     finish_stop,
     hidden_gate,
-    remove_directory,
     sweep,
 )
-from ..process import GATE_SECONDS, Finding, Found, ProcessTask, Shared, gather, load_process
+from ..process import (
+    GATE_SECONDS,
+    Finding,
+    Found,
+    ProcessTask,
+    Shared,
+    adopt_process,
+    gather,
+    load_process,
+    watch_process,
+)
 from ..runtime import STARTED
 from ..state import (
     Asked,
@@ -46,7 +55,6 @@ from ..values import (
 from ._directories import in_flight, load_record, strange
 
 logger: Final = logging.getLogger("supervisor")
-
 _OF_ONE: Final = (SupervisorError, OSError)  # what is wrong with one container, and no other
 _POLL_SECONDS: Final = 0.005
 DELETED_ELSEWHERE: Final = "its container was deleted by another supervisor"
@@ -184,7 +192,7 @@ async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
 async def _take_over_locked(recovery: Recovery, core: Core, lock: Lock) -> Core | None:
     core.record = load_record(recovery.shared.root, core.layout)
     core.own(lock)
-    core.init.look_again()
+    core.init.gate.look_again()
     if core.record.intent is Intent.DELETE:
         await delete(core, force=True)
         return None
@@ -238,8 +246,8 @@ async def _adopt_known(
         await finish_delete(core)
         return None
     core.add_init(init)
-    await core.init.adopt(found)
-    recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
+    await adopt_process(core.init, found)
+    recovery.nursery.start_soon(watch_process, core.init, name=core.init.task_name)
     recovery.shared.reach(Point.ADOPTED)
     try:
         return core if await _complete(recovery, core) else None
@@ -270,8 +278,7 @@ async def _settle_again(recovery: Recovery, core: Core, process: ProcessTask) ->
     While it was foreign we may have given up hope that its end would be told: it may be alive.
     """
     if process.status is not None:  # else its task does
-        layout = core.layout.process(process.id)
-        await process.settle_again(gather(recovery.shared, core.record, layout))
+        await process.end.settle_again(gather(recovery.shared, core.record, process.layout))
 
 
 @trio.lowlevel.enable_ki_protection
@@ -290,14 +297,14 @@ async def _find_state(recovery: Recovery, core: Core) -> None:
     if not core.was_started():
         told = await _ask(core)
         if told == "created" or (told == "stopped" and hidden_gate(core) is not None):
-            core.init.mark_waiting()
+            core.init.gate.mark_waiting()
             return
         if told in STARTED:  # also "paused": the container was started before
             core.mark_started()
     if core.state is State.CREATED:  # it may have ended meanwhile
         core.state = State.RUNNING
     if core.was_just_started():
-        core.init.mark_waiting(seconds=GATE_SECONDS)
+        core.init.gate.mark_waiting(seconds=GATE_SECONDS)
 
 
 async def _ask(core: Core) -> str | None:
@@ -322,16 +329,15 @@ async def _adopt_execs(recovery: Recovery, core: Core) -> None:
 
 
 async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> None:
-    kept = False
-    lock = None
+    kept, lock = False, None
     known = core.execs.get(layout.id)
     try:
         lock = Lock.take(layout.lock)
         if known is None:
             kept = await _adopt_locked_exec(recovery, core, layout, lock)
         elif lock is not None:  # whoever has made it has let go of it
-            known.own()
-            known.lock, kept = lock, True  # its task, which is there yet, releases it
+            known.own(lock)
+            kept = True  # its task, which is there yet, releases the lock
             await _settle_again(recovery, core, known)
     except FileNotFoundError:
         pass  # its maker removes it just now
@@ -344,19 +350,16 @@ async def _adopt_locked_exec(
     recovery: Recovery, core: Core, layout: ProcessLayout, lock: Lock | None
 ) -> bool:
     """Take over an exec; say whether its task has the lock now."""
-    record = load(ProcessRecord, layout.record)
-    found = gather(recovery.shared, core.record, layout)
+    record, found = load(ProcessRecord, layout.record), gather(recovery.shared, core.record, layout)
     if found.finding is Finding.UNFINISHED:
         if lock is None:
             found.close()
         else:
             await _give_up(recovery.shared, found)
-            await end_unreported(core, layout)
-            remove_directory(layout.path)
+            await discard_exec(core, layout)
         return False
-    process = core.new_process(layout, record, owned=lock is not None)
-    await process.adopt(found)
-    process.lock = lock
+    process = core.new_process(layout, record, lock=lock)
+    await adopt_process(process, found)
     adopt_exec(core, process)
     return lock is not None
 
@@ -375,12 +378,12 @@ async def _watch_foreign(
     if found.finding is Finding.UNFINISHED:
         found.close()
         return None
-    await core.init.adopt(found)
-    recovery.nursery.start_soon(core.init.watch, name=core.init.task_name)
+    await adopt_process(core.init, found)
+    recovery.nursery.start_soon(watch_process, core.init, name=core.init.task_name)
     if core.refresh() is State.CREATED:
-        core.init.mark_waiting()
+        core.init.gate.mark_waiting()
     elif core.was_just_started():
-        core.init.mark_waiting(seconds=GATE_SECONDS)
+        core.init.gate.mark_waiting(seconds=GATE_SECONDS)
     try:
         await _adopt_execs(recovery, core)
     except BaseException:

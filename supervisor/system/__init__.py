@@ -31,6 +31,13 @@ from ._owner import (
     distrust_directory,
     distrust_way,
 )
+from ._pid1 import (
+    Identity,
+    is_copy,
+    is_pid_1,
+    program_of,
+    would_act_on,
+)
 from ._procfs import (
     HIDDEN,
     boot_id,
@@ -80,6 +87,7 @@ __all__ = [
     "RESOLVE_NO_XDEV",
     "Blank",
     "Descriptor",
+    "Identity",
     "Lock",
     "Original",
     "RealTime",
@@ -93,6 +101,8 @@ __all__ = [
     "held",
     "is_argument",
     "is_child",
+    "is_copy",
+    "is_pid_1",
     "is_subreaper",
     "kind_of",
     "lenient",
@@ -101,6 +111,7 @@ __all__ = [
     "look_at",
     "make_fifo",
     "openat2",
+    "program_of",
     "read_bytes",
     "read_found",
     "read_own",
@@ -110,6 +121,7 @@ __all__ = [
     "start_time",
     "syscall",
     "unescaped",
+    "would_act_on",
     "write_new",
     "write_whole",
 ]

@@ -21,7 +21,7 @@ import trio
 from ..cgroups import Hierarchies
 from ..children import PidFd
 from ..container import Container
-from ..process import Process
+from ..process import Process, task_of
 from ..state import read_shim
 from ..values import (
     DeadlineExpired,
@@ -114,7 +114,7 @@ async def kill_shim(process: Process | Container, *, seconds: float = HARM_SECON
     """
     process = check_process(process, "process")
     check_seconds(seconds, "seconds")
-    told = read_shim(process._task.layout.shim)
+    told = read_shim(task_of(process).layout.shim)
     shim = None if told is None else PidFd.open(*told)
     if shim is None:
         raise ProcessEnded(f"the shim of {process.id} has ended", container=process.container)
@@ -268,7 +268,7 @@ async def unread(process: Process | Container, stream: str = "stdout") -> AsyncI
     """
     process = check_process(process, "process")
     check_one_of(stream, ("stdout", "stderr"), "stream")
-    path = process._task.layout.stdout if stream == "stdout" else process._task.layout.stderr
+    path = task_of(process).layout.stdout if stream == "stdout" else task_of(process).layout.stderr
     if path is None or getattr(process, stream) is None:
         raise InvalidValue(f"{process.container}/{process.id} has no {stream} that is a PIPE")
     with _opened(path) as fd:

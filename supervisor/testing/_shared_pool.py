@@ -19,7 +19,7 @@ from .._supervisor import Supervisor
 from ..bundle import Bundle
 from ..container import Container
 from ..pool import ContainerPool, PoolRunOptions, TakeOptions
-from ..process import Completed
+from ..running import Completed
 from ..runtime import Runtime
 from ..stdio import PIPE
 from ._taken import RUN_SECONDS, TakenContainer

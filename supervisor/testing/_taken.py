@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 
 from ..container import Container, Stopped
-from ..process import MAX_OUTPUT_BYTES, Completed
+from ..running import MAX_OUTPUT_BYTES, Completed
 from ..tasks import granted
 from ..values import DeadlineExpired, ExitStatus, State, check_seconds
 from ._thread import SupervisorThread

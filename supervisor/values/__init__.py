@@ -58,6 +58,11 @@ from ._points import (
     Reach,
     pass_by,
 )
+from ._process_life import (
+    ProcessEvent,
+    ProcessState,
+    next_process_state,
+)
 from ._program_errors import (
     UNRUNNABLE,
     GateFailed,
@@ -120,7 +125,9 @@ __all__ = [
     "OutputTooLarge",
     "Point",
     "ProcessEnded",
+    "ProcessEvent",
     "ProcessFailed",
+    "ProcessState",
     "ProgramNotExecutable",
     "ProgramNotFound",
     "Reach",
@@ -152,6 +159,7 @@ __all__ = [
     "happened_to",
     "misplaced",
     "moment",
+    "next_process_state",
     "next_state",
     "not_run",
     "pass_by",

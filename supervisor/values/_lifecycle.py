@@ -7,9 +7,13 @@ state raises `IllegalTransition` and changes nothing.
 from __future__ import annotations
 
 import enum
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeVar
 
 from ._errors import IllegalTransition
+
+S = TypeVar("S", bound=enum.Enum)
+E = TypeVar("E", bound=enum.Enum)
 
 
 class State(enum.Enum):
@@ -131,12 +135,18 @@ def next_state(state: State, event: Event, *, container: str | None = None) -> S
     return following
 
 
-def diagram() -> str:
-    """Return the table as a Mermaid state diagram: the one in the docs is made by this."""
-    lines = ["stateDiagram-v2", "    [*] --> creating"]
-    for state, events in TRANSITIONS.items():
+def diagram(
+    table: Mapping[S, Mapping[E, S]],
+) -> str:
+    """Return a table as a Mermaid state diagram: those in the docs are made by this.
+
+    The first state is where all begins; one that nothing leads out of is an end.
+    """
+    lines = ["stateDiagram-v2", f"    [*] --> {next(iter(table)).value}"]
+    for state, events in table.items():
         for event, target in events.items():
             if target is not state:
                 lines.append(f"    {state.value} --> {target.value}: {event.value}")
-    lines.append("    deleted --> [*]")
+    lasting = [state for state, events in table.items() if {*events.values()} <= {state}]
+    lines += [f"    {state.value} --> [*]" for state in lasting]
     return "\n".join(lines) + "\n"

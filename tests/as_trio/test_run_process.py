@@ -214,7 +214,7 @@ async def test_cancelled_and_deaf(
 ) -> None:
     """Some seconds later it is killed, and that is warned of, with what helps an init."""
     monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.2)
-    monkeypatch.setattr("supervisor.process._collect.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("supervisor.running._end.GRACE_SECONDS", 0.2)
 
     async def cancelled() -> Process:
         async with programs() as run, trio.open_nursery() as nursery:

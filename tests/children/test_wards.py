@@ -93,7 +93,7 @@ async def test_what_a_container_without_a_pid_namespace_leaves(
     async with supervisor(root) as sup:
         box = await sup.create("a", Bundle.load(made.path), on_shim_lost="keep")
         await box.start()
-        await until(lambda: len(box.init._task.container_pids()) >= 3, "it runs")
+        await until(lambda: len(box.init._task.group.pids()) >= 3, "it runs")
         await kill_shim(box)
         assert box.state is State.RUNNING
         await box.delete(force=True)

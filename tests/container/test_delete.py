@@ -18,7 +18,7 @@ import trio.testing
 from supervisor import PIPE, CleanupIncomplete, Deadlines, ExitStatus, Source, State
 from supervisor.cgroups import Hierarchies
 from supervisor.container import _delete
-from supervisor.process._task import ProcessTask
+from supervisor.process._life import Life
 from supervisor.runtime import ContainerRuntime
 from supervisor.values._points import Point, pass_by
 from tests.conftest import MakeBundle, OpenSupervisor
@@ -50,10 +50,14 @@ async def test_delete_of_a_hopeless_exec_is_bounded(
 ) -> None:
     """An exec whose end nobody gets to know doesn't keep its container for ever."""
 
-    async def for_ever(_: object) -> None:
-        await trio.sleep_forever()
+    wait_over = Life.wait_over
 
-    monkeypatch.setattr(ProcessTask, "wait_over", for_ever)
+    async def for_ever(life: Life) -> None:
+        if life._name != "a/init":
+            await trio.sleep_forever()
+        await wait_over(life)
+
+    monkeypatch.setattr(Life, "wait_over", for_ever)
     async with supervisor(deadlines=Deadlines(cleanup=2)) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()

@@ -22,10 +22,10 @@ async def test_kill_when_only_init_has_gone(supervisor: OpenSupervisor, bundle: 
     async with supervisor() as sup, await sup.create("a", spec) as a:
         await a.start()
         assert (await a.wait()).code == 3
-        assert len(a.init._task.container_pids()) == 1
+        assert len(a.init._task.group.pids()) == 1
         with pytest.raises(ProcessEnded):
             a.kill()
-        await until(lambda: a.init._task.container_pids() == set(), "the cgroup is empty")
+        await until(lambda: a.init._task.group.pids() == set(), "the cgroup is empty")
 
 
 @pytest.mark.runtimes("fake")

@@ -193,7 +193,7 @@ async def test_killed_when_it_ran(
 
             nursery.start_soon(start)
             await until(lambda: a.state is State.STARTING, "it is being started")
-            assert await a.init._task.has_begun(60)
+            assert await a.init._task.gate.has_begun(60)
             a.kill()
         assert (a.state, a._core.was_started()) == (State.STOPPED, True)
 
@@ -419,9 +419,9 @@ async def test_what_is_not_there_has_not_begun(
         if not adopted:
             a.kill()
             await a.wait()
-            assert not await a.init._task.has_begun(5)
+            assert not await a.init._task.gate.has_begun(5)
     async with supervisor(root) as sup:
-        assert not await sup["a"].init._task.has_begun(0.1)
+        assert not await sup["a"].init._task.gate.has_begun(0.1)
         await sup["a"].delete()
 
 

@@ -27,9 +27,9 @@ from supervisor import (
     State,
     run_container,
 )
-from supervisor.process import _pid1
-from supervisor.process._pid1 import would_act_on
 from supervisor.state import Asked, ContainerRecord, Intent, load, read_asked, write_asked
+from supervisor.system import _pid1
+from supervisor.system._pid1 import would_act_on
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import hurried, pid_in, state_of, until
 from tests.support.leaks import wait_for
@@ -331,7 +331,7 @@ async def test_without_a_pid_namespace(
     async with supervisor(root) as one, supervisor(root) as two:
         async with await one.create("a", Bundle.load(made.path)) as box:
             await box.start()
-            await until(lambda: len(box.init._task.container_pids()) >= 3, "it runs")
+            await until(lambda: len(box.init._task.group.pids()) >= 3, "it runs")
             await two.adopt()
             asking = box if who == "owner" else two["a"]
             if already:
@@ -339,7 +339,7 @@ async def test_without_a_pid_namespace(
                 await asking.wait()
             stopped = await asking.stop(grace=20)
             assert stopped.status.code == 3 and not stopped.escalated
-            assert box.init._task.container_pids() == set()
+            assert box.init._task.group.pids() == set()
 
 
 @pytest.mark.runtimes("runc", "crun")
@@ -351,11 +351,11 @@ async def test_who_looks_on_just_after_the_start(
         box = await one.create("a", bundle("sleep", "60"))
         await box.start()
         await two.adopt()
-        assert two["a"].init._task._waits()
+        assert two["a"].init._task.gate.waits()
         started = root / "a/init/started"
         os.utime(started, (0, 0))
         await three.adopt()
-        assert not three["a"].init._task._waits()
+        assert not three["a"].init._task.gate.waits()
         await box.delete(force=True)
 
 
@@ -465,10 +465,12 @@ async def test_stop_escalates_just_when_it_ends_by_itself(
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()
-            assert a.init._task._process is not None and a.init._task._shim is not None
-            a.init._task._shim._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
-            await until(lambda: state_of(a.init._task._shim.pid) == "T", "it reaps nobody")  # type: ignore
-            a.init._task._process.send_signal(signal.SIGTERM)
+            assert (
+                a.init._task.handles.process is not None and a.init._task.handles.shim is not None
+            )
+            a.init._task.handles.shim._process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+            await until(lambda: state_of(a.init._task.handles.shim.pid) == "T", "it reaps nobody")  # type: ignore
+            a.init._task.handles.process.send_signal(signal.SIGTERM)
             await until(lambda: state_of(a.pid or 0) == "Z", "its end")
             with hurried(a, kill=20):
                 async with trio.open_nursery() as nursery:
@@ -479,4 +481,4 @@ async def test_stop_escalates_just_when_it_ends_by_itself(
 
                     nursery.start_soon(stop)
                     await trio.testing.wait_all_tasks_blocked()
-                    a.init._task._shim._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]
+                    a.init._task.handles.shim._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]

@@ -29,9 +29,9 @@ from supervisor import (
     run_container,
 )
 from supervisor.container import _unrun
-from supervisor.process._pid1 import is_copy
 from supervisor.rootfs import LiveTree
 from supervisor.system import look_at
+from supervisor.system._pid1 import is_copy
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until, with_hook
 from tests.support.leaks import wait_for
@@ -347,7 +347,7 @@ async def test_one_that_is_reaped_between_two_looks(
 
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
-        assert not box.init._task.ending()
+        assert not box.init._task.end.is_near()
         with monkeypatch.context() as patch:
-            patch.setattr("supervisor.process._task.look_at", after_its_end)
-            assert box.init._task.ending()
+            patch.setattr("supervisor.process._ending.look_at", after_its_end)
+            assert box.init._task.end.is_near()

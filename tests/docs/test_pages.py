@@ -20,7 +20,8 @@ from supervisor.state import (
     known_keys,
 )
 from supervisor.values._deadlines import Deadlines
-from supervisor.values._lifecycle import diagram
+from supervisor.values._lifecycle import TRANSITIONS, diagram
+from supervisor.values._process_life import PROCESS_TRANSITIONS
 from tests.support.blocks import PACKAGE, PAGES, ROOT, blocks
 
 DOCS = ROOT / "docs"
@@ -41,12 +42,12 @@ def first_column(text: str) -> list[str]:
     return [name for row in rows for name in _QUOTED.findall(row.split("|")[1])]
 
 
-def test_the_lifecycle_is_drawn_from_the_table() -> None:
-    """The diagram in the docs is the one that the transition table gives."""
+def test_the_lifecycles_are_drawn_from_the_tables() -> None:
+    """The diagrams in the docs are those that the transition tables give."""
     drawn = [
         block.text for block in blocks(DOCS / "architecture.md") if block.language == "mermaid"
     ]
-    assert drawn == [diagram()]
+    assert drawn == [diagram(TRANSITIONS), diagram(PROCESS_TRANSITIONS)]
 
 
 @pytest.mark.parametrize("name", supervisor.__all__)

@@ -107,7 +107,7 @@ async def test_a_program_that_was_quick(gated: MakeEntry, monkeypatch: pytest.Mo
 
         async def late() -> bytes:
             heard: bytes = await read_report()
-            await until(lambda: not entry.box.init._task.watched(), "its end")
+            await until(lambda: not entry.box.init._task.handles.watched(), "its end")
             return heard
 
         monkeypatch.setattr(entry, "_read_report", late)

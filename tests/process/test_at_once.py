@@ -102,8 +102,10 @@ async def test_a_shim_that_is_stopped_is_waited_for_once(
     """Whoever asks again and again isn't held up again and again."""
     async with supervisor() as sup:
         box = await running(await sup.create("a", bundle("sleep", "60")))
-        assert box.init._task._shim is not None and box.init._task._shim.pid is not None
-        os.kill(box.init._task._shim.pid, signal.SIGSTOP)
+        assert (
+            box.init._task.handles.shim is not None and box.init._task.handles.shim.pid is not None
+        )
+        os.kill(box.init._task.handles.shim.pid, signal.SIGSTOP)
         end_unrecorded(box.init)
         assert box.returncode is None
         before = time.monotonic()
@@ -112,7 +114,7 @@ async def test_a_shim_that_is_stopped_is_waited_for_once(
         assert time.monotonic() - before < 0.5
         with pytest.raises(ProcessEnded):
             box.send_signal(signal.SIGTERM)
-        os.kill(box.init._task._shim.pid, signal.SIGCONT)
+        os.kill(box.init._task.handles.shim.pid, signal.SIGCONT)
         assert (await box.wait()).signal is signal.SIGKILL
 
 

@@ -135,10 +135,10 @@ async def test_what_cannot_be_run_is_on_record(
                 assert caught.value.errno == error
                 assert (await end_of(box)).code == code
                 assert read_refused(str(root / f"a{n}/init/refused")) == error
-                assert box.init._task.refused() == error
+                assert box.init._task.end.refused() == error
         async with await sup.create("b", bundle("sh", "-c", "exit 127", init=True)) as box:
             await box.start()
-            assert ((await end_of(box)).code, box.init._task.refused()) == (127, None)
+            assert ((await end_of(box)).code, box.init._task.end.refused()) == (127, None)
 
 
 async def test_the_program_has_three_descriptors(

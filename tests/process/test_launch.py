@@ -53,8 +53,8 @@ async def test_nobody_waits_for_a_launch_that_failed(
                 await a.exec(["true"], id="job")
             [job] = held
             with trio.fail_after(QUICK):
-                await job._task.wait_shim_gone()
-                await job._task.wait_over()
+                await job._task.life.wait_gone()
+                await job._task.life.wait_over()
 
 
 async def test_a_stopped_shim_that_is_given_up(

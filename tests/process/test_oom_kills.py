@@ -30,7 +30,7 @@ async def lose_a_child(box: Container) -> None:
 
 
 def outlived(box: Container) -> int:
-    return box.init._task._oom_before
+    return box.init._task.group.before
 
 
 @pytest.mark.parametrize("init", [False, True])
@@ -128,12 +128,14 @@ async def test_an_exec_that_was_killed_is_not_outlived_by_itself(
         async with await sup.create("a", spec) as box:
             await box.start()
             greedy = await box.exec(["sh", "-c", f"read line; {GREEDY}"], stdin=PIPE)
-            assert greedy._task._shim is not None and greedy._task._shim.pid is not None
+            assert (
+                greedy._task.handles.shim is not None and greedy._task.handles.shim.pid is not None
+            )
             assert greedy.stdin is not None
-            os.kill(greedy._task._shim.pid, signal.SIGSTOP)
+            os.kill(greedy._task.handles.shim.pid, signal.SIGSTOP)
             await greedy.stdin.send_all(b"on\n")
             await until(lambda: outlived(box) == 1, "init is seen to live")
-            os.kill(greedy._task._shim.pid, signal.SIGCONT)
+            os.kill(greedy._task.handles.shim.pid, signal.SIGCONT)
             assert (await greedy.wait()).cause is Cause.OUT_OF_MEMORY
             assert outlived(box) == 1
 
@@ -145,6 +147,6 @@ async def test_nobody_is_woken_without_a_limit(
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sleep", "60")) as box:
             await box.start()
-            assert not box.init._task._shared.ooms._fds
+            assert not box.init._task.shared.ooms._fds
         async with await sup.create("b", bundle("sleep", "60", memory_bytes=16 << 20)):
-            assert len(sup["b"].init._task._shared.ooms._fds) == 1
+            assert len(sup["b"].init._task.shared.ooms._fds) == 1

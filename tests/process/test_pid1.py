@@ -33,7 +33,7 @@ async def test_stop_asks_when_it_is_heard(
         asked += 1
         return answers[min(asked, len(answers)) - 1]
 
-    monkeypatch.setattr("supervisor.process._task.would_act_on", hears)
+    monkeypatch.setattr("supervisor.process._gate.would_act_on", hears)
     await _stop_one_that_listens(supervisor, bundle)
     assert asked == len(answers)
 
@@ -48,6 +48,6 @@ async def test_stop_asks_who_blocks_it_after_a_while(
     """A program is started with all signals blocked: who had no handler yet was asked just then,
     dropped the signal a moment later, and was killed when its time was over."""
     left = iter(answers)
-    monkeypatch.setattr("supervisor.process._task.would_act_on", lambda *_, **__: next(left))
+    monkeypatch.setattr("supervisor.process._gate.would_act_on", lambda *_, **__: next(left))
     await _stop_one_that_listens(supervisor, bundle)
     assert list(left) == []

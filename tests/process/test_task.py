@@ -53,7 +53,7 @@ async def test_a_shim_that_ends_while_we_close(
     async def for_ever(_: object) -> None:
         await trio.sleep_forever()
 
-    monkeypatch.setattr("supervisor.process._task._LAST_MOMENT_SECONDS", 10.0)
+    monkeypatch.setattr("supervisor.process._watch._LAST_MOMENT_SECONDS", 10.0)
     if not known:
         monkeypatch.setattr(ExitFifo, "wait_end", for_ever)
     async with supervisor(root) as sup:
@@ -62,7 +62,7 @@ async def test_a_shim_that_ends_while_we_close(
         if known:
             assert (await a.wait()).code == 0
         else:  # it has ended, and its task is told to go before it has noticed
-            await until(lambda: not a.init._task.watched(), "its end")
+            await until(lambda: not a.init._task.handles.watched(), "its end")
         shim = shim_of(root / "a/init")
         reader = os.open(root / "a/init/stdout", os.O_RDONLY | os.O_NONBLOCK)
         timer = threading.Timer(0.3, os.read, (reader, 100))  # it stays until this is read
@@ -150,11 +150,11 @@ async def test_an_end_that_was_settled_stays(
         await a.start()
         with monkeypatch.context() as patch:
             patch.setattr(Hierarchies, "oom_kills", lambda *_: 1)
-            a.init._task._process.send_signal(signal.SIGKILL)  # type: ignore[union-attr]
+            a.init._task.handles.process.send_signal(signal.SIGKILL)  # type: ignore[union-attr]
             settled = await a.wait()
         assert settled.cause is Cause.OUT_OF_MEMORY
     async with supervisor(root) as sup:
         with trio.fail_after(10):
-            await sup["a"].init._task.wait_shim_gone()  # there is no more to be seen of it
+            await sup["a"].init._task.life.wait_gone()  # there is no more to be seen of it
         assert sup["a"].status == settled
         await sup["a"].delete()

@@ -192,7 +192,7 @@ async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, 
         await a.start()
         job = await a.exec(["sh", "-c", "exit 5"], id="job")
         while job.status is None:
-            await job._task._ended.wait()
+            await job._task.life.wait_over()
     (root / "a/job" / file).write_bytes(b"rubbish")
     async with supervisor(root) as sup:
         a = sup["a"]

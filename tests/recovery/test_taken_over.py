@@ -194,7 +194,7 @@ async def test_a_take_over_that_fails(leave: Leave, monkeypatch: pytest.MonkeyPa
             patched.setattr("supervisor.recovery._adopt._find_state", fail)
             with pytest.raises(TooManyFiles):
                 await left.sup.adopt()
-        assert left.box.foreign and not left.box.init._task._owned
+        assert left.box.foreign and not left.box.init._task.end.owned.value
         assert await left.sup.adopt() == [left.box]
 
 

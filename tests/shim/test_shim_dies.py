@@ -22,7 +22,7 @@ from supervisor import (
     State,
 )
 from supervisor.children._pidfd import PidFd
-from supervisor.process._task import ProcessTask
+from supervisor.process import ProcessTask, _watch
 from supervisor.shim import send_line
 from supervisor.state import read_pid
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
@@ -319,13 +319,13 @@ async def test_stopped_exec_shim_while_init_ends(
     nothing_left: NothingLeft,
 ) -> None:
     """A stopped exec shim, whose zombie holds init's pid namespace, doesn't hold up init's end."""
-    end_stuck_shim = ProcessTask._end_stuck_shim
+    end_stuck_shim = _watch._end_stuck_shim
 
     def but_no_other(task: ProcessTask) -> None:
         end_stuck_shim(task)
         a._core.shared.patrol._seconds = 60.0  # init ends after this, and its shim isn't stuck
 
-    monkeypatch.setattr(ProcessTask, "_end_stuck_shim", but_no_other)
+    monkeypatch.setattr(_watch, "_end_stuck_shim", but_no_other)
     async with supervisor(root, deadlines=IMPATIENT) as sup:
         a = await sup.create("a", bundle("sh", "-c", "read x; exit 42"), stdin=-1)
         await a.start()

@@ -65,10 +65,12 @@ async def test_it_goes_on(box: Container) -> None:
 
 async def test_it_is_watched_until_its_end(box: Container) -> None:
     """Whoever asks is told so at once, when it has ended too."""
-    assert box.pid is not None and box.init._task.watched()
+    assert box.pid is not None and box.init._task.handles.watched()
     pid = box.pid
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not box.init._task.watched(), "its end")  # nothing else runs here meanwhile
+    wait_for(
+        lambda: not box.init._task.handles.watched(), "its end"
+    )  # nothing else runs here meanwhile
     assert box.status is None and state_of(pid) in ("", "Z")
 
 

@@ -134,14 +134,14 @@ async def test_a_signal(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Where the pid isn't certain a signal is a line, too. A kill finds the cgroup."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
-        pidfd, box.init._task._process = box.init._task._process, None
+        pidfd, box.init._task.handles.process = box.init._task.handles.process, None
         try:
             with deaf(box.init):
                 for number in (signal.SIGTERM, signal.SIGKILL):
                     with pytest.raises(ShimError):
                         box.init.send_signal(number)
         finally:
-            box.init._task._process = pidfd
+            box.init._task.handles.process = pidfd
 
 
 async def test_deleting_it(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
@@ -168,4 +168,4 @@ async def test_a_run_is_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle
         with deaf(process), trio.fail_after(20):
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
-                await process._task._ended.wait()
+                await process._task.life.wait_over()

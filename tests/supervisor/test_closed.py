@@ -150,7 +150,7 @@ async def test_a_later_container_of_the_same_id(
             assert new.stdin is not None and new.stdout is not None
             await new.stdin.send_all(b"x")
             assert await new.stdout.receive_some() == b"x"
-            assert old.state is State.DELETED and old.init._task.container_pids() == set()
+            assert old.state is State.DELETED and old.init._task.group.pids() == set()
 
 
 async def _ask_everything(old: Container, exec: Process) -> None:

@@ -65,7 +65,7 @@ async def test_cancelled_and_stubborn(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who ignores SIGTERM is killed after the grace, with a warning, and nothing is left."""
-    monkeypatch.setattr("supervisor.process._collect.GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("supervisor.running._end.GRACE_SECONDS", 0.3)
     monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.3)
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -183,7 +183,7 @@ async def test_deliver_cancel_that_does_nothing(
     supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its program is killed after the grace, with a warning."""
-    monkeypatch.setattr("supervisor.process._collect.GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("supervisor.running._end.GRACE_SECONDS", 0.2)
     monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.2)
 
     async def deliver(what: object) -> None:

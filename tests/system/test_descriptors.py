@@ -27,7 +27,7 @@ from supervisor import (
 )
 from supervisor.cgroups._hierarchies import _is_root
 from supervisor.directories._temporary import _kind
-from supervisor.process._task import ProcessTask
+from supervisor.process._ending import Ending
 from supervisor.rootfs._secrets import secrets_below
 from supervisor.rootfs._users import Account, find_account
 from supervisor.runtime._runtime import why_not
@@ -177,13 +177,13 @@ async def test_exec_that_cannot_be_looked_at(
     """It runs, so it is returned. With six descriptors left TooManyFiles was raised instead, the
     program ran all the same, and the process stayed."""
 
-    def ending(task: ProcessTask) -> bool:
+    def is_near(end: Ending) -> bool:
         raise scarcity(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
 
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         with monkeypatch.context() as scarce:
-            scarce.setattr(ProcessTask, "ending", ending)
+            scarce.setattr(Ending, "is_near", is_near)
             job = await a.exec(["sh", "-c", "exit 9"], id="job")
         assert (await job.wait()).code == 9
 

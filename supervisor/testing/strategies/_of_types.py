@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ...container import CheckpointOptions, Stopped
-from ...process import Completed
+from ...running import Completed
 from ...runtime import Runtime
 from ...spec import Mount
 from ...state import ContainerRecord, ProcessRecord, Result

@@ -33,7 +33,9 @@ from supervisor import (
     SupervisorError,
     run_container,
 )
-from supervisor.process._collect import MAX_OUTPUT_BYTES, _Collected, _discard
+from supervisor.running import MAX_OUTPUT_BYTES
+from supervisor.running._collect import _Collected
+from supervisor.running._end import _discard
 from supervisor.stdio import OutputStream
 from supervisor.testing import SharedPool
 from tests.conftest import MakeBundle, OpenSupervisor

@@ -1,0 +1,157 @@
+"""Begin to supervise a process: launch it, or adopt one that another supervisor launched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import trio
+
+from ..children import PidFd
+from ..runtime import Call
+from ..shim import ExitFifo, Made, Shim, make_fifos
+from ..state import ProcessRecord, process_object
+from ..stdio import Console, Stdio
+from ..system import HIDDEN, lifted
+from ..values import Point, ProcessEvent, scarcity
+from ._evidence import Finding, Found, is_shims_child
+from ._launch import launch_process
+from ._shared import shielded
+from ._task import ProcessTask
+
+_MAX_OOM_SCORE: Final = 1000
+
+
+async def launch(
+    task: ProcessTask, call: Call, stdio: Stdio, console: Console | None, options: Sequence[str]
+) -> None:
+    """Launch a process, and take over its descriptors; what was made is ended after an error."""
+    words = [*options, *_oom_score(task.record), *_umask(task.record), *stdio.options]
+    with _scarce(task.container):
+        make_fifos(task.layout.exit, task.layout.control)
+        task.shared.reach(Point.FIFOS_MADE)
+        task.handles.exit = ExitFifo(task.layout.exit)
+        if task.record.exec:  # an init's cgroup is new
+            task.group.begin()
+            task.end.look_at_init()
+        reserve = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        shim, made = await launch_process(
+            task.shared,
+            task.layout,
+            call,
+            options=[*words, *([] if console is None else console.options)],
+            fds=[*stdio.fds, *([] if console is None else console.fds)],
+            leash=task.leash,
+            cgroup=task.group.path,
+        )
+        task.handles.shim = shim
+    finally:
+        os.close(reserve)  # so that there is a descriptor for the pidfd
+    try:
+        _take(task, _opened(made, shim), shim)
+        task.gate.pid = made.pid  # also when it has ended and was reaped by now
+        if not task.record.exec:
+            task.gate.note()
+        task.streams.open(hold=task.keep)
+        task.shared.reach(Point.WATCHED)
+        # Whoever was cancelled meanwhile won't get it: started() would say nothing.
+        await trio.lowlevel.checkpoint_if_cancelled()
+    except BaseException:
+        await _undo_made(task)
+        raise
+
+
+async def _undo_made(task: ProcessTask) -> None:
+    """End a process that was made, but that we have no descriptors left to supervise."""
+    task.streams.close()
+    if task.handles.process is not None:
+        task.handles.process.kill()
+    if task.handles.shim is not None:
+        with shielded(task.deadlines.cleanup):
+            await task.handles.shim.give_up(task.deadlines.shim)
+
+
+def _take(task: ProcessTask, process: PidFd | None, shim: Shim) -> None:
+    """Take over the descriptors of a process that runs: the task closes them."""
+    task.handles.process, task.handles.shim = process, shim
+    task.shared.wards.launched(shim.pid)
+    shim.wards = task.shared.wards
+    task.gate.pid = None if process is None else process.pid
+
+
+async def adopt_process(task: ProcessTask, found: Found) -> None:
+    """Take over a process that another supervisor launched.
+
+    If it has ended, its end is settled before this returns; else `watch` waits for it.
+
+    Cancellation: the descriptors are closed.
+    """
+    task.group.kills = found.oom_kills
+    with _adopting(task, found, owned=task.end.owned.value):
+        if found.status is not None:
+            task.end.tell(found.status)
+        elif found.finding is not Finding.RUNNING and not _is_kept(task, found):
+            await task.end.settle(lost=found.lost)
+
+
+def look_on_process(task: ProcessTask, found: Found) -> None:
+    """Take over, for who only looks on, a process that runs: `watch` waits for its end."""
+    with _adopting(task, found, owned=False):
+        pass
+
+
+@contextlib.contextmanager
+def _adopting(task: ProcessTask, found: Found, *, owned: bool) -> Iterator[None]:
+    """Take over the descriptors that were found; after the block, open the streams."""
+    _take(task, found.process, found.shim)
+    task.handles.exit = found.exit
+    task.end.look_at_init()
+    task.life.note(ProcessEvent.MADE)
+    try:
+        yield
+        task.streams.open(hold=task.keep, owned=owned, adopted=True)
+    except BaseException:
+        task.close()
+        raise
+
+
+def _is_kept(task: ProcessTask, found: Found) -> bool:
+    return task.keep and found.finding is Finding.ORPHAN
+
+
+def _oom_score(record: ProcessRecord) -> list[str]:
+    """Return the shim's option for what isn't inherited of us, whatever the runtime does."""
+    wanted = process_object(record).get("oomScoreAdj")
+    fits = isinstance(wanted, int) and abs(wanted) <= _MAX_OOM_SCORE
+    return ["--oom-score-adj", str(wanted if fits else 0)]
+
+
+def _umask(record: ProcessRecord) -> list[str]:
+    """Return the shim's option for it: runc gives an exec its own, whatever its process says.
+
+    Mount points are made with that of a create.
+    """
+    wanted = (record.extra.get("user") or {}).get("umask") if record.exec else None
+    return ["--umask", f"{wanted & 0o777:o}"] if isinstance(wanted, int) else []
+
+
+def _opened(made: Made, shim: Shim) -> PidFd | None:
+    """Return the process that a shim has reported; None if it has ended, and was reaped."""
+    if made.start_time != HIDDEN:
+        return PidFd.open(made.pid, made.start_time)
+    process = PidFd.open(made.pid)
+    if process is not None and not is_shims_child(shim, made.pid):
+        process.close()
+        return None
+    return process
+
+
+@contextlib.contextmanager
+def _scarce(container: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise scarcity(error, container=container) from error

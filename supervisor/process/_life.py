@@ -1,0 +1,50 @@
+"""Where one process stands, and who waits for that. The table is in `values._process_life`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trio_util import AsyncValue
+
+from ..values import ProcessEvent, ProcessState, next_process_state
+
+_FREE: Final = {ProcessState.FORGOTTEN, ProcessState.LEFT}
+_GONE: Final = {ProcessState.GONE, *_FREE}
+_OVER: Final = {ProcessState.ENDED, *_GONE}
+
+
+class Life:
+    """The state of one process: nothing else assigns the state."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._state = AsyncValue(ProcessState.LAUNCHING)
+
+    @property
+    def state(self) -> ProcessState:
+        """Where the process stands."""
+        return self._state.value
+
+    def note(self, event: ProcessEvent) -> None:
+        """Go to the state that ``event`` leads to, and wake the tasks that wait for that state."""
+        self._state.value = next_process_state(self._state.value, event, name=self._name)
+
+    def is_over(self) -> bool:
+        """Whether the process has ended, or its task has: nothing more will be known."""
+        return self._state.value in _OVER
+
+    def is_gone(self) -> bool:
+        """Whether the shim has ended too, or no task of ours waits for the shim."""
+        return self._state.value in _GONE
+
+    async def wait_over(self) -> None:
+        """Return when the process has ended, its launch has failed, or its task has ended."""
+        await self._state.wait_value(_OVER.__contains__)
+
+    async def wait_gone(self) -> None:
+        """Return when the shim has ended, and only files are left, or its task has ended."""
+        await self._state.wait_value(_GONE.__contains__)
+
+    async def wait_free(self) -> None:
+        """Return when the task of an exec has removed what it removes."""
+        await self._state.wait_value(_FREE.__contains__)
