@@ -1,4 +1,4 @@
-"""What is in a bundle, and what a container is shown of it: config.json, the root filesystem."""
+"""`Content`: a bundle's config.json and root filesystem, and what a container sees of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ._compose import derive_spec
 from ._hooks import at_home
 
 ROOTFS = "rootfs"
-"""The name of a root filesystem in its bundle."""
+"""The name of the root filesystem in a bundle's directory."""
 
 
 @protected
@@ -43,7 +43,7 @@ class Content:
 
     Attributes:
         path: absolute path of the directory.
-        spec: config.json as it was loaded or made. Don't change it.
+        spec: config.json as loaded or made. Don't change this dict.
     """
 
     path: str
@@ -52,7 +52,7 @@ class Content:
 
     @property
     def lists(self) -> str:
-        """The root filesystem, on the host, whose lists of users and groups it has."""
+        """The root filesystem on the host with the container's lists of users and groups."""
         return self._rootfs if self._view is None else "/"
 
     def derive(
@@ -67,10 +67,10 @@ class Content:
 
         Args:
             cgroup: see `derive_spec`.
-            directory: the absolute path of the container's own bundle directory, for which
-                `build_rootfs` is called as well; None to run it on this bundle's directory.
-            ids: of the container's user namespace, in place of the bundle's.
-            mounts: those of this machine, if somebody has read them.
+            directory: the absolute path of the container's own bundle directory, which needs a
+                call of `build_rootfs`, too; None to run in this bundle's directory.
+            ids: the ids of the container's user namespace, in place of the bundle's.
+            mounts: the host's mount table, if the caller has read that already.
         """
         spec = derive_spec(self.spec, self.path, cgroup=cgroup)
         if ids is not None:
@@ -95,8 +95,8 @@ class Content:
         """Return the shim's options for the root filesystem of a config.json.
 
         Args:
-            directory: as it was derived for.
-            ids: as it was derived with.
+            directory: as for `derive`.
+            ids: as for `derive`.
 
         Raises:
             InvalidValue: as `layer`.
@@ -113,36 +113,36 @@ class Content:
 
     @property
     def _rootfs(self) -> str:
-        """Where it really is: a link on the way may lead elsewhere at each create."""
+        """The root filesystem's real path: a link on the way may change before the next create."""
         path = os.path.join(self.path, self.spec["root"]["path"])
         return real_path(path) or os.path.normpath(path)
 
     def tree(self, directory: str) -> str:
-        """Return where the root filesystem lies on the host that `build_rootfs` made for one."""
+        """Return the path on the host of the root filesystem that the container sees."""
         return self._rootfs if self._view is None else os.path.join(directory, ROOTFS)
 
     def _mapped(self, ids: UserNamespace | None) -> UserNamespace | None:
-        """Return the ids that the root filesystem's have to be shown as; None for what they are.
+        """Return the ids that the shim maps the root filesystem to; None for no mapping.
 
-        A tree that was given to the container's root shows it as it is.
+        A tree that belongs to the container's root on the host is shown as is.
         """
         if self._view is not None or wish_of(self.spec) is None or os.geteuid() != 0:
             return None
         ids = ids or namespace_of(self.spec)
-        with contextlib.suppress(OSError):  # the shim says what is wrong with it
+        with contextlib.suppress(OSError):  # the shim reports what is wrong with the directory
             if os.stat(self._rootfs).st_uid == ids.root[0]:
                 return None
         return ids
 
     def _is_shown(self, ids: UserNamespace | None) -> bool:
-        """Whether the shim mounts the root filesystem at a place of the container's own."""
+        """Whether the shim mounts the root filesystem in the container's own bundle directory."""
         return wants_layer(self.spec) or self._mapped(ids) is not None
 
     def layer(self, directory: str) -> Layer | None:
         """Return the layer that a config.json derived for ``directory`` needs, or None.
 
         Raises:
-            InvalidValue: you aren't root, and the bundle can't have one then.
+            InvalidValue: you aren't root, and this bundle can't have a layer then.
         """
         if not wants_layer(self.spec):
             return None
@@ -155,21 +155,21 @@ class Content:
         )
 
     def build_rootfs(self, directory: str, ids: UserNamespace | None = None) -> None:
-        """Make in ``directory`` what a config.json derived for it needs.
+        """Make in ``directory`` what the config.json derived for that directory needs.
 
-        That is a root filesystem of its own, if this bundle was made by `from_host`; an empty
-        directory, where its layer or its mapped root is seen, if it has one; otherwise nothing.
-        A container can outlive a temporary bundle, and removing a directory on which something is
-        mounted in another mount namespace unmounts it there: the container would lose its /usr.
+        For a bundle made by `from_host` that is a root filesystem; for a layer or a mapped root,
+        an empty directory as mount point; otherwise nothing. Each container needs its own, since a
+        container can outlive a temporary bundle: removing a mount point also unmounts in other
+        mount namespaces, and the container would lose /usr.
 
         Args:
-            directory: an existing directory, which stays for as long as the container. It may
-                still be renamed before the container is created.
-            ids: as the config.json was derived with.
+            directory: an existing directory, which stays for as long as the container. The
+                directory may still be renamed before the container is created.
+            ids: as for `derive`.
 
         Raises:
-            DiskFull: no space; something may be left in ``directory``.
-            OSError: it can't be written.
+            DiskFull: no space; some files may be left in ``directory``.
+            OSError: a file can't be written.
         """
         rootfs = os.path.join(directory, ROOTFS)
         with scarce():
@@ -180,7 +180,7 @@ class Content:
                 os.chmod(rootfs, PASSABLE)  # whatever the umask
 
     def _view_owner(self, ids: UserNamespace | None) -> tuple[int, int] | None:
-        """Return the host's ids of the container's root, if we can give it files."""
+        """Return the host ids of the container's root, if we can give files to that root."""
         if wish_of(self.spec) is None or os.geteuid() != 0:
             return None
         return (ids or namespace_of(self.spec)).root

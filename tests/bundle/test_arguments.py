@@ -58,7 +58,7 @@ SURROGATE = "\ud800"
         ("mounts", [{"destination": "/x", "type": "bind"}], r"mounts\[0\].source must be an abs"),
         ("mounts", [{"destination": "/x", "source": "s", "options": ["rbind"]}], "absolute path"),
         ("mounts", [{"destination": "/x", "type": {1}}], r"mounts\[0\].type is no JSON value"),
-        ("mounts", [Mount("/nowhere/at/all", "/x")], r"mounts\[0\]: its source /nowhere/at/all"),
+        ("mounts", [Mount("/nowhere/at/all", "/x")], r"mounts\[0\]: the source /nowhere/at/all"),
         ("writable", "yes", "writable must be 'direct' or 'overlay'"),
         ("writable", True, "writable must be 'direct', 'overlay' or None, not True"),
         ("layer_bytes", 5, "layer_bytes: there is a layer only with writable='overlay'"),
