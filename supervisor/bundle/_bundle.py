@@ -133,10 +133,10 @@ class Bundle(Content):
         Args:
             args: see `from_rootfs`.
             options: see `BundleOptions`; but ``writable`` can't be ``"direct"``: there is no root
-                filesystem to write in. With ``"overlay"``, all is writable except the
-                host's own directories and files. ``network="host"`` also shows /etc/resolv.conf and /etc/hosts. With
-                ``userns``, the host's files seem to belong to the overflow user (65534),
-                and files that only the owner may read can't be read.
+                filesystem to write in. With ``"overlay"``, all is writable except the host's own
+                directories and files. ``network="host"`` also shows /etc/resolv.conf and
+                /etc/hosts. With ``userns``, the host's files seem to belong to the overflow user
+                (65534), and files that only the owner may read can't be read.
 
         Raises:
             InvalidValue: an argument can't work; nothing was written.
