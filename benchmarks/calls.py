@@ -4,10 +4,10 @@ Usage: python benchmarks/calls.py [--rounds N] [--runtime NAME]... [--json FILE]
 
 For each step of one container's life, between the step's begin and its return: calls of the
 library's functions on the loop's thread, by any task; how many of them check values of records;
-how many functions these are, in how many modules; how often one call is in another module than the
-one before it, and how often in a module that has been left before; how deep they nest. Code that
-attrs has made is no call of ours. What is counted hardly varies: it is no time. The median is of a
-few lives, after one that doesn't count.
+how many functions these are, in how many modules and rooms (packages and modules at the top); how
+often a call is in another room than the call before, and how often in a room that was left before;
+how deep the calls nest. Code that attrs has made is no call of ours. What is counted hardly varies:
+it is no time. The median is of a few lives, after one that doesn't count.
 """
 
 from __future__ import annotations
@@ -60,15 +60,16 @@ class Path:
     def counts(self) -> dict[str, int]:
         """Return what was counted."""
         files = [code.co_filename for code in self._calls]
-        moves = [after for before, after in itertools.pairwise(files) if after != before]
-        rooms = set(files)
+        rooms = [room(file) for file in files]
+        moves = [after for before, after in itertools.pairwise(rooms) if after != before]
         return {
             OURS: len(files),
             "checks": sum(os.path.basename(file) in CHECKS for file in files),
             "functions": len(set(self._calls)),
-            "modules": len(rooms),
+            "modules": len(set(files)),
+            "rooms": len(set(rooms)),
             "moves": len(moves),
-            "back": len(moves) - max(0, len(rooms) - 1),
+            "back": len(moves) - max(0, len(set(rooms)) - 1),
             "depth": self._deepest,
         }
 
@@ -78,6 +79,11 @@ class Path:
             f"{code.co_filename.removeprefix(PACKAGE)}:{code.co_qualname}" for code in self._calls
         )
         return names.most_common()
+
+
+def room(file: str) -> str:
+    """Return the package or module at the top of the library that a file belongs to."""
+    return file.removeprefix(PACKAGE).partition(os.sep)[0]
 
 
 def is_ours(code: CodeType) -> bool:
