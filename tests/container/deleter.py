@@ -1,4 +1,4 @@
-"""A program that deletes container ``a`` of a root, for a test that kills it meanwhile."""
+"""A program that deletes container ``a`` of a root, for a test that kills the program meanwhile."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from supervisor import Container
 
 
 def files(image: Path) -> dict[str, object]:
-    """Return everything in a root filesystem, and what would tell that it was changed."""
+    """Return everything in a root filesystem, with the facts that show whether a file was
+    changed."""
     return {
         os.path.relpath(path, image): (status.st_ino, status.st_mode, status.st_ctime_ns)
         for directory, folders, names in os.walk(image)
@@ -20,12 +21,12 @@ def files(image: Path) -> dict[str, object]:
 
 
 def no_mounts(workdir: Path) -> bool:
-    """Whether nothing is mounted below a directory, as we see it."""
+    """Whether nothing is mounted below a directory, in our mount namespace."""
     return str(workdir) not in Path("/proc/self/mountinfo").read_text()
 
 
 async def output(box: Container, script: str) -> str:
-    """Run a script in a container, and return what it prints."""
+    """Run a script in a container, and return the script's output."""
     done = await box.run(["sh", "-c", script], capture_stdout=True)
     assert done.stdout is not None
     return done.stdout.decode()

@@ -1,4 +1,4 @@
-"""Checkpoint and restore: with a fake where CRIU can't run, and what a real one says of it."""
+"""Checkpoint and restore: a fake where CRIU can't run, and the errors of real runtimes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ ALL = CheckpointOptions(
 async def test_there_and_back(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path
 ) -> None:
-    """A checkpoint ends its container, and a container that is made from it runs at once."""
+    """A checkpoint ends the container, and a container that is made from the checkpoint runs at
+    once."""
     image = workdir / "image"
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "600"))
@@ -103,7 +104,7 @@ async def test_restore_fails(
 async def test_real_one_says_why_not(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
 ) -> None:
-    """A real runtime either makes the checkpoint, or the error says what it and CRIU said."""
+    """A real runtime either makes the checkpoint, or the error quotes the runtime and CRIU."""
     image = workdir / "image"
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as box:
         await box.start()
@@ -121,7 +122,8 @@ async def test_real_one_says_why_not(
 async def test_real_there_and_back(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
 ) -> None:
-    """runsc, whose checkpoints need no CRIU, makes one and restores it, with its own exec after."""
+    """runsc, whose checkpoints need no CRIU, makes one and restores it, and the restored container
+    runs an exec."""
     image = workdir / "image"
     spec = bundle("/bin/busybox", "sleep", "600")
     async with supervisor() as sup:

@@ -41,7 +41,7 @@ BRIEF = Deadlines(call=0.15, cleanup=0.4)
 
 @pytest.fixture
 def trouble(workdir: Path) -> Path:
-    """A file; while it is there, the runtime misbehaves."""
+    """A file; while the file exists, the runtime misbehaves."""
     path = workdir / "trouble"
     path.touch()
     return path
@@ -57,7 +57,8 @@ async def test_delete(
     fault: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A delete that can't be finished in time lists what is left, until an open can finish it."""
+    """A delete that can't be finished in time lists what is left, until an open can finish the
+    delete."""
     runtime = choice.runtime(f"{fault}-delete-while:{trouble}")
     left_over = (str(root / "a"), str(root / ".runtime/a"))
     async with supervisor(root, runtime=runtime, deadlines=BRIEF) as sup:
@@ -67,7 +68,7 @@ async def test_delete(
             await a.delete(force=True)
         assert (caught.value.seconds, caught.value.container) == (BRIEF.cleanup, "a")
         assert (a.state, list(sup)) == (State.BROKEN, [])
-        assert (await a.wait()).signal == signal.SIGKILL  # it was killed all the same
+        assert (await a.wait()).signal == signal.SIGKILL  # the container was killed all the same
         assert all(path in sup.broken["a"].reason for path in left_over)
         with pytest.raises(ContainerExists, match="broken"):
             await sup.create("a", bundle("true"))
@@ -88,7 +89,8 @@ async def test_second_try(
     trouble: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """A runtime that fails to delete is asked once more, after all that is in the cgroup died."""
+    """A runtime that fails to delete is called once more, after all processes in the cgroup have
+    died."""
     async with supervisor(root, runtime=choice.runtime(f"fail-delete-once:{trouble}")) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.delete()
@@ -106,7 +108,8 @@ async def test_undoing_a_create(
     fault: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A failed create whose clean-up fails too raises its own error, and is listed as broken."""
+    """A failed create whose clean-up fails too raises the create's error, and the container is
+    listed as broken."""
     faults = ("fail-create-after-pid:no", f"{fault}-delete-while:{trouble}")
     async with supervisor(root, runtime=choice.runtime(*faults)) as sup:
         with hurried(sup, call=BRIEF.call), pytest.raises(RuntimeFailed, match="no"):
@@ -116,7 +119,7 @@ async def test_undoing_a_create(
             await sup.create("a", bundle("true"))
         trouble.unlink()
         assert await sup.adopt() == []
-        assert dict(sup.broken) == {}  # it stayed there, and its id was taken for ever
+        assert dict(sup.broken) == {}  # the directory stayed, and the id was in use for ever
         await nothing_left()
 
 
@@ -128,7 +131,7 @@ async def test_delete_again_without_a_handle(
     trouble: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """A delete that failed is tried again by `adopt`: after a block nobody has the container."""
+    """`adopt` tries a failed delete again: after a block no supervisor holds the container."""
     runtime = choice.runtime(f"fail-delete-while:{trouble}")
     async with supervisor(root, runtime=runtime) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
@@ -147,7 +150,7 @@ async def test_delete_again_without_a_handle(
 async def test_at_the_end_of_an_ephemeral_one(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, trouble: Path
 ) -> None:
-    """An ephemeral supervisor whose runtime can't delete just then still ends, and warns."""
+    """An ephemeral supervisor whose runtime can't delete at that moment still closes, and warns."""
     runtime = choice.runtime(f"fail-delete-while:{trouble}")
     async with supervisor(runtime=runtime) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
@@ -158,9 +161,10 @@ async def test_at_the_end_of_an_ephemeral_one(
 async def test_an_end_that_the_system_refuses(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One leashed container that can't be deleted keeps no other from it, whatever the error.
+    """One leashed container that can't be deleted doesn't keep the others from their deletes,
+    whatever the error.
 
-    The system's own came out of the block, and cancelled the deletes of the others.
+    The system's own error once came out of the block, and cancelled the deletes of the others.
     """
     remove = _delete.remove_directory
 
@@ -186,10 +190,10 @@ async def test_killed_while_it_deletes(
     trouble: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """The runtime's delete of a killed supervisor holds the lock until it has ended.
+    """The runtime's delete of a killed supervisor holds the lock until the delete has ended.
 
-    Else the next open would delete beside it, and what is created then under the same id would
-    be deleted too.
+    Otherwise the next open would delete at the same time, and a container that is created then
+    under the same id would be deleted too.
     """
     runtime = choice.runtime(f"hang-delete-while:{trouble}")
     async with supervisor(root, runtime=runtime) as sup:
@@ -213,7 +217,7 @@ async def test_killed_while_it_deletes(
 
 @contextlib.contextmanager
 def _deleter(root: Path, cgroup_parent: str) -> Iterator[int]:
-    """Run a program that deletes ``a``, and kill it at the end of the block."""
+    """Run a program that deletes ``a``, and kill the program at the end of the block."""
     words = [sys.executable, "-m", "tests.container.deleter", str(root), cgroup_parent, "sh"]
     program = subprocess.Popen(words, cwd=Path(__file__).parents[2])
     try:
@@ -236,7 +240,7 @@ async def test_delete_that_was_begun(
     stage: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A delete that somebody began is finished by the next open, whatever was gone by then."""
+    """The next open finishes a delete that was begun, whatever was gone by then."""
     async with supervisor(root) as sup:
         await (await sup.create("a", bundle("sleep", "60"))).start()
         shim = shim_of(root / "a/init")
@@ -254,7 +258,7 @@ async def test_delete_that_was_begun(
         await nothing_left()
 
 
-# ---- creates and execs that nobody finished -------------------------------------------------
+# ---- creates and execs that were never finished ---------------------------------------------
 
 unfinished = pytest.mark.parametrize(
     ("when", "ready"),
@@ -275,7 +279,7 @@ async def test_killed_while_it_creates(
     shim: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A create whose supervisor was killed, perhaps with its shim, is removed by the next open."""
+    """The next open removes a create whose supervisor was killed, perhaps with the shim."""
     runtime = choice.runtime(f"hang-create{when}")
     boxes = {"a": bundle("sleep", "60").path}
     with victim(runtime, cgroup_parent, root, containers=boxes, say_before=True):
@@ -298,7 +302,7 @@ async def test_killed_while_a_real_one_creates(
     workdir: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """The same with a real runtime that hangs in a hook: its cgroup and the hook go too."""
+    """The same holds for a real runtime that hangs in a hook: the cgroup and the hook go too."""
     ready = workdir / "ready"
     hook = ("sh", "-c", f"echo > {ready}; exec sleep 1000")
     boxes = {"a": with_hook(bundle("sleep", "60"), "createRuntime", *hook).path}
@@ -319,7 +323,7 @@ async def test_killed_while_it_execs(
     when: str,
     ready: str,
 ) -> None:
-    """An exec whose supervisor was killed half-way is ended and removed; its container runs on."""
+    """An exec whose supervisor was killed half-way is ended and removed; the container runs on."""
     boxes = {"a": bundle("sleep", "60").path}
     with victim(
         choice.runtime(f"hang-exec{when}"),
@@ -363,9 +367,9 @@ async def test_temporary_directories(
 async def test_frozen(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, cgroup_parent: str
 ) -> None:
-    """A container that doesn't even end by SIGKILL says so in time, and ends when it can.
+    """A container that doesn't even end by SIGKILL is reported in time, and ends when it can.
 
-    What froze it is the cgroup above its own, which isn't ours to thaw.
+    The frozen cgroup is the one above the container's own, and not ours to thaw.
     """
     async with supervisor(root, deadlines=Deadlines(kill=0.3)) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
@@ -381,7 +385,7 @@ async def test_frozen(
 
 @contextlib.contextmanager
 def _freezer(parent: str) -> Iterator[None]:
-    """Freeze a cgroup parent, as version 1 does it: even for SIGKILL."""
+    """Freeze a cgroup parent as version 1 does: even SIGKILL doesn't get through."""
     found = [Path(place, "freezer.state") for place in Hierarchies.discover().remains(parent)]
     files = [path for path in found if path.exists()]
     if not files:

@@ -22,20 +22,21 @@ pytestmark = pytest.mark.runtimes("fake")
 
 
 QUICK = 10.0
-"""Far from both: what takes no time, and a deadline that must not be waited for."""
+"""A timeout far from both extremes: what takes no time, and a deadline that must not be waited
+for."""
 
 
 async def test_adopting_while_it_is_made(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, workdir: Path
 ) -> None:
-    """What this very supervisor is making is not taken for somebody else's."""
+    """`adopt` doesn't take a container that this very supervisor is making for a foreign one."""
     gate = workdir / "gate"
     gate.touch()
     runtime = choice.runtime(f"hang-create-after-pid-while:{gate}")
     async with supervisor(root, runtime=runtime) as sup, trio.open_nursery() as nursery:
         nursery.start_soon(sup.create, "a", bundle("true"))
         await until(lambda: read_pid(str(root / "a/init/pid")), "the process is there")
-        # As if its shim had come this far, and no further.
+        # As if the shim had come this far, and no further.
         began = start_time(pid_in(root / "a/init"))
         (root / "a/init/starttime").write_text(f"{began}\n")
         assert await sup.adopt() == [] and list(sup) == []
@@ -47,7 +48,8 @@ async def test_adopting_while_it_is_made(
 async def test_an_id_is_taken_before_its_turn_comes(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, workdir: Path
 ) -> None:
-    """A second create of an id is refused at once, though nothing of the first one is there."""
+    """A second create of an id is refused at once, even before the first create has made any
+    file."""
     gate = workdir / "gate"
     gate.touch()
     runtime = choice.runtime(f"hang-create-before-pid-while:{gate}")
@@ -69,7 +71,7 @@ async def test_an_id_is_taken_before_its_turn_comes(
 async def test_a_name_that_is_taken_at_the_last_moment(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """One that is there only when the directory gets its name is a container that exists."""
+    """A create fails with *exists* if a container of that id appears just before the rename."""
 
     looks = iter([False])
     lexists = os.path.lexists
@@ -104,7 +106,8 @@ async def test_an_id_is_free_again(
 async def test_a_failed_create_that_has_no_descriptor_to_undo_itself(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
 ) -> None:
-    """Its own error is what is raised, and what is left is listed, and let go of."""
+    """A failed create without a descriptor for the clean-up raises its own error, and the container
+    is listed as broken and released."""
     with contextlib.ExitStack() as scarce:
 
         def reach(point: Point) -> None:

@@ -30,17 +30,19 @@ pytestmark = pytest.mark.runtimes("fake")
 
 
 QUICK = 10.0
-"""Far from both: what takes no time, and a deadline that must not be waited for."""
+"""A timeout far from both extremes: what takes no time, and a deadline that must not be waited
+for."""
 
 
 async def test_delete_goes_on_when_an_end_is_late(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """One that isn't known to be dead in time after SIGKILL is deleted all the same."""
+    """A process that isn't known to be dead in time after SIGKILL doesn't keep the container from
+    being deleted."""
     async with supervisor(root, deadlines=Deadlines(kill=0.1, shim=0.5)) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
-        os.kill(shim_of(root / "a/init"), signal.SIGSTOP)  # so it doesn't record the end
+        os.kill(shim_of(root / "a/init"), signal.SIGSTOP)  # so the status isn't recorded
         await a.delete(force=True)
         assert a.state is State.DELETED and left(root) == []
 
@@ -48,7 +50,7 @@ async def test_delete_goes_on_when_an_end_is_late(
 async def test_delete_of_a_hopeless_exec_is_bounded(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exec whose end nobody gets to know doesn't keep its container for ever."""
+    """An exec whose exit status never becomes known doesn't keep its container for ever."""
 
     wait_over = Life.wait_over
 
@@ -72,7 +74,7 @@ async def test_a_cgroup_that_is_never_empty(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A clean-up that goes nowhere ends at its deadline, and says that it took too long."""
+    """A clean-up that makes no progress ends at the deadline, and reports that it took too long."""
 
     async def for_ever(*_: object) -> None:
         await trio.sleep_forever()
@@ -87,7 +89,7 @@ async def test_a_cgroup_that_is_never_empty(
 
 
 async def test_streams_of_execs_are_closed(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whoever keeps an exec of a container that was deleted keeps no descriptor with it."""
+    """A kept exec object of a deleted container keeps no descriptor open."""
     async with supervisor() as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -103,7 +105,8 @@ async def test_streams_of_execs_are_closed(supervisor: OpenSupervisor, bundle: M
 async def test_execs_have_ended_before_anything_is_removed(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Each is killed, and its end is known, while what its shim records still has its place."""
+    """Each exec is killed, and its exit status known, before the directory that the shim writes to
+    is removed."""
     ends: list[ExitStatus | None] = []
 
     def reach(point: Point) -> None:
@@ -128,9 +131,9 @@ async def test_what_the_runtime_cannot_kill(
     workdir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A process that has come into the cgroup by itself keeps the runtime from deleting it.
+    """A process that entered the cgroup from outside keeps the runtime from deleting the cgroup.
 
-    It is killed, and takes its time to end.
+    The supervisor kills the process, and the process takes its time to end.
     """
     stranger = subprocess.Popen(["/bin/sleep", "600"], stdin=subprocess.DEVNULL)
     runtime = workdir / "runtime"
@@ -167,17 +170,17 @@ async def test_what_the_runtime_cannot_kill(
 async def test_a_shim_that_takes_its_time_is_reaped(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When a delete is done its shim has been reaped, by the task that watches it."""
+    """When a delete returns, the task that watches the shim has reaped the shim."""
 
     async def too_early(*_: object) -> None:
-        """As it looks to a delete whose shim ends between its lock and its last breath."""
+        """Show what a delete sees of a shim that has released its lock but hasn't exited yet."""
 
     monkeypatch.setattr(_delete, "_await_shims", too_early)
     async with supervisor(root, deadlines=Deadlines(shim=20)) as sup:
         a = await sup.create("a", bundle("echo", "words"), stdout=PIPE)
         await a.start()
         assert (await a.wait()).code == 0
-        shim = shim_of(root / "a/init")  # it stays for the words until their fifo is gone
+        shim = shim_of(root / "a/init")  # the shim stays for the words until their fifo is gone
         await a.delete()
         assert state_of(shim) == ""
 
@@ -185,7 +188,8 @@ async def test_a_shim_that_takes_its_time_is_reaped(
 async def test_a_shim_has_one_owner(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A delete opens no shim that a task watches: the task alone waits for it, and reaps it."""
+    """A delete opens no shim that a task watches: only the task waits for the shim, and reaps
+    it."""
 
     def adopt(layout: object) -> None:
         raise AssertionError(f"{layout} was opened")
@@ -195,7 +199,7 @@ async def test_a_shim_has_one_owner(
         a = await sup.create("a", bundle("echo", "words"), stdout=PIPE)
         await a.start()
         assert (await a.wait()).code == 0
-        shim = shim_of(root / "a/init")  # it stays for the words
+        shim = shim_of(root / "a/init")  # the shim stays for the words
         await a.delete()
         assert state_of(shim) == "" and left(root) == []
 
@@ -203,7 +207,7 @@ async def test_a_shim_has_one_owner(
 async def test_a_stuck_shim_is_killed_in_a_delete(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A shim that was stopped while it stays for unread output is killed, after its time."""
+    """A delete kills a stopped shim that stays for unread output, after the deadline."""
     async with supervisor(root, deadlines=Deadlines(shim=0.3)) as sup:
         a = await sup.create("a", bundle("echo", "words"), stdout=PIPE)
         await a.start()
@@ -218,7 +222,8 @@ async def test_a_stuck_shim_is_killed_in_a_delete(
 async def test_a_full_control_fifo(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A shim that reads nothing any more can't be told to let go: it is killed all the same."""
+    """A shim that no longer reads its control fifo can't be told to exit: the shim is killed all
+    the same."""
     async with supervisor(root, deadlines=Deadlines(shim=0.3)) as sup:
         a = await sup.create("a", bundle("echo", "words"), stdout=PIPE)
         await a.start()
@@ -237,7 +242,8 @@ async def test_a_full_control_fifo(
 async def test_a_cancelled_block_deletes(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Leaving an ephemeral supervisor by a cancellation deletes too, and at once.
 
-    The tasks that watch the processes go on for the delete, which would wait in vain for them.
+    The tasks that watch the processes go on for the delete, which would wait in vain for the exit
+    statuses.
     """
     begun = trio.current_time()
     with trio.CancelScope() as scope:
@@ -257,7 +263,8 @@ async def test_a_step_that_fails_is_told(
     monkeypatch: pytest.MonkeyPatch,
     step: tuple[type, str],
 ) -> None:
-    """Whatever the system says at a step of a delete, the container is listed as broken."""
+    """Whatever error the system reports at a step of a delete, the container is listed as
+    broken."""
 
     async def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, "no memory just now")
@@ -276,13 +283,13 @@ async def test_a_step_that_fails_is_told(
 async def test_rubbish_in_the_shim_file(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """It counts as missing, also while that shim stays for its output; once it raised from delete,
-    and the container could never be deleted again."""
+    """A ``shim`` file with rubbish counts as missing, also while that shim stays for its output:
+    the rubbish once raised from every delete."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
         job = await a.exec(["echo", "words"], stdout=PIPE)
-        await until(lambda: job.status is not None, "its end")  # which nobody has waited for
+        await until(lambda: job.status is not None, "its end")  # a zombie that was never waited for
         (root / "a" / job.id / "shim").write_text("rubbish")
         await a.delete(force=True)
         assert a.state is State.DELETED and left(root) == []
@@ -291,7 +298,8 @@ async def test_rubbish_in_the_shim_file(
 async def test_no_descriptor_for_the_last_steps(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What fails there leaves a broken container, which can be deleted when the cause has gone."""
+    """Where descriptors run out in the last steps, the container is broken, and can be deleted
+    later."""
     with contextlib.ExitStack() as scarce:
 
         def reach(point: Point) -> None:
@@ -312,7 +320,8 @@ async def test_no_descriptor_for_the_last_steps(
 async def test_delete_lets_go_of_unread_output(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Delete tells a shim that stays for its output to go: it needn't be given up first."""
+    """A delete tells a shim that stays for unread output to exit: the output needn't be given up
+    first."""
     async with supervisor(root, deadlines=Deadlines(shim=20)) as sup:
         a = await sup.create("a", bundle("echo", "words"), stdout=PIPE)
         await a.start()

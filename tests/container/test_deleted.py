@@ -1,4 +1,4 @@
-"""The handle of a deleted container: it never acts on a later one of the same id."""
+"""The handle of a deleted container never acts on a later container of the same id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import MakeBundle, OpenSupervisor
 
 @attrs.frozen
 class Heirs:
-    """Opens a root twice, deletes a container and makes another one of its id."""
+    """Opens a root twice, deletes a container and makes another container of the same id."""
 
     supervisor: OpenSupervisor
     bundle: MakeBundle
@@ -28,7 +28,7 @@ class Heirs:
     async def of(
         self, *args: str, then: tuple[str, ...], **options: Any
     ) -> AsyncIterator[tuple[Container, Container]]:
-        """Yield the deleted one, as its owner or an onlooker has it, and the later one."""
+        """Yield the deleted container, as its owner or an onlooker has it, and the later one."""
         async with self.supervisor(self.root) as sup, self.supervisor(self.root) as second:
             first = await sup.create("a", self.bundle(*args), **options)
             await first.start()
@@ -44,12 +44,13 @@ class Heirs:
 def heirs(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, request: pytest.FixtureRequest
 ) -> Heirs:
-    """Containers that follow each other, seen by their owner or by somebody else."""
+    """Containers that follow each other, seen by their owner or by another supervisor."""
     return Heirs(supervisor, bundle, root, request.param == "onlooker")
 
 
 async def test_kill(heirs: Heirs) -> None:
-    """Both have the same cgroup, and what is in it now isn't killed."""
+    """Both containers have the same cgroup, and a kill by the old handle reaches no process of the
+    later one."""
     async with heirs.of("sleep", "60", then=("sleep", "61")) as (old, new):
         with pytest.raises(ProcessEnded) as caught:
             old.kill()
@@ -60,7 +61,8 @@ async def test_kill(heirs: Heirs) -> None:
 
 
 async def test_input(heirs: Heirs) -> None:
-    """Both have the same fifos, and the later one's input doesn't end."""
+    """Both containers have the same fifos, and the old handle doesn't close the later one's
+    input."""
     async with heirs.of("sleep", "60", then=("cat",), stdin=PIPE, stdout=PIPE) as (old, new):
         assert old.stdin is not None
         with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
@@ -73,7 +75,8 @@ async def test_input(heirs: Heirs) -> None:
 
 
 async def test_terminal(heirs: Heirs) -> None:
-    """Its terminal is neither resized, nor hung up, nor attached to."""
+    """The old handle neither resizes, nor hangs up, nor attaches to the later container's
+    terminal."""
     script = "read x; stty size; sleep 61"
     async with heirs.of("sleep", "60", then=("sh", "-c", script), terminal=True) as (old, new):
         for act in (lambda: old.resize(11, 22), old.init.hang_up):
@@ -91,7 +94,7 @@ async def test_terminal(heirs: Heirs) -> None:
 
 
 async def test_log(heirs: Heirs) -> None:
-    """Its log went with it, and the later one's isn't read as if it were its own."""
+    """A deleted container's log is gone, and the later one's log isn't read in its place."""
     async with heirs.of("sleep", "60", then=("echo", "mine"), stdout=LOG) as (old, new):
         await new.wait()
         with pytest.raises(ContainerNotFound, match="it was deleted, and its logs with it"):
@@ -99,7 +102,8 @@ async def test_log(heirs: Heirs) -> None:
 
 
 async def test_log_that_is_being_read(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whoever follows a log when its container is deleted doesn't go on with the later one's."""
+    """A reader that follows a log when the container is deleted doesn't go on with the later one's
+    log."""
     async with supervisor() as sup:
         old = await sup.create("a", bundle("sh", "-c", "echo old; sleep 60"), stdout=LOG)
         await old.start()
@@ -113,7 +117,7 @@ async def test_log_that_is_being_read(supervisor: OpenSupervisor, bundle: MakeBu
 
 
 async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Nor does the handle of an exec that is done with act on a later one of its id."""
+    """The handle of a finished exec doesn't act on a later exec of the same id either."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         old = await box.exec(["true"], id="e", terminal=True)

@@ -1,4 +1,5 @@
-"""The directories of containers: made, swept away and removed so that nobody sees half of one."""
+"""The directories of containers: made, swept away and removed without a half-made one ever
+showing."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.runtimes("fake")
 async def test_a_new_directory_that_somebody_sweeps_away(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Before its lock is in it a temporary directory looks abandoned: it is made again."""
+    """A new directory that another supervisor sweeps away before the lock is inside is made
+    again."""
     swept: list[Path] = []
 
     def reach(point: Point) -> None:
@@ -36,7 +38,8 @@ async def test_a_new_directory_that_somebody_sweeps_away(
 async def test_a_new_directory_that_somebody_is_about_to_sweep_away(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """One whose lock a sweeper was quicker to take is left to him, and another one made."""
+    """A new directory whose lock a sweeper acquired first is left to the sweeper, and another one
+    made."""
     swept: list[Path] = []
     locks: list[Lock | None] = []
 
@@ -58,7 +61,8 @@ async def test_a_new_directory_that_somebody_is_about_to_sweep_away(
 async def test_whatever_the_umask(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The root of a user namespace must be able to pass through the directories to its rootfs."""
+    """Whatever the umask, the root of a user namespace can pass through the directories to the
+    rootfs."""
     before = os.umask(0o077)
     try:
         async with supervisor(root) as sup, await sup.create("a", bundle("true")):
@@ -71,7 +75,7 @@ async def test_whatever_the_umask(
 async def test_nobody_sees_half_a_directory(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is removed isn't there under its name any more before anything in it is gone."""
+    """A removed directory loses its name before any file inside is removed."""
     seen: list[tuple[bool, bool]] = []
     remove = _removal._remove_tree
 
@@ -89,9 +93,11 @@ async def test_nobody_sees_half_a_directory(
 
 
 def test_sweeping_what_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever removes a new directory holds its lock, so that its maker can't get it then.
+    """A sweeper holds the lock of a new directory while removing it, so the maker can't acquire the
+    lock then.
 
-    It only looked whether somebody held it, and a quick maker went on in half a directory.
+    The sweeper once only checked that the lock was free, and a quick maker went on in half a
+    directory.
     """
     for name in (".new-empty", ".new-begun"):
         (tmp_path / name).mkdir()
@@ -109,7 +115,7 @@ def test_sweeping_what_is_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_sweeping_what_is_none_of_ours(tmp_path: Path) -> None:
-    """A file with a name like ours is left, and keeps nothing else from being removed."""
+    """A file with a name like ours is left, and keeps no other file from being removed."""
     (tmp_path / ".new-1").touch()
     (tmp_path / ".deleted-1").touch()
     (tmp_path / ".new-2").mkdir()
@@ -118,7 +124,7 @@ def test_sweeping_what_is_none_of_ours(tmp_path: Path) -> None:
 
 
 def test_sweeping_without_descriptors(tmp_path: Path) -> None:
-    """A root that can't be listed just now isn't taken for an empty one."""
+    """A root that can't be listed at that moment isn't taken for an empty one."""
     with only(0), pytest.raises(TooManyFiles):
         _removal.sweep(str(tmp_path))
 
@@ -150,7 +156,7 @@ def test_what_cannot_be_removed_stays_for_later(
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    """What a link in a directory of ours names isn't ours."""
+    """A sweep doesn't remove the target of a link in a directory of ours."""
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
     (tmp_path / "a").mkdir()

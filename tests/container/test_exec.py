@@ -1,4 +1,5 @@
-"""Execs: what a failed one ends, who keeps one and for how long, and deletes meanwhile."""
+"""Execs: what a failed one ends, how long an exec is kept and for which supervisor, and deletes
+meanwhile."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.runtimes("fake")
 async def test_a_failed_exec_ends_nobody_else(
     supervisor: OpenSupervisor, bundle: MakeBundle, whose: str
 ) -> None:
-    """The pid file of an exec that failed may name anybody: only its own program is killed."""
+    """The pid file of a failed exec may name any process: only the exec's own program is killed."""
     stranger = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
     try:
         async with supervisor() as sup:
@@ -64,7 +65,7 @@ async def test_a_failed_exec_without_descriptors(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where nobody can look whether its program is left, the exec's own error is raised."""
+    """Without descriptors to look for a program that is left, the exec's own error is raised."""
 
     def fail(_: object) -> None:
         raise TooManyFiles("none is left", container="a")
@@ -81,7 +82,7 @@ async def test_a_failed_exec_without_descriptors(
 async def test_an_exec_stays_until_it_was_waited_for(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Its directory is there until somebody knows how it ended: until then its output is, too."""
+    """An exec's directory stays until the exit status was asked for: so does the exec's output."""
     async with supervisor(root) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()
@@ -103,7 +104,7 @@ STAYS = ["bundle", "init", "lock", "state.json"]
 
 @attrs.frozen
 class Watched:
-    """An exec as its maker and as its container's supervisor see it, who is another."""
+    """An exec as its maker sees it and as the container's owner, another supervisor, sees it."""
 
     job: Process
     seen: Process
@@ -114,7 +115,7 @@ class Watched:
 async def watched(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> AsyncIterator[Watched]:
-    """An exec that was made by one supervisor in a container that another has taken over."""
+    """An exec that one supervisor made in a container that another supervisor has taken over."""
     async with supervisor(root) as maker:
         async with supervisor(root) as first:
             a = await first.create("a", bundle("sleep", "60"))
@@ -129,7 +130,8 @@ async def watched(
 
 
 async def test_an_exec_stays_for_its_maker(watched: Watched, root: Path) -> None:
-    """The container's owner knows how it ended; its maker doesn't yet, and needs its files."""
+    """The container's owner knows the exit status; the exec's maker doesn't yet, and needs the
+    files."""
     watched.job.kill()
     await watched.seen.wait()
     await until(lambda: "job" not in watched.box.processes, "its task has ended")
@@ -139,7 +141,8 @@ async def test_an_exec_stays_for_its_maker(watched: Watched, root: Path) -> None
 
 
 async def test_an_exec_that_its_maker_has_removed(watched: Watched, root: Path) -> None:
-    """Whoever gets to know of its end later finds nothing to remove."""
+    """An onlooker that learns of the exec's end after the maker removed it finds nothing to
+    remove."""
     watched.job.kill()
     await watched.job.wait()
     await until(lambda: not (root / "a/job").exists(), "its maker removes it")
@@ -151,7 +154,7 @@ async def test_an_exec_that_its_maker_has_removed(watched: Watched, root: Path) 
 async def test_an_exec_of_nobody(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Who merely looks on removes nothing, also when there is nobody else just now."""
+    """An onlooker removes no exec, not even when no other supervisor is there."""
     async with supervisor(root) as onlooker:
         async with supervisor(root) as owner:
             a = await owner.create("a", bundle("sleep", "60"))
@@ -179,7 +182,8 @@ def _known(box: Container) -> bool:
 async def test_an_exec_that_is_lost_ends_nobody_else(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Of an exec without shim and pid nothing is known; its container's cgroup isn't its own."""
+    """Of an exec without shim and pid nothing is known; the cgroup is the container's, so nothing
+    there is killed."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -191,14 +195,14 @@ async def test_an_exec_that_is_lost_ends_nobody_else(
         assert (await a.processes["job"].wait()).cause is Cause.UNKNOWN
         assert a.pid is not None and state_of(a.pid) == "S"
         assert pid is not None
-        end(pid)  # nobody knows that it is ours to reap; until then it would hold init up
+        end(pid)  # unknown to be ours to reap; until then the process would hold init up
         await a.delete(force=True)
 
 
 async def test_an_onlooker_forgets_execs_too(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """No task is left for an exec of a container that its owner has deleted."""
+    """An onlooker keeps no task for an exec of a container that the owner has deleted."""
     async with supervisor(root) as onlooker, supervisor(root) as owner:
         before = trio.lowlevel.current_statistics().tasks_living
         a = await owner.create("a", bundle("sleep", "60"))
@@ -221,7 +225,8 @@ async def test_an_exec_that_is_made_during_a_delete(
     workdir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One that came too late for the delete to end it isn't kept until somebody asks for it."""
+    """An exec that was made too late for the delete to end it isn't kept until its exit status is
+    asked for."""
     gate = workdir / "gate"
     gate.touch()
     alive = subprocess.Popen(["/bin/sleep", "60"], stdin=subprocess.DEVNULL)
@@ -232,7 +237,7 @@ async def test_an_exec_that_is_made_during_a_delete(
 
     def reach(point: Point) -> None:
         if point is Point.PROCESSES_ENDED:
-            its = root / ".runtime/a"  # the runtime doesn't know that it has ended
+            its = root / ".runtime/a"  # the runtime doesn't know that the process has ended
             its.joinpath("state").write_text(str(alive.pid))
             facts = json.loads(its.joinpath("facts").read_text())
             facts["started"] = [str(start_time(alive.pid))]
@@ -264,7 +269,8 @@ async def test_an_exec_that_is_made_during_a_delete(
 async def test_an_exec_that_has_ended_when_its_container_is_deleted(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """Killing it is in vain, and no reason not to delete: nobody had asked how it ended yet."""
+    """A delete succeeds although an exec that it kills has already ended, with an exit status that
+    was never asked for."""
     async with supervisor() as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()

@@ -57,7 +57,7 @@ async def pair(
 
 
 async def test_looking(pair: Pair) -> None:
-    """What it is can be seen from both sides, also when its owner starts it."""
+    """Both supervisors see what the container is, also when the owner starts it."""
     owner, other = pair.owner, pair.other
     assert (owner.foreign, other.foreign) == (False, True)
     assert (other.state, other.status, dict(other.labels)) == (State.CREATED, None, {"k": "v"})
@@ -90,12 +90,13 @@ async def test_locked(pair: Pair, tmp_path: Path, root: Path) -> None:
 async def test_deleted_before_its_end_is_seen(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Whoever has been busy while its owner has ended and deleted it learns both together."""
+    """An onlooker that was busy while the owner ended and deleted the container learns of both
+    together."""
     state, away = root / "a/state.json", root / "a/away"
 
     def reach(point: Point) -> None:
         if point is Point.EXIT_SEEN:
-            state.rename(away)  # a delete renames all of its directory away
+            state.rename(away)  # a delete renames the whole directory away
 
     async with supervisor(root) as first, supervisor(root, _reach=reach) as second:
         owner = await first.create("a", bundle("sleep", "60"))
@@ -116,7 +117,7 @@ async def test_deleted_before_its_end_is_seen(
 async def test_deleted_before_its_end_is_noticed(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, replaced: bool
 ) -> None:
-    """Whoever waits for one that `adopt` finds deleted is told so; he waited for ever."""
+    """A wait for a container that `adopt` finds deleted returns; it once waited for ever."""
     told: list[ExitStatus] = []
     async with supervisor(root) as first, supervisor(root) as second:
         async with await first.create("a", bundle("sleep", "60")) as owner:
@@ -147,7 +148,7 @@ async def test_deleted_before_its_end_is_noticed(
 async def test_same_end(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, number: signal.Signals | None
 ) -> None:
-    """However it ends, and whoever ended it, both sides see the same status."""
+    """However the container ends, and whichever side ended it, both sides see the same status."""
     script = "trap 'exit 44' INT; echo ready; read x; exit 43"
     async with supervisor(root) as first, supervisor(root) as second:
         owner = await first.create("a", bundle("sh", "-c", script), stdin=PIPE, stdout=PIPE)
@@ -161,7 +162,7 @@ async def test_same_end(
                 await owner.stdin.send_all(b"\n")
             else:
                 other.send_signal(number)
-                await owner.stdin.aclose()  # a shell may wait for its read to end
+                await owner.stdin.aclose()  # a shell may wait for a read to end
             told = []
             async with trio.open_nursery() as nursery:
 
@@ -187,7 +188,8 @@ async def test_same_end_without_a_shim(pair: Pair, root: Path) -> None:
 
 
 async def test_stop(pair: Pair, root: Path) -> None:
-    """It can be stopped from the other side; what its owner has on record isn't touched."""
+    """The other supervisor can stop the container, and doesn't change what the owner has on
+    record."""
     await pair.owner.start()
     before = (root / "a/state.json").read_bytes()
     stopped = await pair.other.stop(grace=0.05)
@@ -197,10 +199,11 @@ async def test_stop(pair: Pair, root: Path) -> None:
 
 
 async def test_exec(pair: Pair, root: Path) -> None:
-    """A program can be run from the other side; it is that one's, streams and end and all."""
+    """The other supervisor can run a program inside, and has the program's streams and exit
+    status."""
     await pair.owner.start()
     job = await pair.other.exec(["sh", "-c", "echo hi; exit 9"], id="job", stdout=PIPE)
-    assert set(pair.owner.processes) <= {"init", "job"}  # it is seen by looking, while it runs
+    assert set(pair.owner.processes) <= {"init", "job"}  # found by a look, while the job runs
     assert await read_all(job) == b"hi\n"
     assert (await job.wait()).code == 9
     with trio.fail_after(10):
@@ -210,7 +213,7 @@ async def test_exec(pair: Pair, root: Path) -> None:
 
 @pytest.mark.runtimes("runc", "crun")
 async def test_exec_of_a_container_that_its_owner_deletes(pair: Pair) -> None:
-    """An exec from the other side ends with its container, and says how."""
+    """An exec from the other side ends with the container, and reports its exit status."""
     await pair.owner.start()
     job = await pair.other.exec(["sleep", "61"], id="job")
     with trio.fail_after(10):
@@ -222,7 +225,8 @@ async def test_exec_of_a_container_that_its_owner_deletes(pair: Pair) -> None:
 async def test_owner_lets_go(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """When its owner closes, it can be taken over by the other, which then may do everything."""
+    """When the owner closes, the other supervisor can take the container over, and may then do
+    everything."""
     async with supervisor(root) as second:
         async with supervisor(root) as first:
             await first.create("a", bundle("sleep", "60"))
@@ -239,7 +243,8 @@ async def test_owner_lets_go(
 async def test_input_ends(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, kept: str
 ) -> None:
-    """Whoever looks on doesn't keep a program's input from ending, until it has sent something."""
+    """An onlooker doesn't keep a program's input from ending, until the onlooker has sent
+    something."""
     async with supervisor(root) as first, supervisor(root) as second:
         for sends in (False, True):
             async with await first.create(
@@ -265,7 +270,8 @@ async def test_input_ends(
 async def test_input_of_one_that_was_taken_over(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, kept: str
 ) -> None:
-    """Once taken over, the input is as that of an own one; a kept one's also without its shim."""
+    """After a take-over the new owner closes the input as its maker would, even if the container
+    was kept without a shim."""
     async with supervisor(root) as second:
         async with supervisor(root) as first:
             box = await first.create("a", bundle("cat"), stdin=PIPE, stdout=PIPE, on_shim_lost=kept)
@@ -288,7 +294,7 @@ async def test_input_of_one_that_was_taken_over(
 async def test_left_alone(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """A foreign process whose shim dies isn't killed from here: that is for its supervisor."""
+    """An onlooker doesn't kill a foreign process whose shim dies: that is the owner's task."""
     async with supervisor(root) as sup:
         await (await sup.create("a", bundle("sleep", "60"))).start()
     lock = Lock.take(str(root / "a/lock"))
@@ -310,7 +316,7 @@ async def test_left_alone(
 async def test_same_id_at_the_same_time(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Two supervisors that create the same id at once: one gets it, the other is told so."""
+    """Of two supervisors that create the same id at once, one succeeds and the other raises."""
     told: list[str] = []
     async with supervisor(root) as first, supervisor(root) as second:
 

@@ -1,4 +1,4 @@
-"""A container tells how it came to its state."""
+"""A container reports the changes that led to the present state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.runtimes("crun", "fake"), pytest.mark.rootless]
 
 
 async def test_a_life(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Each change stands there once, in order, with its time; what was refused doesn't."""
+    """Each change is listed once, in order, with its time; a refused operation isn't listed."""
     async with supervisor() as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()
@@ -43,7 +43,7 @@ async def test_a_life(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 
 async def test_an_adopted_one(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """It begins where it was found."""
+    """The history of an adopted container begins with the state in which it was found."""
     async with supervisor(root) as sup:
         await (await sup.create("a", bundle("sleep", "60"))).start()
     async with supervisor(root) as sup:
@@ -85,9 +85,10 @@ def hasty_threads() -> Iterator[None]:
 
 
 async def test_another_thread_may_look(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A container may change while an example in another thread, as a pool's are, is told of it.
+    """A container may change while an example in another thread, such as a pool's, hears of the
+    change.
 
-    The example would fail by an error that nobody can bring about again.
+    Otherwise the example would fail by an error that can't be reproduced.
     """
     over = threading.Event()
 

@@ -22,7 +22,8 @@ TELL = '#!/bin/sh\npwd >"$1.cwd"; cat >"$1.state"; printf %s "$WORD" >"$1.word"\
 
 
 def make(rootfs: Path, place: Path, **options: object) -> Bundle:
-    """Make a bundle whose hooks run a script of the bundle's: by their directory, or its name."""
+    """Make a bundle whose hooks run a script of the bundle's: found by the hook's directory, or by
+    name."""
     place.mkdir()
     place.chmod(0o777)
     shutil.copytree(rootfs, place / "rootfs", symlinks=True)
@@ -55,7 +56,8 @@ def found(place: Path, kind: str) -> tuple[str, str, str]:
 async def test_as_by_itself(
     supervisor: OpenSupervisor, rootfs: Path, workdir: Path, choice: Choice
 ) -> None:
-    """Each finds the same directory and bundle; they were ours once, without its files."""
+    """Each hook finds the same directory and bundle as with a bare runtime; once both were ours,
+    without the bundle's files."""
     place = workdir / "it's a bundle"
     bundle = make(rootfs, place)
     name = f"bare-{workdir.name}"
@@ -77,7 +79,8 @@ async def test_as_by_itself(
 async def test_a_path_in_the_bundle(
     supervisor: OpenSupervisor, rootfs: Path, workdir: Path, choice: Choice
 ) -> None:
-    """A bare runtime runs it from where the hook is; here it was refused as not absolute."""
+    """A hook's path relative to the bundle runs as with a bare runtime; here such a path was once
+    refused as not absolute."""
     place = workdir / "bundle"
     make(rootfs, place)
     config = place / "config.json"
@@ -94,7 +97,8 @@ async def test_a_path_in_the_bundle(
 async def test_from_a_directory_of_ours(
     supervisor: OpenSupervisor, rootfs: Path, workdir: Path, options: dict[str, str]
 ) -> None:
-    """Also where the root filesystem is shown below ours, and where the hook is nobody here."""
+    """Hooks also find the bundle where the root filesystem is shown below ours, and where a
+    user namespace leaves the hook unmapped."""
     place = workdir / "bundle"
     bundle = make(rootfs, place, **options)
     async with supervisor() as sup:
@@ -107,7 +111,7 @@ async def test_from_a_directory_of_ours(
 async def test_a_bundle_that_has_gone(
     supervisor: OpenSupervisor, rootfs: Path, workdir: Path
 ) -> None:
-    """Its poststop hooks run all the same."""
+    """The poststop hooks of a bundle that has gone run all the same."""
     place = workdir / "bundle"
     bundle = make(rootfs, place)
     spec = json.loads((place / "config.json").read_text())

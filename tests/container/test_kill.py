@@ -1,4 +1,4 @@
-"""Kills: of all that is in the cgroup of a container, or of its init alone."""
+"""Kills: of all processes in the cgroup of a container, or of the init alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.rootless
 
 @pytest.mark.runtimes("runc")
 async def test_kill_when_only_init_has_gone(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Init has ended, and the others in its cgroup are killed all the same."""
+    """A kill after the end of init still kills the other processes in the cgroup."""
     spec = shares_host_pids(bundle("sh", "-c", "sleep 600 & exit 3"))
     async with supervisor() as sup, await sup.create("a", spec) as a:
         await a.start()
@@ -30,7 +30,7 @@ async def test_kill_when_only_init_has_gone(supervisor: OpenSupervisor, bundle: 
 
 @pytest.mark.runtimes("fake")
 async def test_kill_without_a_cgroup(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Where no cgroups can be made a container has none: its init is what there is to kill."""
+    """Where no cgroups can be made, a container has none: only the init can be killed."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
         a._core.record = attrs.evolve(a._core.record, cgroup=None)
         await a.start()
@@ -42,7 +42,7 @@ async def test_kill_without_a_cgroup(supervisor: OpenSupervisor, bundle: MakeBun
 async def test_an_init_that_cannot_be_killed_for_now(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runtime's delete does it then."""
+    """An init that can't be killed for now is killed by the runtime's delete."""
 
     def scarce(*_: object) -> None:
         raise TooManyFiles("none left")

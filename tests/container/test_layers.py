@@ -1,4 +1,5 @@
-"""``writable="overlay"``: each container writes in a layer of its own, which goes with it."""
+"""``writable="overlay"``: each container writes in a layer of its own, which is removed with the
+container."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ from tests.support.victim import victim
 pytestmark = [pytest.mark.runtimes("runc", "crun"), needs_root]
 
 STRANGE = "a b,c:d\\e\\,f\\:g=h"
-"""A name with everything that mount options use for themselves."""
+"""A name with every character that mount options treat specially."""
 
 
 @pytest.fixture
@@ -63,8 +64,8 @@ def layered(image: Path, workdir: Path) -> MakeBundle:
 async def test_writes_stay_in_the_layer(
     supervisor: OpenSupervisor, layered: MakeBundle, image: Path, workdir: Path, root: Path
 ) -> None:
-    """What a container writes, removes and renames it sees itself, and nobody else; the root
-    filesystem isn't even touched by the runtime, and the host never sees a mount."""
+    """A container sees what it writes, removes and renames, and no other container does; even the
+    runtime doesn't touch the root filesystem, and the host never sees a mount."""
     before = files(image)
     spec = layered("sleep", "600")
     async with supervisor(root) as sup:
@@ -97,8 +98,8 @@ async def test_writes_stay_in_the_layer(
 async def test_every_operation(
     supervisor: OpenSupervisor, layered: MakeBundle, root: Path, choice: Choice
 ) -> None:
-    """Runtimes are called from outside for all but create: a terminal, an exec with one, a stop,
-    and deletes of what was created only, runs, or has ended."""
+    """All runtime calls but create come from outside the mount, and work: a terminal, an exec with
+    one, a stop, and deletes of created, running and ended containers."""
     async with supervisor(root) as sup:
         box = await sup.create("a", layered("sh", "-i"), terminal=(80, 25))
         await box.start()
@@ -136,7 +137,7 @@ async def test_the_root_directory_is_as_below(
 
 
 async def test_the_layer_counts_as_memory(supervisor: OpenSupervisor, layered: MakeBundle) -> None:
-    """What is written is the container's memory: beyond its limit it is killed for it."""
+    """The layer counts as the container's memory: beyond the limit the container is killed."""
     script = "dd if=/dev/zero of=/big bs=1M count=64"
     spec = layered("sh", "-c", f"exec {script}", memory_bytes=32 << 20)
     async with supervisor() as sup, await sup.create("a", spec) as box:
@@ -157,7 +158,8 @@ async def test_the_layer_has_a_limit_of_its_own(
 
 
 async def test_empty_files_are_bounded(supervisor: OpenSupervisor, layered: MakeBundle) -> None:
-    """An empty file took none of ``layer_bytes``: 600,000 held 720 MB of the kernel's memory."""
+    """Empty files count toward ``layer_bytes``: 600,000 of them once held 720 MB of the kernel's
+    memory."""
     script = "n=0; while true >/$n; do n=$((n+1)); done 2>/dev/null; echo $n"
     async with supervisor() as sup:
         for size, files in ((1 << 20, 1024), (8 << 20, 2048)):
@@ -170,7 +172,8 @@ async def test_empty_files_are_bounded(supervisor: OpenSupervisor, layered: Make
 async def test_a_user_namespace(
     supervisor: OpenSupervisor, layered: MakeBundle, image: Path, workdir: Path
 ) -> None:
-    """With mapped ids, root in the container writes in what its mapped root owns, and owns it."""
+    """With mapped ids, the container's root writes in directories that the mapped root owns, and
+    owns the new files."""
     subprocess.run(["chown", "-Rh", "100000:100000", str(image)], check=True)
     spec = layered("sleep", "60")
     mapping = [{"containerID": 0, "hostID": 100000, "size": 1000}]
@@ -186,7 +189,8 @@ async def test_a_user_namespace(
 
 
 async def test_the_hosts_programs(supervisor: OpenSupervisor, workdir: Path) -> None:
-    """A bundle of the host's programs has a writable root; the host's own directories aren't."""
+    """A bundle of the host's programs has a writable root; the host's own directories stay
+    read-only."""
     script = "echo x >/new && echo y >/etc/new && echo z >/tmp/new && cat /new /etc/new /tmp/new"
     spec = Bundle.from_host(["sleep", "60"], writable="overlay")
     async with supervisor(workdir / "root") as sup, await sup.create("a", spec) as box:
@@ -198,7 +202,7 @@ async def test_the_hosts_programs(supervisor: OpenSupervisor, workdir: Path) -> 
 
 
 async def test_with_mounts(supervisor: OpenSupervisor, layered: MakeBundle, workdir: Path) -> None:
-    """Mounts come over the layer, at places that the root filesystem needn't have."""
+    """Mounts come over the layer, at places that needn't exist in the root filesystem."""
     given = workdir / "given"
     given.mkdir()
     spec = layered("sleep", "60", mounts=[Mount(given, "/made/up", read_only=False)])
@@ -211,7 +215,7 @@ async def test_with_mounts(supervisor: OpenSupervisor, layered: MakeBundle, work
 async def test_loaded_again(
     supervisor: OpenSupervisor, layered: MakeBundle, image: Path, workdir: Path
 ) -> None:
-    """The wish is in config.json: a bundle that is loaded has it too."""
+    """``writable`` is in config.json, so a bundle that is loaded has it too."""
     layered("sleep", "60", path=workdir / "bundle", layer_bytes=1 << 20)
     async with supervisor() as sup, await sup.create("a", workdir / "bundle") as box:
         await box.start()
@@ -225,7 +229,7 @@ async def test_loaded_again(
 async def test_a_root_filesystem_that_went_away(
     supervisor: OpenSupervisor, layered: MakeBundle, image: Path, root: Path
 ) -> None:
-    """A layer that can't be made is an error that says why, and nothing is left."""
+    """A layer that can't be made raises an error with the reason, and nothing is left."""
     spec = layered("true")
     image.rename(image.with_name("elsewhere"))
     async with supervisor(root) as sup:
@@ -246,7 +250,8 @@ async def test_a_program_that_is_not_there(
 
 
 async def test_no_checkpoint(supervisor: OpenSupervisor, layered: MakeBundle, root: Path) -> None:
-    """A checkpoint doesn't hold the layer: neither is one made, nor a container from one."""
+    """A checkpoint doesn't include the layer: a checkpoint is refused, and so is a restore with a
+    layer."""
     async with supervisor(root) as sup:
         with pytest.raises(InvalidValue, match="layer"):
             await sup.create("a", layered("true"), checkpoint=root)
@@ -270,7 +275,7 @@ async def running(sup: Supervisor, spec: Bundle, **options: str) -> Container:
 async def test_a_killed_shim_takes_it_along(
     supervisor: OpenSupervisor, layered: MakeBundle, root: Path, workdir: Path
 ) -> None:
-    """Without its shim the container is killed, and its layer goes."""
+    """Without its shim the container is killed, and the layer goes."""
     async with supervisor(root) as sup:
         box = await running(sup, layered("sleep", "600"))
         os.kill(shim_of(root / "a/init"), signal.SIGKILL)
@@ -283,7 +288,8 @@ async def test_a_killed_shim_takes_it_along(
 async def test_kept_without_its_shim(
     supervisor: OpenSupervisor, layered: MakeBundle, root: Path
 ) -> None:
-    """The layer is the container's, not its shim's: one that is kept goes on with it."""
+    """The layer belongs to the container, not to the shim: a kept container goes on with its
+    layer."""
     async with supervisor(root) as sup:
         box = await running(sup, layered("sleep", "600"), on_shim_lost="keep")
         shim = shim_of(root / "a/init")
@@ -302,8 +308,8 @@ async def test_adopted(
     root: Path,
     workdir: Path,
 ) -> None:
-    """Containers whose supervisor was killed are adopted with their layers, whatever became of
-    the bundle; what was only created is started by the next supervisor."""
+    """Containers whose supervisor was killed are adopted with their layers, whatever became of the
+    bundle; the next supervisor starts one that was only created."""
     spec = layered("sh", "-c", "echo mine >/new; exec sleep 600", path=workdir / "bundle").path
     with victim(
         choice.runtime(),
@@ -328,7 +334,7 @@ async def test_adopted(
 
 
 async def until_written(box: Container) -> None:
-    """Wait for the container's program to have written its file."""
+    """Wait until the container's program has written the file."""
     await output(box, "until [ -s /new ]; do sleep 0.01; done")
 
 
@@ -353,7 +359,7 @@ async def test_on_the_leash(
 
 
 def parent_of(pid: int) -> int | None:
-    """Return the pid of a process's parent, or None if it has gone."""
+    """Return the pid of a process's parent, or None if the process has gone."""
     now = look_at(pid)
     return None if now is None else now.parent_pid
 
@@ -367,7 +373,7 @@ async def test_killed_while_it_is_made(
     workdir: Path,
     who: str,
 ) -> None:
-    """A runtime or a shim that is killed when the layer is mounted leaves nothing of it."""
+    """A runtime or a shim that is killed while mounting the layer leaves no part of the layer."""
     gate = workdir / "gate"
     gate.touch()
     runtime = lingering(choice, workdir / "a-runtime", "create", gate)
@@ -376,7 +382,7 @@ async def test_killed_while_it_is_made(
     async def kill() -> None:
         await until(lambda: read_pid(str(root / "a/init/pid")), "the container's process is there")
         shim = shim_of(root / "a/init")
-        # Its own child: what that has just forked still has its command line.
+        # A child of the runtime itself: a fresh fork still has the runtime's command line.
         runtimes = [pid for pid, words in descendants(shim).items() if "a-runtime" in words]
         [lingers] = [pid for pid in runtimes if parent_of(pid) == shim]
         pids.append(pid_in(root / "a/init"))
@@ -403,7 +409,7 @@ async def test_killed_in_create(
     workdir: Path,
     moment: str,
 ) -> None:
-    """A supervisor that is killed while it creates leaves what the next one removes."""
+    """The next supervisor removes what a supervisor that was killed in create has left."""
     spec = layered("sleep", "600", path=workdir / "bundle").path
     with victim(choice.runtime(), cgroup_parent, root, containers={"a": spec}, say_before=True):
         wanted = root / ("a/init/shim" if moment == "before the runtime" else ".runtime/a")

@@ -1,4 +1,4 @@
-"""Layers of those who aren't root: in a user namespace around the runtime."""
+"""Layers for ordinary users: in a user namespace around the runtime."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.runtimes("runc", "crun"), needs_root]
 
 @pytest.fixture
 def image(rootfs: Path, workdir: Path) -> Path:
-    """A root filesystem that belongs to root, who is nobody in an ordinary user's containers."""
+    """A root filesystem that belongs to root, who is unmapped in an ordinary user's containers."""
     path = workdir / "image"
     subprocess.run(["cp", "-a", str(rootfs), str(path)], check=True)
     (path / "kept").write_text("below\n")
@@ -31,7 +31,7 @@ def image(rootfs: Path, workdir: Path) -> Path:
 
 @pytest.fixture
 def shim(workdir: Path) -> str:
-    """A shim that anybody can run, wherever the sources are."""
+    """A shim that any user can run, wherever the sources are."""
     path = workdir / "supervisor-shim"
     shutil.copy(find_binary("supervisor-shim"), path)
     path.chmod(0o755)
@@ -76,7 +76,8 @@ async def use(sup: Supervisor, bundle: Bundle, workdir: Path) -> None:
 
 
 def test_anybody(choice: Choice, image: Path, workdir: Path, home: Path, shim: str) -> None:
-    """A user without subordinate ids has layers, too; root inside owns what it makes."""
+    """A user without subordinate ids has layers, too; the container's root owns the files that it
+    makes."""
     os.chown(home, NOBODYS, NOBODYS)
     before = files(image)
 
@@ -94,7 +95,8 @@ def test_anybody(choice: Choice, image: Path, workdir: Path, home: Path, shim: s
 def test_somebody_with_subordinate_ids(
     choice: Choice, image: Path, workdir: Path, home: Path, shim: str, somebody: pwd.struct_passwd
 ) -> None:
-    """With subordinate ids there are other users inside, who own what they make in the layer."""
+    """With subordinate ids there are other users inside, who own the files that they make in the
+    layer."""
     os.chown(home, somebody.pw_uid, somebody.pw_gid)
 
     async def program() -> None:
@@ -115,7 +117,8 @@ def test_somebody_with_subordinate_ids(
 def test_without_a_user_namespace(
     choice: Choice, image: Path, home: Path, shim: str, workdir: Path
 ) -> None:
-    """A bundle that root has made has no user namespace, and can't have a layer as anybody."""
+    """A bundle that root has made has no user namespace, and so an ordinary user can't give it a
+    layer."""
     os.chown(home, NOBODYS, NOBODYS)
     made = Bundle.from_rootfs(image, ["true"], writable="overlay", path=workdir / "bundle")
 

@@ -59,7 +59,8 @@ async def test_whole_life(supervisor: OpenSupervisor, bundle: MakeBundle, root: 
 
 
 async def test_three_execs_at_once(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Three commands run beside each other in one container, each with its own streams and end."""
+    """Three commands run beside each other in one container, each with streams and exit status of
+    its own."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         got: dict[int, tuple[bytes, int | None]] = {}
@@ -75,7 +76,8 @@ async def test_three_execs_at_once(supervisor: OpenSupervisor, bundle: MakeBundl
 
 
 async def test_streams(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """What is written to stdin comes back, closing it is its end, and stderr may go to stdout."""
+    """A program's output repeats the input, closing stdin ends the input, and stderr may go to
+    stdout."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         script = "cat; echo end >&2"
@@ -89,7 +91,7 @@ async def test_streams(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 @needs_root
 async def test_init_streams(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> None:
-    """An init's streams are pipes or files as asked, and close_stdin ends its input."""
+    """An init's streams are pipes or files as asked, and close_stdin ends the input."""
     out = workdir / "err.txt"
     spec = bundle("sh", "-c", "cat; echo oops >&2")
     async with (
@@ -109,7 +111,7 @@ async def test_init_streams(supervisor: OpenSupervisor, bundle: MakeBundle, work
 async def test_exec_forgotten_when_collected(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """An exec's directory stays until its result was collected, then it goes."""
+    """An exec's directory stays until its result was collected, and is removed then."""
     async with (
         supervisor(root) as sup,
         await sup.create("a", bundle("sleep", "60")) as box,
@@ -127,7 +129,8 @@ async def test_exec_forgotten_when_collected(
 
 @real_only
 async def test_stop_escalates(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Stopping a process that ignores SIGTERM kills it after the grace, and says so."""
+    """Stopping a process that ignores SIGTERM kills the process after the grace, and reports
+    that."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         stopped = await box.stop(grace=0.05)
@@ -138,7 +141,7 @@ async def test_stop_escalates(supervisor: OpenSupervisor, bundle: MakeBundle) ->
 
 @real_only
 async def test_stop_asks(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Stopping a process that handles SIGTERM lets it end by itself."""
+    """Stopping a process that handles SIGTERM lets the process end on its own."""
     script = "trap 'exit 5' TERM; echo ready; while :; do sleep 60 & wait; done"
     async with (
         supervisor() as sup,
@@ -153,7 +156,7 @@ async def test_stop_asks(supervisor: OpenSupervisor, bundle: MakeBundle) -> None
 
 @real_only
 async def test_init_forwards(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """With init=True, SIGTERM ends a program that as pid 1 would ignore it."""
+    """With init=True, SIGTERM ends a program that would ignore SIGTERM as pid 1."""
     async with (
         supervisor() as sup,
         await sup.create("a", bundle("sleep", "60", init=True)) as box,
@@ -164,14 +167,15 @@ async def test_init_forwards(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 
 
 async def test_stop_before_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """One that was never started has nothing to be asked: it is killed at once."""
+    """A stop of a container that was never started kills at once: no program is there to be
+    asked."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         stopped = await box.stop(grace=60)
         assert stopped.escalated and box.state is State.STOPPED
 
 
 async def test_delete_created(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """One that was never started can be deleted without force, and twice."""
+    """A container that was never started can be deleted without force, and twice."""
     async with supervisor() as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.delete()
@@ -183,7 +187,7 @@ async def test_delete_created(supervisor: OpenSupervisor, bundle: MakeBundle) ->
 
 
 async def test_delete_running_needs_force(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Deleting a running one needs force, and without it changes nothing."""
+    """Deleting a running container needs force; without force nothing changes."""
     async with supervisor() as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()
@@ -195,7 +199,7 @@ async def test_delete_running_needs_force(supervisor: OpenSupervisor, bundle: Ma
 
 
 async def test_block_deletes(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """`async with` on a container deletes it at its end, also when the block raises."""
+    """`async with` on a container deletes the container at the end, also when the block raises."""
     async with supervisor(root) as sup:
         with pytest.raises(ZeroDivisionError):
             async with await sup.create("a", bundle("sleep", "60")) as box:
@@ -205,7 +209,7 @@ async def test_block_deletes(supervisor: OpenSupervisor, bundle: MakeBundle, roo
 
 
 async def test_short_program(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A program that ends at once was started all the same, twenty times of twenty."""
+    """A program that ends at once counts as started, twenty times of twenty."""
     spec = bundle("true")
     async with supervisor() as sup:
         for n in range(20):
@@ -217,7 +221,7 @@ async def test_short_program(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 @needs_root
 @real_only
 async def test_out_of_memory(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A process that the kernel kills for want of memory is told apart from a killed one."""
+    """A process that the kernel kills for want of memory is distinguished from a killed one."""
     greedy = "x=a; while :; do x=$x$x; done"
     spec = bundle("sh", "-c", greedy, memory_bytes=16 << 20)
     async with supervisor() as sup, await sup.create("a", spec) as box:
@@ -234,7 +238,7 @@ async def test_out_of_memory(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 @needs_root
 @real_only
 async def test_kill_is_not_out_of_memory(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A process that somebody kills wasn't out of memory."""
+    """A process that a signal from outside kills wasn't out of memory."""
     spec = bundle("sleep", "60", memory_bytes=16 << 20)
     async with supervisor() as sup, await sup.create("a", spec) as box:
         await box.start()
@@ -246,9 +250,10 @@ async def test_kill_is_not_out_of_memory(supervisor: OpenSupervisor, bundle: Mak
 @needs_root
 @real_only
 async def test_out_of_memory_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """An exec that is killed for want of memory says so, and its init's end isn't blamed on it.
+    """An exec that is killed for want of memory is reported so, and init's end isn't blamed on
+    that.
 
-    Once an init that was killed after that was called out of memory as well.
+    An init that was killed later was once called out of memory as well.
     """
     spec = bundle("sleep", "600", memory_bytes=16 << 20)
     async with supervisor() as sup, await sup.create("a", spec) as box:
@@ -269,7 +274,8 @@ GREEDY = ["sh", "-c", "x=a; while :; do x=$x$x; done"]
 async def test_only_one_exec_was_out_of_memory(
     supervisor: OpenSupervisor, bundle: MakeBundle, how: str
 ) -> None:
-    """Once all that were beside it, and were ended later, were called out of memory as well."""
+    """Of several execs only the one killed for want of memory is called so; once all that were
+    ended later were."""
     spec = bundle("cat", memory_bytes=16 << 20)
     async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE) as box:
         await box.start()
@@ -298,9 +304,10 @@ async def test_only_one_exec_was_out_of_memory(
 async def test_a_grandchild_was_out_of_memory(
     supervisor: OpenSupervisor, bundle: MakeBundle, how: str
 ) -> None:
-    """What nobody watches was killed for want of memory; the execs are ended by other means.
+    """An out-of-memory kill of an unwatched grandchild isn't blamed on the execs, which are ended
+    by other means.
 
-    In the host's pid namespace they don't end with init.
+    In the host's pid namespace the execs don't end with init.
     """
     spec = bundle("cat", memory_bytes=16 << 20)
     if how == "kill":
@@ -324,7 +331,8 @@ async def test_a_grandchild_was_out_of_memory(
 async def test_init_out_of_memory_takes_its_execs_down(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """The kernel kills a pid 1 for want of memory, and the others only since that one has gone."""
+    """When the kernel kills pid 1 for want of memory, only init is called so: the others end
+    because pid 1 has gone."""
     spec = bundle("sh", "-c", f"read line; {GREEDY[2]}", memory_bytes=16 << 20)
     async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE) as box:
         await box.start()
@@ -338,7 +346,8 @@ async def test_init_out_of_memory_takes_its_execs_down(
 @needs_root
 @real_only
 async def test_out_of_memory_behind_an_init(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """The program's end is told as it was, as without an init: once it was *exited 137*."""
+    """Behind an init, the program's out-of-memory kill is reported as without one; once it was
+    *exited 137*."""
     async with supervisor() as sup:
         spec = bundle(*GREEDY, memory_bytes=16 << 20, init=True)
         async with await sup.create("a", spec) as box:
@@ -353,7 +362,7 @@ async def test_out_of_memory_behind_an_init(supervisor: OpenSupervisor, bundle: 
         spec = bundle("sh", "-c", f"({GREEDY[2]}); exit 137", memory_bytes=16 << 20, init=True)
         async with await sup.create("a", spec) as box:
             await box.start()
-            assert str(await box.wait()) == "exited 137"  # which is its own word
+            assert str(await box.wait()) == "exited 137"  # as the init itself reports
 
 
 @needs_root
@@ -386,7 +395,7 @@ async def test_exec_inherits(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 @real_only
 async def test_clean_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """Init and exec start with nothing blocked and nothing ignored."""
-    look = ["busybox", "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]  # no shell: it ignores
+    look = ["busybox", "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]  # sh would ignore some
     nothing = [b"SigBlk:\t0000000000000000", b"SigIgn:\t0000000000000000"]
     async with supervisor() as sup:
         async with await sup.create("a", bundle(*look), stdout=PIPE) as box:
@@ -410,7 +419,7 @@ async def test_only_three_descriptors(supervisor: OpenSupervisor, bundle: MakeBu
             await sup.create("a", bundle(*look), stdin=PIPE, stdout=PIPE, stderr=PIPE) as box,
         ):
             await box.start()
-            # ls itself holds 3, the directory that it reads.
+            # ls has 3 open, the directory that ls reads.
             assert (await read_all(box.init)).split() == [b"0", b"1", b"2", b"3"]
             async with await sup.create("b", bundle("sleep", "60")) as second:
                 await second.start()
@@ -442,10 +451,10 @@ async def test_ephemeral_leaves_nothing(supervisor: OpenSupervisor, bundle: Make
 
 @real_only
 async def test_bundle_may_go(supervisor: OpenSupervisor) -> None:
-    """A container isn't hurt when the temporary bundle that it was made from is removed.
+    """A container works on when the temporary bundle that it was made from is removed.
 
-    The kernel takes a mount away where its mount point is removed: the container once lost its
-    /usr as soon as the caller's Bundle was garbage.
+    The kernel takes a mount away where the mount point is removed: the container once lost /usr as
+    soon as the caller's Bundle was garbage.
     """
     async with supervisor() as sup:
         spec = Bundle.from_host(["sleep", "600"])

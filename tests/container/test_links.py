@@ -38,7 +38,8 @@ def _with_a_linked_root(rootfs: Path, place: Path) -> Bundle:
 
 
 def _above_a_link(rootfs: Path, place: Path) -> Bundle:
-    """The kernel goes up from where a link leads to, and not from where the link is."""
+    """``..`` behind a link leads up from the link's target, as in the kernel, not from the link's
+    own place."""
     (place / "far/bundle").mkdir(parents=True)
     made = Bundle.from_rootfs(rootfs, ["echo", "hi"], path=place / "far/bundle")
     (place / "far/root").symlink_to(rootfs)
@@ -62,7 +63,7 @@ def _with_a_layer(rootfs: Path, place: Path) -> Bundle:
     "made", [_by_a_link, _with_a_linked_root, _above_a_link, _of_a_linked_rootfs, _with_a_layer]
 )
 async def test_bundles(supervisor: OpenSupervisor, rootfs: Path, workdir: Path, made: Made) -> None:
-    """runc refuses a root filesystem whose path has a link in it: it gets the real one."""
+    """runc refuses a root filesystem whose path has a link in it, so runc gets the real path."""
     async with supervisor() as sup:
         done = await run(sup, made(rootfs, workdir))
         assert (done.stdout, done.status.code) == (b"hi\n", 0)
@@ -72,7 +73,8 @@ async def test_bundles(supervisor: OpenSupervisor, rootfs: Path, workdir: Path, 
 async def test_a_link_is_followed_when_a_container_is_made(
     supervisor: OpenSupervisor, rootfs: Path, workdir: Path
 ) -> None:
-    """Of a loaded bundle, as by a bare runtime: a new version is deployed by a link."""
+    """A loaded bundle's links are followed when a container is made, as by a bare runtime:
+    deploying a new version by a link works."""
     bundle = _with_a_linked_root(rootfs, workdir)
     empty = workdir / "empty"
     empty.mkdir()
@@ -88,7 +90,7 @@ async def test_a_link_is_followed_when_a_container_is_made(
 async def test_roots(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
 ) -> None:
-    """A root and a runtime's root by links: nothing is left behind in either."""
+    """A root and a runtime's root may be links: nothing is left behind in either."""
     for name in ("real", "real-runtime"):
         (workdir / name).mkdir(mode=0o700)
         (workdir / f"{name}-link").symlink_to(name)

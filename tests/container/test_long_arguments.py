@@ -1,4 +1,5 @@
-"""Arguments and variables as long as the kernel takes them work; longer ones are refused before."""
+"""Arguments and variables as long as the kernel accepts work; longer ones are refused before the
+launch."""
 
 from __future__ import annotations
 
@@ -26,9 +27,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 async def test_refused(supervisor: OpenSupervisor, bundle: MakeBundle, choice: Any) -> None:
-    """By create, run_container, exec, run and pools, and by bundles. It was RuntimeFailed, or an
-    exit with status 1.
-    """
+    """Create, run_container, exec, run, pools and bundles refuse too long arguments: once that was
+    RuntimeFailed, or an exit with status 1."""
     made = bundle("sleep", "600")
     async with supervisor() as sup, await sup.create("a", made) as box:
         await box.start()
@@ -80,7 +80,7 @@ async def test_the_limit_is_the_stacks(supervisor: OpenSupervisor, bundle: MakeB
 
 
 async def test_no_program_again(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """An exec of nothing is refused: it ran the program of init a second time."""
+    """An exec without arguments is refused: once init's program ran a second time."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as box:
         await box.start()
         for nothing in (None, [], [""], {"ls": 1}, "ls", b"ls", {"ls"}, iter(["ls"])):

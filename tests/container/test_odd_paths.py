@@ -28,7 +28,8 @@ ODD = ["a:b", "file:x", """ !"#$%&'()*+,-;<=>?@[\\]^`{|}~\u2028é\x7f """]
 async def test_roots(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, name: str, leash: bool
 ) -> None:
-    """All is done, and nothing is left: crun reads a log as TYPE:PATH, JSON spells some its way."""
+    """At any root path all operations work, and nothing is left: crun reads a log as TYPE:PATH,
+    JSON spells some paths its way."""
     root = workdir / name / "root"
     async with supervisor(root, leash=leash) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
@@ -47,7 +48,7 @@ async def test_bundles_and_runtimes_roots(
     choice: Choice,
     name: str,
 ) -> None:
-    """A bundle, its root filesystem, and what a runtime keeps, may lie at any path."""
+    """A bundle, its root filesystem, and the runtime's own state may lie at any path."""
     odd = workdir / name
     (odd / "kept").mkdir(mode=0o700, parents=True)
     shutil.copytree(rootfs, odd / "rootfs", symlinks=True)
@@ -73,7 +74,8 @@ async def test_what_cannot_work(
     name: str,
     why: str,
 ) -> None:
-    """It is refused at open, by name and with the reason, also behind a link; nothing is made."""
+    """A path that can't work is refused at open, by name and with the reason, also behind a link;
+    nothing is made."""
     odd = workdir / name
     link = workdir / "link"
     link.symlink_to(odd)
@@ -91,7 +93,8 @@ async def test_what_cannot_work(
 
 
 def test_logs() -> None:
-    """crun, by whatever path, is told that a log with a colon in its path is a file's."""
+    """crun, by whatever path the program is named, is told that a log with a colon in the path is a
+    file's."""
     for runtime, path, value in (
         ("/bin/crun", "/a:b", "file:/a:b"),
         ("/bin/crun", "/ab", "/ab"),

@@ -60,7 +60,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
 
 def told(plan: Plan) -> dict[str, Any]:
-    """Return what a launch takes from a plan, in the types of JSON where it is JSON."""
+    """Return what a launch takes from a plan, with JSON's types for JSON values."""
     spec = json.loads(json.dumps(plan.spec))
     return {
         **attrs.asdict(attrs.evolve(plan, spec={}), recurse=False),
@@ -87,7 +87,8 @@ def gate() -> Iterator[Gate]:
 async def test_it_is_read_back_after_an_adoption(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, plans: list[Plan], kind: str
 ) -> None:
-    """A layer's lower directory and a log's bounds were in the memory of their maker only."""
+    """An adopted container's plan is read back whole: a layer's lower directory and a log's bounds
+    were once only in the maker's memory."""
     spec, options = KINDS[kind]
     async with supervisor(root) as sup:
         await sup.create("a", bundle("sleep", "60", **spec), **options)
@@ -103,7 +104,7 @@ async def test_it_is_read_back_after_an_adoption(
 async def test_a_pooled_ones(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, plans: list[Plan], init: bool
 ) -> None:
-    """A gate's pipe can't be had again, and the plan says so; all else can."""
+    """A pooled container's plan says that the gate's pipe is lost; all else is read back."""
     with gate() as stands_before:
         async with supervisor(root) as sup:
             made = bundle("true", init=init)
@@ -117,7 +118,7 @@ async def test_a_pooled_ones(
 async def test_an_open_file(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path
 ) -> None:
-    """An open file is its program's own: the number that is on record means nothing later."""
+    """An open file belongs to its program: the number on record means nothing later."""
     async with supervisor(root) as sup:
         with open(workdir / "out", "wb") as file:
             await sup.create("a", bundle("true"), stdout=file, stderr=PIPE)
@@ -128,7 +129,7 @@ async def test_an_open_file(
 async def test_a_layer_that_is_not_on_record(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Earlier versions didn't note what is under a layer: then there is no plan to go by."""
+    """Where an earlier version didn't record what is under a layer, no plan can be read back."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("true", writable="overlay"))
         state = Path(box._core.layout.state)

@@ -85,7 +85,8 @@ NULLABLE = ("env", "user", "capabilities", "rlimits", "noNewPrivileges", "consol
 @needs_root
 @pytest.mark.parametrize("key", [*NULLABLE, "gid"])
 async def test_null_is_missing(supervisor: OpenSupervisor, bundle: MakeBundle, key: str) -> None:
-    """Programs written in Go write null for *nothing*; once create and exec raised TypeError."""
+    """Null means *nothing*, as programs written in Go write it; create and exec once raised
+    TypeError."""
     made = bundle("/bin/sleep", "600")
     config = Path(made.path) / "config.json"
     spec = json.loads(config.read_text())
@@ -103,7 +104,7 @@ async def test_null_is_missing(supervisor: OpenSupervisor, bundle: MakeBundle, k
 
 
 async def test_null_in_a_pool(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """So it is where the program comes later."""
+    """Null means *nothing* also in a pool, where the program comes later."""
     made = bundle("/bin/true")
     config = Path(made.path) / "config.json"
     spec = json.loads(config.read_text())
@@ -126,7 +127,7 @@ def _respelt(bundle: Bundle, path: Path, **changes: object) -> Bundle:
 async def test_versions_that_both_runtimes_take(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, version: str
 ) -> None:
-    """Whether a runtime runs a version is for it to say: "1.0" once was refused by us."""
+    """The runtime decides whether it runs a version: we once refused "1.0"."""
     taken = _respelt(bundle("sh", "-c", "exit 3"), workdir / "other", ociVersion=version)
     async with supervisor() as sup:
         assert (await run_container(taken, supervisor=sup, check=False)).status.code == 3
@@ -136,7 +137,8 @@ async def test_versions_that_both_runtimes_take(
 async def test_an_empty_path_of_a_namespace(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
 ) -> None:
-    """It means a new one: programs written in Go write it so, and crun would look for it."""
+    """An empty path of a namespace means a new namespace, as programs written in Go write it; crun
+    would look for the path."""
     made = bundle("sh", "-c", "exit 3")
     named = [{**one, "path": ""} for one in made.spec["linux"]["namespaces"]]
     taken = _respelt(made, workdir / "other", linux={**made.spec["linux"], "namespaces": named})

@@ -1,4 +1,4 @@
-"""The runtime's start fails, hangs, is cancelled, or loses its shim meanwhile."""
+"""The runtime's start fails, hangs, is cancelled, or loses the shim meanwhile."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ async def test_failed_and_runs(
 async def test_timeout_before(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
 ) -> None:
-    """A start that times out before it did anything leaves it created, and can be repeated."""
+    """A start that times out before the runtime acted leaves the container created, and can be
+    repeated."""
     trouble = workdir / "trouble"
     trouble.touch()
     runtime = choice.runtime(f"hang-start-while:{trouble}")
@@ -89,7 +90,7 @@ async def test_timeout_before(
 async def test_timeout_after(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, program: str, code: int | None
 ) -> None:
-    """A start that times out when the program runs, or has ended, has started it."""
+    """A start that times out when the program runs, or has ended, has started the container."""
     async with (
         supervisor(runtime=choice.runtime("hang-start-after")) as sup,
         await sup.create("a", bundle("sh", "-c", program)) as a,
@@ -109,7 +110,7 @@ async def test_timeout_after(
 async def test_cancelled(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, when: str, state: State
 ) -> None:
-    """A start that is cancelled kills the runtime's, and finds out what the container is now."""
+    """A cancelled start kills the runtime's call, and finds out the container's present state."""
     async with (
         supervisor(runtime=choice.runtime(f"hang-start{when}")) as sup,
         await sup.create("a", bundle("sleep", "60")) as a,
@@ -131,7 +132,8 @@ async def test_cancelled(
 async def test_no_answer_either(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path, silence: str
 ) -> None:
-    """If the runtime can't say what became of a failed start, it counts as created again."""
+    """If the runtime doesn't report the state after a failed start, the container counts as created
+    again."""
     trouble = workdir / "trouble"
     trouble.touch()
     faults = (f"fail-start-while:{trouble}", f"{silence}-while:{trouble}")
@@ -151,9 +153,9 @@ async def test_no_answer_either(
 async def test_taken_away(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path, how: str
 ) -> None:
-    """One that another task ends before its program runs wasn't started, and start says so.
+    """A start raises if another task ends the container before the program runs.
 
-    Once it returned as if it had been.
+    Such a start once returned as if the program had run.
     """
     runtime = choice.runtime("hang-start")
     async with supervisor(runtime=runtime) as sup, await sup.create("a", bundle("true")) as a:
@@ -179,7 +181,8 @@ async def test_taken_away(
 async def test_killed_when_it_ran(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
 ) -> None:
-    """One that is killed when its program runs has been started, though start hasn't returned."""
+    """A container that is killed when the program runs has been started, though start hasn't
+    returned."""
     runtime = choice.runtime("hang-start-after")
     async with (
         supervisor(runtime=runtime) as sup,
@@ -205,7 +208,8 @@ async def test_nothing_can_be_spawned(
     monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:
-    """Neither the start nor the question what it is now: it is still created, not *starting*."""
+    """Where neither the start nor the question for the state can be spawned, the container is still
+    created, not *starting*."""
 
     def spawn(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -229,7 +233,8 @@ async def test_shim_killed_in_a_hanging_start(
     root: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """A shim that dies while start hangs ends the start at once, and nothing is left of it."""
+    """A shim that dies while start hangs ends the start at once, and nothing is left of the
+    container."""
     async with supervisor(root, runtime=choice.runtime("hang-start")) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await _kill_shim_in_start(a.start, root / "a/init")
@@ -242,7 +247,7 @@ async def test_shim_killed_in_a_hanging_start(
 async def test_shim_killed_in_a_hanging_real_start(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """The same with runc, whose start waits for ever for an init that is stopped."""
+    """The same holds for runc, whose start waits for ever for an init that is stopped."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         a.send_signal(signal.SIGSTOP)
@@ -253,7 +258,7 @@ async def test_shim_killed_in_a_hanging_real_start(
 
 
 async def _kill_shim_in_start(start: Callable[[], Awaitable[None]], init: Path) -> None:
-    """Kill the shim when the runtime's start runs; it must be the end of both, at once."""
+    """Kill the shim while the runtime's start runs; both must end at once."""
     before = living(os.getpid())
 
     async def kill_shim() -> None:
@@ -269,7 +274,7 @@ async def _kill_shim_in_start(start: Callable[[], Awaitable[None]], init: Path) 
 
 
 def _called(before: set[int]) -> bool:
-    """Whether a process runs that calls itself a ``start``."""
+    """Whether a process runs with ``start`` in the command line."""
 
     def words(pid: int) -> list[bytes]:
         try:
@@ -284,7 +289,8 @@ def _called(before: set[int]) -> bool:
 async def test_a_gate_that_is_open_already(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """After a start that was killed half-way the runtime may say *created* of what runs."""
+    """After a start that was killed half-way, a container that the runtime calls *created* but that
+    runs counts as running."""
     async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as box:
         gate = os.open(root / ".runtime/a/exec.fifo", os.O_RDONLY | os.O_NONBLOCK)
         await until(lambda: os.readlink(f"/proc/{box.pid}/exe").endswith("busybox"), "it runs")
@@ -298,9 +304,10 @@ async def test_a_gate_that_is_open_already(
 async def test_run_container_whose_start_fails(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
 ) -> None:
-    """Nobody has cancelled it, and there is no program to be asked: it raises at once.
+    """A failed start in run_container raises at once: no program is there to be asked, and the
+    caller didn't cancel.
 
-    Once ``deliver_cancel`` was called for a container that was only created, and waited for.
+    ``deliver_cancel`` was once called, and waited for, with a container that was only created.
     """
     asked: list[Container] = []
 
@@ -317,7 +324,7 @@ async def test_run_container_whose_start_fails(
 async def test_a_quick_program_lets_the_runtime_finish(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
 ) -> None:
-    """A start isn't killed because its program has ended: the runtime may have more to do."""
+    """A start isn't killed when the program has ended: the runtime may have more to do."""
     runtime, done = workdir / "runtime", workdir / "done"
     runtime.write_text(
         f'#!/bin/sh\n{shutil.which(choice.name)} "$@"\nstatus=$?\n'
@@ -334,7 +341,8 @@ async def test_a_quick_program_lets_the_runtime_finish(
 async def test_start_of_one_that_was_started_and_lost(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """One that ran, and was lost then, is told that it has stopped; not that it never ran."""
+    """A start of a container that ran, and was lost then, says that the container has stopped, not
+    that it never ran."""
     async with supervisor(root) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()
@@ -351,7 +359,7 @@ async def test_a_failed_start_whose_end_is_late(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The program ran and has ended, and its shim hasn't said so yet: that is waited for."""
+    """When the program ran and ended, a failed start waits for the shim's late report."""
     async with supervisor(root, runtime=choice.runtime("fail-start-after")) as sup:
         async with await sup.create("a", bundle("sh", "-c", "exit 3")) as a:
             shim = shim_of(root / "a/init")
@@ -396,7 +404,8 @@ async def test_a_failed_start_whose_end_never_comes(
     choice: Choice,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A runtime that calls it stopped while it waits to be started is believed for so long."""
+    """A runtime that calls a container stopped while the container waits to be started is believed
+    for a limited time only."""
 
     async def stopped(*_: object, **__: object) -> str:
         return "stopped"
@@ -413,7 +422,8 @@ async def test_a_failed_start_whose_end_never_comes(
 async def test_what_is_not_there_has_not_begun(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, adopted: bool
 ) -> None:
-    """Neither one that has gone, nor one of which nobody knows what it ran before it began."""
+    """`has_begun` is false for a process that has gone, and for an adopted one whose earlier
+    program is unknown."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         if not adopted:
@@ -432,7 +442,7 @@ async def test_nobody_asks_about_one_that_has_ended(
     workdir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """When a start fails whose program has run and ended, the runtime has nothing to add."""
+    """When a start fails and the program ran and ended, the runtime isn't asked."""
     gate = workdir / "gate"
     gate.touch()
 
@@ -456,7 +466,8 @@ async def test_nobody_asks_about_one_that_has_ended(
 async def test_the_runtimes_start_holds_the_lock(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
 ) -> None:
-    """Should we be killed now, nobody takes the container over before the runtime is done."""
+    """If we are killed now, no supervisor takes the container over before the runtime's start is
+    done."""
 
     def holders() -> list[int]:
         return [pid for pid in living(os.getpid()) if str(root / "a/lock") in _open_files(pid)]

@@ -1,4 +1,4 @@
-"""Stops: what asks, for how long, who sees it, and what is left."""
+"""Stops: which signal is sent, for how long the stop waits, who sees the stop, and what is left."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.runtimes import Choice
 pytestmark = pytest.mark.rootless
 
 SLOW = "sleep 1; trap 'exit 7' TERM; while :; do sleep 0.05; done"
-"""It has its handler a second after its start, as any larger program."""
+"""A program that has its handler a second after the start, as any larger program."""
 
 DEAF = "trap '' TERM; while :; do sleep 0.05; done"
 
@@ -72,12 +72,13 @@ int main(int argc, char **argv) {
     return 7;
 }
 """
-"""``fetches HOW``: it has no handler for SIGTERM, and exits with 7 when it gets it."""
+"""``fetches HOW``: a program without a handler for SIGTERM that exits with 7 when it fetches
+SIGTERM."""
 
 
 @pytest.fixture(scope="module")
 def fetches(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The program, in the root filesystem."""
+    """Put the program into the root filesystem."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler")
@@ -95,7 +96,8 @@ def _now_ns() -> int:
 async def test_a_handler_that_comes_late(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, who: str
 ) -> None:
-    """It was asked half a second after its start, couldn't hear it, and was never asked again."""
+    """A stop asks a program whose handler comes late once the handler is there; once the signal
+    came too early, was lost, and wasn't repeated."""
     async with supervisor(root) as one, supervisor(root) as two:
         box = await one.create("a", bundle("sh", "-c", SLOW))
         await box.start()
@@ -116,8 +118,8 @@ async def test_a_handler_that_comes_late(
 async def test_one_that_fetches_its_signals(
     supervisor: OpenSupervisor, bundle: MakeBundle, how: str
 ) -> None:
-    """Who waited by sigwait, as tini does, was never asked, and was killed when its time was over:
-    it blocks its signals, but not while it waits."""
+    """A program that waits by sigwait, as tini does, is asked: the program blocks its signals, but
+    not while waiting. Once the stop never asked, and killed the program when the grace was over."""
     async with supervisor() as sup, await sup.create("a", bundle("fetches", how)) as box:
         await box.start()
         stopped = await box.stop(grace=20)
@@ -132,8 +134,8 @@ async def test_one_that_fetches_its_signals(
 async def test_who_fetches_its_signals_is_known(
     supervisor: OpenSupervisor, bundle: MakeBundle, how: str, wanted: bool | None
 ) -> None:
-    """Who can be seen to needn't be watched for a while; but nothing else of a blocked signal says
-    that somebody will ever fetch it."""
+    """A program that visibly fetches its signals needn't be watched for a while; otherwise a
+    blocked signal doesn't show that the program will ever fetch it."""
     async with supervisor() as sup, await sup.create("a", bundle("fetches", how)) as box:
         await box.start()
         pid = box.init.pid
@@ -141,13 +143,14 @@ async def test_who_fetches_its_signals_is_known(
         await until(lambda: would_act_on(pid, signal.SIGTERM, gate=None) is wanted, "it waits")
         assert would_act_on(pid, signal.SIGUSR1, gate=None) is (
             how == "sigwait"
-        )  # for what, isn't seen
+        )  # which signals it waits for isn't seen
 
 
 async def test_everybody_sees_it(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """*stopping*: for who stops it, its owner and who looks on; and not when it is given up."""
+    """The stopping supervisor, the owner and an onlooker all see *stopping*, and no longer when the
+    stop is given up."""
     async with supervisor(root) as one, supervisor(root) as two:
         box = await one.create("a", bundle("sh", "-c", DEAF))
         async with box:
@@ -173,7 +176,8 @@ async def test_everybody_sees_it(
 async def test_a_container_of_its_own_mind(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Its bundle says what asks it and for how long; `create` may say otherwise; it is on disk."""
+    """The bundle says which signal stops the container and for how long; `create` may override
+    both; both are on disk."""
     script = "trap 'exit 10' USR1; trap 'exit 12' USR2; while :; do sleep 0.05; done"
     made = bundle("sh", "-c", script)
     config = Path(made.path, "config.json")
@@ -195,7 +199,7 @@ async def test_a_container_of_its_own_mind(
 async def test_a_run_of_its_own_mind(
     supervisor: OpenSupervisor, bundle: MakeBundle, asked: str
 ) -> None:
-    """A run that is cancelled asks with its own signal, and gives it its own time."""
+    """A cancelled run is stopped with the run's own signal and grace."""
     script = "trap 'exit 10' USR1; trap '' TERM; echo; while :; do sleep 0.05; done"
     wish: dict[str, Any] = {"stop_signal": asked, "stop_grace": 60 if asked == "USR1" else 0.2}
     warns: Any = contextlib.nullcontext()
@@ -218,7 +222,7 @@ async def test_a_run_of_its_own_mind(
 async def test_a_bundle_that_is_made(
     supervisor: OpenSupervisor, workdir: Path, choice: Choice
 ) -> None:
-    """Its config.json says it as images do."""
+    """The config.json of a bundle that we make names the stop signal as images do."""
     made = Bundle.from_host(["true"], stop_signal="RTMIN+3", stop_grace=2)
     told = json.loads(Path(made.path, "config.json").read_text())["annotations"]
     assert told["org.opencontainers.image.stopSignal"] == str(signal.SIGRTMIN + 3)
@@ -234,7 +238,7 @@ async def test_a_bundle_that_is_made(
     ids=str,
 )
 async def test_no_wish(supervisor: OpenSupervisor, bundle: MakeBundle, bad: Any) -> None:
-    """What is no signal, or no time, is refused by name."""
+    """An invalid signal or grace is refused by name."""
     (name,) = bad
     async with supervisor() as sup:
         with pytest.raises(InvalidValue, match=name):
@@ -244,7 +248,8 @@ async def test_no_wish(supervisor: OpenSupervisor, bundle: MakeBundle, bad: Any)
 
 
 async def test_asked_with_sigkill(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """No program has a handler for it: all of the grace was waited for one."""
+    """A stop with SIGKILL doesn't wait for a handler: once all of the grace passed, though no
+    program can have one."""
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sleep", "60"), stop_signal="KILL") as box:
             await box.start()
@@ -254,7 +259,8 @@ async def test_asked_with_sigkill(supervisor: OpenSupervisor, bundle: MakeBundle
 
 
 def test_a_look_at_many_descriptors() -> None:
-    """Of a program that has very many, some are looked at: that is done in Trio's thread."""
+    """Of a program with very many descriptors only some are looked at, because the look runs in
+    Trio's thread."""
     with contextlib.ExitStack() as stack:
         for _ in range(300):
             stack.callback(os.close, os.eventfd(0))
@@ -266,7 +272,8 @@ def test_a_look_at_many_descriptors() -> None:
 async def test_finished_by_the_next_open(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, sent: bool
 ) -> None:
-    """It was SIGTERM and ten seconds, whatever had been asked; and twice, if it was asked."""
+    """The next open finishes a stop with the same signal and grace, and doesn't send the signal
+    twice; once it was SIGTERM and ten seconds."""
     script = "trap 'exit 10' USR1; trap 'exit 15' TERM; while :; do sleep 0.05; done"
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sh", "-c", script))
@@ -281,7 +288,7 @@ async def test_finished_by_the_next_open(
 
 
 async def test_what_is_on_disk(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """The signal, and when it is over; whether it was sent."""
+    """The disk holds the stop's signal, its deadline, and whether the signal was sent."""
     path = str(root / "a/init/stopping")
     async with supervisor(root) as sup, await sup.create("a", bundle("sh", "-c", DEAF)) as box:
         await box.start()
@@ -291,7 +298,7 @@ async def test_what_is_on_disk(supervisor: OpenSupervisor, bundle: MakeBundle, r
             await until(lambda: read_asked(path), "it is on record")
             asked = read_asked(path)
             assert asked is not None
-            assert asked.signal == signal.SIGUSR1 and not asked.sent  # nobody would hear it
+            assert asked.signal == signal.SIGUSR1 and not asked.sent  # a signal that is never heard
             assert before <= asked.since_ns <= _now_ns()
             assert asked.until_ns == asked.since_ns + 50_000_000_000
             nursery.cancel_scope.cancel()
@@ -301,7 +308,8 @@ async def test_what_is_on_disk(supervisor: OpenSupervisor, bundle: MakeBundle, r
 async def test_one_that_is_stale(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Who looked on was killed while it stopped it: that isn't *stopping* for ever."""
+    """A container whose stop an onlooker began isn't *stopping* for ever when the onlooker is
+    killed."""
     async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         path = str(root / "a/init/stopping")
@@ -321,8 +329,9 @@ def _without_pids(spec: dict[str, Any]) -> dict[str, Any]:
 async def test_without_a_pid_namespace(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, who: str, already: bool
 ) -> None:
-    """Its other processes ran on when `stop` had returned, until it was deleted."""
-    script = (  # its handler first: when its children are there it has that
+    """Without a pid namespace, `stop` ends the other processes too: once these ran on until the
+    delete."""
+    script = (  # handler first: once the children are there, the program has it
         "trap 'exit 3' TERM USR1; setsid sleep 60 & setsid sleep 60 & while :; do sleep 0.05; done"
     )
     made = bundle("sh", "-c", script)
@@ -346,7 +355,8 @@ async def test_without_a_pid_namespace(
 async def test_who_looks_on_just_after_the_start(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The runtime's program handles every signal, and drops it; it may be there for a moment."""
+    """An onlooker's stop just after the start is heard by the program: the runtime's program,
+    perhaps still there, handles and drops every signal."""
     async with supervisor(root) as one, supervisor(root) as two, supervisor(root) as three:
         box = await one.create("a", bundle("sleep", "60"))
         await box.start()
@@ -363,25 +373,28 @@ async def test_who_looks_on_just_after_the_start(
 async def test_stop_of_one_that_has_just_gone(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """It has ended and nobody here knows yet: stop finds nothing to ask, and that is no error."""
+    """A stop of a container that has just ended, unnoticed so far, finds nothing to ask, and that
+    is no error."""
     async with supervisor(root) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()
             pid = pid_in(root / "a/init")
             os.kill(pid, signal.SIGKILL)
-            wait_for(lambda: state_of(pid) == "", "its reaping")  # nothing else runs meanwhile
+            wait_for(lambda: state_of(pid) == "", "its reaping")  # no other task runs meanwhile
             assert (await a.stop()).status.cause is Cause.SIGNALLED
 
 
 QUICK = 10.0
-"""Far from both: what takes no time, and a deadline that must not be waited for."""
+"""A timeout far from both extremes: what takes no time, and a deadline that must not be waited
+for."""
 
 
 @pytest.mark.runtimes("fake")
 async def test_cancelled_stop_on_a_full_disk(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That it is over can't be put on record then; it is cancelled, and nothing else."""
+    """A cancelled stop on a full disk, where the end of the stop can't be recorded, is cancelled
+    and raises nothing else."""
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
@@ -400,7 +413,7 @@ async def test_cancelled_stop_on_a_full_disk(
 
 
 async def in_vain(a: Container) -> None:
-    """Stop it by a signal that does nothing."""
+    """Stop the container by a signal that does nothing."""
     await a.stop(60, ask_with=signal.SIGCONT)
 
 
@@ -408,7 +421,8 @@ async def in_vain(a: Container) -> None:
 async def test_one_of_two_stops_is_cancelled(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The other one goes on, and is finished by the next open if we die now."""
+    """If one of two stops is cancelled, the other goes on, and the next open finishes that one if
+    we die now."""
 
     def intent() -> Intent | None:
         return load(ContainerRecord, str(root / "a/state.json")).intent
@@ -429,7 +443,7 @@ async def test_one_of_two_stops_is_cancelled(
 async def test_a_stop_is_cancelled_while_it_is_deleted(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """That it is being deleted stays on record."""
+    """A stop that is cancelled during a delete leaves the delete on record."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         with trio.CancelScope() as scope:
@@ -445,13 +459,14 @@ async def test_a_stop_is_cancelled_while_it_is_deleted(
 async def test_stop_of_one_that_has_ended_by_itself(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """It isn't said to have been killed, though nobody here has noticed its end yet."""
+    """A container that ended before the stop isn't reported as killed, though the supervisor hasn't
+    noticed the end yet."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         assert a.pid is not None
         a.terminate()
         with trio.fail_after(QUICK):
-            while state_of(a.pid):  # until it was reaped; no task runs meanwhile, and none sees it
+            while state_of(a.pid):  # until it was reaped; no task runs meanwhile, so none sees it
                 time.sleep(0.001)  # noqa: ASYNC251
             stopped = await a.stop()
         assert (stopped.status.signal, stopped.escalated) == (signal.SIGTERM, False)
@@ -461,7 +476,7 @@ async def test_stop_of_one_that_has_ended_by_itself(
 async def test_stop_escalates_just_when_it_ends_by_itself(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """A SIGKILL that finds a zombie has done nothing."""
+    """A SIGKILL that finds a zombie has done nothing, and the stop didn't escalate."""
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()

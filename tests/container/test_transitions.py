@@ -90,7 +90,8 @@ async def test_illegal(
 async def test_while_starting(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
 ) -> None:
-    """While it is being started it can't be started, entered or deleted, but it can be stopped."""
+    """A container that is being started can't be started, entered or deleted, but can be
+    stopped."""
     gate = workdir / "gate"
     gate.touch()
     runtime = choice.runtime(f"hang-start-while:{gate}")
@@ -115,7 +116,7 @@ async def test_while_starting(
 async def test_deleted_while_starting(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
 ) -> None:
-    """A delete by force ends a start that hangs; the start says that nothing was started."""
+    """A delete by force ends a start that hangs; the start raises that no program was started."""
     runtime = choice.runtime("hang-start")
     async with supervisor(root, runtime=runtime) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
@@ -135,7 +136,7 @@ async def test_deleted_while_starting(
 
 @pytest.mark.runtimes("fake", "runc", "crun")
 async def test_repeated(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """Stopping and deleting may be repeated, in any order that makes sense, and one at a time."""
+    """Stops and deletes may be repeated, in any order that makes sense, and one at a time."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -155,7 +156,7 @@ async def test_repeated(supervisor: OpenSupervisor, bundle: MakeBundle, root: Pa
 async def test_signals_after_the_end(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Every signal after the end is refused as to a process that isn't there, init or exec."""
+    """Every signal after the end is refused as for a missing process, init or exec."""
     async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         job = await a.exec(["true"])
@@ -180,7 +181,7 @@ async def test_signals_after_the_end(
 async def test_signal_between_death_and_record(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A signal to one that is dead, before we have noticed, is no error, or ProcessEnded."""
+    """A signal to a dead process whose death isn't noticed yet is no error, or ProcessEnded."""
     async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         a.kill()
@@ -212,7 +213,7 @@ async def test_deleted_while_it_execs(
         await until((root / "a/job/exitStatus").exists, "its shim works")
         with trio.fail_after(5):
             await box.delete(force=True)
-            await trio.lowlevel.checkpoint()  # it is shielded: was it too slow?
+            await trio.lowlevel.checkpoint()  # the delete is shielded: was it too slow?
             while trio.lowlevel.current_statistics().tasks_living >= tasks:
                 await trio.lowlevel.checkpoint()
         assert not list(sup) and not sup.broken

@@ -1,4 +1,4 @@
-"""A program that can't be run is said to be that, in the same words whoever was to run it."""
+"""A program that can't be run gives the same error, whichever program was to run it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.leaks import wait_for
 
 pytestmark = pytest.mark.rootless
 
-# what is run, its kind, the system's number, a word of what is said
+# what is run, its kind, the system's number, a part of the message
 CASES: list[tuple[str, type[GateFailed], int, str]] = [
     ("/no/such", ProgramNotFound, errno.ENOENT, "/no/such"),
     ("nowhere", ProgramNotFound, errno.ENOENT, "nowhere"),
@@ -60,13 +60,13 @@ CASES: list[tuple[str, type[GateFailed], int, str]] = [
     ("/proc/thread-self/fd/2", ProgramNotExecutable, errno.EACCES, "Permission denied"),
     ("/proc/self/fd/99", ProgramNotFound, errno.ENOENT, "No such file"),
 ]
-_OF_THE_KERNEL = ("/no/interpreter", "/no/loader")  # a gate doesn't see which one it missed
+_OF_THE_KERNEL = ("/no/interpreter", "/no/loader")  # a gate doesn't see which one is missing
 
 Make = Callable[..., Bundle]
 
 
 def elf(*, machine: int, loader: bytes) -> bytes:
-    """Return the beginning of a program of 64 bits: enough for the kernel to refuse it."""
+    """Return the beginning of a 64-bit program: enough for the kernel to refuse the file."""
     order = "<" if struct.pack("=H", 1) == b"\1\0" else ">"
     kind = b"\x7fELF\2" + (b"\1" if order == "<" else b"\2") + b"\1" + bytes(9)
     head = struct.pack(f"{order}HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
@@ -104,7 +104,8 @@ def programs(workdir: Path) -> Path:
 
 @pytest.fixture
 def make(bundle: MakeBundle, programs: Path, workdir: Path) -> Make:
-    """Make a bundle that sees them on /p, in its PATH, and others where nothing may be executed."""
+    """Make a bundle that has the programs on /p, in PATH, and others where nothing may be
+    executed."""
     shutil.copy("/bin/busybox", workdir / "true")
     forbidden = Mount(str(workdir), "/noexec").to_json()
     forbidden["options"].append("noexec")
@@ -117,7 +118,7 @@ def make(bundle: MakeBundle, programs: Path, workdir: Path) -> Make:
 
 
 def check(error: GateFailed, case: tuple[str, type[GateFailed], int, str]) -> None:
-    """Check an error: its kind, and what an OSError of its kind says."""
+    """Check an error: the kind, and what an OSError of that kind contains."""
     name, kind, number, said = case
     assert type(error) is kind, error
     assert isinstance(error, OSError)
@@ -127,8 +128,8 @@ def check(error: GateFailed, case: tuple[str, type[GateFailed], int, str]) -> No
 
 
 def test_a_runtime_runs_a_copy_of_itself(workdir: Path) -> None:
-    """An overlay of its file, or one in memory: an exec that was still the runtime was taken for
-    its program, and that this couldn't be run was never said."""
+    """A runtime that runs a copy of itself, from an overlay or from memory, isn't taken for an
+    exec's program: once a failure to run that program was then never reported."""
     original, copy = "/bin/busybox", workdir / "sleep"
     shutil.copy(original, copy)
     with subprocess.Popen([copy, "60"]) as process:
@@ -142,9 +143,9 @@ def test_a_runtime_runs_a_copy_of_itself(workdir: Path) -> None:
 async def test_create_and_exec(
     supervisor: OpenSupervisor, make: Make, root: Path, workdir: Path
 ) -> None:
-    """By create or start, or exec: it is the same error, and nothing is left.
+    """Create or start, and exec, raise the same error, and nothing is left.
 
-    It was RuntimeFailed in the runtime's words, or an exit with status 1.
+    It was once RuntimeFailed in the runtime's words, or an exit with status 1.
     """
     async with supervisor(root) as sup, await sup.create("on", make("sleep", "600")) as on:
         await on.start()
@@ -160,7 +161,7 @@ async def test_create_and_exec(
             await until(lambda: list(on.processes) == ["init"], "nothing is left of the exec")
         assert [name for name in os.listdir(root) if name != ".runtime"] == ["on"]
         assert not [name for name in os.listdir(root / "on") if name.startswith("exec-")]
-        for program in ("/p/script", "script"):  # what can be run exits for itself
+        for program in ("/p/script", "script"):  # a program that can be run exits on its own
             with pytest.raises(ProcessFailed, match="exited 1"):
                 await on.run([program])
             with pytest.raises(ProcessFailed, match="exited 1"):
@@ -168,7 +169,7 @@ async def test_create_and_exec(
 
 
 async def test_behind_init(supervisor: OpenSupervisor, make: Make) -> None:
-    """Behind our own init as well. It was an exit with status 127 or 126."""
+    """The same error is raised behind our own init: once it was an exit with status 127 or 126."""
     async with supervisor() as sup:
         for case in CASES:
             with pytest.raises(GateFailed) as caught:
@@ -181,7 +182,7 @@ async def test_behind_init(supervisor: OpenSupervisor, make: Make) -> None:
 
 
 async def test_pool(make: Make, choice: Any) -> None:
-    """And by a pooled container's gate."""
+    """The gate of a pooled container raises the same error."""
     async with ContainerPool(make("true"), size=2, runtime=choice.runtime()) as pool:
         for name, kind, number, said in CASES:
             with pytest.raises(GateFailed) as caught:
@@ -199,7 +200,8 @@ async def test_state_after_start(supervisor: OpenSupervisor, make: Make) -> None
 
 
 async def test_rights(supervisor: OpenSupervisor, make: Make, programs: Path) -> None:
-    """What its user may not execute, or not pass to, is told from what isn't there."""
+    """A file that the user may not execute, or a directory that the user may not enter, is
+    distinguished from a missing one."""
     (programs / "script").chmod(0o700)
     locked = programs / "locked"
     locked.mkdir(0o700)
@@ -214,7 +216,7 @@ async def test_rights(supervisor: OpenSupervisor, make: Make, programs: Path) ->
 
 
 async def test_directory(supervisor: OpenSupervisor, make: Make) -> None:
-    """A working directory that isn't there, and can't be made, is said to be that."""
+    """A working directory that is missing, and can't be made, is reported as that."""
     ways: list[tuple[str, int]] = [
         ("/p/none/x", errno.ENOENT),
         ("/proc/none/x", errno.ENOENT),
@@ -234,7 +236,7 @@ async def test_directory(supervisor: OpenSupervisor, make: Make) -> None:
 
 
 async def test_the_host(supervisor: OpenSupervisor) -> None:
-    """Of the host's programs too, whose directories are links and mounts."""
+    """The look also explains the host's programs, whose directories are links and mounts."""
     async with supervisor() as sup:
         bundle = Bundle.from_host(["sleep", "600"], writable="overlay")
         async with await sup.create("on", bundle) as on:
@@ -252,7 +254,7 @@ async def test_the_host(supervisor: OpenSupervisor) -> None:
 async def test_links_lead_nowhere_else(
     supervisor: OpenSupervisor, make: Make, programs: Path, workdir: Path
 ) -> None:
-    """A link of an image leads to what it means inside, never to a file of the host."""
+    """A link of an image leads to a path inside the container, never to a file of the host."""
     (workdir / "hosts").write_text("#!/bin/sh\n")
     (workdir / "hosts").chmod(0o755)
     (programs / "absolute").symlink_to(workdir / "hosts")
@@ -276,9 +278,10 @@ async def test_another_reason(supervisor: OpenSupervisor, make: Make) -> None:
 
 
 async def test_what_only_the_program_sees(supervisor: OpenSupervisor, make: Make) -> None:
-    """What leads through the program's own directory in /proc can't be looked at afterwards.
+    """A path through the program's own /proc directory, which can't be looked at afterwards, isn't
+    explained.
 
-    A plain file that such a path leads to was said not to be there.
+    A plain file at such a path was once reported as missing.
     """
     async with supervisor() as sup, await sup.create("on", make("sleep", "600")) as on:
         await on.start()
@@ -297,7 +300,8 @@ async def test_what_only_the_program_sees(supervisor: OpenSupervisor, make: Make
 async def test_an_access_control_list(
     supervisor: OpenSupervisor, make: Make, programs: Path
 ) -> None:
-    """A file whose list says more than its mode is believed to run: it exits for itself."""
+    """A file whose access control list says more than the mode counts as one that runs: the program
+    exits on its own."""
     script = programs / "script"
     script.chmod(0o700)
     nobody = 0xFFFFFFFF
@@ -315,7 +319,8 @@ async def test_an_access_control_list(
 async def test_nobody_waits_for_the_look(
     supervisor: OpenSupervisor, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a container has mounted may keep a look waiting for ever: then nothing is explained."""
+    """A look that may wait for ever in a mount of the container is given up, and nothing is
+    explained."""
     released = threading.Event()
 
     def hold_up(*_: object) -> None:
@@ -327,7 +332,7 @@ async def test_nobody_waits_for_the_look(
     try:
         async with supervisor() as sup, await sup.create("on", make("sleep", "600")) as on:
             await on.start()
-            for _ in range(6):  # more than there are threads for it
+            for _ in range(6):  # more than there are threads for the looks
                 with trio.fail_after(30), pytest.raises(RuntimeFailed):
                     await on.exec(["/no/such"])
     finally:
@@ -338,7 +343,8 @@ async def test_nobody_waits_for_the_look(
 async def test_one_that_is_reaped_between_two_looks(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was taken for one that runs on: that a program couldn't be run was then never said."""
+    """A process that is reaped between two looks isn't taken for one that runs on: once a failure
+    to run the program was then never reported."""
 
     def after_its_end(pid: int) -> object:
         os.kill(pid, signal.SIGKILL)

@@ -58,7 +58,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.fixture
 def own_root(rootfs: Path, workdir: Path) -> Path:
-    """A root filesystem with lists of its own."""
+    """A root filesystem with user and group lists of its own."""
     root = workdir / "root"
     for name in ("bin", "proc", "dev", "sys", "tmp", "run", "etc"):
         (root / name).mkdir(parents=True)
@@ -72,16 +72,17 @@ def own_root(rootfs: Path, workdir: Path) -> Path:
 
 @pytest.fixture
 def make(own_root: Path) -> Callable[..., Bundle]:
-    """Make a bundle on it."""
+    """Make a bundle on that root filesystem."""
     return lambda *args, **options: Bundle.from_rootfs(own_root, list(args), **options)
 
 
 async def test_each_way(
     supervisor: OpenSupervisor, make: Callable[..., Bundle], choice: Any
 ) -> None:
-    """A bundle, create, run_container and exec have the same words, and mean the same by them.
+    """A bundle, create, run_container and exec take the same words for a user, with the same
+    meaning.
 
-    An exec of a uid kept gid 0, and knew no names.
+    An exec with a uid once kept gid 0, and knew no names.
     """
     async with supervisor() as sup, await sup.create("on", make("sleep", "600")) as on:
         await on.start()
@@ -105,7 +106,7 @@ async def test_each_way(
 
 
 async def test_pool(make: Callable[..., Bundle], choice: Any) -> None:
-    """And a pool, for all of its containers; what runs beside has them too."""
+    """A pool takes the same words for all its containers; so do programs that run beside."""
     wanted: dict[str, Any] = {"user": "alice", "extra_groups": ["staff"], "umask": 0o27}
     async with ContainerPool(
         make("sleep", "600"), size=1, runtime=choice.runtime(), **wanted
@@ -134,7 +135,8 @@ async def test_another_user_has_no_groups_of_the_first(
 async def test_the_containers_own_lists(
     supervisor: OpenSupervisor, make: Callable[..., Bundle], own_root: Path, workdir: Path
 ) -> None:
-    """An exec's are those that the container sees now: no link in them leads to the host's."""
+    """An exec uses the lists that the container sees now: no link in the container leads to the
+    host's lists."""
     bundle = make("sleep", "600", writable="overlay")
     async with supervisor() as sup, await sup.create("a", bundle) as box:
         await box.start()
@@ -154,7 +156,7 @@ async def test_the_containers_own_lists(
 async def test_nobody_waits_for_the_lists(
     supervisor: OpenSupervisor, make: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lists that never answer are said to be that; numbers do without them."""
+    """Lists that never answer are reported as that; numbers need no lists."""
     released = threading.Event()
 
     def hold_up(*_: object) -> bytes:
@@ -174,7 +176,7 @@ async def test_nobody_waits_for_the_lists(
 
 
 async def test_in_a_user_namespace(supervisor: OpenSupervisor, make: Callable[..., Bundle]) -> None:
-    """Ids mean the container's own there."""
+    """Ids are the container's own in a user namespace."""
     async with supervisor() as sup:
         bundle = make("sleep", "600", userns="auto")
         async with await sup.create("a", bundle, user="alice", umask=0o7) as box:
@@ -192,8 +194,8 @@ async def test_in_a_user_namespace(supervisor: OpenSupervisor, make: Callable[..
 async def test_a_pid_file(
     supervisor: OpenSupervisor, make: Callable[..., Bundle], own_root: Path
 ) -> None:
-    """A server of an ordinary user can write its pid file: /run was root's alone."""
-    (own_root / "run").chmod(0o1777)  # runc gives a tmpfs the mode of what it covers
+    """An ordinary user's server can write a pid file: /run was once root's alone."""
+    (own_root / "run").chmod(0o1777)  # runc gives a tmpfs the mode of the directory below
     script = ["sh", "-c", "echo $$ >/run/server.pid"]
     async with supervisor() as sup:
         for bundle in (make(*script, user=33), Bundle.from_host(script, user=33)):
