@@ -69,7 +69,7 @@ class Intent(enum.Enum):
 
 
 class ShimLost(enum.Enum):
-    """What the supervisor does with a process that has lost the shim."""
+    """What happens to a process that has lost the shim."""
 
     KILL = "kill"
     KEEP = "keep"
@@ -142,7 +142,7 @@ class ContainerRecord:
         restart: the restart policy; None for none.
         intent: the operation that was begun and must be finished.
         leash: whether the container dies with the supervisor.
-        on_shim_lost: what the supervisor does with a process that has lost the shim.
+        on_shim_lost: what happens to a process that has lost the shim.
         stop_signal: number of the signal that asks the container to end; None for SIGTERM.
         stop_grace_ns: how long the container then has, `MAX_NS` for no limit; None for the
             default.
