@@ -1,4 +1,4 @@
-"""A container that waits in a pool, and what it is told when somebody takes it."""
+"""One container of a pool, which waits at a start gate, and the request that a taker sends."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ _GO: Final = b"go\n"
 
 _PHRASES: Final = {
     "program": "the program {name} can't be run",
-    "cwd": "there is no going to the working directory {name}",
+    "cwd": "cannot enter the working directory {name}",
     "file": "the file {name} can't be written",
 }
 
 
 class TakeOptions(TypedDict, total=False):
-    """What a container is given when it is taken.
+    """What a taker can set for a container of a pool.
 
     Attributes:
-        env: variables that are set besides the bundle's, or in their place.
-        cwd: the working directory, absolute, inside; it must be there, or be made by
-            ``files``.
-        stdin: bytes that it is fed with, to their end, none by default; or PIPE, to feed
-            ``box.stdin``.
-        files: what is written inside before the program runs, by the container's user: bytes,
-            or bytes and a mode (default 0644), by absolute path. Directories that are missing
-            on the way are made.
+        env: variables that are added to the bundle's, or replace them.
+        cwd: the working directory, an absolute path inside the container. The directory must
+            exist there, or be made by ``files``.
+        stdin: bytes for the program's input, which then ends; no bytes by default. With PIPE the
+            taker writes to ``box.stdin``.
+        files: files that the container's user writes inside before the program runs. The keys are
+            absolute paths; the values are bytes, or bytes and a mode (default 0644). Missing
+            directories on the way are made.
     """
 
     env: Mapping[str, str] | None
@@ -74,12 +74,12 @@ class TakeOptions(TypedDict, total=False):
 
 @attrs.frozen(kw_only=True)
 class PoolRequest:
-    """What one taker wants, checked.
+    """The checked request of one taker.
 
     Attributes:
         process: the process object that the gate becomes.
-        frame: what the gate is told.
-        input: what the program is fed with; None if the taker feeds it.
+        frame: the message to the gate.
+        input: the program's input; None if the taker writes the input.
     """
 
     process: Mapping[str, Any]
@@ -90,15 +90,15 @@ class PoolRequest:
 def pool_request(
     spec: Mapping[str, Any], args: Sequence[str] | None, options: TakeOptions
 ) -> PoolRequest:
-    """Check what a taker wants; nothing is touched.
+    """Check a taker's request, without touching any container.
 
     Args:
         spec: the bundle's config.json.
-        args: the program and its arguments, in place of the bundle's.
-        options: the rest.
+        args: the program and the program's arguments, in place of the bundle's.
+        options: the rest of the request.
 
     Raises:
-        InvalidValue: it can't be had.
+        InvalidValue: the request can't be fulfilled.
     """
     cwd = options.get("cwd")
     variables = check_env(options.get("env"))
@@ -129,19 +129,19 @@ def _input(stdin: object) -> memoryview | None:
     if isinstance(stdin, int) and not isinstance(stdin, bool) and stdin == PIPE:
         return None
     raise InvalidValue(
-        f"stdin of a pooled container is bytes, None or PIPE, not {stdin!r}: what it is was "
-        "settled when the container was created"
+        f"stdin must be bytes, None or PIPE, not {stdin!r}: the kind of stdin is fixed when a "
+        "pooled container is created"
     )
 
 
 @protected
 class Entry:
-    """A container that was created with a gate, and the pipe that this reports by.
+    """A container that was created with a gate, and the pipe with the gate's report.
 
     Attributes:
         box: the container.
-        rest: what of the taker's input hasn't been sent, once it was started.
-        made_in: the stock's round in which it was made.
+        rest: after the start, the part of the taker's input that isn't sent yet.
+        made_in: the stock's round in which the container was made.
     """
 
     def __init__(self, box: Container, report_fd: int) -> None:
@@ -168,7 +168,7 @@ class Entry:
         """Create a container that waits to be started.
 
         Args:
-            privileges: what else is said to `Supervisor.create`.
+            privileges: further arguments for `Supervisor.create`.
 
         Raises: as `Supervisor.create`.
 
@@ -197,29 +197,30 @@ class Entry:
         return cls(box, report_fd)
 
     def alive(self) -> bool:
-        """Whether it can still be started, as far as one look tells."""
+        """Whether the container can still be started, as far as one look shows."""
         return self._core.init.handles.watched()
 
     def watch(self, died: Callable[[Entry, ExitStatus], None]) -> None:
-        """Call ``died`` if it ends while it waits, or at once if it has."""
+        """Call ``died`` when the container's init ends, or at once if the init has ended."""
         listening = self._core.init.end.when_ended(lambda status: died(self, status))
         self._watch.enter_context(listening)
 
     def unwatch(self) -> None:
-        """End that."""
+        """Stop the watch."""
         self._watch.close()
 
     async def start(self, wanted: PoolRequest) -> None:
-        """Start it, and return when its program runs.
+        """Start the container, and return when the program runs.
 
-        What its stdin takes at once is in it before the start, so that the gate needn't wait.
+        As much of the request as stdin takes at once is sent before the start, so that the gate
+        needn't wait.
 
         Raises:
-            GateFailed: it couldn't be made to run that program.
-            ShimExited: it had been killed.
+            GateFailed: the container couldn't be made to run that program.
+            ShimExited: the container was killed before the program ran.
             All that `Container.start` raises.
 
-        Cancellation: it is to be deleted.
+        Cancellation: the caller must delete the container.
         """
         frame = self._send(memoryview(wanted.frame))
         self.rest = memoryview(b"") if wanted.input is None else wanted.input
@@ -230,7 +231,7 @@ class Entry:
         self._core.init.gate.become(wanted.process)
         try:
             await self.box.start()
-        except IllegalTransition:  # it was killed after the last look at it
+        except IllegalTransition:  # the container was killed after the last look
             await self._raise_killed()
         await self._pass_gate(frame)
         self._core.show()
@@ -238,9 +239,9 @@ class Entry:
             self._end_input()
 
     def _send(self, data: memoryview) -> memoryview:
-        """Return what its stdin doesn't take at once."""
+        """Write to stdin without waiting; return the part that didn't fit."""
         if data and self.box.init.stdin is not None:
-            with contextlib.suppress(trio.BrokenResourceError):  # it's dead: start will tell
+            with contextlib.suppress(trio.BrokenResourceError):  # init is dead: start reports it
                 return data[self.box.init.stdin.send_nowait(data) :]
         return data
 
@@ -252,19 +253,19 @@ class Entry:
         seconds = self._core.shared.deadlines.start
         with within(seconds):
             if frame and self.box.stdin is not None:
-                with contextlib.suppress(trio.BrokenResourceError):  # its report says why
+                with contextlib.suppress(trio.BrokenResourceError):  # the report gives the reason
                     await self.box.stdin.send_all(frame)
             await self._check(await self._read_report())
             await self._check_shim()
             return
         raise RuntimeTimeout(
-            f"its gate didn't run the program within {seconds:g} seconds",
+            f"the gate didn't run the program within {seconds:g} seconds",
             seconds=seconds,
             container=self.box.id,
         )
 
     async def _read_report(self) -> bytes:
-        """Return what the gate says; its end is the exec, or the gate's own."""
+        """Return the gate's report. The report ends when the gate executes the program, or dies."""
         heard = b""
         while len(heard) < _REPORT_BYTES:
             try:
@@ -286,7 +287,7 @@ class Entry:
         what, _, rest = heard.removeprefix(_GO).decode(errors="replace").partition(" ")
         number, _, name = rest.partition(" ")
         code = int(number) if number.isdecimal() else 0
-        said = _PHRASES.get(what, "what the gate was told didn't arrive: {name}")
+        said = _PHRASES.get(what, "the gate couldn't read the request: {name}")
         reason = "" if what == "frame" and code == errno.EBADMSG else f": {os.strerror(code)}"
         raise not_run(
             said.format(name=name) + reason,
@@ -297,27 +298,31 @@ class Entry:
         )
 
     async def _check_shim(self) -> None:
-        """Its shim may have been killed while it waited, and be seen to be dead only now.
+        """Check that the shim is alive: it may have been killed while the container waited.
 
-        Nobody has seen the program yet: another container can run it.
+        No caller has the program yet, so another container can still run the program.
         """
         if self._core.init.handles.watched():
             return
-        status = await self.box.wait()  # mostly the program was quick
+        status = await self.box.wait()  # usually the shim lived, and the program was quick
         if status.source is not Source.SHIM:
             raise ShimExited(
-                f"its shim ended when it had just been started: {status}", container=self.box.id
+                f"the shim ended just after the start: {status}", container=self.box.id
             )
 
     async def _raise_killed(self) -> None:
-        """It never came to the program: it had been killed before, or files took its memory."""
+        """Raise the error for a container that was killed before the program ran.
+
+        The kernel kills the gate if the taker's files don't fit into the memory limit.
+        """
         status = await self.box.wait()
         if status.cause is not Cause.OUT_OF_MEMORY:
             raise ShimExited(
-                f"it was ended before it ran the program: {status}", container=self.box.id
+                f"the container was killed before the program ran: {status}",
+                container=self.box.id,
             )
         raise GateFailed(
-            "its files don't fit into its memory limit: it was killed",
+            "the container was killed: the files don't fit into the memory limit",
             what="killed",
             errno=errno.ENOMEM,
             name="",
@@ -325,10 +330,10 @@ class Entry:
         )
 
     async def delete(self) -> None:
-        """Kill it if it lives, and remove it.
+        """Kill the container if it is alive, and remove it.
 
         Raises:
-            CleanupIncomplete: it couldn't be removed in time.
+            CleanupIncomplete: the container couldn't be removed in time.
 
         Cancellation: as `Container.delete`.
         """

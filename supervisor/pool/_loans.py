@@ -1,4 +1,4 @@
-"""Which containers of a pool are taken, and by whom each is given back."""
+"""The containers of a pool that are taken now, and how each is started and given back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._stock import PATIENCE, Stock
 
 @protected
 class Loans:
-    """What is taken out of a stock.
+    """The entries that are taken out of a stock.
 
     Attributes:
         stock: the stock.
@@ -29,7 +29,7 @@ class Loans:
 
     @contextlib.asynccontextmanager
     async def entry(self, wanted: PoolRequest) -> AsyncIterator[Entry]:
-        """Lend an entry that runs a program, for the time of the block.
+        """Lend an entry that runs the program; the end of the block gives the entry back.
 
         Raises: as `ContainerPool.take`.
 
@@ -44,7 +44,7 @@ class Loans:
 
     @undoing
     async def _started(self, wanted: PoolRequest) -> Entry:
-        """Return an entry that runs the program: one that turns out to be dead is replaced."""
+        """Return an entry that runs the program; an entry that turns out to be dead is replaced."""
         attempt = 0
         while True:
             attempt += 1
@@ -65,12 +65,12 @@ class Loans:
                 return entry
 
     def _give_back(self, entry: Entry) -> None:
-        if entry in self.taken:  # when the pool closes, it takes everything back itself
+        if entry in self.taken:  # a pool that closes has taken all entries back already
             self.taken.remove(entry)
             self.stock.discard(entry)
 
     def end(self) -> None:
-        """Take back all that is lent: the pool closes."""
+        """Take back all entries, because the pool closes."""
         for entry in tuple(self.taken):
             self._give_back(entry)
 
@@ -78,4 +78,4 @@ class Loans:
 async def _next(stock: Stock) -> Entry:
     with waiting(), within(math.inf):
         return await stock.get()
-    raise AssertionError("only a fork ends that, with an error")
+    raise AssertionError("only a fork ends this wait, with an error")

@@ -1,4 +1,4 @@
-"""Containers that are created ahead: a fresh one for every example, for the price of a start."""
+"""The pool: a fresh container for each taker, created ahead of time, for the price of a start."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ MAX_SIZE = 1 << 20
 
 
 class PoolOptions(AccountOptions, PrivilegeOptions, total=False):
-    """Who the programs of a pool run as, and what they may do: as for `Supervisor.create`."""
+    """The user and the privileges of a pool's programs; see `Supervisor.create`."""
 
 
 class PoolRunOptions(TakeOptions, total=False):
-    """What a program is given that runs to its end in a container of a pool.
+    """Options for one program that runs to the end in a container of a pool.
 
     Attributes:
-        max_output_bytes: how many bytes are collected of each of its outputs, at most; the
-            program is killed if there are more. As for `run_container`.
-        check: whether anything but exit code 0 raises; it does by default.
-        deadline: how many seconds the program may run; then it is killed.
+        max_output_bytes: how many bytes of each output are collected, at most. A program that
+            writes more is killed, as by `run_container`.
+        check: whether any exit status but 0 raises an error; True by default.
+        deadline: how many seconds the program may run before the pool kills the program.
     """
 
     max_output_bytes: int | None
@@ -68,16 +68,17 @@ class PoolRunOptions(TakeOptions, total=False):
 
 @attrs.frozen(kw_only=True)
 class PoolStatistics:
-    """What a pool has, at one moment.
+    """A pool's numbers at one moment.
 
     Attributes:
         ready: containers that wait to be taken.
-        creating: those that are being created.
-        taken: those that somebody has.
-        deleting: those that are being deleted.
-        waiting: takers that wait for one.
-        created: how many were created so far.
-        failed: how many creates and deletes have failed, and containers died while they waited.
+        creating: containers that are being created.
+        taken: containers that takers have.
+        deleting: containers that are being deleted.
+        waiting: takers that wait for a container.
+        created: how many containers were created so far.
+        failed: how many creates and deletes failed, plus how many containers died while they
+            waited.
     """
 
     ready: int
@@ -91,36 +92,39 @@ class PoolStatistics:
 
 @protected
 class ContainerPool:
-    """Containers that were created ahead and wait at their start gate, to be taken one by one.
+    """Containers that are created ahead of time and wait at a start gate until they are taken.
 
-    ``async with ContainerPool(bundle, size=4, supervisor=sup) as pool:``, once. Each of them is
-    for one taker, who gets it started, and pays no more than the start; afterwards it is deleted
-    and another one made, both in the background. What it runs is said when it is taken, in the
-    bounds of what was settled when it was created: docs/pools.md has the two lists.
+    Use ``async with ContainerPool(bundle, size=4, supervisor=sup) as pool:``, once per pool. Each
+    container serves one taker. The taker waits for the start only, and gets a running container.
+    Afterwards the pool deletes that container and makes another one, both in the background. The
+    taker says which program runs; everything else was fixed when the container was created.
+    docs/pools.md has the two lists.
 
-    At most ``size`` are ready or being created. Its containers are the supervisor's, and have
-    the label ``supervisor.pool``.
+    At most ``size`` containers are ready or being created. All are the supervisor's containers,
+    with the label ``supervisor.pool``.
 
     Args:
         bundle: a `Bundle`, or the path of one.
-        size: how many are kept ready; 1 or more.
-        supervisor: whose containers they shall be; None for an ephemeral one of its own.
+        size: how many containers are kept ready; 1 or more.
+        supervisor: the supervisor that creates the containers; None for an ephemeral supervisor,
+            opened for this pool.
         runtime: as for `open_supervisor`; only without ``supervisor``.
         stdout, stderr: of each container, as for `Supervisor.create`.
-        backoff: how long it waits after creates that have failed.
+        backoff: how long the pool waits after failed creates.
         options: ``user``, ``group``, ``extra_groups``, ``umask``, ``capabilities``, ``rlimits``,
             ``oom_score_adj`` and ``seccomp`` of each container, as for `Supervisor.create`.
 
     Raises:
-        InvalidValue, BundleInvalid: the arguments don't go together; nothing was touched.
-        On entering: ShimNotFound, and what `open_supervisor` raises.
-        What the block raises comes out as it is, not in a group.
+        InvalidValue, BundleInvalid: the arguments can't work together; nothing was touched.
+        On entering: ShimNotFound, and all that `open_supervisor` raises.
+        An exception of the block comes out unchanged, not in a group.
 
-    Cancellation: as leaving the block. All of its containers are deleted, also those that were
-    taken, shielded, with the supervisor's deadlines.
+    Cancellation: as at the end of the block, all containers of the pool are deleted, also the
+    taken ones. The deletes are shielded and have the supervisor's deadlines.
 
-    Crash: an ephemeral supervisor leaves nothing. On a root, the next open finds them as it finds
-    all containers: ``delete_unstarted=True`` deletes those that nobody had taken.
+    Crash: an ephemeral supervisor leaves nothing. With a root on disk, the next open adopts the
+    pool's containers like all others; ``delete_unstarted=True`` deletes those that were never
+    taken.
     """
 
     def __init__(
@@ -141,7 +145,7 @@ class ContainerPool:
         check_place(supervisor, runtime)
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         if "process" not in self._bundle.spec:
-            raise BundleInvalid("it has no process to run", path=self._bundle.path, where="process")
+            raise BundleInvalid("no process to run", path=self._bundle.path, where="process")
         self._size = size
         self._supervisor = supervisor
         self._runtime = runtime
@@ -175,15 +179,15 @@ class ContainerPool:
     def __repr__(self) -> str:
         return f"<supervisor.ContainerPool {self._name!r}: {self.statistics().ready} ready>"
 
-    # ---- what it is ---------------------------------------------------------------------
+    # ---- facts --------------------------------------------------------------------------
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """The last errors of its creates and deletes, at most 16, the newest last."""
+        """The last errors of creates and deletes, at most 16, the newest last."""
         return () if self._loans is None else tuple(self._loans.stock.failures)
 
     def statistics(self) -> PoolStatistics:
-        """Return what it has now."""
+        """Return the pool's numbers of this moment."""
         stock = None if self._loans is None else self._loans.stock
         return PoolStatistics(
             ready=0 if stock is None else stock.ready,
@@ -198,7 +202,7 @@ class ContainerPool:
     async def wait_full(self) -> None:
         """Return when ``size`` containers are ready.
 
-        Raises: as `take`, if they can't be made.
+        Raises: as `take`, if the containers can't be made.
 
         Cancellation: nothing happens.
         """
@@ -213,26 +217,28 @@ class ContainerPool:
         args: Sequence[str] | None = None,
         **options: Unpack[TakeOptions],
     ) -> AsyncIterator[Container]:
-        """Take a container, in which your program runs: ``async with pool.take() as box:``.
+        """Take a container and run a program inside: ``async with pool.take() as box:``.
 
-        At the end of the block it is killed, if it still runs, and deleted in the background.
-        Takers who find none ready are served in the order of their coming.
+        At the end of the block the pool kills the container, if it is still running, and deletes
+        the container in the background. Takers that find no container ready are served in the
+        order in which they asked.
 
         Args:
-            args: the program and its arguments, in place of the bundle's; looked up in the
-                container's PATH. The init of a bundle with ``init=True`` stays in front of them.
+            args: the program and the program's arguments, in place of the bundle's. The program
+                is looked up in the container's PATH. With ``init=True`` in the bundle, the init
+                still runs in front of the program.
             options: see `TakeOptions`: ``env``, ``cwd``, ``stdin`` and ``files``.
 
         Raises:
             InvalidValue: an argument can't work; nothing was touched.
-            GateFailed: there is no such program, directory or place for a file inside; or they
-                killed the container.
-            SupervisorError, OSError: none could be created. Three attempts are made before, with
-                growing waits between them; a create that ran out of time isn't repeated.
-            What the block raises comes out as it is, not in a group.
+            GateFailed: there is no such program, directory or place for a file inside; or the
+                files filled the container's memory limit, and the kernel killed the container.
+            SupervisorError, OSError: no container could be created. The pool first makes three
+                attempts, with growing waits in between; a create that timed out isn't repeated.
+            An exception of the block comes out unchanged, not in a group.
             trio.ClosedResourceError: the pool isn't open.
 
-        Cancellation: whatever was taken is deleted, in the background.
+        Cancellation: a container that was taken is deleted in the background.
         """
         require_known(options, TakeOptions, "take")
         wanted = pool_request(self._bundle.spec, args, options)
@@ -257,25 +263,26 @@ class ContainerPool:
         task_status: trio.TaskStatus[Container] = trio.TASK_STATUS_IGNORED,
         **options: Unpack[PoolRunOptions],
     ) -> Completed:
-        """Run a program to its end in a container that is taken for it; as `run_container`.
+        """Take a container and run a program to the end inside, as `run_container` does.
 
         Args:
             args: as for `take`.
-            options: as for `take`, but somebody has to feed it, so PIPE only with
-                ``nursery.start``, which gives the container; and ``max_output_bytes``, ``check``
-                and ``deadline``: see `PoolRunOptions`.
+            options: as for `take`, plus ``max_output_bytes``, ``check`` and ``deadline``: see
+                `PoolRunOptions`. ``stdin=PIPE`` is possible only with ``nursery.start``, which
+                gives the caller the container, so that the caller can write to ``box.stdin``.
 
         Returns:
-            How it ended, and its output, as far as the pool's ``stdout`` and ``stderr`` are PIPE.
-            They are read as `run_container` reads them.
+            The exit status and the output, as far as the pool's ``stdout`` and ``stderr`` are
+            PIPE. The output is read as by `run_container`.
 
         Raises:
-            ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
-            DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
-            OutputTooLarge: it put out more than ``max_output_bytes``; carries what was captured.
+            ProcessFailed: with ``check``, the program didn't exit with 0; carries the output.
+            DeadlineExpired: the program ran longer than ``deadline``; carries the output so far.
+            OutputTooLarge: the program wrote more than ``max_output_bytes``; carries the output
+                so far.
             All that `take` raises.
 
-        Cancellation: it is killed and deleted, in the background.
+        Cancellation: the container is killed and deleted, in the background.
         """
         require_known(options, PoolRunOptions, "run")
         stdin = options.get("stdin", b"")
@@ -307,7 +314,7 @@ class ContainerPool:
     @contextlib.asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
         gate = gate_path()
-        await trio.lowlevel.checkpoint()  # a supervisor that is there waits for nothing
+        await trio.lowlevel.checkpoint()  # with a caller's supervisor nothing else waits here
         async with borrowed(self._supervisor, self._runtime) as supervisor:
             async with background_nursery() as nursery:
                 stock = Stock(

@@ -1,4 +1,4 @@
-"""A pool's stock: made ahead, handed out in the order of asking, replaced."""
+"""A pool's stock: makes containers ahead of time, hands them out in order, replaces them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._entry import Entry
 logger: Final = logging.getLogger("supervisor")
 
 PATIENCE: Final = 3
-"""How many attempts in a row may fail before those who wait are told."""
+"""How many attempts in a row may fail before the waiting takers get the error."""
 
 _KEPT_FAILURES: Final = 16
 
@@ -27,7 +27,7 @@ Failure = SupervisorError | OSError
 
 @attrs.define(eq=False)
 class _Taker:
-    """Somebody who waits."""
+    """A taker that waits for an entry, or a watcher that waits for a full stock."""
 
     served: trio.Event = attrs.field(factory=trio.Event)
     entry: Entry | None = None
@@ -36,13 +36,13 @@ class _Taker:
 
 @protected
 class Stock:
-    """Entries that wait, and takers that do.
+    """The entries that wait for a taker, and the takers that wait for an entry.
 
     Attributes:
         failures: the last errors of creates and deletes, the newest last.
-        failed: how many there were.
-        creating: how many are being made.
-        deleting: how many are being deleted.
+        failed: how many errors there were so far.
+        creating: how many entries are being made.
+        deleting: how many entries are being deleted.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Stock:
 
     @property
     def ready(self) -> int:
-        """How many wait to be taken."""
+        """How many entries wait to be taken."""
         return len(self._ready)
 
     @property
@@ -85,9 +85,9 @@ class Stock:
     # ---- making -------------------------------------------------------------------------
 
     async def fill(self) -> None:
-        """Make what is missing, for ever.
+        """Make the entries that are missing, for ever.
 
-        Cancellation: what is being made is undone.
+        Cancellation: a create that is running is undone.
         """
         while True:
             self._changed = trio.Event()
@@ -99,18 +99,18 @@ class Stock:
                 await self._changed.wait()
 
     def _is_short(self) -> bool:
-        """Whether more should be made. Deletes that lag behind hold it up: else they'd pile up."""
+        """Whether more entries are needed. Slow deletes delay creates, or deletes would pile up."""
         made = len(self._ready) + self.creating
         return made < self._size and made + self.deleting < 2 * self._size
 
     def _lacks_one(self) -> bool:
-        """Whether one more should be made now. After a failure one alone tries the ground."""
+        """Whether to make one more entry now. After a failure only one create runs at a time."""
         if self._in_a_row and (self.creating or trio.current_time() < self._not_before):
             return False
         return self._is_short() and not self._closed and not forked()
 
     async def _make_one(self) -> None:
-        witness.set(None)  # it isn't for whoever made the pool, or took the one before
+        witness.set(None)  # the pool's maker, or an earlier taker, must not see this create
         begun_in = self._round
         try:
             entry = await self._make()
@@ -124,7 +124,7 @@ class Stock:
             self._changed.set()
 
     def _note_failure(self, error: Failure, begun_in: int) -> None:
-        """Those that began before another one failed tell nothing new, and count as one."""
+        """Count a failed create. Creates already running when one fails count as that failure."""
         self.note(error, "a container couldn't be made")
         if begun_in == self._round:
             self._round += 1
@@ -132,10 +132,10 @@ class Stock:
             self._not_before = trio.current_time() + self._backoff.seconds(self._in_a_row)
         patient = self._in_a_row < PATIENCE and not isinstance(error, DeadlineExpired)
         if not patient:
-            self._tell_all(error)  # takers wait only while there is nothing for them
+            self._tell_all(error)  # all takers that wait: while a taker waits, the stock is empty
 
     def note(self, error: Failure, what: str) -> None:
-        """Log a failure and keep it; a forked child has nothing to say of its parent's pool."""
+        """Log a failure and keep the error; a forked child reports nothing of the parent's pool."""
         if forked():
             return
         logger.warning("pool: %s: %s", what, error)
@@ -145,7 +145,7 @@ class Stock:
     # ---- handing out --------------------------------------------------------------------
 
     def _offer(self, entry: Entry) -> None:
-        """Give an entry to whoever has waited the longest, or put it into stock."""
+        """Give an entry to the taker that has waited longest, or keep the entry in stock."""
         if self._closed or not entry.alive():
             self._lose(entry)
         elif self._takers:
@@ -160,7 +160,7 @@ class Stock:
                     self._watchers.popleft().served.set()
 
     def _died(self, entry: Entry, status: ExitStatus) -> None:
-        """One was ended while it waited: nobody shall get it."""
+        """Drop an entry whose container died while it waited."""
         if entry in self._ready:
             self._ready.remove(entry)
             self._lose(entry)
@@ -168,17 +168,17 @@ class Stock:
     def _lose(self, entry: Entry) -> None:
         self.discard(entry)
         if not self._closed:
-            lost = ShimExited("it was ended while it waited", container=entry.box.id)
+            lost = ShimExited("the container died while it waited", container=entry.box.id)
             self._note_failure(lost, entry.made_in)
 
     async def get(self) -> Entry:
-        """Return one that waits, or wait for one, first come, first served.
+        """Return an entry, or wait for one: first come, first served.
 
         Raises:
-            SupervisorError, OSError: none can be made just now.
+            SupervisorError, OSError: no entry can be made just now.
             trio.ClosedResourceError: the pool was closed.
 
-        Cancellation: nothing was taken.
+        Cancellation: no entry is taken.
         """
         if self._closed:
             raise trio.ClosedResourceError("the pool is closed")
@@ -192,14 +192,14 @@ class Stock:
         return served
 
     async def _wait_in(self, queue: deque[_Taker]) -> Any:
-        """Wait until served: a taker with the entry, a watcher with None."""
+        """Wait until served; return the entry to a taker, None to a watcher."""
         taker = _Taker()
         queue.append(taker)
         try:
             await taker.served.wait()
         except BaseException:
-            # A cancellation that was delivered runs in Trio's next batch only: until then it may
-            # have been served.
+            # Trio runs a cancelled task only in the next batch: until then the taker may have
+            # been served.
             if taker in queue:
                 queue.remove(taker)
             elif taker.entry is not None:
@@ -212,12 +212,12 @@ class Stock:
         return taker.entry
 
     def settle(self) -> None:
-        """Take note that one was started: whatever failed before is over."""
+        """Note that an entry was started: the earlier failures count no more."""
         self._in_a_row = 0
         self._changed.set()
 
     async def wait_full(self) -> None:
-        """Return when all of the stock is there.
+        """Return when the stock is full.
 
         Raises: as `get`.
         """
@@ -243,9 +243,9 @@ class Stock:
         self._nursery.start_soon(self._delete, entry, name=f"{entry.box.id}: delete")
 
     async def _delete(self, entry: Entry) -> None:
-        witness.set(None)  # its time is nobody's
+        witness.set(None)  # no caller's witness sees this delete
         try:
-            with within(math.inf, shield=True):  # both have deadlines of their own
+            with within(math.inf, shield=True):  # the delete has a deadline; so have those ahead
                 async with self._deletes:
                     await entry.delete()
         except (SupervisorError, OSError) as error:
@@ -255,7 +255,7 @@ class Stock:
             self._changed.set()
 
     def close(self) -> None:
-        """Make no more, tell those who wait, and delete what is left in the background."""
+        """Make no more entries, wake all takers, and delete the rest in the background."""
         self._closed = True
         self._tell_all(None)
         while self._ready:
