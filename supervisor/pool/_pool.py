@@ -219,14 +219,12 @@ class ContainerPool:
     ) -> AsyncIterator[Container]:
         """Take a container and run a program inside: ``async with pool.take() as box:``.
 
-        At the end of the block the pool kills the container, if it is still running, and deletes
-        the container in the background. Takers that find no container ready are served in the
-        order in which they asked.
+        At the end of the block the pool kills the container and deletes it in the background.
+        Takers that find no container ready are served in the order in which they asked.
 
         Args:
-            args: the program and the program's arguments, in place of the bundle's. The program
-                is looked up in the container's PATH. With ``init=True`` in the bundle, the init
-                still runs in front of the program.
+            args: the program and its arguments, in place of the bundle's; looked up in the
+                container's PATH. The init of a bundle with ``init=True`` runs in front of them.
             options: see `TakeOptions`: ``env``, ``cwd``, ``stdin`` and ``files``.
 
         Raises:
@@ -278,8 +276,7 @@ class ContainerPool:
         Raises:
             ProcessFailed: with ``check``, the program didn't exit with 0; carries the output.
             DeadlineExpired: the program ran longer than ``deadline``; carries the output so far.
-            OutputTooLarge: the program wrote more than ``max_output_bytes``; carries the output
-                so far.
+            OutputTooLarge: the program wrote too much; carries the output so far.
             All that `take` raises.
 
         Cancellation: the container is killed and deleted, in the background.
