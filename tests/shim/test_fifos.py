@@ -1,4 +1,4 @@
-"""The fifos of a shim: its `exit`, which tells of an end, and its `control`, which it reads."""
+"""A shim's fifos: `exit`, which reports the end, and `control`, which the shim reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.runtimes("fake")
 
 
 async def test_a_fifo_whose_writer_has_gone(tmp_path: Path) -> None:
-    """An `exit` that was opened after its writer went wakes nobody: it is read first."""
+    """An `exit` that was opened after the writer went wakes no reader: the reader reads first."""
     os.mkfifo(tmp_path / "exit")
     fifo = ExitFifo(str(tmp_path / "exit"))
     with trio.fail_after(5):
@@ -27,7 +27,7 @@ async def test_a_fifo_whose_writer_has_gone(tmp_path: Path) -> None:
 
 
 async def test_waiting_for_an_exit_that_is_closed(tmp_path: Path) -> None:
-    """Whoever waits for the end hears that the fifo was closed, and doesn't wait for ever."""
+    """A task that waits for the end gets ClosedResourceError when the fifo is closed."""
     os.mkfifo(tmp_path / "exit")
     fifo = ExitFifo(str(tmp_path / "exit"))
     writer = os.open(tmp_path / "exit", os.O_WRONLY)
@@ -46,7 +46,7 @@ async def test_waiting_for_an_exit_that_is_closed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[str]:
-    """A `control` that somebody holds open and doesn't read."""
+    """A `control` that is open for reading and isn't read."""
     path = str(tmp_path / "control")
     os.mkfifo(path)
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""The runtime says that it made a process, and which: wrongly, late or never."""
+"""The runtime reports that a process was made, and which one: wrongly, late or never."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ rubbish = pytest.mark.parametrize(
     "text",
     [
         "rubbish",
-        "",  # the fake makes bytes with a NUL of it
+        "",  # the fake writes bytes with a NUL instead
         " ",
         "-5",
         "0",
@@ -52,7 +52,7 @@ rubbish = pytest.mark.parametrize(
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has nothing to do with any container; it must outlive the test."""
+    """A process that belongs to no container and must outlive the test."""
     with subprocess.Popen(["sleep", "3600"]) as process:
         yield process
         assert process.poll() is None, "a bystander was killed"
@@ -68,7 +68,8 @@ async def test_rubbish_at_create(
     text: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A pid file that holds no pid, or nobody's, fails the create and leaves nothing."""
+    """A pid file without a pid, or with the pid of no process, fails the create and leaves
+    nothing."""
     async with supervisor(root, runtime=choice.runtime(f"garbage-pid:{text}")) as sup:
         with pytest.raises(RuntimeFailed, match="pid") as caught:
             await sup.create("a", bundle("sleep", "60"))
@@ -122,7 +123,7 @@ async def test_hanging_create(
     when: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A create that never returns is ended at its deadline, whatever it had made by then."""
+    """A create that never returns is ended at the deadline, whatever was made by then."""
     runtime = choice.runtime(f"hang-create{when}")
     async with supervisor(root, runtime=runtime, deadlines=Deadlines(create=SOON)) as sup:
         with pytest.raises(CreateTimeout) as caught:
@@ -137,7 +138,7 @@ async def test_hanging_create(
 async def test_hanging_hook(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """A real create that hangs in a hook is ended at its deadline; cgroup and hook go too."""
+    """A real create that hangs in a hook is ended at the deadline; cgroup and hook go too."""
     async with supervisor(root, deadlines=Deadlines(create=SOON)) as sup:
         with pytest.raises(CreateTimeout):
             await sup.create("a", with_hook(bundle("true"), "createRuntime", "sleep", "1000"))
@@ -148,7 +149,7 @@ async def test_hanging_hook(
 async def test_hanging_exec(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, when: str
 ) -> None:
-    """An exec that never returns is ended at its deadline, and its container goes on."""
+    """An exec that never returns is ended at the deadline, and the container goes on."""
     runtime = choice.runtime(f"hang-exec{when}")
     async with (
         supervisor(root, runtime=runtime) as sup,
@@ -164,7 +165,7 @@ async def test_hanging_exec(
 async def test_late_pid(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, workdir: Path
 ) -> None:
-    """A pid that is written long after its process was made is waited for, and is the right one."""
+    """A pid that is written long after the process was made is waited for, and is the right one."""
     gate = workdir / "gate"
     gate.touch()
     runtime = choice.runtime(

@@ -1,4 +1,4 @@
-"""The shim is killed or stopped: before its report, before start, or while its process runs."""
+"""The shim is killed or stopped: before the report, before start, or while the process runs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def _kill_shim(directory: Path, ready: Path, *signals: int) -> None:
     """Send signals to the shim when the runtime has come as far as to make ``ready``."""
     await until(ready.exists, f"{ready}")
     shim = shim_of(directory)
-    # Killed between its fork and its exec, the runtime would look like a shim that we left.
+    # If killed between fork and exec, the runtime would look like a shim that we left.
     await until(lambda: "supervisor-shim" not in commands(shim) != [], "the runtime runs")
     for number in signals:
         os.kill(shim, number)
@@ -92,7 +92,7 @@ async def test_before_report(
     ready: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A shim that is killed before its report fails the create; the runtime dies with it."""
+    """A shim that is killed before the report fails the create; the runtime dies with the shim."""
     async with supervisor(root, runtime=choice.runtime(f"hang-create{when}")) as sup:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_kill_shim, root / "a/init", root / ready, signal.SIGKILL)
@@ -112,7 +112,7 @@ async def test_before_report_of_a_real_one(
 ) -> None:
     """The same with a real runtime in the middle of a create: cgroup, hook and init go too."""
     ready = workdir / "ready"
-    # A hook isn't in the cgroup, so a killed shim can't see to its end: it ends by itself.
+    # A hook isn't in the cgroup, so a killed shim can't end the hook: the test does.
     hook = ("sh", "-c", f"echo > {ready}; while [ -e {ready} ]; do sleep 0.01; done")
     async with supervisor(root) as sup:
         async with trio.open_nursery() as nursery:
@@ -131,7 +131,7 @@ async def test_asked_to_give_up(
     root: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """A shim that is asked twice to end before its report kills the runtime, and says so."""
+    """A shim that gets two signals before the report kills the runtime, and reports that."""
     asked = (signal.SIGTERM, signal.SIGINT)
     async with supervisor(root, runtime=choice.runtime("hang-create-before-pid")) as sup:
         async with trio.open_nursery() as nursery:
@@ -147,7 +147,7 @@ async def test_asked_to_give_up(
 async def test_before_report_of_an_exec(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
 ) -> None:
-    """An exec whose shim is killed before its report fails; its container goes on."""
+    """An exec whose shim is killed before the report fails; the container goes on."""
     runtime = choice.runtime("hang-exec-after-pid")
     async with (
         supervisor(root, runtime=runtime) as sup,
@@ -167,7 +167,7 @@ async def test_before_report_of_an_exec(
 async def test_before_report_of_a_real_exec(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, workdir: Path
 ) -> None:
-    """An exec whose shim is killed when its program runs already doesn't leave that running."""
+    """An exec whose shim is killed after the program started leaves no running program."""
     gate = workdir / "gate"
     gate.touch()
     runtime = lingering(choice, workdir / "a-runtime", "exec", gate)
@@ -188,7 +188,7 @@ async def test_before_report_of_a_real_exec(
             with pytest.raises(ShimExited):
                 await a.exec(["sleep", "61"], id="job")
         gate.unlink()
-        await reap(*pids)  # it is dead, and left to us, the subreaper, when the runtime ends
+        await reap(*pids)  # the dead process is left to us, the subreaper, when the runtime ends
         assert (a.state, a.status) == (State.RUNNING, None)
 
 
@@ -198,7 +198,7 @@ async def test_before_report_of_a_real_exec(
 async def test_before_start(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """A shim that dies before start takes its process with it, and start says so at once."""
+    """A shim that dies before start takes the process with it, and start fails at once."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         os.kill(shim_of(root / "a/init"), signal.SIGKILL)
@@ -228,7 +228,7 @@ async def test_before_start_unseen(
         await nothing_left()
 
 
-# ---- while it runs ------------------------------------------------------------------------
+# ---- while the process runs ---------------------------------------------------------------
 
 
 async def test_while_running(running: Container, root: Path) -> None:
@@ -240,7 +240,7 @@ async def test_while_running(running: Container, root: Path) -> None:
 
 
 async def test_exec_while_running(running: Container, root: Path) -> None:
-    """An exec whose shim is killed is killed alone: its container goes on."""
+    """An exec whose shim is killed is killed alone: the container goes on."""
     job = await running.exec(["sleep", "61"], id="job")
     os.kill(shim_of(root / "a/job"), signal.SIGKILL)
     assert_lost(await job.wait(), signal=signal.SIGKILL)
@@ -270,7 +270,7 @@ async def test_stopped_while_init_ends(
     then: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A shim that is stopped while its process exits is given up; the true status isn't lost."""
+    """A shim that is stopped while the process exits is given up; the true status isn't lost."""
     async with supervisor(root, deadlines=IMPATIENT) as sup:
         a = await sup.create("a", bundle("sh", "-c", "read x; exit 42"), stdin=-1)
         await a.start()
@@ -290,7 +290,7 @@ async def test_stopped_while_init_ends(
 async def test_stopped_for_a_moment(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A shim that comes back in time records the end itself: it isn't killed at once."""
+    """A shim that comes back in time records the end and isn't killed."""
     async with (
         supervisor(root, deadlines=Deadlines(shim=60)) as sup,
         await sup.create("a", bundle("sh", "-c", "read x; exit 42"), stdin=-1) as a,
@@ -323,7 +323,7 @@ async def test_stopped_exec_shim_while_init_ends(
 
     def but_no_other(task: ProcessTask) -> None:
         end_stuck_shim(task)
-        a._core.shared.patrol._seconds = 60.0  # init ends after this, and its shim isn't stuck
+        a._core.shared.patrol._seconds = 60.0  # init ends after this, and init's shim isn't stuck
 
     monkeypatch.setattr(_watch, "_end_stuck_shim", but_no_other)
     async with supervisor(root, deadlines=IMPATIENT) as sup:
@@ -353,16 +353,16 @@ async def test_stopped_shims_and_delete(running: Container, root: Path) -> None:
     shims = [shim_of(root / "a" / name) for name in ("init", "job")]
     for shim in shims:
         os.kill(shim, signal.SIGSTOP)
-    os.kill(pid_in(root / "a/job"), signal.SIGKILL)  # the fake's delete wouldn't know of it
+    os.kill(pid_in(root / "a/job"), signal.SIGKILL)  # the fake's delete doesn't know the exec
     with trio.fail_after(10):
         await running.delete(force=True)
     assert left(root) == [] and [state_of(shim) for shim in shims] == ["", ""]
 
 
 def test_gone_between_open_and_write(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shim that ends just when a line is being sent to it has ended: ProcessEnded.
+    """A line to a shim that ends between open and write raises ProcessEnded.
 
-    It was BrokenPipeError, which nobody expected: a create that was being undone raised it.
+    The error was once BrokenPipeError, which came out of a create that was being undone.
     """
     control = str(workdir / "control")
     os.mkfifo(control)

@@ -1,4 +1,4 @@
-"""``on_shim_lost="keep"``: what runs goes on without its shim, watched by its pidfd."""
+"""``on_shim_lost="keep"``: a process goes on without a shim, and its pidfd shows the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ECHO = ["sh", "-c", "while read x; do echo $x || exit 7; done; exit 42"]
 
 
 async def lose_shim(root: Path, process: Process) -> None:
-    """SIGKILL a process's shim, and wait until it is gone."""
+    """SIGKILL a process's shim, and wait until the shim is gone."""
     shim = shim_of(root / process.container / process.id)
     os.kill(shim, signal.SIGKILL)
     await until(lambda: state_of(shim) in ("", "Z"), "its shim is gone")
@@ -32,7 +32,7 @@ async def lose_shim(root: Path, process: Process) -> None:
 async def box(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> AsyncIterator[Container]:
-    """A container that runs, and has lost its shim."""
+    """A running container that has lost its shim."""
     async with (
         supervisor(root) as sup,
         await sup.create(
@@ -45,7 +45,7 @@ async def box(
 
 
 async def echoes(process: Process, word: bytes) -> None:
-    """Say something, and hear it."""
+    """Send a word, and read the echo."""
     assert process.stdin is not None and process.stdout is not None
     with trio.fail_after(10):
         await process.stdin.send_all(word)
@@ -53,7 +53,7 @@ async def echoes(process: Process, word: bytes) -> None:
 
 
 async def test_it_goes_on(box: Container) -> None:
-    """It runs, its streams are whole, and its true status is known in the end."""
+    """The process runs, its streams are whole, and the true exit status is known in the end."""
     await echoes(box.init, b"one\n")
     assert box.state is State.RUNNING and box.status is None
     assert box.stdin is not None
@@ -64,7 +64,7 @@ async def test_it_goes_on(box: Container) -> None:
 
 
 async def test_it_is_watched_until_its_end(box: Container) -> None:
-    """Whoever asks is told so at once, when it has ended too."""
+    """A process without a shim counts as unwatched as soon as the process has ended."""
     assert box.pid is not None and box.init._task.handles.watched()
     pid = box.pid
     os.kill(pid, signal.SIGKILL)
@@ -77,7 +77,7 @@ async def test_it_is_watched_until_its_end(box: Container) -> None:
 async def test_both_gone_while_nobody_looked(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What is gone with its shim when it is adopted isn't waited for."""
+    """A process that is gone together with its shim at the adoption isn't waited for."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"), on_shim_lost="keep")
         await a.start()
@@ -94,7 +94,7 @@ async def test_both_gone_while_nobody_looked(
 
 
 async def test_signals_and_exec(box: Container) -> None:
-    """It can be signalled, exec'ed into and stopped."""
+    """A kept process can be signalled, and its container can still run an exec."""
     if box._core.record.runtime.endswith(("crun", "runc")):
         process = await box.exec(["true"])
         assert (await process.wait()).code == 0
@@ -104,7 +104,7 @@ async def test_signals_and_exec(box: Container) -> None:
 
 
 async def test_nobody_reads(box: Container) -> None:
-    """Without a reader of its output it waits, as with a shim, and isn't killed by SIGPIPE."""
+    """Without a reader of its output the process waits, as with a shim, and gets no SIGPIPE."""
     assert box.init.stdout is not None and box.stdin is not None
     box.init._task.streams.stdout.detach()  # type: ignore[union-attr]
     await box.stdin.send_all(b"one\n")
@@ -113,7 +113,7 @@ async def test_nobody_reads(box: Container) -> None:
 
 
 async def test_nobody_wants_it(box: Container) -> None:
-    """Closing its output says so: what we hold in the shim's place is closed, too."""
+    """Closing the output also closes the end that we hold in the shim's place."""
     assert box.stdout is not None and box.stdin is not None
     await box.stdout.aclose()
     await box.stdin.send_all(b"one\n")
@@ -123,7 +123,7 @@ async def test_nobody_wants_it(box: Container) -> None:
 
 @pytest.mark.runtimes("runc", "crun")  # the fake's processes are in no cgroup: not certain
 async def test_adopted(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """The next supervisor keeps it too, whether its shim is lost before or after."""
+    """The next supervisor keeps the process too, whether the shim is lost before or after."""
     for before in (True, False):
         async with supervisor(root) as sup:
             box = await sup.create("a", bundle("sleep", "600"), on_shim_lost="keep")
@@ -157,7 +157,7 @@ async def test_lost_before_start(
 
 
 async def test_of_an_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """An exec is kept as its container is."""
+    """An exec is kept as a container is."""
     async with (
         supervisor(root) as sup,
         await sup.create("a", bundle("sleep", "60"), on_shim_lost="keep") as box,

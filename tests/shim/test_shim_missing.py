@@ -79,7 +79,8 @@ async def test_at_create(
 async def test_at_exec(
     supervisor: OpenSupervisor, bundle: MakeBundle, shim: Path, root: Path, damage: Damage
 ) -> None:
-    """A shim that is gone at an exec is named, nothing is left of the exec, its container runs."""
+    """The error names a shim that is gone at an exec; nothing of the exec is left, and the
+    container runs."""
     async with supervisor(root, shim=shim) as sup, await sup.create("a", bundle("sleep", "9")) as a:
         await a.start()
         damage(shim)

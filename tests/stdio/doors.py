@@ -1,4 +1,4 @@
-"""A hostile program, and what of the caller it is given as a stream."""
+"""A hostile program, and the caller's files that the program gets as streams."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ KINDS = ("path", "file", "pipe", "socket", "fifo", "device")
 
 
 class Door:
-    """Something of the caller's that is given as a stream, and what it must still be."""
+    """A file, pipe or device of the caller that is given as a stream, and must stay unchanged."""
 
     def __init__(self, kind: str, stream: str, place: Path) -> None:
         self.kind, self.place = kind, place / f"{stream}-{kind}"
@@ -89,12 +89,12 @@ class Door:
 
     @property
     def given(self) -> Any:
-        """As it is given to the library."""
+        """The argument for the library."""
         named = {"path": str(self.place), "fifo": Fifo(str(self.place))}
         return named.get(self.kind, self.fd)
 
     def look(self) -> dict[str, object]:
-        """Return all of it that the container must not change."""
+        """Return all properties that the container must not change."""
         status = os.fstat(self.fd)
         found: dict[str, object] = {
             "mode": status.st_mode,
@@ -110,6 +110,6 @@ class Door:
         return found
 
     def close(self) -> None:
-        """Close it."""
+        """Close the descriptors."""
         for fd in self.closing:
             os.close(fd)

@@ -23,7 +23,7 @@ LINE = b"1 1 1\n"  # a size, which a process without a terminal doesn't have: sk
 
 @contextlib.contextmanager
 def deaf(process: Process) -> Iterator[None]:
-    """Stop a process's shim while its control fifo is full."""
+    """Stop a process's shim while the shim's control fifo is full."""
     directory = Path(process._task.layout.path)
     shim = shim_of(directory)
     os.kill(shim, signal.SIGSTOP)
@@ -35,22 +35,23 @@ def deaf(process: Process) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-        with contextlib.suppress(ProcessLookupError):  # it was killed
+        with contextlib.suppress(ProcessLookupError):  # the shim was killed
             os.kill(shim, signal.SIGCONT)
 
 
 def readable(process: Process) -> bool:
-    """Whether there are lines that its shim hasn't read."""
+    """Whether there are lines that the shim hasn't read."""
     with open(Path(process._task.layout.path, "control"), "rb+", buffering=0) as control:
         return bool(select.select([control], [], [], 0)[0])
 
 
-@pytest.mark.runtimes("crun")  # it takes seconds
+@pytest.mark.runtimes("crun")  # the test takes seconds
 @pytest.mark.parametrize("inside", [False, True], ids=["init", "exec"])
 async def test_closing_the_input(
     supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
 ) -> None:
-    """It says that nobody could be told, and does it when it is repeated; once it was lost."""
+    """A close that can't reach the shim raises ShimError, and works when repeated; it was once
+    lost."""
     cat = ["sh", "-c", "cat; echo end"]
     spec = bundle("sleep", "60") if inside else bundle(*cat)
     told = {} if inside else {"stdin": PIPE, "stdout": PIPE}
@@ -71,7 +72,7 @@ async def test_closing_the_input(
 
 
 async def test_it_is_repeated(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A shim that goes on soon hears of it without anybody's doing."""
+    """A close waits for a shim that goes on soon, without any action of the caller."""
     async with (
         supervisor() as sup,
         await sup.create("a", bundle("cat"), stdin=PIPE, stdout=PIPE) as box,
@@ -87,7 +88,7 @@ async def test_it_is_repeated(supervisor: OpenSupervisor, bundle: MakeBundle) ->
 
 
 async def test_a_cancelled_close(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Our end is closed, and closing it again ends the input."""
+    """A cancelled close has closed our end, and a second close ends the input."""
     async with supervisor() as sup, await sup.create("a", bundle("cat"), stdin=PIPE) as box:
         await box.start()
         assert box.stdin is not None
@@ -101,7 +102,7 @@ async def test_a_cancelled_close(supervisor: OpenSupervisor, bundle: MakeBundle)
 
 
 async def test_closing_an_output(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """The same for those who don't want the rest of it."""
+    """Closing an output with a stopped shim raises ShimError, and works when repeated."""
     script = "while :; do echo y || exit 2; done"
     async with (
         supervisor() as sup,
@@ -117,7 +118,7 @@ async def test_closing_an_output(supervisor: OpenSupervisor, bundle: MakeBundle)
 
 
 async def test_a_terminal(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """No bare BlockingIOError comes out of what is asked of it."""
+    """Resizing, hanging up and closing a terminal raise no bare BlockingIOError."""
     async with supervisor() as sup, await sup.create("a", bundle("cat"), terminal=True) as box:
         await box.start()
         with deaf(box.init):
@@ -145,7 +146,7 @@ async def test_a_signal(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 
 async def test_deleting_it(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It is deleted all the same; and a program that was run is ended when it is cancelled."""
+    """A container with a stopped shim is deleted all the same."""
     async with supervisor() as sup, await sup.create("a", bundle("cat"), stdin=PIPE) as box:
         await box.start()
         with deaf(box.init), trio.fail_after(20):
@@ -153,7 +154,7 @@ async def test_deleting_it(supervisor: OpenSupervisor, bundle: MakeBundle) -> No
 
 
 async def test_a_run_is_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Its input can't be ended; it gets its signal."""
+    """A cancelled run ends by a signal, though the run's input can't be ended."""
     async with (
         supervisor() as sup,
         await sup.create("a", bundle("sleep", "60")) as box,

@@ -1,4 +1,4 @@
-"""What a hostile container of an ordinary user does to its streams: its root is that user."""
+"""What a hostile container of an ordinary user does to its streams: root inside is that user."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def umask() -> Iterator[None]:
 @pytest.mark.parametrize("user", [0, USER])
 @pytest.mark.usefixtures("umask")
 def test_a_hostile_program(home: Home, kind: str, user: int) -> None:
-    """Its root owns the caller's files, and reaches none of them; nor does an exec's."""
+    """Root inside owns the caller's files, and reaches none of them, in init and in an exec."""
     null = os.stat("/dev/null")
 
     async def program(sup: Supervisor) -> None:
@@ -68,7 +68,8 @@ def find_open_to_others(root: Path) -> list[Path]:
 
 @pytest.mark.parametrize("hold", [False, True])
 def test_a_container_that_shuts_us_out(home: Home, hold: bool) -> None:
-    """Its root took the modes of its fifos away, and the next supervisor found it broken."""
+    """A container whose root took the modes of the fifos away isn't broken for the next
+    supervisor."""
 
     async def make(sup: Supervisor) -> None:
         bundle = Bundle.from_host([PYTHON, "-ISc", SHUT.format("(0, 1, 2)")], path=home.path / "b")

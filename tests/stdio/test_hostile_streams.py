@@ -1,5 +1,5 @@
-"""What a container does to its streams stays in it: whatever they are, nothing of the caller's is
-reached, and nothing of the host's."""
+"""A container can change only its own streams, nothing of the caller's and nothing of the
+host's."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def doors(request: pytest.FixtureRequest, workdir: Path) -> Iterator[list[Door]]
 async def test_a_hostile_program(
     supervisor: OpenSupervisor, doors: list[Door], user: int, workdir: Path
 ) -> None:
-    """A container's root opened what it was given anew, truncated it, wrote to it, and changed
-    its mode, its owner and its flags; so did runtimes, with its owner. For init and exec."""
+    """A container's root can't reopen, truncate or write the given files, nor change mode, owner or
+    flags, in init and exec; runtimes once gave the files a new owner."""
     streams = dict(zip(STREAMS, (door.given for door in doors), strict=True))
     hostile = [PYTHON, "-ISc", HOSTILE]
     null = os.stat("/dev/null")
@@ -60,14 +60,14 @@ async def test_a_hostile_program(
     assert [door.look() for door in doors] == [door.before for door in doors]
     after = os.stat("/dev/null")
     assert (after.st_mode, after.st_uid, after.st_gid) == (null.st_mode, null.st_uid, null.st_gid)
-    if "PYTEST_XDIST_WORKER" not in os.environ:  # other tests write to it meanwhile
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # parallel tests write to /dev/null
         assert (after.st_mtime_ns, after.st_ctime_ns) == (null.st_mtime_ns, null.st_ctime_ns)
 
 
 async def test_output_cannot_be_read_back(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
 ) -> None:
-    """A program that opened its output for reading too saw what others had written before."""
+    """A program that reopens its output for reading can't see what others had written before."""
     out = workdir / "out"
     out.write_bytes(b"secret\n")
     script = "(exec 3<>/proc/self/fd/1) 2>/dev/null && echo opened; echo words >/proc/self/fd/1"
@@ -128,7 +128,8 @@ async def test_what_can_be_no_stream(
 async def test_names_mean_the_callers_own(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, name: str
 ) -> None:
-    """The shim opened its own /dev/stdout, and all output was lost, without a word."""
+    """/dev/stdout and such names mean the caller's; the shim once opened its own, and lost all
+    output."""
     os.symlink("/proc/thread-self/fd/1", workdir / "link")
     path = {"link": str(workdir / "link"), "pid": f"/proc/{os.getpid()}/fd/1"}.get(name, name)
     read_fd, write_fd = os.pipe()
@@ -174,7 +175,8 @@ async def test_a_pipeline(supervisor: OpenSupervisor, bundle: MakeBundle) -> Non
 async def test_a_program_with_a_umask_of_its_own(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, umask: int
 ) -> None:
-    """It went on into runc's execs, mount points and the files of shim and runtime."""
+    """The caller's umask doesn't reach runc's execs, mount points or the files of shim and
+    runtime."""
     (workdir / "file").write_text("data")
     (workdir / "file").chmod(0o644)
     workdir.chmod(0o755)
@@ -224,7 +226,7 @@ async def test_a_null_device_that_cannot_be_cloned(
 async def test_what_is_no_null_device(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, workdir: Path
 ) -> None:
-    """A /dev/null that somebody has made a file of is refused, with what to do."""
+    """A regular file in place of /dev/null is refused, with the command that repairs it."""
     (workdir / "null").touch()
     monkeypatch.setattr(null_module, "_PATH", str(workdir / "null"))
     async with supervisor() as sup:
@@ -234,7 +236,8 @@ async def test_what_is_no_null_device(
 
 @needs_root
 async def test_the_null_device_of_an_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It is a device on a mount of its own, read-only: writing works, changing it doesn't."""
+    """The exec's null device is on a read-only mount: writing works, changing the device
+    doesn't."""
     script = "import os; os.write(1, b'x'); os.write(2, b'%d' % (os.fstatvfs(0).f_flag & 1))"
     with Bundle.from_host(["sleep", "60"]) as made:
         async with supervisor() as sup, await sup.create("a", made) as box:
@@ -294,7 +297,7 @@ def habits(pid: int | None) -> dict[str, object]:
 
 @needs_root
 async def test_scheduling_is_not_inherited(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A supervisor that runs niced and pinned had its containers run so, too."""
+    """A container of a niced and pinned supervisor has the default scheduling."""
     cpus = os.sched_getaffinity(0)
     with odd_habits():
         async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
@@ -347,7 +350,7 @@ async def test_sockets_that_can_be_no_stream(
 async def test_sockets_that_were_closed_since(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """What they have still got is read, to its end."""
+    """All remaining bytes of a socket whose peer has closed are read, to the end."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         ours = socket.create_connection(server.getsockname())
         theirs, _ = server.accept()

@@ -1,4 +1,4 @@
-"""Readers of a log that come back: what they missed is told, whatever became of its files."""
+"""Readers of a log that come back: a loss is reported, whatever happened to the log's files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.conftest import MakeBundle, OpenSupervisor
 
 SMALL = LogFile(max_bytes=32 * 1024, files=3)
 COUNTING = 'i=0; while read n; do while [ "$i" -lt "$n" ]; do i=$((i+1)); echo line-$i; done; done'
-"""Counts up to each number that it reads."""
+"""Counts up to each number that comes in."""
 
 Count = Callable[[int], Awaitable[None]]
 
@@ -66,7 +66,8 @@ def counter(box: Container | Process) -> Count:
 
 
 def test_a_moment_is_never_later() -> None:
-    """`at` was rounded: half of all records were older than their own, and left out by it."""
+    """A record's `at` is never later than the record; rounding once left half of the records
+    out."""
     chance = random.Random(1)
     for _ in range(2000):
         at_ns = chance.randrange(1_700_000_000 * 10**9, 1_800_000_000 * 10**9)
@@ -78,7 +79,8 @@ def test_a_moment_is_never_later() -> None:
 
 
 async def test_from_and_to_a_record(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Both ends are in it, however they are told; what is earlier or later isn't."""
+    """``since`` and ``until`` include both ends in every notation, and exclude earlier or later
+    records."""
     spec = bundle("sh", "-c", COUNTING)
     async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE, stdout=LOG) as box:
         await box.start()
@@ -102,7 +104,7 @@ async def test_from_and_to_a_record(supervisor: OpenSupervisor, bundle: MakeBund
 
 
 async def test_following_until(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It ends at that time, also if nothing is printed then; or with what is later."""
+    """Following ends at ``until``, even without output then, or at the first later record."""
     spec = bundle("sh", "-c", "echo line-1; read x; echo line-2; sleep 100")
     async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE, stdout=LOG) as box:
         await box.start()
@@ -151,7 +153,7 @@ async def test_visits(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 
 
 async def test_any_record_of_two_streams(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Behind each of them is what comes after it, of both streams and in any parts."""
+    """A cursor of each record leads to all later records, of both streams and in any parts."""
     script = "for i in 1 2 3; do echo out-$i; echo err-$i >&2; done; printf %20000s x; printf y >&2"
     async with (
         supervisor() as sup,
@@ -168,7 +170,7 @@ async def test_any_record_of_two_streams(supervisor: OpenSupervisor, bundle: Mak
 async def test_one_file_that_is_read_in_time(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Whoever had read all of a file that goes has lost nothing, and isn't told so."""
+    """A reader that had read all of a file before the file went gets no gap."""
     log = LogFile(max_bytes=32 * 1024, files=1)
     spec = bundle("sh", "-c", 'while read n; do printf "%${n}s\\n" line-$n; done')
     async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE, stdout=log) as box:
@@ -230,15 +232,15 @@ async def test_lines_that_look_like_records(
             assert await read(box, after=every[number].cursor) == (every[number + 1 :], 0)
 
 
-# ---- what somebody else does with the files --------------------------------------------------
+# ---- what others do with the files ------------------------------------------------------------
 
 
 async def test_moved_by_somebody_else(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The log goes on at its own name; the reader is told, and reads no line twice.
+    """The log goes on at its own name; the reader gets a gap, and reads no line twice.
 
-    It went on in the file that was moved, where nobody looked for it.
+    The log once went on in the moved file, where no reader looks.
     """
     spec = bundle("sh", "-c", COUNTING)
     log = root / "a/logs/init.log"
@@ -264,7 +266,7 @@ async def test_moved_by_somebody_else(
 async def test_emptied_by_somebody_else(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, caught_up: bool
 ) -> None:
-    """As logrotate's copytruncate does it; also if it is as long again as it was."""
+    """A reader goes on after a log was emptied (copytruncate) and grew, even to the old length."""
     spec = bundle("sh", "-c", COUNTING)
     log = root / "a/logs/init.log"
     async with supervisor(root) as sup, await sup.create("a", spec, stdin=PIPE, stdout=LOG) as box:
@@ -336,7 +338,7 @@ async def test_an_id_that_is_used_again(
 ) -> None:
     """The second process has a log of its own, which the first one's shim doesn't write to.
 
-    They had one in common, in which nobody could tell whose a line was.
+    The two once had one log, in which a line's process was unknown.
     """
     async with (
         supervisor(root) as sup,
@@ -395,9 +397,10 @@ def test_without_an_index(tmp_path: Path) -> None:
 
 
 def test_a_place_that_is_noted_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index is looked at before a file's first record is there, and again behind it.
+    """The reader looks at the index before the first record of a file is there, and again behind
+    that.
 
-    Its cursors were those of a log without one, and refused at the next visit.
+    The cursors were once those of a log without an index, and the next visit refused them.
     """
     path, place = tmp_path / "init.log", tmp_path / "index"
     stamp = "2026-01-31T12:34:20.000000000Z"
@@ -420,7 +423,8 @@ def test_a_place_that_is_noted_meanwhile(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_file_whose_place_is_forgotten(tmp_path: Path) -> None:
-    """It is read, and its cursors are good as long as it is there."""
+    """A file whose place is forgotten is read, and its cursors are good as long as the file is
+    there."""
     path, place = tmp_path / "init.log", tmp_path / "index"
     write(tmp_path / "init.log.1", 20, "one", "two")
     write(path, 30, "three")

@@ -1,4 +1,4 @@
-"""LOG: what the shim writes down, and what is read of it."""
+"""LOG: what the shim writes down, and what a reader gets."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_long_lines(supervisor: OpenSupervisor, bundle: MakeBundle) -> Non
 
 
 async def test_the_format(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """The file is as existing log collectors read it."""
+    """The file has the format that existing log collectors read."""
     async with (
         supervisor(root) as sup,
         await sup.create("a", bundle("echo", "hello you"), stdout=LOG, stderr=STDOUT) as box,
@@ -98,7 +98,7 @@ async def test_the_format(supervisor: OpenSupervisor, bundle: MakeBundle, root: 
 
 
 async def test_a_prompt_is_seen(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A line that isn't ended can be read before it is."""
+    """A line without an end can be read before the end comes."""
     spec = bundle("sh", "-c", "printf 'name? '; read x; echo $x")
     async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE, stdout=LOG) as box:
         await box.start()
@@ -113,7 +113,7 @@ async def test_a_prompt_is_seen(supervisor: OpenSupervisor, bundle: MakeBundle) 
 
 
 async def test_bounds(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """At full speed the log stays within its bounds; a follower sees every kept line once."""
+    """At full speed the log stays within the bounds; a follower sees every kept line once."""
     lines = 60_000
     script = f"i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo line-$i; done"
     seen: list[int] = []
@@ -159,7 +159,7 @@ async def test_overtaken(supervisor: OpenSupervisor, bundle: MakeBundle) -> None
             await records_of(box, follow=True)  # to the end of the log, which is after init's
             late = box.logs(follow=True)
             kept = [record async for record in late]
-            seen = [record async for record in slow]  # the rest of its file, then what is left
+            seen = [record async for record in slow]  # the rest of the open file, then what is left
             assert seen[0].data == b"line-1" and seen[-len(kept) :] == kept
             assert len(seen) < 20_000
             assert (slow.gaps, late.gaps) == (1, 0)
@@ -194,10 +194,10 @@ def test_rotated_while_the_next_file_is_looked_for(
 
 
 async def read_log(path: Path, **options: Any) -> list[bytes]:
-    """Return what the records of a log hold that nobody writes any more."""
+    """Return the data of the records of a log that is complete."""
 
     async def over() -> None:
-        """It is."""
+        """The log is complete."""
 
     logs = Logs(
         str(path),
@@ -213,9 +213,9 @@ async def read_log(path: Path, **options: Any) -> list[bytes]:
 
 
 async def test_what_is_no_record(tmp_path: Path) -> None:
-    """A crashed disk's zeros in the middle, and other lines that have no end, are left out.
+    """Lines that are no records, like the zeros after a disk's crash, are left out.
 
-    Once they were held in memory as one line, copied with each chunk that came to it.
+    Such lines were once held in memory as one line, copied with each new chunk.
     """
     path = tmp_path / "init.log"
     line = b"2026-01-31T12:34:56.0Z stdout F %s\n"
@@ -235,7 +235,7 @@ async def test_what_is_no_record(tmp_path: Path) -> None:
 
 
 async def test_what_is_no_record_holds_nobody_up(tmp_path: Path) -> None:
-    """However long it takes to pass over it: others have their turn meanwhile."""
+    """Skipping lines that are no records lets other tasks run, however long the skipping takes."""
     path = tmp_path / "init.log"
     with path.open("wb") as file:
         file.truncate(16 << 20)
@@ -256,7 +256,8 @@ async def test_what_is_no_record_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_the_tail_is_bounded(tmp_path: Path) -> None:
-    """The last records of a log, and no more of it than they take; also the longest one."""
+    """A tail reads the last records, and of the log only their size, even with the longest
+    record."""
     path = tmp_path / "init.log"
     line = b"2026-01-31T12:34:56.0Z stdout F %s\n"
     path.write_bytes(line % b"first" + line % (b"x" * 100_000) + line % (b"y" * 16384))
@@ -337,7 +338,7 @@ async def test_of_an_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> Non
 
 
 async def test_a_grandchild_writes_on(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """What a program in the background writes later is logged; following doesn't wait for it."""
+    """Late output of a background program is logged; following doesn't wait for that output."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         script = "(read x < /tmp/gate; echo late) & echo early"
@@ -351,7 +352,7 @@ async def test_a_grandchild_writes_on(supervisor: OpenSupervisor, bundle: MakeBu
 
 
 async def test_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whoever stops following loses nothing and leaves nothing open."""
+    """A cancelled follower loses no record and leaves nothing open."""
     spec = bundle("sh", "-c", "echo one; sleep 60")
     async with supervisor() as sup, await sup.create("a", spec, stdout=LOG) as box:
         await box.start()
@@ -365,7 +366,7 @@ async def test_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None
 
 
 async def test_tail_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whoever is cancelled while the beginning is skipped gets the last ones at the next call."""
+    """A reader that is cancelled during the skipping gets the last records at the next call."""
     spec = bundle("sh", "-c", "echo one; echo two; echo three")
     async with supervisor() as sup, await sup.create("a", spec, stdout=LOG) as box:
         await box.start()
@@ -406,7 +407,7 @@ async def test_without_a_log(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 async def test_what_does_not_go_together(
     supervisor: OpenSupervisor, bundle: MakeBundle, wrong: dict[str, Any]
 ) -> None:
-    """It is refused before anything is touched."""
+    """Options that don't go together are refused before anything is touched."""
     async with supervisor() as sup:
         with pytest.raises(InvalidValue):
             await sup.create("a", bundle("true"), **wrong)

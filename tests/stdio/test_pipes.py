@@ -1,4 +1,4 @@
-"""PIPE: bytes through fifos, exactly, whoever comes and goes."""
+"""PIPE: bytes through fifos, exactly, with readers and writers that come and go."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIZES = [0, 1, 65535, 65536, 65537, MIB - 1, MIB, MIB + 1, 64 * MIB]
 async def test_in_and_out_at_once(
     supervisor: OpenSupervisor, bundle: MakeBundle, size: int
 ) -> None:
-    """``cat`` gives back exactly what it got, and its exit right after the last byte loses none."""
+    """``cat`` returns exactly its input, and its exit right after the last byte loses none."""
     content = pattern(size)
     async with supervisor() as sup:
         done = await run_container(
@@ -59,7 +59,7 @@ async def test_binary_and_mixed(supervisor: OpenSupervisor, bundle: MakeBundle) 
 
 
 async def test_end_of_input(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Closing stdin ends ``cat``; a pipeline that gives up its input ends too."""
+    """Closing stdin ends ``cat``; a pipeline that gives up the input ends too."""
     async with supervisor() as sup, await sup.create("a", bundle("cat"), stdin=PIPE) as box:
         await box.start()
         piped = await box.run(["sh", "-c", "echo hi | exec cat"], capture_stdout=True)
@@ -121,7 +121,7 @@ async def test_stderr_to_stdout(supervisor: OpenSupervisor, bundle: MakeBundle) 
 
 
 async def test_an_own_fifo(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> None:
-    """A fifo of the caller's is used, and stays the caller's: nobody else reads it."""
+    """A fifo of the caller's is used, and stays the caller's: no one else reads from the fifo."""
     fifo = workdir / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
@@ -158,7 +158,7 @@ async def test_not_a_fifo(
 async def test_files(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, stream: str
 ) -> None:
-    """A path and an open file are used by the program itself, for init and exec."""
+    """A path and an open file work as streams, for init and exec."""
     path = workdir / "file"
     path.write_bytes(b"before\n")
     script = {"stdin": "read x; test $x = before", "stdout": "echo out", "stderr": "echo out >&2"}
@@ -209,7 +209,7 @@ async def test_killed_in_the_middle(
     root: Path,
     bundle: MakeBundle,
 ) -> None:
-    """A supervisor that is killed while its container writes hurts nobody; the rest is read."""
+    """A supervisor that is killed while the container writes does no harm; the rest is read."""
     script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done"
     containers = {"a": bundle("sh", "-c", script).path}
     streams = {"containers": containers, "started": ["a"], "stdout": PIPE}
@@ -247,7 +247,7 @@ async def test_an_unprivileged_root_reopens_its_streams(
 
 
 async def test_a_broken_pipe(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Writing to a program that has closed its input is a broken resource, as with a pipe."""
+    """Writing to a program that has closed its input raises BrokenResourceError, as with a pipe."""
     script = "exec <&-; echo closed; sleep 60"
     async with (
         supervisor() as sup,
@@ -265,7 +265,7 @@ async def test_a_broken_pipe(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 async def test_ending_the_input_after_the_end(
     supervisor: OpenSupervisor, bundle: MakeBundle, stdin: int | None
 ) -> None:
-    """A process that has ended has no input to be ended; its stream closes all the same."""
+    """A process that has ended has no input to end; the stream closes all the same."""
     async with supervisor() as sup, await sup.create("a", bundle("true"), stdin=stdin) as box:
         await box.start()
         await box.wait()
@@ -280,7 +280,7 @@ async def test_ending_the_input_after_the_end(
 
 
 async def assert_closed(stdin: trio.abc.SendStream, stdout: trio.abc.ReceiveStream) -> None:
-    """Both are closed here, by somebody else."""
+    """Both streams are closed here, by another task."""
     with trio.fail_after(2), pytest.raises(trio.ClosedResourceError):
         await stdout.receive_some()
     with trio.fail_after(2), pytest.raises(trio.ClosedResourceError):
@@ -291,7 +291,7 @@ async def assert_closed(stdin: trio.abc.SendStream, stdout: trio.abc.ReceiveStre
 async def test_our_ends_of_an_exec_that_is_done_with(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, over: str
 ) -> None:
-    """They are closed with the container or its supervisor, as those of any other process."""
+    """The streams are closed with the container or the supervisor, as for any process."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()
@@ -312,7 +312,7 @@ async def test_our_ends_of_an_exec_that_is_done_with(
 async def test_a_reader_of_an_exec_when_its_supervisor_closes(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """It is woken: nothing comes here any more."""
+    """A task that reads an exec's output is woken when the supervisor closes."""
     async with trio.open_nursery() as nursery:
         async with supervisor(root) as sup:
             box = await sup.create("a", bundle("sleep", "60"))
@@ -328,7 +328,7 @@ async def test_a_reader_of_an_exec_when_its_supervisor_closes(
 async def test_the_input_of_an_exec_after_reopening(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The next supervisor's end is the only one, in the same program too: closing it is heard."""
+    """The next supervisor has the only writing end of the input, so that a close there is EOF."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()

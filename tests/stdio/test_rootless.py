@@ -37,7 +37,8 @@ def test_another_user_inside(home: Home) -> None:
 
 @pytest.mark.parametrize("user", [0, USER])
 def test_stdin_that_is_opened_after_its_end(home: Home, user: int) -> None:
-    """As by root: once it was waited for without an end."""
+    """An exec can open stdin after the end of the input, as by root; the open once waited for
+    ever."""
 
     async def program(sup: Supervisor) -> None:
         (home.path / "in").write_bytes(b"fed\n")
@@ -52,7 +53,7 @@ def test_stdin_that_is_opened_after_its_end(home: Home, user: int) -> None:
 
 
 def test_an_exec_as_another_user(home: Home) -> None:
-    """So can those of an exec, whoever its init is."""
+    """An exec can reopen its streams, whatever user init is."""
 
     async def program(sup: Supervisor) -> None:
         async with await sup.create("a", home.bundle("sleep", "60")) as box:
@@ -100,7 +101,7 @@ def test_pool(home: Home) -> None:
 
 
 def test_without_acls(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file system has no ACLs, it is said what can be done, and nothing is left."""
+    """Where the file system has no ACLs, the error tells what to do, and nothing is left."""
 
     def refuse(*args: object) -> None:
         raise OSError(errno.ENOTSUP, "no ACLs here")

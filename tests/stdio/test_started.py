@@ -30,7 +30,7 @@ Started = Container | Process
 def program(
     kind: str, sup: Supervisor, box: Container, bundle: MakeBundle, script: str
 ) -> Callable[..., Any]:
-    """Return what runs a shell's script: in a container of its own, or in one that runs."""
+    """Return a call that runs a shell's script: in a new container, or in a running one."""
     if kind == "container":
         return partial(run_container, bundle("sh", "-c", script), supervisor=sup)
     return partial(box.run, ["sh", "-c", script])
@@ -43,7 +43,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 async def test_talking_to_it(supervisor: OpenSupervisor, bundle: MakeBundle, kind: str) -> None:
-    """The main use of nursery.start with processes; it was refused."""
+    """A caller can talk to a program from ``nursery.start``; that was once refused."""
     script = "while read x; do echo got $x; echo err >&2; done"
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -62,7 +62,7 @@ async def test_talking_to_it(supervisor: OpenSupervisor, bundle: MakeBundle, kin
 async def test_it_is_read_when_all_is_over(
     supervisor: OpenSupervisor, bundle: MakeBundle, kind: str
 ) -> None:
-    """What the program has written is in the stream, though its container is deleted."""
+    """The stream has the program's output even after the container is deleted."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         run = program(kind, sup, box, bundle, "head -c 60000 /dev/zero")
@@ -79,7 +79,7 @@ async def test_it_is_read_when_all_is_over(
 async def test_what_is_captured_beside_it(
     supervisor: OpenSupervisor, bundle: MakeBundle, kind: str
 ) -> None:
-    """Each stream is what was said of it."""
+    """A captured stream and a PIPE each give what was asked for."""
     results: list[Completed] = []
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -100,7 +100,7 @@ async def test_what_is_captured_beside_it(
 
 
 async def test_cancelling_it(supervisor: OpenSupervisor, bundle: MakeBundle, kind: str) -> None:
-    """It is asked to end, and nobody else reads, or closes, what is the caller's."""
+    """A cancelled program is asked to end; the caller alone reads and closes the streams."""
     script = "trap 'echo bye; exit 3' TERM; echo go; while :; do sleep 0.01; done"
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -123,7 +123,8 @@ async def test_cancelling_it(supervisor: OpenSupervisor, bundle: MakeBundle, kin
 
 
 async def test_it_fails(supervisor: OpenSupervisor, bundle: MakeBundle, kind: str) -> None:
-    """As without; and closing its output ends it by SIGPIPE, or a failed write for a pid 1."""
+    """A failing program raises ProcessFailed; closing its output ends the program by SIGPIPE, or by
+    a failed write for a pid 1."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         run = program(kind, sup, box, bundle, "while :; do echo y || exit 2; done")
@@ -144,7 +145,7 @@ async def test_it_fails(supervisor: OpenSupervisor, bundle: MakeBundle, kind: st
 async def test_without_nursery_start(
     supervisor: OpenSupervisor, bundle: MakeBundle, kind: str
 ) -> None:
-    """Nobody would have them: that is refused, with what to do, before anything is touched."""
+    """PIPE without ``nursery.start`` is refused, with what to do, before anything is touched."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         run = program(kind, sup, box, bundle, "cat")

@@ -64,7 +64,7 @@ async def test_sizes(supervisor: OpenSupervisor, bundle: MakeBundle, inside: boo
 
 
 async def test_the_default_size(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """``terminal=True`` is 80 by 24; what a process wrote before it ended can be read later."""
+    """``terminal=True`` is 80 by 24; output from before the process's end can be read later."""
     async with (
         supervisor() as sup,
         await sup.create("a", bundle("stty", "size"), terminal=True) as box,
@@ -174,7 +174,8 @@ async def test_one_at_a_time(
 
 
 async def test_detaching(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It never freezes the program: the last 64 KiB are kept, the others dropped and counted."""
+    """Detaching never freezes the program: the last 64 KiB are kept, the others dropped and
+    counted."""
     wait = "until [ -e /dev/go ]; do sleep 0.01; done"
     count = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo $i; done; : >/dev/done; sleep 60"
     script = f"stty -echo -onlcr; echo go; {wait}; {count}"
@@ -204,7 +205,7 @@ async def test_after_adoption(
     root: Path,
     bundle: MakeBundle,
 ) -> None:
-    """The terminal is still there when its supervisor was killed."""
+    """The terminal is still there when the supervisor was killed."""
     containers = {"a": bundle("sh", "-c", "echo one; while read x; do echo $x; done").path}
     what: dict[str, Any] = {"containers": containers, "started": ["a"], "terminal": True}
     with victim(choice.runtime(), cgroup_parent, root, **what):
@@ -274,7 +275,7 @@ def test_a_terminal_without_a_size() -> None:
 
 
 async def test_receiving_from_a_closed_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whoever has detached gets nothing any more, not even what had come with the greeting."""
+    """A closed terminal gives no data, not even the data that came with the greeting."""
     spec = bundle("sh", "-c", "echo hello; sleep 60")
     async with supervisor() as sup, await sup.create("a", spec, terminal=True) as box:
         await box.start()
@@ -289,7 +290,7 @@ async def test_receiving_from_a_closed_one(supervisor: OpenSupervisor, bundle: M
 
 
 async def test_deleting_an_attached_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whoever is attached sees the end."""
+    """An attached client reads the end when the container is deleted."""
     async with supervisor() as sup:
         box = await sup.create("a", bundle("sleep", "60"), terminal=True)
         async with await box.attach() as terminal:
@@ -300,7 +301,7 @@ async def test_deleting_an_attached_one(supervisor: OpenSupervisor, bundle: Make
 
 
 async def test_after_the_end(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A process that has ended has no terminal to be changed, though its output can be read."""
+    """A process that has ended has no terminal to change, though the output can be read."""
     async with supervisor() as sup:
         async with await sup.create("a", bundle("echo", "hi"), terminal=True) as box:
             await box.start()
@@ -315,7 +316,7 @@ async def test_after_the_end(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["init", "exec"])
 async def test_term(supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool) -> None:
-    """A program on a terminal knows what that can; unless somebody has said what it is."""
+    """TERM says what the terminal can do, unless the caller sets TERM."""
     show = ["sh", "-c", "echo $TERM"]
     for env, wanted in (({}, b"xterm\r\n"), ({"TERM": "vt100"}, b"vt100\r\n")):
         spec = bundle(*(["sleep", "60"] if inside else show))
@@ -334,7 +335,7 @@ async def test_term(supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
 
 
 async def test_what_a_bundle_says(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A bundle's own TERM stays, for its execs too."""
+    """A bundle's own TERM stays, for execs too."""
     spec = bundle("sleep", "60", env={"TERM": "linux"})
     async with supervisor() as sup, await sup.create("a", spec, terminal=True) as box:
         await box.start()
@@ -360,7 +361,7 @@ async def test_receiving_nothing(supervisor: OpenSupervisor, bundle: MakeBundle,
 
 
 async def test_attached_from_the_beginning(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Nothing of its output is dropped, whenever its first attachment is asked for."""
+    """No output is dropped before the first attachment, however late that is."""
     count = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); echo $i; done"
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -380,7 +381,7 @@ async def test_attached_from_the_beginning(supervisor: OpenSupervisor, bundle: M
 
 
 async def test_attached_and_typed_at(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It is an attachment as any other; when it is closed, another one may be had."""
+    """The attachment from the start is an ordinary one: after a close, another can follow."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         process = await box.exec(["cat"], terminal=(100, 30), attach=True)
@@ -394,7 +395,8 @@ async def test_attached_and_typed_at(supervisor: OpenSupervisor, bundle: MakeBun
 async def test_attached_and_never_asked_for(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What it held is for the next supervisor, or goes with the process; nothing is left open."""
+    """An unused attachment's output goes to the next supervisor or with the process; nothing stays
+    open."""
     with pytest.raises(InvalidValue, match="attach=True needs a terminal"):
         async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
             await box.start()

@@ -1,4 +1,4 @@
-"""Output that nobody wants: who closes it ends the writer, and an exec that ended is done with."""
+"""Unwanted output: closing the stream ends the writer, and removes an exec that has ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WORDS = ["sh", "-c", "echo words"]
 
 
 def shims(box: Container) -> int:
-    """Return how many shims of its execs run."""
+    """Return how many shims of the container's execs run."""
     root = os.path.dirname(box._core.layout.path)
     found = 0
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -38,12 +38,12 @@ def shims(box: Container) -> int:
 
 
 def directories(box: Container) -> list[str]:
-    """Return the directories of its execs."""
+    """Return the directories of the container's execs."""
     return [name for name in os.listdir(box._core.layout.path) if name.startswith("exec-")]
 
 
 async def start_writing(box: Container, inside: bool, stream: str) -> Process:
-    """Start a container whose init, or an exec in it, writes for ever."""
+    """Start a container and give the init, or an exec inside, that writes for ever."""
     await box.start()
     if not inside:
         return box.init
@@ -55,7 +55,8 @@ async def start_writing(box: Container, inside: bool, stream: str) -> Process:
 async def test_closing_it_ends_the_writer(
     supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool, stream: str
 ) -> None:
-    """As with a trio.Process. Once it waited for ever, for room in a fifo that its shim held."""
+    """Closing the output ends the writer, as with a trio.Process; the writer once waited for ever
+    for room in a fifo that the shim held."""
     spec = bundle("sleep", "60") if inside else bundle("sh", "-c", YES[stream])
     told = {} if inside else {stream: PIPE}
     async with supervisor() as sup, await sup.create("a", spec, **told) as box:
@@ -80,8 +81,8 @@ async def test_what_comes_next_finds_it_closed(
     stream: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its shim lets go a moment later: of 20 programs that answered once to what they were sent
-    after the closing 1 (runc) to 4 (crun) were heard by it, and waited for more for ever."""
+    """A write after the close fails: aclose waits until the shim has closed its end. Without that
+    wait, 1 (runc) to 4 (crun) of 20 programs answered once more, and then waited for ever."""
     monkeypatch.setattr("supervisor.stdio._fifo_end._OBEYED_SECONDS", 60)
     answers = ["sh", "-c", f"cat >&{1 if stream == 'stdout' else 2} || exit 2"]
     spec = bundle("sleep", "60") if inside else bundle(*answers)
@@ -132,7 +133,7 @@ async def test_closing_one_leaves_the_other(supervisor: OpenSupervisor, bundle: 
 async def test_it_is_still_closed_for_the_next_one(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What nobody wanted isn't opened by the next supervisor; what was left to it is."""
+    """An output that was closed stays closed for the next supervisor; the other one is open."""
     script = "echo err >&2; sleep 600"
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sh", "-c", script), stdout=PIPE, stderr=PIPE)
@@ -140,14 +141,15 @@ async def test_it_is_still_closed_for_the_next_one(
         assert box.stdout is not None and box.stderr is not None
         await box.stdout.aclose()
         left = box.stderr
-    await left.aclose()  # the supervisor has closed it: that says nothing to anybody
+    await left.aclose()  # the supervisor has closed it: no line to the shim
     async with supervisor(root) as sup, sup["a"] as box:
         assert box.stdout is None and box.stderr is not None
         assert await box.stderr.receive_some() == b"err\n"
 
 
 async def test_an_adopted_one(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """Whoever has adopted it is its owner. Who only looks on closes just an end of their own."""
+    """The supervisor that adopted the container owns the output; an observer closes only its own
+    end."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sh", "-c", YES["stdout"]), stdout=PIPE)
         await box.start()
@@ -177,7 +179,8 @@ async def test_an_adopted_one(supervisor: OpenSupervisor, bundle: MakeBundle, ro
 async def test_done_with_when_its_end_is_known(
     supervisor: OpenSupervisor, bundle: MakeBundle, told: dict[str, Any]
 ) -> None:
-    """When wait() returns its id is free, though nobody has read it; its shim once stayed."""
+    """When wait() returns the exec's id is free, though the output is unread; the shim once
+    stayed."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         for _ in range(10):
@@ -188,7 +191,7 @@ async def test_done_with_when_its_end_is_known(
 
 
 async def test_copied_output(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> None:
-    """The same where a copier has been: it ends with the last who could write."""
+    """The exec's id is free after a copied output too: the copier ends with the last writer."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         for _ in range(10):
@@ -199,7 +202,7 @@ async def test_copied_output(supervisor: OpenSupervisor, bundle: MakeBundle, wor
 
 
 async def test_unread_output_is_in_hand(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whoever has the process can read on when it is done with, also from a terminal."""
+    """Output of an exec that is gone can still be read from the process, also from a terminal."""
     content = ["sh", "-c", "head -c 60000 /dev/zero"]
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -218,7 +221,7 @@ async def test_unread_output_is_in_hand(supervisor: OpenSupervisor, bundle: Make
 
 
 async def test_more_than_a_terminal_keeps(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """What was dropped is counted, as when it was attached to before."""
+    """Dropped output of a terminal is counted, as with an earlier attachment."""
     script = "stty -onlcr; head -c 200000 /dev/zero"
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -229,7 +232,7 @@ async def test_more_than_a_terminal_keeps(supervisor: OpenSupervisor, bundle: Ma
 
 
 async def test_who_is_attached_reads_on(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """The end is told at once, and all output comes; nobody else is let in meanwhile."""
+    """wait() returns at once, an attached client gets all output, and no second client gets in."""
     script = "echo go; read x; head -c 60000 /dev/zero; exit 3"
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -245,7 +248,8 @@ async def test_who_is_attached_reads_on(supervisor: OpenSupervisor, bundle: Make
 
 
 async def test_others_write_on(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """The end of a program is its end; its log is written to for as long as somebody can."""
+    """wait() returns when the program ends; the log is written as long as another process
+    writes."""
     script = "(until [ -e /dev/go ]; do sleep 0.01; done; echo late) & echo early"
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -261,7 +265,8 @@ async def test_others_write_on(supervisor: OpenSupervisor, bundle: MakeBundle) -
 async def test_nobody_waits(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of those that nobody waits for some are kept: each holds a descriptor and a directory."""
+    """Of the execs that no task waits for only some are kept: each takes a descriptor and a
+    directory."""
     monkeypatch.setattr(_core, "_KEPT_EXECS", 3)
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -278,7 +283,7 @@ async def test_nobody_waits(
 async def test_the_next_one_hears_the_end(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """An end that nobody has waited for, and its unread output, are for the next supervisor."""
+    """The end of an exec without a waiter, and the unread output, are for the next supervisor."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "600"))
         await box.start()
@@ -297,7 +302,7 @@ async def test_the_next_one_hears_the_end(
 
 
 async def test_taken_over(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """Who has looked on, and waited, and takes it over later, is done with it then."""
+    """An observer that has waited and takes the container over later is done with the exec then."""
     async with supervisor(root) as owner:
         box = await owner.create("a", bundle("sleep", "600"))
         await box.start()
@@ -321,7 +326,7 @@ async def test_taken_over(supervisor: OpenSupervisor, bundle: MakeBundle, root: 
             shim = shim_of(root / "a/e")
             await wait_all_tasks_blocked(0.1)
             assert state_of(shim) not in ("", "Z"), "who only looks on has let it go"
-            assert "e" in box.processes  # ours: nobody has waited for it here
+            assert "e" in box.processes  # ours: no task has waited for the exec here
             box._core.let_go()
             for process in box.processes.values():
                 if process._task.lock is not None:
@@ -334,7 +339,7 @@ async def test_taken_over(supervisor: OpenSupervisor, bundle: MakeBundle, root: 
 
 
 async def test_a_shim_that_is_stopped(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It doesn't keep wait() for long."""
+    """A stopped shim doesn't keep wait() for long."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         process = await box.exec(WORDS, id="e", stdout=PIPE)
