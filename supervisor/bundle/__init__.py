@@ -1,4 +1,4 @@
-"""Bundles: a directory with a config.json and a root filesystem, loaded or made."""
+"""Bundles: directories with a config.json and a root filesystem, loaded or made."""
 
 from ._arguments import (
     DEFAULT_PATH,

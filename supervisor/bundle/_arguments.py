@@ -181,8 +181,8 @@ def _check_length(word: str, name: str) -> None:
     size = len(word.encode()) + 1
     if size > MAX_WORD_BYTES:
         raise InvalidValue(
-            f"{name} is {size - 1} bytes long: the kernel takes {MAX_WORD_BYTES - 1} of one "
-            "argument or variable; give it as a file or on stdin"
+            f"{name} is {size - 1} bytes long: the kernel takes {MAX_WORD_BYTES - 1} for one "
+            "argument or variable; pass the text in a file or on stdin"
         )
 
 

@@ -1,6 +1,6 @@
 """What is on disk for a container: records and their JSON, marks, names and paths.
 
-The disk is the truth: nothing here keeps anything in memory that the next supervisor couldn't read.
+The disk is the truth: the next supervisor can read all that a supervisor knows.
 """
 
 from ._codec import (

@@ -159,7 +159,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object; refuse a repeated key: some readers take the first, some the last."""
     tree = dict(pairs)
     if len(tree) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key appears twice in one object")
     return tree
 
 

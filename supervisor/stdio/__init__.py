@@ -1,4 +1,4 @@
-"""Standard streams, terminals and logs: what the caller asks for, and the Trio side of them."""
+"""Standard streams, terminals and logs: the caller's arguments, and the Trio streams."""
 
 from ._caller import (
     files_made,

@@ -22,7 +22,7 @@ from ._plan import NAMES, Stdio, check_descriptor
 _AFTER_STREAMS = 3  # 0 to 2 are a child's standard streams
 _ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # don't wait for a fifo's other end
 _MOST_LINKS = 40
-_TEXT = "; text that is to be fed must be encoded, to bytes (for `run` and pools)"
+_TEXT = "; text for the program must be encoded to bytes (for `run` and pools)"
 
 
 @contextlib.contextmanager
