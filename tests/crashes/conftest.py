@@ -1,4 +1,4 @@
-"""What the long searches share: their place, and their programs."""
+"""What the long searches share: the place and the programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DISK = b"size=4m,nr_inodes=600,mode=711"
 
 @pytest.fixture(scope="session")
 def subject_root() -> Iterator[Path]:
-    """A root filesystem with nothing in it but the subject."""
+    """A root filesystem with nothing but the subject inside."""
     compiler = shutil.which("musl-gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler (apt-get install gcc libc6-dev)")
@@ -40,7 +40,7 @@ def subject_root() -> Iterator[Path]:
 
 @pytest.fixture
 def disk(workdir: Path) -> Iterator[Path | None]:
-    """A small file system of its own; None for somebody who can't mount one."""
+    """A small file system for one test; None for a user who can't mount one."""
     place = workdir / "disk"
     place.mkdir(mode=0o711)
     libc = ctypes.CDLL(None, use_errno=True)

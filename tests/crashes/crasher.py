@@ -1,7 +1,8 @@
 """A supervising program that kills itself: ``python -m tests.crashes.crasher JSON``.
 
-It prepares what its operation needs, then does the operation, and sends itself SIGKILL at the n-th
-`Point` that this reaches. It prints the names of the points as it reaches them.
+The program prepares what the operation needs, then does the operation, and sends itself SIGKILL at
+the n-th `Point` that the operation reaches. The program prints the name of each point that it
+reaches.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SEVEN = ["sh", "-c", "exit 7"]
 
 
 class Fuse:
-    """Kills this program at the n-th point, once it is lit."""
+    """Kills this program at the n-th point, once the fuse is lit."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -54,7 +55,7 @@ async def start(sup: Supervisor, told: dict[str, Any], fuse: Fuse) -> None:
 
 
 async def run(sup: Supervisor, told: dict[str, Any], fuse: Fuse) -> None:
-    """Start a container that ends at once, and wait for its end."""
+    """Start a container that ends at once, and wait for the end."""
     box = await sup.create("a", Bundle.load(told["bundle"]), args=SEVEN)
     fuse.lit = True
     await box.start()
@@ -68,7 +69,7 @@ async def _running(sup: Supervisor, told: dict[str, Any]) -> Container:
 
 
 async def exec(sup: Supervisor, told: dict[str, Any], fuse: Fuse) -> None:
-    """Run a further program in a container, and wait for its end."""
+    """Run a further program in a container, and wait for the end."""
     box = await _running(sup, told)
     fuse.lit = True
     process = await box.exec(SEVEN, id="e", stdout=PIPE)
@@ -76,14 +77,14 @@ async def exec(sup: Supervisor, told: dict[str, Any], fuse: Fuse) -> None:
 
 
 async def stop(sup: Supervisor, told: dict[str, Any], fuse: Fuse) -> None:
-    """Stop a container that doesn't want to."""
+    """Stop a container whose program ignores the signal."""
     box = await _running(sup, told)
     fuse.lit = True
     await box.stop(grace=0.05)
 
 
 async def delete(sup: Supervisor, told: dict[str, Any], fuse: Fuse) -> None:
-    """Delete a container that runs, with an exec in it."""
+    """Delete a running container that has an exec."""
     box = await _running(sup, told)
     await box.exec(SLEEP, id="e")
     fuse.lit = True
@@ -91,7 +92,7 @@ async def delete(sup: Supervisor, told: dict[str, Any], fuse: Fuse) -> None:
 
 
 async def adopt(sup: Supervisor, told: dict[str, Any], fuse: Fuse) -> None:
-    """Adopt what is there; opening has done it."""
+    """Adopt the containers that are there; opening has adopted them."""
 
 
 OPERATIONS: dict[str, Callable[[Supervisor, dict[str, Any], Fuse], Awaitable[None]]] = {

@@ -1,6 +1,6 @@
 """Forks supervising programs that a test kills: a fresh interpreter for each would take longer.
 
-``Forker.launch()`` in a test; ``python -m tests.crashes.forker`` is its other end. A program
+A test calls ``Forker.launch()``; ``python -m tests.crashes.forker`` is the other end. A program
 keeps a diary, one JSON object per line, that the test reads.
 """
 
@@ -27,7 +27,7 @@ from supervisor.directories._temporary import PLACE
 from tests.support.leaks import STRANGERS, descendants, reap_strangers
 
 PATIENCE_SECONDS = 30.0
-"""On a busy machine a process that was just made may wait for seconds until it runs."""
+"""On a busy machine a new process may wait for seconds until it runs."""
 
 
 @attrs.frozen
@@ -35,24 +35,24 @@ class Program:
     """A supervising program.
 
     Attributes:
-        pid: its pid.
-        diary: the file that it keeps its diary in.
+        pid: the program's pid.
+        diary: the file with the program's diary.
     """
 
     pid: int
     diary: Path
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return what it has written down so far."""
+        """Return the diary's entries so far."""
         lines = self.diary.read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
     def said(self, what: str) -> dict[str, Any] | None:
-        """Return its entry about something, or None."""
+        """Return the diary's entry of a name, or None."""
         return next((entry for entry in self.entries() if entry["what"] == what), None)
 
     def await_entry(self, what: str) -> dict[str, Any]:
-        """Return its entry about something, when it is there."""
+        """Wait for the diary's entry of a name, and return the entry."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (entry := self.said(what)) is None:
             assert self.alive(), f"it died, having said {self.entries()}"
@@ -61,14 +61,14 @@ class Program:
         return entry
 
     def alive(self) -> bool:
-        """Whether it hasn't ended, whoever stopped it."""
+        """Whether the program hasn't ended, even if it is stopped."""
         try:
             return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
         except OSError:
             return False
 
     def stop(self) -> None:
-        """SIGSTOP it, and return when it has stopped: nothing of it is missed then."""
+        """SIGSTOP the program, and return when the program has stopped: no entry is missed then."""
         self.signal(signal.SIGSTOP)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
@@ -77,12 +77,13 @@ class Program:
         STRANGERS.update(descendants(self.pid))
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it is there."""
+        """Send the program a signal, if it is there."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def end(self) -> None:
-        """SIGKILL it, and return when it is gone. What it launched is left to us."""
+        """SIGKILL the program, and return when it is gone. The processes that it launched become
+        our children."""
         if self.alive():
             with contextlib.suppress(OSError):
                 self.stop()
@@ -103,7 +104,7 @@ class Forker:
     @classmethod
     @contextlib.contextmanager
     def launch(cls) -> Iterator[Forker]:
-        """Have one for the time of the block."""
+        """Have a forker for the time of the block."""
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.crashes.forker"],
             stdin=subprocess.PIPE,
@@ -122,8 +123,8 @@ class Forker:
 
         Args:
             play: the name of a coroutine function in `tests.crashes.plays`.
-            workdir: its diary and its temporary files go there.
-            told: what it is told.
+            workdir: the directory of the diary and the program's temporary files.
+            told: the arguments of the play.
         """
         diary = Path(tempfile.mkdtemp(prefix="diary-", dir=workdir)) / "diary"
         diary.touch()
@@ -148,7 +149,7 @@ def _reap(_number: int, _frame: FrameType | None) -> None:
 
 
 def _play(told: dict[str, Any]) -> None:
-    """Be a program."""
+    """Run as a program."""
     from tests.crashes import plays  # noqa: PLC0415 - it imports this module's user
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -161,12 +162,12 @@ def _play(told: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Fork a program for each line, and answer with its pid."""
+    """Fork a program for each line, and answer with the program's pid."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # some die of SIGSEGV
     from tests.crashes import plays  # noqa: F401, PLC0415 - so that no program has to
 
     signal.signal(signal.SIGCHLD, _reap)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the test ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's signals: the test ends us
     while line := sys.stdin.readline():
         pid = os.fork()
         if pid == 0:

@@ -23,7 +23,7 @@ class Ground(Setting):
 
     Attributes:
         workdir: the directory for what isn't in ``place``.
-        is_disk: whether ``place`` is a small disk of its own.
+        is_disk: whether ``place`` is a small disk.
         subject: the path of the program in the containers: see ``subject.c``.
     """
 
@@ -36,12 +36,13 @@ class Ground(Setting):
         return [self.subject, program.kind, str(program.code)]
 
     def is_ready(self, pid: int) -> bool:
-        """Whether a process is the subject, and takes its signals."""
+        """Whether a process is the subject, and handles signals already."""
         return name_of(pid) == "subject" and catches_term(pid)
 
     @property
     def runtime_roots(self) -> Path:
-        """Not on the small disk: a full one is ours to be tested, not the runtime's."""
+        """Return directories outside the small disk: a full disk is a test of ours, not of the
+        runtime."""
         return self.workdir
 
     def fill(self, pages: int, inodes: int) -> None:

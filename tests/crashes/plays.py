@@ -30,13 +30,13 @@ Told = dict[str, Any]
 
 
 class Diary:
-    """What a program tells of itself."""
+    """The diary that a program writes."""
 
     def __init__(self, told: Told) -> None:
         self._file = open(told["diary"], "a", buffering=1)  # noqa: SIM115 - until we die
 
     def note(self, what: str, **details: Any) -> None:
-        """Write something down."""
+        """Write an entry."""
         entry = {"what": what, "ns": time.monotonic_ns(), **details}
         self._file.write(json.dumps(entry) + "\n")
 
@@ -50,10 +50,11 @@ def _runtime(told: Told) -> Runtime:
 
 
 async def life(told: Told) -> None:
-    """Create container ``a``, start it, wait for its end, delete it; or as far as is told.
+    """Create container ``a``, start it, wait for its end, delete it; or only the first steps of
+    these.
 
-    Each step is noted when it begins and when it has ended: ``create``, ``created``, ...
-    A step that fails is noted with its error, and done again if that is told.
+    Each step is noted when it begins and when it has ended: ``create``, ``created``, ... A step
+    that fails is noted with the error, and repeated if the test asks for that.
     """
     diary = Diary(told)
     async with open_supervisor(
@@ -114,7 +115,7 @@ class Countdown:
 async def leashed(told: Told) -> None:
     """Do one operation, whose beginning and end are noted; then wait to be killed.
 
-    ``step``: die before that step of it.
+    ``step``: die before that step of the operation.
     """
     diary = Diary(told)
     countdown = Countdown()
@@ -133,7 +134,7 @@ async def leashed(told: Told) -> None:
     if operation == "run_container" and told["root"] is None:
         begin()
         async with trio.open_nursery() as nursery:
-            # Its supervisor is its own: nothing but TMPDIR says where that is.
+            # The supervisor is ephemeral: only TMPDIR says where the root is.
             await nursery.start(
                 lambda task_status: run_container(
                     told["bundle"], runtime=_runtime(told), task_status=task_status

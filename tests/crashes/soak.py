@@ -1,7 +1,7 @@
 """Many lifecycles, some at a time, with faults among them: ``python -m tests.crashes.soak``.
 
 At the end descriptors, memory, tasks, processes, cgroups, mounts and directories are what they
-were, and every exit status was the true one, or unknown where nobody could know.
+were, and every exit status was the true one, or unknown where it couldn't be known.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PROGRAMS = ("sh", "true", "cat", "sleep")
 
 
 class Wrong(Exception):
-    """Something is not as it must be."""
+    """A check failed."""
 
 
 @attrs.frozen
@@ -55,11 +55,11 @@ class Plan:
     """What is asked for.
 
     Attributes:
-        seconds: for how long; with a ``count`` it doesn't matter.
+        seconds: for how long; ignored with a ``count``.
         count: how many containers that run ``true``, or None for lifecycles at random.
         seed: of the random choices.
         at_once: how many lifecycles are under way at a time.
-        runtime: its name.
+        runtime: the runtime's name.
     """
 
     seconds: float
@@ -106,7 +106,7 @@ class Soak:
                 raise
 
     async def one(self, id: str, choices: Random) -> None:
-        """One container, from its create to its delete."""
+        """Run one container, from create to delete."""
         if self.plan.count is not None:
             await self._true(id)
             return
@@ -117,7 +117,7 @@ class Soak:
         )
         async with box:
             if choices.random() < 0.05:
-                return  # deleted as it was created
+                return  # deleted as created
             await box.start()
             for _ in range(choices.randrange(3)):
                 await self._exec(box, choices)
@@ -132,7 +132,7 @@ class Soak:
             await box.start()
             self._expect(await box.wait(), code=0)
 
-    # ---- while it runs ------------------------------------------------------------------
+    # ---- while the container runs --------------------------------------------------------
 
     async def _exec(self, box: Container, choices: Random) -> None:
         code, lines = choices.randrange(256), choices.randrange(2000)
@@ -174,7 +174,7 @@ class Soak:
         if got != sent:
             raise Wrong(f"{box.id} got {len(sent)} bytes and gave back others")
 
-    # ---- how it ends --------------------------------------------------------------------
+    # ---- how the container ends ----------------------------------------------------------
 
     async def _end(self, box: Container, code: int) -> None:
         assert box.stdin is not None
@@ -183,7 +183,7 @@ class Soak:
 
     async def _stop(self, box: Container, code: int) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._close_stdin_soon, box)  # a shell may finish its read first
+            nursery.start_soon(self._close_stdin_soon, box)  # a shell may finish a read first
             stopped = await box.stop(grace=20)
         self._expect(stopped.status, code=code)
 
@@ -201,9 +201,9 @@ class Soak:
         self._expect_lost(await box.wait())
 
     async def _drop(self, box: Container, code: int) -> None:
-        """Leave it running for the delete."""
+        """Leave the container running for the delete."""
 
-    # ---- what must come of it -----------------------------------------------------------
+    # ---- what is expected ----------------------------------------------------------------
 
     def _expect(
         self, status: ExitStatus, *, code: int | None = None, number: int | None = None
@@ -243,7 +243,8 @@ class Level:
 
 
 async def _settled(before: Level, check: LeakCheck) -> list[str]:
-    """Return in what the machine differs from before; it gets some time, and so do our tasks."""
+    """Return the differences of the machine from before, after some time for the machine and our
+    tasks to settle."""
     deadline = time.monotonic() + leaks.PATIENCE_SECONDS
     while True:
         now = Level.take()
@@ -330,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(obstacle)
         return 2
     print(f"seed {plan.seed}, {plan.at_once} at a time, {plan.runtime}", flush=True)
-    # What a killed shim leaves becomes ours, so that we see it.
+    # The children of a killed shim become ours, so that we see them.
     assert ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     with tempfile.TemporaryDirectory(prefix="ts-soak-") as workdir:
         os.chmod(workdir, 0o711)

@@ -1,4 +1,4 @@
-"""A supervisor is killed between any two of its steps, and the next open makes sense of it."""
+"""A supervisor is killed between any two of its steps, and the next open finds the truth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SEEN: set[str] = set()
 
 
 def crash(told: dict[str, Any], number: int) -> tuple[bool, list[str]]:
-    """Run the program; say whether it killed itself, and what points it had reached."""
+    """Run the program; return whether it killed itself, and the points that it had reached."""
     before = descendants(os.getpid()).keys()
     what = json.dumps({**told, "kill_at": number})
     done = subprocess.run(
@@ -47,7 +47,7 @@ def crash(told: dict[str, Any], number: int) -> tuple[bool, list[str]]:
 
 
 async def assert_true_state(sup: Supervisor, root: Path, operation: str, point: str) -> None:
-    """Check what the next supervisor has made of it, and that it can be used."""
+    """Check what the next supervisor makes of the container, and that the container can be used."""
     assert not sup.broken, (point, sup.broken)
     if "a" not in sup:
         assert operation in ("create", "delete"), point
@@ -71,14 +71,14 @@ async def assert_true_state(sup: Supervisor, root: Path, operation: str, point: 
 
 
 async def assert_stopped(box: Container, point: str) -> None:
-    """A stop that was begun is finished; what was killed says so."""
+    """Check that a stop that was begun is finished, with a status that says what was killed."""
     with trio.fail_after(20):
         status = await box.wait()
     assert status.signal is signal.SIGKILL, (point, status)
 
 
 async def assert_exec(box: Container, point: str) -> None:
-    """An exec is there with its true end, or was never made."""
+    """Check that an exec has its true exit status, or was never made."""
     process = box.processes.get("e")
     if process is None:
         return
@@ -97,7 +97,8 @@ async def test_killed_at_each_point(
     monkeypatch: pytest.MonkeyPatch,
     operation: str,
 ) -> None:
-    """Whatever it was about to do, the container is there with its true state, or gone."""
+    """Whatever step the killed supervisor was in, the container is there with its true state, or
+    gone."""
     monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.3)
     runtime = choice.runtime()
     told = {
@@ -129,7 +130,7 @@ async def test_killed_while_it_adopts(
     root: Path,
     bundle: MakeBundle,
 ) -> None:
-    """However far it came, the next one finds all of them as they are."""
+    """However far a killed adoption came, the next supervisor finds all containers unchanged."""
     runtime = choice.runtime()
     told = {
         "operation": "adopt",
@@ -165,7 +166,7 @@ async def test_killed_while_it_adopts(
 
 
 def test_each_point_was_reached() -> None:
-    """The tests above have met every point that there is: none is forgotten, none is dead."""
+    """The tests above have met every existing point: no point is forgotten or dead."""
     if not SEEN:
         pytest.skip("the tests above didn't run")
     assert {point.name for point in Point} == SEEN

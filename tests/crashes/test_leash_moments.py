@@ -1,8 +1,8 @@
 """The leash, at every moment: what a killed program leaves is gone within a second.
 
-Two sweeps over each operation. One kills the program after so many microseconds, whatever the
-runtime and the shims are doing then. The other one kills it before the n-th thing that Python does
-to a file or a process, so that steps of ours that follow at once are told apart too.
+Two sweeps over each operation. The first kills the program after so many microseconds, whatever the
+runtime and the shims are doing then. The second kills the program before the n-th thing that Python
+does to a file or a process, so that two steps of ours that follow at once are distinguished too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from tests.support.containers import cgroups_of, end, left, living
 from tests.support.runtimes import Choice
 
 LIMIT_SECONDS = 1.0
-"""Until nothing is left, each time. What takes longer is looked at to its end, and told then."""
+"""Until nothing is left, each time. A clean-up that takes longer is watched to the end, and
+reported then."""
 
 MOMENTS = 3
 """How many moments of an operation are tried ordinarily, with a runtime and a kind of leash."""
@@ -57,7 +58,7 @@ class Scene:
     before: set[int] = attrs.field(factory=lambda: living(os.getpid()))
 
     def measure(self) -> tuple[int, float]:
-        """Return how many steps the operation has, and how many seconds it takes."""
+        """Return how many steps the operation has, and how many seconds the operation takes."""
         with self.forker.program("leashed", self.workdir, **self.told) as program:
             done = program.await_entry("done")
             begun = program.await_entry("begins")
@@ -71,7 +72,7 @@ class Scene:
         self.assert_nothing_left(f"before step {step}")
 
     def kill_after(self, seconds: float, *, fork: bool) -> None:
-        """Kill a program so many seconds after its operation began."""
+        """Kill a program so many seconds after the beginning of its operation."""
         with self.forker.program("leashed", self.workdir, **self.told, fork=fork) as program:
             begun = program.await_entry("begins")
             while time.monotonic_ns() < begun["ns"] + seconds * 1e9:
@@ -85,7 +86,7 @@ class Scene:
             self.forked.clear()
 
     def assert_nothing_left(self, when: str) -> None:
-        """Fail if something of a killed program is still there when its time is up."""
+        """Fail if a part of a killed program's containers is still there after the allowed time."""
         begun = time.monotonic()
         while left := self._left():
             assert time.monotonic() < begun + PATIENCE_SECONDS, f"killed {when}, it left {left}"
@@ -93,12 +94,13 @@ class Scene:
         self.took.append(time.monotonic() - begun)
 
     def _note_forked(self, program: Program) -> None:
-        """Note the child that a stopped program has forked, also if it couldn't yet say which."""
+        """Note the child that a stopped program has forked, even if the program hasn't noted the
+        pid yet."""
         told = program.said("forked")
         if told is not None:
             assert os.path.exists(f"/proc/{told['pid']}")
             self.forked.add(told["pid"])
-        elif program.said("forking") is not None:  # its other children run programs of their own
+        elif program.said("forking") is not None:  # the other children run programs of their own
             itself = leaks.command(program.pid)
             children = leaks.descendants(program.pid)
             self.forked.update(pid for pid, command in children.items() if command == itself)
@@ -106,7 +108,7 @@ class Scene:
     def _left(self) -> list[str]:
         lines = leaks.descendants(os.getpid())
         for pid in set(lines) - self.before - self.forked:
-            with contextlib.suppress(ChildProcessError):  # what was left to us, we reap
+            with contextlib.suppress(ChildProcessError):  # we reap what is left to us
                 os.waitpid(pid, os.WNOHANG)
         processes = set(leaks.descendants(os.getpid())) - self.before - self.forked
         return [
@@ -132,7 +134,7 @@ def forker() -> Iterator[Forker]:
 
 @pytest.fixture(scope="module")
 def took() -> Iterator[list[float]]:
-    """How long it took, in all tests: no longer than it may."""
+    """Check how long all tests together took: no longer than allowed."""
     seconds: list[float] = []
     yield seconds
     print(f"nothing was left after {max(seconds, default=0):.3f} s at most")
@@ -182,10 +184,10 @@ def test_killed_at_a_moment(scene: Scene, long: bool) -> None:
 @pytest.mark.runtimes("crun")
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_killed_before_a_step(scene: Scene, long: bool) -> None:
-    """Killed before any step that Python takes in an operation, it leaves nothing.
+    """A program that is killed before any step that Python takes in an operation leaves nothing.
 
-    So its ephemeral root is made by its keeper, a container has its ``cleanup`` file before it
-    has its name, and the keeper sweeps up what has a temporary one.
+    So the keeper makes the ephemeral root, a container has a ``cleanup`` file before it has its
+    name, and the keeper removes directories with temporary names.
     """
     steps, _ = scene.measure()
     stride = 1 if long else max(1, steps // STEPS)
@@ -196,7 +198,8 @@ def test_killed_before_a_step(scene: Scene, long: bool) -> None:
 @pytest.mark.runtimes("fake")
 @pytest.mark.parametrize("operation", ["start"])
 def test_killed_while_the_runtime_hangs(scene: Scene, choice: Choice) -> None:
-    """A call that would never end goes with its program: what it waits for has gone already."""
+    """A runtime call that would never end goes with the program: what the call waits for has gone
+    already."""
     runtime = choice.runtime("hang-start")
     told = {**scene.told, "runtime": [runtime.path, *runtime.args]}
     with scene.forker.program("leashed", scene.workdir, **told) as program:

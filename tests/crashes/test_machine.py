@@ -1,4 +1,4 @@
-"""Supervisors do what a plain model says, whatever is done to them, their shims and files."""
+"""Supervisors do what a plain model says, whatever happens to them, their shims and files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Who dies, when, and how: the crossed matrix.
+"""The crossed matrix of deaths: which process is hit, at which moment, and how.
 
-A program takes one container through its life on the fake runtime, which says when it has come to
-a moment, and waits there. Somebody is hit; the runtime goes on. Then the root is opened again, and
-what is found is the truth, or nothing.
+A program takes one container through its life on the fake runtime, which reports a moment and waits
+there. One process is hit; the runtime goes on. Then the root is opened again, and what is found is
+the truth, or nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HASTY = {
     ("runtime", "start"): {"start": 1.0},
     ("runtime", "delete"): {"call": 1.0},
 }
-"""For those who are stopped, in a step that can't go on then: how long that is waited for."""
+"""The wait for a stopped process, in a step that can't go on then."""
 
 MOMENTS = {
     "before the pid": "create-before-pid",
@@ -73,7 +73,7 @@ ERRORS = {
     ("runtime", "start", signal.SIGSEGV): "RuntimeFailed",
     ("runtime", "start", signal.SIGSTOP): "RuntimeTimeout",
 }
-"""What the step that was under way raises. SIGSEGV doesn't reach a shim, which blocks it."""
+"""The error of the step that was under way. SIGSEGV doesn't reach a shim: the shim blocks it."""
 
 
 def step_at(when: str) -> str:
@@ -89,7 +89,7 @@ class Cell:
         who, when, how: the combination.
         root: the supervisor's.
         gate: while this file is there, the runtime waits at its moment.
-        told: its pid is in this file once it has come there.
+        told: the file that gets the runtime's pid at the moment.
         program: the supervising program.
     """
 
@@ -108,7 +108,7 @@ class Cell:
 
     @property
     def process(self) -> int:
-        """The pid of the container's process, as its runtime knows it."""
+        """The pid of the container's process, as the runtime knows it."""
         return int((self.root / ".runtime/a/state").read_text())
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
@@ -130,7 +130,7 @@ class Cell:
             await self.until(self.told.exists, f"the moment {self.when}")
         elif self.who == "supervisor":
             await self.until(lambda: self.program.said("wait begins"), "wait")
-            self.program.stop()  # it must not settle the end first
+            self.program.stop()  # the program must not settle the status first
             self.let_it_exit()
             record = str(self.root / "a/init/exitStatus")
             await self.until(lambda: read_exit_status(record), "the record")
@@ -157,7 +157,7 @@ class Cell:
         os.kill(pids[self.who](), self.how)
 
     def let_it_exit(self) -> None:
-        """Give the program in the container its input: it exits with 42."""
+        """Give the program in the container some input: the program exits with 42."""
         fd = os.open(self.root / "a/init/stdin", os.O_WRONLY | os.O_NONBLOCK)
         os.write(fd, b"go\n")
         os.close(fd)
@@ -186,7 +186,7 @@ def cell(
     cgroup_parent: str,
     forker: Forker,
 ) -> Iterator[Cell]:
-    """The program, on its way to the moment."""
+    """The program, on the way to the moment."""
     gate, told = workdir / "gate", workdir / "told"
     gate.touch()
     moment = MOMENTS[when]
@@ -210,7 +210,7 @@ def cell(
 
 
 def _bundle(bundle: MakeBundle) -> Bundle:
-    # The output that nobody reads keeps its shim when it has ended.
+    # Unread output keeps the shim after the program's end.
     return bundle("sh", "-c", "echo unread; read x; exit 42")
 
 
@@ -221,7 +221,8 @@ async def test_cell(
     root: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """Whoever dies, whenever and however: in bounded time the next open finds the truth."""
+    """Whichever process dies, at any moment and in any way, the next open finds the truth in
+    bounded time."""
     with trio.fail_after(CELL_SECONDS):
         await cell.reach()
         cell.hit()
@@ -243,7 +244,8 @@ async def test_cell(
 
 
 async def _look_beside(cell: Cell, supervisor: OpenSupervisor) -> None:
-    """A supervisor that is stopped is alive: its container is foreign, and nobody touches it."""
+    """A stopped supervisor is alive: the container is foreign, and another supervisor leaves it
+    alone."""
     async with supervisor(cell.root) as sup:
         assert all(box.foreign for box in sup.values()) and not sup.broken
         if cell.step != "create":
@@ -251,13 +253,13 @@ async def _look_beside(cell: Cell, supervisor: OpenSupervisor) -> None:
 
 
 async def _finish(cell: Cell) -> None:
-    """See the program to the end of its steps: what it was told is right, and in time."""
+    """Wait until the program has done all steps: the results must be right, and in time."""
     said = cell.program.said
     expected = ERRORS.get((cell.who, cell.step, cell.how))
     await cell.until(lambda: said(cell.step) or cell.step == "wait", f"the end of {cell.step}")
     entry = said(cell.step)
     if cell.step == "start" and expected is not None:
-        # Its death may be seen before or after the runtime is done, which had nothing left to do.
+        # The death may be seen before or after the runtime is done, which had nothing left to do.
         assert entry is None or entry["error"] in (None, expected), entry
     elif entry is not None:
         assert entry["error"] == expected, entry
@@ -274,7 +276,7 @@ async def _finish(cell: Cell) -> None:
 
 
 async def _let_it_end(cell: Cell) -> None:
-    """Have the program in the container end, as the program beside expects it to."""
+    """Have the program in the container end, as the other program expects."""
     said = cell.program.said
     await cell.until(lambda: said("wait begins") or not cell.program.alive(), "wait")
     if said("wait begins") is None or said("wait") is not None:
@@ -282,7 +284,7 @@ async def _let_it_end(cell: Cell) -> None:
     if cell.who == "process" and cell.how is signal.SIGSTOP:
         os.kill(cell.process, signal.SIGKILL)
         return
-    with contextlib.suppress(OSError):  # it may have ended already
+    with contextlib.suppress(OSError):  # the program may have ended already
         cell.let_it_exit()
 
 
@@ -302,7 +304,7 @@ async def _become_ours(sup: Supervisor) -> None:
 
 
 async def _check(cell: Cell, sup: Supervisor) -> None:
-    """The container is there with its true state, or gone."""
+    """Check that the container is there with its true state, or gone."""
     assert not sup.broken
     if "a" not in sup:
         created = cell.program.said("create")
@@ -329,7 +331,7 @@ def _check_state(cell: Cell, box: Container) -> None:
 
 def _check_status(cell: Cell, status: ExitStatus) -> None:
     told = cell.program.said("status")
-    if told is not None:  # a settled end is final
+    if told is not None:  # a settled status is final
         assert (status.code, status.signal) == (told["code"], told["signal"])
     if cell.who == "shim" and status.source is Source.INFERENCE:
         assert not kernel_tells() and status.cause is Cause.UNKNOWN

@@ -37,8 +37,8 @@ scarcities = st.one_of(
     st.tuples(st.just("pages"), st.integers(0, 12)),
     st.tuples(st.just("names"), st.integers(0, 24)),
 )
-# The fake runtime's programs are the host's: why it fails is looked up in a root filesystem that
-# hasn't got them.
+# The fake runtime's programs are the host's; the reason for a failure is looked up in a root
+# filesystem without these programs.
 SCARCE = {"InfrastructureError", "RuntimeFailed", "ShimError", "ProgramNotFound"}
 _FILES = ("state.json", "process.json", "result.json", "pid", "starttime", "shim")
 _DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
@@ -50,7 +50,7 @@ _DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
 
 
 class Troubled(SupervisorMachine):
-    """All that `SupervisorMachine` does, and these; its programs are ``subject.c``."""
+    """`SupervisorMachine` with more rules, and with ``subject.c`` as the program."""
 
     actor = Starved
 
@@ -61,13 +61,13 @@ class Troubled(SupervisorMachine):
         self.damaged: dict[str, bytes] = {}
 
     def truth(self, program: Program, number: int, *, ready: bool = True) -> Truth | None:
-        """It ends by a fault of its own on SIGINT."""
+        """Return the truth: on SIGINT the subject ends by a fault of its own."""
         if number == signal.SIGINT:
             return "signalled", signal.SIGSEGV
         return super().truth(program, number, ready=ready)
 
     def finish(self) -> None:
-        """Repair what was damaged once nobody has it open."""
+        """Repair what was damaged once no supervisor has the root open."""
         for _, proc in self.procs():
             if proc.shim is Shim.STOPPED:
                 send(proc.shim_pid, signal.SIGCONT)
@@ -84,11 +84,11 @@ class Troubled(SupervisorMachine):
     @precondition(lambda self: self.model.boxes and not self.model.views)
     @rule(number=picks, which=picks, file=st.sampled_from(_FILES), how=st.sampled_from([*_DAMAGES]))
     def damage(self, number: int, which: int, file: str, how: str) -> None:
-        """Damage a file of a container while nobody has its root open."""
+        """Damage a file of a container while no supervisor has the root open."""
         box = pick(number, self.model.boxes.values())
         proc = pick(which, box.processes.values()) if file in ("pid", "starttime") else box.init
         if how == "missing" and file not in ("pid", "result.json"):
-            return  # another story: it looks like one that is just being made or removed
+            return  # another story: the directory looks like one that is just being made or removed
         if file in ("pid", "starttime", "shim"):
             if not lives(proc) or proc.shim is not Shim.WORKS:
                 return
@@ -121,7 +121,8 @@ class Troubled(SupervisorMachine):
     ) -> None:
         """Do something with few descriptors, or on a disk that is nearly full.
 
-        It works, or is undone and works when it is done again: what comes after is the same.
+        The operation works, or is undone and works on a second try: the state afterwards is the
+        same.
         """
         target = self.target(what, number, name)
         kind, amount = scarcity
@@ -148,7 +149,7 @@ class Troubled(SupervisorMachine):
         self.done(what, actor, box, id, program)
 
     def target(self, what: str, number: int, name: int) -> tuple[str, Box | None, str] | None:
-        """Return an actor that may do this now, the container, and the name that it gets."""
+        """Return an actor that may do this now, the container, and the container's name."""
         if what == "create":
             free = [id for id in BOXES if not self.model.is_listed(id)]
             return (pick(number, self.model.views), None, pick(name, free)) if free else None
@@ -164,7 +165,7 @@ class Troubled(SupervisorMachine):
         return actor, box, pick(name, free) if what == "exec" else box.id
 
     def command(self, what: str, box: Box | None, id: str, program: Program) -> list[Any]:
-        """Return what the actor is told."""
+        """Return the actor's command."""
         if what == "create":
             return ["create", id, self.stage.command(program)]
         assert box is not None
@@ -196,9 +197,11 @@ class Troubled(SupervisorMachine):
     def killed_in(
         self, what: str, number: int, name: int, program: Program, milliseconds: int
     ) -> None:
-        """SIGKILL a supervisor while it does something; the next one finds it done, or not.
+        """SIGKILL a supervisor while it does something; the next supervisor finds that done, or
+        not.
 
-        Then it is done now: how far it came is a matter of time, and what comes after is not.
+        Then it is done now: how far the killed supervisor came is a matter of time, and the state
+        afterwards is not.
         """
         target = self.target(what, number, name)
         if target is None:
@@ -217,10 +220,12 @@ class Troubled(SupervisorMachine):
         self.done(what, actor, box, id, program)
 
     def look_at_own(self, actor: str, id: str) -> dict[str, Any] | None:
-        """Return what an actor shows of a container, as soon as it holds that; None: it's gone.
+        """Return what an actor shows of a container, as soon as the actor holds the container;
+        None: the container is gone.
 
-        What a killed supervisor had begun may hold its lock until it is done, and the child that
-        it was just spawning holds all of its locks, until that has become another program.
+        A runtime call that a killed supervisor began may hold the container's lock until the call
+        is done. A child that the supervisor was just spawning holds all its locks, until the child
+        has become another program.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:

@@ -1,4 +1,4 @@
-"""A pool of the test's own, with the runtime that it runs with."""
+"""A pool of the test's own, with the runtime that the pool uses."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.pool.stocks import SECONDS, OpenPool
 def pool(supervisor: OpenSupervisor, bundle: MakeBundle) -> OpenPool:
     """Open a pool of busybox containers: ``pool(size=2)``.
 
-    ``bundle`` and ``sup`` are for the arguments of the bundle and of the supervisor; all
-    others are the pool's. Whatever is done with it is done within a minute.
+    ``bundle`` and ``sup`` are for the arguments of the bundle and of the supervisor; all others are
+    the pool's. Whatever a test does with the pool is limited to a minute.
     """
 
     @contextlib.asynccontextmanager

@@ -35,7 +35,7 @@ class Made:
 
 
 class Maker:
-    """Makes entries when it is told to, or fails."""
+    """Makes entries on demand, or fails."""
 
     def __init__(self) -> None:
         self.send, self._receive = trio.open_memory_channel[Exception | None](100)
@@ -74,7 +74,7 @@ SECONDS = 60
 
 
 async def settled(pool: ContainerPool) -> None:
-    """Return when it is full and nothing happens in the background."""
+    """Return when the stock is full and nothing happens in the background."""
     await until(lambda: not (pool.statistics().deleting or pool.statistics().creating))
     await pool.wait_full()
 

@@ -20,7 +20,7 @@ backoffs = st.builds(
 
 @given(backoffs, st.integers(1, 10**6))
 def test_waits_grow_up_to_the_longest(backoff: Backoff, failures: int) -> None:
-    """From the first to the longest, never shorter than the one before, however many there are."""
+    """The waits grow to the longest: never shorter than the one before, however many there are."""
     seconds = backoff.seconds(failures)
     assert backoff.first <= seconds <= backoff.longest
     assert seconds <= backoff.seconds(failures + 1)
@@ -28,7 +28,8 @@ def test_waits_grow_up_to_the_longest(backoff: Backoff, failures: int) -> None:
 
 
 def test_the_default_waits() -> None:
-    """A tenth of a second, doubled each time, 5 seconds at the most; none without a failure."""
+    """The default waits are a tenth of a second, doubled each time, 5 seconds at the most; none
+    without a failure."""
     assert [Backoff().seconds(n) for n in range(8)] == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5]
 
 
@@ -46,6 +47,6 @@ def test_the_default_waits() -> None:
     ],
 )
 def test_waits_that_cannot_be(values: dict[str, float]) -> None:
-    """They are refused when the value is made."""
+    """Impossible waits are refused when the value is made."""
     with pytest.raises(InvalidValue, match=next(iter(values))):
         Backoff(**values)

@@ -25,7 +25,8 @@ def unused(sup: Supervisor) -> set[str]:
 
 
 async def for_some_checkpoints(attempt: Callable[[int], Awaitable[bool]], *, stride: int) -> int:
-    """Call ``attempt(n)`` for growing n until nothing was cancelled; return how often it was."""
+    """Call ``attempt(n)`` for growing n until nothing was cancelled; return the number of cancelled
+    calls."""
     for cancelled, steps in enumerate(range(1, TOO_MANY, stride)):
         if not await attempt(steps):
             return cancelled
@@ -36,7 +37,7 @@ async def for_some_checkpoints(attempt: Callable[[int], Awaitable[bool]], *, str
 async def test_a_taker_that_is_cancelled(
     supervisor: OpenSupervisor, bundle: MakeBundle, content: bytes
 ) -> None:
-    """Wherever it was: what it had is deleted, and the stock is whole again."""
+    """Wherever a taker is cancelled, its container is deleted, and the stock is full again."""
     async with (
         supervisor() as sup,
         ContainerPool(bundle("true"), supervisor=sup, size=1) as pool,
@@ -54,7 +55,8 @@ async def test_a_taker_that_is_cancelled(
                 assert set(sup) == unused(sup)
                 assert len(sup) == 1
                 assert (pool.statistics().taken, pool.statistics().failed) == (0, 0)
-                # Either nobody had it, or it is gone: it isn't handed out a second time.
+                # Either the container was never taken, or it is gone: no container is handed out
+                # twice.
                 kept = before & set(sup)
                 assert not kept or pool.statistics().ready == 1
             return cancelled
@@ -67,7 +69,8 @@ async def test_a_taker_that_is_cancelled(
 async def test_a_taker_who_waits_and_is_cancelled(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """While containers are still being made, too: whatever was meant for it is for the next one."""
+    """A cancelled taker that waits while containers are still being made leaves its container to
+    the next taker."""
     async with supervisor() as sup:
 
         async def attempt(steps: int) -> bool:
@@ -86,8 +89,9 @@ async def test_a_taker_who_waits_and_is_cancelled(
 async def test_a_storm_of_takers_with_time_outs(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """One that gave up in the very turn in which it was served raised ValueError, which tore down
-    its nursery; its container was nobody's. So did one that waited for the pool to be full."""
+    """A taker whose time-out came in the very turn in which it was served just gives up: once it
+    raised ValueError, which tore down its nursery, and its container was lost. The same held for a
+    taker that waited for a full pool."""
     rng = random.Random(12)
     served = 0
 
@@ -106,7 +110,7 @@ async def test_a_storm_of_takers_with_time_outs(
         ContainerPool(bundle("true"), supervisor=sup, size=2) as pool,
     ):
         with trio.fail_after(SECONDS):
-            await pool.wait_full()  # a busy machine serves somebody, too
+            await pool.wait_full()  # a busy machine serves some taker, too
             async with trio.open_nursery() as nursery:
                 for _ in range(60):
                     nursery.start_soon(take, pool, rng.uniform(0.0, 0.6))
@@ -118,7 +122,7 @@ async def test_a_storm_of_takers_with_time_outs(
 
 
 async def test_a_pool_that_is_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whatever it was doing, none of its containers is left."""
+    """Whatever a cancelled pool was doing, none of its containers is left."""
     async with supervisor() as sup:
 
         async def use() -> None:

@@ -1,4 +1,4 @@
-"""An entry of a pool: what its gate reports, and when it dies."""
+"""An entry of a pool: what the gate reports, and when the entry dies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MakeEntry = Callable[..., Any]
 
 @pytest.fixture
 def gated(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> MakeEntry:
-    """Make an entry whose gate is this shell script; it is deleted in the end."""
+    """Make an entry whose gate is this shell script; the entry is deleted in the end."""
 
     @contextlib.asynccontextmanager
     async def make(script: str, **options: Any) -> AsyncIterator[Entry]:
@@ -55,7 +55,7 @@ WANTED = pool_request({"process": PROCESS}, None, {})
 
 @pytest.mark.runtimes("fake")
 async def test_a_gate_that_never_says_anything(gated: MakeEntry) -> None:
-    """It has until ``deadlines.start``."""
+    """A gate that never reports has until ``deadlines.start``."""
     async with gated("exec sleep 60", deadlines=Deadlines(start=2)) as entry:
         with pytest.raises(RuntimeTimeout, match="gate didn't run the program within 2 seconds"):
             await entry.start(WANTED)
@@ -63,7 +63,8 @@ async def test_a_gate_that_never_says_anything(gated: MakeEntry) -> None:
 
 @pytest.mark.runtimes("fake")
 async def test_a_gate_that_says_too_much(gated: MakeEntry) -> None:
-    """Whatever it says, and however long, it is heard for so many bytes, and refused."""
+    """Whatever a gate reports, and however long, only so many bytes are read, and a wrong report is
+    refused."""
     async with gated("while :; do yes >&3; done", deadlines=Deadlines(start=3)) as entry:
         with pytest.raises(GateFailed, match="didn't arrive"):
             await entry.start(WANTED)
@@ -71,7 +72,8 @@ async def test_a_gate_that_says_too_much(gated: MakeEntry) -> None:
 
 @pytest.mark.runtimes("fake")
 async def test_deleted_while_its_report_is_awaited(gated: MakeEntry) -> None:
-    """Whoever waits for the gate hears that; else they'd wait for a descriptor that is closed."""
+    """A wait for the gate's report ends when the entry is deleted; otherwise it would wait for a
+    closed descriptor."""
     async with gated("exec sleep 60") as entry, trio.open_nursery() as nursery:
         waits = trio.Event()
 
@@ -90,7 +92,7 @@ async def test_deleted_while_its_report_is_awaited(gated: MakeEntry) -> None:
 
 @pytest.mark.runtimes("fake")
 async def test_a_report_that_was_heard_is_let_go_of(gated: MakeEntry) -> None:
-    """What was taken costs no descriptor more than any other container."""
+    """A taken container costs no more descriptors than any other: the report's is closed."""
     async with gated("printf 'go\\n' >&3; exec sleep 60 3>&-") as entry:
         fd = entry._report_fd
         os.fstat(fd)
@@ -101,7 +103,7 @@ async def test_a_report_that_was_heard_is_let_go_of(gated: MakeEntry) -> None:
 
 @pytest.mark.runtimes("fake")
 async def test_a_program_that_was_quick(gated: MakeEntry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that has ended before anybody looked again at its shim was started, and has run."""
+    """A program that ended before the next look at its shim counts as started, and has run."""
     async with gated("printf 'go\\n' >&3; exit 7") as entry:
         read_report = entry._read_report
 
@@ -113,12 +115,13 @@ async def test_a_program_that_was_quick(gated: MakeEntry, monkeypatch: pytest.Mo
         monkeypatch.setattr(entry, "_read_report", late)
         await entry.start(WANTED)
         assert (await entry.box.wait()).code == 7
-        await _kill(entry.box)  # its time was up in that moment: no error
+        await _kill(entry.box)  # the deadline came in that moment: no error
 
 
 @pytest.mark.runtimes("fake")
 async def test_one_that_has_gone_before_its_frame_came(gated: MakeEntry) -> None:
-    """A fifo that nobody holds any more is no error of its own: its start tells."""
+    """A gate that has gone before its frame came raises no error of its own: the start reports the
+    failure."""
     async with gated("exec sleep 60") as entry:
         shim, pid = pid_of(entry.box, "shim"), pid_of(entry.box, "init")
         for number in (shim, pid):
@@ -132,7 +135,7 @@ async def test_one_that_has_gone_before_its_frame_came(gated: MakeEntry) -> None
 
 @pytest.mark.runtimes("fake")
 async def test_one_that_was_seen_to_end(gated: MakeEntry) -> None:
-    """It may be killed after the last look at it: then another one is to be taken, too."""
+    """An entry that was killed after the last look counts as dead: another one is to be taken."""
     async with gated("exec sleep 60") as entry:
         os.kill(pid_of(entry.box, "init"), signal.SIGKILL)
         await entry.box.wait()
@@ -141,7 +144,7 @@ async def test_one_that_was_seen_to_end(gated: MakeEntry) -> None:
 
 
 async def test_no_descriptor_for_the_report() -> None:
-    """It is told as TooManyFiles, as any lack of them."""
+    """A missing descriptor for the report raises TooManyFiles, as everywhere."""
     nobody: Any = None
     with only(0), pytest.raises(TooManyFiles) as caught:
         await Entry.make(nobody, nobody, id="a", gate="", stdout=-3, stderr=-3, labels={})

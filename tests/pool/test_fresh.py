@@ -1,4 +1,4 @@
-"""A container from a pool is as one that was just created, and nobody else has touched it."""
+"""A container from a pool is as one that was just created, and untouched by others."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def seen(told: bytes) -> list[str]:
 async def test_it_is_as_a_plain_one(
     supervisor: OpenSupervisor, bundle: MakeBundle, spec: dict[str, Any]
 ) -> None:
-    """Capabilities, privileges, ids, limits, signals, descriptors, command line: all are equal."""
+    """A pooled program equals a plain one: capabilities, privileges, ids, limits, signals,
+    descriptors, command line."""
     made = bundle("sh", "-c", LOOK, **spec)
     with trio.fail_after(60):
         async with supervisor() as sup, ContainerPool(made, supervisor=sup, size=1) as pool:
@@ -75,13 +76,13 @@ async def test_it_is_as_a_plain_one(
 
 
 def status(pid: int | None) -> dict[str, str]:
-    """Return a process's status as the kernel tells it on the host."""
+    """Return a process's status as the kernel reports it on the host."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return dict(line.split(":", 1) for line in lines)
 
 
 async def sleeping(box: Container) -> int:
-    """Return the pid of one whose program sleeps.
+    """Return the pid of a process whose program sleeps.
 
     In the kernel's `execve` the new name comes first, then the handlers, then the environment: a
     look in between sees half of each program. So the looks are in that order, too.
@@ -99,7 +100,8 @@ async def sleeping(box: Container) -> int:
 async def test_its_process_is_as_a_plain_ones(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """Also from outside: masks and dispositions of all signals, descriptors, session, limits."""
+    """A pooled process equals a plain one from outside, too: masks and dispositions of all signals,
+    descriptors, session, limits."""
     names = ("SigBlk", "SigIgn", "SigCgt", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
     names += ("NoNewPrivs", "Seccomp", "Uid", "Gid", "Groups", "Umask", "NSpgid", "NSsid")
     made = bundle("sleep", "600")
@@ -120,7 +122,8 @@ async def test_its_process_is_as_a_plain_ones(
 
 
 async def test_each_has_its_own_of_everything(pool: OpenPool) -> None:
-    """Namespaces and cgroups of those that came one after another, or side by side, all differ."""
+    """Each container has namespaces and cgroups of its own, whether they came one after another or
+    side by side."""
     inodes: dict[str, set[str]] = {name: set() for name in NAMESPACES}
     cgroups = set()
     ids = set()
@@ -143,7 +146,8 @@ async def test_each_has_its_own_of_everything(pool: OpenPool) -> None:
 
 
 async def test_it_was_never_started_before(pool: OpenPool) -> None:
-    """While it waits, nothing of ours or of the taker's runs in it: it is at the start gate."""
+    """A container that waits has run no program of ours or of the taker's: it is at the start
+    gate."""
     async with pool(size=1) as opened:
         await settled(opened)
         async with opened.take(["sleep", "600"]) as box:
@@ -155,7 +159,7 @@ async def test_it_was_never_started_before(pool: OpenPool) -> None:
             assert "gate" not in os.readlink(f"/proc/{other.pid}/exe")
 
 
-# ---- whatever one does, the next one can't observe it ---------------------------------------
+# ---- whatever one example does, the next one can't observe it -------------------------------
 
 WRITABLE = ("/tmp", "/run", "/dev/shm", "/dev", "/dev/mqueue", "/bin", "/", "/proc/sys/kernel")
 names = st.sampled_from(["a", "b", "x y", "-", "hostname", "msgmax"])
@@ -198,7 +202,7 @@ cat /proc/mounts; hostname; ps -o args; cat /proc/self/limits; umask; pwd
 
 @attrs.define
 class Observed:
-    """What the first one saw, with which all others are compared."""
+    """The observations of the first example, with which all others are compared."""
 
     first: bytes | None = None
 
@@ -212,7 +216,8 @@ def test_nothing_of_one_is_seen_by_the_next(
     rootfs: Path,
     pytestconfig: pytest.Config,
 ) -> None:
-    """Whatever an example writes, mounts, forks or leaves running, the next sees a fresh one."""
+    """Whatever an example writes, mounts, forks or leaves running, the next example sees a fresh
+    container."""
     for name in ("find", "grep", "sort", "mount", "mkdir", "mkfifo", "ln", "hostname", "ps"):
         if not (rootfs / "bin" / name).exists():
             (rootfs / "bin" / name).symlink_to("busybox")
@@ -236,7 +241,7 @@ async def play(
     scripts: list[tuple[list[str], bool]],
     observed: Observed,
 ) -> None:
-    """Do all of it, and look after each; some are left while they still run."""
+    """Play all examples, and look after each; some are left while they still run."""
     with trio.fail_after(60):
         async with (
             open_supervisor(runtime=choice.runtime(), cgroup_parent=cgroup_parent) as sup,

@@ -37,7 +37,8 @@ trio.run(main, *sys.argv[1:])
 def test_a_program_that_is_killed(
     bundle: MakeBundle, choice: Choice, cgroup_parent: str, workdir: Path
 ) -> None:
-    """By SIGKILL, while some wait, one is taken: shims and keeper leave nothing."""
+    """A program that is killed by SIGKILL, with some containers waiting and one taken, leaves
+    nothing: shims and keeper clean up."""
     made = bundle("true")
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, choice.name, cgroup_parent, made.path],
@@ -49,7 +50,7 @@ def test_a_program_that_is_killed(
     root = Path(program.stdout.readline().strip())
     assert root.is_dir() and root.parent == Path(tempfile.gettempdir())
     theirs = descendants(program.pid)
-    assert len(theirs) >= 8  # shim and process of each; the keeper is nobody's child
+    assert len(theirs) >= 8  # shim and process of each; the keeper isn't our child
     STRANGERS.update(theirs)
     program.send_signal(signal.SIGKILL)
     program.wait()

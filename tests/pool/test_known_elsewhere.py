@@ -1,4 +1,5 @@
-"""What another supervisor, or the next one, knows of a pooled container; and what an init tells."""
+"""What another supervisor, or the next one, knows of a pooled container, and what an init
+reports."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ trio.run(main, *sys.argv[1:])
 def taken_and_left(
     bundle: Bundle, choice: Choice, cgroup_parent: str, root: Path, args: list[str]
 ) -> str:
-    """Let a program take a container of a pool, and kill it; return the container's id."""
+    """Let a program take a container of a pool, and kill that program; return the container's
+    id."""
     words = [choice.name, cgroup_parent, str(root), bundle.path, *args]
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words], stdout=subprocess.PIPE, cwd=SOURCES, text=True
@@ -61,7 +63,8 @@ async def seen(box: Container) -> tuple[tuple[str, ...], bytes | None]:
 async def test_an_onlooker_sees_the_program(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, init: bool
 ) -> None:
-    """It saw the gate, and its execs had the bundle's environment: also one that came before."""
+    """An onlooker sees the taken program, and its execs have that program's environment: once it
+    saw the gate and the bundle's, if it came before."""
     words = ("/dev/init", "--", "sleep", "60") if init else ("sleep", "60")
     async with supervisor(root) as one:
         async with ContainerPool(bundle("true", init=init), size=1, supervisor=one) as pool:
@@ -83,7 +86,8 @@ async def test_the_next_one_knows_the_program(
     cgroup_parent: str,
     root: Path,
 ) -> None:
-    """What was taken is on disk when its program runs, though its taker was killed."""
+    """The next supervisor knows the taken program, which is on disk when it runs, though the taker
+    was killed."""
     id = taken_and_left(bundle("true"), choice, cgroup_parent, root, ["sleep", "60"])
     async with supervisor(root) as sup:
         assert await seen(sup[id]) == (("sleep", "60"), b"1\n/tmp\n")
@@ -99,7 +103,8 @@ async def test_the_next_one_knows_why_it_ended(
     cgroup_parent: str,
     root: Path,
 ) -> None:
-    """Behind an init, out of memory: the adopter took that for an exit with 137."""
+    """The next supervisor knows an out-of-memory kill behind an init: once the adopter took that
+    for an exit with 137."""
     spec = bundle("true", init=True, memory_bytes=16 << 20)
     id = taken_and_left(spec, choice, cgroup_parent, root, GREEDY)
     async with supervisor(root) as sup:
@@ -115,7 +120,7 @@ async def test_the_next_one_knows_why_it_ended(
 
 @needs_root
 async def test_out_of_memory_behind_an_init(pool: OpenPool) -> None:
-    """As without one."""
+    """An out-of-memory kill behind an init is reported as without one."""
     async with pool(spec={"init": True, "memory_bytes": 16 << 20}, size=1) as opened:
         async with opened.take(GREEDY, stdin=PIPE) as box:
             assert box.stdin is not None
@@ -129,7 +134,8 @@ async def test_out_of_memory_behind_an_init(pool: OpenPool) -> None:
     [("/no/such", errno.ENOENT), ("nowhere", errno.ENOENT), ("/tmp", errno.EACCES)],
 )
 async def test_a_missing_program(pool: OpenPool, program: str, error: int, init: bool) -> None:
-    """Behind an init it was an exit with 127: the gate had become the init, and that was all."""
+    """A missing program raises the same error behind an init: once it was an exit with 127, since
+    the gate had become the init."""
     async with pool(spec={"init": init}, size=1) as opened:
         with pytest.raises(GateFailed) as raised:
             async with opened.take([program]):
@@ -139,7 +145,8 @@ async def test_a_missing_program(pool: OpenPool, program: str, error: int, init:
 
 
 async def test_the_gates_report_ends_with_the_exec(pool: OpenPool) -> None:
-    """The init keeps neither pipe from its program: a taker doesn't wait for the program's end."""
+    """The gate's report ends at the exec: the init keeps no pipe open, and a taker doesn't wait for
+    the program's end."""
     script = "for n in 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$n ] && echo $n; done; echo none"
     async with pool(spec={"init": True}, size=1) as opened:
         assert (await opened.run(["sh", "-c", script])).stdout == b"none\n"

@@ -50,7 +50,8 @@ def waiting(pool: ContainerPool) -> list[Container]:
 
 @pytest.mark.runtimes("fake")
 async def test_it_keeps_as_many_ready_as_it_was_told(pool: OpenPool) -> None:
-    """Never more than ``size`` wait or are made, whoever has others; each is labelled."""
+    """A pool never has more than ``size`` containers waiting or being made, whatever is taken; each
+    is labelled."""
     async with pool("sleep", "600", size=3) as opened:
         most = 0
 
@@ -79,7 +80,8 @@ async def test_it_keeps_as_many_ready_as_it_was_told(pool: OpenPool) -> None:
 
 @pytest.mark.runtimes("fake")
 async def test_deletes_that_lag_hold_up_the_creates(pool: OpenPool, workdir: Path) -> None:
-    """Nothing piles up behind a runtime that deletes slowly."""
+    """Deletes that lag hold up the creates: nothing piles up behind a runtime that deletes
+    slowly."""
     slow = workdir / "slow"
     slow.touch()
     runtime = fake(f"hang-delete-while:{slow}")
@@ -98,7 +100,8 @@ async def test_deletes_that_lag_hold_up_the_creates(pool: OpenPool, workdir: Pat
 async def test_a_runtime_that_fails(
     pool: OpenPool, workdir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Logged, kept in ``failures``, told to the taker; when it works again, so does the pool."""
+    """A runtime's failure is logged, kept in ``failures``, and raised to the taker; when the
+    runtime works again, so does the pool."""
     broken = workdir / "broken"
     broken.touch()
     runtime = fake(f"fail-create-while:{broken}")
@@ -118,7 +121,7 @@ async def test_a_runtime_that_fails(
 
 @pytest.mark.runtimes("fake")
 async def test_a_create_that_hangs(pool: OpenPool) -> None:
-    """CreateTimeout reaches the taker as it is: an InfrastructureError."""
+    """CreateTimeout reaches the taker unchanged: an InfrastructureError."""
     sup = {"runtime": fake("hang-create"), "deadlines": Deadlines(create=0.3)}
     async with pool(size=1, sup=sup) as opened:
         with pytest.raises(InfrastructureError) as caught:
@@ -128,7 +131,7 @@ async def test_a_create_that_hangs(pool: OpenPool) -> None:
 
 @pytest.mark.runtimes("fake")
 async def test_a_start_that_fails(pool: OpenPool, workdir: Path) -> None:
-    """It is tried with another one, and the third failure is told."""
+    """A failed start is repeated with another container, and the third failure is raised."""
     broken = workdir / "broken"
     async with pool(
         size=2, sup={"runtime": fake(f"fail-start-once:{broken}", "fail-start-while:/x")}
@@ -146,7 +149,7 @@ async def test_a_start_that_fails(pool: OpenPool, workdir: Path) -> None:
 
 @pytest.mark.parametrize("whom", ["init", "shim"])
 async def test_one_that_died_is_replaced(pool: OpenPool, whom: str) -> None:
-    """It is never handed out, and another one is made."""
+    """A container that died is never handed out, and another one is made."""
     async with pool(size=2, backoff=QUICK) as opened:
         await settled(opened)
         victims = waiting(opened)
@@ -163,9 +166,10 @@ async def test_one_that_died_is_replaced(pool: OpenPool, whom: str) -> None:
 async def test_a_shim_whose_death_is_seen_late(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """A shim that was killed while it waited may be seen to be dead only when it was started.
+    """A shim that was killed while waiting, and seen dead only after the start, costs the taker
+    nothing.
 
-    Its program was killed then, as that of a lost shim, and its taker got that for its end.
+    Once the program was killed then, as that of a lost shim, and the taker got that exit status.
     """
     killed = []
 
@@ -186,7 +190,8 @@ async def test_a_shim_whose_death_is_seen_late(
 
 
 async def test_they_that_die_do_not_use_up_the_patience(pool: OpenPool) -> None:
-    """Several that were killed at once count as one failure: the next taker just waits."""
+    """Several containers that were killed at once count as one failure: the next taker just
+    waits."""
     async with pool(size=4, backoff=QUICK) as opened:
         await settled(opened)
         for box in waiting(opened):
@@ -200,7 +205,8 @@ async def test_they_that_die_do_not_use_up_the_patience(pool: OpenPool) -> None:
 async def test_nothing_is_left_at_the_end(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Ready, taken, being made: all are gone, and the supervisor has its others still."""
+    """At the end all containers of the pool are gone, ready, taken or being made, and the
+    supervisor has its others still."""
     async with supervisor(root) as sup, await sup.create("other", bundle("sleep", "600")):
         with trio.fail_after(60):
             async with ContainerPool(bundle("sleep", "600"), supervisor=sup, size=3) as pool:
@@ -227,7 +233,7 @@ class Oops(Exception):
 
 @pytest.mark.runtimes("fake")
 async def test_what_the_blocks_raise(pool: OpenPool) -> None:
-    """It comes out as itself, from the pool's block and from the taker's, fed or not."""
+    """An error of the pool's block, or of the taker's, comes out unchanged, fed or not."""
     with pytest.raises(Oops):
         async with pool("sleep", "600", size=1) as opened:
             for content in (b"", bytes(1 << 20)):
@@ -239,7 +245,7 @@ async def test_what_the_blocks_raise(pool: OpenPool) -> None:
 
 @pytest.mark.runtimes("fake")
 async def test_who_still_waits_at_the_end(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A taker from outside of the block is told that the pool was closed."""
+    """A taker that still waits outside the block at the end is told that the pool was closed."""
 
     async def taker() -> None:
         with pytest.raises(trio.ClosedResourceError):
@@ -254,7 +260,8 @@ async def test_who_still_waits_at_the_end(supervisor: OpenSupervisor, bundle: Ma
 
 @pytest.mark.runtimes("fake")
 async def test_a_delete_that_fails(pool: OpenPool, workdir: Path) -> None:
-    """It is kept in ``failures``, the container is listed as broken, and the pool goes on."""
+    """A failed delete is kept in ``failures``, the container is listed as broken, and the pool goes
+    on."""
     stuck = workdir / "stuck"
     sup = {
         "runtime": fake(f"hang-delete-while:{stuck}"),

@@ -1,4 +1,4 @@
-"""Pools of those who aren't root."""
+"""Pools for ordinary users."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_anybody(
     home, programs = workdir / "home", workdir / "programs"
     home.mkdir()
     os.chown(home, NOBODYS, NOBODYS)
-    programs.mkdir(mode=0o755)  # wherever ours are, these can be run by anybody
+    programs.mkdir(mode=0o755)  # any user can run these, wherever ours are
     shim = shutil.copy(find_binary("supervisor-shim"), programs)
     gate = shutil.copy(gate_path(), programs)
     monkeypatch.setattr(_pool, "gate_path", lambda: str(gate))

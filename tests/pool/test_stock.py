@@ -28,7 +28,7 @@ pytestmark = pytest.mark.runtimes("runc", "crun")
 
 
 async def test_first_come_first_served(autojump_clock: trio.testing.MockClock) -> None:
-    """Takers who wait are served in the order of their coming; who is cancelled is passed over."""
+    """Takers who wait are served in the order of their coming; a cancelled taker is passed over."""
     maker, served = Maker(), []
     scopes = [trio.CancelScope() for _ in range(5)]
 
@@ -53,7 +53,7 @@ async def test_first_come_first_served(autojump_clock: trio.testing.MockClock) -
 
 
 async def test_who_was_served_is_served(autojump_clock: trio.testing.MockClock) -> None:
-    """A cancellation that comes after an entry was handed over doesn't lose it."""
+    """A cancellation after an entry was handed over doesn't lose the entry."""
     maker = Maker()
     got = None
     async with trio.open_nursery() as nursery:
@@ -80,7 +80,8 @@ async def test_who_was_served_is_served(autojump_clock: trio.testing.MockClock) 
 async def test_creates_that_fail_are_repeated_later_and_later(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """After each failure one attempt alone, after a wait that grows; success ends it."""
+    """After each failed create one attempt is made alone, after a wait that grows; success ends the
+    waits."""
     maker = Maker()
     async with trio.open_nursery() as nursery:
         stock = stock_of(maker, nursery, size=3, backoff=Backoff(first=1, longest=3))
@@ -104,7 +105,8 @@ async def test_creates_that_fail_are_repeated_later_and_later(
 async def test_takers_are_told_after_some_failures(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """All who wait get the last error, as it is; whoever comes later waits for the next one."""
+    """After some failures all waiting takers get the last error, unchanged; a later taker waits for
+    the next attempt."""
     maker, told = Maker(), []
 
     async def taker() -> None:
@@ -133,7 +135,7 @@ async def test_takers_are_told_after_some_failures(
 async def test_a_create_that_took_too_long_is_told_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Whoever has waited for that needn't wait for two more."""
+    """A create that took too long is raised to the taker at once, without two more attempts."""
     maker = Maker()
     async with trio.open_nursery() as nursery:
         stock = stock_of(maker, nursery)
@@ -144,7 +146,7 @@ async def test_a_create_that_took_too_long_is_told_at_once(
 
 
 async def test_a_full_disk_comes_as_it_is(autojump_clock: trio.testing.MockClock) -> None:
-    """What is the machine's fault isn't wrapped into anything."""
+    """An error of the machine, as a full disk, isn't wrapped into another."""
     maker = Maker()
     async with trio.open_nursery() as nursery:
         stock = stock_of(maker, nursery)
@@ -165,7 +167,7 @@ async def test_a_full_disk_comes_as_it_is(autojump_clock: trio.testing.MockClock
 
 @attrs.define(eq=False)
 class Mortal(Made):
-    """An entry that may be dead, and says so when it is asked."""
+    """An entry that may be dead, and reports that on demand."""
 
     dead: bool = False
     died: Callable[[Any, Any], None] | None = None
@@ -188,7 +190,8 @@ def mortal(**options: Any) -> Any:
 
 
 async def test_what_died_while_it_was_made(autojump_clock: trio.testing.MockClock) -> None:
-    """It is handed to nobody, deleted, and counted as a failure."""
+    """An entry that died while it was made is never handed out, but deleted, and counted as a
+    failure."""
     async with trio.open_nursery() as nursery:
         stock = stock_of(Maker(), nursery)
         dead, alive = mortal(dead=True), mortal()
@@ -202,7 +205,7 @@ async def test_what_died_while_it_was_made(autojump_clock: trio.testing.MockCloc
 
 
 async def test_what_died_and_was_not_noticed(autojump_clock: trio.testing.MockClock) -> None:
-    """Whoever asks for one gets the next that lives."""
+    """A taker doesn't get an entry that died unnoticed, but the next that lives."""
     async with trio.open_nursery() as nursery:
         stock = stock_of(Maker(), nursery, size=2)
         first, second = mortal(), mortal()
@@ -216,7 +219,8 @@ async def test_what_died_and_was_not_noticed(autojump_clock: trio.testing.MockCl
 
 
 async def test_nothing_is_made_after_the_end(autojump_clock: trio.testing.MockClock) -> None:
-    """What waited is deleted and not replaced; what comes then is deleted, and no failure."""
+    """After the end, waiting entries are deleted and not replaced; an entry that comes then is
+    deleted, and no failure."""
     maker = Maker()
     async with trio.open_nursery() as nursery:
         stock = stock_of(maker, nursery)
@@ -233,7 +237,7 @@ async def test_nothing_is_made_after_the_end(autojump_clock: trio.testing.MockCl
 
 
 async def test_one_that_dies_as_it_is_deleted(autojump_clock: trio.testing.MockClock) -> None:
-    """It waits for nobody any more: that isn't news, nor a failure."""
+    """An entry that dies while being deleted is no failure, and not reported."""
     async with trio.open_nursery() as nursery:
         stock = stock_of(Maker(), nursery)
         waited = mortal()
@@ -246,7 +250,8 @@ async def test_one_that_dies_as_it_is_deleted(autojump_clock: trio.testing.MockC
 
 
 async def test_served_as_the_pool_closes(autojump_clock: trio.testing.MockClock) -> None:
-    """Whoever was handed an entry in that moment gets it: nobody else would delete it."""
+    """A taker that is served as the pool closes gets the entry: no other code would delete the
+    entry."""
     got = []
     async with trio.open_nursery() as nursery:
         stock = stock_of(Maker(), nursery)
@@ -265,7 +270,7 @@ async def test_served_as_the_pool_closes(autojump_clock: trio.testing.MockClock)
 
 
 async def test_an_error_that_many_are_told(autojump_clock: trio.testing.MockClock) -> None:
-    """Each sees where it asked itself, and not where all the others have."""
+    """Of an error that many takers get, each sees only its own traceback."""
     maker = Maker()
 
     async def ask() -> None:

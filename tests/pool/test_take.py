@@ -1,4 +1,4 @@
-"""What one taker gets, and what it is told when it can't be had."""
+"""What one taker gets, and the errors when that can't be had."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.runtimes("runc", "crun")
 
 @pytest.mark.runtimes("runc", "crun", "fake")
 async def test_what_one_taker_gets(pool: OpenPool) -> None:
-    """Its own arguments, environment, working directory, input and files."""
+    """Each taker gets its own arguments, environment, working directory, input and files."""
     script = 'pwd; echo "$WHO $1"; cat; cat /tmp/ts-pool-x; exit 3'
     async with pool() as opened:
         done = await opened.run(
@@ -47,14 +47,14 @@ async def test_what_one_taker_gets(pool: OpenPool) -> None:
 
 @pytest.mark.runtimes("runc", "crun", "fake")
 async def test_without_wishes_it_is_the_bundles_program(pool: OpenPool) -> None:
-    """Nothing given, the bundle's arguments run, and their input is at its end."""
+    """Without arguments the bundle's run, with an empty input."""
     async with pool("sh", "-c", "cat; echo bundled") as opened:
         assert (await opened.run()).stdout == b"bundled\n"
 
 
 @pytest.mark.runtimes("runc", "crun", "fake")
 async def test_a_taker_that_feeds_it(pool: OpenPool) -> None:
-    """With PIPE the taker writes, and says when it is the end."""
+    """With PIPE the taker writes the input, and closes it."""
     async with pool("cat") as opened, opened.take(stdin=PIPE) as box:
         assert box.stdin is not None and box.stdout is not None
         for part in (b"one", b"two"):
@@ -82,7 +82,7 @@ async def test_input_of_any_size(pool: OpenPool, size: int) -> None:
 
 
 async def test_a_program_that_takes_no_input(pool: OpenPool) -> None:
-    """Feeding one that doesn't read, or has gone, is no error."""
+    """A taker may feed a program that doesn't read, or has gone, without an error."""
     async with pool() as opened:
         assert (await opened.run(["true"], stdin=bytes(1 << 20))).status.code == 0
         async with opened.take(["sleep", "600"], stdin=bytes(1 << 20)) as box:
@@ -90,7 +90,7 @@ async def test_a_program_that_takes_no_input(pool: OpenPool) -> None:
 
 
 async def test_files_are_the_users(pool: OpenPool) -> None:
-    """They belong to the container's user, and have the modes that were asked for."""
+    """A taker's files belong to the container's user, and have the modes that were asked for."""
     async with pool(spec={"user": (1000, 1000)}) as opened:
         done = await opened.run(["ls", "-ln", "/dev/shm/x"], files={"/dev/shm/x": (b"x", 0o640)})
     assert done.stdout is not None
@@ -98,7 +98,7 @@ async def test_files_are_the_users(pool: OpenPool) -> None:
 
 
 async def test_a_file_may_be_the_program(pool: OpenPool) -> None:
-    """A script that comes with the taker can be run, and finds its directory made."""
+    """A script that comes with the taker can be the program, and the directory is made."""
     script = (b"#!/bin/sh\npwd\n", 0o755)
     async with pool() as opened:
         done = await opened.run(["./prog"], cwd="/tmp/new", files={"/tmp/new/prog": script})
@@ -114,7 +114,7 @@ async def test_with_an_init(pool: OpenPool) -> None:
 
 
 async def test_a_further_process(pool: OpenPool) -> None:
-    """An exec has the environment and the directory of what was taken."""
+    """An exec has the environment and the directory of the taken program."""
     async with pool() as opened:
         async with opened.take(["sleep", "600"], env={"A": "b"}, cwd="/tmp") as box:
             done = await box.run(["sh", "-c", "echo $A; pwd"], capture_stdout=True)
@@ -134,7 +134,8 @@ async def test_a_further_process(pool: OpenPool) -> None:
 async def test_what_cannot_be_had(
     pool: OpenPool, wishes: dict[str, Any], what: str, number: int, said: str
 ) -> None:
-    """It is said at once, is no exit of the program's, and nothing is left of it."""
+    """A program or directory that can't be had raises at once, isn't reported as the program's
+    exit, and leaves nothing."""
     async with pool(size=1) as opened:
         await settled(opened)
         with pytest.raises(GateFailed, match=said) as caught:
@@ -148,7 +149,8 @@ async def test_what_cannot_be_had(
 
 @needs_root
 async def test_files_that_kill_it(pool: OpenPool) -> None:
-    """Files larger than its memory: the kernel kills the gate, and that isn't the program's end."""
+    """Files larger than the container's memory make the kernel kill the gate, which isn't reported
+    as the program's end."""
     files = {"/tmp/x": bytes(64 << 20)}
     async with pool(size=1, spec={"memory_bytes": 32 << 20}) as opened:
         with pytest.raises(GateFailed, match="memory limit") as caught:
@@ -177,7 +179,7 @@ async def test_files_that_kill_it(pool: OpenPool) -> None:
     ],
 )
 async def test_wishes_that_cannot_work(pool: OpenPool, wishes: dict[str, Any], said: str) -> None:
-    """They are refused before anything is touched."""
+    """A taker's impossible arguments are refused before anything is touched."""
     async with pool(size=1) as opened:
         await settled(opened)
         with pytest.raises(InvalidValue, match=said):
@@ -190,7 +192,7 @@ async def test_wishes_that_cannot_work(pool: OpenPool, wishes: dict[str, Any], s
 
 @pytest.mark.runtimes("fake")
 async def test_run_wants_somebody_to_feed_it(pool: OpenPool) -> None:
-    """PIPE is for `take`; and a deadline is above 0."""
+    """`run` refuses PIPE, which is for `take`, and a deadline that isn't above 0."""
     async with pool(size=1) as opened:
         with pytest.raises(InvalidValue, match="nobody would write to it"):
             await opened.run(stdin=PIPE)  # type: ignore[arg-type]
@@ -213,7 +215,8 @@ async def test_pools_that_cannot_be(bundle: MakeBundle) -> None:
 
 
 async def test_what_run_says(pool: OpenPool) -> None:
-    """As `run_container`: ProcessFailed with the output, DeadlineExpired with the time."""
+    """`run` raises as `run_container` does: ProcessFailed with the output, DeadlineExpired with the
+    time."""
     async with pool(size=2) as opened:
         with pytest.raises(ProcessFailed, match="exited 3; stderr: why; stdout: out") as caught:
             await opened.run(["sh", "-c", "echo out; echo why >&2; exit 3"])
@@ -224,7 +227,8 @@ async def test_what_run_says(pool: OpenPool) -> None:
 
 
 async def test_a_pool_of_its_own(bundle: MakeBundle, choice: Any) -> None:
-    """Without a supervisor it has an ephemeral one; it opens once, and closed it gives nothing."""
+    """A pool without a supervisor has an ephemeral one, opens once, and gives nothing once
+    closed."""
     opened = ContainerPool(bundle("true"), size=1, runtime=choice.name)
     async with opened:
         assert (await opened.run(["echo", "x"])).stdout == b"x\n"
@@ -237,7 +241,8 @@ async def test_a_pool_of_its_own(bundle: MakeBundle, choice: Any) -> None:
 async def test_what_a_seccomp_profile_forbids(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """It is forbidden to the program, too, which the gate only becomes."""
+    """What a seccomp profile forbids is forbidden to the program, too, which the gate only
+    becomes."""
     made = bundle("true")
     config = Path(made.path) / "config.json"
     spec = json.loads(config.read_text())

@@ -1,4 +1,5 @@
-"""What is told of a process is true at once, though its task hasn't had a turn since it ended."""
+"""A process's reported state is true at once, though its task hasn't run since the process
+ended."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ SECONDS = 30
 
 
 def end(process: Process, number: int = signal.SIGKILL) -> None:
-    """Kill it behind its supervisor's back, and block until its shim has recorded that."""
+    """Kill the process behind the supervisor's back, and block until the shim has recorded the exit
+    status."""
     assert process.pid is not None
     os.kill(process.pid, number)
     recorded = process._task.layout.exit_status
@@ -40,7 +42,7 @@ def end(process: Process, number: int = signal.SIGKILL) -> None:
 
 
 def end_unrecorded(process: Process) -> None:
-    """Kill it, and block until it has ended, but no longer."""
+    """Kill the process, and block only until it has ended."""
     assert process.pid is not None
     pidfd = os.pidfd_open(process.pid)
     os.kill(process.pid, signal.SIGKILL)
@@ -56,7 +58,8 @@ async def running(box: Container) -> Container:
 
 
 async def test_of_an_init(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It was None and *running* until the loop had turned, and a signal went to nobody."""
+    """An init's state and status are true before the loop turns: once the state was *running*, the
+    status None, and a signal was lost."""
     async with supervisor() as sup:
         box = await running(await sup.create("a", bundle("sleep", "60")))
         assert (box.returncode, box.state) == (None, State.RUNNING)
@@ -72,7 +75,7 @@ async def test_of_an_init(supervisor: OpenSupervisor, bundle: MakeBundle) -> Non
 
 
 async def test_of_an_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """The same of any process."""
+    """The same holds for any process."""
     async with supervisor() as sup:
         box = await running(await sup.create("a", bundle("sleep", "60")))
         process = await box.exec(["sleep", "60"])
@@ -85,7 +88,7 @@ async def test_of_an_exec(supervisor: OpenSupervisor, bundle: MakeBundle) -> Non
 
 
 async def test_before_it_is_recorded(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A signal that can't arrive raises, and the shim gets a moment to say how it ended."""
+    """A signal that can't arrive raises, and the shim gets a moment to record the exit status."""
     async with supervisor() as sup:
         for n in range(5):
             box = await running(await sup.create(f"a{n}", bundle("sleep", "60")))
@@ -99,7 +102,7 @@ async def test_before_it_is_recorded(supervisor: OpenSupervisor, bundle: MakeBun
 async def test_a_shim_that_is_stopped_is_waited_for_once(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """Whoever asks again and again isn't held up again and again."""
+    """Repeated questions about a process whose shim is stopped wait only once."""
     async with supervisor() as sup:
         box = await running(await sup.create("a", bundle("sleep", "60")))
         assert (
@@ -119,7 +122,8 @@ async def test_a_shim_that_is_stopped_is_waited_for_once(
 
 
 async def test_what_it_allows(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """What is done next goes by what is true: no exec in one that has ended, and a plain delete."""
+    """The next operation goes by the truth: no exec in a container that has ended, and a plain
+    delete."""
     async with supervisor() as sup:
         box = await running(await sup.create("a", bundle("sleep", "60")))
         end(box.init)
@@ -134,7 +138,7 @@ async def test_what_it_allows(supervisor: OpenSupervisor, bundle: MakeBundle) ->
 
 
 async def test_of_an_onlooker(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """Whoever looks on sees it as soon, and leaves it to the owner to settle that."""
+    """An onlooker sees the end as soon as the owner, and leaves the settling to the owner."""
     async with supervisor(root) as one, supervisor(root) as two:
         box = await running(await one.create("a", bundle("sleep", "60")))
         await two.adopt()
@@ -148,7 +152,8 @@ async def test_of_an_onlooker(supervisor: OpenSupervisor, bundle: MakeBundle, ro
 
 
 async def test_from_another_thread(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """There nothing is settled: it would wake tasks of a loop that runs elsewhere."""
+    """A question from another thread settles nothing: otherwise tasks of another thread's loop
+    would be woken."""
     async with supervisor() as sup:
         box = await running(await sup.create("a", bundle("sleep", "60")))
         end(box.init)
@@ -161,7 +166,8 @@ async def test_from_another_thread(supervisor: OpenSupervisor, bundle: MakeBundl
 
 
 async def test_while_it_is_made(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Nobody watches it yet, which isn't its end; and whoever looks meanwhile harms nothing."""
+    """A process that is being made has no task yet and hasn't ended; a look meanwhile harms
+    nothing."""
     async with supervisor() as sup:
         box = await running(await sup.create("a", bundle("sleep", "60")))
         done = trio.Event()
@@ -184,7 +190,8 @@ async def test_while_it_is_made(supervisor: OpenSupervisor, bundle: MakeBundle) 
 async def test_somebody_elses_kill_is_an_escalation(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A stop whose program was killed by another one, or by another supervisor, said no."""
+    """A stop whose program another kill ended, here or by another supervisor, counts as escalated;
+    once it didn't."""
     spec = bundle("sh", "-c", "trap '' TERM; echo; while :; do sleep 0.05; done")
     async with supervisor(root) as one, supervisor(root) as two:
         for id in ("a", "b", "c"):
@@ -209,7 +216,7 @@ async def test_somebody_elses_kill_is_an_escalation(
                         await trio.sleep(0.1)
                         box.kill()
             assert set(told) == {True}
-            assert not (await box.stop()).escalated  # it had ended
+            assert not (await box.stop()).escalated  # the process had ended
             await box.delete()
 
 
@@ -217,7 +224,8 @@ async def test_somebody_elses_kill_is_an_escalation(
 async def test_an_exec_in_one_that_ends(
     supervisor: OpenSupervisor, bundle: MakeBundle, how: str
 ) -> None:
-    """Runtimes word it in five ways, none of which says so: that was RuntimeFailed."""
+    """An exec in a container that ends raises one error: runtimes word it in five ways, and it was
+    once RuntimeFailed."""
     went: list[str] = []
 
     async def run(box: Container) -> None:

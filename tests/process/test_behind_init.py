@@ -1,4 +1,5 @@
-"""What is told of a program behind the init of ``init=True``, and what that keeps to itself."""
+"""What is reported of a program behind the init of ``init=True``, and what the init keeps from the
+program."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ async def end_of(box: Container) -> ExitStatus:
 async def test_a_signal_is_a_signal(
     supervisor: OpenSupervisor, bundle: MakeBundle, number: signal.Signals
 ) -> None:
-    """A program that died of a signal had *exited*, with 128 and the signal, whoever ran it."""
+    """A program that died of a signal is reported so behind an init: once it had *exited*, with 128
+    plus the signal."""
     script = f"ulimit -c 0; kill -{int(number)} $$"
     spec = bundle("sh", "-c", script, init=True)
     async with supervisor() as sup, await sup.create("a", spec) as box:
@@ -61,7 +63,7 @@ async def test_a_signal_is_a_signal(
 
 @pytest.mark.parametrize("code", [0, 1, 137, 143, 255])
 async def test_a_code_is_a_code(supervisor: OpenSupervisor, bundle: MakeBundle, code: int) -> None:
-    """A program that exits with 137 was killed by nobody."""
+    """A program that exits with 137 is reported as exited, not as killed."""
     spec = bundle("sh", "-c", f"exit {code}", init=True)
     async with supervisor() as sup, await sup.create("a", spec) as box:
         await box.start()
@@ -71,12 +73,13 @@ async def test_a_code_is_a_code(supervisor: OpenSupervisor, bundle: MakeBundle, 
 
 
 async def test_a_core_dump_is_seen(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It was lost behind the init: whether there is one is the machine's to say, and the same."""
+    """A core dump is reported behind the init as without one; the machine decides whether a core is
+    dumped."""
     script = "cd /tmp; ulimit -c unlimited; kill -SEGV $$"
     told = []
     async with supervisor() as sup:
         for init in (False, True):
-            # Behind a shell in both cases: a pid 1 doesn't die of its own signals.
+            # Behind a shell in both cases: a pid 1 doesn't die of signals that it sends itself.
             words = ["sh", "-c", script] if init else ["sh", "-c", "sleep 60"]
             async with await sup.create("a", bundle(*words, init=init), rlimits={}) as box:
                 await box.start()
@@ -90,7 +93,7 @@ async def test_a_core_dump_is_seen(supervisor: OpenSupervisor, bundle: MakeBundl
 @needs_root
 @pytest.mark.parametrize("by", ["the cgroup", "its pid"])
 async def test_the_init_is_killed(supervisor: OpenSupervisor, bundle: MakeBundle, by: str) -> None:
-    """One that was killed itself can't tell anything, and needn't."""
+    """A killed init can't report the program's end, and needn't."""
     async with supervisor() as sup:
         box = await sup.create("a", bundle("sleep", "60", init=True))
         await box.start()
@@ -106,7 +109,7 @@ async def test_the_init_is_killed(supervisor: OpenSupervisor, bundle: MakeBundle
 async def test_it_is_told_while_nobody_supervises(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The shim hears it, so the next supervisor knows it too."""
+    """The shim hears the init's report, so the next supervisor knows the end too."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60", init=True))
         await box.start()
@@ -124,7 +127,8 @@ async def test_it_is_told_while_nobody_supervises(
 async def test_what_cannot_be_run_is_on_record(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """An exit with 126 or 127 may be the program's own; why there was none is a number."""
+    """An exit with 126 or 127 may be the program's own; the record of a program that can't be run
+    is a number."""
     async with supervisor(root) as sup:
         for n, (program, error, code) in enumerate(
             [("/no/such", errno.ENOENT, 127), ("/etc", errno.EACCES, 126)]
@@ -144,7 +148,7 @@ async def test_what_cannot_be_run_is_on_record(
 async def test_the_program_has_three_descriptors(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """The pipe is the init's alone."""
+    """The init keeps its pipe to itself: the program has three descriptors."""
     async with supervisor() as sup:
         script = "for n in 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$n ] && echo $n; done; echo none"
         spec = bundle("sh", "-c", script, init=True)
@@ -158,7 +162,8 @@ async def test_the_program_has_three_descriptors(
 async def test_the_end_of_output_is_heard(
     supervisor: OpenSupervisor, bundle: MakeBundle, stream: str
 ) -> None:
-    """The init kept it open: a reader waited for the end of the program."""
+    """A reader hears the end of the output behind an init: once the init kept the pipe open until
+    the program's end."""
     spec = bundle("sh", "-c", "echo x; echo x >&2; exec >&- 2>&-; sleep 60", init=True)
     async with supervisor() as sup:
         async with await sup.create("a", spec, stdout=PIPE, stderr=PIPE) as box:
@@ -172,7 +177,8 @@ async def test_the_end_of_output_is_heard(
 
 
 async def test_the_end_of_input_is_heard(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """The init kept it open: a writer filled the pipe, and waited for nobody."""
+    """A writer hears the end of the input behind an init: once the init kept the pipe open, and the
+    writer filled it and waited in vain."""
     spec = bundle("sh", "-c", "exec <&-; echo x; sleep 60", init=True)
     async with supervisor() as sup:
         async with await sup.create("a", spec, stdin=PIPE, stdout=PIPE) as box:
@@ -199,7 +205,8 @@ async def test_the_end_of_input_is_heard(supervisor: OpenSupervisor, bundle: Mak
 async def test_what_others_say_is_not_believed(
     supervisor: OpenSupervisor, bundle: MakeBundle, script: str, codes: set[int]
 ) -> None:
-    """Root inside can open the pipe: all it can do is to make the init's word unheard."""
+    """A false report from root inside, who can open the pipe, is not believed: it can only suppress
+    the init's."""
     spec = bundle("sh", "-c", script, init=True)
     async with supervisor() as sup, await sup.create("a", spec) as box:
         await box.start()
@@ -213,7 +220,8 @@ async def test_what_others_say_is_not_believed(
 async def test_an_init_of_another_installation_is_told_nothing(
     supervisor: OpenSupervisor, bundle: MakeBundle, tmp_path: Path
 ) -> None:
-    """It would take what it doesn't understand for the program's name."""
+    """An init of another installation gets no option for the report: it would take the option for
+    the program's name."""
     script = tmp_path / "other-init"
     script.write_text('#!/bin/sh\nshift\nexec "$@"\n')
     script.chmod(0o755)
@@ -229,7 +237,7 @@ async def test_an_init_of_another_installation_is_told_nothing(
 
 
 def test_the_words_of_an_init() -> None:
-    """Its descriptors stand before the program, behind a gate's own."""
+    """The init's descriptors stand before the program in its arguments, behind a gate's own."""
     args = ["/dev/init", "--", "true"]
     assert telling(args, gated=False) == ["/dev/init", "--status", "3", "--", "true"]
     gated = ["/dev/init", "--status", "4", "--report", "3", "--", "true"]

@@ -1,4 +1,5 @@
-"""What a program writes to something of the caller's gets there; where it can't, that is said."""
+"""A program's output to a file of the caller's arrives there; where it can't, the error is
+reported."""
 
 from __future__ import annotations
 
@@ -31,21 +32,21 @@ from tests.support.leaks import wait_for
 from tests.support.runtimes import needs_root
 
 SIZE = 150_000
-STUCK = 110_000  # more than a pipe holds, less than two: it is written though nobody reads
+STUCK = 110_000  # more than a pipe holds, less than two: written though never read
 PIECE = 4096
 WRITES = ["sh", "-c", f"head -c {SIZE} /dev/zero"]
 WAYS = ("run_container", "run", "create", "exec")
 
 
 class SlowReader:
-    """Somebody who takes a page at times, and so less than what shims once waited for."""
+    """A reader that takes a page at times, and so is slower than shims once waited for."""
 
     def __init__(self, kind: str) -> None:
         if kind == "pipe":
             self.reader, self.writer = os.pipe()
         else:
             ours, theirs = socket.socketpair()
-            # It takes something again only when three quarters of that are free.
+            # A write continues only when three quarters of that are free.
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
             self.reader, self.writer = ours.detach(), theirs.detach()
         self.got = 0
@@ -58,19 +59,20 @@ class SlowReader:
             time.sleep(0.15)
 
     async def rest(self) -> int:
-        """Return how much came in all, when nobody can write any more."""
+        """Wait until no writer is left, and return how much came in all."""
         os.close(self.writer)
         await trio.to_thread.run_sync(self._thread.join)
         os.close(self.reader)
         return self.got
 
 
-@pytest.mark.runtimes("crun")  # it is the shim that copies
+@pytest.mark.runtimes("crun")  # the shim does the copying
 @pytest.mark.parametrize(("way", "kind"), [(way, "pipe") for way in WAYS] + [("run", "socket")])
 async def test_a_slow_reader_gets_it_all(
     supervisor: OpenSupervisor, bundle: MakeBundle, way: str, kind: str
 ) -> None:
-    """The copier was killed one and a half seconds after the end: the rest was lost, silently."""
+    """A slow reader gets all output: once the copier was killed 1.5 seconds after the end, and the
+    rest was lost silently."""
     reader = SlowReader(kind)
     ended = left = 0.0
     try:
@@ -98,14 +100,15 @@ async def test_a_slow_reader_gets_it_all(
         got = await reader.rest()
     assert got == SIZE
     if way in ("create", "exec"):
-        assert left > 0  # the end was told before all was taken
+        assert left > 0  # the end was reported before all was taken
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_nobody_takes_is_given_up_and_told(
     supervisor: OpenSupervisor, bundle: MakeBundle, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
-    """It was lost silently, and the run a success."""
+    """Output that no reader takes is given up, and the run fails; once it was lost silently, and
+    the run a success."""
     read_fd, write_fd = os.pipe()
     writes = ["sh", "-c", f"head -c {STUCK} /dev/zero; echo said >&2; exit 3"]
     async with supervisor(deadlines=Deadlines(drain=0.2)) as sup:
@@ -143,7 +146,8 @@ async def test_what_nobody_takes_is_given_up_and_told(
 
 @pytest.mark.runtimes("crun")
 async def test_a_reader_that_pauses(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """What counts is the time since somebody has last taken something, not the time in all."""
+    """A reader that pauses is waited for: only the time since the last read counts, not the whole
+    time."""
     read_fd, write_fd = os.pipe()
     heard = bytearray()
 
@@ -163,7 +167,8 @@ async def test_a_reader_that_pauses(supervisor: OpenSupervisor, bundle: MakeBund
 async def test_a_reader_that_goes_is_no_failure(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """The program hears EPIPE, as from any pipe; who ran it hears how it ended."""
+    """A reader that goes away is no failure: the program gets EPIPE, as from any pipe, and the
+    caller its exit status."""
     endless = ["cat", "/dev/zero"]
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
@@ -190,7 +195,8 @@ def full(place: Path) -> Iterator[Path]:
 async def test_a_write_that_fails(
     supervisor: OpenSupervisor, bundle: MakeBundle, way: str, stream: str
 ) -> None:
-    """The output was gone, and all that said so was a file in a directory that was removed."""
+    """A write that fails is reported; once the output was gone, and only a file in a removed
+    directory said so."""
     told = ["sh", "-c", f"echo lost {'' if stream == 'stdout' else '>&2'}; exit 0"]
     async with supervisor() as sup:
         with pytest.raises(StreamFull) as caught:
@@ -220,7 +226,8 @@ async def test_a_write_that_fails(
 async def test_a_full_file_system(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
 ) -> None:
-    """As much as there is room for is in the file, and the error says that it isn't all."""
+    """On a full file system the file has as much as fits, and the error says that output is
+    missing."""
     with full(workdir / "full") as file:
         async with supervisor() as sup:
             with pytest.raises(StreamFull) as caught:
@@ -230,7 +237,7 @@ async def test_a_full_file_system(
 
 
 async def test_a_read_that_fails(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It looked like an input that had ended."""
+    """A read that fails is reported: once it looked like the end of the input."""
     async with supervisor() as sup:
         with open("/proc/self/mem", "rb", buffering=0) as file:  # at 0 nothing is mapped
             with pytest.raises(StreamFailed) as caught:
@@ -243,7 +250,7 @@ async def test_a_read_that_fails(supervisor: OpenSupervisor, bundle: MakeBundle)
 async def test_whoever_only_waits_finds_it_in_the_log(
     supervisor: OpenSupervisor, bundle: MakeBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For init and exec; once each."""
+    """A failed stream that only `wait` meets is logged for init and for exec, once each."""
     async with supervisor() as sup:
         init = bundle("sh", "-c", "echo lost; read line")
         async with await sup.create("a", init, stdin=subprocess.PIPE, stdout="/dev/full") as box:
@@ -259,7 +266,8 @@ async def test_whoever_only_waits_finds_it_in_the_log(
 
 
 async def test_a_pool(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A container of a pool has its streams from the pool; its run says what became of them."""
+    """A container of a pool has its streams from the pool, and the run reports what became of
+    them."""
     async with supervisor() as sup:
         async with ContainerPool(
             bundle("true"), size=1, supervisor=sup, stdout="/dev/full"
@@ -269,7 +277,8 @@ async def test_a_pool(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 
 async def test_a_copier_that_is_killed(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Nobody knows what it had copied: it isn't taken for all."""
+    """The output of a killed copier counts as incomplete, because how much was copied is
+    unknown."""
     read_fd, write_fd = os.pipe()
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sleep", "60"), stdout=write_fd) as box:

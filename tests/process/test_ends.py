@@ -45,7 +45,7 @@ int main(int argc, char **argv) {
 def die(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A program ``die N``, which kills itself by signal N, or by a fault without N.
 
-    (A shell won't do: busybox's ignores SIGQUIT.)
+    (busybox's shell won't do: that shell ignores SIGQUIT.)
     """
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
@@ -62,7 +62,7 @@ async def run_one(sup: Supervisor, id: str, spec: Bundle) -> ExitStatus:
 
 
 def codes_with(choice: Choice) -> range:
-    """Return all exit codes, or, with the slower runtime, some: it is the shim that tells them."""
+    """Return all exit codes, or, with the slower runtime, some: the shim reports them all alike."""
     return range(0, 256, 1 if choice.name == "crun" else 5)
 
 

@@ -1,4 +1,4 @@
-"""What is known of a process and of its shim, and the verdict on how it ended."""
+"""What is known of a process and its shim, and the verdict on how the process ended."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ pytestmark = pytest.mark.runtimes("fake")
 async def test_a_zombie_of_a_stopped_shim_is_no_stranger(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """It is in no cgroup any more, but still its shim's child: so a stuck shim is found out."""
+    """The zombie child of a stopped shim is recognized by the parent pid, without a cgroup; so a
+    stuck shim is found out."""
     async with supervisor(root) as sup:
         await (await sup.create("a", bundle("sleep", "60"))).start()
     shim, pid = shim_of(root / "a/init"), pid_in(root / "a/init")
@@ -46,7 +47,8 @@ async def test_a_zombie_of_a_stopped_shim_is_no_stranger(
 
 
 async def test_a_shim_that_is_just_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A moment before it is a zombie it can't be known any more; it is our child all the same."""
+    """A shim that is just ending, and can't be recognized any more a moment before it is a zombie,
+    is our child all the same."""
     layout = ProcessLayout(str(tmp_path))
     process = PidFd.spawn(["/bin/sleep", "0.02"])
     now = look_at(process.pid)
@@ -75,7 +77,7 @@ def remains(
 
 @pytest.mark.runtimes("runc", "crun")
 async def test_a_foreign_one_that_is_deleted(tmp_path: Path) -> None:
-    """Where its directory has gone nobody will say any more how it ended."""
+    """The end of a foreign process whose directory has gone stays unknown."""
     with trio.fail_after(5):
         status = await remains(tmp_path).foreign_verdict()
     assert status.cause is Cause.UNKNOWN
@@ -85,7 +87,7 @@ async def test_a_foreign_one_that_is_deleted(tmp_path: Path) -> None:
 async def test_a_foreign_one_that_is_kept(
     tmp_path: Path, children: list[PidFd], autojump_clock: trio.testing.MockClock
 ) -> None:
-    """One that goes on without its shim hasn't ended, however long that is."""
+    """A foreign process that was kept without a shim hasn't ended, however long that lasts."""
     (tmp_path / "init").mkdir()
     child = sleeping(children)
     left = remains(tmp_path, process=child, keep=True, seconds=0.1)
@@ -104,7 +106,7 @@ async def test_a_foreign_one_that_is_kept(
 
 @pytest.mark.runtimes("runc", "crun")
 async def test_a_record_that_cannot_be_opened(tmp_path: Path) -> None:
-    """It is told why the end isn't known; the supervisor goes on."""
+    """A record that can't be opened is the reason of an unknown end; the supervisor goes on."""
     (tmp_path / "init").mkdir()
     (tmp_path / "init/exitStatus").symlink_to("exitStatus")
     status = await remains(tmp_path).verdict()
@@ -120,7 +122,7 @@ signal.pause()
 
 
 async def test_one_that_nobody_reaps(tmp_path: Path) -> None:
-    """Its parent, whoever that is, may never ask how it ended: then nobody knows."""
+    """A process whose parent never reaps it has an unknown end."""
     (tmp_path / "init").mkdir()
     with subprocess.Popen([sys.executable, "-ISc", KEEPING], stdout=subprocess.PIPE) as parent:
         try:

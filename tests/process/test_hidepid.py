@@ -1,4 +1,5 @@
-"""/proc with hidepid: an ordinary user doesn't see its own containers of another user."""
+"""/proc with hidepid: an ordinary user's containers run as another user, and don't show in
+/proc."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ _CLONE_NEWNS = 0x20000
 
 @pytest.fixture
 def user() -> pwd.struct_passwd:
-    """Somebody with subordinate ids."""
+    """A user with subordinate ids."""
     if not own_mounts():
         pytest.skip("mounts of ours would be seen by others: run scripts/test")
     with somebody() as found:
@@ -69,7 +70,7 @@ def _where_proc_hides(hidepid: int, user: pwd.struct_passwd, runtime: str, *word
     if child == 0:
         code = 1
         try:
-            assert ctypes.CDLL(None).unshare(_CLONE_NEWNS) == 0  # Python has it since 3.12
+            assert ctypes.CDLL(None).unshare(_CLONE_NEWNS) == 0  # in Python since 3.12
             options = f"hidepid={hidepid}"
             subprocess.run(["mount", "-t", "proc", "-o", options, "proc", "/proc"], check=True)
             as_user(user.pw_uid, user.pw_gid, partial(_life, runtime, *words))
@@ -83,7 +84,8 @@ def _where_proc_hides(hidepid: int, user: pwd.struct_passwd, runtime: str, *word
 
 @pytest.mark.parametrize("hidepid", [0, 1, 2])
 def test_a_whole_life(choice: Choice, workdir: Path, hidepid: int, user: pwd.struct_passwd) -> None:
-    """The pid file named "no child of the shim", though it was; and runc didn't start it."""
+    """A whole life works under hidepid: once the pid file named "no child of the shim", wrongly;
+    and runc didn't start the container."""
     if choice.name == "crun" and hidepid == 1:
         pytest.skip("a bare crun fails there: open state file /proc/N/stat: not permitted")
     shim = workdir / "supervisor-shim"

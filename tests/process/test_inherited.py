@@ -1,4 +1,5 @@
-"""What a supervisor is for the kernel stays its own: neither an init nor an exec inherits it."""
+"""A supervisor's own kernel settings stay with the supervisor: neither an init nor an exec inherits
+them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ OWN = Path("/proc/self/oom_score_adj")
 
 @contextlib.contextmanager
 def oom_score(score: int) -> Iterator[None]:
-    """Have that score ourselves."""
+    """Give ourselves that score."""
     before = OWN.read_text()
     OWN.write_text(str(score))
     try:
@@ -44,7 +45,8 @@ def score_of(pid: int | None) -> int:
 async def test_oom_score(
     supervisor: OpenSupervisor, bundle: MakeBundle, own: int, wanted: int | None
 ) -> None:
-    """An exec of crun's had the supervisor's: one at -900 handed that to whatever it ran."""
+    """An exec of crun's doesn't inherit the supervisor's score: once a supervisor at -900 handed
+    that to all that it ran."""
     with oom_score(own):
         async with supervisor() as sup:
             made = bundle("sleep", "60")
@@ -61,7 +63,8 @@ async def test_oom_score(
 async def test_oom_score_of_a_bundle_that_says_nothing(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """A runtime leaves it then as it is: that must be no supervisor's."""
+    """A bundle without a score gets none of a supervisor's: a runtime then leaves the score
+    unchanged."""
     made = bundle("sleep", "60")
     del made.spec["process"]["oomScoreAdj"]
     with oom_score(300):  # we were lower, so a shim may be
@@ -72,7 +75,8 @@ async def test_oom_score_of_a_bundle_that_says_nothing(
 
 
 async def test_session_keyring(supervisor: OpenSupervisor) -> None:
-    """An exec of crun's had the host's session keyring: its keys could be read, and set."""
+    """An exec of crun's has no access to the host's session keyring: once the host's keys could be
+    read, and set."""
     script = f"{PYTHON} -ISc '{KEYRING}'"
     with Bundle.from_host(["sh", "-c", f"{script}; exec sleep 60"], seccomp="unconfined") as made:
         async with supervisor() as sup, await sup.create("a", made, stdout=PIPE) as box:

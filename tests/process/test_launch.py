@@ -37,7 +37,7 @@ QUICK = 10.0
 async def test_nobody_waits_for_a_launch_that_failed(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
 ) -> None:
-    """Whoever waits for the shim of an exec that was never made waits for nothing any more."""
+    """A wait for the shim of an exec that was never made ends when the launch fails."""
     boxes: list[Container] = []
     held: list[Process] = []
 
@@ -60,7 +60,8 @@ async def test_nobody_waits_for_a_launch_that_failed(
 async def test_a_stopped_shim_that_is_given_up(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path
 ) -> None:
-    """One that can't hear that it is to give up is killed, and its runtime dies with it."""
+    """A stopped shim that can't hear that it is to give up is killed, and the runtime call dies
+    with the shim."""
     before = living(os.getpid())
 
     def stop() -> None:
@@ -78,11 +79,11 @@ async def test_a_stopped_shim_that_is_given_up(
         await until(lambda: living(os.getpid()) <= before, "the runtime is gone")
 
 
-@pytest.mark.runtimes("crun")  # its init doesn't hear SIGTERM before it is started
+@pytest.mark.runtimes("crun")  # init doesn't hear SIGTERM before the start
 async def test_given_up_when_it_has_its_process(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A shim that has made its process, unheard, is told to kill it: it would stay with it."""
+    """A shim that has made its process before it hears that it is to give up kills the process."""
     scope = trio.CancelScope()
 
     def cancel() -> None:
@@ -103,7 +104,7 @@ async def test_given_up_when_it_has_its_process(
 async def test_undone_without_a_descriptor(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that can't be supervised is killed by its pidfd, also if its shim isn't told."""
+    """A process that can't be supervised is killed by a pidfd, also if the shim can't be told."""
 
     def fail(*_: object, **__: object) -> None:
         raise TooManyFiles("not one left", container="a")
@@ -122,7 +123,7 @@ async def test_undone_without_a_descriptor(
 async def test_undone_shielded(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that is made and can't be watched is ended also in a task that is cancelled."""
+    """A process that is made and can't be watched is ended also in a cancelled task."""
     gone: list[bool] = []
     give_up = Shim.give_up
 
@@ -139,7 +140,8 @@ async def test_undone_shielded(
 
 
 async def test_undone_streams_are_closed(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Our ends of the streams of a process that is undone are closed, whoever keeps the error."""
+    """Our ends of the streams of an undone process are closed, even if the caller keeps the
+    error."""
 
     def reach(point: Point) -> None:
         if point is Point.WATCHED:
@@ -161,7 +163,8 @@ async def test_undone_streams_are_closed(supervisor: OpenSupervisor, bundle: Mak
 async def test_a_shim_that_died_between_two_supervisors(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """It is a child of this program: the next supervisor in it reaps it."""
+    """A shim that died between two supervisors is a child of this program: the next supervisor here
+    reaps it."""
     async with supervisor(root) as sup:
         await (await sup.create("a", bundle("sleep", "60"))).start()
         shim = shim_of(root / "a/init")

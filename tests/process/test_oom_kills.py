@@ -22,7 +22,8 @@ SECONDS = 30
 
 
 async def lose_a_child(box: Container) -> None:
-    """Have the kernel kill a child of its program, and hear the program go on."""
+    """Have the kernel kill a child of the container's program, and wait until the program says that
+    it goes on."""
     assert box.stdin is not None and box.stdout is not None
     with trio.fail_after(SECONDS):
         await box.stdin.send_all(b"on\n")
@@ -37,7 +38,8 @@ def outlived(box: Container) -> int:
 async def test_children_are_counted(
     supervisor: OpenSupervisor, bundle: MakeBundle, init: bool
 ) -> None:
-    """An out-of-memory kill of a shell's child showed nowhere. It stays known afterwards."""
+    """A child's out-of-memory kill is counted, and stays known afterwards; once a shell's showed
+    nowhere."""
     async with supervisor() as sup:
         spec = bundle("sh", "-c", CHILDREN, memory_bytes=16 << 20, init=init)
         async with await sup.create("a", spec, stdin=PIPE, stdout=PIPE) as box:
@@ -59,7 +61,8 @@ async def test_children_are_counted(
 async def test_a_later_end_is_not_blamed_on_it(
     supervisor: OpenSupervisor, bundle: MakeBundle, by: str, init: bool
 ) -> None:
-    """A SIGKILL of another kind was *out of memory* once a child had been; a true one still is."""
+    """A later SIGKILL isn't called *out of memory* because a child's once was; a true one still
+    is."""
     end = {"itself": "kill -9 $$", "out of memory": GREEDY, "the host": "exec sleep 60"}[by]
     script = CHILDREN.replace("exec sleep 60", end)
     async with supervisor() as sup:
@@ -87,8 +90,9 @@ async def test_a_later_end_is_not_blamed_on_it(
 async def test_one_right_after_another_is_seen_as_soon(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end of a limited container is an event, too. For a second after each one the next wasn't
-    looked at, and who was killed meanwhile was *out of memory*, as one of its children had been."""
+    """Each end in a limited container is noticed at once. For a second after each one the next once
+    wasn't looked at, and a program that was killed meanwhile was *out of memory*, as an earlier
+    child had been."""
     monkeypatch.setattr("supervisor.cgroups._ooms._LATE_SECONDS", 600)
     async with supervisor() as sup:
         spec = bundle("sh", "-c", CHILDREN, memory_bytes=16 << 20)
@@ -102,7 +106,8 @@ async def test_one_right_after_another_is_seen_as_soon(
 async def test_what_was_outlived_before_an_adoption(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The next supervisor finds a count, and a process that lives: those were others."""
+    """The next supervisor doesn't blame the counted kills on a process that it finds alive: those
+    were others."""
     async with supervisor(root) as sup:
         spec = bundle("sh", "-c", CHILDREN, memory_bytes=16 << 20)
         box = await sup.create("a", spec, stdin=PIPE, stdout=PIPE)
@@ -122,7 +127,8 @@ async def test_what_was_outlived_before_an_adoption(
 async def test_an_exec_that_was_killed_is_not_outlived_by_itself(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """Its shim is stopped, so its end is settled late: it is told as it was all the same."""
+    """An exec that was killed for want of memory is reported so, even when the shim is stopped and
+    the status settled late."""
     async with supervisor() as sup:
         spec = bundle("sleep", "60", memory_bytes=16 << 20)
         async with await sup.create("a", spec) as box:
@@ -143,7 +149,8 @@ async def test_an_exec_that_was_killed_is_not_outlived_by_itself(
 async def test_nobody_is_woken_without_a_limit(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """A supervisor whose containers have no limit has no descriptor for it."""
+    """A supervisor whose containers have no memory limit opens no descriptor for out-of-memory
+    events."""
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sleep", "60")) as box:
             await box.start()

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.runtimes("fake")
 
 
 async def _stop_one_that_listens(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It has its handler, and needn't be killed."""
+    """Stop a container whose program has a handler, and needn't be killed."""
     script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sh", "-c", script), stdout=PIPE) as a:
@@ -25,7 +25,8 @@ async def _stop_one_that_listens(supervisor: OpenSupervisor, bundle: MakeBundle)
 async def test_stop_asks_when_it_is_heard(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not before it has its handler: the signal would be dropped."""
+    """A stop sends the signal when the program has a handler: before, pid 1 would drop the
+    signal."""
     answers, asked = [False, False, True], 0
 
     def hears(*_: object, **__: object) -> bool:
@@ -45,8 +46,8 @@ async def test_stop_asks_who_blocks_it_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
     answers: list[bool | None],
 ) -> None:
-    """A program is started with all signals blocked: who had no handler yet was asked just then,
-    dropped the signal a moment later, and was killed when its time was over."""
+    """A stop waits while the program blocks all signals, as at its start: once the signal came
+    then, was dropped a moment later, and the program was killed after the grace."""
     left = iter(answers)
     monkeypatch.setattr("supervisor.process._gate.would_act_on", lambda *_, **__: next(left))
     await _stop_one_that_listens(supervisor, bundle)

@@ -1,4 +1,4 @@
-"""The task of a process, from its launch or its adoption until its shim is gone."""
+"""The task of a process, from the launch or the adoption until the shim is gone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.runtimes("fake")
 async def test_only_the_owner_kills_a_stuck_shim(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """One that merely watches leaves a stopped shim alone: it may still record the end."""
+    """An onlooker leaves a stopped shim alone, because the shim may still record the exit status;
+    only the owner kills it."""
     async with supervisor(root, deadlines=Deadlines(shim=60)) as first:
         async with await first.create("a", bundle("sleep", "60")) as owner:
             await owner.start()
@@ -48,7 +49,8 @@ async def test_a_shim_that_ends_while_we_close(
     monkeypatch: pytest.MonkeyPatch,
     known: bool,
 ) -> None:
-    """A shim that is about to end is waited for: nobody would reap it later."""
+    """A supervisor that closes waits for a shim that is about to end: no later supervisor would
+    reap it."""
 
     async def for_ever(_: object) -> None:
         await trio.sleep_forever()
@@ -61,11 +63,11 @@ async def test_a_shim_that_ends_while_we_close(
         await a.start()
         if known:
             assert (await a.wait()).code == 0
-        else:  # it has ended, and its task is told to go before it has noticed
+        else:  # the process has ended, and its task is told to go before noticing
             await until(lambda: not a.init._task.handles.watched(), "its end")
         shim = shim_of(root / "a/init")
         reader = os.open(root / "a/init/stdout", os.O_RDONLY | os.O_NONBLOCK)
-        timer = threading.Timer(0.3, os.read, (reader, 100))  # it stays until this is read
+        timer = threading.Timer(0.3, os.read, (reader, 100))  # the shim stays until this is read
         timer.start()
     timer.join()
     os.close(reader)
@@ -78,7 +80,7 @@ async def test_a_shim_that_ends_while_we_close(
 async def test_a_process_that_has_gone_before_it_is_held(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Its pid is known all the same, and how it ended."""
+    """A process that has gone before it was held still has a known pid and exit status."""
     gone: list[int] = []
 
     def reach(point: Point) -> None:
@@ -126,7 +128,8 @@ async def test_not_every_end_is_out_of_memory(
     monkeypatch: pytest.MonkeyPatch,
     how: str,
 ) -> None:
-    """The cgroup has counted a kill, and yet it isn't what has ended this process."""
+    """Not every end is out of memory: the cgroup may have counted a kill that didn't end this
+    process."""
     monkeypatch.setattr(Hierarchies, "oom_kills", lambda *_: 1)
     async with supervisor() as sup:
         program = ("sh", "-c", "exit 3") if how == "exited" else ("sleep", "60")
@@ -144,7 +147,7 @@ async def test_not_every_end_is_out_of_memory(
 async def test_an_end_that_was_settled_stays(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is on record of an end is not found out again: there is less to see each time."""
+    """A settled exit status isn't settled again: less evidence is left each time."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -155,6 +158,6 @@ async def test_an_end_that_was_settled_stays(
         assert settled.cause is Cause.OUT_OF_MEMORY
     async with supervisor(root) as sup:
         with trio.fail_after(10):
-            await sup["a"].init._task.life.wait_gone()  # there is no more to be seen of it
+            await sup["a"].init._task.life.wait_gone()  # the evidence is gone
         assert sup["a"].status == settled
         await sup["a"].delete()

@@ -25,7 +25,7 @@ def living() -> int:
 async def test_an_exec_costs_one_task(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """One that is launched, and one that is adopted: it watches, holds the lock and cleans up."""
+    """An exec, launched or adopted, costs one task, which watches, holds the lock and cleans up."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -48,7 +48,7 @@ async def test_an_exec_costs_one_task(
 async def test_a_foreign_exec_costs_one_task(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """So does one that another supervisor holds, before and after that is taken over."""
+    """An exec that another supervisor holds costs one task too, before and after a take-over."""
     async with supervisor(root) as one:
         a = await one.create("a", bundle("sleep", "60"))
         await a.start()
@@ -62,7 +62,7 @@ async def test_a_foreign_exec_costs_one_task(
 
 
 async def test_each_process_is_one_object(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whoever looks for a process gets the one that the others have."""
+    """Every look for a process returns the same object."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         assert a.init is a.processes["init"]

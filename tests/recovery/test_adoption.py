@@ -30,7 +30,7 @@ TEN = [f"c{n}" for n in range(10)]
 
 
 def let_three_exit(root: Path) -> None:
-    """End three of the ten while nobody supervises them, each in another way."""
+    """End three of the ten while no supervisor is there, each in another way."""
     wait_for(lambda: all((root / id / "init/starttime").exists() for id in TEN), "ten pids")
     for id in TEN[:3]:
         pid = read_pid(str(root / id / "init/pid"))
@@ -57,7 +57,8 @@ def ten(bundle: MakeBundle) -> dict[str, str]:
 async def test_killed_with_ten(
     supervisor: OpenSupervisor, choice: Choice, cgroup_parent: str, root: Path, ten: dict[str, str]
 ) -> None:
-    """All ten are there again: three with their true status, seven running and fully usable."""
+    """All ten are there after the supervisor was killed: three with their true status, seven
+    running and fully usable."""
     with victim(choice.runtime(), cgroup_parent, root, containers=ten, started=TEN):
         pass
     let_three_exit(root)
@@ -87,7 +88,8 @@ async def test_tampered(
     ten: dict[str, str],
     tamper: str,
 ) -> None:
-    """Whatever is written into the files, all ten are there, and no stranger is ever signalled."""
+    """Whatever is written into the files, all ten are there, and no foreign process is ever
+    signalled."""
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     try:
         with victim(choice.runtime(), cgroup_parent, root, containers=ten, started=TEN):
@@ -138,7 +140,7 @@ async def test_execs_adopted(
     root: Path,
     bundle: MakeBundle,
 ) -> None:
-    """Execs are adopted too: a running one can be signalled, an ended one has its true status."""
+    """Execs are adopted too: a running exec can be signalled, an ended exec has its true status."""
     execs = {"stays": ["sleep", "600"], "ends": ["sh", "-c", "exit 9"]}
     containers = {"a": bundle("sleep", "600").path}
     with victim(
@@ -160,7 +162,8 @@ async def test_execs_adopted(
 async def test_created_is_offered(
     supervisor: OpenSupervisor, choice: Choice, cgroup_parent: str, root: Path, bundle: MakeBundle
 ) -> None:
-    """One that was created and never started is offered, created, and can be started."""
+    """A container that was created and never started is adopted as *created*, and can be
+    started."""
     containers = {"a": bundle("sh", "-c", "exit 4").path}
     with victim(choice.runtime(), cgroup_parent, root, containers=containers):
         pass
@@ -174,7 +177,7 @@ async def test_created_is_offered(
 async def test_created_is_deleted_by_policy(
     supervisor: OpenSupervisor, choice: Choice, cgroup_parent: str, root: Path, bundle: MakeBundle
 ) -> None:
-    """With delete_unstarted, one that was created and never started is removed at open."""
+    """With delete_unstarted, a container that was created and never started is removed at open."""
     containers = {"a": bundle("true").path}
     with victim(choice.runtime(), cgroup_parent, root, containers=containers):
         pass
@@ -193,8 +196,8 @@ async def test_shim_died_too(
     bundle: MakeBundle,
     ended: bool,
 ) -> None:
-    """With supervisor and shim dead, a live process is killed and the kernel tells how it ended;
-    one that is gone as well is unknown, and why is said."""
+    """With supervisor and shim dead, a live process is killed and the kernel reports the exit
+    status; a process that is gone as well has an unknown status, with the reason."""
     containers = {"a": bundle("sleep", "600").path}
     with victim(choice.runtime(), cgroup_parent, root, containers=containers, started=["a"]):
         pass
@@ -202,7 +205,7 @@ async def test_shim_died_too(
         int((root / "a/init" / name).read_text().split()[0]) for name in ("shim", "pid")
     )
     os.kill(shim, signal.SIGKILL)
-    os.waitpid(shim, 0)  # it was left to us
+    os.waitpid(shim, 0)  # left to us as the parent
     if ended:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
@@ -220,7 +223,7 @@ async def test_shim_died_too(
 async def test_closed_and_reopened(
     supervisor: OpenSupervisor, root: Path, bundle: MakeBundle
 ) -> None:
-    """Closing a supervisor leaves its containers running, and opening it again finds them."""
+    """Closing a supervisor leaves the containers running, and the next open finds them."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "600"))
         await box.start()
@@ -245,7 +248,7 @@ async def test_its_lock_is_the_last(
     monkeypatch: pytest.MonkeyPatch,
     adopted: bool,
 ) -> None:
-    """Whoever takes a container that was let go of gets its execs too."""
+    """The supervisor that takes over a released container gets the container's execs too."""
     release = Lock.release
     seen = []
 
@@ -271,7 +274,7 @@ async def test_its_lock_is_the_last(
 
 
 async def test_output_survives(supervisor: OpenSupervisor, root: Path, bundle: MakeBundle) -> None:
-    """What a process wrote and nobody read is still there after a restart, even if it has ended."""
+    """A process's unread output is still there after a restart, even if the process has ended."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sh", "-c", "echo first; echo last"), stdout=PIPE)
         await box.start()
@@ -287,7 +290,7 @@ async def test_output_survives(supervisor: OpenSupervisor, root: Path, bundle: M
 async def test_found_later(
     supervisor: OpenSupervisor, choice: Choice, cgroup_parent: str, root: Path, bundle: MakeBundle
 ) -> None:
-    """What another supervisor lets go of can be taken over without opening again."""
+    """A container that another supervisor releases can be taken over without opening again."""
     async with supervisor(root) as sup:
         containers = {"a": bundle("sleep", "600").path}
         with victim(choice.runtime(), cgroup_parent, root, containers=containers, started=["a"]):
@@ -302,7 +305,8 @@ async def test_found_later(
 async def test_an_adoption_that_is_interrupted(
     supervisor: OpenSupervisor, root: Path, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that were taken over before the machine ran short are kept; the next one goes on."""
+    """Containers that were taken over before the machine ran short are kept; the next adoption goes
+    on."""
 
     async def adopt_first(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | None:
         if layout.id == "b":
@@ -328,14 +332,14 @@ async def test_an_adoption_that_is_interrupted(
 
 
 def test_what_was_settled_is_settled() -> None:
-    """Whatever else is found beside a result: it is final."""
+    """A result is final, whatever else is found beside it."""
     for watched, reported, alive in itertools.product([False, True], repeat=3):
         evidence = Evidence(settled=True, watched=watched, reported=reported, alive=alive)
         assert classify(evidence) is Finding.SETTLED
 
 
 async def test_a_lost_fifo(supervisor: OpenSupervisor, root: Path, bundle: MakeBundle) -> None:
-    """A container whose `exit` was removed is taken over: it counts as one that lost its shim."""
+    """A container whose `exit` was removed is taken over, and counts as one that lost its shim."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -348,7 +352,8 @@ async def test_a_lost_fifo(supervisor: OpenSupervisor, root: Path, bundle: MakeB
 async def test_a_shim_that_ended_while_nobody_looked(
     supervisor: OpenSupervisor, root: Path, bundle: MakeBundle
 ) -> None:
-    """A child of this very program, whose supervisor had closed, is reaped by the next one."""
+    """A shim of this very program, ended after its supervisor closed, is reaped by the next
+    supervisor."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -377,7 +382,7 @@ async def test_an_id_that_was_ours(
 async def test_a_paused_container_was_started(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, verb: str
 ) -> None:
-    """Where the mark of the start is missing the runtime is asked: "paused" means started, too."""
+    """Where the mark of the start is missing, the runtime is asked: "paused" means started, too."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()

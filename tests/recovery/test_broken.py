@@ -76,7 +76,7 @@ async def _leave(
 async def _check_aside(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, words: Mapping[str, str]
 ) -> None:
-    """Check that all but ``good`` are set aside, untouched, and that it is as if nothing was."""
+    """Check that all but ``good`` are set aside, untouched, and that the ids are in use."""
     pids = [find(root / name / "init") for name in words for find in (pid_in, shim_of)]
     async with supervisor(root) as sup:
         assert (list(sup), sorted(sup.broken)) == (["good"], sorted(words))
@@ -109,7 +109,8 @@ async def test_state(
     file: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """Records that can't be understood, each in its own way, set aside no others."""
+    """Containers with garbage records, each garbage in another way, are set aside, and the others
+    load."""
     known = [name for name in damages if file == "state.json" or damages[name][1] in _OF_ANY]
     names = {f"a{n}": damages[name] for n, name in enumerate(known)}
     await _leave(supervisor, bundle, root, [*names, "good"])
@@ -131,7 +132,8 @@ async def test_looked_at_again(
     workdir: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """One that was removed or repaired by hand is broken no more: it was until the next open."""
+    """A broken container that was removed or repaired by hand is no longer broken: once it was
+    until the next open."""
     await _leave(supervisor, bundle, root, ["a"])
     state = root / "a/state.json"
     sound = state.read_bytes()
@@ -150,7 +152,7 @@ async def test_looked_at_again(
 
 
 async def test_no_state_file(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """A state.json that isn't there, or is no file, sets its container aside too."""
+    """A state.json that is missing, or is no file, sets the container aside too."""
     names = ("missing", "directory", "fifo")
     await _leave(supervisor, bundle, root, [*names, "good"])
     for name in names:
@@ -186,7 +188,8 @@ async def test_result(
 
 @pytest.mark.parametrize("file", ["process.json", "result.json"])
 async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, file: str) -> None:
-    """An exec whose files can't be understood is set aside alone, and goes with its container."""
+    """An exec whose files can't be understood is set aside alone, and is deleted with its
+    container."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -202,7 +205,7 @@ async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, 
 
 
 async def test_exit_status(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """An exitStatus that can't be understood is an unknown end that says so, and stays one."""
+    """A garbage exitStatus is an unknown end that says so, and stays one."""
     texts = [
         b"rubbish",
         b"0 0",
@@ -235,7 +238,8 @@ async def test_lone_integer(supervisor: OpenSupervisor, bundle: MakeBundle, root
 async def _leave_dead(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, texts: Sequence[bytes]
 ) -> None:
-    """Leave containers whose shim and process died with nobody there, and such an exitStatus."""
+    """Leave containers whose shim and process died without a supervisor, with such an
+    exitStatus."""
     names = [f"a{n}" for n in range(len(texts))]
     await _leave(supervisor, bundle, root, names)
     for name, text in zip(names, texts, strict=True):
@@ -246,7 +250,7 @@ async def _leave_dead(
 async def test_strangers_in_the_root(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Files and directories that aren't containers are left alone, and nothing is said of them."""
+    """Files and directories that aren't containers are left alone, without a message."""
     root.mkdir(mode=0o711)
     (root / "notes.txt").write_text("mine")
     (root / ".hidden").mkdir()

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
 
 @pytest.fixture
 async def running(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> Path:
-    """Leave a container that runs, with an exec; return its directory."""
+    """Leave a container that runs, with an exec; return the container's directory."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -52,7 +52,8 @@ async def test_rubbish(
     files: list[str],
     nothing_left: NothingLeft,
 ) -> None:
-    """Its processes, shims, cgroup and files go, and its id is free; there was no way to that."""
+    """`delete_broken` ends the container's processes and shims, removes cgroup and files, and frees
+    the id; once no call could."""
     shims = [shim_of(running / name) for name in ("init", "job")]
     for file in files:
         (running / file).write_bytes(b"rubbish")
@@ -65,7 +66,7 @@ async def test_rubbish(
             await sup.delete_broken("a")
         assert (list(sup), dict(sup.broken)) == ([], {})
         await nothing_left()
-        await reap(*shims)  # where nothing says who they were
+        await reap(*shims)  # where nothing says which processes they were
         async with await sup.create("a", bundle("true")):
             pass
 
@@ -73,7 +74,7 @@ async def test_rubbish(
 async def test_without_its_shim(
     supervisor: OpenSupervisor, root: Path, running: Path, nothing_left: NothingLeft
 ) -> None:
-    """What its shim doesn't hold any more is found in its cgroup."""
+    """Processes that the shim doesn't hold any more are found in the container's cgroup."""
     (running / "state.json").unlink()
     end(shim_of(running / "init"))
     async with supervisor(root) as sup:
@@ -84,7 +85,7 @@ async def test_without_its_shim(
 async def test_in_an_unknown_cgroup(
     choice: Choice, cgroup_parent: str, root: Path, running: Path
 ) -> None:
-    """What isn't in the cgroup that is presumed is killed by its shim."""
+    """A process that isn't in the presumed cgroup is killed by its shim."""
     pid = pid_in(running / "init")
     (running / "state.json").write_bytes(b"rubbish")
     (running / "init/pid").unlink()
@@ -99,7 +100,7 @@ async def test_in_an_unknown_cgroup(
 async def test_refused(
     supervisor: OpenSupervisor, root: Path, running: Path, nothing_left: NothingLeft
 ) -> None:
-    """One that isn't broken, or that another supervisor holds, is left alone."""
+    """A container that isn't broken, or that another supervisor holds, is left alone."""
     sound = (running / "state.json").read_bytes()
     async with supervisor(root) as sup:
         for id in ("a", "b"):
@@ -127,7 +128,8 @@ async def test_one_of_ours(
     workdir: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """One that couldn't be deleted is deleted again; if that fails again, it stays listed."""
+    """A container that couldn't be deleted is deleted again; if that fails again, the container
+    stays listed."""
     trouble = workdir / "trouble"
     trouble.touch()
     runtime = choice.runtime(f"fail-delete-while:{trouble}")

@@ -43,7 +43,8 @@ def only(views: tuple[ContainerView, ...]) -> ContainerView:
 async def test_a_life_as_others_see_it(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Each state is that of the supervisor itself, with pids, labels, execs and exit statuses."""
+    """A look shows each state as the supervisor itself does, with pids, labels, execs and exit
+    statuses."""
     async with supervisor(root) as sup:
         assert await look(root) == ()
         box = await sup.create("web", bundle("sleep", "60"), labels={"a": "b"})
@@ -70,7 +71,7 @@ async def test_a_life_as_others_see_it(
 
 
 async def test_nothing_changes(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """No file is made, removed or written, also for a supervisor of this very program."""
+    """A look makes, removes and writes no file, even beside a supervisor of this very program."""
     async with supervisor(root) as sup:
         box = await sup.create("web", bundle("sleep", "60"))
         await box.start()
@@ -89,9 +90,9 @@ async def test_after_the_supervisor(
     choice: Choice,
     cgroup_parent: str,
 ) -> None:
-    """Without a supervisor the look says so, and an exit that no supervisor settled is shown.
+    """Without a supervisor the look says so, and shows an exit status that no supervisor settled.
 
-    It was lost, as long as only an adoption read `exitStatus`.
+    Such a status was once missing, because only an adoption read `exitStatus`.
     """
     path = bundle("sleep", "60").path
     with victim(choice.runtime(), cgroup_parent, root, containers={"web": path}, started=["web"]):
@@ -110,7 +111,7 @@ async def test_after_the_supervisor(
         await sup["web"].delete()
 
 
-@pytest.mark.runtimes("runc", "crun")  # the fake makes no cgroup, by which its process is known
+@pytest.mark.runtimes("runc", "crun")  # the fake makes no cgroup, the proof of its process
 async def test_a_lost_shim(
     supervisor: OpenSupervisor,
     bundle: MakeBundle,
@@ -118,7 +119,7 @@ async def test_a_lost_shim(
     choice: Choice,
     cgroup_parent: str,
 ) -> None:
-    """A process whose shim was killed isn't killed by a look, and its pid is still shown."""
+    """A look doesn't kill a process whose shim was killed, and still shows its pid."""
     path = bundle("sleep", "60").path
     with victim(choice.runtime(), cgroup_parent, root, containers={"web": path}, started=["web"]):
         pass
@@ -137,7 +138,7 @@ async def test_a_lost_shim(
 async def test_broken_ones_beside_others(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What can't be understood is shown with the reason, and the others beside it."""
+    """A container that can't be understood is shown with the reason, and the others beside it."""
     async with supervisor(root) as sup:
         for id in ("a", "b"):
             await sup.create(id, bundle("true"))
@@ -157,7 +158,7 @@ async def test_broken_ones_beside_others(
 async def test_a_pid_of_somebody_else(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A pid on disk that isn't this container's process isn't shown as its pid."""
+    """A look doesn't show a pid on disk that belongs to a process outside the container."""
     async with supervisor(root) as sup:
         box = await sup.create("web", bundle("sleep", "60"))
         await box.start()

@@ -1,8 +1,9 @@
-"""What is no file at all where one of ours should be: it is said, and nobody else suffers from it.
+"""A socket, link or directory in the place of a file of ours is reported, and harms no other
+container.
 
-A socket called ``lock`` kept a whole root from being opened; with a link as ``exit`` a container
-couldn't be removed any more; one whose ``starttime`` was a link that led nowhere was removed,
-though it ran.
+A socket called ``lock`` once kept a whole root from being opened; with a link as ``exit`` a
+container couldn't be removed any more; a container whose ``starttime`` was a link that led nowhere
+was removed, though it ran.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ NO_FIFO: Mapping[str, tuple[Make, str]] = {
 
 
 def _replace(path: Path, make: Make) -> None:
-    """Put something else in the place of a file, which is kept beside its container."""
+    """Put something else in the place of a file, and keep the file beside its container."""
     aside = path.parent.parent / f".{path.parent.name}-{path.name}"
     if os.path.lexists(path):
         path.rename(aside)
@@ -86,7 +87,7 @@ def _restore(path: Path) -> None:
 
 @pytest.fixture
 def leave(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> Callable[..., object]:
-    """Leave running containers of these names, each with an exec; say who their shims are."""
+    """Leave running containers of these names, each with an exec; return their shims' pids."""
 
     async def run(sup: Supervisor, name: str) -> None:
         box = await sup.create(name, bundle("sleep", "60"))
@@ -105,7 +106,8 @@ def leave(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> Callabl
 async def test_locks(
     supervisor: OpenSupervisor, root: Path, leave: Callable[..., object], nothing_left: NothingLeft
 ) -> None:
-    """Each is broken by itself, with the name of the file and what it is; the others open."""
+    """Each such container is broken alone, with the file's name and what the file is; the others
+    open."""
     await leave("good", *KINDS)  # type: ignore[misc]
     for name, (make, _) in KINDS.items():
         _replace(root / name / "lock", make)
@@ -126,7 +128,7 @@ async def test_locks(
 async def test_a_lock_of_one_that_was_foreign(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The same when a container is taken over that another supervisor has let go of."""
+    """The same holds when a container is taken over that another supervisor has released."""
     async with supervisor(root) as first:
         box = await first.create("a", bundle("sleep", "60"))
         await box.start()
@@ -150,7 +152,7 @@ async def test_what_the_disk_refuses(
     monkeypatch: pytest.MonkeyPatch,
     number: int,
 ) -> None:
-    """A fault of one container's files is its own too, whatever the system says of them."""
+    """Whatever the system says of one container's files, only that container is broken."""
     async with supervisor(root) as first:
         for name in ("bad", "exec", "good"):
             box = await first.create(name, bundle("sleep", "60"))
@@ -176,7 +178,7 @@ async def test_what_the_disk_refuses(
 
 
 def _refuse(patch: pytest.MonkeyPatch, number: int, owner: object, name: str, refused: str) -> None:
-    """Have a function of one's fail for a path, which is one of its arguments."""
+    """Have a function of a module fail for a path, which is one of the arguments."""
     real = getattr(owner, name)
 
     def fail(*args: object) -> object:
@@ -205,7 +207,8 @@ async def test_delete_broken(
     file: str,
     kinds: Mapping[str, tuple[Make, str]],
 ) -> None:
-    """What can't be read is as if it were missing: what runs is killed, and all is removed."""
+    """`delete_broken` treats unreadable files as missing: running processes are killed, and all is
+    removed."""
     shims = await leave("good", *kinds)  # type: ignore[misc]
     for name, (make, _) in kinds.items():
         _replace(root / name / file, make)
@@ -226,7 +229,8 @@ async def test_delete_broken(
 async def test_delete_broken_whose_shims_are_not_named(
     supervisor: OpenSupervisor, root: Path, leave: Callable[..., object], nothing_left: NothingLeft
 ) -> None:
-    """Nor the processes, nor where their ends are told: their shims are heard by `control`."""
+    """`delete_broken` reaches shims by `control` where the files that name the shims,
+    the processes and the ends are replaced."""
     shims = await leave(*KINDS)  # type: ignore[misc]
     for name, (make, _) in KINDS.items():
         for file in ("state.json", "init/shim", "init/pid", "job/shim", "job/starttime"):
@@ -251,7 +255,8 @@ async def test_as_if_missing(
     nothing_left: NothingLeft,
     file: str,
 ) -> None:
-    """One that runs goes on: nothing of it was settled, nobody has ended it."""
+    """A running container goes on where a file counts as missing: nothing was settled, and no
+    process killed."""
     shims = await leave(*KINDS)  # type: ignore[misc]
     pids = {name: pid_in(root / name / "init") for name in KINDS}
     for name, (make, _) in KINDS.items():
@@ -276,7 +281,7 @@ async def test_execs(
     nothing_left: NothingLeft,
     file: str,
 ) -> None:
-    """An exec is set aside alone, and goes with its container."""
+    """An exec is set aside alone, and is deleted with its container."""
     kinds = NO_FIFO if file == "exit" else KINDS
     shims = await leave(*kinds)  # type: ignore[misc]
     for name, (make, _) in kinds.items():
@@ -294,7 +299,8 @@ async def test_execs(
 async def test_under_an_open_supervisor(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """Whoever has launched a shim knows it, whatever stands at its file by now."""
+    """The supervisor that launched a shim knows the shim, whatever stands in the place of its file
+    by now."""
     async with supervisor(root) as sup:
         for make, _ in KINDS.values():
             box = await sup.create("a", bundle("sleep", "60"))
@@ -310,7 +316,7 @@ async def test_under_an_open_supervisor(
 async def test_a_foreign_one_is_not_gone(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Whoever looks on takes a link that leads nowhere for a file, and not for a delete."""
+    """An onlooker takes a link that leads nowhere for a file, not for a delete."""
     async with supervisor(root) as first:
         box = await first.create("a", bundle("sleep", "60"))
         async with supervisor(root) as second:
@@ -327,7 +333,7 @@ async def test_a_foreign_one_is_not_gone(
 async def test_started_is_not_written_through_a_link(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path
 ) -> None:
-    """What it leads to isn't ours to make."""
+    """`started` isn't written through a link: the target isn't ours."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         (root / "a/init/started").symlink_to(workdir / "made")

@@ -16,7 +16,7 @@ real_only = pytest.mark.runtimes("runc", "crun")
 
 
 async def _leave_running(supervisor: OpenSupervisor, spec: Bundle, root: Path) -> tuple[int, int]:
-    """Start a container and leave it; return the pids of its shim and its process."""
+    """Start a container and leave it running; return the pids of shim and process."""
     async with supervisor(root) as sup:
         a = await sup.create("a", spec)
         await a.start()
@@ -27,7 +27,8 @@ async def _leave_running(supervisor: OpenSupervisor, spec: Bundle, root: Path) -
 async def test_orphan(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """A process that outlived its shim is ended at adoption, with the kernel's true word."""
+    """A process that outlived its shim is killed at adoption, and the kernel reports the exit
+    status."""
     shim, pid = await _leave_running(supervisor, bundle("sleep", "60"), root)
     end(shim)
     assert state_of(pid) not in ("Z", "")
@@ -41,10 +42,11 @@ async def test_orphan(
 async def test_both_gone(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """When shim and process are both gone, unrecorded, how it ended is unknown, and says why."""
+    """When shim and process are both gone, unrecorded, the exit status is unknown, with the
+    reason."""
     shim, pid = await _leave_running(supervisor, bundle("sleep", "60"), root)
     end(shim, pid)
-    for _ in range(2):  # a settled end stays what it is
+    for _ in range(2):  # a settled status stays as recorded
         async with supervisor(root) as sup:
             status = await sup["a"].wait()
             assert (status.cause, status.source) == (Cause.UNKNOWN, Source.INFERENCE)

@@ -1,4 +1,4 @@
-"""A foreign container whose owner lets go of it, or dies: what taking it over does, and undoes."""
+"""A foreign container whose owner releases it, or dies: what a take-over does, and undoes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
 
 
 def tasks_and_descriptors(sup: Supervisor) -> tuple[int, int]:
-    """Return how many there are."""
+    """Return the numbers of tasks and descriptors."""
     return len(sup._nursery.child_tasks), len(os.listdir("/proc/self/fd"))
 
 
 def scarce_at(monkeypatch: pytest.MonkeyPatch, id: str) -> None:
-    """Let the descriptors run out whenever a process of this id is looked at."""
+    """Let the descriptors run out at each look at a process of this id."""
 
     def gather(shared: Shared, record: ContainerRecord, layout: ProcessLayout) -> Found:
         if layout.id == id:
@@ -46,7 +46,7 @@ def scarce_at(monkeypatch: pytest.MonkeyPatch, id: str) -> None:
 
 @attrs.frozen
 class Left:
-    """A container that is foreign as long as somebody holds its lock."""
+    """A container that is foreign as long as another supervisor holds the lock."""
 
     sup: Supervisor
     box: Container
@@ -60,7 +60,7 @@ Leave = Callable[..., AbstractAsyncContextManager[Left]]
 def leave(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> Leave:
-    """Make a container and let go of it, with another supervisor looking on."""
+    """Make a container and release it, with another supervisor looking on."""
 
     @asynccontextmanager
     async def left(
@@ -89,7 +89,8 @@ LOOP = ("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done")
 
 
 async def test_taken_over_unstarted(leave: Leave) -> None:
-    """One that was never started is deleted, if that is wanted: it was offered all the same."""
+    """With delete_unstarted, a take-over deletes a container that was never started; once it was
+    offered all the same."""
     async with leave("sleep", "60", start=False) as left:
         assert left.box.foreign and left.box.state is State.CREATED
         left.lock.release()
@@ -98,7 +99,7 @@ async def test_taken_over_unstarted(leave: Leave) -> None:
 
 
 async def test_taken_over_while_it_is_stopped(leave: Leave) -> None:
-    """A stop that its supervisor had begun is finished: it was forgotten."""
+    """A take-over finishes a stop that the earlier owner began; once the stop was forgotten."""
     async with leave(*LOOP, intent="stop") as left:
         left.lock.release()
         assert await left.sup.adopt() == [left.box]
@@ -107,7 +108,8 @@ async def test_taken_over_while_it_is_stopped(leave: Leave) -> None:
 
 
 async def test_taken_over_while_it_is_deleted(leave: Leave) -> None:
-    """A delete that its supervisor had begun is finished, and whoever waits is told of the end."""
+    """A take-over finishes a delete that the earlier owner began, and waiters get the exit
+    status."""
     async with leave(*LOOP, intent="delete") as left:
         left.lock.release()
         assert await left.sup.adopt() == []
@@ -118,9 +120,10 @@ async def test_taken_over_while_it_is_deleted(leave: Leave) -> None:
 @pytest.mark.runtimes("runc", "crun")
 @pytest.mark.parametrize("late", [False, True])
 async def test_taken_over_without_a_shim(leave: Leave, root: Path, late: bool) -> None:
-    """One that lives, and whose shim and supervisor don't, is ended, whoever had given it up.
+    """A take-over ends a live process whose shim and owner are dead, whichever side had given it
+    up.
 
-    It was said to have ended, for a reason that nobody knows, and ran on with nobody to watch it.
+    Once the process was reported as ended, for an unknown reason, and ran on unwatched.
     """
     async with leave("sleep", "60", kill=0.2 if late else 5) as left:
         end(shim_of(root / "a/init"))
@@ -138,7 +141,8 @@ async def test_taken_over_without_a_shim(leave: Leave, root: Path, late: bool) -
 
 @pytest.mark.runtimes("fake")
 async def test_taken_over_execs(leave: Leave, root: Path) -> None:
-    """Its execs are taken over too, those that nobody else holds, and removed in the end."""
+    """A take-over includes the execs that no other supervisor holds, and removes them in the
+    end."""
     async with leave("sleep", "60") as left:
         left.lock.release()
         assert await left.sup.adopt() == [left.box]
@@ -158,7 +162,8 @@ async def test_an_adoption_that_fails_among_the_execs(
     monkeypatch: pytest.MonkeyPatch,
     held: bool,
 ) -> None:
-    """What was taken over by then is let go of, execs and all, and they go on: they leaked."""
+    """A take-over that fails among the execs releases what it had taken, execs too, and all go on:
+    once they leaked."""
     scarce_at(monkeypatch, "e2")
     async with supervisor(root) as sup, contextlib.AsyncExitStack() as stack:
         owner = await stack.enter_async_context(supervisor(root))
@@ -183,7 +188,7 @@ async def test_an_adoption_that_fails_among_the_execs(
 
 @pytest.mark.runtimes("fake")
 async def test_a_take_over_that_fails(leave: Leave, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a foreign container then as before, also for its init."""
+    """After a failed take-over the container is foreign as before, and so is its init."""
     async with leave("sleep", "60") as left:
         left.lock.release()
         with monkeypatch.context() as patched:
@@ -200,7 +205,7 @@ async def test_a_take_over_that_fails(leave: Leave, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.runtimes("fake")
 async def test_a_take_over_of_rubbish(leave: Leave, root: Path) -> None:
-    """One whose record is rubbish by then is set aside, and who waits for its end is told why."""
+    """A container whose record is rubbish by then is set aside, and waiters get the reason."""
     async with leave("sleep", "60") as left:
         state = root / "a/state.json"
         sound = state.read_bytes()
@@ -221,7 +226,7 @@ async def test_adopted_at_the_same_time(
 ) -> None:
     """Two calls at once adopt a container once.
 
-    The second saw the lock of the first, and took it for another supervisor's.
+    The second once saw the lock of the first, and took the container for foreign.
     """
     told: list[list[Container]] = []
     async with supervisor(root) as sup:

@@ -1,4 +1,5 @@
-"""Files that say something else than what is: pids pass on, and somebody may have written them."""
+"""Files that contradict the facts: pids are used again, and another program may have written the
+files."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ Tampering = Callable[[Path, subprocess.Popen[bytes]], None]
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has nothing to do with any container; it must outlive the test."""
+    """A process that has nothing to do with any container; the process must outlive the test."""
     with subprocess.Popen(["sleep", "3600"]) as process:
         yield process
         assert process.poll() is None, "a bystander was killed"
@@ -88,7 +89,7 @@ def _pid_one(init: Path, bystander: subprocess.Popen[bytes]) -> None:
     (init / "starttime").write_text(f"{start_time(1)}")
 
 
-# What no longer tells for certain which process it is.
+# What no longer identifies the process for certain.
 of_process = [
     _pid,
     _pid_and_start_time,
@@ -107,7 +108,7 @@ tamperings = pytest.mark.parametrize("tamper", of_process + of_shim)
 
 @pytest.fixture
 def leave(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> Leave:
-    """Start a container ``a``, and close its supervisor while it runs."""
+    """Start a container ``a``, and close the supervisor while the container runs."""
 
     async def run(*args: str) -> tuple[int, int]:
         async with supervisor(root) as sup:
@@ -128,13 +129,14 @@ async def test_shim_alive(
     tamper: Tampering,
     nothing_left: NothingLeft,
 ) -> None:
-    """While its shim watches, no other file is believed: signals and the true end get through."""
+    """While the shim watches, no other file is believed: signals and the true exit status get
+    through."""
     shim, _ = await leave("sleep", "60")
     tamper(root / "a/init", bystander)
     async with supervisor(root) as sup:
         a = sup["a"]
         assert (a.state, a.status) == (State.RUNNING, None)
-        assert a.pid is None  # it isn't certain any more
+        assert a.pid is None  # the process isn't certain any more
         a.send_signal(signal.SIGKILL)
         status = await a.wait()
         assert (status.signal, status.source) == (signal.SIGKILL, Source.SHIM)
@@ -153,7 +155,7 @@ async def test_delete_by_force(
     tamper: Tampering,
     nothing_left: NothingLeft,
 ) -> None:
-    """Whatever the files say, a delete by force kills the container and nobody else."""
+    """Whatever the files say, a delete by force kills the container's processes and no others."""
     shim, _ = await leave("sleep", "60")
     tamper(root / "a/init", bystander)
     async with supervisor(root) as sup:
@@ -172,7 +174,8 @@ async def test_shim_dead(
     tamper: Tampering,
     nothing_left: NothingLeft,
 ) -> None:
-    """Without its shim, one that isn't certain is ended by its cgroup: unknown, and why."""
+    """Without a shim, a process that isn't certain is killed by its cgroup, and has an unknown
+    status with the reason."""
     shim, pid = await leave("sleep", "60")
     end(shim)
     tamper(root / "a/init", bystander)
@@ -201,7 +204,7 @@ async def test_both_dead(
     tamper: Tampering,
     nothing_left: NothingLeft,
 ) -> None:
-    """When shim and process are gone, the pids may be anybody's: nobody is touched."""
+    """When shim and process are gone, the pids may be in use again: no process is signalled."""
     end(*await leave("sleep", "60"))
     tamper(root / "a/init", bystander)
     async with supervisor(root) as sup:
@@ -220,7 +223,8 @@ async def test_recorded(
     bystander: subprocess.Popen[bytes],
     tamper: Tampering,
 ) -> None:
-    """An end that the shim recorded while nobody was there holds, whatever else was written."""
+    """A status that the shim recorded while no supervisor was there holds, whatever else was
+    written."""
     shim, _ = await leave("sh", "-c", "exit 6")
     await reap(shim)
     tamper(root / "a/init", bystander)
@@ -235,7 +239,7 @@ async def test_another_process_of_the_container(
 ) -> None:
     """A pid and start time of another process in the same cgroup aren't believed either.
 
-    It isn't its shim's child.
+    That process isn't the shim's child.
     """
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
@@ -257,7 +261,7 @@ async def test_another_process_of_the_container(
 async def test_it_is_never_ourselves(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Without a shim and a cgroup nothing speaks against a pid, unless it is our own."""
+    """Without a shim and a cgroup any pid on disk is believed, except our own."""
     async with supervisor(root) as sup, await sup.create("a", bundle("true")) as a:
         core = a._core
         gone = Shim(core.layout.process("gone"), None)

@@ -76,7 +76,8 @@ def all_commands(runtime: ContainerRuntime, log: str) -> dict[str, list[str]]:
 
 @given(runtimes, words)
 def test_global_options_first(runtime: ContainerRuntime, log: str) -> None:
-    """Every command is: runtime, extra arguments, --root, log options, verb, its own, the id."""
+    """Every command has this order: runtime, extra arguments, --root, log options, verb, the verb's
+    options, the id."""
     head = [runtime.head.path, *runtime.head.args, "--root", runtime.head.root]
     commands = all_commands(runtime, log)
     for name, command in commands.items():
@@ -114,7 +115,8 @@ def test_every_option_exists(choice: Choice) -> None:
 
 
 def test_entries_over_several_lines() -> None:
-    """crun with json-c (1.28) lays its entries out: the reason was "{ [...] }"."""
+    """crun with json-c (1.28) writes its log entries over several lines: once the reason was "{
+    [...] }"."""
     entries = [{"msg": msg, "level": level} for msg, level in (("no a", "error"), ("b", "debug"))]
     text = "printed\n" + "".join(json.dumps(entry, indent=2) + "\n" for entry in entries)
     assert reason_of(text.encode()) == "no a"
@@ -129,7 +131,7 @@ def test_entries_over_several_lines() -> None:
 
 
 def test_checkpoint_options() -> None:
-    """The options of checkpoint and restore are the ones that were asked for, and no other."""
+    """Checkpoint and restore get the options that were asked for, and no others."""
     assert checkpoint_options() == []
     assert checkpoint_options(
         tcp_established=True,
@@ -167,7 +169,8 @@ def test_checkpoint_options() -> None:
     ],
 )
 def test_the_reason(tmp_path: Path, line: bytes, said: str) -> None:
-    """The first fatal message is quoted, else the last error, else the ends of what was printed."""
+    """The error quotes the first fatal message, otherwise the last error, otherwise the end of what
+    was printed."""
     log = tmp_path / "log.json"
     log.write_bytes(line)
     assert reason_in(str(log)) == said == reason_of(line)
@@ -175,7 +178,8 @@ def test_the_reason(tmp_path: Path, line: bytes, said: str) -> None:
 
 
 def test_the_reason_in_a_long_log(tmp_path: Path) -> None:
-    """It is found at both ends: the first cause at one, the last error at the other."""
+    """The reason is found at both ends of a long log: the first cause at the beginning, the last
+    error at the end."""
     log = tmp_path / "log.json"
     noise = b'{"level": "debug", "msg": "hm"}\n' * 10_000
     fatal, error = (
@@ -188,13 +192,14 @@ def test_the_reason_in_a_long_log(tmp_path: Path) -> None:
 
 
 def test_verb_for_people() -> None:
-    """An error names a call as people would: program and verb."""
+    """An error names a call as people do: program and verb."""
     head = Head(path="/usr/bin/crun", root="/r", container="web")
     assert str(Call(head=head, verb="start")) == "crun start"
 
 
 def test_runtime_by_name_and_path(tmp_path: Path) -> None:
-    """A runtime is found by its path or by its name on PATH, and one given is returned."""
+    """A runtime is found by its path or by its name on PATH, and a given runtime is returned
+    unchanged."""
     program = tmp_path / "myrunc"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -205,15 +210,15 @@ def test_runtime_by_name_and_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no-such-runtime", "/no/such/runtime"])
 def test_runtime_missing(name: str) -> None:
-    """A runtime that isn't there is named, with how to get it."""
+    """An error names a missing runtime, with how to install it."""
     with pytest.raises(RuntimeNotFound, match="install it") as caught:
         Runtime.find(name)
     assert caught.value.name == name
-    assert "apt-get" not in str(caught.value)  # nobody packages that
+    assert "apt-get" not in str(caught.value)  # a name that has no package
 
 
 def test_runtime_not_executable(tmp_path: Path) -> None:
-    """A file that can't be executed is said to be so."""
+    """An error says that a file can't be executed."""
     (tmp_path / "x").write_text("")
     with pytest.raises(RuntimeNotFound, match="not executable"):
         Runtime.find(tmp_path / "x")
@@ -263,7 +268,7 @@ def test_first_that_can_run(
 
 
 def test_none_can_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no runtime can run, the error says of each why not."""
+    """Where no runtime can run, the error gives each one's reason."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeNotFound, match=r"crun: not on PATH; runc: .*; youki: .*Install"):
         Runtime.find()
@@ -282,7 +287,7 @@ def test_crun_on_hybrid_cgroups(tmp_path: Path) -> None:
 
 @pytest.mark.runtimes("crun")
 def test_hybrid_is_true_of_crun(tmp_path: Path) -> None:
-    """What we say of crun here is what crun says itself."""
+    """What we say of crun on hybrid cgroups is what crun itself says."""
     crun = shutil.which("crun")
     if crun is None:
         pytest.skip("crun is not installed (apt-get install crun)")

@@ -20,13 +20,13 @@ moments = pytest.mark.parametrize("when", ["", "-before-pid", "-after-pid"])
 
 
 def _faults(kind: str, verb: str, when: str = "") -> list[str]:
-    """A noisy one fails too, after a megabyte."""
+    """Return the faults: a noisy runtime fails too, after a megabyte."""
     name = f"{verb}{when}"
     return [f"noisy-{name}", f"fail-{name}:enough"] if kind == "noisy" else [f"{kind}-{name}"]
 
 
 def _check(error: RuntimeFailed, kind: str, verb: str) -> None:
-    """Look at what a caller is told."""
+    """Check the error that a caller gets."""
     said = {"fail": f"told to fail in {verb}", "noisy": "enough"}.get(kind)
     assert verb in error.command and verb in str(error)
     assert error.returncode == (-signal.SIGKILL if kind == "die" else 1)
@@ -67,7 +67,8 @@ async def test_exec(
     kind: str,
     when: str,
 ) -> None:
-    """An exec that fails at any time quotes the error, leaves nothing, and its container runs."""
+    """An exec that fails at any time quotes the error and leaves nothing, and the container runs
+    on."""
     runtime = choice.runtime(*_faults(kind, "exec", when))
     async with (
         supervisor(root, runtime=runtime) as sup,
@@ -87,7 +88,8 @@ async def test_exec(
 async def test_start(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path, kind: str
 ) -> None:
-    """A start that fails before anything ran leaves it created, and it can be started again."""
+    """A start that fails before the program ran leaves the container created, and can be
+    repeated."""
     trouble = workdir / "trouble"
     trouble.touch()
     names = {"noisy": ["noisy-start", "fail-start"]}.get(kind, [f"{kind}-start"])
@@ -114,7 +116,8 @@ async def test_delete(
     kind: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A delete that fails leaves a broken container that says so; deleting it again works."""
+    """A delete that fails leaves a broken container with the reason; deleting the container again
+    works."""
     trouble = workdir / "trouble"
     trouble.touch()
     names = {"noisy": ["noisy-delete", "fail-delete"]}.get(kind, [f"{kind}-delete"])
@@ -153,7 +156,7 @@ async def test_noise_without_failure(
 async def test_noise_is_bounded(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, verb: str
 ) -> None:
-    """What a runtime says in a megabyte of log is quoted in its last error, and no more."""
+    """The error quotes a bounded part of a megabyte of log, the runtime's last error."""
     runtime = choice.runtime(f"noisy-{verb}", f"fail-{verb}:no")
     async with supervisor(runtime=runtime) as sup:
         with pytest.raises(RuntimeFailed) as caught:
@@ -167,7 +170,7 @@ async def test_noise_is_bounded(
 async def test_no_such_program(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """A program that isn't in the root filesystem is named by create, and by exec."""
+    """Create and exec name a program that isn't in the root filesystem."""
     async with supervisor(root) as sup:
         with pytest.raises(ProgramNotFound, match="nope"):
             await sup.create("a", bundle("nope"))
@@ -185,7 +188,8 @@ async def test_no_such_program(
 async def test_failing_hook(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """A hook that fails makes a real runtime's create fail half-way; nothing is left of it."""
+    """A failing hook makes a real runtime's create fail half-way; nothing of the container is
+    left."""
     async with supervisor(root) as sup:
         for when in ("prestart", "createRuntime"):
             with pytest.raises(RuntimeFailed) as caught:

@@ -1,6 +1,6 @@
-"""What a runtime keeps of a container is believed by it: it holds hooks. So it must be ours.
+"""A runtime believes its own state of a container, which holds hooks: so the state must be ours.
 
-A directory that somebody else had put where runtimes keep theirs had its hook run as root by a
+A foreign user's directory in the place of a runtime's state once had its hook run as root by a
 delete, and was deleted; a failed create killed another supervisor's container.
 """
 
@@ -51,7 +51,7 @@ def _linked(place: Path) -> None:
 
 
 def mend(place: Path, *, mode: int) -> None:
-    """Make it ours again."""
+    """Make the state ours again."""
     if place.is_symlink():
         place.unlink()
         place.with_name("moved").rename(place)
@@ -67,7 +67,8 @@ spoils = pytest.mark.parametrize("spoil", [_foreign, _writable, _foreign_state, 
 async def test_it_is_not_shown_to_a_runtime(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, spoil: Spoil
 ) -> None:
-    """A delete says whose it is, and leaves it; once it is ours again, the delete is done."""
+    """A delete with a foreign state names the owner, and leaves the state; once it is ours again,
+    the delete is done."""
     place = root / ".runtime/web"
     async with supervisor(root) as sup:
         web = await sup.create("web", bundle("sleep", "60"))
@@ -85,7 +86,8 @@ async def test_it_is_not_shown_to_a_runtime(
 async def test_nothing_is_made_where_there_is_something(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """The create failed in the runtime, and its undo had that delete what was there."""
+    """A create refuses an id whose state exists already: once the runtime's create failed, and the
+    undo deleted that state."""
     place = root / ".runtime/web"
     async with supervisor(root) as sup:
         place.mkdir(parents=True, mode=0o700)
@@ -102,7 +104,8 @@ async def test_nothing_is_made_where_there_is_something(
 async def test_somebody_who_names_our_own_runtime_root(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, choice: Choice
 ) -> None:
-    """Another supervisor that uses ours has containers there: none is ours because it is there."""
+    """Another supervisor may use our runtime root: the containers there aren't ours just because of
+    the place."""
     shared = attrs.evolve(choice.runtime(), root=str(root / ".runtime"))
     async with supervisor(root) as mine, supervisor(workdir / "two", runtime=shared) as two:
         other = await two.create("web", bundle("sleep", "60"))
@@ -123,7 +126,8 @@ async def test_what_names_another_bundle_is_left(
     choice: Choice,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Ours was deleted by hand, and another one made in its place."""
+    """A delete leaves a state that names another bundle: our container was deleted by hand, and
+    another one made under the id."""
     shared = attrs.evolve(choice.runtime(), root=str(root / ".runtime"))
     async with supervisor(root) as mine, supervisor(workdir / "two", runtime=shared) as two:
         web = await mine.create("web", bundle("true"))
@@ -141,7 +145,7 @@ async def test_what_names_another_bundle_is_left(
 async def test_the_keeper_does_not_show_it_either(
     bundle: MakeBundle, root: Path, choice: Choice, cgroup_parent: str, spoil: Spoil
 ) -> None:
-    """Nor does what a killed program leaves to its keeper."""
+    """The keeper of a killed program doesn't show a foreign state to a runtime either."""
     place = root / ".runtime/web"
     path = bundle("sleep", "60").path
     with victim(
@@ -156,7 +160,7 @@ async def test_the_keeper_does_not_show_it_either(
 async def test_a_runtime_root_that_is_named(
     supervisor: OpenSupervisor, workdir: Path, choice: Choice, spoil: Spoil
 ) -> None:
-    """It is refused where somebody else could change what is in it, or put another in its place."""
+    """A named runtime root that another user could change, or exchange, is refused."""
     named = workdir / "named"
     named.mkdir()
     spoil(named)
@@ -171,7 +175,7 @@ async def test_a_runtime_root_that_is_named(
 async def test_a_cgroup_that_somebody_is_in(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A stranger in the cgroup that our container would get was killed by its delete."""
+    """A create refuses a cgroup that has processes: once the delete killed them."""
     hierarchies = Hierarchies.discover()
     if not hierarchies.usable:
         pytest.skip("cgroups can't be made here")
@@ -196,7 +200,8 @@ async def test_a_cgroup_that_somebody_is_in(
 async def test_a_file_of_ours_is_no_strangers(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A runtime may keep a file there, or what we don't know: that is its business."""
+    """A plain file in the place of a state, or an unknown one, is the runtime's business, and not
+    foreign."""
     async with supervisor(root) as sup:
         web = await sup.create("web", bundle("true"))
         core = web._core
@@ -215,7 +220,8 @@ async def test_a_file_of_ours_is_no_strangers(
 async def test_a_path_that_a_runtime_has_escaped(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, name: str, slash: str
 ) -> None:
-    """Newer crun writes a slash with a backslash before it: every container seemed foreign."""
+    """Newer crun escapes slashes in the bundle's path, and the container is still ours: once every
+    one seemed foreign."""
     async with supervisor(root) as sup:
         web = await sup.create("web", bundle("true"))
         core = web._core

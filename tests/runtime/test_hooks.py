@@ -1,4 +1,4 @@
-"""Hooks that hang: a runtime waits for them, and what they are called for is done all the same."""
+"""Hooks that hang: a runtime waits for them, and the operation is done all the same."""
 
 from __future__ import annotations
 
@@ -57,9 +57,10 @@ async def test_poststop(
     nothing_left: NothingLeft,
     scripts: tuple[str, ...],
 ) -> None:
-    """They are killed at the call's deadline, with a warning, and the container is gone.
+    """Hanging poststop hooks are killed at the call's deadline, with a warning, and the container
+    is gone.
 
-    A container of crun's could never be deleted, and each try left more of them running.
+    Once such a container of crun's could never be deleted, and each try left more hooks running.
     """
     async with supervisor(root, deadlines=BRIEF) as sup:
         box = await sup.create("a", with_scripts(bundle("true"), "poststop", *scripts))
@@ -71,7 +72,7 @@ async def test_poststop(
         assert (box.state, dict(sup.broken)) == (State.DELETED, {})
         assert sleepers("54321") == []
         await nothing_left()
-        async with await sup.create("a", bundle("true")):  # its id is free
+        async with await sup.create("a", bundle("true")):  # the id is free
             pass
 
 
@@ -83,9 +84,10 @@ async def test_poststart(
     nothing_left: NothingLeft,
     cancelled: bool,
 ) -> None:
-    """What is too late, or is cancelled, leaves none of what it has started.
+    """A create or start that hangs in poststart hooks, and is cancelled or too late, leaves none of
+    their processes.
 
-    runc runs them in create, which has failed then; crun in start, when the container runs.
+    runc runs these hooks in create, which has failed then; crun in start, when the container runs.
     """
     seconds = 60.0 if cancelled else 1.0
     hanging = with_scripts(bundle("sleep", "60"), "poststart", *HANGING[1])
@@ -118,7 +120,7 @@ async def test_a_runtime_that_cannot_go_on(
     caplog: pytest.LogCaptureFixture,
     nothing_left: NothingLeft,
 ) -> None:
-    """One that hangs on, with hooks to run, isn't asked again: what it kept is removed by us."""
+    """A runtime that hangs on, with hooks to run, isn't called again: we remove its state."""
     runtime = choice.runtime("hang-delete")
     async with supervisor(root, runtime=runtime, deadlines=BRIEF) as sup:
         box = await sup.create("a", with_scripts(bundle("sleep", "60"), "poststop", "true"))

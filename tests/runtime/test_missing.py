@@ -37,13 +37,13 @@ damages = pytest.mark.parametrize("damage", [_remove, _forbid, _spoil])
 
 @pytest.fixture
 def program(choice: Choice, workdir: Path) -> Path:
-    """The runtime, at a place where a test can take it away."""
+    """The runtime, at a path from which a test can remove it."""
     return movable(choice, workdir / "a-runtime")
 
 
 @pytest.mark.parametrize("name", ["no-such-runtime", "/nowhere/runtime"])
 async def test_unknown_at_open(supervisor: OpenSupervisor, root: Path, name: str) -> None:
-    """A runtime that isn't there is named, with how to install it, and nothing is made."""
+    """An open with a missing runtime names it, with how to install it, and makes nothing."""
     with pytest.raises(RuntimeNotFound, match="install it") as caught:
         async with supervisor(root, runtime=name):
             raise AssertionError("it was opened")
@@ -52,7 +52,7 @@ async def test_unknown_at_open(supervisor: OpenSupervisor, root: Path, name: str
 
 
 async def test_forbidden_at_open(supervisor: OpenSupervisor, root: Path, program: Path) -> None:
-    """A runtime that isn't executable is named, with what to do, and nothing is made."""
+    """An open with a runtime that isn't executable names it, with a remedy, and makes nothing."""
     _forbid(program)
     with pytest.raises(RuntimeNotFound, match=r"chmod \+x") as caught:
         async with supervisor(root, runtime=program):
@@ -71,7 +71,7 @@ async def test_gone_at_create(
     damage: Damage,
     nothing_left: NothingLeft,
 ) -> None:
-    """A runtime that goes away while we are open is named by create, which leaves nothing."""
+    """A create names a runtime that went away while we are open, and leaves nothing."""
     async with supervisor(root, runtime=program) as sup:
         damage(program)
         with pytest.raises(RuntimeNotFound) as caught:
@@ -92,7 +92,7 @@ async def test_gone_at_start_and_exec(
     damage: Damage,
     leash: bool,
 ) -> None:
-    """A runtime that is gone at start or exec is named, and the container stays what it was."""
+    """A start or exec names a runtime that is gone, and the container's state is unchanged."""
     async with (
         supervisor(root, runtime=program, deadlines=Deadlines(shim=0.1), leash=leash) as sup,
         await sup.create("a", bundle("sleep", "60")) as a,
@@ -162,7 +162,8 @@ async def test_silent_at_open(
     program: Path,
     trouble: str,
 ) -> None:
-    """A container whose runtime can't say whether it was started is adopted, and so are others."""
+    """A container whose runtime can't say whether it was started is adopted, and so are the
+    others."""
     runtime = Runtime.find(program) if trouble == "gone" else choice.runtime(trouble)
     async with supervisor(root, runtime=runtime) as sup:
         await sup.create("a", bundle("sleep", "60"))

@@ -1,4 +1,5 @@
-"""What a runtime prints before it has a log, or a program in its place, is quoted."""
+"""What a runtime prints before its log exists, or another program prints in the runtime's place, is
+quoted."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ async def test_an_unknown_option(
     root: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """It is quoted, and nothing is broken: the id of what was never made stayed taken."""
+    """An unknown option's message is quoted, and the id is free: once it stayed taken."""
     wrong = attrs.evolve(choice.runtime(), args=["--foo-bar"])
     async with supervisor(root, runtime=wrong) as sup:
         for _ in range(2):
@@ -64,7 +65,8 @@ async def test_a_program_in_its_place(
     script: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """With default streams, in each operation: it *said nothing*, since nobody listened."""
+    """With default streams each operation quotes a program in the runtime's place: once the runtime
+    *said nothing*, because its output wasn't read."""
     async with supervisor(root, runtime=wrapped(verb, script)) as sup:
         with pytest.raises(RuntimeFailed, match="status 3: the licence is not here") as caught:
             await _all(sup, bundle("sleep", "60"))
@@ -90,7 +92,7 @@ async def test_a_delete(
     workdir: Path,
     wrapped: Callable[[str, str], str],
 ) -> None:
-    """What keeps a container from being deleted is said, there and where it is listed."""
+    """A failed delete quotes the reason, in the error and in `broken`."""
     there = workdir / "licence"
     runtime = wrapped(f"delete ] && [ ! -e {there}", "echo the licence is not here >&2")
     async with supervisor(root, runtime=runtime) as sup:
@@ -105,7 +107,7 @@ async def test_a_delete(
 async def test_a_run(
     supervisor: OpenSupervisor, bundle: MakeBundle, wrapped: Callable[[str, str], str]
 ) -> None:
-    """The same in a container for one run."""
+    """The same holds in a container for one run."""
     runtime = wrapped("create", "echo the licence is not here >&2")
     async with supervisor(runtime=runtime) as sup:
         with pytest.raises(RuntimeFailed, match="status 3: the licence is not here"):

@@ -1,4 +1,4 @@
-"""Sealed copies of runtimes: made where they help, the same program, and never left open."""
+"""Sealed copies of runtimes: made where they help, equal to the program, and never left open."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def programs() -> Iterator[SealedPrograms]:
 
 @pytest.fixture
 def crun(tmp_path: Path) -> str:
-    """Return a program that is called crun, and isn't."""
+    """Return a program that is only called crun."""
     return str(shutil.copy("/usr/bin/readlink", tmp_path / "crun"))
 
 
 def test_a_copy_is_the_same_and_sealed(programs: SealedPrograms, crun: str) -> None:
-    """Nobody can change it, which is what runtimes look for."""
+    """A copy equals the program and can't be changed, as runtimes require."""
     fd = programs.open(crun)
     assert fd is not None
     assert fd > 2
@@ -47,12 +47,12 @@ def test_a_copy_is_the_same_and_sealed(programs: SealedPrograms, crun: str) -> N
 
 
 def test_a_copy_is_made_once(programs: SealedPrograms, crun: str) -> None:
-    """It is kept while the file is the same."""
+    """A copy is kept while the file is unchanged."""
     assert programs.open(crun) == programs.open(crun)
 
 
 def test_a_replaced_program_is_copied_again(programs: SealedPrograms, crun: str) -> None:
-    """An upgrade while we run counts from the next call on."""
+    """A program that is replaced while we run is copied again for the next call."""
     programs.open(crun)
     os.unlink(crun)
     shutil.copy("/bin/true", crun)
@@ -63,7 +63,7 @@ def test_a_replaced_program_is_copied_again(programs: SealedPrograms, crun: str)
 
 @pytest.mark.parametrize("sealed", [True, False])
 def test_what_runs(programs: SealedPrograms, crun: str, tmp_path: Path, sealed: bool) -> None:
-    """The copy runs, under the same name, and it says itself what it was started from."""
+    """The copy runs under the same name, and the program itself reports its own file."""
     output = tmp_path / "output"
     with output.open("wb") as file:
         process = PidFd.spawn(
@@ -80,14 +80,16 @@ def test_what_runs(programs: SealedPrograms, crun: str, tmp_path: Path, sealed: 
 def test_others_run_from_their_files(
     programs: SealedPrograms, crun: str, tmp_path: Path, name: str
 ) -> None:
-    """They may need them, as runsc does, or gain nothing by it, as runc."""
+    """Other runtimes run from their files: they may need these, as runsc does, or gain nothing by a
+    copy, as runc."""
     path = tmp_path / name
     os.rename(crun, path)
     assert programs.open(str(path)) is None
 
 
 def test_a_script_runs_from_its_file(programs: SealedPrograms, tmp_path: Path) -> None:
-    """Its interpreter couldn't open a descriptor that is closed on exec."""
+    """A script runs from its file: the interpreter couldn't open a descriptor that is closed on
+    exec."""
     script = tmp_path / "crun"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
@@ -95,12 +97,12 @@ def test_a_script_runs_from_its_file(programs: SealedPrograms, tmp_path: Path) -
 
 
 def test_a_missing_program_is_for_the_caller(programs: SealedPrograms, tmp_path: Path) -> None:
-    """Whoever runs it says so."""
+    """A missing program is reported by the code that runs it."""
     assert programs.open(str(tmp_path / "crun")) is None
 
 
 def test_closed_copies_are_closed(crun: str) -> None:
-    """Nothing of them stays open."""
+    """Closed copies leave no descriptor open."""
     before = os.listdir("/proc/self/fd")
     programs = SealedPrograms()
     programs.open(crun)
@@ -112,7 +114,7 @@ def test_closed_copies_are_closed(crun: str) -> None:
 async def test_the_state_is_asked_of_a_copy(
     programs: SealedPrograms, tmp_path: Path, tethered: bool
 ) -> None:
-    """As start and delete; once crun copied itself for each question."""
+    """`state` runs from a copy, as start and delete do; once crun copied itself for each call."""
     crun = str(shutil.copy(os.path.realpath("/bin/sh"), tmp_path / "crun"))
     script = """printf '{"status": "%s"}' "$(readlink /proc/$$/exe)" """
     head = Head(

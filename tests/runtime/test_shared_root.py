@@ -1,4 +1,4 @@
-"""Two supervisors whose runtime has one ``--root``: nobody removes what is the other's."""
+"""Two supervisors whose runtime has one ``--root``: neither removes the containers of the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.containers import until
 from tests.support.runtimes import Choice
 from tests.support.victim import victim
 
-# Of which nobody else on this machine makes a container meanwhile, as other tests do.
+# An id that no other test on this machine uses meanwhile.
 ID = f"web-{os.getpid()}"
 
 
@@ -31,14 +31,15 @@ def shared(choice: Choice, workdir: Path) -> Runtime:
 
 
 async def is_well(container: Container) -> bool:
-    """Whether it runs, and its runtime knows it: for that is what gets lost."""
+    """Whether the container runs, and the runtime knows the container: for the state is what gets
+    lost."""
     assert (container.state, container.status) == (State.RUNNING, None)
     done = await container.run(["true"], capture_stdout=True)
     return done.returncode == 0
 
 
 def forget(runtime: Runtime, id: str) -> Path:
-    """Delete a container by hand; return where the runtime has kept what it knew of it."""
+    """Delete a container by hand; return the directory of the runtime's state."""
     assert runtime.root is not None
     command = [runtime.path, "--root", runtime.root, "delete", "--force", id]
     subprocess.run(command, check=True)
@@ -48,7 +49,8 @@ def forget(runtime: Runtime, id: str) -> Path:
 async def test_a_taken_id_is_refused_before_anything_is_made(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, shared: Runtime
 ) -> None:
-    """A create that failed, since the id was taken, deleted the other one's running container."""
+    """A taken id is refused before anything is made: once the undo of a failed create deleted the
+    other supervisor's running container."""
     async with (
         supervisor(workdir / "one", runtime=shared) as one,
         supervisor(workdir / "two", runtime=shared) as two,
@@ -72,7 +74,8 @@ async def test_taken_between_the_look_and_the_create(
     shared: Runtime,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Then it is the runtime that refuses, and the undo leaves the other one's container alone."""
+    """If the id is taken between the look and the create, the runtime refuses, and the undo leaves
+    the other container alone."""
     monkeypatch.setattr(_create, "require_free", lambda *_: None)
     async with (
         supervisor(workdir / "one", runtime=shared) as one,
@@ -90,7 +93,8 @@ async def test_taken_between_the_look_and_the_create(
 async def test_deleted_by_hand_and_taken_by_somebody_else(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, shared: Runtime
 ) -> None:
-    """What the runtime knows under the id now isn't ours, whatever it was when we made it."""
+    """If a container was deleted by hand and the id taken again, the runtime's state isn't ours any
+    more, and is left."""
     async with (
         supervisor(workdir / "one", runtime=shared) as one,
         supervisor(workdir / "two", runtime=shared) as two,
@@ -108,7 +112,7 @@ async def test_deleted_by_hand_and_taken_by_somebody_else(
 
 @contextlib.contextmanager
 def creating(id: str) -> Iterator[None]:
-    """Somebody's create of that id, that takes its time."""
+    """Run a slow create of that id, as another program's."""
     command = [sys.executable, "-c", "input()", "create", id]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         yield
@@ -117,7 +121,7 @@ def creating(id: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def begun_again(shared: Runtime, id: str, files: Sequence[str] = ()) -> Iterator[Path]:
-    """What a create makes first, in place of what the runtime knew of a container."""
+    """Make what a create makes first, in place of the runtime's state of a container."""
     begun = forget(shared, id)
     begun.mkdir()
     os.mkfifo(begun / "exec.fifo")
@@ -134,7 +138,8 @@ async def test_what_somebody_is_creating_is_left(
     shared: Runtime,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Another one's create may just have made its directory: that is said, and nothing deleted."""
+    """A delete that finds a state's directory while another create of the id runs warns, and
+    deletes nothing."""
     async with supervisor(workdir / "one", runtime=shared) as one:
         mine = await one.create(ID, bundle("true"))
         with begun_again(shared, ID) as begun, creating(ID):
@@ -153,7 +158,7 @@ async def test_what_is_nobodys_for_certain_is_left(
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
-    """A create has got further, and it doesn't say that it was ours."""
+    """A delete leaves a state of an unfinished create that doesn't name our bundle."""
     async with supervisor(workdir / "one", runtime=shared) as one:
         mine = await one.create(ID, bundle("true"))
         with begun_again(shared, ID) as begun:
@@ -174,7 +179,8 @@ async def test_what_a_killed_create_has_begun_is_removed(
     shared: Runtime,
     files: Sequence[str],
 ) -> None:
-    """Nothing says whose it was, but nobody makes a container of that id: it would stay taken."""
+    """A delete removes the beginnings of a killed create: no create of the id runs, and the id
+    would stay taken."""
     async with supervisor(workdir / "one", runtime=shared) as one:
         mine = await one.create(ID, bundle("true"))
         with begun_again(shared, ID, files) as begun, creating(f"{ID}-2"):
@@ -191,7 +197,7 @@ async def test_what_was_finished_while_we_looked_is_left(
     shared: Runtime,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody creates it any more: since it is made. What was seen before that doesn't count."""
+    """A state that was finished during the look is left: what was seen before doesn't count."""
     async with supervisor(workdir / "one", runtime=shared) as one:
         mine = await one.create(ID, bundle("true"))
         with begun_again(shared, ID) as begun:
@@ -209,7 +215,7 @@ async def test_what_was_finished_while_we_looked_is_left(
 async def test_the_keeper_removes_what_was_begun(
     bundle: MakeBundle, workdir: Path, shared: Runtime, cgroup_parent: str, busy: bool
 ) -> None:
-    """A killed supervisor's keeper does the same."""
+    """The keeper of a killed supervisor removes such beginnings too."""
     with contextlib.ExitStack() as stack:
         root, box = workdir / "one", {ID: bundle("sleep", "60").path}
         with victim(shared, cgroup_parent, root, leash=True, containers=box):
@@ -225,7 +231,8 @@ async def test_the_keeper_removes_what_was_begun(
 async def test_what_a_killed_create_of_ours_has_left_is_removed(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, shared: Runtime
 ) -> None:
-    """The runtime doesn't know it, but it names our bundle."""
+    """The state of our own killed create, unknown to the runtime but with our bundle's name, is
+    removed."""
     async with supervisor(workdir / "one", runtime=shared) as one:
         mine = await one.create("web", bundle("true"))
         begun = forget(shared, "web")
@@ -240,7 +247,8 @@ async def test_what_a_killed_create_of_ours_has_left_is_removed(
 async def test_what_a_runtime_copies_first_names_its_bundle(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, shared: Runtime
 ) -> None:
-    """crun's copy of the spec is all that a killed create leaves; its root is the user's own."""
+    """crun's copy of the spec, all that a killed create leaves, names our bundle: the root
+    filesystem in the spec is the user's own."""
     async with supervisor(workdir / "one", runtime=shared) as one:
         mine = await one.create("web", bundle("true"))
         spec = Path(mine._core.layout.config).read_bytes()
@@ -260,7 +268,8 @@ async def test_the_keeper_too(
     cgroup_parent: str,
     taken: bool,
 ) -> None:
-    """A killed supervisor's keeper deletes what names its own bundle, and nothing else."""
+    """The keeper of a killed supervisor deletes a state that names the keeper's own bundle, and no
+    other."""
     assert shared.root is not None
     place, root = Path(shared.root, "web"), workdir / "one"
     spec = bundle("sleep", "60")

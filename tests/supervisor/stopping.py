@@ -1,7 +1,8 @@
 """A supervising program to be stopped while it operates: ``-m tests.supervisor.stopping JSON``.
 
-Its runtime has done its work, and then doesn't return while a gate is there. It says ``under way``
-when one of each operation waits for that, and prints a JSON object when all have ended.
+The runtime has done its work, and then doesn't return while a gate is there. The program says
+``under way`` when one of each operation waits for the gate, and prints a JSON object when all have
+ended.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from tests.support.containers import hurried
 from tests.support.runtimes import Choice
 
 SECONDS = 1.5
-"""Each deadline, while it is stopped."""
+"""Each deadline, while the program is stopped."""
 
 LINGERING = ("create", "start", "exec", "delete")
 
 
 def lingering(choice: Choice, path: Path) -> Path:
-    """Make a runtime that says what it has done, and then stays while ``gate`` is there."""
+    """Make a runtime that does its work, and then stays while ``gate`` is there."""
     gate = path.parent / "gate"
     path.write_text(
         f'#!/bin/sh\n{shutil.which(choice.name)} "$@"\nstatus=$?\n'
@@ -49,7 +50,7 @@ async def _told(what: Callable[[], Awaitable[object]], found: dict[str, str], na
 
 
 async def _operate(sup: Supervisor, boxes: dict[str, Container], told: dict[str, Any]) -> None:
-    """Have one of each operation under way, with short deadlines; say how they have ended."""
+    """Have one of each operation under way, with short deadlines; return how they ended."""
     found: dict[str, str] = {}
 
     async def ended() -> object:

@@ -46,7 +46,7 @@ BAD_STREAMS: list[Mapping[str, Any]] = [
 
 @pytest.mark.parametrize("id", BAD_IDS, ids=repr)
 async def test_id(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, id: Any) -> None:
-    """An id that can't be a directory's name, or isn't text, is refused by create and exec."""
+    """Create and exec refuse an id that can't be a directory's name, or isn't text."""
     async with supervisor(root) as sup:
         with pytest.raises(InvalidValue, match="container id"):
             await sup.create(id, bundle("true"))
@@ -54,7 +54,7 @@ async def test_id(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, id
 
 
 async def test_create(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """Streams, labels, checkpoints and bundles that can't work are refused by create."""
+    """Create refuses streams, labels, checkpoints and bundles that can't work."""
     bad: list[Mapping[str, Any]] = [
         *BAD_STREAMS,
         {"labels": {"a": 1}},
@@ -76,7 +76,7 @@ async def test_create(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 
 @pytest.mark.parametrize("kind", ["directory", "file", "link"])
 async def test_taken(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, kind: str) -> None:
-    """An id whose name in the root is taken, be it by an empty directory, is refused."""
+    """An id whose name in the root is taken, even by an empty directory, is refused."""
     async with supervisor(root) as sup:
         path = root / "a"
         if kind == "directory":
@@ -92,7 +92,8 @@ async def test_taken(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path,
 
 
 async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """Programs, ids, users, directories, variables and streams that can't work are refused."""
+    """Programs, ids, users, directories, variables and streams that can't work are refused by
+    exec."""
     bad: list[Mapping[str, Any]] = [
         *BAD_STREAMS,
         *({"id": id} for id in BAD_IDS if id is not None),
@@ -151,7 +152,7 @@ NO_SIGNALS = [-1, 65, 999, 10**30, "SIGINT", "TERM", "15", 15.0, True, None]
 async def test_stop_by_no_signal(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, number: Any
 ) -> None:
-    """What is no signal can't ask, and stop says so before anything is sent or written."""
+    """A stop refuses an invalid signal before anything is sent or written."""
     async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         before = (root / "a/state.json").read_bytes()
@@ -162,7 +163,7 @@ async def test_stop_by_no_signal(
 
 
 async def test_send_no_signal(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Nor can it be sent; 0 can, and does nothing."""
+    """`send_signal` refuses an invalid signal; 0 is valid, and does nothing."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         for number in NO_SIGNALS:
@@ -219,7 +220,8 @@ def test_deadlines(name: str, seconds: Any) -> None:
 async def test_no_deadlines(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, seconds: float
 ) -> None:
-    """As Trio's users write it: each may be as long as it takes. Once every create failed then."""
+    """An infinite deadline, as Trio's users write it, sets no limit: once every create failed
+    then."""
     names = ("create", "start", "call", "cleanup", "kill", "shim", "drain", "recovery")
     endless = Deadlines(**dict.fromkeys(names, seconds))
     async with supervisor(root, deadlines=endless) as sup:
@@ -235,7 +237,7 @@ async def test_no_deadlines(
 async def test_a_deadline_below_a_nanosecond(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """It is over at once, and no argument of somebody else's is blamed."""
+    """A deadline below a nanosecond expires at once, and no unrelated argument is blamed."""
     async with supervisor(deadlines=Deadlines(create=1e-12)) as sup:
         with pytest.raises(CreateTimeout):
             await sup.create("a", bundle("true"))

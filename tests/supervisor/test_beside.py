@@ -19,7 +19,8 @@ pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
 async def test_an_exec_of_another(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """An owner never saw what one that looks on ran in its container, nor the other way round."""
+    """The owner sees an exec that an onlooker runs, and the onlooker one of the owner's; once
+    neither did."""
     async with supervisor(root) as one, supervisor(root) as two:
         async with await one.create("a", bundle("sleep", "60")) as box:
             await box.start()
@@ -43,12 +44,13 @@ async def _done_with(box: Container) -> None:
 async def test_in_flight_at_open(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """It was neither listed nor broken, create said that it exists, and that stayed so."""
+    """An operation that is in flight at open is finished, and the container appears; once it was
+    neither listed nor broken, and create said that the id exists."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()
         await box.stop(0)
-    # What its supervisor has left in flight: a runtime's call, which holds the lock.
+    # The killed supervisor has left a runtime's call in flight, which holds the lock.
     state = root / "a/state.json"
     state.write_text(state.read_text().replace('"intent": "stop"', '"intent": "delete"'))
     lock = Lock.take(str(root / "a/lock"))
@@ -68,12 +70,13 @@ async def test_in_flight_at_open(
 async def test_longer_than_we_wait(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What is in flight for longer is taken over when that ends, without a word of ours."""
+    """An operation that is in flight for longer than the open waits is taken over at its end,
+    without a further call."""
     async with supervisor(root) as sup:
         await sup.create("a", bundle("sleep", "60"))
     started = root / "a/init/starttime"
     away = root / "a/init/away"
-    started.rename(away)  # as if it were being made
+    started.rename(away)  # as if still being made
     lock = Lock.take(str(root / "a/lock"))
     assert lock is not None
     async with supervisor(root, deadlines=Deadlines(shim=0.5)) as sup:
@@ -91,7 +94,7 @@ async def test_longer_than_we_wait(
 async def test_create_while_it_is_removed(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Whoever makes one of the id of another that is being removed waits for that."""
+    """A create whose id is still being removed by another supervisor waits for that."""
     async with supervisor(root) as one, supervisor(root) as two:
         box = await one.create("a", bundle("sleep", "60"))
         await box.start()

@@ -1,4 +1,4 @@
-"""What is left in hand of a supervisor that was closed: it says so, and does nothing."""
+"""Objects of a closed supervisor: each operation says so, and does nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
 async def test_a_container_of_another_now(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Nothing that is asked of the old one touches what somebody else supervises now."""
+    """Operations on an old container object never touch the container that another supervisor holds
+    now."""
     async with supervisor(root) as first:
         old = await first.create("a", bundle("sleep", "60"))
         waiting = await first.create("b", bundle("sleep", "60"))
@@ -62,7 +63,7 @@ async def test_a_container_of_another_now(
 
 
 async def test_the_supervisor(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """It makes and adopts nothing; what was deleted may be deleted again."""
+    """A closed supervisor makes and adopts nothing; a deleted container may be deleted again."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.delete()
@@ -78,7 +79,7 @@ async def test_the_supervisor(supervisor: OpenSupervisor, bundle: MakeBundle, ro
 
 @pytest.mark.runtimes("fake")
 async def test_somebody_waits(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """Whoever waits for an end, from outside its block, hears that nobody will tell it."""
+    """A wait for an exit status from outside the block raises when the supervisor closes."""
     told: list[str] = []
 
     async def wait(box: Container) -> None:
@@ -105,7 +106,7 @@ async def test_while_it_is_made(
     durable: bool,
     nothing_left: NothingLeft,
 ) -> None:
-    """A create that is under way is undone, and whoever waits for it hears why."""
+    """A create that is under way at the close is undone, and raises the reason."""
     launched = trio.Event()
 
     def reach(point: Point) -> None:
@@ -126,7 +127,8 @@ async def test_while_it_is_made(
 
 @pytest.mark.runtimes("fake")
 async def test_without_a_root_or_a_leash() -> None:
-    """Its containers would live on where nobody can find them."""
+    """An open without a root or a leash is refused: the containers would live on in a place that no
+    supervisor can find."""
     with pytest.raises(InvalidValue, match="without a root"):
         async with open_supervisor(leash=False):
             raise AssertionError("it was opened")
@@ -135,7 +137,8 @@ async def test_without_a_root_or_a_leash() -> None:
 async def test_a_later_container_of_the_same_id(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """`kill` through an old handle killed the later one, by the path of its cgroup."""
+    """A `kill` by an old handle doesn't reach a later container: once it did, by the path of the
+    cgroup."""
     async with supervisor(root) as first:
         old = await first.create("a", bundle("sleep", "60"), stdin=PIPE, stdout=PIPE)
         await old.start()
@@ -154,7 +157,8 @@ async def test_a_later_container_of_the_same_id(
 
 
 async def _ask_everything(old: Container, exec: Process) -> None:
-    """Try to touch it; each says that it is gone, or that its supervisor is."""
+    """Try every operation; each says that the container is gone, or that the supervisor is
+    closed."""
     for ask in (
         lambda: old.delete(force=True),
         lambda: old.stop(grace=0),
@@ -176,7 +180,7 @@ async def _ask_everything(old: Container, exec: Process) -> None:
 async def test_looked_on_from_elsewhere(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Also for whoever only looked on it is deleted, though there is one of its id."""
+    """An onlooker's handle is also *deleted*, though a container of the same id exists."""
     async with supervisor(root) as first, supervisor(root) as second:
         old = await first.create("a", bundle("sleep", "60"))
         await old.start()
@@ -197,7 +201,8 @@ async def test_looked_on_from_elsewhere(
 async def test_a_run_under_way(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, whose: str
 ) -> None:
-    """It says so by itself. That of a pool did so in a group, which no ``except`` hears."""
+    """A run under way at the close raises a plain error: once a pool's came in a group, which no
+    ``except`` catches."""
     told: list[BaseException] = []
 
     async def run(sup: Supervisor, *, task_status: trio.TaskStatus[object]) -> None:
@@ -228,7 +233,8 @@ async def test_a_run_under_way(
 async def test_while_it_is_under_way(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, what: str
 ) -> None:
-    """What goes on after its supervisor has let go would do it with a later container's files."""
+    """An operation that is under way when the supervisor releases the container ends: otherwise it
+    would act on a later container's files."""
     points = {
         "start": Point.STARTING,
         "stop": Point.STOP_INTENDED,
@@ -246,7 +252,7 @@ async def test_while_it_is_under_way(
             await box.delete(force=True)
             return
         calls = {"start": box.start, "stop": box.stop, "exec": lambda: box.exec(["sleep", "9"])}
-        with contextlib.suppress(SupervisorClosed):  # it may be done by then
+        with contextlib.suppress(SupervisorClosed):  # the stop may be done by then
             await calls[what]()
 
     async with trio.open_nursery() as nursery:

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.runtimes("crun")
 
 
 def test_values(table: Table) -> None:
-    """Of the values that are made before anything else is."""
+    """The values that are made before anything else is refuse bad arguments by name."""
     table.call("LogFile", LogFile)
     table.call("Fifo", Fifo, path="/x")
     table.call("TerminalSize", TerminalSize)
@@ -57,14 +57,14 @@ def test_values(table: Table) -> None:
 
 
 def test_bundles(table: Table, rootfs: Path) -> None:
-    """Of bundles, which leave no directory where one is refused."""
+    """Bundles refuse bad arguments by name, and leave no directory."""
     table.call("Bundle.load", Bundle.load, path="/")
     table.call("Bundle.from_rootfs", Bundle.from_rootfs, rootfs=rootfs, args=["true"])
     table.call("Bundle.from_host", Bundle.from_host, args=["true"])
 
 
 async def test_open(table: Table, choice: Any, workdir: Path) -> None:
-    """Of a supervisor."""
+    """A supervisor refuses bad arguments by name."""
 
     async def attempt(**given: Any) -> None:
         async with open_supervisor(**{"runtime": choice.runtime(), **given}):
@@ -76,7 +76,7 @@ async def test_open(table: Table, choice: Any, workdir: Path) -> None:
 async def test_create(
     table: Table, supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Of create."""
+    """Create refuses bad arguments by name."""
     made = bundle("true")
     async with supervisor(root) as sup:
 
@@ -102,7 +102,7 @@ async def test_create(
 async def test_container(
     table: Table, supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Of what is done with a container, and a process."""
+    """The methods of a container and of a process refuse bad arguments by name."""
     sleeper = bundle("sleep", "600")
     async with supervisor(root) as sup, await sup.create("a", sleeper, stdout=LOG) as box:
         await box.start()
@@ -130,13 +130,13 @@ async def test_container(
 
 
 async def test_stop(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Of stop: nothing is sent."""
+    """A stop refuses bad arguments by name, and sends nothing."""
     fine = {"grace": (0, 1, 1.5, 2**70, math.inf), "ask_with": (1,)}
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as box:
         await box.start()
         for name, numbers in fine.items():
             for value in STRANGE:
-                if name == "grace" and value is None:  # then it is its bundle's
+                if name == "grace" and value is None:  # then the bundle's own
                     continue
                 if type(value) not in (int, float) or value not in numbers:
                     with pytest.raises(InvalidValue, match=name):
@@ -147,7 +147,8 @@ async def test_stop(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 async def test_delete_adopt_checkpoint(
     table: Table, supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
 ) -> None:
-    """Of what ends a container, finds it, and writes it down: it goes on."""
+    """The functions that end, find and checkpoint a container refuse bad arguments by name, and the
+    container goes on."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as box:
         await box.start()
 
@@ -164,7 +165,7 @@ async def test_delete_adopt_checkpoint(
 
         async def checkpoint(**given: Any) -> None:
             if given.get("leave_running") is False or given.get("path") in ("a", "A=B"):
-                return  # it may be done
+                return  # the delete may be done
             with contextlib.suppress(RuntimeFailed):  # there is no CRIU
                 await box.checkpoint(**{"path": workdir / "image", "leave_running": True, **given})
 
@@ -173,7 +174,7 @@ async def test_delete_adopt_checkpoint(
 
 
 async def test_run_container(table: Table, supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Of run_container."""
+    """`run_container` refuses bad arguments by name."""
     made = bundle("true")
     async with supervisor() as sup:
 
@@ -187,7 +188,7 @@ async def test_run_container(table: Table, supervisor: OpenSupervisor, bundle: M
 
 
 async def test_pool(table: Table, choice: Any, bundle: MakeBundle) -> None:
-    """Of a pool, and of those who take from it."""
+    """The same holds for a pool, and for its takers."""
     made = bundle("true")
 
     def make(**given: Any) -> None:

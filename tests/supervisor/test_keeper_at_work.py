@@ -1,4 +1,4 @@
-"""A keeper that has work to do when its supervisor is closed: slow, killed, or after a crash."""
+"""A keeper with work to do when the supervisor is closed: slow, killed, or after a crash."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ Wrap = Callable[[str], Runtime]
 
 @pytest.fixture
 def wrap(choice: Choice, workdir: Path) -> Wrap:
-    """Return a runtime whose delete does something else, or as long as ``switch`` is there."""
+    """Return a runtime whose delete does something else, always or as long as ``switch`` is
+    there."""
     if not choice.real:
         pytest.skip("needs a runtime's program")
 
@@ -90,9 +91,10 @@ async def test_one_that_is_given_up(
     caplog: pytest.LogCaptureFixture,
     cgroup_parent: str,
 ) -> None:
-    """The root stays, with the lists that it still needs, and what is left is told by name.
+    """The root of a keeper that is given up stays, with the lists that the keeper still needs, and
+    what is left is named.
 
-    The lists were removed with the root, so that 36 cgroups stayed for good, and nobody said so.
+    Once the lists were removed with the root, and 36 cgroups stayed for good, without a message.
     """
     monkeypatch.setattr(_leash, "_KEEPER_SECONDS", 0.2)
     before = children(os.getpid())
@@ -121,7 +123,8 @@ async def test_one_that_is_killed(
     caplog: pytest.LogCaptureFixture,
     durable: bool,
 ) -> None:
-    """Another one does its work: what a runtime that fails has left, and what it keeps."""
+    """Another keeper does the work of a killed one: it removes what a failing runtime has left, and
+    the runtime's state."""
     before = children(os.getpid())
     runtime = wrap("exit 1")
     options = {"runtime": runtime, "deadlines": HASTY, "leash": True}
@@ -139,7 +142,8 @@ async def test_one_that_is_killed(
 async def test_a_bundle_of_a_living_program(
     supervisor: OpenSupervisor, rootfs: Path, wrap: Wrap, place: Path
 ) -> None:
-    """A keeper that had to clean up removed it, though the program lived, and went on to use it."""
+    """A keeper that cleans up leaves the bundle of a living program: once it was removed while in
+    use."""
     bundle = Bundle.from_rootfs(rootfs, ["sleep", "60"])
     async with supervisor(runtime=wrap("exit 1"), deadlines=HASTY) as sup:
         await (await sup.create("a", bundle)).start()
@@ -153,7 +157,8 @@ async def test_a_bundle_of_a_living_program(
 def test_a_crash_of_the_loop(
     choice: Choice, bundle: MakeBundle, cgroup_parent: str, place: Path
 ) -> None:
-    """Trio gives all tasks up then: nobody leaves the block, and the keeper removes everything."""
+    """After a crash of Trio's loop, which gives all tasks up and leaves no block, the keeper
+    removes everything."""
     before = children(os.getpid())
     seen: list[Supervisor] = []
 

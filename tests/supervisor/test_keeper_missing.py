@@ -28,12 +28,12 @@ def _is_killed(path: Path) -> None:
 
 
 def _tells_rubbish(path: Path) -> None:
-    """It writes to READY, the last of its first word's four, and ends."""
+    """Write to READY, the last of the four in the first word, and end."""
     path.write_text('#!/bin/sh\neval "echo rubbish >&${1##*:}"\n')
 
 
 def _tells_a_pid_that_is_over(path: Path) -> None:
-    """Of a process that has ended before anybody could look."""
+    """Report the pid of a process that has ended before the supervisor could look."""
     path.write_text('#!/bin/sh\ntrue & wait\neval "echo $! >&${1##*:}"\n')
 
 
@@ -64,7 +64,8 @@ async def test_one_that_has_gone(
     spoil: Callable[[Path], None],
     durable: bool,
 ) -> None:
-    """It died silently, and the containers of a program that was killed then ran for ever."""
+    """A keeper that has ended at once is noticed: once it died silently, and a killed program's
+    containers ran for ever."""
     keeper = workdir / "keeper"
     spoil(keeper)
     keeper.chmod(0o755)
@@ -84,7 +85,7 @@ async def test_one_that_cannot_be_launched(
     monkeypatch: pytest.MonkeyPatch,
     mode: int | None,
 ) -> None:
-    """It is named, and no root is left."""
+    """A keeper that can't be launched is named, and no root is left."""
     keeper = workdir / "keeper"
     if mode is not None:
         shutil.copy(find_binary("supervisor-keeper"), keeper)
@@ -101,7 +102,7 @@ async def test_one_that_is_killed_later(
     bundle: MakeBundle,
     place: Path,
 ) -> None:
-    """Its supervisor, which lives, removes everything itself."""
+    """A living supervisor whose keeper was killed removes everything itself."""
     before = children(os.getpid())
     async with supervisor() as sup:
         await (await sup.create("a", bundle("sleep", "60"))).start()

@@ -1,4 +1,4 @@
-"""On the leash: whatever happens to the program, nothing of its containers outlives it."""
+"""On the leash: whatever happens to the program, none of its containers outlives it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_killed_program_leaves_nothing(
     choice: Choice, cgroup_parent: str, bundle: MakeBundle, workdir: Path, forked: bool
 ) -> None:
     """SIGKILL of a program with an ephemeral supervisor leaves no container, shim, cgroup or
-    directory, also while a forked child of it lives on."""
+    directory, even while a forked child of the program lives on."""
     spec = bundle("sleep", "600").path
     containers = {"created": spec, "running": spec, "busy": spec}
     with victim(
@@ -65,9 +65,9 @@ def test_killed_program_leaves_nothing(
 def test_killed_with_all_its_children(
     choice: Choice, cgroup_parent: str, bundle: MakeBundle, workdir: Path
 ) -> None:
-    """A script that ends a program and its children takes the shims along, but not the keeper.
+    """A script that kills a program and its children kills the shims too, but not the keeper.
 
-    The keeper was a child too: the containers ran on, and nobody could adopt them.
+    The keeper was once a child too: the containers ran on, and couldn't be adopted.
     """
     spec = bundle("sleep", "600").path
     with victim(
@@ -77,19 +77,19 @@ def test_killed_with_all_its_children(
         temporary=workdir,
         containers={"created": spec, "running": spec},
         started=["running"],
-        # without a pid namespace nobody but its shim knows of an exec
+        # without a pid namespace only an exec's shim knows the exec
         execs={"more": ["sleep", "600"]} if choice.real else {},
     ) as pid:
         unit = [pid, *children(pid)]
         names = [name_of(one) for one in unit[1:]]
         assert names and not any(name.startswith("supervisor-keep") for name in names)
         STRANGERS.update(descendants(pid))
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # as if at once: nobody sees another one go
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # as if all at once
             for one in unit:
                 os.kill(one, number)
 
     def over() -> bool:
-        reap_strangers()  # with the shims gone it is for us: runc waits until its init is reaped
+        reap_strangers()  # with the shims gone we reap: runc waits until init is reaped
         return not remains(cgroup_parent, workdir)
 
     wait_for(over, "nothing to be left")
@@ -120,7 +120,7 @@ def test_killed_at_any_moment(
 def test_durable_root_with_leash(
     choice: Choice, cgroup_parent: str, root: Path, workdir: Path, bundle: MakeBundle
 ) -> None:
-    """With leash=True on a durable root, the root stays and its containers go."""
+    """With leash=True on a durable root, the root stays and the containers go."""
     with victim(
         choice.runtime(),
         cgroup_parent,

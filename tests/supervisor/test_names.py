@@ -11,7 +11,8 @@ import supervisor
 
 
 def test_an_import_loads_nothing_yet() -> None:
-    """Whoever only imports the package, as a plugin of pytest does, doesn't wait for Trio."""
+    """A program that only imports the package, such as a plugin of pytest, doesn't wait for
+    Trio."""
     code = "import sys, supervisor; print('trio' in sys.modules, supervisor.State.RUNNING.value)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["False", "running"]
@@ -26,7 +27,8 @@ def test_names_are_listed() -> None:
 
 
 def test_no_file_is_read_in_the_encoding_of_the_locale() -> None:
-    """``python -X warn_default_encoding -W error`` couldn't even import the package."""
+    """The package reads no file in the locale's encoding: once ``python -X warn_default_encoding -W
+    error`` couldn't even import it."""
     code = (
         "import importlib, pkgutil, supervisor, supervisor.testing\n"
         "[getattr(package, name) for package in (supervisor, supervisor.testing)"
@@ -43,7 +45,7 @@ def test_no_file_is_read_in_the_encoding_of_the_locale() -> None:
 
 
 def test_nor_is_one_in_the_code() -> None:
-    """What isn't run at an import names its encoding too."""
+    """Code that doesn't run at an import names its encodings too."""
     package = Path(supervisor.__file__).parent
     found = [
         f"{file.relative_to(package)}:{call.lineno}"
@@ -55,7 +57,7 @@ def test_nor_is_one_in_the_code() -> None:
 
 
 def _is_text(call: ast.Call) -> bool:
-    """Whether a call opens a file as text and doesn't say in what encoding."""
+    """Whether a call opens a file as text without naming the encoding."""
     named = {keyword.arg for keyword in call.keywords}
     if isinstance(call.func, ast.Attribute):
         return call.func.attr in ("read_text", "write_text") and "encoding" not in named

@@ -1,4 +1,4 @@
-"""A container that fails is data: its supervisor, and the other containers, go on."""
+"""A container that fails is data: the supervisor, and the other containers, go on."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ async def test_neighbours(
     error: type[SupervisorError],
     nothing_left: NothingLeft,
 ) -> None:
-    """Whatever goes wrong with one, its error goes to its caller, and its neighbour lives on."""
+    """Whatever goes wrong with one container, its error goes to the caller, and the neighbour lives
+    on."""
     async with supervisor(root) as sup:
         neighbour = await sup.create("good", bundle("sh", "-c", "read x; exit 5"), stdin=-1)
         await neighbour.start()
@@ -129,7 +130,7 @@ async def _ruin_one(
 
 
 def _repair(root: Path) -> None:
-    """Take the faults out of what the containers' records say of their runtime."""
+    """Remove the faults from what the containers' records say of their runtime."""
     for state in root.glob("*/state.json"):
         record = json.loads(state.read_text())
         record["runtimeArgs"] = list(HostRuntime().runtime.args)

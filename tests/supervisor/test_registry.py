@@ -18,7 +18,8 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def test_an_id_is_taken_while_a_container_is_made(registry: Registry) -> None:
-    """From the beginning of a create to its end; then the id is free, or another entry's."""
+    """An id is taken from the beginning of a create to the end; then the id is free, or another
+    entry's."""
     with registry.making("a"):
         assert isinstance(registry.get("a"), Making)
         with pytest.raises(ContainerExists, match="already"), registry.making("a"):
@@ -29,13 +30,13 @@ def test_an_id_is_taken_while_a_container_is_made(registry: Registry) -> None:
 
 
 def test_what_is_no_id_is_never_free(registry: Registry) -> None:
-    """It is refused before anything is looked up."""
+    """An invalid id is refused before anything is looked up."""
     with pytest.raises(InvalidValue):
         registry.check_free("../a")
 
 
 def test_a_create_that_cannot_be_undone_is_listed(registry: Registry) -> None:
-    """The end of the create doesn't drop what its clean-up has put in its place."""
+    """The end of a failed create keeps the broken entry that the clean-up made."""
     with registry.making("a"):
         registry.gone("a", LEFT)
     entry = registry.get("a")
@@ -43,7 +44,7 @@ def test_a_create_that_cannot_be_undone_is_listed(registry: Registry) -> None:
     assert registry.broken["a"].reason == str(LEFT)
     with pytest.raises(ContainerExists, match="broken"):
         registry.check_free("a")
-    registry.forget_deleted()  # there are no files of it
+    registry.forget_deleted()  # there are no files of one
     assert registry.get("a") is None
 
 
@@ -55,7 +56,8 @@ def test_an_adoption_that_deletes_leaves_what_is_made(registry: Registry) -> Non
 
 
 def test_only_a_broken_one_is_forgotten(registry: Registry) -> None:
-    """What was repaired is broken no more; what is being made wasn't broken."""
+    """Only a broken entry is forgotten: a repaired one is broken no more, and one that is being
+    made wasn't broken."""
     with registry.making("a"):
         registry.forget_broken("a")
         assert isinstance(registry.get("a"), Making)

@@ -27,7 +27,7 @@ from tests.support.containers import until
 
 
 async def test_what_comes_back(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """The status, what was captured and nothing else; the container is gone."""
+    """A run returns the status, what was captured and nothing else; the container is gone."""
     async with supervisor() as sup:
         spec = bundle("sh", "-c", "echo out; echo err >&2")
         done = await run_container(spec, supervisor=sup, capture_stdout=True)
@@ -37,7 +37,7 @@ async def test_what_comes_back(supervisor: OpenSupervisor, bundle: MakeBundle) -
 
 
 async def test_without_a_supervisor(choice: Any, bundle: MakeBundle) -> None:
-    """It opens an ephemeral one of its own."""
+    """A run without a supervisor opens an ephemeral one."""
     done = await run_container(
         bundle("cat"), runtime=choice.runtime(), stdin=b"x", capture_stdout=True
     )
@@ -62,7 +62,7 @@ async def test_changes(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 async def test_other_arguments_keep_the_init(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """A bundle with ``init=True`` has its init in front of other arguments too."""
+    """With other arguments, a bundle with ``init=True`` still runs its init in front."""
     spec = bundle("true", init=True)
     async with supervisor() as sup, await sup.create("a", spec, args=["sleep", "60"]) as box:
         await box.start()
@@ -74,7 +74,7 @@ async def test_other_arguments_keep_the_init(
 
 @pytest.mark.parametrize("inside", [False, True])
 async def test_check(supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool) -> None:
-    """A program that fails raises, with all that is known; unless nobody checks."""
+    """A program that fails raises, with all that is known, unless ``check`` is false."""
     args = ["sh", "-c", "echo out; echo because >&2; exit 3"]
     options: dict[str, Any] = {"capture_stdout": True, "capture_stderr": True}
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
@@ -111,7 +111,7 @@ async def test_check(supervisor: OpenSupervisor, bundle: MakeBundle, inside: boo
 async def test_what_does_not_go_together(
     supervisor: OpenSupervisor, bundle: MakeBundle, wrong: dict[str, Any]
 ) -> None:
-    """It is refused before anything is touched."""
+    """Arguments that exclude each other are refused before anything is touched."""
     async with supervisor() as sup:
         with pytest.raises(InvalidValue):
             await run_container(bundle("true"), supervisor=sup, **wrong)
@@ -119,7 +119,7 @@ async def test_what_does_not_go_together(
 
 
 async def test_a_program_that_is_not_there(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It is said which one, and nothing is left."""
+    """A run of a missing program names the program, and leaves nothing."""
     async with supervisor() as sup:
         with pytest.raises(ProgramNotFound, match="nowhere"):
             await run_container(bundle("nowhere"), supervisor=sup, capture_stderr=True)
@@ -127,7 +127,7 @@ async def test_a_program_that_is_not_there(supervisor: OpenSupervisor, bundle: M
 
 
 async def test_nursery_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """``nursery.start`` gives the container, or the process, as soon as it runs."""
+    """``nursery.start`` returns the container, or the process, as soon as the program runs."""
     async with supervisor() as sup, trio.open_nursery() as nursery:
         box: Container = await nursery.start(
             lambda task_status: run_container(
@@ -144,7 +144,7 @@ async def test_nursery_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 
 @pytest.mark.parametrize("inside", [False, True])
 async def test_deadline(supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool) -> None:
-    """Who runs longer than the deadline is ended, and that is said."""
+    """A program that runs longer than the deadline is ended, and the error says so."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         with (
@@ -164,9 +164,10 @@ async def test_deadline(supervisor: OpenSupervisor, bundle: MakeBundle, inside: 
 async def test_deadline_keeps_the_output(
     supervisor: OpenSupervisor, bundle: MakeBundle, how: str
 ) -> None:
-    """What a program had put out by then comes with the error, and its last words in the message.
+    """The error of an expired deadline has the program's output so far, and the last part in the
+    message.
 
-    Once it was lost, and nobody could see where the program was stuck.
+    Once the output was lost, and with it where the program was stuck.
     """
     args = ["sh", "-c", "echo out; echo err >&2; exec sleep 61"]
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
@@ -189,7 +190,7 @@ async def test_deadline_keeps_the_output(
 
 @pytest.mark.parametrize("kind", ["output", "input", "exec", "pool"])
 async def test_deleted_meanwhile(supervisor: OpenSupervisor, bundle: MakeBundle, kind: str) -> None:
-    """Whoever's container another task deletes is told how its program ended, and no more."""
+    """A run whose container another task deletes gets the program's exit status, and no more."""
     flood = ["sh", "-c", "exec cat /dev/zero"]
     captured: dict[str, Any] = {"capture_stdout": True, "max_output_bytes": None}
     async with supervisor() as sup:
@@ -231,14 +232,15 @@ async def test_deleted_meanwhile(supervisor: OpenSupervisor, bundle: MakeBundle,
             for box in running():
                 if kind != "pool" or box.init.args[-1] == flood[-1]:
                     for process in box.processes.values():
-                        process._task.streams.close()  # as a delete may, before all of it was read
+                        process._task.streams.close()  # as a delete may, before all output was read
                     await box.delete(force=True)
 
 
 async def test_a_grandchild_holds_the_output(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """It doesn't delay the end, and is named in the result."""
+    """A grandchild that holds the output doesn't delay the end of the run, and is named in the
+    result."""
     async with (
         supervisor(deadlines=Deadlines(drain=0.3)) as sup,
         await sup.create("a", bundle("sleep", "60")) as box,

@@ -26,7 +26,7 @@ STUBBORN = ["sh", "-c", "trap '' TERM; while :; do sleep 0.01; done"]
 
 
 async def trap_set(process: Process | Container) -> None:
-    """Return when a shell has set its trap for SIGTERM: before that, the signal may end it."""
+    """Wait until a shell has set its trap for SIGTERM: before, the signal may end the shell."""
 
     def is_set() -> bool:
         assert process.pid is not None
@@ -40,14 +40,14 @@ async def trap_set(process: Process | Container) -> None:
 async def cancelled_once_it_runs(
     run: Callable[..., Awaitable[object]], *args: Any, **options: Any
 ) -> None:
-    """Run a program that stays, and cancel that as soon as it runs."""
+    """Run a program that stays, and cancel the run as soon as the program runs."""
     with trio.CancelScope() as scope:
         status = SimpleNamespace(started=lambda _: scope.cancel())
         await run(*args, **options, task_status=status)
 
 
 async def test_cancelled_inside(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A cancelled exec is asked first: it may say goodbye."""
+    """A cancelled exec gets its signal first, and may clean up."""
     script = "trap 'echo bye > /tmp/bye; exit' TERM; while :; do sleep 0.01; done"
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
@@ -64,7 +64,8 @@ async def test_cancelled_inside(supervisor: OpenSupervisor, bundle: MakeBundle) 
 async def test_cancelled_and_stubborn(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who ignores SIGTERM is killed after the grace, with a warning, and nothing is left."""
+    """A cancelled program that ignores SIGTERM is killed after the grace, with a warning, and
+    nothing is left."""
     monkeypatch.setattr("supervisor.running._end.GRACE_SECONDS", 0.3)
     monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.3)
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
@@ -103,7 +104,8 @@ async def test_cancelled_and_stubborn(
 async def test_a_stop_signal_without_a_name(
     supervisor: OpenSupervisor, choice: Choice, init: bool
 ) -> None:
-    """Python has none for systemd's RTMIN+3: a ValueError replaced the cancellation."""
+    """A stop signal without a Python name, as systemd's RTMIN+3, works in a cancelled run: once a
+    ValueError replaced the cancellation."""
     made = Bundle.from_host(
         ["sh", "-c", "trap '' 37; echo; while :; do sleep 0.01; done"],
         init=init,
@@ -131,7 +133,7 @@ async def test_a_stop_signal_without_a_name(
 
 
 async def test_deliver_cancel(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """What is done in place of SIGTERM may be replaced."""
+    """``deliver_cancel`` may replace the SIGTERM of a cancelled run."""
     delivered: list[object] = []
 
     async def deliver(what: Any) -> None:
@@ -151,8 +153,8 @@ async def test_deliver_cancel(supervisor: OpenSupervisor, bundle: MakeBundle) ->
 async def test_deliver_cancel_ends_with_the_program(
     supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
 ) -> None:
-    """The function of Trio's own documentation slept on after the end, and then signalled: its
-    ProcessEnded came out in place of the cancellation."""
+    """``deliver_cancel`` is cancelled when the program ends: once the function of Trio's
+    documentation slept on and then signalled, and ProcessEnded replaced the cancellation."""
     went: list[str] = []
 
     async def deliver(what: Any) -> None:
@@ -182,7 +184,7 @@ async def test_deliver_cancel_ends_with_the_program(
 async def test_deliver_cancel_that_does_nothing(
     supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its program is killed after the grace, with a warning."""
+    """A program whose ``deliver_cancel`` does nothing is killed after the grace, with a warning."""
     monkeypatch.setattr("supervisor.running._end.GRACE_SECONDS", 0.2)
     monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.2)
 
@@ -203,7 +205,8 @@ async def test_deliver_cancel_that_does_nothing(
 async def test_deliver_cancel_has_the_containers_own_time(
     supervisor: OpenSupervisor, choice: Choice
 ) -> None:
-    """It replaces the signal, and not the grace: ten seconds it was, whatever was asked."""
+    """``deliver_cancel`` replaces the signal, and keeps the container's own grace: once that was
+    always ten seconds."""
     made = Bundle.from_host(["sleep", "60"], stop_grace=0.2)
 
     async def deliver(box: Container) -> None:
@@ -221,7 +224,8 @@ async def test_deliver_cancel_has_the_containers_own_time(
 async def test_deliver_cancel_with_a_nursery(
     supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
 ) -> None:
-    """ProcessEnded that came in the group of a nursery of its own replaced the cancellation."""
+    """ProcessEnded in a group from a nursery in ``deliver_cancel`` is ignored: once it replaced the
+    cancellation."""
     went: list[str] = []
 
     async def insist(what: Any) -> None:
@@ -251,7 +255,8 @@ async def test_deliver_cancel_with_a_nursery(
 async def test_deliver_cancel_that_fails(
     supervisor: OpenSupervisor, bundle: MakeBundle, kind: type[BaseException]
 ) -> None:
-    """Its error comes out as it is, not in a group, and the program is ended all the same."""
+    """The error of a failing ``deliver_cancel`` comes out unchanged, not in a group, and the
+    program is ended all the same."""
 
     async def fail(what: object) -> None:
         raise kind

@@ -1,4 +1,5 @@
-"""A supervisor that is stopped for a while, by a debugger say, then finds all in good order."""
+"""A supervisor that is stopped for a while, for example by a debugger, then finds all in good
+order."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from tests.support.runtimes import Choice
 pytestmark = pytest.mark.runtimes("runc", "crun")
 
 TRAPS = "trap 'sleep 0.5; exit 7' TERM; while :; do sleep 0.05; done"
-"""A program that takes its time to end, less than its grace."""
+"""A program that ends after a while, within the grace."""
 
 
 async def test_time_in_which_it_was_stopped_is_no_operations(
@@ -31,8 +32,9 @@ async def test_time_in_which_it_was_stopped_is_no_operations(
     workdir: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """After 31 seconds it said CleanupIncomplete, CreateTimeout and DeadlineExpired of what had
-    long been done, and killed a program whose grace it hadn't seen pass."""
+    """The time in which a supervisor was stopped counts for no deadline: after 31 seconds it once
+    said CleanupIncomplete, CreateTimeout and DeadlineExpired of finished operations, and killed a
+    program within its grace."""
     gate = lingering(choice, workdir / "runtime")
     told = {
         "runtime": str(workdir / "runtime"),

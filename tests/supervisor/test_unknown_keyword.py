@@ -18,7 +18,7 @@ def refused() -> Any:
 
 
 def test_of_bundles(tmp_path: Path) -> None:
-    """No bundle is made."""
+    """Functions that make a bundle refuse an unknown keyword, and make no bundle."""
     place = tmp_path / "bundle"
     with refused():
         Bundle.from_rootfs("/", ["true"], path=place, **UNKNOWN)
@@ -28,7 +28,7 @@ def test_of_bundles(tmp_path: Path) -> None:
 
 
 async def test_of_containers(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """No container and no exec is made."""
+    """Create and exec refuse an unknown keyword, and make no container and no exec."""
     made = bundle("sleep", "600")
     async with supervisor() as sup:
         with refused():
@@ -46,7 +46,7 @@ async def test_of_containers(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 
 
 async def test_of_pools(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """No container is taken."""
+    """A pool refuses an unknown keyword, and takes no container."""
     async with supervisor() as sup:
         with refused():
             ContainerPool(bundle("true"), supervisor=sup, **UNKNOWN)
