@@ -8,6 +8,7 @@ from ._arguments import (
 )
 from ._bundle import (
     Bundle,
+    content_of,
 )
 from ._gate import (
     GATE_DESTINATION,
@@ -34,6 +35,7 @@ __all__ = [
     "check_absolute",
     "check_args",
     "check_env",
+    "content_of",
     "exec_process",
     "frame",
     "gate_path",

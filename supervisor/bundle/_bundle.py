@@ -26,18 +26,14 @@ from ..spec import (
     check_stop,
     init_path,
 )
-from ..state import Block, Ranges
 from ..system import scarce, write_whole
 from ..tasks import protected
 from ..userns import (
-    AUTO,
     NONE,
-    blocks,
     check_limits,
     check_user,
     check_userns,
     choose,
-    wish_of,
 )
 from ..values import InvalidValue, check_path, picked, require_known
 from ._arguments import Arguments, check_arguments
@@ -60,7 +56,7 @@ class _Removal(weakref.finalize):  # type: ignore[type-arg]
 
 @protected
 @attrs.frozen(eq=False)
-class Bundle(Content):
+class Bundle:
     """A directory with ``config.json`` and a root filesystem.
 
     Make a bundle with `load`, `from_rootfs` or `from_host`. A bundle without a ``path`` is
@@ -74,8 +70,15 @@ class Bundle(Content):
         spec: config.json as loaded or made. Don't change this dict.
     """
 
+    path: str
+    spec: dict[str, Any] = attrs.field(repr=False)
+    _view: HostView | None = attrs.field(default=None, repr=False)
+    _content: Content = attrs.field(init=False, repr=False)
     _removal: _Removal | None = attrs.field(default=None, init=False, repr=False)
-    _blocks: Sequence[Block] | None = attrs.field(default=None, init=False, repr=False)
+
+    @_content.default
+    def _make_content(self) -> Content:
+        return Content(self.path, self.spec, self._view)
 
     @classmethod
     def load(cls, path: StrPath) -> Bundle:
@@ -205,35 +208,6 @@ class Bundle(Content):
         """Whether the directory is removed with the bundle."""
         return self._removal is not None
 
-    @property
-    def id_blocks(self) -> Sequence[Block] | None:
-        """The blocks of ids for ``"auto"``: each container gets one. None without ``"auto"``.
-
-        The blocks are looked up once.
-
-        Raises:
-            InvalidValue: this host has no such blocks.
-        """
-        if wish_of(self.spec) != AUTO or os.geteuid() != 0:
-            return None
-        if self._blocks is None:
-            object.__setattr__(self, "_blocks", blocks())
-        return self._blocks
-
-    @property
-    def given_ids(self) -> tuple[Ranges, Ranges]:
-        """The host uids and gids that root's containers get from the bundle's explicit mappings.
-
-        Each range is the first id and the size.
-        """
-        if wish_of(self.spec) == AUTO or os.geteuid() != 0:
-            return (), ()
-        uids, gids = (
-            [(one["hostID"], one["size"]) for one in self.spec["linux"].get(key) or ()]
-            for key in ("uidMappings", "gidMappings")
-        )
-        return uids, gids
-
     def close(self) -> None:
         """Remove a temporary bundle's directory. A second call does nothing."""
         if self._removal is not None:
@@ -244,6 +218,11 @@ class Bundle(Content):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def content_of(bundle: Bundle) -> Content:
+    """Return what a container sees of a bundle."""
+    return bundle._content
 
 
 def _path(path: StrPath, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -22,10 +23,13 @@ from ..spec import (
     surrounding_namespace,
     wants_layer,
 )
+from ..state import Block, Ranges
 from ..system import PASSABLE, scarce
 from ..tasks import protected
 from ..userns import (
+    AUTO,
     UserNamespace,
+    blocks,
     namespace_of,
     wish_of,
 )
@@ -49,6 +53,7 @@ class Content:
     path: str
     spec: dict[str, Any] = attrs.field(repr=False)
     _view: HostView | None = attrs.field(default=None, repr=False)
+    _blocks: Sequence[Block] | None = attrs.field(default=None, init=False, repr=False)
 
     @property
     def lists(self) -> str:
@@ -117,10 +122,6 @@ class Content:
         path = os.path.join(self.path, self.spec["root"]["path"])
         return real_path(path) or os.path.normpath(path)
 
-    def tree(self, directory: str) -> str:
-        """Return the path on the host of the root filesystem that the container sees."""
-        return self._rootfs if self._view is None else os.path.join(directory, ROOTFS)
-
     def _mapped(self, ids: UserNamespace | None) -> UserNamespace | None:
         """Return the ids that the shim maps the root filesystem to; None for no mapping.
 
@@ -153,6 +154,35 @@ class Content:
             size_bytes=layer_size(self.spec),
             namespace=surrounding_namespace(self.spec, uid=os.geteuid()),
         )
+
+    @property
+    def id_blocks(self) -> Sequence[Block] | None:
+        """The blocks of ids for ``"auto"``: each container gets one. None without ``"auto"``.
+
+        The blocks are looked up once.
+
+        Raises:
+            InvalidValue: this host has no such blocks.
+        """
+        if wish_of(self.spec) != AUTO or os.geteuid() != 0:
+            return None
+        if self._blocks is None:
+            object.__setattr__(self, "_blocks", blocks())
+        return self._blocks
+
+    @property
+    def given_ids(self) -> tuple[Ranges, Ranges]:
+        """The host uids and gids that root's containers get from the bundle's explicit mappings.
+
+        Each range is the first id and the size.
+        """
+        if wish_of(self.spec) == AUTO or os.geteuid() != 0:
+            return (), ()
+        uids, gids = (
+            [(one["hostID"], one["size"]) for one in self.spec["linux"].get(key) or ()]
+            for key in ("uidMappings", "gidMappings")
+        )
+        return uids, gids
 
     def build_rootfs(self, directory: str, ids: UserNamespace | None = None) -> None:
         """Make in ``directory`` what the config.json derived for that directory needs.

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 import attrs
 import trio
 
-from ..bundle import Bundle
+from ..bundle import Bundle, content_of
 from ..process import Shared, run_process
 from ..runtime import Call, Runtime, fresh_log
 from ..state import Block, Claim, Ranges, note, take
@@ -97,7 +97,7 @@ async def _make(
         shared.root,
         record,
         plan.spec,
-        lambda directory: bundle.build_rootfs(directory, _ids(claim)),
+        lambda directory: content_of(bundle).build_rootfs(directory, _ids(claim)),
         cleanup=cleanup_list(record, shared.hierarchies, bundle) if record.leash else None,
         claim=claim,
         reach=shared.reach,
@@ -130,7 +130,8 @@ def claimed_ids(bundle: Bundle, directory: str) -> Iterator[Claim | None]:
             given are another container's own.
         IdsExhausted: all of them are taken.
     """
-    blocks, given = bundle.id_blocks, bundle.given_ids
+    content = content_of(bundle)
+    blocks, given = content.id_blocks, content.given_ids
     claim = None
     if blocks is not None:
         claim = _take(blocks, directory)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from ..bundle import GATE_DESTINATION, Bundle, init_process, read_config, with_gate
+from ..bundle import GATE_DESTINATION, Bundle, content_of, init_process, read_config, with_gate
 from ..directories import cgroup_for
 from ..process import Shared
 from ..runtime import Runtime
@@ -145,9 +145,10 @@ def plan_container(
     """
     layout = RootLayout(shared.root).container(id)
     stdio = request.stdio(layout.init)
-    options = bundle.shim_options(layout.bundle, ids)
+    content = content_of(bundle)
+    options = content.shim_options(layout.bundle, ids)
     record = _container_record(shared, runtime, id, bundle, request, stdio, options)
-    spec = bundle.derive(
+    spec = content.derive(
         cgroup=record.cgroup, directory=layout.bundle, ids=ids, mounts=shared.mounts
     )
     spec = for_runtime(_requested(spec, bundle, request, stdio, user), runtime.path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from ..bundle import Bundle, Gate
+from ..bundle import Bundle, Gate, content_of
 from ..rootfs import (
     Account,
     GroupArgument,
@@ -154,7 +154,7 @@ class CreateRequest:
         if not account.says_anything:
             return None
         before = (bundle.spec.get("process") or {}).get("user")
-        find = partial(find_account, account, bundle.lists, before=before)
+        find = partial(find_account, account, content_of(bundle).lists, before=before)
         user = await in_thread(find) if account.needs_lists else find()
         if wish_of(bundle.spec) is not None and bundle.spec["linux"].get("uidMappings"):
             check_user(namespace_of(bundle.spec), user)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.bundle import Bundle
+from supervisor.bundle import Bundle, content_of
 from supervisor.rootfs._host_view import view_host
 
 
@@ -71,8 +71,8 @@ def test_a_container_gets_a_root_filesystem_of_its_own(tmp_path: Path) -> None:
     """Derived for a container's directory, a view of the host no longer needs the bundle."""
     with Bundle.from_host(["sh"]) as made:
         before = sorted(os.listdir(f"{made.path}/rootfs"))
-        spec = made.derive(cgroup=None, directory=str(tmp_path))
-        made.build_rootfs(str(tmp_path))
+        spec = content_of(made).derive(cgroup=None, directory=str(tmp_path))
+        content_of(made).build_rootfs(str(tmp_path))
     assert spec["root"]["path"] == str(tmp_path / "rootfs")
     assert sorted(os.listdir(tmp_path / "rootfs")) == before
 
@@ -82,7 +82,7 @@ def test_a_root_filesystem_of_the_users_is_not_copied(rootfs: Path, tmp_path: Pa
     target = tmp_path / "target"
     target.mkdir()
     with Bundle.from_rootfs(rootfs, ["sh"]) as made:
-        spec = made.derive(cgroup=None, directory=str(target))
-        made.build_rootfs(str(target))
+        spec = content_of(made).derive(cgroup=None, directory=str(target))
+        content_of(made).build_rootfs(str(target))
     assert spec["root"]["path"] == str(rootfs)
     assert os.listdir(target) == []

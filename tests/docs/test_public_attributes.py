@@ -30,19 +30,6 @@ CLASSES = sorted(
 )
 PAGES = [page.read_text() for page in sorted((ROOT / "docs").glob("*.md"))]
 PARTS = [part for page in PAGES for part in re.split(r"\n\n|\n(?=\| )", page)]
-BESIDES = {
-    # The library's other packages call these of a bundle; they are to have a place of their own.
-    "Bundle": {
-        "build_rootfs",
-        "derive",
-        "given_ids",
-        "id_blocks",
-        "layer",
-        "lists",
-        "shim_options",
-        "tree",
-    }
-}
 _QUOTED = re.compile(r"`([^`]+)`")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 
@@ -89,4 +76,4 @@ def named(cls: type) -> set[str]:
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_each_attribute_has_a_line(cls: type) -> None:
     """What a public class or its instances have, and isn't private, is on a page."""
-    assert attributes(cls) - named(cls) == BESIDES.get(cls.__name__, set())
+    assert attributes(cls) - named(cls) == set()

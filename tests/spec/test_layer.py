@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.bundle import Bundle
+from supervisor.bundle import Bundle, content_of
 from supervisor.spec._layer import LAYER_BYTES, WRITABLE
 from supervisor.values._errors import BundleInvalid, InvalidValue
 from tests.support.bundle_configs import minimal
@@ -36,16 +36,18 @@ def test_what_is_run(rootfs: Path, tmp_path: Path) -> None:
     made = Bundle.from_rootfs(rootfs, ["sh"], writable="overlay", path=tmp_path / "b")
     loaded = Bundle.load(tmp_path / "b")
     for bundle in (made, loaded):
-        spec = bundle.derive(cgroup=None, directory="/own")
+        spec = content_of(bundle).derive(cgroup=None, directory="/own")
         assert spec["root"] == {"path": "/own/rootfs", "readonly": False}
-        layer = bundle.layer("/own")
+        layer = content_of(bundle).layer("/own")
         assert layer is not None
         assert layer.options == ["--lower", str(rootfs), "--layer", "0:/own/rootfs"]
         own = tmp_path / f"own-{id(bundle)}"
         own.mkdir()
-        bundle.build_rootfs(str(own))
+        content_of(bundle).build_rootfs(str(own))
         assert os.listdir(own) == ["rootfs"] and os.listdir(own / "rootfs") == []
-    assert made.derive(cgroup=None)["root"]["readonly"] is True  # where there is no shim
+    assert (
+        content_of(made).derive(cgroup=None)["root"]["readonly"] is True
+    )  # where there is no shim
     assert made.spec["root"]["readonly"] is True
 
 
@@ -53,7 +55,7 @@ def test_what_is_run(rootfs: Path, tmp_path: Path) -> None:
 def test_a_layer_over_the_hosts_programs() -> None:
     """The links and mount points of each container are under its layer."""
     with Bundle.from_host(["sh"], writable="overlay", layer_bytes=1 << 20) as bundle:
-        layer = bundle.layer("/own")
+        layer = content_of(bundle).layer("/own")
         assert layer is not None
         assert layer.options == ["--lower", "/own/rootfs", "--layer", f"{1 << 20}:/own/rootfs"]
         with pytest.raises(InvalidValue, match="'direct': the host's programs are shown read-only"):
@@ -64,8 +66,10 @@ def test_no_layer(rootfs: Path) -> None:
     """Other bundles have none."""
     for writable in (None, "direct"):
         with Bundle.from_rootfs(rootfs, ["sh"], writable=writable) as bundle:
-            assert bundle.layer("/own") is None
-            assert bundle.derive(cgroup=None, directory="/own")["root"]["path"] == str(rootfs)
+            assert content_of(bundle).layer("/own") is None
+            assert content_of(bundle).derive(cgroup=None, directory="/own")["root"]["path"] == str(
+                rootfs
+            )
 
 
 def test_an_ordinary_users_layer(rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,17 +77,17 @@ def test_an_ordinary_users_layer(rootfs: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     monkeypatch.setattr(os, "getegid", lambda: 54322)
     with Bundle.from_rootfs(rootfs, ["sh"], writable="overlay") as bundle:
-        layer = bundle.layer("/own")
+        layer = content_of(bundle).layer("/own")
         assert layer is not None
         assert layer.options[4:] == ["--uids", "0 54321 1", "--gids", "0 54322 1"]
-        linux = bundle.derive(cgroup=None, directory="/own")["linux"]
+        linux = content_of(bundle).derive(cgroup=None, directory="/own")["linux"]
         assert linux["uidMappings"] == [{"containerID": 0, "hostID": 0, "size": 1}]
         assert linux["gidMappings"] == [{"containerID": 0, "hostID": 0, "size": 1}]
         assert bundle.spec["linux"]["uidMappings"][0]["hostID"] == 54321
         bundle.spec["linux"]["uidMappings"].append({"containerID": 1, "hostID": 9, "size": 5})
-        layer = bundle.layer("/own")
+        layer = content_of(bundle).layer("/own")
         assert layer is not None and layer.options[5] == "0 54321 1\n1 9 5"
-        linux = bundle.derive(cgroup=None, directory="/own")["linux"]
+        linux = content_of(bundle).derive(cgroup=None, directory="/own")["linux"]
         assert linux["uidMappings"][1] == {"containerID": 1, "hostID": 1, "size": 5}
 
 

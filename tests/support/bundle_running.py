@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-from supervisor.bundle import Bundle
+from supervisor.bundle import Bundle, content_of
 from supervisor.spec import for_runtime
 
 SECONDS = 60
@@ -76,8 +76,8 @@ class Runner:
         directory = self.directory / name
         directory.mkdir(mode=0o711)
         cgroup = None if self.rootless else f"/{self.parent}/{name}"
-        spec = bundle.derive(cgroup=cgroup, directory=str(directory))
-        bundle.build_rootfs(str(directory))
+        spec = content_of(bundle).derive(cgroup=cgroup, directory=str(directory))
+        content_of(bundle).build_rootfs(str(directory))
         spec = for_runtime(spec, self.runtime)
         (directory / "config.json").write_text(json.dumps(spec))
         self.give_away(directory)

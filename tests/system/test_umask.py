@@ -26,6 +26,7 @@ from supervisor import (
     _open,
     open_supervisor,
 )
+from supervisor.bundle import content_of
 from supervisor.cgroups import Hierarchies, group_apart
 from supervisor.directories._temporary import PLACE, Temporary
 from supervisor.native import find_binary
@@ -217,5 +218,5 @@ def test_where_a_layer_is_shown(rootfs: Path, workdir: Path, umask: int) -> None
     made = Bundle.from_rootfs(rootfs, ["true"], **options)  # type: ignore[arg-type]
     (workdir / "own").mkdir()
     with under(umask):
-        made.build_rootfs(str(workdir / "own"))
+        content_of(made).build_rootfs(str(workdir / "own"))
     assert stat.S_IMODE((workdir / "own/rootfs").stat().st_mode) == 0o711

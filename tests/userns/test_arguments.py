@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor import Bundle, BundleInvalid, IdMap, InvalidValue, UserNamespace
+from supervisor.bundle import content_of
 from supervisor.userns import _choice
 from supervisor.userns._choice import ANNOTATION
 
@@ -110,7 +111,7 @@ def test_where_auto_takes_its_ids(
     files(monkeypatch, subuid=lines, subgid=lines)
     bundle = Bundle.from_rootfs(tree, ["sh"], userns="auto")
     assert bundle.spec["linux"]["uidMappings"][0]["hostID"] == first
-    assert bundle.id_blocks is not None and bundle.id_blocks[0].uid == first
+    assert content_of(bundle).id_blocks is not None and content_of(bundle).id_blocks[0].uid == first
 
 
 @pytest.mark.usefixtures("as_root")

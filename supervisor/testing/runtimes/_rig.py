@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from ...bundle import Bundle
+from ...bundle import Bundle, content_of
 from ...cgroups import Hierarchies
 from ...children import PidFd
 from ...runtime import Call, ContainerRuntime, Head, Runtime, pieces_of
@@ -131,7 +131,7 @@ class Rig:
 
     def config(self, id: str, args: Sequence[str], **process: Any) -> str:
         """Write a bundle directory; return its path."""
-        spec = self.bundle.derive(cgroup=self.cgroup(id))
+        spec = content_of(self.bundle).derive(cgroup=self.cgroup(id))
         spec["process"] |= {"args": list(args), **process}
         directory = self.path / "bundles" / id
         directory.mkdir(parents=True, exist_ok=True)
