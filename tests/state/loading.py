@@ -21,7 +21,7 @@ each_sample = pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: type(s)._
 
 
 def loads_or_corrupt(cls: type[Any], data: bytes) -> Record | None:
-    """Load ``data``; None if it is refused, which must be by a StateCorrupt with its data."""
+    """Load ``data``; None if refused, by a StateCorrupt with the path and a reason."""
     try:
         record: Record = loads(cls, data, path=PATH)
     except StateCorrupt as error:

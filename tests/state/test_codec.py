@@ -42,7 +42,7 @@ def test_dumping_what_was_loaded_gives_the_same_bytes(record: Record) -> None:
 @BRIEF
 @given(record=records())
 def test_a_dump_is_ascii_lines_of_json(record: Record) -> None:
-    """The file is one line of ASCII that any JSON parser reads, its keys sorted."""
+    """A file is one line of ASCII that any JSON parser reads, with sorted keys."""
     data = dump(record)
     assert data.isascii()
     assert data.endswith(b"}\n")
@@ -155,7 +155,7 @@ def test_a_missing_file_is_just_missing(tmp_path: Path) -> None:
 
 
 def test_what_is_no_regular_file_is_corrupt(tmp_path: Path) -> None:
-    """A directory or a fifo in its place neither confuses nor blocks."""
+    """A directory or a fifo in a file's place neither confuses nor blocks."""
     (tmp_path / "directory").mkdir()
     os.mkfifo(tmp_path / "fifo")
     for name in ("directory", "fifo"):
@@ -175,7 +175,7 @@ def test_an_endless_file_is_corrupt(tmp_path: Path) -> None:
 def test_a_record_too_long_to_load_is_not_dumped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What `load` would refuse for its length is refused before it is written."""
+    """A record that is too long for `load` is refused before the file is written."""
     size = len(dump(CONTAINER))
     monkeypatch.setattr(codec, "MAX_BYTES", size)
     assert len(dump(CONTAINER)) == size

@@ -205,7 +205,7 @@ def test_deep_nesting_is_refused(cls: type[Any], bracket: str, depth: int) -> No
 
 @pytest.mark.parametrize(("depth", "fits"), [(99, True), (101, False), (900, False)])
 def test_unknown_keys_nest_to_a_bound(depth: int, fits: bool) -> None:
-    """A hundred levels load; more are refused, well before Python itself gives up."""
+    """A hundred levels load; deeper nesting is refused, well before Python gives up."""
     tree = json.dumps({**tree_of(RESULT), "later": 0})
     data = tree.replace('"later": 0', f'"later": {"[" * depth}{"]" * depth}').encode()
     assert (loads_or_corrupt(Result, data) is not None) == fits
@@ -219,13 +219,13 @@ def test_other_encodings_are_refused(sample: Record, encoding: str) -> None:
 
 
 def test_latin_1_is_refused() -> None:
-    """A byte that isn't UTF-8 is found and its place named."""
+    """A byte that isn't UTF-8 is found and the byte's place named."""
     data = json.dumps({**tree_of(RESULT), "later": "é"}, ensure_ascii=False).encode("latin-1")
     assert reason(Result, data).startswith("not UTF-8 at byte ")
 
 
 def test_utf_8_beyond_ascii_loads() -> None:
-    """A file that somebody edited holds UTF-8 itself, not escapes."""
+    """A file that was edited by hand may hold UTF-8 instead of escapes."""
     data = json.dumps(tree_of(PROCESS), ensure_ascii=False).encode()
     assert not data.isascii()
     assert loads(ProcessRecord, data, path=PATH) == PROCESS
@@ -256,7 +256,7 @@ def test_a_key_that_stands_twice_is_refused(cls: type[Any], data: bytes) -> None
 @pytest.mark.parametrize("cls", [ContainerRecord, Result])
 @pytest.mark.parametrize("version", [VERSION + 1, 99, 2**70])
 def test_a_newer_version_is_said_to_be_newer(cls: type[Any], version: int) -> None:
-    """Its reason names both versions, whatever else is new in the file."""
+    """The reason names both versions, whatever else is new in the file."""
     expected = f"version {version} is newer than {VERSION}, the newest known here"
     assert reason(cls, {"version": version}) == expected
     sample = next(s for s in SAMPLES if type(s) is cls)
@@ -282,7 +282,7 @@ def test_a_reason_does_not_quote_the_environment(secret: str) -> None:
 
 @each_sample
 def test_keys_without_a_default_are_named_when_missing(sample: Record) -> None:
-    """Of every key that must be there the reason says that it is missing."""
+    """For every required key that is missing, the reason says so."""
     for key in NEEDED[type(sample)].split():
         tree = tree_of(sample)
         del tree[key]
@@ -291,5 +291,5 @@ def test_keys_without_a_default_are_named_when_missing(sample: Record) -> None:
 
 @pytest.mark.parametrize("change", [{"code": 0}, {"signal": None}, {"signal": 65}, {"why": "x"}])
 def test_a_status_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
-    """Keys that are right each for itself must be right together."""
+    """Keys that are each right must also be right together."""
     assert reason(Result, {**tree_of(RESULT), **change})

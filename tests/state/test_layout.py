@@ -85,7 +85,8 @@ BAD_IDS = [
 
 @pytest.mark.parametrize("id", BAD_IDS, ids=repr)
 def test_what_is_no_id(id: Any) -> None:
-    """An id is a file name, an argument and part of a cgroup's name: it can't be just anything."""
+    """A string that isn't fit for a file name, an argument and a cgroup's name is refused as an
+    id."""
     with pytest.raises(InvalidValue, match="container id"):
         check_id(id)
     with pytest.raises(InvalidValue, match="container id"):
@@ -111,7 +112,7 @@ def test_a_wrong_id_is_called_what_it_should_be() -> None:
 @THOROUGH
 @given(id=ids())
 def test_an_id_is_one_name_below_the_root(id: str) -> None:
-    """No id leads out of the root or deeper into it, and each is found again by its path."""
+    """No id leads out of the root or deeper into the root, and each path leads back to the id."""
     box = RootLayout("/r").container(id)
     assert Path(box.path).parent == Path("/r")
     assert box.id == id

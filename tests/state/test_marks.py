@@ -53,7 +53,7 @@ def refused(reader: Callable[[str], Any], file: Path, data: bytes) -> None:
 @each_reader
 @pytest.mark.parametrize("size", [MAX_MARK_BYTES + 1, 1 << 40])
 def test_a_long_file_is_not_read(reader: Callable[[str], Any], tmp_path: Path, size: int) -> None:
-    """A mark takes some bytes: what a broken disk makes of it isn't held in memory."""
+    """A mark is a few bytes: a huge file from a broken disk isn't read into memory."""
     path = tmp_path / "mark"
     path.write_bytes(b" " * MAX_MARK_BYTES)
     assert reader(str(path)) is None
@@ -92,7 +92,7 @@ def test_garbage_is_refused(reader: Callable[[str], Any], file: Path) -> None:
 
 @each_reader
 def test_what_is_no_file_is_refused(reader: Callable[[str], Any], tmp_path: Path) -> None:
-    """A directory or a fifo in its place is corrupt, and doesn't block."""
+    """A directory or a fifo in a mark's place is corrupt, and doesn't block."""
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo"):
         with pytest.raises(StateCorrupt, match="regular"):
@@ -233,5 +233,5 @@ def test_a_start_time(file: Path, ticks: int) -> None:
 
 @pytest.mark.parametrize("text", ["7", "7 ", "7 x", "x 7", "7 5 3", " 5"])
 def test_a_shim_is_a_pair(file: Path, text: str) -> None:
-    """Half of it is corrupt: a pid alone doesn't name a process."""
+    """A pid without a start time is corrupt: a pid alone doesn't name a process."""
     refused(read_shim, file, text.encode())

@@ -1,4 +1,4 @@
-"""What a record refuses when it is made."""
+"""What a record refuses at its making."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_each_item_is_checked_by_its_place(name: str, bad: Any) -> None:
 @pytest.mark.parametrize("name", ["args", "env", "runtime_args"])
 @pytest.mark.parametrize("bad", ["text", None, 5, {"A=b": 1}, {"A=b"}])
 def test_one_text_is_not_taken_for_many(name: str, bad: Any) -> None:
-    """A command line in one string isn't split into its letters."""
+    """A command line in one string isn't split into letters."""
     with pytest.raises(InvalidValue, match=name):
         process(**{name: bad})
 
@@ -121,7 +121,7 @@ def test_a_working_directory_is_absolute(bad: str) -> None:
     "bad", ["", "a", "/", "//", "/a/", "//a", "/a//b", "/.", "/a/../..", "/a/."]
 )
 def test_a_cgroup_is_below_the_root(bad: str) -> None:
-    """Everything in a container's cgroup is killed: it must never be everybody's."""
+    """A container's cgroup is never the root: every process in the cgroup is killed."""
     with pytest.raises(InvalidValue, match="cgroup"):
         container(cgroup=bad)
 
@@ -159,7 +159,7 @@ BAD: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize(("name", "bad"), [(name, bad) for name in BAD for bad in BAD[name]])
 def test_the_rest_of_a_container_is_checked_by_name(name: str, bad: Any) -> None:
-    """Every field refuses what its type doesn't admit, bools for integers among it."""
+    """Every field refuses what the type doesn't admit, also bools for integers."""
     with pytest.raises(InvalidValue, match=name):
         container(**{name: bad})
 
@@ -185,14 +185,14 @@ def test_a_changed_record_checks_what_changed() -> None:
 
 @pytest.mark.parametrize("record", [CONTAINER, PROCESS, RESULT], ids=lambda r: type(r).__name__)
 def test_extra_can_not_hold_a_known_key(record: Any) -> None:
-    """A key has one place: else the file would have two values for it."""
+    """A key has one place: otherwise the file would have two values for the key."""
     for key in known_keys(type(record)):
         with pytest.raises(InvalidValue, match=f"extra holds '{key}'"):
             attrs.evolve(record, extra={key: 1})
 
 
 def test_extra_is_a_copy() -> None:
-    """Nobody changes a record from outside."""
+    """A record can't be changed from outside."""
     inner = {"b": [1]}
     extra = {"a": inner}
     record = container(extra=extra)
@@ -233,14 +233,14 @@ def test_extra_is_made_of_plain_values() -> None:
     ids=lambda value: repr(value)[:20],
 )
 def test_extra_holds_json_only(bad: Any) -> None:
-    """What wouldn't come back equal from JSON is refused, by its place."""
+    """A value that wouldn't come back equal from JSON is refused, with the place."""
     with pytest.raises(InvalidValue, match=r"extra\.later\[1\]"):
         container(extra={"later": [0, bad]})
 
 
 @pytest.mark.parametrize("record", [CONTAINER, RESULT], ids=lambda r: type(r).__name__)
 def test_a_nul_in_an_unknown_key_is_json(record: Any) -> None:
-    """Nobody hands it to a runtime, so it survives."""
+    """A NUL in an unknown key survives: no runtime gets the key."""
     changed = attrs.evolve(record, extra={"later\0": ["\0"]})
     assert loads(type(record), dump(changed), path="-") == changed
 
@@ -259,7 +259,7 @@ def test_nesting_has_a_bound() -> None:
 @THOROUGH
 @given(process=process_objects())
 def test_a_process_object_comes_back(process: dict[str, Any]) -> None:
-    """What a record was made of is what the runtime reads in it."""
+    """The runtime reads exactly the process object that the record was made of."""
     whole = {"terminal": False, "env": [], **process}
     assert process_object(ProcessRecord.from_process(process, **OWN)) == whole
 
@@ -267,7 +267,7 @@ def test_a_process_object_comes_back(process: dict[str, Any]) -> None:
 @THOROUGH
 @given(record=process_records())
 def test_a_process_object_makes_the_same_record(record: ProcessRecord) -> None:
-    """An exec that starts from init's process object loses nothing of it."""
+    """An exec that starts from init's process object loses none of the object's fields."""
     again = ProcessRecord.from_process(
         process_object(record),
         exec=record.exec,
@@ -286,7 +286,7 @@ def test_a_process_object_makes_the_same_record(record: ProcessRecord) -> None:
 
 
 def test_a_process_object_holds_none_of_our_keys() -> None:
-    """What we keep beside it is left out; what nobody knows may be a newer spec's."""
+    """A process object has none of our own keys; unknown keys stay, and may be a newer spec's."""
     whole = process_object(PROCESS)
     ours = known_keys(ProcessRecord) - {"terminal", "args", "env", "cwd"}
     assert not ours & whole.keys()
@@ -294,7 +294,7 @@ def test_a_process_object_holds_none_of_our_keys() -> None:
 
 
 def test_a_process_object_is_a_copy() -> None:
-    """The caller of an exec may change what it starts from."""
+    """The caller of an exec may change the process object that the exec starts from."""
     process_object(PROCESS)["user"]["uid"] = 0
     process_object(PROCESS)["args"].append("x")
     assert process_object(PROCESS)["user"]["uid"] == 1000
@@ -340,7 +340,7 @@ def test_a_key_that_a_runtime_takes_for_another_is_refused(key: str, meant: str)
     ],
 )
 def test_a_nul_in_what_the_runtime_reads_is_refused(value: dict[str, Any]) -> None:
-    """crun would read the text before it."""
+    """A NUL in text for the runtime is refused: crun would read only the text before the NUL."""
     with pytest.raises(InvalidValue, match="NUL"):
         process(extra=value)
 
@@ -379,7 +379,7 @@ def test_a_result_refuses_a_status_that_would_not_come_back(status: Any, name: s
 @THOROUGH
 @given(data=st.data())
 def test_records_are_frozen(data: st.DataObject) -> None:
-    """A record is a value: nothing of it is set after it was made."""
+    """A record is a value: no field is set after the making."""
     record = data.draw(st.sampled_from(SAMPLES))
     name = data.draw(st.sampled_from([field.name for field in attrs.fields(type(record))]))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):

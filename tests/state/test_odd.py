@@ -1,4 +1,4 @@
-"""Files that can't be opened: what it says of them, and when that isn't the file's fault."""
+"""Files that can't be opened: what the error says, and when the file is not at fault."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_what_it_is(tmp_path: Path, make: Callable[[Path], None], what: str, ope
 
 @KINDS
 def test_nobody_holds_it(tmp_path: Path, make: Callable[[Path], None], what: str) -> None:
-    """Nor is a line written into it."""
+    """A file of the wrong kind counts as unlocked, and no line is written into such a file."""
     path = tmp_path / "file"
     make(path)
     assert not held(str(path))
@@ -70,7 +70,7 @@ def test_nobody_holds_it(tmp_path: Path, make: Callable[[Path], None], what: str
 
 
 def test_a_fifo_is_no_lock(tmp_path: Path) -> None:
-    """Somebody who has a lock on it proves nothing."""
+    """A lock on a fifo proves nothing."""
     path = tmp_path / "file"
     os.mkfifo(path)
     fd = os.open(path, os.O_RDWR)
@@ -84,7 +84,8 @@ def test_a_fifo_is_no_lock(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
 @pytest.mark.parametrize("opener", OPENERS)
 def test_one_that_we_may_not_open(workdir: Path, opener: str) -> None:
-    """Its mode is said: a umask, or somebody by hand, has taken our own bits."""
+    """The error has the file's mode if a umask, or a user by hand, has removed our own
+    permissions."""
     path = workdir / "file"
     if opener == "exit":
         os.mkfifo(path)
@@ -112,7 +113,7 @@ def test_not_the_files_fault(tmp_path: Path, number: int) -> None:
 
 
 def test_below_a_file(tmp_path: Path) -> None:
-    """What should be its directory is none."""
+    """A file in the place of the directory is corrupt."""
     (tmp_path / "file").touch()
     with pytest.raises(StateCorrupt, match="file/pid: can't be opened"):
         read_pid(str(tmp_path / "file/pid"))

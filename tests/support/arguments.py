@@ -1,4 +1,4 @@
-"""Whatever may be given for an argument, and what is said of it."""
+"""All kinds of values for an argument, and how a call must refuse each."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ STRANGE: list[Any] = [
 ]
 
 
-# What is called otherwise in what is said of it, and what may be said by another error.
+# Arguments that errors call by another name, or that another error may name.
 _SAID_AS = {
     "grace": ("grace", "seconds"),
     "name": ("runtime",),
@@ -84,7 +84,8 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def options_of(function: Callable[..., Any], argument: inspect.Parameter) -> dict[str, str]:
-    """Return the keywords that ``**options: Unpack[...]`` stands for, each with its type."""
+    """Return the keywords that ``**options: Unpack[...]`` stands for, each with the keyword's
+    type."""
     annotation = str(argument.annotation)
     if not annotation.startswith("Unpack["):
         return {}
@@ -107,7 +108,7 @@ def parameter(function: Callable[..., Any], name: str) -> inspect.Parameter:
 
 
 class Table:
-    """What was refused in another way than it should be."""
+    """The list of arguments that were refused in another way than they should be."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
@@ -128,7 +129,7 @@ class Table:
 
     def accept(self, where: str, function: Callable[..., Any], name: str, value: object) -> None:
         """Look whether what was taken is of the argument's kind: numbers are no flags."""
-        if where == "IdMap":  # whoever is given one looks at it
+        if where == "IdMap":  # the function that takes an IdMap checks the values
             return
         argument = parameter(function, name)
         told = argument.default
@@ -176,7 +177,7 @@ class Table:
 
 
 class Named:
-    """A method that is called of an object, with the signature of its function."""
+    """A bound method with the signature of the underlying function."""
 
     def __init__(self, function: Callable[..., Any], bound: Callable[..., Any]) -> None:
         self.__signature__ = inspect.signature(function)

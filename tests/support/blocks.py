@@ -19,8 +19,8 @@ class Block:
     """A fenced block.
 
     Attributes:
-        page: the file that it stands in.
-        line: the line of its first fence.
+        page: the file of the block.
+        line: the line of the first fence.
         language: the first word behind the fence.
         words: the others.
         text: what is inside.
@@ -45,7 +45,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def examples() -> list[tuple[Block, str | None]]:
-    """Return the Python blocks that are whole programs, each with the output that stands below it.
+    """Return the Python blocks that are whole programs, each with the output that stands below.
 
     A block that begins with three backticks and ``python fragment`` is none.
     """

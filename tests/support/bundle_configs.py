@@ -1,4 +1,4 @@
-"""A valid config.json that uses every field we know, and ways to spoil it."""
+"""A valid config.json that uses every field we know, and ways to spoil that file."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def places(value: Any, place: Place = ()) -> Iterator[Place]:
 
 
 def name(place: Place) -> str:
-    """Return a place as errors write it: ``process.args[0]``."""
+    """Return a place in the notation of the errors: ``process.args[0]``."""
     words = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
     return "".join(words).removeprefix(".")
 

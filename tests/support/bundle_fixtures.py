@@ -48,7 +48,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make bundles as root does, whoever runs the test."""
+    """Make bundles as root does, whatever user runs the test."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
@@ -73,7 +73,7 @@ def make(request: pytest.FixtureRequest, rootfs: Path) -> Maker:
 
 @pytest.fixture(scope="session")
 def busybox() -> Iterator[Path]:
-    """A root filesystem to run things in. Nothing may change it."""
+    """A root filesystem for containers; a test must not change the files."""
     program = shutil.which("busybox")
     if program is None or not is_static(program):
         pytest.skip("no static busybox here: install busybox-static")
@@ -97,7 +97,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def runner(runtime: str) -> Iterator[Runner]:
-    """Runs bundles as whoever runs the tests."""
+    """Runs bundles as the user who runs the tests."""
     with open_directory() as directory:
         runner = Runner(runtime, directory)
         yield runner

@@ -18,7 +18,7 @@ from supervisor.bundle import Bundle, content_of
 from supervisor.spec import for_runtime
 
 SECONDS = 60
-"""How long anything may take before it counts as stuck."""
+"""The longest time for any step; a slower step counts as stuck."""
 
 APPLETS = """
     cat dd env false grep head hostname id kill ls mkdir mount nc ps pwd seq sh sleep stat tail
@@ -27,7 +27,7 @@ APPLETS = """
 
 
 def make_rootfs(directory: Path, busybox: str) -> None:
-    """Make a root filesystem of a static busybox, with all that runtimes would add to it."""
+    """Make a root filesystem of a static busybox, with all directories that runtimes would add."""
     for name in ("bin", "dev", "etc", "proc", "run", "sys", "tmp"):
         (directory / name).mkdir(parents=True)
     (directory / "tmp").chmod(0o1777)
@@ -51,10 +51,10 @@ class Runner:
 
     Attributes:
         runtime: the runtime's name or path.
-        directory: what it needs on disk goes below.
-        uid: who it runs as; None for whoever runs the tests.
+        directory: the place for the runner's files.
+        uid: the user of the runtime; None for the user who runs the tests.
         gid: with ``uid``.
-        environment: the runtime's own.
+        environment: the environment of the runtime.
     """
 
     runtime: str
@@ -84,7 +84,7 @@ class Runner:
         return name, self.command("run", "--bundle", str(directory), name)
 
     def give_away(self, directory: Path) -> None:
-        """Let whom the runtime runs as own what it reads and writes."""
+        """Give the files that the runtime reads and writes to the user who runs the runtime."""
         if self.uid is not None and self.gid is not None:
             for path in (directory, *directory.rglob("*")):
                 os.chown(path, self.uid, self.gid, follow_symlinks=False)
@@ -103,7 +103,7 @@ class Runner:
         )
 
     def run(self, bundle: Bundle) -> subprocess.CompletedProcess[str]:
-        """Run a bundle to its end."""
+        """Run a bundle until the bundle's program ends."""
         name, command = self.prepare(bundle)
         process = self.popen(command)
         try:
@@ -113,14 +113,15 @@ class Runner:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def output(self, bundle: Bundle) -> str:
-        """Run a bundle that must succeed, and return what it printed."""
+        """Run a bundle that must succeed, and return the output."""
         done = self.run(bundle)
         assert done.returncode == 0, done
         return done.stdout
 
     @contextlib.contextmanager
     def running(self, bundle: Bundle) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-        """Run a bundle that first prints a line, which is read; yields its name and the runtime."""
+        """Run a bundle, read the first line of output, and yield the container's name and the
+        runtime."""
         name, command = self.prepare(bundle)
         process = self.popen(command)
         try:
@@ -140,7 +141,7 @@ class Runner:
         self.call("kill", name, signal)
 
     def remove(self, name: str, process: subprocess.Popen[str]) -> None:
-        """End a container, however far it came."""
+        """End a container in any state."""
         with contextlib.suppress(ProcessLookupError):
             if process.poll() is None:
                 self.kill(name, "KILL")
@@ -160,7 +161,7 @@ class Runner:
 
 
 def remove_cgroup(path: str) -> None:
-    """Remove a cgroup, which is busy until the kernel has done with its last process."""
+    """Remove a cgroup, which is busy until the kernel has done with the cgroup's last process."""
     deadline = time.monotonic() + SECONDS
     while True:
         try:
@@ -177,7 +178,7 @@ def remove_cgroup(path: str) -> None:
 
 @contextlib.contextmanager
 def open_directory() -> Iterator[Path]:
-    """Make a directory that every user can pass through: pytest's own are its user's only."""
+    """Make a directory that every user can pass through: only one user can pass pytest's own."""
     with tempfile.TemporaryDirectory(prefix="trio-supervisor-tests-", dir="/tmp") as name:
         os.chmod(name, 0o711)
         yield Path(name)

@@ -1,4 +1,4 @@
-"""Cancel an operation after its n-th checkpoint, for every n until it completes uncancelled."""
+"""Cancel an operation after the n-th checkpoint, for every n until the operation completes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TOO_MANY = 400
 class CancelAfter(trio.abc.Instrument):
     """Cancels a scope at the n-th border of a step of any task: each checkpoint makes two.
 
-    After a step its task waits, and is woken by the cancellation; before a step it was woken by
-    something else, and meets the cancellation at its next checkpoint. All tasks count, since an
-    operation's work is done by tasks in the supervisor's nursery.
+    After a step the task waits, and the cancellation wakes the task; before a step something else
+    has woken the task, which meets the cancellation at the next checkpoint. All tasks count, since
+    an operation's work is done by tasks in the supervisor's nursery.
     """
 
     def __init__(self, steps: int) -> None:
@@ -34,7 +34,8 @@ class CancelAfter(trio.abc.Instrument):
 
 
 async def cancelled_after(steps: int, operation: Callable[[], Awaitable[object]]) -> bool:
-    """Run ``operation``, cancelled after ``steps`` checkpoints; say whether it was cancelled."""
+    """Run ``operation``, cancelled after ``steps`` checkpoints; return whether that was
+    cancelled."""
     canceller = CancelAfter(steps)
     trio.lowlevel.add_instrument(canceller)
     try:
@@ -48,20 +49,21 @@ async def cancelled_after(steps: int, operation: Callable[[], Awaitable[object]]
 async def for_every_checkpoint(
     attempt: Callable[[int], Awaitable[bool]], *, least: int = 2
 ) -> None:
-    """Call ``attempt(n)`` for n = 1, 2, ... until it says that nothing was cancelled.
+    """Call ``attempt(n)`` for n = 1, 2, ... until an attempt returns that nothing was cancelled.
 
-    ``least`` is how many can be cancelled at the least.
+    ``least`` is the smallest accepted number of cancelled attempts.
     """
     cancelled = 0
     for steps in range(1, TOO_MANY):
         if not await attempt(steps):
             break
         cancelled += 1
-    assert least <= cancelled < TOO_MANY - 1  # it has checkpoints, and an end
+    assert least <= cancelled < TOO_MANY - 1  # the operation has checkpoints, and an end
 
 
 async def some_checkpoints(attempt: Callable[[int], Awaitable[bool]]) -> None:
-    """As `for_every_checkpoint`, for what may have no checkpoint that it is cancelled at."""
+    """As `for_every_checkpoint`, for an operation that may have no checkpoint for a
+    cancellation."""
     for steps in range(1, TOO_MANY):
         if not await attempt(steps) and steps > 60:
             return

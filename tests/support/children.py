@@ -31,6 +31,6 @@ def sleeping(held: list[PidFd]) -> PidFd:
 
 
 def kill(child: PidFd) -> None:
-    """Kill a child and wait, with nothing else running, until it has ended."""
+    """Kill a child and wait until the child has ended, with nothing else running."""
     child.kill()
     assert select.select([child.fd], [], [], 10)[0]

@@ -33,7 +33,7 @@ async def until(
     what: str | Callable[[], str],
     seconds: float = leaks.PATIENCE_SECONDS,
 ) -> None:
-    """Return when ``condition`` holds; fail if it doesn't in time."""
+    """Return when ``condition`` holds; fail if that takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -108,7 +108,7 @@ def assert_lost(status: ExitStatus, *, signal: int | None = None, code: int | No
 
 
 async def read_all(process: Process) -> bytes:
-    """Return what a process writes to its standard output until it ends."""
+    """Return all that a process writes to standard output."""
     assert process.stdout is not None
     return b"".join([chunk async for chunk in process.stdout])
 
@@ -121,9 +121,9 @@ def end(*pids: int) -> None:
 
 
 async def reap(*pids: int) -> None:
-    """Reap what the library couldn't know as a child of ours, when it has ended.
+    """Reap processes that have ended, and that the library couldn't know as our children.
 
-    It may be left to us only after that, when its parent ends too.
+    Such a process may become our child only later, when its parent ends too.
     """
     for pid in pids:
         await until(lambda pid=pid: _is_reaped(pid), f"{pid} has ended")  # type: ignore[misc]
@@ -136,7 +136,7 @@ def _is_reaped(pid: int) -> bool:
 
 
 def lingering(choice: Choice, path: Path, verb: str, gate: Path) -> Path:
-    """Make a runtime that has done its work, and then doesn't return while ``gate`` is there."""
+    """Make a runtime that does the work, and then doesn't return while ``gate`` exists."""
     found = shutil.which(choice.name)
     path.write_text(
         f'#!/bin/sh\n{found} "$@"\nstatus=$?\n'
@@ -148,7 +148,7 @@ def lingering(choice: Choice, path: Path, verb: str, gate: Path) -> Path:
 
 
 def movable(choice: Choice, path: Path) -> Path:
-    """Put a runtime at ``path``, where a test can take it away."""
+    """Make a runtime at ``path``, so that a test can take the file away."""
     if choice.real:
         found = shutil.which(choice.name)
         assert found is not None
@@ -184,7 +184,8 @@ def kernel_tells() -> bool:
 
 
 def known(runtime_root: Path) -> list[str]:
-    """Return the ids that a runtime knows; newer crun has a directory of its own there."""
+    """Return the ids that a runtime knows; newer crun also has a hidden directory of its own
+    there."""
     return [name for name in os.listdir(runtime_root) if not name.startswith(".")]
 
 

@@ -1,4 +1,4 @@
-"""A process that has no more descriptors than it is left."""
+"""A process with few descriptors left."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def only(free: int) -> Iterator[None]:
-    """Leave us so many descriptors, and no more; gaps between the open ones are filled.
+    """Leave us ``free`` descriptors, and no more; gaps between the open ones are filled.
 
-    Nor does anybody remember what was in a file: what a program does first is the worst case.
+    The caches of our modules are emptied too: the first call of a program is the worst case.
     """
     forget()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""Where an ordinary user has a root of its own."""
+"""A directory in which an ordinary user has a root."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Home:
     user: pwd.struct_passwd
 
     def bundle(self, *args: str) -> Bundle:
-        """Return a bundle whose program is somebody else inside."""
+        """Return a bundle whose program runs as another user inside."""
         path = self.path / "bundle"
         shutil.rmtree(path, ignore_errors=True)
         return Bundle.from_rootfs(self.rootfs, list(args), user=USER, path=path)
 
     def run(self, *programs: Callable[[Supervisor], Awaitable[None]]) -> None:
-        """Run each as the user, with a supervisor of its own on the same root."""
+        """Run each program as the user, with a new supervisor on the same root."""
 
         async def all_of_them() -> None:
             root = self.path / "root"
@@ -61,7 +61,7 @@ def home(
     somebody: pwd.struct_passwd,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Home:
-    """A home, and programs of ours that anybody may run, wherever ours are."""
+    """A home, and copies of our programs that any user may run."""
     path, programs = workdir / "home", workdir / "programs"
     path.mkdir()
     path.chmod(0o711)

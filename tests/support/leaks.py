@@ -29,11 +29,11 @@ STRANGERS: set[int] = set()
 
 
 def reap_strangers() -> None:
-    """Reap what was left to us as the subreaper: what init would do elsewhere.
+    """Reap the processes that were left to us as the subreaper: what init would do elsewhere.
 
     A shim that we launched ourselves is never reaped here: the library has to. A call of the
-    runtime may be: also one that a program was just making when it was killed. So may a keeper,
-    which is nobody's child.
+    runtime may be reaped, also one that a killed program was just making. So may a keeper, which
+    has no parent of its own.
     """
     for pid in children(os.getpid()):
         with contextlib.suppress(OSError):
@@ -42,7 +42,7 @@ def reap_strangers() -> None:
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Return when ``condition`` holds; fail if it doesn't in time."""
+    """Return when ``condition`` holds; fail if that takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds:g} seconds in vain for: {what}"
@@ -50,10 +50,10 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE
 
 
 def cgroup_left(parent: str) -> list[str]:
-    """Remove a test's cgroup parent; return what was still in it."""
+    """Remove a test's cgroup parent; return the paths that were still inside."""
     left = []
     for apart in Hierarchies.discover().directories(f"{parent}.shims"):
-        with contextlib.suppress(OSError):  # a killed supervisor's: the next that closes removes it
+        with contextlib.suppress(OSError):  # a killed supervisor's: the next close removes it
             os.rmdir(apart)
     for directory in Hierarchies.discover().directories(parent):
         if os.path.isdir(directory):

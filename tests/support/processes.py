@@ -19,7 +19,7 @@ PARENT = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))
 def python(
     script: str, *args: str, pass_fds: Sequence[int] = ()
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a script; kill it at the end, if it hasn't ended by itself."""
+    """Run a script; kill the script at the end, if still running."""
     path = os.pathsep.join(filter(None, [PARENT, os.environ.get("PYTHONPATH")]))
     with subprocess.Popen(
         [sys.executable, "-c", script, *args],
@@ -36,7 +36,7 @@ def python(
 
 
 def line(stream: IO[str] | None) -> str:
-    """Return the next line that a process writes, "" if it ends."""
+    """Return the next line that a process writes, "" if the process ends."""
     assert stream is not None
     return stream.readline().strip()
 

@@ -30,7 +30,7 @@ class Choice:
 
     Attributes:
         name: runc, crun or fake.
-        obstacle: why it can't be used here, or None.
+        obstacle: why the runtime can't be used here, or None.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Choice:
 
     @property
     def real(self) -> bool:
-        """Whether it makes real containers."""
+        """Whether the runtime makes real containers."""
         return self.name != "fake"
 
     def runtime(self, *faults: str) -> Runtime:
-        """Return it, misbehaving in the given ways (the fake one only)."""
+        """Return the runtime, with the given faults (the fake one only)."""
         if not self.real:
             return fake(*faults)
         assert not faults
@@ -82,7 +82,7 @@ def fault(text: str) -> Fault:
 
 
 def choose(name: str, *, rootless: bool = True) -> Choice:
-    """Return the runtime of that name, and whether it can be used here.
+    """Return the runtime of that name, and whether the runtime can be used here.
 
     Args:
         name: runc, crun, runsc or fake.

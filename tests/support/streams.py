@@ -16,7 +16,7 @@ def pattern(size: int) -> bytes:
 
 
 async def everything(stream: trio.abc.ReceiveStream | None) -> bytes:
-    """Return all that a stream has to say, and close it."""
+    """Return all data of a stream, and close the stream."""
     assert stream is not None
     async with stream:
         return b"".join([chunk async for chunk in stream])

@@ -78,8 +78,8 @@ REFUSED = """
     ustat(0, 0)
     vhangup()
 """
-"""As with docker's profile, but for ten of the eleven address families: it lets all but 38 and 40
-through."""
+"""Like docker's profile, but for ten of the eleven address families: docker's allows all but 38 and
+40."""
 
 UNKNOWN = """
     clone3(0, 0)
@@ -120,7 +120,7 @@ CALLS = [line for line in _ALL if line]
 
 
 def source() -> str:
-    """Return the C program: it prints ``NUMBER ERRNO`` for each of `CALLS` that it could make."""
+    """Return the C program, which prints ``NUMBER ERRNO`` for each possible call of `CALLS`."""
     tried = []
     for number, call in enumerate(CALLS):
         name, _, rest = call.partition("(")

@@ -1,4 +1,4 @@
-"""Ordinary users: anybody, and somebody with subordinate ids, on a machine that may have none."""
+"""Ordinary users, with and without subordinate ids, on a machine that may have none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import trio
 from supervisor.userns import _rootless
 
 NOBODYS: Final = 54321
-"""An id that nobody has here."""
+"""An id that no user has here."""
 
 _PR_SET_DUMPABLE: Final = 4
 
@@ -58,9 +58,9 @@ def somebody() -> Iterator[pwd.struct_passwd]:
 
 
 def _make() -> None:
-    """Make the user: for good, since another test process may have found it by now.
+    """Make the user, for good: another test process may have found the user by now.
 
-    Only our view of the machine shows it, and ends with us.
+    Only our view of the machine shows the user, and ends with us.
     """
     etc = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with tempfile.TemporaryDirectory() as directory:
@@ -68,7 +68,7 @@ def _make() -> None:
             fcntl.flock(etc, fcntl.LOCK_EX)
             if _found() is not None:
                 return
-            # In memory, and unmounted from there again: what is bound elsewhere keeps it.
+            # In memory, and unmounted here again: the bind mounts keep the file system.
             subprocess.run(["mount", "-t", "tmpfs", "users", directory], check=True)
             for path, line in _ADDED.items():
                 copy = Path(directory, Path(path).name)
@@ -86,7 +86,7 @@ def _found() -> pwd.struct_passwd | None:
 
 
 def own_mounts() -> bool:
-    """Whether what we mount is seen by nobody else: scripts/test has a view of its own."""
+    """Whether only we see our mounts: scripts/test has a view of its own."""
     with open("/proc/self/mountinfo") as file:
         if any(" shared:" in line for line in file):
             return False
@@ -102,7 +102,8 @@ def as_user(uid: int, gid: int, program: Callable[[], Awaitable[None]]) -> None:
             os.setgroups([])
             os.setresgid(gid, gid, gid)
             os.setresuid(uid, uid, uid)
-            # Nobody is let into /proc/PID/fd of who was root, where runtimes find the console.
+            # No process may look into /proc/PID/fd of a former root, where runtimes find the
+            # console.
             assert ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
             trio.run(program)
             code = 0

@@ -1,6 +1,6 @@
 """A supervising program that a test kills: ``python -m tests.support.victim JSON``.
 
-It opens a supervisor as it is told, does what it is told, says ``ready`` and waits to be killed.
+The program opens a supervisor, does the given actions, says ``ready`` and waits for its death.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def victim(
     temporary: Path | None = None,
     **what: Any,
 ) -> Iterator[int]:
-    """Run one until it is ready; give its pid; SIGKILL it at the end of the block.
+    """Run a victim until ready; give the pid; SIGKILL the victim at the end of the block.
 
     Args:
         temporary: the directory for its temporary files.
@@ -60,7 +60,7 @@ def victim(
         assert line == "ready", f"the victim said {line!r}"
         yield program.pid
     finally:
-        program.send_signal(signal.SIGSTOP)  # so that nobody is missed
+        program.send_signal(signal.SIGSTOP)  # so that no child is missed
         STRANGERS.update(descendants(program.pid))
         program.kill()
         program.wait()

@@ -1,4 +1,4 @@
-"""Too many open files: the operation undoes itself, and no exit is lost."""
+"""Too many open files: the operation undoes its work, and no exit is lost."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _MOST = 40
 
 
 async def _at_every_limit(attempt: Callable[[int], Awaitable[None]]) -> int:
-    """Call ``attempt`` with more and more descriptors; return how many it took."""
+    """Call ``attempt`` with more and more descriptors; return how many were needed."""
     for free in range(_MOST):
         try:
             await attempt(free)
@@ -122,7 +122,8 @@ async def test_a_bundle_and_its_container(
 async def test_create_while_others_take_the_rest(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, root: Path, workdir: Path
 ) -> None:
-    """A create that waits for its runtime has what it needs then, whoever takes all the rest."""
+    """A create that waits for the runtime has reserved its descriptors, even if others take the
+    rest."""
     gate = workdir / "gate"
     gate.touch()
     runtime = choice.runtime(f"hang-create-before-pid-while:{gate}")
@@ -174,8 +175,8 @@ async def test_exec(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) 
 async def test_exec_that_cannot_be_looked_at(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It runs, so it is returned. With six descriptors left TooManyFiles was raised instead, the
-    program ran all the same, and the process stayed."""
+    """An exec that runs is returned, even without a descriptor for a look at the process. With six
+    descriptors left, TooManyFiles was once raised, the program ran, and the process stayed."""
 
     def is_near(end: Ending) -> bool:
         raise scarcity(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
@@ -189,7 +190,7 @@ async def test_exec_that_cannot_be_looked_at(
 
 
 async def test_start(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """With however few descriptors, start either works or leaves it created."""
+    """With however few descriptors, start either works or leaves the container created."""
     async with (
         supervisor(deadlines=Deadlines(shim=0.02)) as sup,
         await sup.create("a", bundle("sleep", "60")) as a,
@@ -225,7 +226,7 @@ async def test_exit(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) 
 async def test_exit_that_cannot_be_read_yet(
     supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If somebody else is quicker to take the last descriptor, the exit is settled later."""
+    """If another task takes the last descriptor first, the exit is settled later."""
     refusals = 3
 
     def read_later(path: str) -> ExitStatus | None:
@@ -273,7 +274,8 @@ async def test_delete(
 async def test_delete_what_has_ended(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """However the descriptors run out, it isn't stuck in *deleting*: that can't be repeated."""
+    """A delete without descriptors doesn't leave the container in *deleting*, and can be
+    repeated."""
     async with supervisor(root) as sup:
         for free in range(_MOST):
             a = await sup.create("a", bundle("sleep", "60"), stdin=PIPE, stdout=PIPE)
@@ -291,7 +293,7 @@ async def test_delete_what_has_ended(
 
 
 async def test_logs(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """With however few descriptors, what was written is read, or it is said why not."""
+    """With however few descriptors, the log is read, or the error says why not."""
     async with supervisor() as sup, await sup.create("a", bundle("echo", "x"), stdout=LOG) as a:
         await a.start()
         await a.wait()
@@ -318,7 +320,8 @@ async def test_a_bundle_of_ours(rootfs: Path, workdir: Path) -> None:
 async def test_open(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """With however few descriptors, opening a root fails, or adopts a container and its exec.
+    """With however few descriptors, opening a root fails, or adopts a container and the exec
+    inside.
 
     What is running goes on meanwhile.
     """
@@ -392,7 +395,8 @@ async def test_capacity(supervisor: OpenSupervisor, bundle: MakeBundle, root: Pa
     ],
 )
 def test_what_was_not_looked_at_may_be_there(look: Callable[[], object]) -> None:
-    """No secret is shown, and no id given twice, since there was no descriptor to see it with."""
+    """A file that a lack of descriptors hides counts as present: no secret is shown, no id given
+    twice."""
     with only(0), pytest.raises(TooManyFiles):
         look()
     look()

@@ -1,4 +1,4 @@
-"""The disk is full: the operation undoes itself, and no exit is lost."""
+"""The disk is full: the operation undoes its work, and no exit is lost."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Disk:
     """A tiny file system, which a test fills.
 
     Attributes:
-        path: where it is mounted.
+        path: the mount point.
     """
 
     path: Path
 
     def fill(self, *, pages: int | None = None, inodes: int | None = None) -> None:
-        """Leave so many pages, or names for files, and no more; None leaves it as it is."""
+        """Leave so many pages, or names for files, and no more; None changes nothing."""
         if pages is not None:
             free = os.statvfs(self.path).f_bavail - pages
             assert free >= 0
@@ -68,7 +68,7 @@ def root(workdir: Path) -> Path:
 
 @pytest.fixture
 def disk(workdir: Path, root: Path) -> Iterator[Disk]:
-    """The tiny file system, with the root made on it."""
+    """The tiny file system, with the root inside."""
     place = workdir / "disk"
     place.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -81,7 +81,7 @@ def disk(workdir: Path, root: Path) -> Iterator[Disk]:
 
 
 def _elsewhere(runtime: Runtime, workdir: Path) -> Runtime:
-    """Return the same runtime with its own files on a disk that isn't full."""
+    """Return the same runtime, with the runtime's files on a disk that isn't full."""
     return attrs.evolve(runtime, root=str(workdir / "runtime-root"))
 
 
@@ -99,7 +99,7 @@ scarce = pytest.mark.parametrize(
 async def _at_every_level(
     disk: Disk, fill: Fill, attempt: Callable[[], Awaitable[bool]]
 ) -> list[type[BaseException]]:
-    """Call ``attempt`` with more and more room until it succeeds; return how it failed before."""
+    """Call ``attempt`` with more and more room until success; return the earlier failures."""
     failures: list[type[BaseException]] = []
     for level in range(_PAGES):
         fill(disk, level)
@@ -110,7 +110,7 @@ async def _at_every_level(
             if isinstance(error, DiskFull):
                 assert isinstance(error, InfrastructureError) and isinstance(error, OSError)
                 assert error.errno is not None
-                # Whose, and which disk it is.
+                # The error names the container and the disk.
                 assert error.container == "a" and str(disk.path) in str(error), str(error)
             failures.append(type(error))
             done = False
@@ -158,7 +158,7 @@ async def test_create_with_the_runtime_there_too(
     disk: Disk,
     nothing_left: NothingLeft,
 ) -> None:
-    """If the runtime has its files on the full disk too, it fails in its own way, undone too."""
+    """A runtime with files on the full disk fails too, and the create is undone."""
     async with supervisor(root) as sup:
         spec = bundle("sleep", "60")
 
@@ -220,7 +220,8 @@ async def test_start(
     disk: Disk,
     fill: Fill,
 ) -> None:
-    """A container can be started while the disk is full, and what it is isn't forgotten."""
+    """A container can be started while the disk is full, and the next supervisor knows the
+    state."""
     async with supervisor(root, runtime=_elsewhere(runtime, workdir)) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         fill(disk, 0)
@@ -264,7 +265,7 @@ async def test_exit(
     if not watched:
         (root / "a/init/stdin").write_bytes(b"\n")
         await reap(shim)
-    async with supervisor(root) as sup:  # it opens on a full disk
+    async with supervisor(root) as sup:  # opening works on a full disk
         await check(sup["a"])
     disk.free()
     async with supervisor(root) as sup:
@@ -283,7 +284,7 @@ async def test_delete(
     fill: Fill,
     nothing_left: NothingLeft,
 ) -> None:
-    """A full disk keeps nobody from deleting, which is how room is made."""
+    """A full disk doesn't prevent a delete, which makes room."""
     async with supervisor(root, runtime=_elsewhere(runtime, workdir)) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -308,7 +309,8 @@ async def test_ephemeral(
     disk: Disk,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An ephemeral supervisor on a full disk says so, and one on a tiny disk undoes its creates."""
+    """An ephemeral supervisor on a full disk raises DiskFull; on a tiny disk a failed create is
+    undone."""
     monkeypatch.setenv(PLACE, str(disk.path))
     disk.fill(inodes=0)
     with pytest.raises(DiskFull):

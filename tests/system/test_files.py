@@ -23,7 +23,7 @@ from tests.support.settings import BRIEF
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """Return the path of a file with old content, alone in its directory."""
+    """Return the path of a file with old content, alone in a directory."""
     directory = tmp_path / "directory"
     directory.mkdir()
     (directory / "state.json").write_bytes(b"old")
@@ -40,7 +40,7 @@ def assert_untouched(path: str) -> None:
 def test_what_was_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, durable: bool
 ) -> None:
-    """The file has just the new content, and nothing is left beside it."""
+    """The file has just the new content, and no other file is left in the directory."""
     path = tmp_path_factory.mktemp("whole") / "file"
     for content in (b"old", data):
         write_whole(str(path), content, durable=durable)
@@ -129,7 +129,7 @@ ERRORS = [
 
 
 def failing(step: str, error: BaseException) -> Callable[..., Any]:
-    """Return a stand-in for a function of `os` that does its work and then fails."""
+    """Return a stand-in for a function of `os` that does the work and then fails."""
     real = getattr(os, step)
 
     def fail(*args: Any) -> None:
@@ -149,7 +149,7 @@ def test_a_failure_at_any_step_undoes_itself(
     kind: type[OSError],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever fails, the old file stands, nothing is left beside it and no descriptor open."""
+    """After any failure the old file stands, without a temporary file or an open descriptor."""
     before = os.listdir("/proc/self/fd")
     with monkeypatch.context() as patch:
         patch.setattr(os, step, failing(step, OSError(number, os.strerror(number))))
@@ -188,7 +188,8 @@ def test_short_writes_are_continued(path: str, monkeypatch: pytest.MonkeyPatch) 
 def test_only_durable_files_are_synced(
     path: str, durable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file's content is synced before the rename, the directory's after it; or nothing."""
+    """The file is synced before the rename, the directory after the rename; or nothing is
+    synced."""
     calls: list[str] = []
     fsync, rename = os.fsync, os.rename
 
@@ -254,7 +255,7 @@ while True:
 
 
 def test_readers_and_the_writers_death(path: str) -> None:
-    """Whoever reads during writes sees a whole content, and so after the writer's SIGKILL."""
+    """A reader sees a whole content during writes, and so after the writer's SIGKILL."""
     contents = {bytes([65 + n]) * (n * 5000) for n in range(1, 20)} | {b"old"}
     with python(WRITE, path) as process:
         assert line(process.stdout) == "up"
@@ -268,7 +269,7 @@ def test_readers_and_the_writers_death(path: str) -> None:
 
 
 def test_a_writer_within_a_write(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that begins and ends in the middle of another doesn't touch its temporary file."""
+    """A write that begins and ends within another write leaves the other's temporary file alone."""
     rename = os.rename
     inner = [b"inner"]
 
@@ -308,7 +309,8 @@ def test_reading_runs_out_of_descriptors(path: str, monkeypatch: pytest.MonkeyPa
 def test_a_file_that_grows_while_it_is_read(
     path: str, monkeypatch: pytest.MonkeyPatch, bound: int
 ) -> None:
-    """It is held up to the bound, however fast it is written to."""
+    """A file that grows during the reading is read only up to the bound, however fast the writer
+    is."""
     write_whole(path, b"1234567890")
     real = os.read
     asked: list[int] = []

@@ -30,7 +30,7 @@ def take(path: str) -> Lock:
 
 
 def test_a_lock_is_taken_and_released(path: str) -> None:
-    """Taking makes the file, private; releasing leaves it, unlocked."""
+    """Taking makes the file, private; releasing leaves the file, unlocked."""
     with take(path) as lock:
         assert held(path)
         assert os.stat(path).st_mode & 0o7777 == 0o600
@@ -63,7 +63,8 @@ def test_the_same_process_can_not_take_it_twice(path: str) -> None:
 
 
 def test_another_process_holds_it(path: str) -> None:
-    """While another process holds the lock it can't be taken; its death by SIGKILL frees it."""
+    """A lock that another process holds can't be taken; the process's death by SIGKILL frees the
+    lock."""
     with holder(path) as process:
         assert Lock.take(path) is None
         assert held(path)
@@ -92,7 +93,7 @@ def test_it_excludes_other_processes(path: str) -> None:
 
 
 def test_a_child_that_inherits_it_holds_it_on(path: str) -> None:
-    """A runtime call that was given the lock holds it after its holder has let go of it."""
+    """A runtime call that inherits the lock holds the lock after the first holder's release."""
     lock = take(path)
     script = "import sys; print('up', flush=True); sys.stdin.read()"
     with python(script, pass_fds=[lock.fd]) as process:
@@ -151,8 +152,7 @@ print("end", flush=True)
 def forking(path: str) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
     """Run a process that takes a lock and forks a child that lives on.
 
-    Yields:
-        The process, its child's pid, and a descriptor; when that is closed the child ends.
+    Yields: The process, the child's pid, and a descriptor; closing the descriptor ends the child.
     """
     go, going = os.pipe()
     with python(FORK, path, str(go), pass_fds=[go]) as process:
@@ -163,7 +163,7 @@ def forking(path: str) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
 
 
 def test_a_forked_child_closes_it(path: str) -> None:
-    """A child of multiprocessing, which doesn't exec, holds neither locks nor leashes; its
+    """A forked child (multiprocessing) that doesn't exec holds neither locks nor leashes; the
     parent's stay as they are, whatever the child does with its own."""
     with forking(path) as (process, _, going):
         assert process.stdin is not None
@@ -191,8 +191,8 @@ def test_a_killed_parents_lock_ends_though_its_forked_child_lives(path: str) -> 
 def test_a_fork_waits_for_a_descriptor_half_made(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No other thread can fork between a lock's opening and its registration: the child of
-    that fork would hold the lock without knowing of it."""
+    """No other thread can fork between a lock's opening and its registration: the child would hold
+    the lock without a record of that."""
     free: list[bool] = []
 
     def look() -> None:
@@ -266,7 +266,7 @@ def test_a_file_that_is_gone_is_made_anew(path: str, monkeypatch: pytest.MonkeyP
 
 
 def test_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container that is deleted meanwhile: its directory, renamed away, has no lock to take."""
+    """A container that is deleted meanwhile has no lock to take: its directory was renamed away."""
     directory = tmp_path / "web-1"
     directory.mkdir()
     flock = fcntl.flock
@@ -293,7 +293,8 @@ def test_a_file_replaced_again_and_again_is_given_up(
 
 
 def test_a_look_does_not_mislead_a_taker(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`held` takes a shared lock for an instant: whoever takes the lock just then gets it."""
+    """`held` takes a shared lock for an instant, and a taker at that instant still gets the
+    lock."""
     other = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(other, fcntl.LOCK_SH)
     monkeypatch.setattr(os, "sched_yield", lambda: fcntl.flock(other, fcntl.LOCK_UN))
@@ -306,7 +307,8 @@ def test_a_look_does_not_mislead_a_taker(path: str, monkeypatch: pytest.MonkeyPa
 def test_a_taker_that_waits_for_a_look_to_end_gives_way(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It doesn't itself hold a shared lock meanwhile, which would stop other takers."""
+    """A taker that waits for a look holds no shared lock meanwhile, which would stop other
+    takers."""
     other = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(other, fcntl.LOCK_SH)
 
@@ -322,7 +324,7 @@ def test_a_taker_that_waits_for_a_look_to_end_gives_way(
 
 
 def test_a_shared_lock_that_stays_is_given_up(path: str) -> None:
-    """Somebody who looks for ever is no reason to wait for ever."""
+    """A shared lock that stays for ever doesn't make a taker wait for ever."""
     other = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(other, fcntl.LOCK_SH)
     try:
@@ -344,7 +346,7 @@ def test_looking_changes_nothing(path: str) -> None:
 
 @pytest.mark.parametrize("function", [Lock.take, held])
 def test_no_descriptor_left(function: object, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Running out of descriptors is an error of the machine, not "somebody else has it"."""
+    """Running out of descriptors is an error of the machine, not "another process has the lock"."""
 
     def full(*args: object) -> int:
         raise OSError(24, "Too many open files")
@@ -373,7 +375,7 @@ def test_a_failure_leaves_no_descriptor(path: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_descriptor_is_closed_once() -> None:
-    """Its owner closes it, at the end of a block or earlier."""
+    """A descriptor's owner closes the descriptor, at the end of a block or earlier."""
     fd = os.open(os.devnull, os.O_RDONLY)
     with close_in_children(fd) as descriptor:
         assert descriptor.fd == fd
@@ -384,7 +386,7 @@ def test_a_descriptor_is_closed_once() -> None:
 
 
 def test_a_forgotten_descriptor_warns_and_is_closed() -> None:
-    """A descriptor that nobody owns any more isn't left open, and isn't silent."""
+    """A descriptor without an owner is closed, with a warning."""
     fd = os.open(os.devnull, os.O_RDONLY)
     owners = [close_in_children(fd)]
     with pytest.warns(ResourceWarning, match=f"unclosed <Descriptor {fd}>"):

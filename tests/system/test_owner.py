@@ -1,4 +1,4 @@
-"""Whose a directory is, and who could put another one in its place."""
+"""The owner of a directory, and the users who could put another directory in its place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be some
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A directory of ours, with one above it that each test spoils."""
+    """A directory of ours, below a directory that each test spoils."""
     path = tmp_path / "above" / "place"
     path.mkdir(parents=True)
     for directory in (path, path.parent):
@@ -50,7 +50,7 @@ def test_modes(place: Path, mode: int, why: str | None) -> None:
 
 @root_only
 def test_an_owner(place: Path) -> None:
-    """What belongs to somebody else isn't ours, whatever its mode."""
+    """A directory of another user isn't ours, whatever the mode."""
     os.chown(place, STRANGER, 0)
     assert distrust(os.stat(place)) == f"belongs to uid {STRANGER}"
 
@@ -69,7 +69,8 @@ def test_no_directory(place: Path) -> None:
 @root_only
 @pytest.mark.parametrize("sticky", [0, 0o1000])
 def test_a_way_through_somebody_elses(place: Path, sticky: int) -> None:
-    """Its owner may replace what is in a directory, also in a sticky one, or what is missing."""
+    """The owner of a directory on the way may replace what is inside, also if sticky, or
+    missing."""
     os.chown(place.parent, STRANGER, STRANGER)
     place.parent.chmod(0o755 | sticky)
     for path in (place, place / "missing" / "more"):
@@ -81,7 +82,7 @@ def test_a_way_through_somebody_elses(place: Path, sticky: int) -> None:
 def test_a_way_that_others_may_write(
     place: Path, mode: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others may rename what is in it, so the place itself is no comfort; a sticky bit is."""
+    """Others may rename the place in a directory that they may write, unless it is sticky."""
     monkeypatch.setattr(grp, "getgrgid", _group(0, "staff", []))
     place.parent.chmod(mode)
     why = distrust_way(str(place))
@@ -91,13 +92,13 @@ def test_a_way_that_others_may_write(
 
 
 def test_the_place_itself_is_not_of_its_way(place: Path) -> None:
-    """It is looked at when it is open."""
+    """The way doesn't include the place, which is checked when the place is open."""
     place.chmod(0o777)
     assert distrust_way(str(place)) is None
 
 
 def test_a_group_of_our_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where everybody has a group of their own (umask 002), it is nobody else's hand."""
+    """A user's private group (umask 002) has no other member, and so is no danger."""
     us = pwd.getpwuid(os.geteuid())
     monkeypatch.setattr(pwd, "getpwall", lambda: [us])
     place.parent.chmod(0o775)
@@ -124,7 +125,7 @@ def test_a_group_that_is_somebody_elses_first(place: Path, monkeypatch: pytest.M
 def test_an_unmapped_owner(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uid_map: str, trusted: bool
 ) -> None:
-    """In a user namespace the machine's root has no id: it isn't taken for the user nobody."""
+    """In a user namespace the machine's root has no id, and isn't taken for the user nobody."""
     told = tmp_path / "uid_map"
     told.write_text(uid_map)
     monkeypatch.setattr(owner, "_UID_MAP", str(told))
@@ -133,7 +134,7 @@ def test_an_unmapped_owner(
 
 
 def test_without_a_map(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What can't be read makes nobody trusted."""
+    """An unreadable uid map makes no other user trusted."""
     monkeypatch.setattr(owner, "_UID_MAP", str(tmp_path / "missing"))
     assert owner._is_unmapped(STRANGER) is False
 
@@ -169,7 +170,7 @@ def _way_in_a_namespace() -> str:
 
 @root_only
 def test_an_acl(place: Path) -> None:
-    """Its mask stands in the place of the group's bits, and may be for somebody else."""
+    """An ACL's mask stands in the place of the group's bits, and may be for another user."""
     place.parent.chmod(0o775)
     assert distrust_way(str(place)) is None  # root's group is root's alone
     nobody = 0xFFFFFFFF

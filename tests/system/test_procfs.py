@@ -35,7 +35,7 @@ COMMS = [
 
 @pytest.mark.parametrize("comm", COMMS, ids=repr)
 def test_a_command_with_a_weird_name(comm: bytes) -> None:
-    """A process that calls itself ``) S 1 2 3`` is not mistaken for something else."""
+    """A process with the name ``) S 1 2 3`` doesn't change how the fields are read."""
     with python(RENAME, comm.hex()) as process:
         assert line(process.stdout) == "up"
         assert Path(f"/proc/{process.pid}/comm").read_bytes() == comm + b"\n"
@@ -58,7 +58,7 @@ def test_any_name_is_skipped(comm: bytes) -> None:
 
 
 def test_a_start_time_stays_and_differs() -> None:
-    """It doesn't change while the process lives, and it is not its parent's."""
+    """A start time doesn't change while the process lives, and differs from the parent's."""
     with python("import sys; sys.stdin.read()") as process:
         started = start_time(process.pid)
         assert started == start_time(process.pid)
@@ -69,7 +69,7 @@ def test_a_start_time_stays_and_differs() -> None:
 
 
 def test_a_zombie_still_has_a_start_time() -> None:
-    """Until it is reaped its pid isn't anybody else's."""
+    """Until a zombie is reaped, the pid belongs to no other process."""
     with python("") as process:
         assert line(process.stdout) == ""
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -84,7 +84,7 @@ def test_a_zombie_still_has_a_start_time() -> None:
 
 @pytest.mark.parametrize("pid", [0, -1, 2**22 + 1, 2**31, 2**64])
 def test_what_is_no_pid_has_no_start_time(pid: int) -> None:
-    """Nobody is there, which is no error."""
+    """A number that is no process's pid is no error."""
     assert start_time(pid) is None
     assert look_at(pid) is None
 
@@ -111,7 +111,7 @@ def test_no_descriptor_left_is_not_no_process(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_boot_id_is_one() -> None:
-    """It is the same each time, a UUID, without a line end."""
+    """The boot id is the same each time, a UUID, without a line end."""
     assert boot_id() == boot_id()
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", boot_id())
 
@@ -137,7 +137,7 @@ def test_whose_arguments_count(prefix: list[str], seen: bool) -> None:
         [*prefix, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
-        print(WORD, file=process.stdin, flush=True)  # what starts it in there doesn't have it
+        print(WORD, file=process.stdin, flush=True)  # the wrapper's arguments lack the word
         assert line(process.stdout) == "up"
         assert is_argument(WORD) == seen
         process.communicate("\n")
@@ -158,7 +158,7 @@ def test_its_own_arguments_do_not_count() -> None:
 
 @needs_root
 def test_a_process_that_may_not_be_traced_counts() -> None:
-    """Its namespace can't be seen without CAP_SYS_PTRACE, its arguments can."""
+    """A process whose namespace can't be seen (no CAP_SYS_PTRACE) counts, by its arguments."""
     script = "from supervisor.system import is_argument; print(is_argument(input()))"
     without = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-all"]
     command = [*without, sys.executable, "-c", script]

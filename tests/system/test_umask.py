@@ -147,7 +147,8 @@ async def _echo(sup: Supervisor, text: bytes) -> bytes:
 async def test_what_is_above_the_root(
     supervisor: OpenSupervisor, workdir: Path, nothing_left: NothingLeft
 ) -> None:
-    """That goes by the umask; the root itself doesn't, and one that was there stays as it is."""
+    """Directories above the root follow the umask; a new root doesn't, and an old one is
+    unchanged."""
     with under(0o027):
         async with supervisor(workdir / "above/root"):
             pass
@@ -162,7 +163,7 @@ async def test_what_is_above_the_root(
 @needs_root
 @pytest.mark.runtimes("fake")
 def test_a_root_that_can_not_be_made_leaves_nothing(home: Home) -> None:
-    """What was made above it, and shuts out its own maker, is removed again."""
+    """A directory above the root that shuts its own maker out is removed again."""
 
     async def program() -> None:
         os.umask(0o777)
@@ -213,7 +214,7 @@ async def test_the_cgroup_of_shims(cgroup_parent: str, umask: int) -> None:
 
 @UMASKS
 def test_where_a_layer_is_shown(rootfs: Path, workdir: Path, umask: int) -> None:
-    """The root of a user namespace passes through it."""
+    """The root of a user namespace can pass through the directory of a layer."""
     options = {"path": workdir / "bundle", "writable": "overlay"}
     made = Bundle.from_rootfs(rootfs, ["true"], **options)  # type: ignore[arg-type]
     (workdir / "own").mkdir()

@@ -35,7 +35,8 @@ HOUR = 3600
 
 
 def run(clock: str, cgroup_parent: str, main: Callable[[], Awaitable[object]]) -> None:
-    """Run that with such a clock, in a run of its own, which leaves no zombie and nothing else."""
+    """Run ``main`` with such a clock, in a new Trio run, which leaves no zombie and nothing
+    else."""
     with leak_check(temporary=False, cgroup_parent=cgroup_parent):
         trio.run(main, clock=CLOCKS[clock]())
 
@@ -49,8 +50,8 @@ def test_a_lifecycle(
     clock: str,
     deadlines: Deadlines,
 ) -> None:
-    """Each create failed after 0.03 seconds: it had made no process within 60. Each open left a
-    zombie."""
+    """A lifecycle works under any clock; a create once failed after 0.03 seconds, as if 60 had
+    passed, and each open left a zombie."""
     spec = bundle("sh", "-c", "echo hi; read line")
 
     async def main() -> None:
@@ -99,7 +100,7 @@ def test_policy_has_the_clocks_time(
 def test_a_clock_that_jumps_late(
     supervisor: OpenSupervisor, cgroup_parent: str, bundle: MakeBundle
 ) -> None:
-    """A stop that waits for a handler looks for it in real time: the clock never came to jump."""
+    """A stop looks for a handler in real time: otherwise the clock never came to jump."""
     deaf = bundle("sleep", "600")
 
     async def main() -> None:
@@ -116,7 +117,7 @@ def test_a_clock_that_jumps_late(
 def test_it_doesnt_jump_while_something_is_under_way(
     supervisor: OpenSupervisor, cgroup_parent: str, bundle: MakeBundle
 ) -> None:
-    """A pool that is being filled holds it; an idle container doesn't."""
+    """A pool that is being filled holds the clock; an idle container doesn't."""
     spec = bundle("sleep", "600")
 
     async def full(sup: Supervisor) -> None:

@@ -17,7 +17,8 @@ class Thing:
 
 
 def test_an_interrupt_as_something_goes() -> None:
-    """It was printed by the interpreter, and lost: once in some 600 at random moments."""
+    """An interrupt while an entry is removed is raised; the interpreter once printed and lost such
+    an interrupt, once in some 600 at random moments."""
     things: WeakSet[Thing] = WeakSet()
     went: list[str] = []
 
