@@ -1,4 +1,4 @@
-"""How long to wait before something that has failed is tried again: pure."""
+"""Growing waits between retries."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Backoff:
     """Waits that grow with each failure in a row, up to the longest.
 
     Attributes:
-        first: seconds after the first failure; above 0.
-        factor: by what each further one is longer; 1 or more.
-        longest: seconds at the most.
+        first: seconds to wait after the first failure; above 0.
+        factor: how many times longer each further wait is; 1 or more.
+        longest: the longest wait, in seconds.
     """
 
     first: float = 0.1
@@ -33,7 +33,7 @@ class Backoff:
             raise InvalidValue("first must be above 0 seconds")
 
     def seconds(self, failures: int) -> float:
-        """Return how long to wait after so many failures in a row; 0 after none."""
+        """Return how many seconds to wait after this many failures in a row; 0 after none."""
         if failures < 1:
             return 0.0
         try:

@@ -1,4 +1,4 @@
-"""Every deadline's default, in one place."""
+"""All deadlines and their defaults."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> Non
 
 @attrs.frozen(kw_only=True)
 class Deadlines:
-    """How long each operation may take, in seconds; ``math.inf`` for as long as it takes.
+    """How long each operation may take, in seconds; ``math.inf`` means no limit.
 
     Attributes:
-        create: the runtime's create, exec or restore, until the shim's report; its checkpoint.
+        create: the runtime's create, exec or restore, until the shim's report; and the runtime's
+            checkpoint.
         start: the runtime's start.
         call: any other call of the runtime (state, delete).
-        cleanup: everything a failed or cancelled operation does to undo itself, and each half of
-            a delete: ending the processes, and removing what is left.
-        kill: from SIGKILL until the end is recorded.
-        shim: from the recorded end until the shim itself is gone, and from the order to a
-            shim to give up until it is killed.
-        drain: from the end of a process until its output is given up, if somebody else
-            still holds it open.
-        recovery: all of the adoption at open.
+        cleanup: the clean-up of a failed or cancelled operation; also each half of a delete:
+            ending the processes, and removing what is left.
+        kill: from SIGKILL until the exit status is recorded.
+        shim: from the recorded exit status until the shim has exited; also from the order to a
+            shim to give up until the supervisor kills the shim.
+        drain: from the end of a process until the supervisor gives up the process's output, if
+            another process still holds the output open.
+        recovery: the adoption of all containers at open.
     """
 
     create: float = attrs.field(default=60.0, validator=_positive)

@@ -1,12 +1,11 @@
-"""The tree of exceptions, grouped by who is at fault: its root, and most of its groups.
+"""Exceptions: the root, and the errors of the caller, the shim, the runtime and the disk.
 
-``SupervisorError`` is the root. Below it stand eight groups: the caller (`UsageError`), the
-program that was run (`ProcessFailed`, `OutputTooLarge`), what was to be run and couldn't be
-(`GateFailed`), the shim (`ShimError`), the OCI runtime (`OCIRuntimeError`), what is on disk
+All exceptions derive from ``SupervisorError``, grouped by what is at fault: the caller
+(`UsageError`), the program (`ProcessFailed`, `OutputTooLarge`), a program that couldn't be run
+(`GateFailed`), the shim (`ShimError`), the OCI runtime (`OCIRuntimeError`), files on disk
 (`StateCorrupt`) and the machine (`InfrastructureError`: time, space, descriptors, processes, and
-what the caller gave as a stream).
-A container's exit is an exception only for who has asked for that, with ``check=True``; else it
-is an `ExitStatus`.
+the caller's own streams).
+A container's exit is an `ExitStatus`. Only with ``check=True`` is an exit an exception.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import trio
 
 
 def printable(text: str) -> str:
-    """Return foreign text for people: controls, line ends and bidi overrides as visible escapes."""
+    """Return untrusted text for people: control characters and line ends as visible escapes."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else _escape(one) for one in text)
@@ -31,25 +30,26 @@ def _escape(one: str) -> str:
 
 _OURS: Final = __name__.removesuffix("_errors")
 _PUBLIC: Final = __name__.partition(".")[0]
-"""The package that users import the errors from."""
+"""The package from which users import the errors."""
 
 
 class SupervisorError(Exception):
-    """Root of everything this library raises on purpose.
+    """Root of all errors that this library raises on purpose.
 
     Attributes:
-        container: id of the container it happened to, or None where there is none.
+        container: the id of the container in question; None if the error concerns no container.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Have those of this package print with the name that they are imported by."""
+        """Give each error class of this package the module name from which users import it."""
         super().__init_subclass__(**options)
         if cls.__module__.startswith(_OURS) and not cls.__name__.startswith("_"):
             cls.__module__ = _PUBLIC
 
     def __init__(self, message: str, *, container: str | None = None) -> None:
-        message = printable(message)  # what containers and runtimes say is in it
-        Exception.__init__(self, message)  # not that of an error of Python's that it is too
+        message = printable(message)  # text from containers and runtimes may be inside
+        # Not super(): some subclasses also derive from one of Python's errors, such as OSError.
+        Exception.__init__(self, message)
         self.message = message
         self.container = container
 
@@ -59,14 +59,16 @@ class SupervisorError(Exception):
         return f"container {self.container!r}: {self.message}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let it be copied, and go to another process (pytest-xdist, multiprocessing), whole.
+        """Pickle the error with all attributes, for copies and for other processes.
 
-        By default an exception is made anew from its message alone, and ours need more than that.
+        pytest-xdist and multiprocessing send errors to other processes. Python's default makes the
+        copy from the message alone, and our constructors need more arguments.
         """
         state = dict(self.__dict__)
-        if isinstance(self, OSError):  # these are no entries of its dictionary
+        if isinstance(self, OSError):  # an OSError keeps these outside of ``__dict__``
             state.update(errno=self.errno, strerror=self.strerror, filename=self.filename)
-        if isinstance(self.__cause__, SupervisorError | OSError):  # others may not be copied
+        # Another cause may be impossible to pickle.
+        if isinstance(self.__cause__, SupervisorError | OSError):
             state.update(__cause__=self.__cause__)
         return _made_again, (type(self), self.args), state
 
@@ -75,7 +77,7 @@ SupervisorError.__module__ = _PUBLIC
 
 
 def _made_again(kind: type[SupervisorError], args: tuple[object, ...]) -> SupervisorError:
-    """Return an error as yet without its attributes; whoever unpickles it sets them."""
+    """Return an error without attributes; pickle sets the attributes afterwards."""
     error = kind.__new__(kind)
     error.args = args
     return error
@@ -89,14 +91,14 @@ _KEPT = 400
 
 
 def _shortened(message: str) -> str:
-    """Return a message without most of the value in it that makes it a long one."""
+    """Return the message, with the middle cut out if a quoted value makes the message long."""
     if len(message) <= _LONGEST:
         return message
     return f"{message[:_KEPT]} [...] {message[-_KEPT:]}"
 
 
 class UsageError(SupervisorError):
-    """The call itself was wrong: nothing was touched, and repeating it won't help."""
+    """The call was wrong: nothing was changed, and the same call will fail again."""
 
     def __init__(self, message: str, *, container: str | None = None) -> None:
         super().__init__(_shortened(message), container=container)
@@ -105,12 +107,12 @@ class UsageError(SupervisorError):
 class InvalidValue(UsageError, ValueError, TypeError):
     """An argument has a value, or a type, that can't work. Not raised for a wrong bundle.
 
-    It is a ValueError and a TypeError: which of them a caller expects is a matter of taste.
+    Also a ValueError and a TypeError, so a caller may catch either.
     """
 
 
 class NotFifo(InvalidValue):
-    """A path that was named as a fifo isn't one.
+    """A path that must name a fifo names something else.
 
     Attributes:
         path: the path.
@@ -122,7 +124,7 @@ class NotFifo(InvalidValue):
 
 
 class BundleInvalid(UsageError, ValueError):
-    """The bundle can't run as it is.
+    """The bundle has a fault, and can't run.
 
     Attributes:
         path: the bundle's directory or the file at fault.
@@ -137,26 +139,26 @@ class BundleInvalid(UsageError, ValueError):
 
 
 class ContainerNotFound(UsageError, KeyError):
-    """No container of that id under this root. A broken one is in ``sup.broken``."""
+    """No container has this id under this root. Broken containers are in ``sup.broken``."""
 
 
 class ContainerExists(UsageError):
-    """The id is taken under this root, perhaps by a broken container."""
+    """A container under this root has this id already, perhaps a broken container."""
 
 
 class ContainerLocked(UsageError):
-    """Another living supervisor supervises this container.
+    """The container is foreign: another living supervisor owns the container.
 
     Streams, signals, ``wait``, ``stop`` and ``exec`` still work from here.
     """
 
 
 class IllegalTransition(UsageError):
-    """The container's state doesn't admit this operation; nothing was changed.
+    """The container's state doesn't allow this operation; nothing was changed.
 
     Attributes:
-        state: the state it was in.
-        event: what was asked of it.
+        state: the state of the container.
+        event: the operation that the caller asked for.
     """
 
     def __init__(
@@ -168,21 +170,21 @@ class IllegalTransition(UsageError):
 
 
 class SupervisorClosed(UsageError, trio.ClosedResourceError):
-    """The supervisor that it was asked of, or of a container of, has been closed.
+    """The supervisor, or the one that the container belongs to, is closed.
 
-    Whether a container of a durable root runs, the next supervisor of that root knows.
+    On a durable root the containers may still run: open a supervisor on the root again.
     """
 
 
 class ProcessEnded(UsageError, ProcessLookupError):
     """A signal or a control line was meant for a process that has ended.
 
-    It says nothing about how it ended: ``await process.wait()`` does.
+    For the exit status call ``await process.wait()``.
     """
 
 
 class AlreadyAttached(UsageError):
-    """Somebody else is attached to the terminal: one at a time."""
+    """Another client is attached to the terminal, which admits one client at a time."""
 
 
 # ---- the shim ---------------------------------------------------------------------
@@ -196,7 +198,7 @@ class ShimNotFound(ShimError):
     """The shim's binary is missing or not executable.
 
     Attributes:
-        path: where it was looked for.
+        path: the path at which the shim was looked for.
     """
 
     def __init__(self, message: str, *, path: str, container: str | None = None) -> None:
@@ -205,7 +207,7 @@ class ShimNotFound(ShimError):
 
 
 class ShimExited(ShimError):
-    """The shim ended before it reported, or before its container was started."""
+    """The shim exited without a report, or before the container was started."""
 
 
 # ---- the runtime ------------------------------------------------------------------
@@ -216,7 +218,7 @@ class OCIRuntimeError(SupervisorError):
 
 
 class RuntimeNotFound(OCIRuntimeError):
-    """No such runtime on this machine, or none that can run here.
+    """The runtime isn't on this host, or can't run here.
 
     Attributes:
         name: the name or path that was looked for.
@@ -228,12 +230,12 @@ class RuntimeNotFound(OCIRuntimeError):
 
 
 class RuntimeFailed(OCIRuntimeError):
-    """A call of the runtime ended with an error.
+    """A call of the runtime failed.
 
     Attributes:
         command: the whole command line.
-        returncode: its exit code; -N when it was killed by signal N; None when unknown.
-        reason: what the runtime said, for people; "" when it said nothing.
+        returncode: the runtime's exit code; -N if signal N killed the runtime; None if unknown.
+        reason: the runtime's own message, for people; "" without a message.
     """
 
     def __init__(
@@ -255,11 +257,11 @@ class RuntimeFailed(OCIRuntimeError):
 
 
 class StateCorrupt(SupervisorError):
-    """A file of ours can't be understood; it was left as it is.
+    """A file of ours can't be understood; the file was left unchanged.
 
     Attributes:
         path: the file.
-        reason: what is wrong with it.
+        reason: what is wrong with the file.
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:

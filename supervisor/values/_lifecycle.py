@@ -1,7 +1,7 @@
-"""The lifecycle of a container: states, events and ONE transition table.
+"""The lifecycle of a container: states, events and the one table of transitions.
 
-Nothing here knows Trio, a clock or the disk. An event that the table doesn't have for a
-state raises `IllegalTransition` and changes nothing.
+Nothing here knows Trio, a clock or the disk. An event that isn't in the table for a state raises
+`IllegalTransition` and changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ E = TypeVar("E", bound=enum.Enum)
 
 
 class State(enum.Enum):
-    """Where a container stands."""
+    """The state of a container."""
 
     CREATING = "creating"
     CREATED = "created"
@@ -31,7 +31,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What happens to a container, or is asked of it."""
+    """What happens to a container, or what a caller asks for."""
 
     CREATED = "created"
     RESTORED = "restored"
@@ -110,14 +110,14 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
 }
 
 _ADVICE: Final[dict[tuple[State, Event], str]] = {
-    (_S.CREATED, _E.EXEC): "start it first",
-    (_S.RUNNING, _E.START): "it runs already",
-    (_S.RUNNING, _E.DELETE): "stop it first, or delete(force=True)",
-    (_S.STOPPING, _E.START): "it was asked to end",
-    (_S.STOPPING, _E.DELETE): "wait for its end, or delete(force=True)",
-    (_S.STARTING, _E.DELETE): "stop it first, or delete(force=True)",
-    (_S.STOPPED, _E.START): "its process has ended; delete it and create it again",
-    (_S.STOPPED, _E.EXEC): "its process has ended",
+    (_S.CREATED, _E.EXEC): "start the container first",
+    (_S.RUNNING, _E.START): "the container runs already",
+    (_S.RUNNING, _E.DELETE): "stop the container first, or use delete(force=True)",
+    (_S.STOPPING, _E.START): "a stop is under way",
+    (_S.STOPPING, _E.DELETE): "wait until the container has stopped, or use delete(force=True)",
+    (_S.STARTING, _E.DELETE): "stop the container first, or use delete(force=True)",
+    (_S.STOPPED, _E.START): "the init has ended; delete the container and create a new one",
+    (_S.STOPPED, _E.EXEC): "the init has ended",
 }
 
 
@@ -130,7 +130,7 @@ def next_state(state: State, event: Event, *, container: str | None = None) -> S
     following = TRANSITIONS[state].get(event)
     if following is None:
         advice = _ADVICE.get((state, event))
-        message = f"cannot {event.value}: it is {state.value}" + (f"; {advice}" if advice else "")
+        message = f"cannot {event.value} in state {state.value}" + (f": {advice}" if advice else "")
         raise IllegalTransition(message, state=state.value, event=event.value, container=container)
     return following
 
@@ -138,9 +138,9 @@ def next_state(state: State, event: Event, *, container: str | None = None) -> S
 def diagram(
     table: Mapping[S, Mapping[E, S]],
 ) -> str:
-    """Return a table as a Mermaid state diagram: those in the docs are made by this.
+    """Return a table as a Mermaid state diagram, for docs/architecture.md.
 
-    The first state is where all begins; one that nothing leads out of is an end.
+    The diagram begins at the table's first state. A state without an exit is an end.
     """
     lines = ["stateDiagram-v2", f"    [*] --> {next(iter(table)).value}"]
     for state, events in table.items():

@@ -1,4 +1,4 @@
-"""Errors of the machine: time, space, descriptors, processes; and what an OSError means."""
+"""Errors of the machine: time, space, descriptors, processes; and how an OSError becomes one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ._status import ExitStatus
 
 
 class InfrastructureError(SupervisorError):
-    """The machine couldn't do it just now; the same call may work later."""
+    """The machine lacked time, space or another resource; the same call may work later."""
 
 
 class DeadlineExpired(InfrastructureError):
-    """An operation took longer than its deadline and was undone.
+    """An operation took longer than the deadline and was undone.
 
     Attributes:
         seconds: the deadline that expired.
-        stdout: what a program that was run had put out by then; None if that wasn't captured.
-        stderr: its errors, likewise.
+        stdout: what the program had written to stdout by then; None if stdout wasn't captured.
+        stderr: likewise for stderr.
     """
 
     def __init__(
@@ -48,25 +48,25 @@ class RuntimeTimeout(DeadlineExpired):
 
 
 class CleanupIncomplete(DeadlineExpired):
-    """Clean-up didn't finish; the container is listed as broken with what is left."""
+    """The clean-up didn't finish; the container is listed as broken, with what is left."""
 
 
 class DiskFull(InfrastructureError, OSError):
-    """No space (ENOSPC, EDQUOT) for a file; the operation undid itself."""
+    """No space (ENOSPC, EDQUOT) for a file; the operation was undone."""
 
 
 class StreamFailed(InfrastructureError, OSError):
-    """What the caller gave as a stream couldn't be read from or written to; or nobody took it.
+    """A file that the caller gave as a stream failed, or didn't take the output in time.
 
-    The program has ended by then. That a reader has gone (EPIPE) isn't this error: the program
-    hears that as from any pipe.
+    The program has ended by then. A reader that has gone (EPIPE) isn't this error: the program
+    gets SIGPIPE or EPIPE, as with any pipe.
 
     Attributes:
         stream: ``"stdin"``, ``"stdout"`` or ``"stderr"``.
-        errno: the system's error number; ETIMEDOUT if nobody took the output in time.
-        status: how the program ended.
-        stdout: what was captured of its output; None if that wasn't captured.
-        stderr: its errors, likewise.
+        errno: the system's error number; ETIMEDOUT if no reader took the output in time.
+        status: the program's exit status.
+        stdout: the captured output; None if stdout wasn't captured.
+        stderr: likewise for stderr.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class StreamFailed(InfrastructureError, OSError):
 
 
 class StreamFull(StreamFailed, DiskFull):
-    """The same, for want of space (ENOSPC, EDQUOT): where the caller's file is, not ours."""
+    """A stream failed because the disk with the caller's file is full (ENOSPC, EDQUOT)."""
 
 
 class TooManyFiles(InfrastructureError, OSError):
-    """No descriptor left (EMFILE, ENFILE); the operation undid itself."""
+    """No descriptor is left (EMFILE, ENFILE); the operation was undone."""
 
 
 class IdsExhausted(InfrastructureError):
@@ -102,7 +102,7 @@ class IdsExhausted(InfrastructureError):
 
 
 class TooManyProcesses(InfrastructureError, OSError):
-    """No process could be made: a limit on them (EAGAIN), or no memory for one (ENOMEM)."""
+    """No process could be made: a limit was reached (EAGAIN), or memory is short (ENOMEM)."""
 
 
 _SCARCE: dict[int, type[DiskFull] | type[TooManyFiles] | type[TooManyProcesses]] = {
@@ -115,9 +115,10 @@ _NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)
 
 
 def scarcity(error: OSError, *, container: str | None = None, spawning: bool = False) -> OSError:
-    """Return the infrastructure error that ``error`` stands for, or ``error`` itself.
+    """Return the infrastructure error that matches ``error``; without a match, ``error``.
 
-    ``spawning`` says that it came from making a process: elsewhere EAGAIN means something else.
+    ``spawning`` says that the error came from making a process. Elsewhere EAGAIN means something
+    else.
     """
     kind = _SCARCE.get(error.errno or 0)
     if spawning and error.errno in _NO_PROCESS:
@@ -135,7 +136,7 @@ def scarcity(error: OSError, *, container: str | None = None, spawning: bool = F
 
 @contextlib.contextmanager
 def happened_to(container: str) -> Iterator[None]:
-    """Let what the machine couldn't do in this block say to which container that happened."""
+    """Add the container's id to any infrastructure error that the block raises."""
     try:
         yield
     except InfrastructureError as error:
@@ -144,14 +145,14 @@ def happened_to(container: str) -> Iterator[None]:
         raise
 
 
-# The machine's fault, whatever the path was.
+# The machine is at fault, whatever the path is.
 _OF_THE_MACHINE = (errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 
 
 def misplaced(error: OSError, message: str) -> OSError | InvalidValue | InfrastructureError:
-    """Return what it means that a place which the user has named can't be used.
+    """Return the error to raise when a path that the caller named can't be used.
 
-    ``message`` says which place; what the system says of it is added.
+    ``message`` says which path. The system's own text for ``error`` is appended.
     """
     scarce = scarcity(error)
     if isinstance(scarce, InfrastructureError):

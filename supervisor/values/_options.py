@@ -1,4 +1,4 @@
-"""Keyword arguments that several functions take: each set of them is a TypedDict (PEP 692)."""
+"""Checks for keyword arguments that a TypedDict describes (PEP 692)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 def require_known(options: Mapping[str, Any], kind: type[Any], function: str) -> None:
-    """Refuse a keyword argument that a function doesn't have, in Python's own words.
+    """Refuse an unknown keyword argument, with Python's own message.
 
     Args:
-        options: what the function was given.
-        kind: the TypedDict of what it takes.
-        function: its name.
+        options: the keyword arguments that the function got.
+        kind: the TypedDict of the known ones.
+        function: the function's name, for the message.
 
     Raises:
-        TypeError: names the argument.
+        TypeError: an argument is unknown; the message names the argument.
     """
     for name in options:
         if name not in kind.__annotations__:
@@ -23,5 +23,5 @@ def require_known(options: Mapping[str, Any], kind: type[Any], function: str) ->
 
 
 def picked(options: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
-    """Return those of the arguments that another TypedDict has as well."""
+    """Return the arguments that the TypedDict ``kind`` has, too."""
     return {name: value for name, value in options.items() if name in kind.__annotations__}

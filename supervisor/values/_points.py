@@ -1,6 +1,6 @@
-"""The points between which a supervisor may be killed, for tests that kill it there.
+"""Crash points: the points at which a test may kill a supervisor.
 
-Every step that changes the disk, a process or a cgroup lies between two of them.
+Every step that changes the disk, a process or a cgroup lies between two points.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ class Point(enum.Enum):
     """A point that an operation has reached."""
 
     TEMPORARY_MADE = "create, exec: a directory with a temporary name"
-    LOCKED = "create, exec: the lock in it is ours"
-    FILLED = "create, exec: its record and all else is in it"
-    DIRECTORY_MADE = "create, exec: it has its name"
-    PROCESS_MADE = "create: the process directory, with its record and streams"
-    FIFOS_MADE = "create, exec: exit and control"
+    LOCKED = "create, exec: the supervisor holds the lock in this directory"
+    FILLED = "create, exec: the record and all other files are in this directory"
+    DIRECTORY_MADE = "create, exec: the directory has the final name"
+    PROCESS_MADE = "create: the process directory, with record and streams"
+    FIFOS_MADE = "create, exec: the fifos exit and control"
     LAUNCHED = "create, exec: the shim runs"
     REPORTED = "create, exec: the shim has reported the process"
-    WATCHED = "create, exec: the process is held by its pidfd"
+    WATCHED = "create, exec: a pidfd holds the process"
     STARTING = "start: the runtime is about to be called"
-    START_RETURNED = "start: the runtime has started it"
-    STARTED = "start: that is on record"
-    EXIT_SEEN = "end: the shim has recorded it"
-    SETTLED = "end: the result is on record"
-    STOP_INTENDED = "stop: that it was begun is on record"
+    START_RETURNED = "start: the runtime has started the container"
+    STARTED = "start: the mark of the start is on disk"
+    EXIT_SEEN = "end: the shim has recorded the exit status"
+    SETTLED = "end: the result is on disk"
+    STOP_INTENDED = "stop: the intent is on disk"
     KILLED = "stop, delete: everything in the cgroup was sent SIGKILL"
-    DELETE_INTENDED = "delete: that it was begun is on record"
+    DELETE_INTENDED = "delete: the intent is on disk"
     PROCESSES_ENDED = "delete: all processes have ended"
-    FORGOTTEN = "delete: the runtime has forgotten it"
-    CGROUP_REMOVED = "delete: its cgroup is gone"
-    SHIMS_GONE = "delete: its shims are gone"
-    REMOVED = "delete: its directory is gone"
-    ADOPTING = "open: the lock of a container that is there is ours"
-    GATHERED = "open: what is left of its init is known"
-    ADOPTED = "open: its init is watched"
-    EXECS_ADOPTED = "open: its execs are too"
+    FORGOTTEN = "delete: the runtime has forgotten the container"
+    CGROUP_REMOVED = "delete: the cgroup is gone"
+    SHIMS_GONE = "delete: the shims are gone"
+    REMOVED = "delete: the container directory is gone"
+    ADOPTING = "open: the supervisor holds the lock of a container on disk"
+    GATHERED = "open: the evidence of the init is gathered"
+    ADOPTED = "open: the init is watched"
+    EXECS_ADOPTED = "open: the execs are watched"
 
 
 Reach = Callable[[Point], None]
 
 
 def pass_by(point: Point) -> None:
-    """Go on, as everywhere but in tests."""
+    """Do nothing at a point: the default outside of tests."""

@@ -1,4 +1,4 @@
-"""Errors of the program that was run, or couldn't be run."""
+"""Errors of a program: a failed exit, too much output, a program that can't be run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from ._status import ExitStatus
 class ProcessFailed(SupervisorError, subprocess.CalledProcessError):
     """A program that was run with ``check=True`` didn't exit with 0.
 
-    It is what `trio.run_process` raises then; ``cmd`` and ``output`` are as there.
+    Also the `subprocess.CalledProcessError` that `trio.run_process` raises, with ``cmd`` and
+    ``output``.
 
     Attributes:
-        command: the program and its arguments.
-        status: how it ended.
-        returncode: its exit code, -N for signal N, 255 if nobody knows.
-        stdout: all of its captured output, or None.
-        stderr: all of its captured errors, or None.
+        command: the program and the arguments.
+        status: the exit status.
+        returncode: the exit code; -N for signal N; 255 if the exit status is unknown.
+        stdout: all captured output of stdout, or None.
+        stderr: all captured output of stderr, or None.
     """
 
     def __init__(
@@ -44,15 +45,15 @@ class ProcessFailed(SupervisorError, subprocess.CalledProcessError):
 
 
 class OutputTooLarge(SupervisorError):
-    """A program that was run put out more than ``max_output_bytes`` on a stream, and was ended.
+    """A program wrote more than ``max_output_bytes`` to a captured stream, and was ended.
 
-    Not raised for what isn't captured: a log, a file and a PIPE bound themselves.
+    Not raised for a log, a file or a PIPE, which aren't captured.
 
     Attributes:
         stream: the stream that was too long, ``"stdout"`` or ``"stderr"``.
-        limit: how many bytes were allowed of it.
-        stdout: what was captured of its output, cut at the limit; None if that wasn't captured.
-        stderr: its errors, likewise.
+        limit: how many bytes were allowed.
+        stdout: the captured output, cut at the limit; None if stdout wasn't captured.
+        stderr: likewise for stderr.
     """
 
     def __init__(
@@ -73,15 +74,16 @@ class OutputTooLarge(SupervisorError):
 
 
 class GateFailed(SupervisorError):
-    """A container couldn't be made to run what was asked for.
+    """The container couldn't run the program that the caller asked for.
 
-    The program hasn't run: an exit of its own is never this error. That there is no such program
-    or directory, or that it can't be executed, are the two kinds below, wherever it was to be run.
+    The program hasn't run: an exit of the program is never this error. `ProgramNotFound` says that
+    the program or directory is missing, and `ProgramNotExecutable` that the program can't be
+    executed.
 
     Attributes:
-        what: ``"program"``, ``"cwd"`` or ``"file"``: what couldn't be had of what was asked for.
-            Of a pooled container also ``"frame"``: the taker's wishes didn't arrive whole; and
-            ``"killed"``: somebody or something, such as a memory limit, killed it meanwhile.
+        what: what failed: ``"program"``, ``"cwd"`` or ``"file"``. In a pooled container also
+            ``"frame"`` (the taker's wishes didn't arrive whole) and ``"killed"`` (the container
+            was killed meanwhile, by a memory limit for instance).
         errno: the system's error number inside the container, or 0.
         name: the program, directory or file; "" where there is none.
     """
@@ -96,7 +98,7 @@ class GateFailed(SupervisorError):
 
 
 class _NotRun(GateFailed, OSError):
-    """What both kinds of it share: what an OSError says."""
+    """The attributes of an OSError, for both kinds of `GateFailed`."""
 
     def __init__(
         self, message: str, *, what: str, errno: int, name: str, container: str | None = None
@@ -107,23 +109,23 @@ class _NotRun(GateFailed, OSError):
 
 
 class ProgramNotFound(_NotRun, FileNotFoundError):
-    """There is no such program, interpreter of it, or working directory in the container.
+    """The program, the program's interpreter or the working directory isn't in the container.
 
-    It is what `trio.run_process` raises then, whichever runtime has said so in its own words.
-    ``strerror`` and ``filename`` are as there.
+    Also the FileNotFoundError that `trio.run_process` raises, with ``strerror`` and ``filename``,
+    and the same for every runtime.
     """
 
 
 class ProgramNotExecutable(_NotRun, PermissionError):
-    """The program is there and can't be executed, or the working directory can't be entered.
+    """The program is there but can't be executed, or the working directory can't be entered.
 
-    It is a directory, nobody may execute it, its file system forbids that, or what is in it is no
-    program for this machine (``errno`` is ENOEXEC then).
+    Such a program is a directory, has no permission to execute, lies on a file system that forbids
+    executing, or isn't a program for this machine (then ``errno`` is ENOEXEC).
     """
 
 
 UNRUNNABLE = frozenset({errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR})
-"""What the kernel says of a path at which there is nothing to run."""
+"""The kernel's error numbers for a path at which there is nothing to run."""
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -131,7 +133,7 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 def not_run(
     message: str, *, what: str, number: int, name: str, container: str | None = None
 ) -> GateFailed:
-    """Return the error for what couldn't be run; ``number`` is the system's error number."""
+    """Return the error for a program that couldn't be run; ``number`` is the system's errno."""
     kind: type[GateFailed] = GateFailed
     if what in ("program", "cwd"):
         kind = ProgramNotFound if number in _ABSENT else ProgramNotExecutable

@@ -1,4 +1,4 @@
-"""How a process ended: a value with its provenance. Nothing in it is made up."""
+"""Exit statuses: how a process ended, and which source reported that. Nothing is made up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def moment(at_ns: int) -> datetime:
-    """Return the microsecond, in UTC, in which CLOCK_REALTIME was ``at_ns``: never a later one."""
+    """Return the microsecond, in UTC, in which CLOCK_REALTIME was ``at_ns``, rounded down."""
     return EPOCH + timedelta(microseconds=at_ns // 1000)
 
 
@@ -26,7 +26,7 @@ class Cause(enum.Enum):
 
 
 class Source(enum.Enum):
-    """Who told us how it ended."""
+    """Which source reported the exit status."""
 
     SHIM = "shim"
     KERNEL = "kernel"
@@ -38,14 +38,15 @@ class ExitStatus:
     """How a process ended.
 
     Attributes:
-        code: its exit code, 0 to 255; None if it didn't exit by itself.
-        signal: the signal that ended it: a `signal.Signals`, or a plain int for one that
-            Python has no name for; None if it exited or if it is unknown.
-        core_dumped: whether the kernel wrote a core.
-        oom_killed: whether its cgroup counted an out-of-memory kill before it ended by SIGKILL.
+        code: the exit code, 0 to 255; None if the process didn't exit by itself.
+        signal: the signal that killed the process: a `signal.Signals`, or a plain int if Python
+            has no name for the signal; None if the process exited, or the cause is unknown.
+        core_dumped: whether the kernel dumped core.
+        oom_killed: whether the cgroup counted an out-of-memory kill before SIGKILL ended the
+            process.
         cause: `Cause`; UNKNOWN leaves ``code`` and ``signal`` None.
-        source: who told us.
-        at_ns: CLOCK_REALTIME in nanoseconds when it ended; None when nobody knows.
+        source: which source reported the exit status.
+        at_ns: CLOCK_REALTIME in nanoseconds when the process ended; None if unknown.
         why: for `Cause.UNKNOWN`, the reason, for people; else None.
     """
 
@@ -65,7 +66,7 @@ class ExitStatus:
 
     @property
     def at(self) -> datetime | None:
-        """When it ended, in UTC: its microsecond; ``at_ns`` has the rest. Or None."""
+        """When the process ended, in UTC, to the microsecond (``at_ns`` is exact); or None."""
         return None if self.at_ns is None else moment(self.at_ns)
 
     @property
@@ -91,7 +92,7 @@ class ExitStatus:
 
 
 def signal_name(number: int) -> str:
-    """Return what to call a signal: SIGTERM; signal 37, which Python has no name for."""
+    """Return a signal's name, such as SIGTERM, or "signal 37" if Python has no name."""
     named = _named(number)
     return named.name if isinstance(named, _signal.Signals) else f"signal {number}"
 
@@ -107,11 +108,11 @@ def _check(status: ExitStatus) -> None:
     told = (status.code is not None) + (status.signal is not None)
     if status.cause is Cause.UNKNOWN:
         if told or status.why is None:
-            raise ValueError("an unknown end has a reason, and neither code nor signal")
+            raise ValueError("cause UNKNOWN takes a `why`, and neither code nor signal")
     elif told != 1 or status.why is not None:
-        raise ValueError("a known end has either a code or a signal, and no `why`")
+        raise ValueError("a known cause takes either a code or a signal, and no `why`")
     elif (status.cause is Cause.EXITED) != (status.code is not None):
-        raise ValueError("cause EXITED goes with a code, the others with a signal")
+        raise ValueError("cause EXITED takes a code, the other causes take a signal")
     if status.code is not None and not 0 <= status.code <= 255:
         raise ValueError(f"an exit code is 0 to 255, not {status.code}")
     if status.signal is not None and not 1 <= status.signal <= 64:
@@ -119,5 +120,5 @@ def _check(status: ExitStatus) -> None:
 
 
 def unknown(why: str, *, at_ns: int | None = None) -> ExitStatus:
-    """Return the status of a process whose end nobody recorded."""
+    """Return the exit status of a process for which no exit status was recorded."""
     return ExitStatus(cause=Cause.UNKNOWN, source=Source.INFERENCE, why=why, at_ns=at_ns)

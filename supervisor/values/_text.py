@@ -1,4 +1,4 @@
-"""Which text and which JSON values can be written, read back equal, and handed to a runtime."""
+"""Checks of arguments: text and JSON that a runtime can take, numbers, paths, flags."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ._errors import InvalidValue
 T = TypeVar("T")
 
 MAX_DEPTH = 100
-"""How deep arrays and objects may nest: far above any use, far below Python's own limit."""
+"""How deep arrays and objects may nest: far above any need, far below Python's own limit."""
 
 MAX_ID = 2**32 - 2
-"""The highest uid and gid; the kernel takes the next one for *none*."""
+"""The highest uid and gid; to the kernel the next number means *none*."""
 
 MAX_INT_BITS = 2048
-"""How long an integer may be: Python reads up to 640 digits whatever its digit limit is."""
+"""How long an integer may be: Python reads 640 digits even at the lowest digit limit."""
 
 
 def check_text(value: object, name: str, *, nul: bool = False) -> str:
-    """Return ``value`` if it is text that JSON and (unless ``nul``) a C string can carry.
+    """Return ``value``, text that JSON and (unless ``nul``) a C string can carry.
 
     Args:
-        value: what to check.
-        name: what to call it in the error.
-        nul: whether a NUL may stand in it: JSON carries one, a C string doesn't.
+        value: the text to check.
+        name: the name of the argument, for the error.
+        nul: whether the text may contain a NUL: JSON carries a NUL, a C string doesn't.
 
     Raises:
-        InvalidValue: it isn't a str, holds a NUL, or a surrogate. (Two surrogates side by
-            side would even be read back as one other character.)
+        InvalidValue: the value isn't a str, or contains a NUL or a surrogate. (Two surrogates side
+            by side would even be read back as one other character.)
     """
     if not isinstance(value, str):
         raise InvalidValue(f"{name} must be text, not {type(value).__name__}")
@@ -44,26 +44,27 @@ def check_text(value: object, name: str, *, nul: bool = False) -> str:
             value.encode()
         except UnicodeEncodeError:
             raise InvalidValue(f"{name} holds a lone surrogate, which is not UTF-8") from None
-    return str.__str__(value)  # a plain one: `str` of a text enum's member is its name
+    return str.__str__(value)  # a plain str: for a member of a text enum, `str` gives the name
 
 
 def spoilt(path: str) -> str | None:
-    """Return why runtimes couldn't keep files below a path, for a sentence's end; None if they can.
+    """Return why runtimes can't spell a path alike in their files; None if they can.
 
-    What is ours among these we know by the path in them.
+    The answer ends a sentence that begins with the path. The supervisor knows its own containers by
+    the path in the runtime's files.
     """
     control = next((one for one in path if one < " "), None)
     if control is not None:
-        return f"has {control!r} in it: runtimes spell control characters each in a way of its own"
+        return f"contains {control!r}: each runtime spells control characters in another way"
     try:
         path.encode()
     except UnicodeEncodeError:
-        return "isn't UTF-8, which the files of runtimes are"
+        return "isn't UTF-8, and the files of runtimes have to be UTF-8"
     return None
 
 
 def check_int(value: object, name: str, *, least: int, most: int) -> int:
-    """Return ``value`` if it is an integer from ``least`` to ``most``; a bool is none."""
+    """Return ``value``, an integer from ``least`` to ``most``; a bool doesn't count."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidValue(f"{name} must be an integer, not {type(value).__name__}")
     if not least <= value <= most:
@@ -72,10 +73,10 @@ def check_int(value: object, name: str, *, least: int, most: int) -> int:
 
 
 def check_path(value: object, name: str) -> str:
-    """Return ``value`` if it is a path, or has one, that isn't empty.
+    """Return the path that ``value`` is (text) or has (PathLike); the path isn't empty.
 
     Raises:
-        InvalidValue: it is something else.
+        InvalidValue: the value is something else.
     """
     path = check_text(os.fspath(value) if isinstance(value, os.PathLike) else value, name)
     if not path:
@@ -84,14 +85,14 @@ def check_path(value: object, name: str) -> str:
 
 
 def check_flag(value: object, name: str) -> bool:
-    """Return ``value`` if it is True or False; a number is neither."""
+    """Return ``value``, True or False; a number doesn't count."""
     if not isinstance(value, bool):
         raise InvalidValue(f"{name} must be True or False, not {type(value).__name__}")
     return value
 
 
 def check_seconds(value: object, name: str) -> float:
-    """Return ``value`` if it is a number of seconds above 0, perhaps endless."""
+    """Return ``value``, a number of seconds above 0; infinity is allowed."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     if not fits or not (0 < value <= sys.float_info.max or value == math.inf):  # type: ignore[operator]
         raise InvalidValue(f"{name} must be above 0 seconds, not {value!r:.100}")
@@ -99,7 +100,7 @@ def check_seconds(value: object, name: str) -> float:
 
 
 def check_kind(value: object, kind: type[T], name: str) -> T:
-    """Return ``value`` if it is one of ``kind``."""
+    """Return ``value``, an instance of ``kind``."""
     if not isinstance(value, kind):
         raise InvalidValue(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
     return value
@@ -113,12 +114,12 @@ def copy_json(value: object, name: str, *, nul: bool = True, depth: int = 0) -> 
 
     Args:
         value: a JSON value; any mapping counts as an object, a tuple as an array.
-        name: what to call it in the error.
-        nul: whether NULs may stand in its text.
-        depth: how deep inside the whole it stands.
+        name: the name of the argument, for the error.
+        nul: whether text may contain NULs.
+        depth: how deep ``value`` is nested inside the argument.
 
     Raises:
-        InvalidValue: something in it wouldn't come back equal from JSON; named by its place.
+        InvalidValue: JSON wouldn't give an equal value back. The error names the place.
     """
     if depth == 0:
         with contextlib.suppress(_NotPlain):
@@ -151,11 +152,11 @@ def copy_object(value: object, name: str, *, nul: bool = True, depth: int = 0) -
 
 
 class _NotPlain(Exception):
-    """Something that has to be looked at more closely."""
+    """A value that needs the slower, complete check."""
 
 
 def _copy_plain(value: object, *, nul: bool) -> Any:
-    """Return a copy of what is plainly right: a tenth of the time, and no names for errors."""
+    """Return a copy of a plainly valid value: in a tenth of the time, without error messages."""
     texts: list[Any] = []
     whole: list[Any] = [value]
     unread: list[tuple[Any, int]] = [(whole, 0)]
@@ -184,10 +185,10 @@ def _copy_plain(value: object, *, nul: bool) -> Any:
 
 
 def check_object(value: object, name: str) -> Mapping[Any, Any]:
-    """Return ``value`` if it is a mapping.
+    """Return ``value``, a mapping.
 
     Raises:
-        InvalidValue: it isn't.
+        InvalidValue: the value is something else.
     """
     if not isinstance(value, Mapping):
         raise InvalidValue(f"{name} must be a mapping, not {type(value).__name__}")

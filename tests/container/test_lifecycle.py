@@ -191,7 +191,7 @@ async def test_delete_running_needs_force(supervisor: OpenSupervisor, bundle: Ma
     async with supervisor() as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()
-        with pytest.raises(IllegalTransition, match="stop it first"):
+        with pytest.raises(IllegalTransition, match="stop the container first"):
             await box.delete()
         assert box.state is State.RUNNING and box.status is None
         await box.delete(force=True)

@@ -64,7 +64,7 @@ async def test_bundles_and_runtimes_roots(
 
 @pytest.mark.runtimes("fake")
 @pytest.mark.parametrize(
-    ("name", "why"), [("a\nb", r"'\\n' in it"), ("a\udcff", "(isn't|not) UTF-8")]
+    ("name", "why"), [("a\nb", r"contains '\\n'"), ("a\udcff", "(isn't|not) UTF-8")]
 )
 async def test_what_cannot_work(
     supervisor: OpenSupervisor,

@@ -36,12 +36,12 @@ operations: dict[str, Operation] = {
 }
 
 illegal = [
-    (State.CREATED, "exec", "start it first"),
+    (State.CREATED, "exec", "start the container first"),
     (State.CREATED, "checkpoint", "created"),
-    (State.RUNNING, "start", "it runs already"),
-    (State.RUNNING, "delete", "stop it first, or delete(force=True)"),
-    (State.STOPPED, "start", "delete it and create it again"),
-    (State.STOPPED, "exec", "its process has ended"),
+    (State.RUNNING, "start", "the container runs already"),
+    (State.RUNNING, "delete", "stop the container first, or use delete(force=True)"),
+    (State.STOPPED, "start", "delete the container and create a new one"),
+    (State.STOPPED, "exec", "the init has ended"),
     (State.STOPPED, "checkpoint", "stopped"),
     (State.DELETED, "start", "deleted"),
     (State.DELETED, "exec", "deleted"),
@@ -124,7 +124,7 @@ async def test_deleted_while_starting(
             async with trio.open_nursery() as nursery:
 
                 async def start() -> None:
-                    with pytest.raises(IllegalTransition, match=r"it is delet(ing|ed)"):
+                    with pytest.raises(IllegalTransition, match=r"in state delet(ing|ed)"):
                         await a.start()
 
                 nursery.start_soon(start)
