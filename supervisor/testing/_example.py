@@ -1,4 +1,4 @@
-"""One example of a test, as a witness: what it made and saw, and for how long it had to wait."""
+"""A witness of one example or test: its containers, their output, and the time spent waiting."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ class Example:
     """A witness (`supervisor.tasks._observer`) for the time of one example, or of one test.
 
     Attributes:
-        named: whether names depend on nothing but the order in which they are asked for; else
-            they are random.
-        worker: what tells the directories of this process from those of others.
-        waited_seconds: for how long it waited for infrastructure.
-        failed: whether it ended with an error.
-        with_specs: whether what is told of a container has its spec, which is long.
+        named: True: names are numbered in the order of the requests. False: names are random.
+        worker: a name of this process, by which its directories differ from those of others.
+        waited_seconds: how long the example waited for infrastructure.
+        failed: whether the example ended with an error.
+        with_specs: whether a container's report includes the spec, which is long.
     """
 
     named: bool = True
@@ -44,11 +43,11 @@ class Example:
     _outputs: dict[str, bytearray] = attrs.field(factory=dict)
     _waits: int = 0
     _waits_since: float = 0.0
-    # A pool in a thread of its own serves examples in another one.
+    # A pool in one thread serves examples in another thread.
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def name_suffix(self) -> str:
-        """Return 1, 2, 3, ..., or something random."""
+        """Return 1, 2, 3, ..., or a random suffix."""
         if not self.named:
             return secrets.token_hex(4)
         with self._lock:
@@ -56,7 +55,7 @@ class Example:
             return str(self._names)
 
     def place(self) -> str:
-        """Return the worker's name with 1, 2, 3, ..., or something random."""
+        """Return the worker's name with 1, 2, 3, ..., or with a random suffix."""
         if not self.named:
             return f"{self.worker}-{secrets.token_hex(8)}"
         with self._lock:
@@ -64,14 +63,14 @@ class Example:
             return f"{self.worker}-{self._places}"
 
     def saw(self, report: ContainerReport) -> None:
-        """Keep it, and let the oldest one go."""
+        """Keep the report, and drop the oldest one."""
         with self._lock:
             if len(self._reports) == MAX_CONTAINERS:
                 self._outputs.pop(self._reports[0].id, None)
             self._reports.append(report)
 
     def heard(self, container: str, content: bytes) -> None:
-        """Keep the end of it, if it is one of those that are kept."""
+        """Keep the last bytes of a container's output, if the container's report is kept."""
         with self._lock:
             if all(report.id != container for report in self._reports):
                 return
@@ -81,7 +80,7 @@ class Example:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the block's time, once where blocks overlap."""
+        """Count the block's time; where blocks overlap, count the time once."""
         with self._lock:
             if self._waits == 0:
                 self._waits_since = time.perf_counter()
@@ -95,10 +94,10 @@ class Example:
                     self.waited_seconds += time.perf_counter() - self._waits_since
 
     def told(self) -> list[tuple[str, str]]:
-        """Return what there is to say of each container: a title and a text.
+        """Return a title and a text for each container.
 
-        Those that didn't exit with 0 come first, and of these, as of the others, the newest: it is
-        the likeliest to be what a reader looks for.
+        Containers that didn't exit with 0 come first. In both groups the newest comes first: a
+        reader most likely looks for that one.
         """
         with self._lock:
             seen = [(report, bytes(self._outputs.get(report.id, b""))) for report in self._reports]
@@ -111,7 +110,7 @@ class Example:
 
 
 def worker_name() -> str:
-    """Return a name that no other process on this machine has: xdist's worker, and the pid."""
+    """Return a name that is unique on this machine: xdist's worker, and the pid."""
     return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
 
 
@@ -121,11 +120,11 @@ def _is_fine(report: ContainerReport) -> bool:
 
 
 def tell(report: ContainerReport, output: bytes, *, with_spec: bool) -> str:
-    """Return what a failed test says of a container."""
+    """Return what a failed test reports of a container."""
     status = report.status()
     parts = [
         f"args: {list(report.args)}",
-        f"exit: {'it has not ended' if status is None else status}",
+        f"exit: {'has not ended' if status is None else status}",
         "history:",
         *_indented(tell_history(report.history())),
         f"output: {'none was read' if not output else ''}".rstrip(),
@@ -136,7 +135,7 @@ def tell(report: ContainerReport, output: bytes, *, with_spec: bool) -> str:
 
 
 def tell_history(changes: Sequence[Change]) -> list[str]:
-    """Return a line per change: when, after the first one, what, and where that led."""
+    """Return a line per change: the time since the first change, the event, the new state."""
     if not changes:
         return []
     first = changes[0]
@@ -147,11 +146,11 @@ def tell_history(changes: Sequence[Change]) -> list[str]:
 
 
 def _tell_spec(spec: bytes) -> list[str]:
-    """Return a line per key: it is long as it is."""
+    """Return a line per key: the spec is long enough."""
     try:
         keys = json.loads(spec)
     except ValueError:
-        return ["it was gone"]
+        return ["the bundle was gone"]
     return [f"{key}: {json.dumps(value)}" for key, value in keys.items()]
 
 

@@ -1,4 +1,4 @@
-"""Freeze what is in a cgroup, or stop processes one by one where there is none.
+"""Freeze a cgroup; or, without a cgroup, stop processes one by one.
 
 Source: kernel Documentation, cgroup-v1/freezer-subsystem and cgroup-v2, "cgroup.freeze".
 """
@@ -24,14 +24,13 @@ _LOOKS: Final = 200
 
 @contextlib.asynccontextmanager
 async def frozen_cgroup(directory: str, *, seconds: float) -> AsyncIterator[None]:
-    """Freeze a cgroup directory of either version during the block."""
+    """Freeze a cgroup directory (version 1 or 2) during the block."""
     file, freeze, thaw = _switch(directory)
     try:
         with trio.move_on_after(seconds) as scope:
             while not await _freeze(directory, file, freeze):
-                file.write_text(
-                    thaw, encoding="utf-8"
-                )  # version 1 may stay on its way: from the beginning, then
+                # Version 1 may hang half-way: thaw, and begin again.
+                file.write_text(thaw, encoding="utf-8")
                 await trio.sleep(_POLL_SECONDS)
         if scope.cancelled_caught:
             raise DeadlineExpired(f"{directory} isn't frozen", seconds=seconds)
@@ -42,7 +41,7 @@ async def frozen_cgroup(directory: str, *, seconds: float) -> AsyncIterator[None
 
 
 async def _freeze(directory: str, file: Path, freeze: str) -> bool:
-    """Ask for it, and say whether it is frozen a moment later."""
+    """Ask the kernel to freeze the cgroup; return whether the cgroup is frozen a moment later."""
     file.write_text(freeze, encoding="utf-8")
     for _ in range(_LOOKS):
         if _is_frozen(directory):
@@ -59,16 +58,16 @@ async def stopped_processes(roots: Iterable[int], *, seconds: float) -> AsyncIte
         held.callback(_continue, processes)
         with trio.move_on_after(seconds) as scope:
             while new := _not_stopped(roots):
-                for pid in new:  # what they have forked meanwhile is found at the next look
+                for pid in new:  # the next look finds processes that they forked meanwhile
                     _stop(pid, processes)
                 await trio.sleep(_POLL_SECONDS)
         if scope.cancelled_caught:
-            raise DeadlineExpired("its processes don't stop", seconds=seconds)
+            raise DeadlineExpired("the processes don't stop", seconds=seconds)
         yield
 
 
 def freezer_of(directories: Iterable[str]) -> str | None:
-    """Return the directory of a cgroup in which it can be frozen; None if there is none."""
+    """Return the directory of a cgroup that can be frozen; None if there is none."""
     return next((path for path in directories if _switches(path)), None)
 
 

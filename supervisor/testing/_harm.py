@@ -1,6 +1,6 @@
-"""What may happen to a live container: it freezes, its shim dies, its memory fills, nobody reads.
+"""Harm to a live container: freeze, kill the shim, fill the memory, leave output unread.
 
-Each is done from outside, as the machine would do it. The program in the container needn't help.
+All harm comes from outside, as on a real machine. The program in the container needn't help.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ fd = os.memfd_create("filler")
 while True:
     os.write(fd, b"x" * (1 << 16))
 """
-"""Written to a file in memory, what it takes counts for the cgroup and not for the program: of two
-programs the kernel kills the one with more memory of its own. With the container's processes gone
-that is this one, if it isn't told to end in time; it ends by itself, so that its end says which."""
+"""The filler writes to a file in memory, which counts for the cgroup and not for the filler: the
+kernel kills the process with the most memory of its own, and that is then a container's process.
+When these are gone, the kernel kills the filler, unless SIGTERM ends the filler in time. On SIGTERM
+the filler exits by itself, so its exit status shows whether the kernel killed it."""
 
 
 # ---- freezing -------------------------------------------------------------------------------
@@ -60,25 +61,25 @@ that is this one, if it isn't told to end in time; it ends by itself, so that it
 async def frozen(container: Container, *, seconds: float = HARM_SECONDS) -> AsyncIterator[None]:
     """Freeze all processes of a container during the block: ``async with frozen(box):``.
 
-    They are frozen through the container's cgroup, of version 1 or 2. Where it has none, its
-    processes and their descendants get SIGSTOP, and SIGCONT at the end. Under version 1 even
-    SIGKILL works only when the block is left.
+    The container's cgroup (version 1 or 2) freezes the processes. Without a cgroup, the processes
+    and their descendants get SIGSTOP, and SIGCONT at the end. Under version 1 even SIGKILL takes
+    effect only when the block is left.
 
     Args:
-        container: one that is created or runs.
+        container: a created or running container.
         seconds: how long freezing may take.
 
     Raises:
-        IllegalTransition: it isn't there, or has ended.
-        DeadlineExpired: its processes don't freeze; they were thawed again.
-    Cancellation: they are thawed.
+        IllegalTransition: the container isn't there, or has ended.
+        DeadlineExpired: the processes didn't freeze; they were thawed again.
+    Cancellation: the processes are thawed.
     """
     check_kind(container, Container, "container")
     check_seconds(seconds, "seconds")
     live = [process for process in container.processes.values() if process.status is None]
     if container.init not in live:
         raise IllegalTransition(
-            f"cannot freeze: it is {container.state.value}",
+            f"cannot freeze in state {container.state.value}",
             state=container.state.value,
             event="freeze",
             container=container.id,
@@ -99,16 +100,16 @@ async def frozen(container: Container, *, seconds: float = HARM_SECONDS) -> Asyn
 
 
 async def kill_shim(process: Process | Container, *, seconds: float = HARM_SECONDS) -> None:
-    """SIGKILL the shim of a process, and return when it has ended.
+    """SIGKILL the shim of a process, and return when the shim has ended.
 
-    What becomes of the process is a matter of ``on_shim_lost``. Nothing is restored.
+    ``on_shim_lost`` decides what happens to the process. Nothing is restored.
 
     Args:
-        process: the process; a container stands for its init.
+        process: the process; for a container, the container's init.
         seconds: how long the shim may take to end.
 
     Raises:
-        ProcessEnded: it has no shim any more.
+        ProcessEnded: the shim has ended already.
         DeadlineExpired: the shim doesn't end.
     Cancellation: the shim is killed.
     """
@@ -135,23 +136,23 @@ async def kill_shim(process: Process | Container, *, seconds: float = HARM_SECON
 
 
 async def fill_memory(container: Container, *, seconds: float = HARM_SECONDS) -> int:
-    """Fill a container's memory up to its limit, until the kernel kills something in it.
+    """Fill a container's memory up to the limit, until the kernel kills a process there.
 
-    A program of ours joins the container's cgroup and takes memory until none is left. The
-    container's processes are made the kernel's first choice meanwhile (``oom_score_adj``), so one
-    of them is killed. Then the program goes, what it has taken is free again, and those that are
-    left are chosen as before.
+    A program of ours joins the container's cgroup and takes memory until none is left. Meanwhile
+    the container's processes are the kernel's first choice (``oom_score_adj``), so the kernel kills
+    one of them. Then the program ends and its memory is free again. The other processes get their
+    old ``oom_score_adj`` back.
 
     Args:
-        container: one that is created or runs, with a ``memory_bytes`` of its own.
-        seconds: how long it may take.
+        container: a created or running container with ``memory_bytes``.
+        seconds: how long the filling may take.
 
     Returns:
-        How many of its processes the kernel has killed.
+        How many of the container's processes the kernel has killed.
 
     Raises:
-        InvalidValue: it has no limit, or we may not change cgroups (that takes root).
-        DeadlineExpired: nothing was killed in time.
+        InvalidValue: the container has no limit, or we may not change cgroups (that takes root).
+        DeadlineExpired: the kernel killed nothing in time.
     Cancellation: the program is ended.
     """
     check_kind(container, Container, "container")
@@ -162,8 +163,8 @@ async def fill_memory(container: Container, *, seconds: float = HARM_SECONDS) ->
     limited = [path for path in directories if _limit(path) is not None]
     if cgroup is None or not limited or not hierarchies.usable or os.geteuid() != 0:
         raise InvalidValue(
-            f"{container.id} has no limit of memory that could be reached: give its bundle "
-            "memory_bytes, and be root"
+            f"{container.id} has no memory limit that can be filled: give memory_bytes to the "
+            "bundle, and run the tests as root"
         )
     before = hierarchies.oom_kills(cgroup)
     ends: list[int | None] = []
@@ -174,13 +175,17 @@ async def fill_memory(container: Container, *, seconds: float = HARM_SECONDS) ->
                     await trio.sleep(_POLL_SECONDS)
     kills = hierarchies.oom_kills(cgroup) - before - ends.count(-signal.SIGKILL)
     if scope.cancelled_caught and not kills:
-        raise DeadlineExpired("its memory isn't filled", seconds=seconds, container=container.id)
+        raise DeadlineExpired(
+            "the kernel killed no process for want of memory",
+            seconds=seconds,
+            container=container.id,
+        )
     return kills
 
 
 @contextlib.contextmanager
 def _first_choice(pids: Iterable[int]) -> Iterator[None]:
-    """Have the kernel choose these processes first (proc(5), oom_score_adj)."""
+    """Make the kernel choose these processes first (proc(5), oom_score_adj)."""
     files = [Path(f"/proc/{pid}/oom_score_adj") for pid in pids]
     before: dict[Path, str] = {}
     try:
@@ -197,9 +202,10 @@ def _first_choice(pids: Iterable[int]) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _filling(directories: list[str], ends: list[int | None]) -> AsyncIterator[None]:
-    """Have memory filled during the block; say how the program ended: by SIGKILL, if it was killed.
+    """Run the filler during the block, and append the filler's exit status to ``ends``.
 
-    A SIGKILL of ours would hide that: the kernel may have counted it and not killed it yet.
+    We end the filler with SIGTERM. A SIGKILL of ours would look like the kernel's, which the kernel
+    may have counted already and not delivered yet.
     """
     filler = PidFd.spawn([os.path.abspath(sys.executable), "-IS", "-c", _FILLER, *directories])
     try:
@@ -230,20 +236,20 @@ def _limit(directory: str) -> int | None:
 
 @attrs.frozen
 class Unread:
-    """An output that isn't read just now; see `unread`."""
+    """An output that is left unread for a while; see `unread`."""
 
     _fd: int
     _capacity_bytes: int
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes wait to be read."""
+        """The number of bytes that wait in the pipe."""
         told = bytearray(4)
         fcntl.ioctl(self._fd, termios.FIONREAD, told)
         return int.from_bytes(told, sys.byteorder)
 
     async def wait_full(self) -> None:
-        """Return when no more fits in, and the program has to wait.
+        """Return when the pipe is full and the program has to wait.
 
         Cancellation: nothing changes.
         """
@@ -255,16 +261,16 @@ class Unread:
 async def unread(process: Process | Container, stream: str = "stdout") -> AsyncIterator[Unread]:
     """Stop reading a process's output during the block, so that the program soon has to wait.
 
-    A pipe holds 64 KiB; here it holds one page, until the block is left. It is for the caller not
-    to read meanwhile: reading is what lets the program go on.
+    Until the block is left, the pipe holds one page instead of 64 KiB. The caller must not read
+    meanwhile: reading lets the program go on.
 
     Args:
-        process: the process; a container stands for its init.
-        stream: ``"stdout"`` or ``"stderr"``; it must be a PIPE.
+        process: the process; for a container, the container's init.
+        stream: ``"stdout"`` or ``"stderr"``; the stream must be a PIPE.
 
     Raises:
-        InvalidValue: it isn't a PIPE.
-    Cancellation: the pipe holds as much as before.
+        InvalidValue: the stream isn't a PIPE.
+    Cancellation: the pipe gets the old size back.
     """
     process = check_process(process, "process")
     check_one_of(stream, ("stdout", "stderr"), "stream")
@@ -273,7 +279,7 @@ async def unread(process: Process | Container, stream: str = "stdout") -> AsyncI
         raise InvalidValue(f"{process.container}/{process.id} has no {stream} that is a PIPE")
     with _opened(path) as fd:
         before = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
-        with contextlib.suppress(OSError):  # EBUSY: it holds more already
+        with contextlib.suppress(OSError):  # EBUSY: the pipe holds more than a page already
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 1)
         try:
             yield Unread(fd, fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ))

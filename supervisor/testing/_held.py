@@ -1,4 +1,4 @@
-"""A directory that is removed with whoever made it, however that ends."""
+"""A temporary directory that is removed when the process that made it ends, even by SIGKILL."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from ..tasks import Opener
 
 @contextlib.contextmanager
 def held_directory() -> Iterator[str]:
-    """Make a temporary directory for a block outside of Trio; a keeper removes it, should we die.
+    """Make a temporary directory for a block outside of Trio.
+
+    A keeper removes the directory if we die.
 
     Raises:
-        ShimNotFound, DiskFull, TooManyFiles: it can't be had.
+        ShimNotFound, DiskFull, TooManyFiles: the directory or the keeper can't be made.
     """
     opener = Opener()
     keeper, made = trio.run(keep_temporary)
@@ -24,5 +26,5 @@ def held_directory() -> Iterator[str]:
         yield made.path
     finally:
         made.remove()
-        if not opener.elsewhere():  # else it is a parent's
+        if not opener.elsewhere():  # in a forked child, the keeper belongs to the parent
             trio.run(keeper.let_go)

@@ -1,4 +1,4 @@
-"""What a test must not leave behind: processes, descriptors, cgroups, mounts, directories."""
+"""Leak check: a test must leave no processes, descriptors, cgroups, mounts or directories."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Leak:
 
     Attributes:
         kind: ``"process"``, ``"descriptor"``, ``"cgroup"``, ``"mount"`` or ``"directory"``.
-        what: which one: a pid and its command line, a number and what it refers to, a path.
+        what: a pid with the command line, a descriptor's number with its target, or a path.
     """
 
     kind: str
@@ -42,12 +42,12 @@ class Leak:
 
 
 class LeakError(AssertionError):
-    """Something is there that wasn't when the check began, and didn't go in time.
+    """Something appeared after the check began, and didn't go away in time.
 
-    It is not about who made it: another thread or program may have, in the same places.
+    The check doesn't know what made it: perhaps another thread or program, in the same places.
 
     Attributes:
-        leaks: what is there, a tuple of `Leak`.
+        leaks: what was left, a tuple of `Leak`.
     """
 
     def __init__(self, leaks: Iterable[Leak]) -> None:
@@ -87,11 +87,11 @@ class LeakCheck:
         self._before: _Found | None = None
 
     def begin(self) -> None:
-        """Take note of what there is now: that is no leak."""
+        """Note what exists now: none of that counts as a leak."""
         self._before = _look(self._places)
 
     def left(self) -> list[Leak]:
-        """Return what there is now and wasn't at the beginning, at one look; never waits."""
+        """Return what exists now and didn't at the beginning, after one look, without waiting."""
         if self._before is None:
             raise RuntimeError("the leak check hasn't begun: use it as `with leak_check():`")
         if self._reap is not None:
@@ -149,32 +149,32 @@ def leak_check(
 ) -> LeakCheck:
     """Check that a block leaves nothing behind: ``with leak_check():``.
 
-    In Trio code use it as ``async with leak_check():``, which lets other tasks run while it waits.
+    In Trio code write ``async with leak_check():``; other tasks then run while the check waits.
 
-    What is compared before and after: our descendants, zombies among them; our open descriptors;
-    the cgroups below a parent; the mount points and the names in directories. What is still on
-    its way out gets ``seconds`` to go.
+    The check compares, before and after: our descendants, zombies too; our open descriptors; the
+    cgroups below a parent; the mount points and the names in directories. Things that are still
+    going away get ``seconds`` to go.
 
     Args:
-        cgroup_parent: the cgroup below which there must be nothing new, the one that is given to
-            `open_supervisor`; None for none. Other programs' containers below it count too: give
-            each of several test runs its own.
-        directories: roots, for instance: nothing new may be in them, nor in their ``.runtime``.
-        mounts_below: directories below which there must be no new mount point. Those in
-            ``directories`` and ephemeral roots are among them.
-        temporary: whether ephemeral roots and temporary bundles are looked at too, wherever
-            docs/state.md says that they lie. Other programs' count as well: give each of several
-            test runs its own place, the environment variable TRIO_SUPERVISOR_RUNTIME_DIR.
-        seconds: how long it waits for what is there to go. No time is taken if there is nothing.
-        subreaper: whether we become the subreaper for the time of the block (man 2 prctl): then
-            what a killed program leaves stays our descendant, and is found.
-        reap: called before each look: to reap children that the program itself won't.
+        cgroup_parent: the cgroup below which there must be nothing new: the ``cgroup_parent`` that
+            `open_supervisor` gets; None for no check of cgroups. Other programs' containers there
+            count too, so give each of several test runs a parent of its own.
+        directories: for instance roots: nothing new may be in them, nor in their ``.runtime``.
+        mounts_below: directories below which there must be no new mount point. ``directories`` and
+            ephemeral roots are always checked for mount points.
+        temporary: whether to look at ephemeral roots and temporary bundles too, in all the places
+            that docs/state.md names. Other programs' count as well, so give each of several test
+            runs a place of its own with the environment variable TRIO_SUPERVISOR_RUNTIME_DIR.
+        seconds: how long to wait for leaks to go away. Without leaks there is no wait.
+        subreaper: whether we become the subreaper during the block (man 2 prctl): processes that a
+            killed program leaves then stay our descendants, and are found.
+        reap: called before each look, to reap children that nothing else reaps.
 
     Raises:
         InvalidValue: an argument can't work.
-        LeakError: at the end of the block, naming what is left. If the block raises, that comes
-            out instead, with a note that says what was left.
-    Cancellation: the block's or the wait's Cancelled comes out; nothing is waited for.
+        LeakError: at the end of the block; names the leaks. If the block raises an exception, that
+            exception comes out instead, with a note about the leaks.
+    Cancellation: the Cancelled of the block or of the wait comes out, without further waiting.
     """
     roots = check_paths(directories, "directories")
     mounts = (*roots, *check_paths(mounts_below, "mounts_below"))
@@ -195,7 +195,7 @@ def leak_check(
 
 
 def _worth_waiting(error: BaseException | None) -> bool:
-    """Whether what is left may get time; a block that was interrupted is in a hurry."""
+    """Whether to wait for leaks to go away; after an interrupted block there is no wait."""
     return error is None or isinstance(error, Exception)
 
 
@@ -211,7 +211,7 @@ def _report(leaks: list[Leak], error: BaseException | None) -> None:
 
 
 def _look(places: _Places) -> _Found:
-    """Return what there is, each under a key that is the same if it is the same thing."""
+    """Return what exists; the same thing has the same key at each look."""
     return {(leak.kind, *key): leak for key, leak in _everything(places)}
 
 
@@ -230,13 +230,16 @@ def _everything(places: _Places) -> Iterator[tuple[tuple[object, ...], Leak]]:
 
 
 def _descriptors() -> dict[int, str]:
-    """Return our open descriptors; a temporary directory's goes with that, which is told itself."""
+    """Return our open descriptors, without those of temporary directories.
+
+    A temporary directory that stays is a leak by itself.
+    """
     found = {}
     ours = tuple(os.path.join(place, PREFIX) for place in temporary_places())
     for name in names_in("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:  # the one that listed them
+        except OSError:  # the descriptor that the listing used
             continue
         if not any(_is_entry(target, prefix) for prefix in ours):
             found[int(name)] = target
@@ -244,7 +247,7 @@ def _descriptors() -> dict[int, str]:
 
 
 def _is_entry(path: str, prefix: str) -> bool:
-    """Whether a path begins so, and is no longer one below that."""
+    """Whether ``prefix`` begins the path, and no further ``/`` follows."""
     return path.startswith(prefix) and "/" not in path[len(prefix) :]
 
 

@@ -1,4 +1,4 @@
-"""Processes as /proc shows them: whose they are, what they are called, what they do.
+"""Processes as /proc shows them: children, command lines, names, states.
 
 Source: proc(5).
 """
@@ -23,7 +23,7 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def identified(pids: dict[int, str]) -> dict[tuple[int, int], str]:
-    """Return processes by pid and start time, so that a pid which is given again is another."""
+    """Return processes by pid and start time, so that a reused pid counts as another process."""
     return {
         (pid, started): what
         for pid, what in pids.items()
@@ -45,7 +45,7 @@ def children(pid: int) -> list[int]:
 
 
 def command(pid: int) -> str:
-    """Return the command line of a process, or what stands for one that has none."""
+    """Return the command line of a process; ``zombie NAME`` or ``gone`` if there is none."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
         return words.decode(errors="replace").strip() or f"zombie {name_of(pid)}"

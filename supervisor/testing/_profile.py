@@ -1,7 +1,7 @@
 """Hypothesis's settings for examples that run in containers.
 
-Hypothesis calls `register` when it is imported (entry point ``hypothesis``), so it is imported here
-only when something is asked for.
+Hypothesis calls `register` while Hypothesis is being imported (entry point ``hypothesis``), so only
+the functions here import Hypothesis, not this module.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hypothesis import settings
 
 PROFILE: Final = "trio-supervisor"
-"""The name under which Hypothesis has the profile."""
+"""The profile's name in Hypothesis."""
 
 DEADLINE: Final = datetime.timedelta(milliseconds=500)
 
@@ -23,29 +23,29 @@ DEADLINE: Final = datetime.timedelta(milliseconds=500)
 def profile(*, deadline: datetime.timedelta | None = DEADLINE, **options: Any) -> settings:
     """Return Hypothesis settings for tests whose examples run in containers.
 
-    They are there as ``"trio-supervisor"`` too: ``settings.load_profile("trio-supervisor")``, or
+    The profile is also registered by name: ``settings.load_profile("trio-supervisor")``, or
     ``pytest --hypothesis-profile=trio-supervisor``.
 
     Args:
-        deadline: how long an example may take, without its creates and deletes; None for any time.
-        options: other ones, as for `hypothesis.settings`.
+        deadline: how long an example may take, without creates and deletes; None for no limit.
+        options: further settings, as for `hypothesis.settings`.
 
     Raises:
-        InvalidValue: ``deadline`` is none.
+        InvalidValue: Hypothesis refuses ``deadline``.
     """
     from hypothesis import HealthCheck, settings  # noqa: PLC0415
 
     try:
         settings(deadline=deadline)
     except Exception as error:  # a ValueError for NaN
-        raise InvalidValue(f"deadline can't be that: {error!s:.200}") from error
+        raise InvalidValue(f"deadline: Hypothesis refuses the value: {error!s:.200}") from error
     options.setdefault("suppress_health_check", [HealthCheck.too_slow])
     options.setdefault("print_blob", True)
     return settings(deadline=deadline, **options)
 
 
 def register() -> None:
-    """Register the profile; Hypothesis calls it."""
+    """Register the profile; Hypothesis calls this function."""
     from hypothesis import settings  # noqa: PLC0415
 
     settings.register_profile(PROFILE, profile())

@@ -1,7 +1,7 @@
-"""A pool in a thread of its own, which examples share that each have a Trio run, or none.
+"""A pool in a thread of its own, shared by the examples of sync and async tests.
 
-Hypothesis calls a test once per example, and every call of an async test is a Trio run. A pool that
-lived in that run would be filled and emptied for each example.
+Hypothesis calls a test once per example, and every call of an async test is a new Trio run. A pool
+inside that run would be filled and emptied for each example.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ._thread import SupervisorThread
 
 
 class SharedPool:
-    """A `ContainerPool` that lives in a thread, for as long as a ``with`` block.
+    """A `ContainerPool` that lives in another thread during a ``with`` block.
 
     ::
 
@@ -35,13 +35,13 @@ class SharedPool:
             pool.run_sync(["true"])     # where there is no Trio: in a sync test
             await pool.run(["true"])    # in a Trio task, of any Trio run
 
-    Its supervisor is an ephemeral one: nothing outlives the block, or the program.
+    The pool has an ephemeral supervisor: nothing outlives the block, or the program.
 
     Args:
-        bundle: a `Bundle`, or the path of one.
+        bundle: a `Bundle`, or a bundle's path.
         size: how many containers are kept ready.
         runtime: as for `open_supervisor`.
-        options: other ones, as for `ContainerPool`.
+        options: further arguments, as for `ContainerPool`.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class SharedPool:
 
     @property
     def root(self) -> str:
-        """The root of its supervisor, when it is open."""
+        """The root of the pool's supervisor, while the pool is open."""
         return self._thread.supervisor.root
 
     def __enter__(self) -> Self:
-        """Open it, and wait until its containers are ready.
+        """Open the pool, and wait until the containers are ready.
 
         Raises: what `open_supervisor` and `ContainerPool.wait_full` raise.
         """
@@ -75,10 +75,10 @@ class SharedPool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close it: all of its containers are deleted.
+        """Close the pool, which deletes all of the pool's containers.
 
         Raises:
-            DeadlineExpired: it didn't come to its end.
+            DeadlineExpired: the thread didn't end in time.
         """
         self._thread.__exit__(kind, error, traceback)
 
@@ -87,13 +87,13 @@ class SharedPool:
         args: Sequence[str] | None = None,
         **options: Unpack[PoolRunOptions],
     ) -> Completed:
-        """Run a program in a fresh container, and wait for its end. Not in a Trio task.
+        """Run a program in a fresh container until the program ends. Not for Trio tasks.
 
-        Arguments, result and errors are those of `ContainerPool.run`, but for ``deadline``, which
-        is 60 seconds.
+        Arguments, result and errors are those of `ContainerPool.run`, except that ``deadline`` is
+        60 seconds by default.
 
         Raises:
-            InvalidValue: this is a Trio task, which has `run`.
+            InvalidValue: called in a Trio task; use `run` there.
             trio.ClosedResourceError: the pool isn't open.
         """
         return self._thread.run_sync(partial(self._run, args, **options))
@@ -103,11 +103,11 @@ class SharedPool:
         args: Sequence[str] | None = None,
         **options: Unpack[PoolRunOptions],
     ) -> Completed:
-        """Run a program in a fresh container, and wait for its end. In a Trio task.
+        """Run a program in a fresh container until the program ends. For Trio tasks.
 
         As `run_sync`.
 
-        Cancellation: it is killed, and deleted in the background.
+        Cancellation: the container is killed, and deleted in the background.
         """
         return await self._thread.run(partial(self._run, args, **options))
 
@@ -117,15 +117,15 @@ class SharedPool:
         args: Sequence[str] | None = None,
         **options: Unpack[TakeOptions],
     ) -> Iterator[TakenContainer]:
-        """Take a container in which your program runs on: ``with pool.take(["server"]) as box:``.
+        """Take a container with a running program: ``with pool.take(["server"]) as box:``.
 
-        For sync tests of servers, and of whatever is talked to: in a Trio task open a
-        `ContainerPool`. At the end of the block it is killed, if it still runs, and deleted in the
-        background. Arguments and errors are those of `ContainerPool.take`; with ``stdin=PIPE``
-        there is ``box.stdin``.
+        For sync tests of servers and other interactive programs. In a Trio task open a
+        `ContainerPool` instead. At the end of the block the container is killed, if still running,
+        and deleted in the background. Arguments and errors are those of `ContainerPool.take`; with
+        ``stdin=PIPE`` there is ``box.stdin``.
 
         Raises:
-            InvalidValue: this is a Trio task, which it would block; or as `ContainerPool.take`.
+            InvalidValue: called in a Trio task, which would block; or as `ContainerPool.take`.
             trio.ClosedResourceError: the pool isn't open, or was closed during the block.
         """
         opened = partial(self._taken, args, **options)

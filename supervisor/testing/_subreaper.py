@@ -1,6 +1,6 @@
-"""Being the subreaper: what a program of ours leaves behind when it ends is left to us.
+"""Subreaper: orphans of our descendants become our children.
 
-Source: man 2 prctl, PR_SET_CHILD_SUBREAPER. It holds for the whole process.
+Source: man 2 prctl, PR_SET_CHILD_SUBREAPER. The setting holds for the whole process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SET: Final = 36
 
 @contextlib.contextmanager
 def subreaper() -> Iterator[None]:
-    """Be one during the block, and be afterwards what we were before.
+    """Be the subreaper during the block; restore the old setting afterwards.
 
     Raises:
         OSError: the kernel refuses.

@@ -1,4 +1,4 @@
-"""Hypothesis's examples: names of their own, and no counter-example that is the machine's fault."""
+"""Hypothesis's examples: own names, time and reports; the machine's faults aren't counted."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ WhenBegun = Callable[[Example], None]
 
 
 class InfrastructureFailed(FailedHealthCheck):
-    """The machine couldn't run an example: what stops Hypothesis, and is no counter-example.
+    """The machine couldn't run an example: Hypothesis stops, and there is no counter-example.
 
-    It is raised from the `InfrastructureError` in question. Hypothesis neither shrinks it nor keeps
-    it in its database.
+    Raised from the `InfrastructureError` in question. Hypothesis doesn't shrink such an example,
+    nor keep the example in the database.
     """
 
 
 def supervised(test: Test, *, when_begun: WhenBegun | None = None) -> Test:
     """Decorate a test, below ``@given``, whose examples make containers.
 
-    The pytest plugin does it to every Hypothesis test, state machines too; without the plugin
-    it is done by hand. Each example then counts its containers' names from 1, leaves what
-    they did in Hypothesis's notes if it fails, has the time of create and delete kept out of
-    its deadline, and stops the test, unshrunk, if the machine is at fault.
+    The pytest plugin decorates every Hypothesis test, state machines too; without the plugin do so
+    by hand. In each example the containers' names are then numbered from 1, and the time of create
+    and delete doesn't count for the example's deadline. A failed example says in Hypothesis's notes
+    what the containers did. If the machine is at fault, the test stops, and nothing is shrunk.
 
     Args:
         test: the test: a function, sync or async.
@@ -45,7 +45,7 @@ def supervised(test: Test, *, when_begun: WhenBegun | None = None) -> Test:
 
     Raises:
         InfrastructureFailed: in place of an `InfrastructureError`, alone or in a group. A plain
-            `DeadlineExpired` is the program's own, and a counter-example like any other.
+            `DeadlineExpired` comes from the program, and is a counter-example like any other.
     """
     check_callable(test, "test")
     if when_begun is not None:
@@ -70,7 +70,7 @@ def supervised(test: Test, *, when_begun: WhenBegun | None = None) -> Test:
 
 
 def infrastructure(error: BaseException) -> InfrastructureError | None:
-    """Return the infrastructure error that an exception is, or holds, or None."""
+    """Return the exception if it is an infrastructure error, or the first one in the group."""
     if isinstance(error, BaseExceptionGroup):
         found = (infrastructure(one) for one in error.exceptions)
         return next((one for one in found if one is not None), None)
@@ -93,7 +93,7 @@ def _example(when_begun: WhenBegun | None) -> Iterator[None]:
         found = infrastructure(error)
         if found is not None:
             raise InfrastructureFailed(
-                f"{type(found).__name__}: {found}. This is the machine's, not a counter-example"
+                f"{type(found).__name__}: {found}. The machine is at fault: no counter-example"
             ) from error
         _note(example)
         raise
@@ -103,17 +103,17 @@ def _example(when_begun: WhenBegun | None) -> Iterator[None]:
 
 
 def _note(example: Example) -> None:
-    """Let the failing example that Hypothesis reports in the end say what its containers did."""
+    """Note what the containers did, for the failing example that Hypothesis reports."""
     if currently_in_test_context():
         for title, text in example.told():
             note(f"{title}\n{text}")
 
 
 def _keep_out_of_deadline(seconds: float) -> None:
-    """Count a time among those which Hypothesis takes from an example's own.
+    """Have Hypothesis subtract these seconds from the example's time.
 
-    It has no public way to say so. A state machine's rules are timed in this table, which is taken
-    from the example's time, and isn't held against the strategies as slow drawing.
+    Hypothesis has no public way to do so. This table holds the times of a state machine's rules.
+    Hypothesis subtracts them from the example's time, and doesn't count them as slow drawing.
     """
     if currently_in_test_context():
         current_build_context().data._stateful_run_times[WAITED] += seconds

@@ -61,7 +61,7 @@ async def test_frozen_and_cancelled(supervisor: OpenSupervisor, bundle: MakeBund
                 await trio.sleep_forever()
         a.terminate()
         assert (await a.wait()).code == 3
-        with pytest.raises(IllegalTransition, match="cannot freeze: it is stopped"):
+        with pytest.raises(IllegalTransition, match="cannot freeze in state stopped"):
             async with frozen(a):
                 raise AssertionError("it has ended")
 
