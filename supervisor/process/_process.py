@@ -1,4 +1,4 @@
-"""One process, as users see it. What is done with it is in `_task` and the modules below it."""
+"""`Process`: what users see of one process. `_task` and the modules below do the work."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ._task import ProcessTask
 @final
 @protected
 class Process:
-    """A process in a container: its init, or an exec beside it.
+    """A process in a container: the init, or an exec beside the init.
 
-    It is made by `Supervisor.create` and `Container.exec`, and owned by a task in the
-    supervisor's nursery. Names and behaviour are those of `trio.Process`; but `wait` returns an
-    `ExitStatus`, and a signal after the end raises `ProcessEnded`.
+    `Supervisor.create` and `Container.exec` make processes. A task in the supervisor's nursery owns
+    each. Names and behaviour are those of `trio.Process`; but `wait` returns an `ExitStatus`, and
+    a signal to an ended process raises `ProcessEnded`.
 
     Attributes:
         container: the container's id.
@@ -43,61 +43,54 @@ class Process:
         program = (behind_init(self.args) or self.args)[0]
         return f"<supervisor.Process {self.container}/{self.id} {program!r}: {end}>"
 
-    # ---- what it is ---------------------------------------------------------------------
-
     @property
     def record(self) -> ProcessRecord:
-        """Its ``process.json``."""
+        """What ``process.json`` says."""
         return self._task.record
 
     @property
     def args(self) -> tuple[str, ...]:
-        """The program and its arguments."""
+        """The program and the arguments."""
         return self._task.args
 
     @property
     def pid(self) -> int | None:
-        """Its pid on the host; None before it is made, or if it couldn't be verified."""
+        """The pid on the host; None before the launch, or if the pid couldn't be verified."""
         return self._task.pid
 
     @property
     def stdin(self) -> InputStream | None:
-        """Its standard input, if that is a PIPE. Closing it is the end of its input."""
+        """The standard input, if that is a PIPE. A close ends the program's input."""
         return self._task.streams.stdin
 
     @property
     def stdout(self) -> trio.abc.ReceiveStream | None:
-        """Its standard output, if that is a PIPE. Closing it says that nobody reads the rest."""
+        """The standard output, if that is a PIPE. A close says that you don't read the rest."""
         return self._task.streams.stdout
 
     @property
     def stderr(self) -> trio.abc.ReceiveStream | None:
-        """Its standard error, if that is a PIPE; as `stdout`."""
+        """The standard error, if that is a PIPE; as `stdout`."""
         return self._task.streams.stderr
 
     @property
     def stdio(self) -> trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream] | None:
-        """Its standard input and output as one stream, if both are PIPEs."""
+        """Standard input and output as one stream, if both are PIPEs."""
         return self._task.streams.stdio
 
     @property
     def terminal(self) -> bool:
-        """Whether it has a terminal: see `attach`."""
+        """Whether the process has a terminal: see `attach`."""
         return self._task.record.terminal
-
-    # ---- for users ----------------------------------------------------------------------
 
     @property
     def status(self) -> ExitStatus | None:
-        """How it ended; None while it runs. True at once, without a turn of the loop."""
+        """How the process ended; None while it runs. Current without a turn of the loop."""
         return self._task.status
 
     @property
     def returncode(self) -> int | None:
-        """As `trio.Process.returncode`: the exit code, -N for signal N; None while it runs.
-
-        255 if nobody knows how it ended; `status` says why. True at once, as `status`.
-        """
+        """The exit code; -N for signal N; 255 if unknown, see `status`; None while it runs."""
         status = self.status
         return None if status is None else status.returncode
 
@@ -106,34 +99,30 @@ class Process:
         return self.returncode
 
     async def wait(self) -> ExitStatus:
-        """Wait until it has ended, whoever still holds its streams.
+        """Wait until the process has ended, even if others still hold the streams.
 
-        An exec is done with then: its id is free, and what is unread is in ``stdout`` and
-        ``stderr``, or comes from `attach`, for as long as you have this process in hand. (Its id
-        stays taken while others in the container may still write to its log, or to what is
-        copied, or while somebody is attached who hasn't read all.)
+        Then an exec's id is free. Unread output stays in ``stdout`` and ``stderr``, or comes from
+        `attach`, as long as you keep this object. (The id stays taken while other processes may
+        still write to the log or to a copied stream, or an attached client hasn't read all.)
 
         Returns:
-            The same status to everybody, as often as asked.
+            The same status at every call.
 
         Raises:
-            SupervisorClosed: its supervisor was closed before it ended; or this is a forked child.
+            SupervisorClosed: the supervisor closed while the process ran; or a forked child calls.
 
         Cancellation: the process goes on.
         """
         return await self._task.wait()
 
     async def wait_copied(self) -> ExitStatus:
-        """Wait until it has ended, and what it wrote is where it goes, if that is the caller's.
+        """Wait until the process has ended, and the output has reached the caller's own files.
 
-        `wait` tells of the end whoever takes the output. What is copied to a file, a pipe or a
-        socket of the caller's is waited for here for as long as somebody takes it.
-
-        Returns:
-            How it ended, as `wait`.
+        `wait` doesn't wait for output. This method does, for output that is copied to a file, pipe
+        or socket of the caller's, as long as a reader takes some. Returns what `wait` returns.
 
         Raises:
-            StreamFailed: the caller's file couldn't be read or written; or nobody has taken
+            StreamFailed: the caller's file couldn't be read or written; or no reader has taken
                 anything for ``deadlines.drain``, and the rest is given up.
             SupervisorClosed: as `wait`.
 
@@ -149,66 +138,63 @@ class Process:
         return status
 
     def send_signal(self, number: signal.Signals | int) -> None:
-        """Send it a signal, through its pidfd (or its shim, where its pid isn't certain).
+        """Send a signal through the pidfd (or through the shim, if the pid isn't certain).
 
-        A pid 1 gets only signals that it has a handler for, and SIGKILL (man 7 pid_namespaces).
+        PID 1 gets only SIGKILL and signals with a handler (man 7 pid_namespaces).
 
         Raises:
             InvalidValue: ``number`` is no signal, nor 0, which does nothing.
-            ProcessEnded: it has ended.
-            ShimError: its pid isn't certain, and its shim takes no line; it may be repeated.
+            ProcessEnded: the process has ended.
+            ShimError: the pid isn't certain, and the shim takes no line; you may try again.
         """
         self._task.send_signal(number)
 
     def terminate(self) -> None:
-        """Send it SIGTERM; as `send_signal`."""
+        """Send SIGTERM; as `send_signal`."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Send it SIGKILL; as `send_signal`."""
+        """Send SIGKILL; as `send_signal`."""
         self.send_signal(signal.SIGKILL)
 
     def close_stdin(self) -> None:
-        """End its standard input, if that is a PIPE: the shim lets go of the fifo too.
+        """End the program's standard input, if that is a PIPE: the shim closes the fifo too.
 
         Raises:
-            ProcessEnded: it has ended.
-            ShimError: its shim is stopped, or stuck, and takes no line; it may be repeated.
+            ProcessEnded: the process has ended.
+            ShimError: the shim is stopped or stuck, and takes no line; you may try again.
         """
-        try:  # before: it may end as soon as its input does
+        try:  # before the close: the process may end as soon as the input does
             self._task.require_alive()
             self._task.control.require()
         finally:
             self._task.streams.close_stdin()  # our end is closed in any case
 
-    # ---- its terminal and its log ----------------------------------------------------------
-
     async def attach(self) -> TerminalStream:
-        """Attach to its terminal: raw bytes both ways. One at a time.
+        """Attach to the terminal: raw bytes both ways, for one client at a time.
 
-        Detaching, by closing the stream, leaves the process running. While nobody is attached
-        the last 64 KiB of its output are kept for the next one, and older ones are dropped,
-        counted in ``stream.dropped``; somebody who is attached and doesn't read stops it.
-        What an exec with ``attach=True`` gives the first time has all of its output.
+        Closing the stream detaches; the process goes on. While no client is attached, the last
+        64 KiB of output are kept for the next one; ``stream.dropped`` counts older bytes, which
+        are dropped. An attached client that doesn't read blocks the program's output. The first
+        stream of an exec with ``attach=True`` has all of the output.
 
         Raises:
-            InvalidValue: it has no terminal.
-            AlreadyAttached: somebody is attached, perhaps another program.
-            ProcessEnded: it has ended, and all its output was read.
+            InvalidValue: the process has no terminal.
+            AlreadyAttached: a client is attached, perhaps another program.
+            ProcessEnded: the process has ended, and all output was read.
             TooManyFiles: no descriptor was left.
 
-        Cancellation: nobody is attached.
+        Cancellation: no client is attached.
         """
         self._require_terminal()
         return await self._task.terminal.attach(self._task.control.require)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Change the size of its terminal; the foreground processes get SIGWINCH.
+        """Change the size of the terminal; the foreground processes get SIGWINCH.
 
         Raises:
-            InvalidValue: it has no terminal, or can't have this size.
-            ProcessEnded: it has ended.
-            ShimError: its shim is stopped, or stuck, and takes no line; it may be repeated.
+            InvalidValue: the process has no terminal, or a terminal can't have this size.
+            ProcessEnded, ShimError: as `close_stdin`.
         """
         self._require_terminal()
         size = TerminalSize(columns, rows)
@@ -216,12 +202,11 @@ class Process:
         self._task.control.send(resize_line(size.columns, size.rows))
 
     def hang_up(self) -> None:
-        """Hang up its terminal: its session gets SIGHUP, and reads and writes fail from then on.
+        """Hang up the terminal: the session gets SIGHUP, and later reads and writes fail.
 
         Raises:
-            InvalidValue: it has no terminal.
-            ProcessEnded: it has ended.
-            ShimError: its shim is stopped, or stuck, and takes no line; it may be repeated.
+            InvalidValue: the process has no terminal.
+            ProcessEnded, ShimError: as `close_stdin`.
         """
         self._require_terminal()
         self._task.require_alive()
@@ -236,29 +221,28 @@ class Process:
         tail: int | None = None,
         after: str | None = None,
     ) -> Logs:
-        """Read its log: an async iterator of `LogRecord`, the oldest first.
+        """Read the log: an async iterator of `LogRecord`, the oldest first.
 
         Args:
-            follow: wait for more, across rotations, until it has ended and all was read. If
-                somebody else still holds its output then, that is ``deadlines.drain`` later.
+            follow: wait for more, across rotations, until the process has ended and all was read;
+                ``deadlines.drain`` longer if other processes still hold the output then.
             since: a `datetime.datetime` (one without a zone is local time), seconds since 1970, or
-                nanoseconds, as an int of 10**12 or more; older ones are left out.
-            until: the same; later ones are left out. Following ends at that time.
-            tail: begin with the last so many lines, in however many records each is.
-            after: begin behind the record that has this `LogRecord.cursor`, whoever read it and
-                when. `Logs.gaps` tells whether something that came next is lost.
+                nanoseconds, as an int of 10**12 or more. Older records are left out.
+            until: the same; later records are left out. Following ends at that time.
+            tail: begin with the last ``tail`` lines; each may be several records.
+            after: begin behind the record with this `LogRecord.cursor`, which any reader may have
+                read at any time. `Logs.gaps` tells whether the next records are lost.
 
         Raises:
-            InvalidValue: its output doesn't go to a log, or an argument can't work; or a later
-                process of the same id has a log by now.
-            ContainerNotFound: its container was deleted, and its log with it.
+            InvalidValue: no log, a bad argument, or a later process with this id has a log by now.
+            ContainerNotFound: the container was deleted, and the log with it.
         """
         task = self._task
         specs = (task.record.stdout, task.record.stderr)
         if not any(spec is not None and spec.startswith("log:") for spec in specs):
             raise InvalidValue(
                 f"the output of {self.container}/{self.id} doesn't go to a log: "
-                "create or exec it with stdout=LOG"
+                "create or exec with stdout=LOG"
             )
         if not task.group.has_container():
             raise ContainerNotFound(
@@ -266,7 +250,7 @@ class Process:
             )
         if not task.log.is_there():
             raise InvalidValue(
-                f"the log of {self.container}/{self.id} is that of a later process of this id"
+                f"the log of {self.container}/{self.id} belongs to a later process with this id"
             )
         return Logs(
             task.layout.output_log(),
@@ -289,8 +273,9 @@ class Process:
 
 
 def process_of(task: ProcessTask) -> Process:
-    """Return the one `Process` that users have of a task."""
-    # Weak: else they would hold each other, and an exec's streams, until the garbage is collected.
+    """Return a task's one `Process` for users."""
+    # A weak reference: otherwise task and `Process` would hold each other, and an exec's streams,
+    # until the garbage collection.
     process: Process | None = None if task.shown is None else task.shown()
     if process is None:
         process = Process(task)
@@ -306,12 +291,12 @@ def task_of(process: Process) -> ProcessTask:
 async def ask(
     process: Process, number: int, *, sent: Callable[[], None] = lambda: None
 ) -> ExitStatus:
-    """Send a signal as soon as it would be acted on, call ``sent``, and wait for the end.
+    """Send a signal when the process would act on it, call ``sent``, and wait for the exit status.
 
     Raises:
-        ProcessEnded: it has ended.
+        ProcessEnded: the process has ended.
     """
     await process._task.gate.prepared(number)
-    process.send_signal(number)  # the public one: tests of our users put another in its place
+    process.send_signal(number)  # the public method: our users' tests replace it
     sent()
     return await process.wait()

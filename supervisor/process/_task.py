@@ -1,11 +1,10 @@
-"""The task that owns one shimmed process, from its launch to the end of its shim."""
+"""`ProcessTask`: one shimmed process, for the library."""
 
 from __future__ import annotations
 
-import logging
 import signal
 import weakref
-from typing import Any, Final
+from typing import Any
 
 import trio
 
@@ -32,15 +31,9 @@ from ._life import Life
 from ._log import OutputLog
 from ._shared import Shared
 
-logger: Final = logging.getLogger("supervisor")
-
-_LAST_MOMENT_SECONDS: Final = 0.1
-_SCARCITY_SECONDS: Final = 0.05
-_MAX_OOM_SCORE: Final = 1000
-
 
 def check_signal(number: object, name: str, *, container: str, least: int = 1) -> None:
-    """Raise InvalidValue, which names the argument, for what is no signal's number."""
+    """Raise InvalidValue, with the argument's name, if ``number`` isn't a signal's number."""
     fits = isinstance(number, int) and not isinstance(number, bool)
     if not fits or number not in range(least, signal.NSIG):
         raise InvalidValue(
@@ -51,34 +44,35 @@ def check_signal(number: object, name: str, *, container: str, least: int = 1) -
 
 @protected
 class ProcessTask:
-    """One shimmed process from the inside. `Process` is what users see of it.
+    """One shimmed process, owned by one Trio task. Users see it as a `Process`.
 
     Attributes:
-        layout: its directory.
+        layout: the process directory.
         container: the container's id.
         id: ``"init"``, or the exec's id.
-        task_name: the name of its task, for people: ``web/init``.
+        task_name: the name of the Trio task, for people: ``web/init``.
         deadlines: how long operations may take.
-        shared: what its supervisor's parts share.
-        leash: what its shim watches, or None.
-        keep: whether it goes on, watched by us, when its shim is killed.
-        lock: that of an exec that is ours, released by `forget`. Set by the constructor or `own`;
-            None for an init, and for an exec of another supervisor.
+        shared: what the supervisor's parts share.
+        leash: what the shim watches, or None.
+        keep: whether the process goes on, watched by us, when the shim is killed.
+        lock: the lock of an exec that we own, released by `forget`. Set by the constructor or
+            `own`; None for an init, and for an exec of another supervisor.
         life: where the process stands.
-        handles: the descriptors by which it is watched.
-        gate: what it runs.
-        group: its container's cgroup.
-        end: how it ends.
-        control: its shim's control fifo.
-        streams: our ends of its fifos.
-        terminal: its terminal, if it has one.
-        delivery: what becomes of its streams that are copied.
-        log: its log, if its output goes to one.
-        collected: set when a caller knows how it has ended, or no caller ever will.
+        handles: the descriptors by which we watch the process.
+        gate: what the process runs.
+        group: the container's cgroup.
+        end: how the process ends.
+        control: the shim's control fifo.
+        streams: our ends of the fifos.
+        terminal: the terminal, if the process has one.
+        delivery: what becomes of the copied streams.
+        log: the log, if the output goes to one.
+        collected: set when a caller knows the exit status, or no caller ever will.
         launching: the scope of the launch, cancelled by `give_up`.
         watching: the scope of the watch, cancelled by `dismiss`.
-        kept_by_others: whether others hold ``exit`` open. Set by the watch when it has ended.
-        shown: the `Process` that users have of it. Set by `process_of`; None before.
+        kept_by_others: whether other processes hold ``exit`` open. Set by the watch, when the
+            process has ended.
+        shown: the users' `Process`, by a weak reference. Set by `process_of`; None before.
     """
 
     def __init__(
@@ -123,7 +117,7 @@ class ProcessTask:
         self._add_parts(record, ends, leash)
 
     def _add_parts(self, record: ProcessRecord, ends: Ends, leash: Leash | None) -> None:
-        """Add the scopes of its task, and what leads to its shim and streams; nothing is opened."""
+        """Add the task's scopes, and the objects for the shim and the streams; open nothing."""
         self.leash: Leash | None = leash
         self.deadlines: Deadlines = self.shared.deadlines
         self.shown: weakref.ref[Any] | None = None
@@ -149,66 +143,66 @@ class ProcessTask:
 
     @property
     def record(self) -> ProcessRecord:
-        """Its ``process.json``."""
+        """What ``process.json`` says."""
         return self.gate.record
 
     @property
     def args(self) -> tuple[str, ...]:
-        """The program and its arguments."""
+        """The program and the arguments."""
         return self.gate.record.args
 
     @property
     def pid(self) -> int | None:
-        """Its pid on the host; None before it is made, or if it couldn't be verified."""
+        """The pid on the host; None before the launch, or if the pid couldn't be verified."""
         return self.gate.pid
 
     @property
     def status(self) -> ExitStatus | None:
-        """How it ended; None while it runs. True at once, without a turn of the loop."""
+        """How the process ended; None while it runs. Current without a turn of the loop."""
         self.end.look()
         return self.end.status
 
     def give_up(self) -> None:
-        """End its launch, if that is still under way."""
+        """Cancel the launch, if that is still under way."""
         self.launching.cancel()
 
-    # ---- whose it is ------------------------------------------------------------------------
+    # ---- the owner --------------------------------------------------------------------------
 
     def own(self, lock: Lock | None = None) -> None:
-        """Take over what another supervisor watched; ``lock`` is that of an exec."""
+        """Become the owner in place of another supervisor; ``lock`` is an exec's lock."""
         self.lock = lock
         self.streams.own(hold=self.keep)
         self.end.own()
 
     def disown(self) -> None:
-        """Leave its end to another supervisor again."""
+        """Let another supervisor be the owner again."""
         self.streams.disown()
         self.end.disown()
 
     def dismiss(self) -> None:
-        """End the task that watches it; the process goes on."""
+        """End the task that watches the process; the process goes on."""
         self.watching.cancel()
         if self.life.state in (ProcessState.LAUNCHING, ProcessState.GONE):
-            self.life.note(ProcessEvent.LEAVE)  # in other states `watch` does, as it ends
+            self.life.note(ProcessEvent.LEAVE)  # in other states `watch_process` does
         self.abandon()
 
     def write_off(self, why: str) -> None:
-        """Dismiss one whose files are gone; if its end isn't known by now, ``why`` says why."""
+        """Dismiss a process whose files are gone; ``why`` explains an unknown exit status."""
         self.dismiss()
         self.end.write_off(why)
 
     def close(self) -> None:
-        """Close all that its task has open."""
+        """Close all that the task has open."""
         if self.shared.opener.elsewhere():
-            self.streams.close()  # in a forked child nobody waits for them any more
+            self.streams.close()  # in a forked child no task waits for the streams
         self.streams.release()
         self.terminal.close()
         self.handles.close()
 
-    # ---- for its users ----------------------------------------------------------------------
+    # ---- for users --------------------------------------------------------------------------
 
     async def wait(self) -> ExitStatus:
-        """Wait until it has ended; see `Process.wait`."""
+        """Wait until the process has ended; see `Process.wait`."""
         if self.end.status is None:
             self.shared.opener.require(self.container)
         await self.life.wait_over()
@@ -221,9 +215,9 @@ class ProcessTask:
         return self.end.status
 
     async def _wait_forgotten(self) -> None:
-        """Return when the id of an ended exec is free, unless others keep its shim.
+        """Return when the id of an ended exec is free, unless other processes keep the shim.
 
-        They may still write to its log, or to what is copied, or be attached to its terminal.
+        Those may still write to the log or to a copied stream, or be attached to the terminal.
         """
         ours = self.end.owned.value and (not self.kept_by_others or self.terminal.in_hand)
         if self.record.exec and ours:
@@ -231,12 +225,12 @@ class ProcessTask:
                 await self.life.wait_free()
 
     def require_alive(self) -> None:
-        """Raise ProcessEnded if it has ended."""
+        """Raise ProcessEnded if the process has ended."""
         if self.end.has_come():
             raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal; see `Process.send_signal`."""
+        """Send a signal; see `Process.send_signal`."""
         check_signal(number, "number", container=self.container, least=0)
         self.shared.opener.require(self.container)
         self.require_alive()
@@ -250,27 +244,27 @@ class ProcessTask:
 
     @property
     def has_shim(self) -> bool:
-        """Whether its shim is watched, and reaped, from here."""
+        """Whether this task watches the shim, and will reap it."""
         return self.handles.shim is not None and not self.watching.cancel_called
 
     def kill_shim(self) -> None:
-        """SIGKILL its shim: one that is stuck, of a container that is deleted."""
+        """Send SIGKILL to the shim: it is stuck, and the container is being deleted."""
         if self.handles.shim is not None:
             self.handles.shim.kill()
 
-    # ---- an exec that is done with ----------------------------------------------------------
+    # ---- an ended exec ----------------------------------------------------------------------
 
     def abandon(self) -> None:
-        """Don't keep it until somebody has waited for its end: nobody is going to."""
+        """Don't keep the ended process until a caller has waited for it: no caller will."""
         self.collected.set()
 
     @property
     def uncollected(self) -> bool:
-        """Whether it has ended, is ours, and nobody has waited for its end."""
+        """Whether the process has ended and is ours, and no caller has waited."""
         return self.end.status is not None and self.end.owned.value and not self.collected.is_set()
 
     def forget(self) -> None:
-        """Release its lock: its task is done, and its id free, unless it was dismissed."""
+        """Release the lock: the task is done. The id is free, unless the task was dismissed."""
         if self.lock is not None:
             self.lock.release()
         self.life.note(ProcessEvent.FORGET)

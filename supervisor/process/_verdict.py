@@ -1,4 +1,4 @@
-"""How a process ended: from its shim's record, the kernel, or the supervisor that holds it."""
+"""Find out how a process ended: from the shim's record, the kernel, or the owner."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _POLL_SECONDS = 0.005
 
 @attrs.frozen(kw_only=True)
 class LostProcess:
-    """What there is of a process that no shim watches any more.
+    """What is left of a process that no shim watches any more.
 
     Attributes:
-        shared: what its supervisor's parts share.
-        layout: its directory.
-        process: itself, if it is certain.
-        cgroup: its container's, if everything in there may be killed with it: an init's.
-        lost: the status if nothing is recorded and it can't be found.
-        keep: whether it is waited for, and not killed, though its shim was lost.
+        shared: what the supervisor's parts share.
+        layout: the process directory.
+        process: the process, if the pid is certain.
+        cgroup: the container's cgroup, if everything in there may be killed: that of an init.
+        lost: the status to return if none is recorded and the process can't be found.
+        keep: whether a process that has lost its shim is waited for, and not killed.
     """
 
     shared: Shared
@@ -37,25 +37,25 @@ class LostProcess:
     keep: bool
 
     async def verdict(self) -> ExitStatus:
-        """Return how it ended; one that is alive, its shim being dead, is killed, or waited for."""
+        """Return the exit status. A process that lives is killed, or waited for (``keep``)."""
         return self.recorded() or await self._end_lost()
 
     async def foreign_verdict(self) -> ExitStatus:
-        """Return how it ended, as the supervisor that holds it settles that."""
+        """Return the exit status that the owner, another supervisor, settles."""
         status = self.recorded()
         if status is None and self.keep and self.process is not None:
             await self.process.wait_ended()
         with within(self.shared.deadlines.kill):
-            while status is None and os.path.lexists(self.layout.path):  # else it is deleted
+            while status is None and os.path.lexists(self.layout.path):  # else deleted
                 with contextlib.suppress(FileNotFoundError, StateCorrupt):
                     status = load(Result, self.layout.result).status
                 await nap(_POLL_SECONDS)
         if status is not None:
             return status
-        return self.told_by_kernel("the supervisor that holds it doesn't say how it ended")
+        return self.told_by_kernel("the owner didn't record how the process ended")
 
     def recorded(self) -> ExitStatus | None:
-        """Return what its shim has recorded; None if that is nothing."""
+        """Return the exit status that the shim recorded; None if there is none."""
         try:
             return read_exit_status(self.layout.exit_status)
         except StateCorrupt as error:
@@ -68,17 +68,17 @@ class LostProcess:
     async def _end_lost(self) -> ExitStatus:
         if self.process is None:
             if self.cgroup is not None and not self.shared.opener.elsewhere():
-                await self.shared.hierarchies.kill(self.cgroup)  # whoever it is, it is in there
-            return self.lost or unknown("its shim was lost, and its pid can't be verified")
+                await self.shared.hierarchies.kill(self.cgroup)  # the process is in there
+            return self.lost or unknown("the shim was lost, and the pid can't be verified")
         if self.keep:
             await self.process.wait_ended()
         self.process.kill()
         with within(self.shared.deadlines.kill):
             await self.process.wait_reaped()
-        return self.told_by_kernel("its shim was lost, and the kernel doesn't tell how it ended")
+        return self.told_by_kernel("the shim was lost, and the kernel reports no exit status")
 
     def told_by_kernel(self, otherwise: str) -> ExitStatus:
-        """Return what the kernel tells of its end; unknown, for that reason, if that is nothing."""
+        """Return the exit status from the kernel; if it has none, *unknown* as ``otherwise``."""
         status = None if self.process is None else self.process.wait_status()
         return unknown(otherwise) if status is None else _from_kernel(status)
 

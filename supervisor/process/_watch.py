@@ -1,4 +1,4 @@
-"""The task of one process: from its launch or adoption to the end of its shim."""
+"""The task that watches one process: from the launch or adoption until the shim has exited."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ async def run_process(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Launch it and stay with it until its end is settled and its shim is gone.
+    """Launch a process, and watch it until the exit status is settled and the shim has exited.
 
-    It has started when the shim has reported the process. Before that, errors go to
-    whoever started the task, and what was launched is ended again. ``options`` are the
-    shim's, besides those of its streams.
+    The task has started when the shim has reported the process. Before that, an error goes to the
+    code that started the task, and what was launched is killed. ``options`` are the shim's, besides
+    those for the streams.
     """
     try:
         with task.launching, files_made(stdio) as ready:
             await launch(task, call, ready, console, options)
         if task.launching.cancelled_caught:
             raise ShimExited(
-                f"the launch of {task.id} was given up: its container is being deleted",
+                f"the launch of {task.id} was given up: the container is being deleted",
                 container=task.container,
             )
         task.life.note(ProcessEvent.MADE)
@@ -61,9 +61,9 @@ async def run_process(
 async def watch_process(
     task: ProcessTask, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Wait for its end, settle it, and wait until its shim is gone.
+    """Wait until a process has ended, settle the exit status, and wait until the shim has exited.
 
-    Cancellation: everything goes on running, for another supervisor to adopt.
+    Cancellation: process and shim go on, for another supervisor to adopt.
     """
     task_status.started()
     try:
@@ -73,7 +73,7 @@ async def watch_process(
         await _await_last_moment(task)
         task.close()
         if task.watching.cancel_called or not task.life.is_gone():
-            task.life.note(ProcessEvent.LEAVE)  # from here on nothing tells how it ends
+            task.life.note(ProcessEvent.LEAVE)  # from here on the status stays unknown
 
 
 async def _watch(task: ProcessTask) -> None:
@@ -84,7 +84,8 @@ async def _watch(task: ProcessTask) -> None:
         try:
             await task.end.settle()
         except TooManyFiles:
-            # Raised from here it would end everybody's tasks; what is on disk can wait.
+            # Raised from here, the error would end the tasks of all containers. The files on disk
+            # can wait.
             await nap(_SCARCITY_SECONDS)
     task.delivery.look()
     if task.handles.shim is not None:
@@ -94,7 +95,7 @@ async def _watch(task: ProcessTask) -> None:
 
 
 async def _await_exit(task: ProcessTask, exit: ExitFifo) -> None:
-    """Wait until the shim closes ``exit``, and settle the end if the shim has recorded it."""
+    """Wait until the shim closes ``exit``, and settle the exit status if the shim recorded one."""
     with contextlib.ExitStack() as patrolled:
         if task.handles.process is not None:
             patrolled.enter_context(
@@ -104,17 +105,17 @@ async def _await_exit(task: ProcessTask, exit: ExitFifo) -> None:
         await exit.wait_end()
     task.shared.reach(Point.EXIT_SEEN)
     task.kept_by_others = exit.kept
-    if task.end.status is None:  # that of an adopted one may have been settled long ago
+    if task.end.status is None:  # an adopted process may have been settled long ago
         with contextlib.suppress(TooManyFiles):
-            task.end.settle_recorded()  # mostly, and then nobody waits for the rest
-    exit.close()  # from here on there is one descriptor at least
+            task.end.settle_recorded()  # works as a rule; then no caller waits for the rest
+    exit.close()  # now at least one descriptor is free
 
 
 async def _see_off(task: ProcessTask, shim: Shim) -> None:
-    """Return when the shim of an ended process is gone.
+    """Return when the shim of an ended process has exited.
 
-    That of an init stays for what is unread until the container is deleted; that of an exec
-    until somebody knows how it has ended.
+    While output is unread, an init's shim stays until the container is deleted. An exec's shim
+    stays until a caller knows how the exec ended.
     """
     if not task.record.exec:
         await shim.wait_gone()
@@ -127,7 +128,7 @@ async def _see_off(task: ProcessTask, shim: Shim) -> None:
 
 @trio.lowlevel.enable_ki_protection
 async def _hear_out(task: ProcessTask) -> None:
-    """Tell the shim of an ended exec that its end is known, and what is unread in our hands."""
+    """Let an ended exec's shim exit: a caller knows the status, and we hold the unread output."""
     await task.collected.wait()
     while not task.end.owned.value:
         await task.end.owned.wait_value(True)
@@ -139,18 +140,18 @@ async def _hear_out(task: ProcessTask) -> None:
 
 
 def _end_stuck_shim(task: ProcessTask) -> None:
-    """Kill a shim that doesn't record the end of its process; then the kernel tells it."""
+    """Kill a shim that doesn't record an exit status; then the kernel reports the status."""
     if task.handles.exit is not None and not task.handles.exit.watched():
-        return  # it has, and we were the slow ones
+        return  # the shim has recorded the status, and we were slow
     if task.handles.shim is not None and task.end.owned.value:
-        logger.warning("%s/%s: its shim is stuck: killed", task.container, task.id)
+        logger.warning("%s/%s: killed the shim, which was stuck", task.container, task.id)
         task.handles.shim.kill()
 
 
 async def _await_last_moment(task: ProcessTask) -> None:
-    """Reap a shim that is just about to end: later nobody would, and it is our child.
+    """Reap a shim that is about to exit: it is our child, and no task would reap it later.
 
-    One that holds unread output stays, so this doesn't wait for long.
+    A shim that holds unread output stays, so the wait is short.
     """
     shim, exit = task.handles.shim, task.handles.exit
     ended = task.end.status is not None or (exit is not None and not task.handles.watched())

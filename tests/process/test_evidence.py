@@ -81,7 +81,7 @@ async def test_a_foreign_one_that_is_deleted(tmp_path: Path) -> None:
     with trio.fail_after(5):
         status = await remains(tmp_path).foreign_verdict()
     assert status.cause is Cause.UNKNOWN
-    assert status.why == "the supervisor that holds it doesn't say how it ended"
+    assert status.why == "the owner didn't record how the process ended"
 
 
 async def test_a_foreign_one_that_is_kept(
