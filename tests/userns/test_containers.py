@@ -24,6 +24,7 @@ from supervisor import (
     Supervisor,
     UserNamespace,
 )
+from supervisor.bundle import content_of
 from supervisor.state import _id_claims
 from supervisor.state._id_claims import LINK
 from supervisor.userns import _choice
@@ -204,7 +205,7 @@ async def test_all_are_taken(
     few = Blocks(((FIRST, SIZE),), ((FIRST, SIZE),))
     monkeypatch.setattr(_choice, "blocks", lambda: few)
     spec = Bundle.from_rootfs(image, ["sh"], userns="auto")
-    object.__setattr__(spec, "_blocks", few)
+    object.__setattr__(content_of(spec), "_blocks", few)
     async with supervisor(root) as sup:
         async with await made(sup, spec) as box:
             assert os.readlink(root / "a" / LINK) == str(claims / os.listdir(claims)[0])
@@ -252,7 +253,7 @@ async def test_ids_that_are_given_and_ids_that_are_promised(
     ids = UserNamespace(uids=[(0, FIRST + 5, 10)], gids=[(0, FIRST + 5, 10)])
     given = Bundle.from_rootfs(image, ["true"], userns=ids)
     auto = Bundle.from_rootfs(image, ["true"], userns="auto")
-    object.__setattr__(auto, "_blocks", few)
+    object.__setattr__(content_of(auto), "_blocks", few)
     async with supervisor() as sup:
         first = await sup.create("first", given)
         with pytest.raises(IdsExhausted):
