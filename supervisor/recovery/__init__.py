@@ -1,4 +1,4 @@
-"""What earlier supervisors left: adopted, or discarded."""
+"""Recovery: adopt or remove what earlier supervisors left on disk, or only look."""
 
 from ._adopt import (
     DELETED_ELSEWHERE,

@@ -1,4 +1,4 @@
-"""Adopt one container that an earlier supervisor left, or that another one has let go of."""
+"""Adopt one container that an earlier supervisor left, or that another supervisor released."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ from ..values import (
 from ._directories import in_flight, load_record, strange
 
 logger: Final = logging.getLogger("supervisor")
-_OF_ONE: Final = (SupervisorError, OSError)  # what is wrong with one container, and no other
+_OF_ONE: Final = (SupervisorError, OSError)  # errors that concern one container only
 _POLL_SECONDS: Final = 0.005
 DELETED_ELSEWHERE: Final = "its container was deleted by another supervisor"
 
 
 @attrs.frozen(kw_only=True)
 class Broken:
-    """A container that can't be supervised; its files were left as they are.
+    """A container that can't be supervised; the files are unchanged.
 
     Attributes:
-        id: its id.
-        path: its directory.
-        reason: what is wrong with it, for people.
+        id: the container's id.
+        path: the container's directory.
+        reason: what is wrong, for people.
     """
 
     id: str
@@ -80,10 +80,10 @@ class Recovery:
     """What adoption needs of the supervisor that opens.
 
     Attributes:
-        shared: what its parts share.
-        nursery: it will own the tasks of adopted processes.
-        gone: called when a container was deleted, or couldn't be.
-        delete_unstarted: whether one that was created and never started is deleted.
+        shared: what the supervisor's parts share.
+        nursery: where the tasks of adopted processes run.
+        gone: called when a container was deleted, or couldn't be deleted.
+        delete_unstarted: whether a container that was never started is deleted.
     """
 
     shared: Shared
@@ -105,15 +105,15 @@ class Recovery:
 
 
 async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | None:
-    """Take over one container.
+    """Adopt one container.
 
     Returns:
-        None if nothing is left of it: its creation was never finished, or its deletion is now.
+        None if nothing is left: the create was never finished, or the delete was finished now.
 
     Raises:
-        InfrastructureError: the machine has no space or descriptor for it just now.
+        InfrastructureError: the machine has no space or descriptor left just now.
 
-    Cancellation: what was taken over so far is let go of.
+    Cancellation: the container's lock and descriptors are released.
     """
     try:
         why = strange(layout)
@@ -121,7 +121,7 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
             return Broken(id=layout.id, path=layout.path, reason=why)
         lock = Lock.take(layout.lock) or await _await_in_flight(recovery, layout)
     except (FileNotFoundError, NotADirectoryError):
-        return None  # deleted under our eyes
+        return None  # deleted just now
     except InfrastructureError:
         raise
     except _OF_ONE as error:
@@ -143,9 +143,10 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
 
 
 async def _await_in_flight(recovery: Recovery, layout: ContainerLayout) -> Lock | None:
-    """Wait, for ``deadlines.shim``, while others make or remove it; return its lock if it is free.
+    """Wait, up to ``deadlines.shim``, while the owner makes or removes the container.
 
-    They may be a killed supervisor's: the calls of its runtime hold the lock until they end.
+    The owner may be a killed supervisor: the runtime calls of that one hold the lock until they
+    end. Returns the container's lock, if the owner has released the lock.
     """
     with within(recovery.shared.deadlines.shim):
         while in_flight(layout):
@@ -157,18 +158,18 @@ async def _await_in_flight(recovery: Recovery, layout: ContainerLayout) -> Lock 
 
 
 async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
-    """Take over a container that was foreign, if its supervisor has let go of it.
+    """Adopt a container that was foreign, if the owner has released the lock.
 
-    Whoever has it in hand goes on with the same objects.
+    The caller's `Container` and `Process` objects stay the same.
 
     Returns:
-        As `adopt`; None also if it is foreign still.
+        As `adopt`; None also if the container is still foreign.
 
-    Raises, Cancellation: as `adopt`; it is a foreign one then, as before.
+    Raises, Cancellation: as `adopt`; the container then stays foreign.
     """
     try:
         lock = Lock.take(core.layout.lock)
-    except (FileNotFoundError, NotADirectoryError):  # its supervisor has deleted it
+    except (FileNotFoundError, NotADirectoryError):  # the owner has deleted the container
         forget(recovery, core)
         return None
     except InfrastructureError:
@@ -179,7 +180,7 @@ async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
         return None
     try:
         return await _take_over_locked(recovery, core, lock)
-    except CleanupIncomplete as error:  # it is ours, as after any delete that failed
+    except CleanupIncomplete as error:  # ours, as after any delete that failed
         return _broken(core.layout, error)
     except BaseException as error:
         core.disown()
@@ -201,7 +202,7 @@ async def _take_over_locked(recovery: Recovery, core: Core, lock: Lock) -> Core 
 
 
 async def delete_again(core: Core) -> Broken | None:
-    """Delete a container of ours whose delete has failed; say what is wrong if it fails again."""
+    """Repeat the failed delete of a container of ours; return what is wrong if it fails again."""
     try:
         await delete(core, force=True)
     except CleanupIncomplete as error:
@@ -210,7 +211,7 @@ async def delete_again(core: Core) -> Broken | None:
 
 
 def forget(recovery: Recovery, core: Core) -> None:
-    """Drop a container that is no more, with all that we hold of it."""
+    """Drop a container that was deleted elsewhere, and close all descriptors of the container."""
     core.write_off(DELETED_ELSEWHERE)
     recovery.gone(core.record.id, None)
 
@@ -257,7 +258,7 @@ async def _adopt_known(
 
 
 async def _complete(recovery: Recovery, core: Core) -> bool:
-    """Go on with a container that is ours now; say whether it is still there."""
+    """Finish what the last owner began; return False if the container was deleted."""
     await _find_state(recovery, core)
     core.note("adopted")
     if recovery.delete_unstarted and core.state is State.CREATED:
@@ -273,25 +274,25 @@ async def _complete(recovery: Recovery, core: Core) -> bool:
 
 
 async def _settle_again(recovery: Recovery, core: Core, process: ProcessTask) -> None:
-    """Settle for good how a process ended, if another supervisor has left that to us.
+    """Settle the final exit status of a process, if the last owner hasn't settled the status.
 
-    While it was foreign we may have given up hope that its end would be told: it may be alive.
+    As an onlooker we may have reported an unknown exit status for a process that is still alive.
     """
-    if process.status is not None:  # else its task does
+    if process.status is not None:  # else the process's task does this
         await process.end.settle_again(gather(recovery.shared, core.record, process.layout))
 
 
 @trio.lowlevel.enable_ki_protection
 async def _finish_stop(core: Core, asked: Asked | None) -> None:
-    """Finish a stop that a killed supervisor had begun, or one that looked on."""
+    """Finish a stop that a killed owner, or another supervisor, had begun."""
     try:
         await finish_stop(core, asked)
     except (SupervisorError, OSError) as error:
-        logger.warning("container %s: its stop can't be finished: %s", core.record.id, error)
+        logger.warning("container %s: the stop can't be finished: %s", core.record.id, error)
 
 
 async def _find_state(recovery: Recovery, core: Core) -> None:
-    """Find out whether a container whose init lives was started."""
+    """Find out whether a container with a living init was started."""
     if core.state is not State.CREATED:
         return
     if not core.was_started():
@@ -301,18 +302,18 @@ async def _find_state(recovery: Recovery, core: Core) -> None:
             return
         if told in STARTED:  # also "paused": the container was started before
             core.mark_started()
-    if core.state is State.CREATED:  # it may have ended meanwhile
+    if core.state is State.CREATED:  # the init may have ended meanwhile
         core.state = State.RUNNING
     if core.was_just_started():
         core.init.gate.mark_waiting(seconds=GATE_SECONDS)
 
 
 async def _ask(core: Core) -> str | None:
-    """Ask the runtime; one that can't answer, or is gone, leaves it at what we see: it lives."""
+    """Ask the runtime for the state; None if the runtime can't answer: then init just lives."""
     try:
         return await core.runtime.status()
     except (OCIRuntimeError, RuntimeTimeout) as error:
-        logger.warning("container %s: is it started? %s", core.record.id, error)
+        logger.warning("container %s: the state is unknown: %s", core.record.id, error)
         return None
 
 
@@ -335,12 +336,12 @@ async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> 
         lock = Lock.take(layout.lock)
         if known is None:
             kept = await _adopt_locked_exec(recovery, core, layout, lock)
-        elif lock is not None:  # whoever has made it has let go of it
+        elif lock is not None:  # the owner of the exec has released the lock
             known.own(lock)
-            kept = True  # its task, which is there yet, releases the lock
+            kept = True  # the exec's task, which is still running, releases the lock
             await _settle_again(recovery, core, known)
     except FileNotFoundError:
-        pass  # its maker removes it just now
+        pass  # the owner is removing the exec
     finally:
         if lock is not None and not kept:
             lock.release()
@@ -349,7 +350,7 @@ async def _adopt_exec(recovery: Recovery, core: Core, layout: ProcessLayout) -> 
 async def _adopt_locked_exec(
     recovery: Recovery, core: Core, layout: ProcessLayout, lock: Lock | None
 ) -> bool:
-    """Take over an exec; say whether its task has the lock now."""
+    """Adopt an exec; return whether the exec's task holds the lock now."""
     record, found = load(ProcessRecord, layout.record), gather(recovery.shared, core.record, layout)
     if found.finding is Finding.UNFINISHED:
         if lock is None:
@@ -367,7 +368,7 @@ async def _adopt_locked_exec(
 async def _watch_foreign(
     recovery: Recovery, layout: ContainerLayout, record: ContainerRecord
 ) -> Core | None:
-    """Watch a container that another supervisor holds: nothing of it is changed."""
+    """Watch a foreign container, without changing anything."""
     try:
         init = load_process(layout.init)
     except FileNotFoundError:
@@ -393,7 +394,7 @@ async def _watch_foreign(
 
 
 async def _give_up(shared: Shared, found: Found) -> None:
-    """End the shim of a create that nobody waits for."""
+    """Make the shim of an unfinished create give up."""
     try:
         await found.shim.give_up(shared.deadlines.shim)
     finally:

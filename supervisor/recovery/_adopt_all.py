@@ -1,4 +1,4 @@
-"""Recovery: adopt all that earlier supervisors left below a root, within one deadline."""
+"""Adopt all containers that earlier supervisors left below a root, within one deadline."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _AT_ONCE = 16
 
 @attrs.define
 class Adopted:
-    """What an adoption has come to so far.
+    """The results of an adoption so far.
 
     Attributes:
-        done: the ids of those that were looked at.
-        cores: the containers that were taken over.
-        broken: those that can't be supervised.
+        done: the ids of the containers that were looked at.
+        cores: the containers that were adopted.
+        broken: the containers that can't be supervised.
     """
 
     done: list[str] = attrs.field(factory=list)
@@ -41,17 +41,17 @@ async def adopt_all(
     known: Callable[[str], Core | None],
     found: Adopted,
 ) -> None:
-    """Take over many containers, some at once, within one deadline for all.
+    """Adopt many containers, several at once, within one deadline for all.
 
     Args:
-        recovery: what that needs.
+        recovery: what adoption needs of the supervisor.
         layouts: the containers.
-        known: gives the core of an id that is foreign, or that couldn't be deleted.
-        found: gets the results; what is in it counts, whatever is raised.
+        known: returns the core of an id, if the container is foreign or couldn't be deleted.
+        found: gets the results; they count also when an error is raised.
 
     Raises:
-        InfrastructureError: the machine has no space or descriptor for one of them, or not
-            all were done within ``deadlines.recovery``; the next adoption does the rest.
+        InfrastructureError: the machine had no space or descriptor for one of the containers, or
+            ``deadlines.recovery`` passed; the next adoption does the rest.
     """
     at_once = trio.CapacityLimiter(_AT_ONCE)
     scarce: list[InfrastructureError] = []
@@ -98,7 +98,7 @@ async def _adopt_into(
 
 
 def replaced(core: Core) -> bool:
-    """Whether a foreign container was deleted, and perhaps another made under its id."""
+    """Whether a foreign container was deleted, and perhaps another one made with the same id."""
     try:
         now = load(ContainerRecord, core.layout.state)
     except FileNotFoundError:
@@ -106,5 +106,5 @@ def replaced(core: Core) -> bool:
     except InfrastructureError:
         raise
     except (StateCorrupt, OSError):
-        return False  # whoever takes it over says what is wrong with it
+        return False  # `take_over` then reports what is wrong
     return now.created_ns != core.record.created_ns

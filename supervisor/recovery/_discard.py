@@ -1,4 +1,4 @@
-"""Remove a broken container as far as traces are found, without trusting the files."""
+"""Remove a broken container and everything found of it, without trusting the files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ async def discard(recovery: Recovery, layout: ContainerLayout, presumed: Contain
     Args:
         recovery: what adoption needs of the supervisor.
         layout: the container's directory.
-        presumed: what ``state.json`` would say, where that can't be read.
+        presumed: the record to use where ``state.json`` can't be read.
 
     Raises:
-        InvalidValue: the directory isn't ours, or never was a container's.
-        ContainerLocked: another supervisor holds its lock.
-        CleanupIncomplete: something is left.
+        InvalidValue: the directory isn't ours, or was never a container's.
+        ContainerLocked: another supervisor holds the container's lock.
+        CleanupIncomplete: something of the container is left.
     """
     try:
         why = strange(layout)
@@ -36,11 +36,12 @@ async def discard(recovery: Recovery, layout: ContainerLayout, presumed: Contain
         raise
     except (StateCorrupt, OSError) as error:
         raise InvalidValue(
-            f"it isn't deleted: {error}; remove or repair that by hand", container=layout.id
+            f"the container isn't deleted: {error}; remove or repair the file by hand",
+            container=layout.id,
         ) from error
     if lock is None:
         raise ContainerLocked(
-            "cannot delete it: another supervisor that is alive supervises it",
+            "cannot delete the container: another supervisor owns it and is alive",
             container=layout.id,
         )
     with lock:

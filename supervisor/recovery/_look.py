@@ -1,4 +1,4 @@
-"""Look at the containers below a root without adopting one: no lock, no signal, nothing written."""
+"""Views of the containers below a root: nothing is adopted, locked, signalled or written."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from ._directories import load_record, strange
 
 @attrs.frozen(kw_only=True)
 class ProcessView:
-    """A process as the disk and the kernel showed it.
+    """A process, as seen on disk and in the kernel.
 
     Attributes:
         id: ``"init"``, or the exec's id.
-        args: the program and its arguments, at least one.
-        env: its environment, ``NAME=value`` each.
-        cwd: its working directory.
-        pid: its pid on the host, if a process is alive that is certainly this one; else None.
-        status: its exit status; None while it runs, and before its shim has reported it. One that
-            isn't settled yet doesn't say whether memory had run out.
-        evidence: what the status was concluded from, for people.
+        args: the program and the program's arguments, at least one.
+        env: the environment, ``NAME=value`` each.
+        cwd: the working directory.
+        pid: the pid on the host, if a living process is certainly this one; else None.
+        status: the exit status; None while the process runs, and before the shim has reported the
+            process. A status that isn't settled yet doesn't say whether memory had run out.
+        evidence: the facts from which the status was concluded, for people.
     """
 
     id: str
@@ -56,22 +56,24 @@ class ProcessView:
 
 @attrs.frozen(kw_only=True)
 class ContainerView:
-    """A container as the disk and the kernel showed it.
+    """A container, as seen on disk and in the kernel.
+
+    A BROKEN container has only ``id``, ``path``, ``state`` and ``problem``.
 
     Attributes:
-        id: its id.
-        path: its directory.
-        state: its state. BROKEN if its directory can't be understood.
-        supervised: whether a living supervisor held its lock.
-        problem: why it is BROKEN, for people; else None.
-        bundle: the path of its bundle; None if it is BROKEN, as the following.
-        runtime: the path of its runtime.
-        cgroup: its cgroup; None also if it has none of its own.
-        created_ns: when it was created, CLOCK_REALTIME in nanoseconds.
-        leash: whether it ends with its supervisor.
-        labels: its labels.
-        init: its first process; None also before there was one.
-        execs: its further processes, by id.
+        id: the container's id.
+        path: the container's directory.
+        state: the state; BROKEN if the directory can't be understood.
+        supervised: whether a living supervisor held the container's lock.
+        problem: why the container is BROKEN, for people; else None.
+        bundle: the path of the user's bundle.
+        runtime: the path of the runtime.
+        cgroup: the container's cgroup; None if the container has no cgroup of its own.
+        created_ns: the time of the create, CLOCK_REALTIME in nanoseconds.
+        leash: whether the container dies with the supervisor.
+        labels: the labels.
+        init: the first process; None before there is one.
+        execs: the further processes, by id.
     """
 
     id: str
@@ -91,26 +93,26 @@ class ContainerView:
 
 @attrs.frozen(kw_only=True)
 class _Machine:
-    """What evidence is compared with."""
+    """The machine's facts with which evidence is compared."""
 
     boot_id: str
     hierarchies: Hierarchies
 
 
 async def look(root: str | os.PathLike[str]) -> tuple[ContainerView, ...]:
-    """Return the containers below a root, by id, whoever supervises them.
+    """Return the containers below a root, by id, with any owner or none.
 
-    Nothing is adopted, finished, written, signalled or reaped, and no runtime is called. Each
-    container is looked at by itself, one after the other, in a thread: a container that changes
-    meanwhile is shown as it was at one moment of the look. One that is deleted meanwhile is left
-    out. Another supervisor's create or delete is shown as CREATING or DELETING, also if that
-    supervisor was killed: then ``supervised`` is False.
+    Nothing is adopted, finished, written, signalled or reaped, and no runtime is called. A thread
+    looks at the containers one after the other: a container that changes meanwhile is shown as at
+    one moment of the look. A container that is deleted meanwhile is left out. Another supervisor's
+    create or delete is shown as CREATING or DELETING, also if that supervisor was killed: then
+    ``supervised`` is False.
 
     Args:
         root: the directory that was given to `open_supervisor`.
 
     Raises:
-        InvalidValue: it is no directory, belongs to another user, or others may write to it.
+        InvalidValue: the root is no directory, belongs to another user, or others may write there.
         TooManyFiles: no descriptor was left.
 
     Cancellation: not before the thread has returned.
@@ -126,7 +128,7 @@ def _look(root: str | os.PathLike[str]) -> tuple[ContainerView, ...]:
 
 
 def _container(machine: _Machine, root: str, layout: ContainerLayout) -> ContainerView | None:
-    """Return one container; None if it has gone meanwhile."""
+    """Return the view of one container; None if the container was deleted meanwhile."""
     try:
         problem = strange(layout)
         if problem is None:
@@ -170,7 +172,7 @@ def _known(
 
 
 def _state(record: ContainerRecord, layout: ContainerLayout, init: ProcessView | None) -> State:
-    """Return a container's state, by its record, its marks and its init, which was reported."""
+    """Return a container's state, from the record, the marks and the init, if reported."""
     if record.intent is Intent.DELETE:
         return State.DELETING
     if init is None:
@@ -183,7 +185,7 @@ def _state(record: ContainerRecord, layout: ContainerLayout, init: ProcessView |
 
 
 def _asked_to_stop(record: ContainerRecord, layout: ContainerLayout) -> bool:
-    """Whether a stop is under way: on record as an intent, or asked for until a time to come."""
+    """Whether a stop is running: the record's intent is STOP, or the asked grace isn't over."""
     with contextlib.suppress(StateCorrupt, OSError):
         asked = read_asked(layout.init.stopping)
         if asked is not None and time.clock_gettime_ns(time.CLOCK_BOOTTIME) < asked.until_ns:
@@ -194,7 +196,7 @@ def _asked_to_stop(record: ContainerRecord, layout: ContainerLayout) -> bool:
 def _process(
     machine: _Machine, record: ContainerRecord, layout: ProcessLayout
 ) -> tuple[ProcessView | None, bool]:
-    """Return one process, and whether its shim has reported it; None if there is no record yet."""
+    """Return one process, and whether the shim has reported the process; None without a record."""
     try:
         process = load_process(layout)
     except FileNotFoundError:
@@ -215,11 +217,11 @@ def _process(
 def _look_closely(
     machine: _Machine, record: ContainerRecord, layout: ProcessLayout
 ) -> tuple[int | None, Finding, ExitStatus | None]:
-    """Return a process's pid, what its directory stands for, and its exit status.
+    """Return a process's pid, the finding about the process's directory, and the exit status.
 
-    `gather`, for a supervisor, reads from ``exit``. This look would take from the fifo what the
-    shim has written for the supervisor. It asks for the shim's lock instead, and after that for the
-    exit status, which a shim records before it goes.
+    A supervisor's `gather` reads from the fifo ``exit``. A read here would steal the bytes that
+    the shim has written for the supervisor. So this function looks at the shim's lock instead, and
+    then at the exit status, which a shim records before the shim exits.
     """
     same_boot = record.boot_id == machine.boot_id
     result = None

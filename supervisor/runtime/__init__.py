@@ -1,4 +1,4 @@
-"""The OCI runtime: which one, its command lines, its calls and what it says."""
+"""The OCI runtime: the choice, the command lines, the calls and the runtime's messages."""
 
 from ._call import (
     failure,

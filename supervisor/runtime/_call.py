@@ -1,4 +1,4 @@
-"""Call the runtime, with a deadline; errors quote the runtime."""
+"""One call of the runtime, with a deadline; errors quote the runtime."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LOG_BYTES = 128 * 1024
 _REAP_SECONDS = 5.0
 _PAST_HOOKS_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
-# What a tether prints that can't execute the runtime.
+# A tether that can't execute the runtime exits with this status and prints the error number.
 _TETHERED_STATUS = 127
 _TETHERED_ERRNO = re.compile(r"supervisor-tether: (\d+)")
 
@@ -47,27 +47,27 @@ async def run(
 ) -> bytes:
     """Make a call that makes no container process, and return its standard output.
 
-    What the runtime prints goes to files, not pipes: a hook that the runtime leaves behind may hold
-    a pipe for ever, and files need no reader. With a log, errors are appended to that and there is
-    no output; else both are kept in memory.
+    The runtime's output goes to files, not pipes: a hook that the runtime leaves behind may hold
+    a pipe for ever, and files need no reader. With a log, stderr is appended to the log, and stdout
+    is dropped; without a log, both are kept in memory.
 
     Args:
-        call: what is called, and with what.
+        call: the call.
         seconds: the deadline.
-        aloud: whether what is printed is kept in memory though there is a log.
-        done: tells, from the output or by looking at the fact itself, whether a call has done the
-            work that another part of the program has reaped: the kernel may not report the exit
-            status then. Without ``done``, such a call has failed.
-        patience: tells how many seconds a call that is cancelled, or is too late, may take to end
-            by itself, before it is killed.
-        past_hooks: tells whether a call that is too late may be waiting for a hook: then the hooks
-            are killed first, since the runtime may do the rest of the work without them.
+        aloud: whether the output is kept in memory though there is a log.
+        done: tells whether the work is done, from the output or from the fact itself. Asked when
+            another part of the program has reaped the call: the kernel may then not report the
+            exit status. Without ``done``, such a call counts as failed.
+        patience: tells how many seconds a cancelled or late call may still take before the call
+            is killed.
+        past_hooks: tells whether a late call may be waiting for a hook. If so, the hooks are
+            killed first, since the runtime may do the rest of the work without them.
 
     Raises:
         RuntimeFailed: the call ended with an error.
         RuntimeTimeout: the call didn't end in time, and was killed with all its children.
-        RuntimeNotFound: the runtime isn't there any more, or can't be executed.
-        ShimNotFound: the tether isn't there any more, or can't be executed.
+        RuntimeNotFound: the runtime was removed, or can't be executed.
+        ShimNotFound: the tether was removed, or can't be executed.
         TooManyFiles: no descriptor was left.
         TooManyProcesses: no process could be made.
 
@@ -100,8 +100,8 @@ def fresh_log(path: str) -> str | None:
     """Make the empty file for a call's ``--log``, and return its path.
 
     Returns:
-        None if the file can't be made: on a full disk, runtimes refuse to work with a log, and a
-        start or a delete had better go without.
+        None if the file can't be made. On a full disk, runtimes refuse to work with a log, and a
+        start or a delete without a log is better than none.
     """
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -118,10 +118,13 @@ def fresh_log(path: str) -> str | None:
 def failure(call: Call, status: int | None, reason: str) -> RuntimeFailed:
     """Return the error for a runtime's call that ended with ``status`` (-N: signal N)."""
     if status is None:
-        how = "ended, and nobody knows how (is SIGCHLD ignored, or does somebody else reap it?)"
+        how = (
+            "ended with an unknown exit status (is SIGCHLD ignored, or does another part of the "
+            "program reap child processes?)"
+        )
     else:
         how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-    said = f": {reason}" if reason else " and said nothing"
+    said = f": {reason}" if reason else " and gave no reason"
     return RuntimeFailed(
         f"{call} {how}{said}",
         command=call.words,
@@ -157,7 +160,7 @@ async def _spawn(call: Call, output: int | None, errors: int) -> PidFd:
 
 
 async def _wait(process: PidFd, seconds: float, patience: Callable[[], float]) -> bool:
-    """Wait until a call has ended; return whether that was in time.
+    """Wait until a call has ended; return whether the call ended in time.
 
     Cancellation: the call is killed, after ``patience``, with all its children.
     """
@@ -177,7 +180,7 @@ async def _wait(process: PidFd, seconds: float, patience: Callable[[], float]) -
 
 
 async def _wait_past_hooks(process: PidFd, call: Call, seconds: float) -> bool:
-    """Kill what a late call waits for, again and again; return whether the call then ends.
+    """Kill the children that a late call waits for, repeatedly; return whether the call ends.
 
     A hook that fails after the container's end is a warning (OCI runtime spec, "Lifecycle").
     """
@@ -185,7 +188,7 @@ async def _wait_past_hooks(process: PidFd, call: Call, seconds: float) -> bool:
         with within(_PAST_HOOKS_SECONDS):
             while not process.ended():
                 await in_thread(kill_others, process.pid, process.fd)
-                with within(_LOOK_SECONDS):  # the next one may be as bad
+                with within(_LOOK_SECONDS):  # the next hook may hang, too
                     await process.wait_ended()
             logger.warning(
                 "container %s: %s took longer than %g seconds: its hooks were killed",
@@ -208,7 +211,7 @@ async def _end(process: PidFd) -> None:
     with within(_REAP_SECONDS, shield=True):
         await in_thread(kill_others, process.pid, process.fd)
     process.kill()
-    # A SIGKILLed child ends, unless the kernel holds it: then we don't wait.
+    # A SIGKILLed child ends, unless the child hangs in the kernel: then we don't wait.
     with within(_REAP_SECONDS, shield=True):
         await process.wait_ended()
         await in_thread(kill_others, process.pid, process.fd)
@@ -234,7 +237,7 @@ def _not_run(call: Call, error: OSError) -> Exception:
 
 
 def _raise_if_not_run(call: Call, reason: str) -> None:
-    """Raise the error that a tether has printed, if there is one."""
+    """Raise the error that a tether has printed, if any."""
     told = _TETHERED_ERRNO.fullmatch(reason)
     if told is not None:
         number = int(told[1])

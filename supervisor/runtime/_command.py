@@ -1,6 +1,6 @@
-"""The runtime's command lines: the value that one call is, and the options of a checkpoint.
+"""The runtime's command lines: one call as a value, and the options of a checkpoint.
 
-Every path in them is absolute: runtimes change directory before they write (docs/shim-protocol.md).
+Every path is absolute: runtimes change directory before they write (docs/shim-protocol.md).
 Source: the OCI runtime command-line interface, and the manual pages of runc and crun.
 """
 
@@ -27,9 +27,10 @@ class Head:
         root: the ``--root`` directory.
         args: extra global arguments.
         container: the container's id.
-        programs: sealed copies of runtimes, one of which is run; None for the file at ``path``.
-        tether: the path of ``supervisor-tether``, by which a call dies with us; None lets the
-            call finish.
+        programs: the sealed copies of runtimes, of which calls run one; None for the file at
+            ``path``.
+        tether: the path of ``supervisor-tether``, which kills a call when the supervisor dies;
+            None lets the call finish.
     """
 
     path: str
@@ -46,7 +47,7 @@ class Head:
 
     @property
     def place(self) -> str:
-        """The path below which the runtime keeps what it knows of the container."""
+        """The path below which the runtime keeps the container's state."""
         return os.path.join(self.root, self.container)
 
     def program(self) -> int | None:

@@ -1,4 +1,4 @@
-"""The runtime of one container: all calls from here, and the command lines that shims run."""
+"""The runtime of one container: the supervisor's own calls, and the calls that shims make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._command import Call, Head
 from ._sealed import SealedPrograms
 
 STARTED: Final = frozenset({"running", "paused"})
-"""What a runtime calls a container that was started: one that is paused goes on when thawed."""
+"""The runtime's names for the state of a started container: a paused one goes on when thawed."""
 
 _SHARE: Final = 2 / 3
 
@@ -26,9 +26,9 @@ _SHARE: Final = 2 / 3
 class ContainerRuntime:
     """The runtime of one container.
 
-    `create`, `exec` and `restore` return the `Call` that a shim makes: the runtime then leaves a
-    process behind, which the shim watches. Everything else is called from here, with the
-    container's lock held until the call ends.
+    `create`, `exec` and `restore` return a `Call` for a shim: the runtime leaves a process behind,
+    which the shim watches. All other calls are made from here, and the call holds the container's
+    lock until the end.
 
     Attributes:
         head: the program, the root and the container.
@@ -131,7 +131,7 @@ class ContainerRuntime:
     async def checkpoint(
         self, *, image: str, work: str, options: Iterable[str] = (), log: str
     ) -> None:
-        """Write the container's processes to ``image``; they end unless told otherwise.
+        """Write the container's processes to ``image``; they end, without ``--leave-running``.
 
         Raises, Cancellation: as `run`.
         """
@@ -144,8 +144,8 @@ class ContainerRuntime:
 
         Args:
             log: where the runtime logs.
-            has_hooks: tells whether a delete runs hooks. Hooks may take time, but not all
-                of the clean-up's: further steps follow.
+            has_hooks: tells whether a delete runs hooks. Hooks may take a part of the clean-up's
+                time, not all of the time: further steps follow.
 
         Raises, Cancellation: as `run`.
         """
@@ -158,18 +158,18 @@ class ContainerRuntime:
         )
 
     def deletion(self, *, log: str | None = None) -> Call:
-        """Return the call that `delete` makes: a keeper makes that, too."""
+        """Return the call that `delete` makes; a keeper makes the same call."""
         return self._call("delete", "--force", log=log)
 
     async def status(self) -> str | None:
         """Return ``creating``, ``created``, ``running``, ``paused`` or ``stopped``.
 
         Returns:
-            None if the runtime doesn't know the container, or says something else.
+            None if the runtime doesn't know the container, or gives another answer.
 
         Raises:
             RuntimeTimeout: the runtime didn't answer in time.
-            RuntimeNotFound: the runtime isn't there any more.
+            RuntimeNotFound: the runtime was removed, or can't be executed.
             TooManyFiles, TooManyProcesses, OSError: the call isn't possible just now.
 
         Cancellation: as `run`.
@@ -184,7 +184,7 @@ class ContainerRuntime:
         return await self._ask("bundle")
 
     def knows(self) -> bool:
-        """Whether the runtime keeps something of the container."""
+        """Whether the runtime has files of the container."""
         return os.path.lexists(self.head.place)
 
     async def _ask(self, key: str) -> str | None:

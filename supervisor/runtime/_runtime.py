@@ -1,4 +1,4 @@
-"""Which OCI runtime: by name, by path, or the first one on PATH that can run here."""
+"""The choice of the OCI runtime: by name, by path, or the first on PATH that can run here."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Runtime:
     Attributes:
         path: absolute path of the program.
         args: extra global arguments, put before ``--root``.
-        root: its ``--root`` directory; None for ``<supervisor's root>/.runtime``.
+        root: the ``--root`` directory; None for ``<supervisor's root>/.runtime``.
         no_pivot: whether create and restore get ``--no-pivot``.
     """
 
@@ -62,11 +62,12 @@ class Runtime:
         """Return the runtime that ``name`` stands for.
 
         Args:
-            name: a name on PATH, a path, a `Runtime` (returned as it is), or None for the
+            name: a name on PATH, a path, a `Runtime` (returned unchanged), or None for the
                 first of crun, runc and youki that is installed and can run here.
 
         Raises:
-            RuntimeNotFound: it isn't there, isn't executable, or none can run here.
+            RuntimeNotFound: the runtime doesn't exist or isn't executable, or no runtime can run
+                here.
         """
         if isinstance(name, Runtime):
             return name
@@ -85,11 +86,11 @@ def _locate(name: str) -> str:
     if path is not None:
         return os.path.abspath(path)
     if os.path.exists(name):
-        raise RuntimeNotFound(f"the runtime {name} is not executable: chmod +x it", name=name)
+        raise RuntimeNotFound(f"the runtime {name} is not executable: run chmod +x", name=name)
     package = os.path.basename(name)
     how = f" (Debian: apt-get install {package})" if package in _PACKAGES else ""
     raise RuntimeNotFound(
-        f"there is no runtime {name!r:.300} here: install it{how} or give its path", name=name
+        f"there is no runtime {name!r:.300} here: install it{how} or give the path", name=name
     )
 
 
@@ -111,10 +112,10 @@ def _first_able() -> str:
 
 
 def why_not(name: str, *, cgroup_root: str = "/sys/fs/cgroup") -> str | None:
-    """Return why the runtime ``name`` can't run on this machine, or None if it can.
+    """Return why the runtime ``name`` can't run on this machine; None if no reason is seen.
 
-    crun refuses hybrid cgroups: version 1 hierarchies beside a version 2 one that has
-    controllers of its own.
+    crun refuses hybrid cgroups: version 1 hierarchies beside a version 2 hierarchy with
+    controllers.
     """
     if name != "crun":
         return None
@@ -130,6 +131,6 @@ def why_not(name: str, *, cgroup_root: str = "/sys/fs/cgroup") -> str | None:
 
 
 def is_crun(path: str) -> bool:
-    """Whether a runtime is crun, by its name, or by that of the file that it leads to."""
+    """Whether a runtime is crun, by the file's name, or by the name of the file a link leads to."""
     names = (os.path.basename(path), os.path.basename(os.path.realpath(path)))
     return any("crun" in name for name in names)

@@ -1,6 +1,6 @@
 """The reason of a runtime's failure, for people: from the log, or from the output.
 
-No decision depends on that text. Source: runc's and crun's ``--log-format json``; logrus, for
+No decision depends on this text. Source: runc's and crun's ``--log-format json``; logrus, for
 text logs.
 """
 
@@ -19,10 +19,10 @@ _LINE_LENGTH: Final = 1000
 _FATAL: Final = ("fatal", "panic")
 _WORSE: Final = ("error", *_FATAL)
 _PRINTED: Final = "printed"
-_MAX_FAILURES: Final = 8  # to read one; a thousand braces in a log mustn't keep us busy
+_MAX_FAILURES: Final = 8  # of decoding; a log with a thousand braces mustn't keep us busy
 _DECODER: Final = json.JSONDecoder()
 
-# A line of logrus of a runtime that doesn't know the log file yet: the message may be quoted.
+# A logrus line that a runtime prints before the runtime knows the log file; msg may be quoted.
 _TEXT: Final = re.compile(
     r'time="[^"]*" level=(?P<level>[a-z]+) msg=(?P<msg>"(?:[^"\\]|\\.)*"|\S*)'
 )
@@ -32,7 +32,7 @@ def reason_in(log: str | None) -> str:
     """Return the reason of a failure from a runtime's JSON log; see `reason_at`.
 
     Returns:
-        "" if there is no such file, or nothing in it.
+        "" if there is no such file, or the file is empty.
     """
     if log is None:
         return ""
@@ -60,7 +60,7 @@ def criu_said(work: str) -> str:
 def reason_at(fd: int) -> str:
     """Return the reason of a failure from a file; see `reason_of`.
 
-    Of a long file both ends are read.
+    Only the beginning and the end of a long file are read.
     """
     text = os.pread(fd, _PART_BYTES, 0)
     rest = os.fstat(fd).st_size - len(text)
@@ -73,10 +73,10 @@ def reason_at(fd: int) -> str:
 def reason_of(text: bytes) -> str:
     """Return the reason of a failure from a runtime's log or output.
 
-    The reason is the first message of level fatal: what follows is often only a consequence. Else
-    the last error, with which a runtime ends. Else the first and the last of what isn't a message
-    but was printed: what goes wrong before there is a log, and what a program in the runtime's
-    place says.
+    The reason is the first message of level fatal: later messages are often only consequences.
+    Without one, the reason is the last error, with which a runtime ends. Without an error, the
+    reason is the first and the last printed line that is no log message: so runtimes report
+    failures before there is a log, and so does another program in the runtime's place.
     """
     entries = [
         entry for piece in pieces_of(text.decode(errors="replace")) for entry in _entry(piece)
@@ -91,7 +91,7 @@ def reason_of(text: bytes) -> str:
 
 
 def pieces_of(text: str) -> Iterator[str]:
-    """Yield the lines of a log; what newer crun lays out over several lines is one piece."""
+    """Yield the lines of a log; an object that crun writes over several lines is one piece."""
     at = failures = 0
     while at < len(text):
         end = text.find("\n", at)
@@ -147,7 +147,7 @@ def _unquoted(text: str) -> str:
 
 
 def _ends(lines: Iterable[str]) -> str:
-    """Return the first and the last of some lines, cut: of a trace, too, one of them tells."""
+    """Return the first and the last line, cut; in a trace, one of the two gives the reason."""
     cut = [line[:_LINE_LENGTH] for line in lines]
     if len(cut) <= 2:
         return "; ".join(cut)

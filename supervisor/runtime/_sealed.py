@@ -1,10 +1,10 @@
-"""Copies of a runtime's program, in memory and sealed: so that the program needn't copy itself.
+"""Sealed copies of the runtime's program in memory, which save the runtime a copy at each call.
 
-crun and runc never run a container from the file that they were started from: a program inside
-could overwrite it through ``/proc/PID/exe`` (CVE-2019-5736). crun starts itself twice for that, at
-every call. Started from a copy that is sealed already, it finds nothing left to do, and the
-protection is the same. runc would too, but gains nothing: its 9 MB start more slowly from memory
-that no file backs, by as much as it saves.
+A program in a container could overwrite the runtime's file through ``/proc/PID/exe``
+(CVE-2019-5736). So crun and runc never run a container from that file: crun copies the file and
+starts again, at every call. Started from a copy that is sealed already, crun skips this, with the
+same protection. runc would skip this too, but gains nothing: runc's 9 MB start more slowly from
+memory that no file backs, and lose as much time as the skipped copy saves.
 
 Source: man 2 memfd_create, F_ADD_SEALS in man 2 fcntl; ``cloned_binary.c`` in both runtimes.
 """
@@ -33,9 +33,10 @@ class _Copy:
 
 
 class SealedPrograms:
-    """The copies that one supervisor's calls run, made when they are first needed.
+    """The copies for one supervisor's calls, each made when a call first needs the copy.
 
-    Not for ordinary users or under SELinux, where what a program may do goes by its file.
+    There are no copies for ordinary users or under SELinux, where a program's permissions depend
+    on the program's file.
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class SealedPrograms:
         return None if copy.held is None else copy.held.fd
 
     def close(self) -> None:
-        """Close all copies; what runs from them runs on."""
+        """Close all copies; programs that run from a copy go on."""
         for path in tuple(self._copies):
             self._forget(path)
 
