@@ -143,10 +143,9 @@ async def adopt(recovery: Recovery, layout: ContainerLayout) -> Core | Broken | 
 
 
 async def _await_in_flight(recovery: Recovery, layout: ContainerLayout) -> Lock | None:
-    """Wait, up to ``deadlines.shim``, while the owner makes or removes the container.
+    """Return the lock, if an owner who makes or removes the container releases it in time.
 
-    The owner may be a killed supervisor: the runtime calls of that one hold the lock until they
-    end. Returns the container's lock, if the owner has released the lock.
+    The owner may be a killed supervisor, whose runtime calls hold the lock until they end.
     """
     with within(recovery.shared.deadlines.shim):
         while in_flight(layout):
