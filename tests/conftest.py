@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, own)
-    if os.environ.get("PYTEST_XDIST_WORKER"):  # mounts below it are looked at by each test
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # each test looks at the mounts below the directory
         tempfile.tempdir = tempfile.mkdtemp(prefix="ts-worker-")
         os.chmod(tempfile.tempdir, 0o1777)
         os.environ["TMPDIR"] = tempfile.tempdir
@@ -74,7 +74,7 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test with each runtime that it names: real ones by default, or also the fake."""
+    """Run a test with each runtime that the test names: real ones by default, or also the fake."""
     if "choice" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("runtimes")
         names = marker.args if marker is not None else REAL
@@ -88,7 +88,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Cancel a test that hangs: unlike a time-out from outside, that lets it clean up."""
+    """Cancel a test that hangs: unlike a time-out from outside, that lets the test clean up."""
     test = getattr(item, "obj", None)
     own = _CLOCKS & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("timeout")
     if own or not inspect.iscoroutinefunction(test):
@@ -125,7 +125,7 @@ class RealRuntimes:
             self.names.update(names)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Fail the run if it should have tested a real runtime and none could."""
+        """Fail the run if a real runtime was required and none could be tested."""
         wanted = os.environ.get("SUPERVISOR_REQUIRE_RUNTIME", "")
         worker = hasattr(session.config, "workerinput")
         if wanted and not worker and exitstatus == pytest.ExitCode.OK and not self.names:
@@ -174,13 +174,13 @@ def somebody() -> Iterator[pwd.struct_passwd]:
 
 @pytest.fixture
 def root(workdir: Path) -> Path:
-    """A root for a durable supervisor; the test must leave no container in it."""
+    """A root for a durable supervisor; the test must leave no container inside."""
     return workdir / "root"
 
 
 @pytest.fixture
 def cgroup_parent() -> Iterator[str]:
-    """A cgroup parent of the test's own, which must be empty at its end."""
+    """A cgroup parent of the test's own, which must be empty at the end of the test."""
     parent = f"/ts-test-{os.getpid()}-{secrets.token_hex(4)}"
     yield parent
     left = leaks.cgroup_left(parent)
@@ -216,7 +216,7 @@ def supervisor(cgroup_parent: str, choice: Choice) -> OpenSupervisor:
 
 @pytest.fixture(scope="session")
 def rootfs() -> Iterator[Path]:
-    """A root filesystem with a static busybox in it."""
+    """A root filesystem with a static busybox."""
     path = Path(tempfile.mkdtemp(prefix="ts-rootfs-"))
     path.chmod(0o755)
     busybox = shutil.which("busybox")

@@ -30,7 +30,8 @@ def cgroups(pid: int) -> list[str]:
 @needs_root
 @pytest.mark.parametrize("name", ["adopt", "imports"])
 def test_a_benchmark_gives_rows_and_leaves_nothing(name: str, workdir: Path) -> None:
-    """One that is run alone prints its table, writes the same as JSON, and removes all files."""
+    """A benchmark that is run alone prints a table, writes the same as JSON, and removes all
+    files."""
     file = workdir / "rows.json"
     where = ("--directory", str(workdir), "--json", str(file))
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *LEAST, *where]
@@ -46,7 +47,7 @@ def test_a_benchmark_gives_rows_and_leaves_nothing(name: str, workdir: Path) -> 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_benchmark_can_be_compiled(name: str) -> None:
-    """Each is Python, and says how it is used."""
+    """Each benchmark is valid Python and has a usage line."""
     text = (BENCHMARKS / f"{name}.py").read_text()
     compile(text, name, "exec")
     assert f"Usage: python benchmarks/{name}.py" in text

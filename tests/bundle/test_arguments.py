@@ -112,7 +112,7 @@ def test_a_root_filesystem_that_is_none(value: Any, said: str) -> None:
 
 
 def test_the_host_is_not_writable() -> None:
-    """Nobody can ask to write in the host's own programs."""
+    """No caller can ask to write in the host's own programs."""
     with pytest.raises(InvalidValue, match="writable='direct': the host's programs"):
         Bundle.from_host(["sh"], writable="direct")
 
@@ -127,7 +127,7 @@ def test_the_host_is_not_writable() -> None:
     ],
 )
 def test_mounts_are_checked_when_made(source: Any, destination: Any, said: str) -> None:
-    """A mount that can't work is refused when it is made."""
+    """A mount that can't work is refused when the `Mount` is made."""
     with pytest.raises(InvalidValue, match=said):
         Mount(source, destination)
     with pytest.raises(InvalidValue, match="read_only must be True or False"):

@@ -38,7 +38,7 @@ def test_a_derived_spec_stands_anywhere() -> None:
 
 
 def test_a_shared_cgroup_is_left_out() -> None:
-    """Without a cgroup of its own, a container doesn't get the bundle's, which others share."""
+    """A container without a cgroup of its own doesn't get the bundle's, which others share."""
     spec = {
         "process": {"args": ["sh"], "terminal": True},
         "root": {"path": "/r"},

@@ -1,4 +1,4 @@
-"""Whose a bundle's directory is, and what is left of it."""
+"""The owner of a bundle's directory, and what is left of the directory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def harsh_umask() -> Iterator[None]:
 
 @pytest.mark.usefixtures("harsh_umask")
 def test_a_users_namespace_gets_through(make: Maker, tmp_path: Path) -> None:
-    """Whatever the umask, a container's users can pass through the bundle, not list it."""
+    """Whatever the umask, a container's users can pass through the bundle, not list the files."""
     with make() as made:
         assert mode(made.path) == 0o711
     kept = make(path=tmp_path / "deep" / "kept")
@@ -44,7 +44,8 @@ def test_a_users_namespace_gets_through(make: Maker, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("harsh_umask")
 def test_a_view_of_the_host_is_open_to_all_users(temporary: Path) -> None:
-    """Whatever the umask, every user of a container can read the directories made for it."""
+    """Whatever the umask, every user of a container can read the directories of a view of the
+    host."""
     with Bundle.from_host(["sh"]) as made:
         for directory in ("", "etc", "usr", "root"):
             assert mode(Path(made.path, "rootfs", directory)) == 0o755
@@ -52,7 +53,7 @@ def test_a_view_of_the_host_is_open_to_all_users(temporary: Path) -> None:
 
 
 def test_close_removes_a_temporary_bundle(make: Maker, temporary: Path) -> None:
-    """Closing removes it, once and for all."""
+    """Closing removes a temporary bundle, once and for all."""
     made = make()
     assert made.temporary
     assert os.path.dirname(made.path) == str(temporary)
@@ -62,7 +63,7 @@ def test_close_removes_a_temporary_bundle(make: Maker, temporary: Path) -> None:
 
 
 def test_the_garbage_collector_removes_a_temporary_bundle(make: Maker) -> None:
-    """Forgetting it removes it."""
+    """A temporary bundle without a reference is removed."""
     made = make()
     path = made.path
     del made
@@ -80,7 +81,7 @@ def test_a_given_directory_stays(make: Maker, tmp_path: Path) -> None:
 
 
 def test_the_end_of_the_program_removes_it(temporary: Path) -> None:
-    """A program that ends without closing leaves none behind; a child it forked removes nothing."""
+    """A program that ends without closing leaves no bundle; a forked child removes nothing."""
     program = textwrap.dedent(
         """
         import os, sys
@@ -106,7 +107,8 @@ def test_the_end_of_the_program_removes_it(temporary: Path) -> None:
 
 
 def test_nothing_is_removed_below_a_mount(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While something is mounted inside, a temporary bundle stays: it could be the host's /usr."""
+    """While something is mounted inside, a temporary bundle stays: the mount could be the host's
+    /usr."""
     made = make()
     mounted = True
     monkeypatch.setattr(_directory, "mounted_below", lambda directory: mounted)
@@ -118,7 +120,7 @@ def test_nothing_is_removed_below_a_mount(make: Maker, monkeypatch: pytest.Monke
 
 
 def test_nothing_is_removed_unseen(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it can't be told what is mounted inside, a temporary bundle stays."""
+    """While the mounts can't be read, a temporary bundle stays."""
 
     def refuse(directory: str) -> bool:
         raise OSError(24, "Too many open files")
@@ -132,7 +134,7 @@ def test_nothing_is_removed_unseen(make: Maker, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_mounts_below_are_seen() -> None:
-    """What is mounted inside a directory is found, what is mounted on it isn't inside."""
+    """A mount inside a directory is found; a mount on the directory doesn't count as inside."""
     assert _abandoned.mounted_below("/")
     assert not _abandoned.mounted_below("/proc/self/task")
     assert unescaped(r"/a\040b\134040") == r"/a b\040"
@@ -164,7 +166,7 @@ def test_a_file_in_place_of_the_directory(make: Maker, tmp_path: Path) -> None:
 
 
 def test_what_stands_in_the_directory_stays(make: Maker, tmp_path: Path) -> None:
-    """A directory of the user's keeps its mode and whatever else is in it."""
+    """A directory of the user's keeps the mode and all other files."""
     target = tmp_path / "mine"
     target.mkdir(mode=0o750)
     (target / "notes").touch()

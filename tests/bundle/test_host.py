@@ -52,14 +52,14 @@ def test_what_is_shown_of_a_host(host: Path) -> None:
 
 
 def test_the_hosts_network_needs_its_names(host: Path) -> None:
-    """With the host's network, its resolver's files are bound, through a link out of /usr too."""
+    """With the host's network, the resolver's files are bound, through a link out of /usr too."""
     view = view_host(network=True, host_root=str(host))
     assert {"/etc/hosts", "/etc/resolv.conf"} <= {mount["destination"] for mount in view.mounts}
     assert {"etc/hosts", "etc/resolv.conf"} <= set(view.files)
 
 
 def test_every_mount_point_is_there() -> None:
-    """Whatever is mounted in a bundle of the host's programs, its mount point was made."""
+    """Each mount in a bundle of the host's programs has a mount point."""
     with Bundle.from_host(["sh"], network="host") as made:
         for mount in made.spec["mounts"]:
             inside = mount["destination"]
@@ -78,7 +78,8 @@ def test_a_container_gets_a_root_filesystem_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_root_filesystem_of_the_users_is_not_copied(rootfs: Path, tmp_path: Path) -> None:
-    """Derived for a container's directory, the user's own root filesystem stays where it is."""
+    """In a derived spec for a container's directory, the user's own root filesystem stays in
+    place."""
     target = tmp_path / "target"
     target.mkdir()
     with Bundle.from_rootfs(rootfs, ["sh"]) as made:

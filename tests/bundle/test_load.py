@@ -86,7 +86,7 @@ TABLES: tuple[Place, ...] = (
 """Objects whose keys are the user's own."""
 
 NEEDED_BY_ROOT = ("linux.uidMappings", "linux.gidMappings")
-"""Not required as such, but a user namespace must map its root."""
+"""The format doesn't require these fields, but a user namespace must map root."""
 
 
 def places_in(section: str) -> list[Place]:
@@ -119,7 +119,7 @@ def test_unknown_fields_are_let_through(bundle: Path) -> None:
 
 @pytest.mark.parametrize("section", list(full()))
 def test_every_missing_field_loads_or_is_named(bundle: Path, section: str) -> None:
-    """A config that lacks one field loads if it is optional, and else is refused by its name."""
+    """A config without an optional field loads; a missing required field is named in the error."""
     for place in places_in(section):
         error = load_error(bundle, without(full(), place))
         if name(place) in REQUIRED:
@@ -147,7 +147,7 @@ def test_every_mistyped_field_is_named(bundle: Path, section: str) -> None:
 
 @pytest.mark.parametrize("section", list(full()))
 def test_null_stands_for_nothing(bundle: Path, section: str) -> None:
-    """Null in an optional field is as good as none, as the runtimes' own JSON has it."""
+    """Null in an optional field counts as absent, as in the runtimes' own JSON."""
     for place in places_in(section):
         error = load_error(bundle, replaced(full(), place, None))
         needed = name(place) in REQUIRED or name(place) in NEEDED_BY_ROOT
@@ -158,7 +158,7 @@ def test_null_stands_for_nothing(bundle: Path, section: str) -> None:
 @BRIEF
 @given(data=st.data())
 def test_any_value_anywhere_loads_or_is_refused(bundle: Path, data: st.DataObject) -> None:
-    """Whatever JSON stands in whichever field: it loads, or BundleInvalid says why not."""
+    """Any JSON in any field either loads, or BundleInvalid says why not."""
     place = data.draw(st.sampled_from(list(places(full()))))
     load_error(bundle, replaced(full(), place, data.draw(json_values())))
 
@@ -166,7 +166,7 @@ def test_any_value_anywhere_loads_or_is_refused(bundle: Path, data: st.DataObjec
 @BRIEF
 @given(json_values())
 def test_any_document_loads_or_is_refused(bundle: Path, config: Any) -> None:
-    """Whatever JSON document stands in the file: BundleInvalid says what is wrong with it."""
+    """For any JSON document in the file, BundleInvalid says what is wrong."""
     assert load_error(bundle, config) is not None
 
 
@@ -236,7 +236,7 @@ def test_any_bytes_are_refused(bundle: Path, data: bytes) -> None:
 def test_what_is_wrong_is_said_with_its_place(
     bundle: Path, place: Place, value: Any, said: str
 ) -> None:
-    """The error names the file, the place in it and what should stand there."""
+    """The error names the file, the place inside, and the expected value."""
     error = load_error(bundle, replaced(full(), place, value))
     assert error is not None
     assert said in str(error)
@@ -244,7 +244,7 @@ def test_what_is_wrong_is_said_with_its_place(
 
 
 def test_a_lone_surrogate_in_an_unknown_field_is_refused(bundle: Path) -> None:
-    """Text that isn't UTF-8 is refused wherever it stands: a runtime would replace it."""
+    """Text that isn't UTF-8 is refused in every place: a runtime would replace the text."""
     error = load_error(bundle, {**minimal(), "x": {"\udfff": 1}})
     assert error is not None
     assert error.where == "a key of x"

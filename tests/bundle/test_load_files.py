@@ -1,4 +1,4 @@
-"""Loading a bundle: its files, as far as they are no JSON or not there at all."""
+"""Loading a bundle: files that are no JSON or missing."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def test_what_is_no_json_is_said_with_its_line(bundle: Path, text: bytes, said: 
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    """A bundle that isn't there is named itself, not the file that would be in it."""
+    """A bundle that is missing is named, not the file that would be inside."""
     with pytest.raises(BundleInvalid, match="there is no such directory") as caught:
         Bundle.load(tmp_path / "nowhere")
     assert caught.value.path == str(tmp_path / "nowhere")
 
 
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
-    """A directory without config.json is no bundle, and the error says how to make it one."""
+    """A directory without config.json is no bundle, and the error says how to make one."""
     with pytest.raises(BundleInvalid, match="runc spec") as caught:
         Bundle.load(tmp_path)
     assert caught.value.path == str(tmp_path / "config.json")
 
 
 def test_a_file_in_place_of_the_directory(bundle: Path) -> None:
-    """Whoever gives config.json itself is told to give its directory."""
+    """A caller that gives config.json as the bundle gets an error that asks for the directory."""
     write(bundle, minimal())
     with pytest.raises(BundleInvalid, match="give the directory"):
         Bundle.load(bundle / "config.json")
@@ -99,7 +99,7 @@ def test_too_many_open_files_is_not_the_bundles_fault(
 
 
 def test_a_missing_root_filesystem(bundle: Path) -> None:
-    """A root filesystem that isn't there is named with its whole path."""
+    """A missing root filesystem is named with the whole path."""
     error = load_error(bundle, replaced(minimal(), ("root", "path"), "other"))
     assert error is not None
     assert error.where == "root.path"

@@ -47,7 +47,7 @@ def test_the_defaults_are_narrow(rootfs: Path) -> None:
 
 @pytest.mark.usefixtures("as_root")
 def test_every_argument_reaches_the_config(rootfs: Path) -> None:
-    """Each argument stands where the runtimes read it."""
+    """Each argument is in the place where the runtimes read."""
     spec = Bundle.from_rootfs(
         rootfs,
         ["prog", "", "a b"],
@@ -138,7 +138,7 @@ def test_a_root_filesystem_without_users(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["/etc/list", "../etc/list", "../../../../etc/list"])
 @pytest.mark.usefixtures("as_root")
 def test_a_list_of_users_behind_a_link(rootfs: Path, target: str) -> None:
-    """A link is followed as it would be inside."""
+    """A link is followed as a program inside would follow the link."""
     (rootfs / "etc/passwd").rename(rootfs / "etc/list")
     (rootfs / "etc/passwd").symlink_to(target)
     user = Bundle.from_rootfs(rootfs, ["sh"], user="web").spec["process"]["user"]
@@ -158,7 +158,7 @@ def test_a_list_of_users_that_leads_out(rootfs: Path, target: str) -> None:
 def test_a_list_of_users_in_a_directory_that_leads_out(
     rootfs: Path, tmp_path: Path, directory: str
 ) -> None:
-    """Nor does a link in place of its directory."""
+    """A link in place of the list's directory doesn't lead to a file of the host."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "passwd").write_text("web:x:1:1::/:\n")
@@ -169,7 +169,7 @@ def test_a_list_of_users_in_a_directory_that_leads_out(
 
 
 def test_a_list_of_users_that_is_a_fifo(rootfs: Path) -> None:
-    """A fifo in its place is refused, not waited for."""
+    """A fifo in the list's place is refused, not waited for."""
     (rootfs / "etc/passwd").unlink()
     os.mkfifo(rootfs / "etc/passwd")
     with pytest.raises(InvalidValue, match="not a regular file"):
@@ -177,7 +177,7 @@ def test_a_list_of_users_that_is_a_fifo(rootfs: Path) -> None:
 
 
 def test_a_list_of_users_that_is_a_device(rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device in its place isn't even opened: some do something then."""
+    """A device in the list's place isn't even opened: opening some devices has an effect."""
     if os.geteuid() != 0:
         pytest.skip("only root makes devices")
     (rootfs / "etc/passwd").unlink()
@@ -198,7 +198,7 @@ def test_a_list_of_users_that_is_a_device(rootfs: Path, monkeypatch: pytest.Monk
 
 
 def test_a_list_of_users_with_endless_numbers(rootfs: Path) -> None:
-    """Numbers that are no ids make a line of it worthless, and nothing else."""
+    """Numbers that are no ids make their line of the list worthless, and no other line."""
     (rootfs / "etc/passwd").write_text(f"a:x:{'9' * 5000}:0::/:\nb:x:٣:0::/:\nweb:x:1:2::/:\n")
     assert Bundle.from_rootfs(rootfs, ["sh"], user="web").spec["process"]["user"]["uid"] == 1
     with pytest.raises(InvalidValue, match="'a' is not listed"):

@@ -48,7 +48,7 @@ def test_somebody_has_no_other_ids(rootfs: Path) -> None:
 
 
 def test_subordinate_ids(rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With newuidmap and a name, somebody's subordinate ids follow their own."""
+    """With newuidmap and a name, a user's subordinate ids follow the user's own id."""
     lines = {
         "/etc/subuid": ["else:1:5", "me:100000:1000", "1234:300000:500"],
         "/etc/subgid": ["me:200000:65536"],
@@ -69,7 +69,7 @@ def test_subordinate_ids(rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_somebody_without_a_name_has_no_subordinate_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """newuidmap refuses somebody who isn't in /etc/passwd, whatever /etc/subuid says."""
+    """newuidmap refuses a user who isn't in /etc/passwd, whatever /etc/subuid says."""
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(_rootless, "_lines", lambda path: ["4000000000:100000:65536"])

@@ -22,7 +22,7 @@ def shell(busybox: Path, script: str, **keywords: object) -> Bundle:
 
 
 def test_what_is_printed_and_how_it_ends(runner: Runner, busybox: Path) -> None:
-    """A bundle runs its program with its arguments, and ends with its exit code."""
+    """A bundle runs the program with the arguments, and ends with the program's exit code."""
     done = runner.run(Bundle.from_rootfs(busybox, ["sh", "-c", 'echo "$0|$1"; exit 7', "a b", ""]))
     assert (done.returncode, done.stdout) == (7, "a b|\n")
 
@@ -53,7 +53,7 @@ def test_the_root_filesystem_is_read_only(runner: Runner, busybox: Path, path: s
 
 
 def test_private_directories_are_writable(runner: Runner, busybox: Path) -> None:
-    """/tmp, /run and /dev/shm are the container's own, and /tmp is everybody's in it."""
+    """/tmp, /run and /dev/shm are the container's own, and every user inside can write to /tmp."""
     script = "for d in /tmp /run /dev/shm; do ls -A $d; touch $d/x; done; stat -c %a /tmp"
     assert runner.output(shell(busybox, script)) == "1777\n"
     assert os.listdir(busybox / "tmp") == []
@@ -62,7 +62,7 @@ def test_private_directories_are_writable(runner: Runner, busybox: Path) -> None
 def test_direct_writes_in_the_root_filesystem(
     runner: Runner, busybox: Path, tmp_path: Path
 ) -> None:
-    """With ``writable="direct"`` the image itself is written."""
+    """With ``writable="direct"`` the program writes to the image."""
     subprocess.run(["cp", "-a", str(busybox), str(tmp_path / "image")], check=True)
     runner.output(shell(tmp_path / "image", "echo x > /file; echo y > /tmp/y", writable="direct"))
     assert (tmp_path / "image/file").read_text() == "x\n"
@@ -70,7 +70,7 @@ def test_direct_writes_in_the_root_filesystem(
 
 
 def test_the_kernels_secrets_are_masked(runner: Runner, busybox: Path) -> None:
-    """What could tell of the host or change it is empty or read-only."""
+    """Files of the kernel that show or change the host are empty or read-only."""
     script = "cat /proc/kcore /proc/keys /proc/timer_list | wc -c; ls -A /sys/firmware | wc -l"
     assert runner.output(shell(busybox, script)) == "0\n0\n"
 
@@ -115,7 +115,7 @@ def test_hostnames(runner: Runner, busybox: Path, hostname: str | None, seen: st
 def test_users(
     runner: Runner, busybox: Path, user: int | str | tuple[int, int] | None, seen: str
 ) -> None:
-    """The program runs as who was asked for; nobody but root keeps a capability."""
+    """The program runs as the requested user; only root keeps a capability."""
     script = f'echo "$(id -u):$(id -g)"; {STATUS}; touch /tmp/x'
     ids, *status = runner.output(shell(busybox, script, user=user)).splitlines()
     assert ids == seen
@@ -124,7 +124,7 @@ def test_users(
 
 
 def test_the_environment_and_the_directory(runner: Runner, busybox: Path) -> None:
-    """The program has the variables and the working directory it was given, and none of ours."""
+    """The program has the given variables and working directory, and none of our variables."""
     bundle = shell(busybox, "pwd; env", env={"A": "b c"}, cwd="/etc")
     directory, *entries = runner.output(bundle).splitlines()
     assert directory == "/etc"
@@ -164,7 +164,7 @@ def test_mounts(runner: Runner, busybox: Path, tmp_path: Path) -> None:
 def test_a_mount_inside_a_read_only_one_is_read_only(
     runner: Runner, busybox: Path, tmp_path: Path
 ) -> None:
-    """Read-only means all of it: a plain ``ro`` would leave what is mounted inside writable."""
+    """A mount inside a read-only mount is read-only too; a plain ``ro`` would leave it writable."""
     (tmp_path / "inner").mkdir()
     bundle = shell(busybox, "touch /tmp/a/inner/x", mounts=[Mount(tmp_path, "/tmp/a")])
     subprocess.run(["mount", "-t", "tmpfs", "none", str(tmp_path / "inner")], check=True)
@@ -187,7 +187,7 @@ def read_cgroup(*names: str) -> str:
 
 @needs_root
 def test_limits_are_set(runner: Runner, busybox: Path) -> None:
-    """Limits stand in the container's own cgroup, where it can read them."""
+    """A container can read its limits in its own cgroup."""
     script = ";".join(
         (
             read_cgroup("memory.max", "memory/memory.limit_in_bytes"),
@@ -203,9 +203,9 @@ def test_limits_are_set(runner: Runner, busybox: Path) -> None:
 
 @needs_root
 def test_too_many_processes_are_refused(runner: Runner, busybox: Path) -> None:
-    """The limit of processes holds, the program itself included.
+    """The limit of processes holds, with the program included.
 
-    With a limit as low as three, runc may have no threads for itself.
+    With a limit as low as three, runc may have no threads left.
     """
     script = "for n in $(seq 15); do sleep 60 & done; echo started"
     assert "started" in runner.output(shell(busybox, script, pids=16))
@@ -214,7 +214,8 @@ def test_too_many_processes_are_refused(runner: Runner, busybox: Path) -> None:
 
 @needs_root
 def test_too_much_memory_is_fatal(runner: Runner, busybox: Path) -> None:
-    """What uses more memory than its limit is killed, and so is what fills /tmp beyond it."""
+    """A program that uses more memory than the limit is killed, also if the memory is files in
+    /tmp."""
     bundle = Bundle.from_rootfs(busybox, ["tail", "/dev/zero"], memory_bytes=32 << 20)
     assert runner.run(bundle).returncode == 128 + 9
     script = "dd if=/dev/zero of=/tmp/x bs=1M count=64"
@@ -225,7 +226,7 @@ def test_too_much_memory_is_fatal(runner: Runner, busybox: Path) -> None:
 
 
 def test_init_reaps_orphans(runner: Runner, busybox: Path) -> None:
-    """With an init, a process whose parent ended goes away when it ends."""
+    """With an init, an orphan that ends is reaped."""
     script = """
         (sh -c 'echo $$ > /tmp/orphan' &)
         until [ -s /tmp/orphan ]; do :; done
@@ -241,12 +242,13 @@ def test_init_reaps_orphans(runner: Runner, busybox: Path) -> None:
 def test_init_ends_as_the_program_ends(
     runner: Runner, busybox: Path, script: str, code: int
 ) -> None:
-    """With an init, the exit code is the program's, or 128 plus the signal that killed it."""
+    """With an init, the exit code is the program's, or 128 plus the signal that killed the
+    program."""
     assert runner.run(shell(busybox, script, init=True)).returncode == code
 
 
 def test_init_says_what_it_cannot_run(runner: Runner, busybox: Path) -> None:
-    """A program that isn't there is named, with the shell's exit code for it."""
+    """A missing program is named, and the exit code is the shell's for that."""
     done = runner.run(Bundle.from_rootfs(busybox, ["nowhere"], init=True))
     assert done.returncode == 127
     assert "can't run nowhere: No such file or directory" in done.stderr
@@ -256,14 +258,15 @@ SLEEP = "echo ready; exec sleep 1000"
 
 
 def test_init_hands_signals_on(runner: Runner, busybox: Path) -> None:
-    """With an init, SIGTERM ends at once what has no handler for it."""
+    """With an init, SIGTERM ends a program without a handler at once."""
     with runner.running(shell(busybox, SLEEP, init=True)) as (name, process):
         runner.kill(name, "TERM")
         assert process.wait(timeout=SECONDS) == 128 + 15
 
 
 def test_without_init_sigterm_is_ignored(runner: Runner, busybox: Path) -> None:
-    """Without one, the kernel drops a SIGTERM to process 1: only the later SIGKILL ends it."""
+    """Without an init, the kernel drops a SIGTERM to process 1: only the later SIGKILL ends the
+    program."""
     with runner.running(shell(busybox, SLEEP)) as (name, process):
         runner.kill(name, "TERM")
         runner.kill(name, "KILL")
@@ -274,7 +277,7 @@ def test_without_init_sigterm_is_ignored(runner: Runner, busybox: Path) -> None:
 
 
 def test_the_hosts_programs_run(runner: Runner) -> None:
-    """A program of the host runs, with the libraries that it needs, and names its users."""
+    """A program of the host runs with the libraries that the program needs, and names the users."""
     seen = runner.output(Bundle.from_host(["id", "-un"], init=True))
     assert seen == "root\n"
 
@@ -302,7 +305,7 @@ def test_the_host_cannot_be_written(runner: Runner, path: str) -> None:
 
 
 def test_the_hosts_network_with_its_names(runner: Runner) -> None:
-    """With the host's network, its resolver's configuration is there."""
+    """With the host's network, the resolver's configuration is there."""
     if not os.path.exists("/etc/resolv.conf"):
         pytest.skip("this host has no /etc/resolv.conf")
     seen = runner.output(Bundle.from_host(["cat", "/etc/resolv.conf"], network="host"))
@@ -310,10 +313,10 @@ def test_the_hosts_network_with_its_names(runner: Runner) -> None:
 
 
 def test_a_container_outlives_its_temporary_bundle(runner: Runner) -> None:
-    """Closing the bundle doesn't take /usr away from a container of it that runs.
+    """Closing the bundle doesn't take /usr away from a running container of the bundle.
 
-    Removing a directory on which something is mounted elsewhere unmounts it there: a
-    container that ran on the bundle's own directory lost every program.
+    Removing a directory on which something is mounted elsewhere unmounts it there: a container that
+    ran on the bundle's own directory lost every program.
     """
     script = "echo ready; until [ -e /tmp/go ]; do :; done; ls /usr > /dev/null && echo whole"
     with (
@@ -323,14 +326,14 @@ def test_a_container_outlives_its_temporary_bundle(runner: Runner) -> None:
         bundle.close()
         assert not os.path.exists(bundle.path)
         went = runner.call("exec", name, "touch", "/tmp/go")
-        # The program may end, and all of its namespace with it, before touch has.
+        # The program may end, and the whole namespace with the program, before touch has.
         assert went.returncode in (0, 128 + 9), went
         out, _ = process.communicate(timeout=SECONDS)
         assert out == "whole\n"
 
 
 def test_cgroups_are_gone(runner: Runner, busybox: Path) -> None:
-    """After a run, all cgroups that it was run in can be removed."""
+    """After a run, all cgroups of the run can be removed."""
     runner.output(shell(busybox, "true"))
     runner.remove_cgroups()
     assert not [mount for mount in cgroup_mounts() if os.path.exists(f"{mount}/{runner.parent}")]

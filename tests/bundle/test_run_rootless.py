@@ -53,7 +53,7 @@ def test_root_inside_is_the_user_outside(
     network: str,
     init: bool,
 ) -> None:
-    """A bundle runs without any privilege: its root is the user, and it has no other id."""
+    """A bundle runs without any privilege: root inside is the user, and has no other id."""
     become(monkeypatch, nobodys)
     script = "id -u; cat /proc/self/uid_map; touch /tmp/x; cat /proc/1/comm; touch /x"
     bundle = Bundle.from_rootfs(busybox, ["sh", "-c", script], network=network, init=init)
@@ -85,7 +85,7 @@ def test_the_hosts_programs_run_for_anybody(
 def test_subordinate_ids_are_users_inside(
     somebodys: Runner, busybox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With subordinate ids a program can be somebody else inside, and own files as such."""
+    """With subordinate ids a program can be another user inside, and own files as such."""
     become(monkeypatch, somebodys)
     bundle = Bundle.from_rootfs(
         busybox, ["sh", "-c", "id -u; id -g; touch /tmp/x; stat -c %u:%g /tmp/x"], user="web"

@@ -1,6 +1,6 @@
-"""What the documentation shows works as it is printed.
+"""The examples in the documentation work as printed.
 
-The examples use the default cgroup parent, which others may be using too: it is left there, empty.
+The examples use the default cgroup parent, which others may be using too: the parent stays, empty.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tests.support.leaks import STRANGERS, descendants
 SECONDS = 60
 SAID = {
     "compressor.py": r"^25 examples in ",
-    # Between its beginning and its teardown, the steps: five at most.
+    # Between beginning and teardown, the steps: five at most.
     "durable.py": r"= Durability\(\)\n(state\.(write|crash|read).*\n){1,5}state\.teardown",
     "sandbox.py": r"(?s)(?=.*good +exited 0: 42\n)(?=.*endless +killed by SIGKILL \(out of time\))"
     r"(?=.*crashing +killed by SIGABRT)",
 }
-"""What the output of an example must have in it."""
+"""What the output of an example must contain."""
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +58,13 @@ def run(program: Path, directory: Path) -> subprocess.CompletedProcess[str]:
         timeout=SECONDS,
         check=False,
     )
-    # A supervisor that the demo has killed leaves its ended shims to init; here, to us.
+    # A supervisor that the demo has killed leaves ended shims to init; here, to us.
     STRANGERS.update(descendants(os.getpid()).keys() - before.keys())
     return done
 
 
 def test_there_are_examples() -> None:
-    """The README has a program; the search for blocks finds it."""
+    """The README has a program, and the search for blocks finds that program."""
     assert any(block.page.name == "README.md" for block, _ in examples())
 
 
@@ -72,7 +72,7 @@ def test_there_are_examples() -> None:
 def test_a_program_in_the_documentation_runs_as_printed(
     block: Block, output: str | None, workdir: Path
 ) -> None:
-    """A whole program runs without a warning, prints what stands below it, and leaves nothing."""
+    """A whole program runs without a warning, prints the output below, and leaves nothing."""
     program = workdir / "example.py"
     program.write_text(block.text)
     done = run(program, workdir)

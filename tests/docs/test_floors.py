@@ -24,10 +24,10 @@ PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 MOST_LINES = {"function": 40, "class": 250, "module": 400}
-"""Of a function its docstring isn't counted; of a class and a module it is."""
+"""A function counts without the docstring; a class and a module count with docstrings."""
 
 STILL_LARGER = {
-    "testing/runtimes/_host_program.py",  # one file: run by its path, it imports nothing of ours
+    "testing/runtimes/_host_program.py",  # one file: run by path, without an import of ours
 }
 """The files in which something is larger. Nothing is added to this list."""
 
@@ -55,7 +55,7 @@ def dotted(package: Path) -> str:
 
 @functools.cache
 def imports(file: Path) -> list[tuple[str, str]]:
-    """Return what a file imports of ours, wherever it does: the module or package, and the name."""
+    """Return the imports of ours in a file, at any depth: the module or package, and the name."""
     return list(_imports(file))
 
 
@@ -76,7 +76,7 @@ def is_ours(name: str) -> bool:
 
 
 def faces() -> dict[str, list[str]]:
-    """Return the packages that have a face, each with the names in it."""
+    """Return the packages that have a face, each with the face's names."""
     found = {}
     for package in PACKAGES[1:]:
         stub = package / "__init__.pyi"
@@ -95,7 +95,8 @@ def test_a_package_is_small_enough_to_look_through(package: Path) -> None:
 
 
 def sizes(file: Path) -> Iterator[tuple[str, str, int]]:
-    """Yield the kind, the name and the number of lines of a module and all that is in it."""
+    """Yield the kind, name and number of lines of a module and of all classes and functions
+    inside."""
     text = file.read_text()
     yield "module", file.stem, len(text.splitlines())
     for node in ast.walk(ast.parse(text)):
@@ -121,7 +122,7 @@ def test_each_package_stands_once_on_the_map() -> None:
 
 
 def test_imports_go_down() -> None:
-    """What is at the top imports only what stands before it on the map."""
+    """A module at the top imports only what stands before the module on the map."""
     order = ["_lazy", *(name for name in floor_map() if name != "_lazy")]
     for file in FILES:
         own = file.relative_to(PACKAGE).with_suffix("").parts[0]
@@ -135,9 +136,10 @@ def test_imports_go_down() -> None:
 
 
 def test_walls() -> None:
-    """Another package's names are imported from its face, where they stand, and from nowhere else.
+    """Another package's names are imported from its face, where they are listed, and only from
+    there.
 
-    A package inside of another one may import the modules of that.
+    A package inside another one may import the modules of that.
     """
     faced = faces()
     for file in FILES:
@@ -171,7 +173,7 @@ def test_no_circles(package: Path) -> None:
 def test_a_face_has_no_more_than_is_used(name: str) -> None:
     """Each name in a package's face is imported by another package, or is public.
 
-    Tests and benchmarks that look inside import from the module itself.
+    Tests and benchmarks that look inside import from the defining module.
     """
     stubs = [path.with_suffix(".pyi") for path in FILES if path.with_suffix(".pyi").exists()]
     used = {

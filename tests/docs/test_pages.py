@@ -52,7 +52,7 @@ def test_the_lifecycles_are_drawn_from_the_tables() -> None:
 
 @pytest.mark.parametrize("name", supervisor.__all__)
 def test_each_public_name_is_documented(name: str) -> None:
-    """Each name in ``__all__`` has a docstring of its own, and a line in the reference."""
+    """Each name in ``__all__`` has its own docstring, and a line in the reference."""
     value = getattr(supervisor, name)
     if not isinstance(value, int) and not name.endswith("Argument"):  # PIPE, or a type of several
         assert value.__doc__, f"{name} has no docstring"
@@ -83,7 +83,7 @@ METHODS = dict(methods())
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_public_method_has_a_docstring(name: str) -> None:
-    """What users call says what it does."""
+    """Each method that users call has a docstring."""
     assert inspect.getdoc(METHODS[name]), f"{name} has no docstring"
 
 

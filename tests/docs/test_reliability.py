@@ -23,7 +23,7 @@ _A_PLACE = re.compile(r"_?[a-z_0-9]+(?:/_?[a-z_0-9]+)*(?:\.[ch]|\.json)?")
 
 
 def named(page: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield the files and tests that a page names; ``::test`` alone is of the file before it."""
+    """Yield the files and tests that a page names; ``::test`` alone is of the file named before."""
     for number, line in enumerate(page.read_text().splitlines(), 1):
         file = None
         for match in _NAMED.finditer(line):
@@ -42,7 +42,8 @@ def functions(file: Path) -> frozenset[str]:
 
 
 def table(heading: str) -> list[list[str]]:
-    """Return the cells of the table below a heading of docs/reliability.md, without its head."""
+    """Return the cells of the table below a heading of docs/reliability.md, without the table's
+    head."""
     text = (ROOT / "docs/reliability.md").read_text()
     part = re.split(rf"^#+ {heading}$", text, flags=re.MULTILINE)[1]
     part = re.split(r"^#+ ", part, maxsplit=1, flags=re.MULTILINE)[0]
@@ -52,7 +53,7 @@ def table(heading: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_each_test_that_a_page_names_exists(page: Path) -> None:
-    """A promise names the test that proves it; without that test it is only a sentence."""
+    """Each test that a page names exists: without its test, a promise is only a sentence."""
     for file, test in named(page):
         assert (TESTS / file).exists(), f"{page.name} names {file}"
         assert test is None or test in functions(TESTS / file), f"{page.name}: {file}::{test}"
@@ -60,7 +61,7 @@ def test_each_test_that_a_page_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("heading", ["Row by row", "Guards"])
 def test_each_row_names_its_test(heading: str) -> None:
-    """The last column of a promise or a guard is where it is proved."""
+    """The last column of a promise or a guard names the test that proves the row."""
     rows = table(heading)
     assert len(rows) > 30
     for row in rows:
@@ -69,7 +70,8 @@ def test_each_row_names_its_test(heading: str) -> None:
 
 @pytest.mark.parametrize("heading", ["Guards", "Kept, and seen by no test"])
 def test_each_row_stands_for_code_that_is_there(heading: str) -> None:
-    """The first column names modules and packages; in the last table a function comes after it."""
+    """The first column names modules and packages; in the last table a function follows the
+    module."""
     for row in table(heading):
         place: Path | None = None
         for name in _QUOTED.findall(row[0]):
@@ -89,7 +91,7 @@ def find(name: str) -> Path | None:
 
 
 def test_the_folders_are_those_of_the_house() -> None:
-    """A folder of tests is a package's, or holds what its line in ``tests/__init__.py`` says."""
+    """A folder of tests is a package's, or has a line in ``tests/__init__.py`` with its content."""
     assert tests.__doc__ is not None
     others = dict(re.findall(r"^(\w+) {2,}(\S.*)$", tests.__doc__, re.MULTILINE))
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_readme(tmp_path: Path) -> None:
-    """README's are strictly typed. ``box.stdout.receive_some()`` wasn't: it may be None."""
+    """The README's programs pass strict typing, where ``box.stdout`` may be None."""
     pytest.importorskip("mypy")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 2

@@ -30,7 +30,7 @@ class _Comparison(ctypes.Structure):
 
 
 def load() -> ctypes.CDLL | None:
-    """Return the library, or None if it isn't here."""
+    """Return the library, or None if the library isn't here."""
     name = ctypes.util.find_library("seccomp")
     if name is None:
         return None

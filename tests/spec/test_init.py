@@ -35,7 +35,7 @@ def test_what_is_no_program_is_not_static(tmp_path: Path, data: bytes) -> None:
 def test_binaries_are_found_in_every_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A binary is found in whichever of the package's directories it is executable."""
+    """A binary is found in the package directory in which the file is executable."""
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()

@@ -32,7 +32,7 @@ def test_what_is_written(rootfs: Path) -> None:
 
 @needs_root
 def test_what_is_run(rootfs: Path, tmp_path: Path) -> None:
-    """A container's own config.json has its own place for a root, which may be written."""
+    """With a layer, a container's config.json names the container's own root, which is writable."""
     made = Bundle.from_rootfs(rootfs, ["sh"], writable="overlay", path=tmp_path / "b")
     loaded = Bundle.load(tmp_path / "b")
     for bundle in (made, loaded):
@@ -53,7 +53,7 @@ def test_what_is_run(rootfs: Path, tmp_path: Path) -> None:
 
 @needs_root
 def test_a_layer_over_the_hosts_programs() -> None:
-    """The links and mount points of each container are under its layer."""
+    """The links and mount points of each container are under the container's layer."""
     with Bundle.from_host(["sh"], writable="overlay", layer_bytes=1 << 20) as bundle:
         layer = content_of(bundle).layer("/own")
         assert layer is not None
@@ -73,7 +73,8 @@ def test_no_layer(rootfs: Path) -> None:
 
 
 def test_an_ordinary_users_layer(rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runtime gets the namespace of the container's ids, and the container the same in it."""
+    """The runtime gets the namespace of the container's ids, and the container stays in the same
+    one."""
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     monkeypatch.setattr(os, "getegid", lambda: 54322)
     with Bundle.from_rootfs(rootfs, ["sh"], writable="overlay") as bundle:

@@ -112,7 +112,7 @@ def test_what_is_refused(make: Maker, tmp_path: Path, argument: str, value: Any,
 
 
 def test_a_writable_root_has_no_tmpfs(rootfs: Path) -> None:
-    """``tmpfs_bytes`` is refused where there is no /tmp of its own to bound."""
+    """``tmpfs_bytes`` is refused for a container without a /tmp of its own."""
     with pytest.raises(InvalidValue, match="tmpfs_bytes: /tmp and /run"):
         Bundle.from_rootfs(rootfs, ["sh"], writable="direct", tmpfs_bytes=5)
 
@@ -128,9 +128,9 @@ def test_every_limit_is_said(make: Maker) -> None:
 
 
 def test_who_may_not_raise_limits(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A default above our own hard limit would fail the create: ours is taken then.
+    """A default above our own hard limit would fail the create, so our limit is taken.
 
-    What is asked for isn't changed: it is refused.
+    A limit that the caller asks for isn't changed: it is refused.
     """
     monkeypatch.setattr(_privileges, "may_raise_limits", lambda: False)
     monkeypatch.setattr(resource, "getrlimit", lambda number: (100, 200))
@@ -147,9 +147,10 @@ def test_who_may_not_raise_limits(make: Maker, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_limits_that_were_lowered_since(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bundle's defaults are lowered with ours, at each create and exec; its author's aren't.
+    """A bundle's defaults are lowered with ours, at each create and exec; the author's limits
+    aren't.
 
-    Once every create failed for who had lowered a limit of its own and may not raise any.
+    Every create once failed for a supervisor that had lowered a limit and may not raise any.
     """
     monkeypatch.setattr(_privileges, "may_raise_limits", lambda: True)
     with make(rlimits={"SIGPENDING": (5, 300)}) as bundle:
@@ -168,7 +169,7 @@ def test_limits_that_were_lowered_since(make: Maker, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("as_root")
 def test_what_is_asked_for(rootfs: Path) -> None:
-    """Each argument stands where the runtimes read it; other limits keep their defaults."""
+    """Each argument is in the place where the runtimes read; other limits keep their defaults."""
     with Bundle.from_rootfs(
         rootfs,
         ["sh"],
@@ -207,7 +208,7 @@ def changed_by(spec: dict[str, Any], **keywords: Any) -> dict[str, Any]:
 
 
 def test_a_create_changes_what_it_says_and_no_more() -> None:
-    """A loaded bundle is its author's word; the caller's stands in its place, or beside it."""
+    """A create's options replace the loaded bundle's, or are added; all else stays the author's."""
     loaded = {
         "process": {
             "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}],
@@ -255,7 +256,7 @@ def test_limits_inside(runner: Runner, busybox: Path) -> None:
 
 
 def test_the_out_of_memory_killers_choice(runner: Runner, busybox: Path) -> None:
-    """It is 0 by default, whatever the supervisor's is, or what was said."""
+    """The score is 0 by default, whatever the supervisor's score is, or the requested one."""
     script = ["cat", "/proc/self/oom_score_adj"]
     with open("/proc/self/oom_score_adj") as file:
         own = int(file.read())
@@ -285,5 +286,5 @@ def test_swap_is_bounded(runner: Runner, busybox: Path) -> None:
 
 
 def test_timings_of_the_processor_are_masked(runner: Runner, busybox: Path) -> None:
-    """/proc/interrupts tells when keys are pressed: it is empty."""
+    """/proc/interrupts would show when keys are pressed, so that file is empty."""
     assert runner.output(Bundle.from_rootfs(busybox, ["cat", "/proc/interrupts"])) == ""

@@ -41,7 +41,7 @@ def probe() -> Iterator[Path]:
 
 
 def made(runner: Runner, busybox: Path, probe: Path, **keywords: object) -> dict[str, int]:
-    """Run the probe; return what each call said, by its text."""
+    """Run the probe; return the result of each call, by the call's text."""
     bundle = Bundle.from_rootfs(
         busybox,
         ["/dev/probe"],
@@ -70,7 +70,7 @@ def test_what_the_default_profile_answers(runner: Runner, busybox: Path, probe: 
 
 
 def test_it_is_the_filter_that_refuses(runner: Runner, busybox: Path, probe: Path) -> None:
-    """Without it, most of these calls reach the kernel, also the one that makes a namespace."""
+    """Without the filter, most of these calls reach the kernel, also the one for a namespace."""
     said = made(runner, busybox, probe, seccomp="unconfined")
     reached = {call for call in calls(REFUSED) if said.get(call, EPERM) != EPERM}
     assert len(reached) > 25
@@ -79,7 +79,7 @@ def test_it_is_the_filter_that_refuses(runner: Runner, busybox: Path, probe: Pat
 
 
 def test_calls_of_32_bits(runner: Runner, busybox: Path, probe: Path) -> None:
-    """A program can't go around it by calling as an older processor did."""
+    """A program can't avoid the filter with the calls of an older processor."""
     said = made(runner, busybox, probe)
     if said.get("old getpid") != 0:
         pytest.skip("this kernel has no calls of 32 bits")
@@ -88,7 +88,8 @@ def test_calls_of_32_bits(runner: Runner, busybox: Path, probe: Path) -> None:
 
 
 def test_more_capabilities_allow_more_calls(runner: Runner, busybox: Path, probe: Path) -> None:
-    """Who was given a capability may make the calls that it is for, and no others."""
+    """A container with more capabilities may make the calls of these capabilities, and no
+    others."""
     said = made(runner, busybox, probe, capabilities=["SYS_CHROOT", "cap_sys_ptrace"])
     assert said['chroot("/nonexistent")'] not in (EPERM, ENOSYS)
     assert said["kcmp(1, 1, 0, 0, 0)"] not in (EPERM, ENOSYS)
@@ -97,7 +98,7 @@ def test_more_capabilities_allow_more_calls(runner: Runner, busybox: Path, probe
 
 
 def test_the_session_keyring_is_its_own(runner: Runner, busybox: Path, probe: Path) -> None:
-    """Where keyctl is allowed, a container finds a session keyring that nobody else has."""
+    """Where keyctl is allowed, a container has a session keyring that no other has."""
     library = ctypes.CDLL(None)
     get, session = 0, -3  # KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING
     hosts = library.syscall(KEYCTL.get(os.uname().machine, 219), get, session, 0)

@@ -47,7 +47,7 @@ def profile_of(machine: str, capabilities: tuple[str, ...] = CAPABILITIES) -> di
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("more", [(), ("CAP_SYS_ADMIN",), ("CAP_SYS_PTRACE", "CAP_SYS_NICE")])
 def test_it_answers_as_libseccomp_does(machine: str, more: tuple[str, ...]) -> None:
-    """Every call of every architecture gets the same answer, whatever its first argument is.
+    """Every call of every architecture gets libseccomp's answer, whatever the first argument is.
 
     libseccomp may know fewer calls than the profile names, and gives those the default answer.
     """
@@ -146,8 +146,8 @@ def spec_with(profile: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def test_who_gets_it(tmp_path: Path) -> None:
-    """crun gets ours compiled, and nothing that an older one would take for a filter that allows
-    something; another's profile, and other runtimes, get the profile itself."""
+    """crun gets our profile compiled, and no profile that an older crun would take for a filter
+    that allows something; a foreign profile, and other runtimes, get the profile unchanged."""
     crun = tmp_path / "crun"
     crun.write_bytes(b"\x7fELF ... +SECCOMP ...")
     ours = default_profile(frozenset(CAPABILITIES))
@@ -162,7 +162,7 @@ def test_who_gets_it(tmp_path: Path) -> None:
 
 
 def test_a_crun_without_seccomp(tmp_path: Path) -> None:
-    """crun that was built without libseccomp ignores the profile silently: it is refused."""
+    """A crun without libseccomp ignores the profile silently, and is refused."""
     crun = tmp_path / "crun"
     crun.write_bytes(b"\x7fELF ... +SYSTEMD ...")
     with pytest.raises(InvalidValue, match="was built without seccomp"):

@@ -28,8 +28,8 @@ def names(profile: dict[str, Any], *capabilities: str, host: os.uname_result = H
 
 
 def test_what_an_entry_is_for() -> None:
-    """An entry counts if all of its capabilities, one of its architectures and its kernel are
-    there, and nothing that excludes it."""
+    """An entry counts if all of the entry's capabilities, one architecture and the kernel match,
+    and no exclusion does."""
     profile = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "syscalls": [
@@ -49,7 +49,7 @@ def test_what_an_entry_is_for() -> None:
 
 
 def test_the_architectures_of_a_machine() -> None:
-    """Docker's map gives the machine's own architecture, and those that it runs besides."""
+    """Docker's map gives the machine's own architecture, and the others that the machine runs."""
     profile = json.loads(Path(_PROFILE).read_text())
     assert resolve(profile, frozenset(), HOST)["architectures"] == [
         "SCMP_ARCH_X86_64",
@@ -75,7 +75,7 @@ def test_ours_is_a_profile() -> None:
 
 
 def test_a_file_that_is_no_profile(tmp_path: Path) -> None:
-    """What is wrong with a file is said with its name."""
+    """The error for a bad profile file has the file's name."""
     path = tmp_path / "p.json"
     for text, said in {"{": "p.json is not JSON", "[]": "p.json must be a mapping"}.items():
         path.write_text(text)
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_profile(tmp_path: Path) -> None:
 
 
 def test_a_profile_of_the_callers(runner: Runner, busybox: Path, tmp_path: Path) -> None:
-    """A mapping or a file, in docker's form: what it refuses is refused inside."""
+    """A mapping or a file in docker's form works: a call that the profile refuses fails inside."""
     profile = {
         "defaultAction": "SCMP_ACT_ALLOW",
         "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": None}],

@@ -125,7 +125,7 @@ def test_a_group_that_is_somebody_elses_first(place: Path, monkeypatch: pytest.M
 def test_an_unmapped_owner(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uid_map: str, trusted: bool
 ) -> None:
-    """In a user namespace the machine's root has no id, and isn't taken for the user nobody."""
+    """In a user namespace the machine's root has no id, and isn't taken for ``nobody``."""
     told = tmp_path / "uid_map"
     told.write_text(uid_map)
     monkeypatch.setattr(owner, "_UID_MAP", str(told))

@@ -1,4 +1,4 @@
-"""``userns=``: what it may be, and what it means to whom."""
+"""``userns=``: the possible values, and the meaning for root and for ordinary users."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def test_roots_default_is_none(tree: Path) -> None:
 def test_where_auto_takes_its_ids(
     tree: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], first: int
 ) -> None:
-    """From the user containers, else from our own, else from a range that nobody has; never 0."""
+    """Auto ids come from the user containers, then from our own, then from a free range; never
+    0."""
     files(monkeypatch, subuid=lines, subgid=lines)
     bundle = Bundle.from_rootfs(tree, ["sh"], userns="auto")
     assert bundle.spec["linux"]["uidMappings"][0]["hostID"] == first
@@ -116,7 +117,7 @@ def test_where_auto_takes_its_ids(
 
 @pytest.mark.usefixtures("as_root")
 def test_in_a_user_namespace_of_few_ids(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A supervisor that is in a user namespace itself can give away only what that has."""
+    """A supervisor in a user namespace can give away only the ids of that namespace."""
     few = ["0 1000 1", "1 100000 65536"]
     files(monkeypatch, uid_map=few, gid_map=few)
     with pytest.raises(InvalidValue, match=r'userns="auto": a container needs 65536 .*0 to 0, 1'):

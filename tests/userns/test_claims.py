@@ -1,4 +1,4 @@
-"""Claims on ids: no two containers share one, and nothing has to be freed by whoever is killed."""
+"""Claims on ids: no two containers share one, and a killed supervisor leaves nothing to free."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ LEAVING = st.none() | st.tuples(st.integers(0, 20), st.booleans())
 
 @given(st.lists(st.tuples(OFFERS, LEAVING), max_size=12))
 def test_no_two_overlap(steps: list[tuple[list[Block], tuple[int, bool] | None]]) -> None:
-    """Whatever is offered and whoever goes, and however: those that are there share no id, and
-    who is refused could have had none."""
+    """Present containers share no id, however others left, and a claim is refused only if no
+    offered block is free."""
     with tempfile.TemporaryDirectory() as name:
         place, there = Path(name), dict[str, Block]()
         for number, (offer, leaving) in enumerate(steps):
@@ -74,7 +74,7 @@ def test_no_two_overlap(steps: list[tuple[list[Block], tuple[int, bool] | None]]
 
 @pytest.mark.parametrize("kindly", [True, False])
 def test_freed_with_its_container(place: Path, kindly: bool) -> None:
-    """The one block there is can be had again when its container has gone, cleaned up or not."""
+    """The only block is free again when the container has gone, cleaned up or not."""
     only = [Block(100, 200, 10)]
     assert make(place, "a", only) is not None
     assert make(place, "b", only) is None
@@ -92,7 +92,8 @@ def test_a_create_that_fails_frees_it(place: Path) -> None:
 
 
 def test_held_while_the_container_is_made(place: Path) -> None:
-    """Before its directory is there, a claim holds by its lock; who is killed then, holds none."""
+    """While the container's directory is made, the claim holds by a lock, which ends with its
+    holder."""
     ready, told = os.pipe()
     child = os.fork()
     if child == 0:
@@ -111,7 +112,7 @@ def test_held_while_the_container_is_made(place: Path) -> None:
 
 
 def test_another_container_of_the_same_name_keeps_no_old_claim(place: Path) -> None:
-    """A directory that was made anew leads to its own ids: those of before are free."""
+    """A new directory leads to its own ids: the ids of the old directory's claim are free."""
     make(place, "a", [Block(1, 1, 1)])
     remove(place, "a", kindly=False)
     make(place, "a", [Block(2, 2, 1)])
@@ -121,7 +122,7 @@ def test_another_container_of_the_same_name_keeps_no_old_claim(place: Path) -> N
 
 @needs_root
 def test_ids_that_processes_have_are_never_free(place: Path) -> None:
-    """A container whose directory was moved away still has its ids: its processes show that."""
+    """A container whose directory was moved away keeps its ids, because its processes have them."""
     block = Block(1_999_000_000, 1_999_000_000, 10)
     make(place, "a", [block])
     remove(place, "a", kindly=False)
@@ -170,7 +171,7 @@ def give(place: Path, name: str, uids: Ranges, gids: Ranges) -> Claim | str:
 
 @pytest.mark.parametrize("kindly", [True, False])
 def test_what_a_caller_gave_is_promised_to_nobody(place: Path, kindly: bool) -> None:
-    """As long as the container is there; it may have been given to several."""
+    """Ids that a caller gave are in use until the last container with these ids is gone."""
     for name in ("a", "b"):
         assert isinstance(give(place, name, [(100, 10)], [(500, 10)]), Claim)
     assert make(place, "c", [Block(105, 1, 3)]) is None
@@ -187,7 +188,8 @@ def test_what_a_caller_gave_is_promised_to_nobody(place: Path, kindly: bool) -> 
 def test_what_was_promised_is_given_to_nobody(
     place: Path, uids: Ranges, gids: Ranges, kindly: bool
 ) -> None:
-    """It is said whose it is, and nothing is noted."""
+    """Ids of an auto container can't be given by a caller: the error names the owner, and nothing
+    is noted."""
     make(place, "a", [Block(10, 20, 10)])
     before = os.listdir(place / "ids")
     assert give(place, "b", uids, gids) == str(place / "a")

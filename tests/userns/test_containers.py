@@ -1,6 +1,6 @@
 """Root's containers with user namespaces, with the real runtimes.
 
-Their stdin is a pipe: crun gives what a container has as its standard streams to its root.
+Stdin is a pipe here: crun gives a container's standard streams to the container's root.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def claims(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def image(rootfs: Path, workdir: Path) -> Path:
-    """A root filesystem where only its owner gets to, with files of root and of somebody."""
+    """A root filesystem that only the owner can reach, with files of root and of another user."""
     (workdir / "private").mkdir(mode=0o700)
     path = workdir / "private/image"
     subprocess.run(["cp", "-a", str(rootfs), str(path)], check=True)
@@ -79,8 +79,8 @@ def mapped(pid: int) -> int:
 async def test_the_root_filesystem_is_mapped(
     supervisor: OpenSupervisor, image: Path, root: Path, writable: str | None
 ) -> None:
-    """Its root reads what root owns, also where the host lets nobody through; owners are as in the
-    image; and what it writes belongs, on the host, to whom it would without a namespace."""
+    """Root inside reads root's files, also where the host lets no other user through; owners are as
+    in the image, and on the host new files belong to the same owner as without a namespace."""
     spec = Bundle.from_rootfs(image, ["sh"], userns="auto", writable=writable)
     async with supervisor(root) as sup:
         async with await made(sup, spec) as box:
@@ -100,7 +100,8 @@ async def test_the_root_filesystem_is_mapped(
 async def test_what_root_alone_may_read_of_the_host(
     supervisor: OpenSupervisor, workdir: Path
 ) -> None:
-    """The host's files look like nobody's: 0600 is closed, and nothing of them can be changed."""
+    """The host's files look like those of the user ``nobody``: 0600 is closed, and no file can be
+    changed."""
     given = workdir / "given"
     given.mkdir()
     (given / "secret").write_text("hidden\n")
@@ -121,8 +122,8 @@ async def test_what_root_alone_may_read_of_the_host(
 async def test_two_containers_are_nothing_to_one_another(
     supervisor: OpenSupervisor, image: Path, root: Path
 ) -> None:
-    """Each has ids of its own: neither may signal the other's processes, even if it sees them, nor
-    open its streams. The supervisor's files are closed to both."""
+    """Each container has ids of its own: neither may signal the other's processes, even if visible,
+    nor open the other's streams. The supervisor's files are closed to both."""
     spec = Bundle.from_rootfs(image, ["sh"], userns="auto")
     async with supervisor(root) as sup:
         async with await made(sup, spec, "a") as one, await made(sup, spec, "b") as two:
@@ -145,7 +146,8 @@ async def test_two_containers_are_nothing_to_one_another(
 async def test_every_operation(
     supervisor: OpenSupervisor, image: Path, workdir: Path, root: Path, claims: Path
 ) -> None:
-    """Create, exec as somebody, a terminal, an init, the host's network, cgroups and a delete."""
+    """Create, exec as another user, a terminal, an init, the host's network, cgroups and a
+    delete."""
     for network in ("none", "host"):
         spec = Bundle.from_rootfs(
             image, ["sh"], userns="auto", init=True, network=network, memory_bytes=64 << 20, pids=50
@@ -175,14 +177,14 @@ async def test_pools(supervisor: OpenSupervisor, image: Path) -> None:
 
 
 async def test_explicit_mappings(supervisor: OpenSupervisor, image: Path) -> None:
-    """Ids that were given are used; a tree that belongs to them is shown as it is."""
+    """Given ids are used; a tree that belongs to these ids is shown unchanged."""
     ids = UserNamespace(uids=[(0, 400000, 2000)], gids=[(0, 500000, 2000)])
     spec = Bundle.from_rootfs(image, ["sh"], userns=ids, writable="direct")
     script = "/bin/busybox stat -c %u:%g /secret; echo x >/new; cat /proc/self/gid_map"
     async with supervisor() as sup, await made(sup, spec) as box:
         assert (await output(box, script)).split() == ["0:0", "0", "500000", "2000"]
     assert os.stat(image / "new").st_uid == 0
-    image.parent.chmod(0o711)  # without a mount of its own, its root has to get there itself
+    image.parent.chmod(0o711)  # without a mount of the image, root inside has to get there
     subprocess.run(["chown", "-Rh", "400000:500000", str(image)], check=True)
     async with supervisor() as sup, await made(sup, spec) as box:
         assert (await output(box, script)).split() == ["0:0", "0", "500000", "2000"]
@@ -201,7 +203,7 @@ async def test_a_file_system_that_cannot_be_mapped(supervisor: OpenSupervisor, r
 async def test_all_are_taken(
     supervisor: OpenSupervisor, image: Path, root: Path, claims: Path, monkeypatch: Any
 ) -> None:
-    """When no range is left, a create says so; a delete makes room, whoever did it."""
+    """When no range is left, a create says so; a delete by any supervisor makes room."""
     few = Blocks(((FIRST, SIZE),), ((FIRST, SIZE),))
     monkeypatch.setattr(_choice, "blocks", lambda: few)
     spec = Bundle.from_rootfs(image, ["sh"], userns="auto")
@@ -224,7 +226,7 @@ async def test_all_are_taken(
 
 
 async def test_no_checkpoints(supervisor: OpenSupervisor, image: Path, workdir: Path) -> None:
-    """A checkpoint would have to be restored with the same ids: it is refused, before anything."""
+    """A checkpoint is refused at once, because the restore would need the same ids."""
     spec = Bundle.from_rootfs(image, ["sh"], userns="auto")
     async with supervisor() as sup, await made(sup, spec) as box:
         with pytest.raises(InvalidValue, match="can't be restored with other ids"):
@@ -247,7 +249,8 @@ async def test_loaded_again(supervisor: OpenSupervisor, image: Path, workdir: Pa
 async def test_ids_that_are_given_and_ids_that_are_promised(
     supervisor: OpenSupervisor, image: Path, claims: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container with ids of its own got those of one that was given them, and the other way."""
+    """An auto container doesn't get the ids that a caller gave to another one, nor the other
+    way."""
     few = Blocks(((FIRST, SIZE),), ((FIRST, SIZE),))
     monkeypatch.setattr(_choice, "blocks", lambda: few)
     ids = UserNamespace(uids=[(0, FIRST + 5, 10)], gids=[(0, FIRST + 5, 10)])

@@ -19,7 +19,7 @@ map_lists = st.lists(small_maps, max_size=4)
 
 
 def expanded(maps: list[IdMap]) -> dict[int, int]:
-    """The model: every single id of every range, the first range that holds it counts."""
+    """The model: every single id of every range; of several ranges the first one counts."""
     table: dict[int, int] = {}
     for entry in maps:
         for offset in range(entry.size):
@@ -47,7 +47,7 @@ def test_host_id_is_the_models(maps: list[IdMap], inside: int) -> None:
 @THOROUGH
 @given(map_lists, map_lists)
 def test_container_root_is_the_models(uids: list[IdMap], gids: list[IdMap]) -> None:
-    """Root's ids are those that the expanded ranges say; when one isn't mapped it is an error."""
+    """Root's ids are those that the expanded ranges say; an unmapped root is an error."""
     expected = expanded(uids).get(0), expanded(gids).get(0)
     spec = spec_with(uids, gids)
     if None in expected:
@@ -79,7 +79,7 @@ def test_no_user_namespace_means_the_hosts_root(spec: dict[str, Any]) -> None:
 def test_a_user_namespace_without_mappings_is_never_silently_root(
     mappings: Any,
 ) -> None:
-    """A user namespace that maps nobody is an error."""
+    """A user namespace without mappings is an error."""
     spec = spec_with([], [])
     spec["linux"]["uidMappings"] = mappings
     with pytest.raises(BundleInvalid, match="uid 0"):
@@ -126,7 +126,7 @@ def test_a_joined_namespace_that_cannot_be_asked_is_an_error(path: str, said: st
 @THOROUGH
 @given(st.integers(0, 2**33))
 def test_ids_are_read_back(value: int) -> None:
-    """A number is read as the id it is, if it can be one."""
+    """A number that can be an id is read as that id."""
     assert parse_id(str(value)) == (value if value <= MAX_ID else None)
 
 

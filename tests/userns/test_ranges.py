@@ -28,7 +28,7 @@ def test_what_is_free_is_all_that_nobody_has(taken: list[tuple[int, int]]) -> No
 def test_clipped_is_what_is_there(
     wanted: list[tuple[int, int]], ours: list[tuple[int, int]]
 ) -> None:
-    """In a user namespace only its own ids can be given away."""
+    """In a user namespace only the namespace's ids can be given away."""
     maps = [IdMap(first, 0, size) for first, size in ours]
     assert set(ids(clipped(wanted, maps))) == set(ids(wanted)) & set(ids(ours))
 
@@ -71,5 +71,6 @@ def test_blocks_are_apart(uids: list[int], gids: list[int]) -> None:
 
 
 def test_our_own_range_holds_nobodys() -> None:
-    """It begins above systemd-nspawn's and ends before what some take for negative numbers."""
+    """Our range begins above systemd-nspawn's and ends before what some take for negative
+    numbers."""
     assert OWN[0] > 0x6FFF_FFFF and OWN[0] + OWN[1] <= 0x7FFE_0000

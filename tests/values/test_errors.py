@@ -63,7 +63,7 @@ def test_one_group_each() -> None:
     ],
 )
 def test_scarcity(number: int, kind: type[OSError]) -> None:
-    """Want of space or descriptors is an InfrastructureError and the OSError that it was."""
+    """Lack of space or descriptors is an InfrastructureError and still the OSError."""
     error = scarcity(OSError(number, "want", "/a/file"), container="web-1")
     assert isinstance(error, kind) and isinstance(error, InfrastructureError)
     assert (error.errno, error.filename, error.container) == (number, "/a/file", "web-1")
@@ -82,7 +82,7 @@ def test_no_process(number: int) -> None:
 
 
 def test_other_errors_pass() -> None:
-    """Any other OSError is left as it is."""
+    """Any other OSError is left unchanged."""
     error = OSError(errno.EIO, "input/output error")
     assert scarcity(error) is error
 
@@ -95,18 +95,18 @@ def test_not_found_reads_well() -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), "5"])
 def test_deadlines_are_positive(seconds: object) -> None:
-    """A deadline that can't be one is refused when it is made, by name."""
+    """A deadline that isn't positive is refused by name when the `Deadlines` is made."""
     with pytest.raises(InvalidValue, match="create"):
         Deadlines(create=seconds)  # type: ignore[arg-type]
 
 
 def test_deadline_says_how_long() -> None:
-    """An expired deadline carries its seconds."""
+    """An expired deadline carries the seconds."""
     assert CreateTimeout("no process", seconds=5).seconds == 5
 
 
 def every_kind() -> list[SupervisorError]:
-    """Return an error of each kind, with all that it can carry."""
+    """Return an error of each kind, with all possible attributes."""
     status = supervisor.ExitStatus(cause=supervisor.Cause.EXITED, source=Source.SHIM, code=3)
     said = {"stdout": b"out", "stderr": None}
     special: dict[str, SupervisorError] = {
@@ -147,9 +147,9 @@ def every_kind() -> list[SupervisorError]:
 @pytest.mark.parametrize("error", every_kind(), ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("way", ["copy", "deepcopy", "pickle"])
 def test_copies(error: SupervisorError, way: str) -> None:
-    """It can go to another process, and be copied, with all that it carries.
+    """An error can go to another process, and be copied, with all attributes.
 
-    Once an error of ours that needs more than a message couldn't: unpickling failed.
+    Unpickling once failed for an error that needs more than a message.
     """
     error.add_note("a note")
     error.__cause__ = InvalidValue("why", container="b")
@@ -165,14 +165,14 @@ def test_copies(error: SupervisorError, way: str) -> None:
 
 
 def test_how_they_print() -> None:
-    """A traceback names an error as users import it. Once its module was there, too."""
+    """A traceback has an error's public name; once the private module was there, too."""
     for error in every_kind():
         assert type(error).__module__ == "supervisor"
         assert getattr(supervisor, type(error).__qualname__) is type(error)
 
 
 def test_no_group_is_broken_by_it() -> None:
-    """What can't be pickled isn't taken along as a cause: a process pool would break of it."""
+    """A cause that can't be pickled is left out, because a process pool would break."""
     error = InvalidValue("no")
     error.__cause__ = RuntimeError(lambda: None)
     assert pickle.loads(pickle.dumps(error)).__cause__ is None

@@ -17,13 +17,13 @@ def test_no_control_characters(text: str) -> None:
 
 
 def test_printable_text_stays() -> None:
-    """Visible text of any language is as it was."""
+    """Visible text of any language is unchanged."""
     assert str(SupervisorError("Größe 大きさ")) == "Größe 大きさ"
     assert str(SupervisorError("\x1b[2J\n\u202e")) == "\\x1b[2J\\n\\u202e"
 
 
 def test_the_name_of_who_holds_a_stream() -> None:
-    """A program gives itself any name that it likes."""
+    """The name that a program has chosen is shown escaped."""
     assert (
         str(Holder(stream="stdout", pid=7, program="\x1b[31m\n")) == "stdout: \\x1b[31m\\n (pid 7)"
     )

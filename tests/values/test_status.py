@@ -14,13 +14,13 @@ from supervisor import Cause, ExitStatus, Source
 
 @given(st.integers(0, 255))
 def test_code_as_int(code: int) -> None:
-    """An exit code is its own number in the shell's convention."""
+    """An exit code is unchanged in the shell's convention."""
     assert int(ExitStatus(cause=Cause.EXITED, source=Source.SHIM, code=code)) == code
 
 
 @given(st.integers(1, 64))
 def test_signal_as_int(number: int) -> None:
-    """A signal is 128 + N in the shell's convention, and has its name where Python knows one."""
+    """A signal is 128 + N in the shell's convention, and has a name where Python knows one."""
     status = ExitStatus(cause=Cause.SIGNALLED, source=Source.SHIM, signal=number)
     assert int(status) == 128 + number
     if number in set(signal.Signals):
@@ -54,6 +54,6 @@ def test_time() -> None:
     ],
 )
 def test_nothing_made_up(fields: dict[str, object]) -> None:
-    """A status that contradicts itself can't be made."""
+    """A status with a contradiction can't be made."""
     with pytest.raises(ValueError, match=r"an? (known|unknown) end|cause|an exit code|a signal"):
         ExitStatus(source=Source.SHIM, **fields)  # type: ignore[arg-type]
