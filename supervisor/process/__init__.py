@@ -1,4 +1,4 @@
-"""One shimmed process: launched, watched by a task of its own, and ended."""
+"""One shimmed process: launched or adopted, watched by a task, and settled at the end."""
 
 from ._begin import (
     adopt_process,

@@ -1,4 +1,4 @@
-"""Begin to supervise a process: launch it, or adopt one that another supervisor launched."""
+"""Begin to supervise a process: launch a new one, or adopt one of another supervisor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_OOM_SCORE: Final = 1000
 async def launch(
     task: ProcessTask, call: Call, stdio: Stdio, console: Console | None, options: Sequence[str]
 ) -> None:
-    """Launch a process, and take over its descriptors; what was made is ended after an error."""
+    """Launch a process, and take over the descriptors. After an error, kill what was made."""
     words = [*options, *_oom_score(task.record), *_umask(task.record), *stdio.options]
     with _scarce(task.container):
         make_fifos(task.layout.exit, task.layout.control)
@@ -52,12 +52,12 @@ async def launch(
         os.close(reserve)  # so that there is a descriptor for the pidfd
     try:
         _take(task, _opened(made, shim), shim)
-        task.gate.pid = made.pid  # also when it has ended and was reaped by now
+        task.gate.pid = made.pid  # also if the process has ended and was reaped by now
         if not task.record.exec:
             task.gate.note()
         task.streams.open(hold=task.keep)
         task.shared.reach(Point.WATCHED)
-        # Whoever was cancelled meanwhile won't get it: started() would say nothing.
+        # A caller that was cancelled meanwhile doesn't get the process: started() wouldn't raise.
         await trio.lowlevel.checkpoint_if_cancelled()
     except BaseException:
         await _undo_made(task)
@@ -65,7 +65,7 @@ async def launch(
 
 
 async def _undo_made(task: ProcessTask) -> None:
-    """End a process that was made, but that we have no descriptors left to supervise."""
+    """Kill a process that was made, but can't be supervised: no descriptors were left, say."""
     task.streams.close()
     if task.handles.process is not None:
         task.handles.process.kill()
@@ -75,7 +75,7 @@ async def _undo_made(task: ProcessTask) -> None:
 
 
 def _take(task: ProcessTask, process: PidFd | None, shim: Shim) -> None:
-    """Take over the descriptors of a process that runs: the task closes them."""
+    """Take over the descriptors of a running process: the task closes them."""
     task.handles.process, task.handles.shim = process, shim
     task.shared.wards.launched(shim.pid)
     shim.wards = task.shared.wards
@@ -85,7 +85,7 @@ def _take(task: ProcessTask, process: PidFd | None, shim: Shim) -> None:
 async def adopt_process(task: ProcessTask, found: Found) -> None:
     """Take over a process that another supervisor launched.
 
-    If it has ended, its end is settled before this returns; else `watch` waits for it.
+    If the process has ended, this settles the exit status; else `watch_process` waits for the end.
 
     Cancellation: the descriptors are closed.
     """
@@ -98,7 +98,7 @@ async def adopt_process(task: ProcessTask, found: Found) -> None:
 
 
 def look_on_process(task: ProcessTask, found: Found) -> None:
-    """Take over, for who only looks on, a process that runs: `watch` waits for its end."""
+    """Take over a running process without becoming its owner: `watch_process` waits for the end."""
     with _adopting(task, found, owned=False):
         pass
 
@@ -123,23 +123,23 @@ def _is_kept(task: ProcessTask, found: Found) -> bool:
 
 
 def _oom_score(record: ProcessRecord) -> list[str]:
-    """Return the shim's option for what isn't inherited of us, whatever the runtime does."""
+    """Return the shim's option for the OOM score: the process never inherits ours."""
     wanted = process_object(record).get("oomScoreAdj")
     fits = isinstance(wanted, int) and abs(wanted) <= _MAX_OOM_SCORE
     return ["--oom-score-adj", str(wanted if fits else 0)]
 
 
 def _umask(record: ProcessRecord) -> list[str]:
-    """Return the shim's option for it: runc gives an exec its own, whatever its process says.
+    """Return the shim's option for an exec's umask: runc passes runc's own umask on to an exec.
 
-    Mount points are made with that of a create.
+    A create gets no option: the runtime would make mount points with this umask.
     """
     wanted = (record.extra.get("user") or {}).get("umask") if record.exec else None
     return ["--umask", f"{wanted & 0o777:o}"] if isinstance(wanted, int) else []
 
 
 def _opened(made: Made, shim: Shim) -> PidFd | None:
-    """Return the process that a shim has reported; None if it has ended, and was reaped."""
+    """Return the process that a shim has reported; None if it has ended and was reaped."""
     if made.start_time != HIDDEN:
         return PidFd.open(made.pid, made.start_time)
     process = PidFd.open(made.pid)

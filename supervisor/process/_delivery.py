@@ -1,4 +1,4 @@
-"""What becomes of a process's streams that are the caller's own, and so are copied."""
+"""What becomes of copied streams: those that go to the caller's own files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Delivery:
-    """Whether what a process wrote is where it goes, as its shim tells in ``copied``.
+    """Whether a process's output has reached the caller's files: the shim reports in ``copied``.
 
     Attributes:
-        asked: whether somebody is going to be told of a failure: else it goes to the log.
+        asked: whether a caller will get a failure as an error: otherwise the failure is logged.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Delivery:
         self.asked: bool = False
 
     def look(self) -> None:
-        """Take note of what the shim says now: its file goes with the process's directory."""
+        """Read what the shim reports now: the file goes away with the process directory."""
         if not self._wanted or not self._control.stands():
             return
         with contextlib.suppress(StateCorrupt, OSError):
@@ -61,9 +61,9 @@ class Delivery:
 
     @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
-        """Return when all that an ended process wrote is where it goes, or won't get there.
+        """Return when all output of an ended process has arrived, or the rest never will.
 
-        It won't if nobody has taken any of it for ``deadlines.drain``, or its shim is gone.
+        The rest never will if no reader took some for ``deadlines.drain``, or the shim has exited.
         """
         while self.is_late():
             moves = self._copied.moves
@@ -73,8 +73,8 @@ class Delivery:
             self._given_up = scope.cancelled_caught and self._copied.moves == moves
 
     def is_late(self) -> bool:
-        """Whether somebody may still take some of what an ended process wrote."""
-        gone = self._shim_gone()  # before the look: what it says last counts
+        """Whether readers may still take some output of an ended process."""
+        gone = self._shim_gone()  # before the look: the shim's last report counts
         self.look()
         return bool(self._copied.late) and not gone and not self._given_up
 
@@ -85,7 +85,7 @@ class Delivery:
         stdout: bytes | None = None,
         stderr: bytes | None = None,
     ) -> StreamFailed | None:
-        """Return the error for what failed, or was given up; None if nothing was."""
+        """Return the error for streams that failed or were given up; None if there are none."""
         told = [one for one in map(self._fault, range(len(_NAMES))) if one is not None]
         if not told:
             return None
@@ -104,21 +104,21 @@ class Delivery:
     def _fault(self, number: int) -> tuple[str, int, str] | None:
         name, code = _NAMES[number], self._copied.errors[number]
         if code and name == "stdin":
-            said = f"stdin couldn't be read ({os.strerror(code)}): its program saw an end of input"
+            said = f"stdin couldn't be read ({os.strerror(code)}): the program saw an end of input"
             return name, code, said
         if code:
-            said = f"{name} couldn't be written ({os.strerror(code)}): the rest of it is lost"
+            said = f"{name} couldn't be written ({os.strerror(code)}): the rest is lost"
             return name, code, said
         if self._copied.late & 1 << number:
             said = (
-                f"nobody took the rest of {name}: it was given up {self._drain:g} seconds after "
-                "some of it was last taken (deadlines.drain), or with the shim that copied it"
+                f"no reader took the rest of {name}: given up {self._drain:g} seconds after "
+                "the last read (deadlines.drain), or when the shim exited"
             )
             return name, errno.ETIMEDOUT, said
         return None
 
     def warn(self) -> None:
-        """Say so in the log, unless somebody is told otherwise."""
+        """Log a failure, unless a caller gets the error."""
         self.look()
         failure = None if self.asked else self.failure(None)
         if failure is not None:

@@ -1,4 +1,4 @@
-"""How one process ends: found out, put on record in ``result.json``, and told to all listeners."""
+"""Settle how one process ended: find out, write ``result.json``, notify the listeners."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _RECORD_MS: Final = 10
 
 @protected
 class Ending:
-    """The end of one process.
+    """How one process ends.
 
     Attributes:
-        status: how the process ended. Set by `tell`; None until then.
-        owned: whether we settle the end: else another supervisor does.
-        killed_waiting: whether we have killed the process while it waited to be started. Set by
+        status: the exit status. Set by `tell`; None until then.
+        owned: whether we settle the exit status: otherwise another supervisor does.
+        killed_waiting: whether we killed the process while it waited to be started. Set by
             `note_killed`.
     """
 
@@ -74,56 +74,56 @@ class Ending:
         self._handles = handles
         self._gate = gate
         self._group = group
-        self._init = init  # of an exec; None for an init
+        self._init = init  # for an exec: the container's init; for an init: None
         self._keep = keep
         self._listeners = [when_ended]
         self._loop = trio.lowlevel.current_trio_token()
         self.status: ExitStatus | None = None
         self.owned: AsyncValue[bool] = AsyncValue(owned)
         self.killed_waiting: bool = False
-        self._killed = False  # whether we have killed it; set by `note_killed`
-        self._at = math.inf  # when the end was told, by the monotonic clock; set by `tell`
+        self._killed = False  # whether we have killed the process; set by `note_killed`
+        self._at = math.inf  # the monotonic time when the status became known; set by `tell`
         self._patience_ms = _RECORD_MS  # how long `look` waits for the shim's record; 0 afterwards
         self._falls_with_init = False  # whether the init is a pid 1; set by `look_at_init`
-        # What waits for the record of the supervisor that owns the process. Made by each `settle`.
+        # The scope that waits for the owner's record. Made by each `settle`.
         self._asking = trio.CancelScope()
 
     def own(self) -> None:
-        """Settle the end from now on, in place of another supervisor."""
+        """Settle the exit status from now on, in place of another supervisor."""
         self.owned.value = True
-        self._asking.cancel()  # nobody else will tell
+        self._asking.cancel()  # no other supervisor will write the record
 
     def disown(self) -> None:
-        """Leave the end to another supervisor again."""
+        """Leave the settling to another supervisor again."""
         self.owned.value = False
 
     def note_killed(self) -> None:
-        """Take note that we kill it, or all of its cgroup: its end needs no other explanation."""
+        """Note that we kill the process, or the whole cgroup: that explains a SIGKILL."""
         if not self._killed:
-            self.killed_waiting = self._gate.waits()  # afterwards nobody can tell
+            self.killed_waiting = self._gate.waits()  # after the kill this can't be seen
         self._killed = True
 
     def outlive(self, kills: int) -> None:
-        """Take note that so many out-of-memory kills so far were of others: the process lives."""
+        """Note that the first ``kills`` OOM kills hit other processes: this process lives."""
         if not self.has_come():
             self._group.before = max(self._group.before, kills)
 
     def look_at_init(self) -> None:
-        """Take note of whether the process falls with its container's init."""
+        """Note whether the kernel kills the process when the container's init ends."""
         self._falls_with_init = self._init is not None and self._init.is_of_pid_1()
 
     def is_of_pid_1(self) -> bool:
-        """Whether this is the end of a pid 1."""
+        """Whether the process is a pid 1."""
         return is_pid_1(self._gate.pid)
 
-    # ---- has it come? ---------------------------------------------------------------------
+    # ---- has the process ended? -----------------------------------------------------------
 
     def look(self) -> None:
-        """Settle the end now, if the process has ended: its task may not have had its turn yet.
+        """Settle the exit status now, if the process has ended and the task had no turn since.
 
-        While the process lives that is two system calls. Once it has ended, its shim has yet to
-        record that, mostly within a tenth of a millisecond: the shim has a moment for it, once.
-        Later, and from another thread, what is known is what the task has seen.
+        While the process lives, this costs two system calls. After the process has ended, the shim
+        records the status, mostly within 0.1 ms: the first look waits for that, up to
+        `_RECORD_MS`. Later looks, and looks from other threads, show what the task has seen.
         """
         exit, process = self._handles.exit, self._handles.process
         if self.status is not None or exit is None:
@@ -148,7 +148,7 @@ class Ending:
         return here and not self._shared.opener.elsewhere()
 
     def has_come(self) -> bool:
-        """Whether the process has ended, recorded or not: from then on no signal reaches it."""
+        """Whether the process has ended, recorded or not: then no signal can reach it."""
         self.look()
         process = self._handles.process
         return self.status is not None or (process is not None and process.ended())
@@ -161,41 +161,41 @@ class Ending:
         if process.ended():
             return True
         now = look_at(process.pid)
-        # Hidden (see `look_at`), or reaped since the first look.
+        # None: hidden (see `look_at`), or reaped since the first look.
         return process.ended() if now is None else now.exiting
 
     def refused(self) -> int | None:
-        """Return why an init couldn't run the program, the system's error number; None if it did.
+        """Return the error number for which an init couldn't run the program; None if it could.
 
-        Known once it has ended, with 126 or 127.
+        Known when the init has exited, with 126 or 127.
         """
         with contextlib.suppress(StateCorrupt, OSError):
             return read_refused(self._layout.refused)
         return None
 
     def is_output_complete(self) -> bool:
-        """Whether nothing more is to be expected of the output."""
+        """Whether no more output is expected."""
         late = time.monotonic() >= self._at + self._shared.deadlines.drain
         return self._life.is_gone() or late
 
     async def wait_output_complete(self) -> None:
-        """Return when the process has ended, and its output, or ``deadlines.drain`` has passed."""
+        """Return when process and output have ended, or ``deadlines.drain`` after the process."""
         await self._life.wait_over()
         left = self._at + self._shared.deadlines.drain - time.monotonic()
         with within(max(0.0, left)):
             await self._life.wait_gone()
 
-    # ---- settle it ------------------------------------------------------------------------
+    # ---- settle the exit status -----------------------------------------------------------
 
     async def settle(self, *, lost: ExitStatus | None = None) -> None:
-        """Find out how the process ended, record that, and tell everybody who waits.
+        """Find out how the process ended, record the exit status, and notify all that wait.
 
-        ``lost`` is the status if its shim recorded nothing and the process can't be found.
+        ``lost`` is the status if the shim recorded none and the process can't be found.
         """
         lost_process = self._lost(lost)
         status = None
         if not self.owned.value:
-            self._asking = trio.CancelScope()  # it ends when the process becomes ours
+            self._asking = trio.CancelScope()  # cancelled when the process becomes ours
             with self._asking:
                 status = await lost_process.foreign_verdict()
         if status is None or self.owned.value:
@@ -203,13 +203,13 @@ class Ending:
         self._record(status)
 
     def settle_recorded(self) -> None:
-        """Do that at once if the shim has recorded the end, as it nearly always has."""
+        """Settle at once if the shim has recorded an exit status: nearly always it has."""
         status = self._lost(None).recorded()
         if status is not None:
             self._record(status)
 
     async def settle_again(self, found: Found) -> None:
-        """Settle as the owner what was settled as another's, and may not be on record."""
+        """Settle once more, now as the owner: the former owner may not have written the record."""
         try:
             if found.status is not None:
                 self.tell(found.status)
@@ -220,12 +220,12 @@ class Ending:
             found.close()
 
     def write_off(self, why: str) -> None:
-        """Tell what the kernel says of the end, or ``why`` that isn't known; unless it was told."""
+        """If the status isn't known, take the kernel's, or *unknown* with the reason ``why``."""
         if self.status is None:
             self.tell(self._lost(None).told_by_kernel(why))
 
     def tell(self, status: ExitStatus) -> None:
-        """Tell everybody who waits how the process ended."""
+        """Set the exit status, and notify all that wait for it."""
         self.status = status
         self._at = time.monotonic()
         for listener in tuple(self._listeners):
@@ -258,7 +258,7 @@ class Ending:
                 kills = 0 if self._gate.record.exec else self._group.oom_kills()
                 write_whole(self._layout.result, dump(Result(status=status, oom_kills=kills)))
             except OSError as error:
-                # Nothing is lost: what the shim recorded is still there for the next open.
+                # Nothing is lost: the next open still finds the shim's record.
                 logger.warning("cannot write %s: %s", self._layout.result, error)
             self._shared.reach(Point.SETTLED)
         self.tell(status)
@@ -266,19 +266,20 @@ class Ending:
     def _with_oom(self, status: ExitStatus) -> ExitStatus:
         told = self._by_tiny_init(status)
         if (status.signal != signal.SIGKILL and not told) or self._killed:
-            return status  # a SIGKILL of ours explains itself
+            return status  # not SIGKILL, or our own SIGKILL
         if not self._group.unexplained():
             return status
         if self._falls_with_init and self._init is not None and self._init.is_near():
-            return status  # the kernel kills all others in the namespace of a pid 1 that ends
+            return status  # when a pid 1 ends, the kernel kills all others in the pid namespace
         cause = status.cause if told else Cause.OUT_OF_MEMORY
         return attrs.evolve(status, cause=cause, oom_killed=True)
 
     def _by_tiny_init(self, status: ExitStatus) -> bool:
-        """Whether it is the init of ``init=True`` that means a SIGKILL by an exit code.
+        """Whether the exit code, 137, of an ``init=True`` init means that SIGKILL hit the program.
 
-        It does where it couldn't tell its shim: where that was killed, with a runtime that hands on
-        no descriptors, restored from a checkpoint, and in containers of an earlier version.
+        The init exits with 137 when it can't report to the shim: the shim was killed, the runtime
+        passes on no descriptors, the container was restored from a checkpoint or is of an earlier
+        version.
         """
         told = self._gate.record.init_tells and status.source is Source.SHIM
         behind = behind_init(self._gate.args) is not None and not told

@@ -1,6 +1,6 @@
-"""What the disk and the kernel say of a process that another supervisor launched.
+"""Find out from disk and kernel what a process of another supervisor is doing.
 
-`classify` is pure: what was found, in; what has to be done, out. `gather` finds it.
+`gather` collects the evidence. `classify` is a pure function from evidence to finding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..values import ExitStatus, StateCorrupt, unknown
 
 
 class Machine(Protocol):
-    """The boot and the cgroups that evidence is compared with: a supervisor's, or a look's own."""
+    """The boot and the cgroups to compare evidence with: a supervisor's, or those of one look."""
 
     @property
     def boot_id(self) -> str:
@@ -46,11 +46,11 @@ class Machine(Protocol):
 class Finding(enum.Enum):
     """What a process directory stands for."""
 
-    SETTLED = "its result is final"
-    RUNNING = "its shim watches it"
-    UNFINISHED = "nobody finished its creation"
-    ORPHAN = "it is alive and its shim is dead"
-    ENDED = "it has ended, recorded or not"
+    SETTLED = "the result is final"
+    RUNNING = "the shim watches the process"
+    UNFINISHED = "the creation was never finished"
+    ORPHAN = "the process is alive and the shim is dead"
+    ENDED = "the process has ended, recorded or not"
 
 
 @attrs.frozen(kw_only=True)
@@ -60,8 +60,8 @@ class Evidence:
     Attributes:
         settled: there is a ``result.json``.
         watched: a shim holds ``exit`` open.
-        reported: the shim came as far as to write ``starttime``.
-        alive: the very process is alive: pid, start time, boot and descent match.
+        reported: the shim has written ``starttime``.
+        alive: the recorded process is alive: pid, start time, boot and descent match.
     """
 
     settled: bool
@@ -71,7 +71,7 @@ class Evidence:
 
 
 def classify(evidence: Evidence) -> Finding:
-    """Return what has to be made of it."""
+    """Return what the evidence means."""
     if evidence.settled:
         return Finding.SETTLED
     if not evidence.reported:
@@ -83,16 +83,16 @@ def classify(evidence: Evidence) -> Finding:
 
 @attrs.define(kw_only=True)
 class Found:
-    """A process directory, looked at; it owns the descriptors until they are handed on.
+    """What a look at a process directory found; owns the descriptors until they are handed on.
 
     Attributes:
-        finding: what has to be made of it.
+        finding: what the directory stands for.
         status: the settled status, or None.
-        oom_kills: the out-of-memory kills that were counted by then.
-        exit: its ``exit`` fifo, or None if there is none.
-        shim: its shim, running or gone.
-        process: the process itself, if it is certain and alive.
-        lost: the status, if it has ended and its shim recorded nothing.
+        oom_kills: how many out-of-memory kills were counted until the settling.
+        exit: the ``exit`` fifo, or None if there is none.
+        shim: the shim, running or gone.
+        process: the process, if the pid is certain and the process alive.
+        lost: the status to use if the process has ended and the shim recorded none.
     """
 
     finding: Finding
@@ -111,11 +111,11 @@ class Found:
 
 
 def load_process(layout: ProcessLayout) -> ProcessRecord:
-    """Return what a process is: of a pooled container's init, what a taker has made of it.
+    """Return a process's record: ``program.json`` of a taken pooled container, or ``process.json``.
 
     Raises:
-        FileNotFoundError: it was never made.
-        StateCorrupt: that can't be understood.
+        FileNotFoundError: the process was never made.
+        StateCorrupt: the record can't be understood.
     """
     record = load(ProcessRecord, layout.record)
     with contextlib.suppress(FileNotFoundError):
@@ -126,12 +126,12 @@ def load_process(layout: ProcessLayout) -> ProcessRecord:
 def gather(machine: Machine, record: ContainerRecord, layout: ProcessLayout) -> Found:
     """Look at a process directory.
 
-    ``exit`` is looked at first: a shim records the end before it closes the fifo, so once it
-    is closed the record is final. Files that can't be understood count as missing: they are
-    only ever believed when all of them agree.
+    ``exit`` comes first: a shim records the exit status before closing the fifo, so after the
+    close the record is final. Files that can't be understood count as missing: a pid is believed
+    only if all files agree.
 
     Raises:
-        StateCorrupt: ``result.json`` can't be understood, or what is called ``exit`` is no fifo.
+        StateCorrupt: ``result.json`` can't be understood, or the file ``exit`` is no fifo.
         TooManyFiles: no descriptor was left.
     """
     result = None
@@ -167,7 +167,7 @@ def gather(machine: Machine, record: ContainerRecord, layout: ProcessLayout) -> 
 def kill_found(machine: Machine, record: ContainerRecord, layout: ProcessLayout) -> None:
     """Kill the process of a directory, whatever else is in there.
 
-    If it is certain which one it is; else by its shim, whoever that is, which hears ``control``.
+    If the pid is certain, kill the process directly; otherwise ask the shim that reads ``control``.
 
     Raises:
         TooManyFiles: no descriptor was left.
@@ -180,21 +180,21 @@ def kill_found(machine: Machine, record: ContainerRecord, layout: ProcessLayout)
         with contextlib.closing(process):
             process.kill()
         return
-    with contextlib.suppress(OSError):  # nobody may hear it
+    with contextlib.suppress(OSError):  # perhaps no shim reads it
         send_line(layout.control, signal_line(signal.SIGKILL))
 
 
 def lost(*, same_boot: bool) -> ExitStatus:
-    """Return the exit status of a process that is gone, and whose shim recorded none."""
+    """Return the exit status for a process that is gone and has no recorded status."""
     if not same_boot:
-        return unknown("the machine was restarted, and no exit was recorded before")
-    return unknown("its shim and its process are gone, and no exit was recorded")
+        return unknown("the machine was restarted, and no exit status was recorded before")
+    return unknown("shim and process are gone, and no exit status was recorded")
 
 
 def find_process(
     machine: Machine, record: ContainerRecord, layout: ProcessLayout, shim: Shim
 ) -> PidFd | None:
-    """Return a process, held by a descriptor, if everything agrees that it is this one."""
+    """Return the recorded process, held by a descriptor; None unless all the evidence agrees."""
     try:
         pid, start_time = read_pid(layout.pid), read_starttime(layout.starttime)
     except StateCorrupt:
@@ -215,9 +215,9 @@ def find_process(
 def _is_it(
     machine: Machine, record: ContainerRecord, shim: Shim, pid: int, start_time: int
 ) -> bool:
-    """Whether the process that is held by a descriptor now is the one that was meant.
+    """Whether the pid, held by a descriptor now, belongs to the recorded process.
 
-    One that is hidden, or was when its start time should have been read, is, as long as it is its
+    A process that /proc hides, or hid when the start time should have been read, only has to be the
     shim's child.
     """
     now = look_at(pid)
@@ -227,16 +227,16 @@ def _is_it(
 
 
 def is_shims_child(shim: Shim, pid: int) -> bool:
-    """Whether a process that is held by a descriptor is a child that its shim hasn't reaped."""
+    """Whether a process, held by a descriptor, is an unreaped child of the shim."""
     return pid != os.getpid() and shim.pid is not None and is_child(pid, shim.pid)
 
 
 def _descends(machine: Machine, record: ContainerRecord, shim: Shim, pid: int) -> bool:
-    """Whether it is ours, beyond pid, start time and boot.
+    """Whether the process is the container's, beyond pid, start time and boot.
 
-    Somebody may have written another process's pid and start time into the files, or our own.
-    While its shim lives, it is that one's child; and it is in its container's cgroup, if that
-    has one. Where neither is there, the others must do.
+    The files may hold the pid and start time of a foreign process, or of our own. So the process
+    must be the shim's child while the shim lives, and be in the container's cgroup, if there is
+    one. With neither shim nor cgroup, pid, start time and boot are enough.
     """
     if pid == os.getpid():
         return False
@@ -245,7 +245,7 @@ def _descends(machine: Machine, record: ContainerRecord, shim: Shim, pid: int) -
     if alive and (now is None or shim.pid is None or now.parent_pid != shim.pid):
         return False
     if alive and now is not None and now.zombie:
-        return True  # it is in no cgroup any more, and nothing can happen to it
+        return True  # a zombie is in no cgroup, and a signal can't harm it
     if record.cgroup is None or (alive and not machine.hierarchies.exists(record.cgroup)):
         return True
     return machine.hierarchies.holds(record.cgroup, pid)

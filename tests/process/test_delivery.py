@@ -117,7 +117,7 @@ async def test_what_nobody_takes_is_given_up_and_told(
                 await box.start()
                 assert (await box.wait()).code == 3
             [record] = [one for one in caplog.records if one.levelno >= logging.WARNING]
-            assert "a/init: nobody took the rest of stdout" in record.message
+            assert "a/init: no reader took the rest of stdout" in record.message
         else:
             with pytest.raises(StreamFailed) as caught:
                 if way == "run_container":
@@ -135,7 +135,7 @@ async def test_what_nobody_takes_is_given_up_and_told(
             assert (error.stream, error.errno) == ("stdout", errno.ETIMEDOUT)
             assert error.status is not None
             assert error.status.code == 3
-            assert "nobody took the rest of stdout" in str(error)
+            assert "no reader took the rest of stdout" in str(error)
             assert error.stderr == (None if way == "exec" else b"said\n")
             assert pickle.loads(pickle.dumps(error)).stream == "stdout"
             assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []

@@ -214,7 +214,7 @@ async def test_shim_died_too(
         assert status is not None and sup["a"].state is State.STOPPED
         if ended:
             assert (status.cause, int(status)) == (Cause.UNKNOWN, 255)
-            assert status.why == "its shim and its process are gone, and no exit was recorded"
+            assert status.why == "shim and process are gone, and no exit status was recorded"
         else:
             assert (status.signal, status.source) == (signal.SIGKILL, Source.KERNEL)
         await sup["a"].delete()

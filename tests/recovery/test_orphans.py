@@ -50,8 +50,8 @@ async def test_both_gone(
         async with supervisor(root) as sup:
             status = await sup["a"].wait()
             assert (status.cause, status.source) == (Cause.UNKNOWN, Source.INFERENCE)
-            assert status.why == "its shim and its process are gone, and no exit was recorded"
-            assert int(status) == 255 and str(status).startswith("unknown: its shim")
+            assert status.why == "shim and process are gone, and no exit status was recorded"
+            assert int(status) == 255 and str(status).startswith("unknown: shim")
     async with supervisor(root) as sup:
         await sup["a"].delete()
         await nothing_left()

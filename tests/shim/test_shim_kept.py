@@ -89,7 +89,7 @@ async def test_both_gone_while_nobody_looked(
     async with supervisor(root) as sup:
         status = sup["a"].status
         assert status is not None and status.why is not None
-        assert "its shim and its process are gone" in status.why
+        assert "shim and process are gone" in status.why
         await sup["a"].delete()
 
 
