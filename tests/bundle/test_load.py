@@ -100,7 +100,7 @@ def kind(value: Any) -> str:
 
 @pytest.mark.parametrize("make", [minimal, full])
 def test_a_valid_config_loads_as_it_is(bundle: Path, make: Any) -> None:
-    """What is valid is loaded, and kept to the letter."""
+    """A valid config is loaded, and kept to the letter."""
     write(bundle, make())
     loaded = Bundle.load(str(bundle))
     assert loaded.spec == make()

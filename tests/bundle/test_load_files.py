@@ -135,7 +135,7 @@ def test_a_joined_user_namespace_is_not_asked_yet(bundle: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", "a\0b", "\ud800", b"bytes", 5, None])
 def test_a_path_that_is_none(path: Any) -> None:
-    """What can't be a path is refused as an argument."""
+    """A value that can't be a path is refused as an argument."""
     with pytest.raises(InvalidValue, match=r"^path "):
         Bundle.load(path)
 

@@ -18,7 +18,7 @@ from tests.support.bundle_making import mount_at, namespaces
 
 @pytest.mark.usefixtures("as_somebody")
 def test_somebody_gets_a_user_namespace(rootfs: Path) -> None:
-    """Who isn't root is root inside, has no other ids, and mounts only what is allowed to them."""
+    """An ordinary user is root inside, has no other ids, and mounts only what the kernel allows."""
     spec = Bundle.from_rootfs(rootfs, ["sh"]).spec
     linux = spec["linux"]
     assert "user" in namespaces(spec)
@@ -90,7 +90,8 @@ def test_lines_that_give_no_ids(line: str) -> None:
 def test_limits_that_nobody_would_enforce_are_refused(
     rootfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who may not divide a cgroup can't have limits, and learns so before anything is written."""
+    """A user who may not divide a cgroup can't have limits, and the error comes before any
+    write."""
     monkeypatch.setattr(_rootless, "_own_cgroup", lambda root: None)
     with pytest.raises(InvalidValue, match=r"memory_bytes, pids: can't be enforced, since you are"):
         Bundle.from_rootfs(rootfs, ["sh"], memory_bytes=1 << 20, pids=5)

@@ -100,7 +100,7 @@ def test_the_folders_are_those_of_the_house() -> None:
 
 
 def test_no_test_file_imports_another() -> None:
-    """What tests of several files use is in a module of helpers."""
+    """Code that tests of several files use is in a module of helpers."""
     for file in TESTS.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):
@@ -115,7 +115,7 @@ def test_no_test_file_imports_another() -> None:
 
 
 def test_helpers_of_a_folder_are_used_there() -> None:
-    """What tests of several folders use is in ``tests/support``."""
+    """Code that tests of several folders use is in ``tests/support``."""
     for file in TESTS.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
@@ -125,7 +125,7 @@ def test_helpers_of_a_folder_are_used_there() -> None:
 
 
 def test_files_are_named_after_what_they_hold() -> None:
-    """And not after how their tests were found; each can be read in one sitting."""
+    """Files are not named after how their tests were found, and each can be read in one sitting."""
     for file in FILES:
         assert "guard" not in file.name, f"{file.relative_to(ROOT)}: name the module or the promise"
         lines = file.read_text().count("\n")

@@ -58,7 +58,7 @@ def test_who_is_in_it(groups: list[Path], rig: Rig, option: str) -> None:
 @pytest.mark.parametrize("programs", ["release"], indirect=True)
 @pytest.mark.parametrize("option", OPTIONS)
 def test_who_copies_for_it(groups: list[Path], rig: Rig, option: str, tmp_path: Path) -> None:
-    """Who copies between the caller's files and the process is, with both."""
+    """A copier between the caller's files and the process is in the cgroup, with both options."""
     fd = os.open(tmp_path / "output", os.O_WRONLY | os.O_CREAT, 0o600)
     rig.adopt(fd)
     rig.launch(runtime(*SLEEP), *words(option, groups), "--stdout", rig.given("stdout", fd))

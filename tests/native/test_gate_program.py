@@ -211,6 +211,6 @@ def test_without_a_report_it_does_nothing(gate: str) -> None:
     ],
 )
 def test_a_frame_that_cannot_be_made(options: dict[str, Any], said: str) -> None:
-    """What no gate could read is refused, by name."""
+    """A frame that no gate could read is refused, by name."""
     with pytest.raises(InvalidValue, match=said):
         told(**{"args": ["true"], **options})

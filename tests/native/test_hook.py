@@ -85,7 +85,7 @@ def test_the_program(programs: Programs, tmp_path: Path) -> None:
 
 
 def test_json_in_json(programs: Programs, tmp_path: Path) -> None:
-    """What is put in is one string, whatever is in the path."""
+    """The inserted bundle is one JSON string, whatever characters the path has."""
     path = '/a"b\\c\nd\u2028é'
     state = json.dumps({"bundle": "/o", "id": "x"})
     done = run(programs, "", "/", json.dumps(path), "/bin/cat", "cat", state=state, cwd=tmp_path)

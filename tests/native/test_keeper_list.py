@@ -161,7 +161,7 @@ def test_remove(keeper: KeeperRig, tmp_path: Path) -> None:
 
 @root_only
 def test_remove_stays_on_its_file_system(keeper: KeeperRig, tmp_path: Path) -> None:
-    """What is mounted in a tree isn't emptied."""
+    """The keeper doesn't empty a file system that is mounted in a tree."""
     tree = tmp_path / "tree"
     (tree / "mount").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tree / "mount"], check=True)
@@ -221,7 +221,8 @@ def has_ended(pid: int) -> bool:
 
 @impatient
 def test_many_commands_that_hang(keeper: KeeperRig, tmp_path: Path) -> None:
-    """They don't take as long each; and what they have started ends with them."""
+    """Commands that hang don't take the full time each, and their children end with the
+    commands."""
     begun = time.monotonic()
     pids = tmp_path / "pids"
     script = f"sleep 1000 & echo $! >>{pids}; wait"

@@ -54,8 +54,8 @@ def mounts_below(path: Path, process: int | str = "self") -> list[str]:
 
 
 def test_the_runtime_sees_a_layer_and_nobody_else(rig: Rig, lower: Path, target: Path) -> None:
-    """What the runtime writes, removes and replaces there is in the layer alone: neither the root
-    filesystem nor the host's view of the place changes, and the shim has no mount either."""
+    """The runtime's changes are in the layer alone: neither the root filesystem nor the host's view
+    of the place changes, and the shim has no mount either."""
     script = f"""
         cd '{target}' && cat kept lost && rm lost && echo above >kept && mkdir made &&
         mv made moved && ls && cat kept && stat -c %a,%u,%g .

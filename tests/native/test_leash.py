@@ -151,7 +151,7 @@ def test_a_broken_leash_is_heard_once(rig: Rig, leash: Leash) -> None:
 @release
 @needs_strace
 def test_a_leash_that_is_broken_already(rig: Rig, leash: Leash) -> None:
-    """Then the runtime isn't even begun."""
+    """A leash that is broken already keeps the shim from starting the runtime."""
     leash.let_go()
     words = [rig.programs.shim, "--directory", str(rig.path), "--leash", str(leash), "--"]
     trace = ["strace", "-f", "-o", str(rig / "trace"), "-e", "trace=execve,execveat"]

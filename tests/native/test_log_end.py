@@ -107,7 +107,7 @@ def test_a_forwarded_stop(rig: Rig) -> None:
 
 
 def test_a_create_that_fails(rig: Rig) -> None:
-    """What the runtime said on the process's streams is in the log of a create that failed."""
+    """The runtime's output on the process's streams is in the log of a create that failed."""
     log = Log(rig, max_bytes=MUCH, files=1)
     script = "echo doing; printf 'what is wrong' >&2; exit 4"
     rig.launch(shell(script), *log.options("stdout", "stderr"))

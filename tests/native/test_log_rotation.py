@@ -41,7 +41,7 @@ SEED = 20261124
 @pytest.mark.parametrize("files", [1, 2, 5])
 @pytest.mark.parametrize("most_bytes", [200, 20_000])
 def test_rotation(rig: Rig, files: int, most_bytes: int) -> None:
-    """Neither bound is ever exceeded; what is kept is the last of the output, and all that fits."""
+    """Neither bound is ever exceeded; the log keeps the last of the output, as much as fits."""
     max_bytes = 40_000
     log = Log(rig, max_bytes=max_bytes, files=files)
     sleeping(rig, log)
@@ -105,7 +105,7 @@ def test_a_new_shim_appends(rig: Rig, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", range(0, len(RECORD), 7))
 @pytest.mark.parametrize("whole", [0, 2, 500])
 def test_half_a_record_is_cut_off(rig: Rig, whole: int, size: int) -> None:
-    """What a killed shim left of a record isn't glued to the next one."""
+    """The part of a record that a killed shim left isn't glued to the next record."""
     log = Log(rig, max_bytes=MUCH, files=1)
     log.path.write_bytes(RECORD * whole + RECORD[:size])
     rig.launch(runtime(*shell("echo after")), *log.options())

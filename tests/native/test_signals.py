@@ -230,7 +230,7 @@ def test_ignored_children(rig: Rig) -> None:
 
 @pytest.mark.parametrize("when", ["before the report", "after the report"])
 def test_the_launcher_dies(rig: Rig, when: str) -> None:
-    """Once `exit` is open the launcher may die at any time: the end is recorded all the same."""
+    """Once `exit` is open the launcher may die at any time: the exit status is still recorded."""
     gate = Gate(rig)
     rig.launch(runtime(*SLEEP, before=gate.wait))
     gate.wait_reached()

@@ -46,13 +46,14 @@ def test_fifos_are_open_one_way_and_blocking(rig: Rig) -> None:
 
 
 def test_null_devices_are_open_one_way_and_blocking(rig: Rig) -> None:
-    """So is the null device, each time anew."""
+    """The null device is open one way and blocking too, opened anew for each stream."""
     rig.launch(runtime(*SLEEP))
     assert accesses(rig.running()) == ["r", "w", "w"]
 
 
 def test_copied_streams_are_open_one_way_and_blocking(rig: Rig) -> None:
-    """So are the fifos of what is copied, which the process can't open for the other direction."""
+    """The fifos of copied streams are open one way too, and the process can't open the other
+    direction."""
     (rig / "in").write_text("words\n")
     options = ["--stdin", rig.file("stdin", "in"), "--stdout", rig.file("stdout", "out")]
     rig.launch(runtime(*SLEEP), *options, "--stderr", "stdout")

@@ -75,7 +75,7 @@ def test_attached_before_it_runs(rig: Rig) -> None:
 
 @pytest.mark.parametrize("spec", ["0", "2", "x", "9"])
 def test_attached_by_nothing(rig: Rig, spec: str) -> None:
-    """What can't be that descriptor is refused."""
+    """A descriptor that can't be the attached client's is refused."""
     with console(rig) as listener:
         fd = listener.fileno()
         options = ["--terminal", str(fd), "--attached", "999" if spec == "9" else spec]
@@ -146,7 +146,7 @@ def test_one_at_a_time(rig: Rig, cat: int) -> None:
 
 
 def test_attached_again_and_again(rig: Rig, cat: int) -> None:
-    """Who detaches makes room for the next one at once."""
+    """A client that detaches makes room for the next one at once."""
     for number in range(50):
         with Client(rig) as client:
             word = b"word %d " % number
@@ -249,7 +249,7 @@ def test_typed_in_vain(rig: Rig) -> None:
 
 
 def test_gone_before_the_header(rig: Rig, cat: int) -> None:
-    """Who connects and goes at once does no harm."""
+    """A client that connects and goes at once does no harm."""
     for _ in range(50):
         Client(rig).close()
     with Client(rig) as client:
@@ -259,7 +259,7 @@ def test_gone_before_the_header(rig: Rig, cat: int) -> None:
 
 
 def test_half_closed(rig: Rig) -> None:
-    """Who types no more stays attached, and reads to the end."""
+    """A client that types no more stays attached, and reads to the end."""
     gate = Gate(rig)
     launch(rig, *shell(f"read line; {gate.wait} echo got $line; exit 3"))
     with Client(rig) as client:
@@ -381,7 +381,7 @@ def test_who_reads_no_more_is_detached(rig: Rig) -> None:
 
 @release
 def test_what_was_dropped_is_told_to_somebody(rig: Rig) -> None:
-    """Who has gone before the header came hasn't heard what was lost: the next one is told."""
+    """If a client goes before the header, the next client's header counts the dropped bytes."""
     launch(rig, *shell(f"cat {counted(rig, TOTAL)}; echo done >done; exec sleep 1000"))
     wait_for((rig / "done").exists, "a program that was not stopped")
     wait_for(rig.idle, "a shim that has read all of it")

@@ -63,7 +63,7 @@ def test_hang_up(rig: Rig) -> None:
 
 
 def test_hung_up_with_output_left(rig: Rig) -> None:
-    """What the program had written before is still there for the next one."""
+    """Output from before a hang-up is still there for the next client."""
     pid = launch(rig, *script(IGNORING))
     wait_for((rig / "said").exists, "a program that is ready")
     rig.control("0 0 0\n")
@@ -234,7 +234,7 @@ signal.pause()
 
 @release
 def test_said_before_a_hang_up(rig: Rig) -> None:
-    """What the program has said is kept, though the shim hears of the hang-up first."""
+    """The program's last output is kept, though the shim reads of the hang-up first."""
     os.mkfifo(rig / "go")
     launch(rig, *script(LAST))
     wait_for(rig.idle, "an idle shim")
@@ -265,7 +265,7 @@ while True:
 
 @release
 def test_the_last_of_a_full_terminal(rig: Rig) -> None:
-    """What is still in the terminal when the shim is released goes to the last reader."""
+    """Output that is still in the terminal when the shim is released goes to the last reader."""
     counted(rig, 2_000_000)
     os.mkfifo(rig / "go")
     pid = launch(rig, *script(MUCH))

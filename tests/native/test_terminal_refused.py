@@ -72,7 +72,7 @@ def test_bad_options(rig: Rig, spec: str) -> None:
 
 
 def test_no_such_descriptor(rig: Rig) -> None:
-    """Nor is one that isn't open."""
+    """A --terminal that isn't an open descriptor is refused."""
     rig.launch(runtime(*SLEEP), "--terminal", "500")
     assert rig.refused("options")["errno"] == errno.EBADF
 

@@ -62,7 +62,7 @@ def test_a_line_without_a_descriptor(control: str) -> None:
 
 
 def test_a_line_that_finds_no_room(control: str) -> None:
-    """Nor is one that reads no lines just now; but one that isn't there is."""
+    """A shim that reads no lines just now isn't reported as gone; a shim without the fifo is."""
     with pytest.raises(BlockingIOError) as caught:
         while True:
             send_line(control, "3 0 0")

@@ -110,7 +110,8 @@ async def test_before_report_of_a_real_one(
     workdir: Path,
     nothing_left: NothingLeft,
 ) -> None:
-    """The same with a real runtime in the middle of a create: cgroup, hook and init go too."""
+    """A real runtime in the middle of a create dies with the shim too, and cgroup, hook and init
+    go."""
     ready = workdir / "ready"
     # A hook isn't in the cgroup, so a killed shim can't end the hook: the test does.
     hook = ("sh", "-c", f"echo > {ready}; while [ -e {ready} ]; do sleep 0.01; done")
@@ -215,7 +216,7 @@ async def test_before_start(
 async def test_before_start_unseen(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """The same when start is called before we could notice: the runtime isn't even called."""
+    """If the shim's death is still unseen, start fails too, and the runtime isn't even called."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         shim = shim_of(root / "a/init")

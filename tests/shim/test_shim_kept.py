@@ -145,7 +145,7 @@ async def test_adopted(supervisor: OpenSupervisor, bundle: MakeBundle, root: Pat
 async def test_lost_before_start(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """One that waits to be started can still be started."""
+    """A process without a shim can still be started."""
     async with (
         supervisor(root) as sup,
         await sup.create("a", bundle(*ECHO), stdin=PIPE, stdout=PIPE, on_shim_lost="keep") as box,

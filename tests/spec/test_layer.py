@@ -109,7 +109,8 @@ def test_an_ordinary_users_layer(rootfs: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_annotations_that_say_nothing(
     bundle: Path, annotations: dict[str, str], where: str, said: str
 ) -> None:
-    """What we would have to guess at is refused, by name; others' annotations aren't ours."""
+    """An annotation of ours with an unclear meaning is refused, by name; others' are let
+    through."""
     config: dict[str, Any] = {**minimal(), "annotations": {"org.other": "x", **annotations}}
     error = load_error(bundle, config)
     assert isinstance(error, BundleInvalid)

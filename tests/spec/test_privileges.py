@@ -192,7 +192,8 @@ def test_what_is_asked_for(rootfs: Path) -> None:
 
 
 def test_capabilities_of_who_is_not_root(rootfs: Path) -> None:
-    """Those that were asked for outlive the exec: only ambient ones do. The default ones don't."""
+    """Requested capabilities outlive the exec of a user who isn't root, because they are ambient;
+    the default ones don't."""
     every = {"bounding", "effective", "permitted", "inheritable", "ambient"}
     with Bundle.from_rootfs(rootfs, ["sh"], user=0, capabilities=["KILL"]) as bundle:
         assert set(bundle.spec["process"]["capabilities"]) == every - {"inheritable", "ambient"}
@@ -266,7 +267,8 @@ def test_the_out_of_memory_killers_choice(runner: Runner, busybox: Path) -> None
 
 
 def test_tmp_and_run_are_bounded(runner: Runner, busybox: Path) -> None:
-    """They hold what was said, and as many files: empty ones took the kernel's memory unbounded."""
+    """/tmp and /run hold the given bytes and a matching number of files: unbounded empty files took
+    the kernel's memory."""
     script = (
         "for d in /tmp /run; do head -c 2000000 /dev/zero > $d/x && echo too much; rm $d/x;"
         " n=0; while true > $d/$n; do n=$((n+1)); done; echo $d $n; done"

@@ -142,7 +142,7 @@ def test_keys_with_a_default_may_be_missing(sample: Record) -> None:
 
 
 def test_load_reads_a_file(tmp_path: Path) -> None:
-    """What was written is read."""
+    """A file that was written can be read."""
     path = tmp_path / "state.json"
     path.write_bytes(dump(CONTAINER))
     assert load(ContainerRecord, str(path)) == CONTAINER

@@ -121,7 +121,7 @@ def test_an_id_is_one_name_below_the_root(id: str) -> None:
 @THOROUGH
 @given(text=st.text(max_size=5))
 def test_any_text_is_an_id_or_refused(text: str) -> None:
-    """What is accepted is ASCII without slashes and doesn't begin with a dot or a dash."""
+    """An accepted id is ASCII without slashes and doesn't begin with a dot or a dash."""
     try:
         check_id(text)
     except InvalidValue:

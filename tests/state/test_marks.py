@@ -72,7 +72,7 @@ def test_a_missing_file_is_not_yet(reader: Callable[[str], Any], tmp_path: Path)
 @each_reader
 @pytest.mark.parametrize("blank", [b"", b" ", b"\n", b" " * 64, b" " * 63 + b"\n", b"\n \n  \n"])
 def test_a_blank_file_is_not_yet(reader: Callable[[str], Any], file: Path, blank: bytes) -> None:
-    """What was made ahead and not written says nothing."""
+    """A mark that was made ahead and isn't written yet says nothing."""
     assert read(reader, file, blank) is None
 
 
@@ -119,7 +119,7 @@ def test_any_bytes_are_read_or_refused(
 def test_any_numbers_are_read_or_refused(
     file: Path, reader: Callable[[str], Any], text: str
 ) -> None:
-    """Nor does one that looks nearly right."""
+    """Text that looks nearly right is read or refused, with the file's path."""
     try:
         read(reader, file, text.encode())
     except StateCorrupt as error:

@@ -46,7 +46,7 @@ PROCESS_TEXTS = ("checkpoint", "root", "stdin", "stdout", "stderr", "cwd")
 @pytest.mark.parametrize("bad", ["/nul\0", "/\ud800", "/😀\udc80", 5, b"/bytes"])
 @pytest.mark.parametrize("name", CONTAINER_TEXTS)
 def test_text_of_a_container_is_checked_by_name(name: str, bad: Any) -> None:
-    """What a path or JSON can't carry is refused when the record is made."""
+    """Text that a path or JSON can't carry is refused when the record is made."""
     with pytest.raises(InvalidValue, match="container id" if name == "id" else name):
         container(**{name: bad})
 
@@ -54,7 +54,7 @@ def test_text_of_a_container_is_checked_by_name(name: str, bad: Any) -> None:
 @pytest.mark.parametrize("bad", ["/nul\0", "/\ud800", "/😀\udc80", 5, b"/bytes"])
 @pytest.mark.parametrize("name", PROCESS_TEXTS)
 def test_text_of_a_process_is_checked_by_name(name: str, bad: Any) -> None:
-    """What a path or an argument can't carry is refused when the record is made."""
+    """Text that a path or an argument can't carry is refused when the record is made."""
     with pytest.raises(InvalidValue, match=name):
         process(**{name: bad})
 

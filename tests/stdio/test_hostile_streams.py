@@ -156,7 +156,7 @@ async def test_other_names_of_proc_self(supervisor: OpenSupervisor, bundle: Make
 
 
 async def test_a_pipeline(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """One container's output as another one's input: this inherited O_NONBLOCK, and failed."""
+    """One container's output works as another's input; inherited O_NONBLOCK once made this fail."""
     script = "sleep 0.2; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done"
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sh", "-c", script), stdout=PIPE) as first:
@@ -335,7 +335,8 @@ def unfit_sockets(stream: str) -> list[socket.socket]:
 async def test_sockets_that_can_be_no_stream(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, stream: str, blocking: bool
 ) -> None:
-    """One that listens was taken as stdin, and the program waited for ever."""
+    """A listening socket is refused; once such a socket was stdin, and the program waited for
+    ever."""
     async with supervisor(root) as sup:
         there = sorted(os.listdir(root))
         for one in unfit_sockets(stream):

@@ -215,7 +215,7 @@ async def test_no_cursor(supervisor: OpenSupervisor, bundle: MakeBundle) -> None
 async def test_lines_that_look_like_records(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What a container prints is never taken for a record, a time or a file of the log."""
+    """A container's output is never taken for a record, a time or a file of the log."""
     forged = "2036-01-31T12:34:56.123456789Z stdout F line-0"
     script = f'read x; for i in $(seq 400); do printf "{forged}\\n{forged}\\r"; done; echo'
     async with (

@@ -266,7 +266,7 @@ def test_the_tail_is_bounded(tmp_path: Path) -> None:
 
 
 async def test_since_and_tail(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """One may begin at a time, or with the last so many."""
+    """A reader may begin at a time, or with the last records."""
     spec = bundle("sh", "-c", "echo 1; echo 2; read x; echo 3; echo 4")
     async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE, stdout=LOG) as box:
         await box.start()
@@ -389,7 +389,7 @@ async def test_tail_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) ->
 
 
 async def test_without_a_log(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """That is said, with what to do."""
+    """Reading without a log is an error that says what to do."""
     async with supervisor() as sup, await sup.create("a", bundle("true")) as box:
         with pytest.raises(InvalidValue, match="stdout=LOG"):
             box.logs()
@@ -462,7 +462,7 @@ async def test_a_log_directory_that_is_not_ours(
 async def test_a_log_that_is_not_ours_is_not_read(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, kind: str
 ) -> None:
-    """What a link leads to isn't the container's; and opening a fifo waited, in Trio's thread."""
+    """A log behind a link isn't read, nor a fifo, whose opening once blocked Trio's thread."""
     other = workdir / "other"
     other.write_bytes(b"2026-01-31T12:34:56.123456789Z stdout F secret\n")
     async with supervisor(root) as sup:

@@ -110,7 +110,7 @@ async def test_back_pressure(supervisor: OpenSupervisor, bundle: MakeBundle) -> 
 
 
 async def test_stderr_to_stdout(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """They are one stream, in the order of the writes."""
+    """With STDOUT for stderr both are one stream, in the order of the writes."""
     script = "echo a; echo b >&2; echo c"
     async with (
         supervisor() as sup,
@@ -141,7 +141,7 @@ async def test_an_own_fifo(supervisor: OpenSupervisor, bundle: MakeBundle, workd
 async def test_not_a_fifo(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, root: Path, what: str
 ) -> None:
-    """What was named as a fifo and isn't one is refused before anything is touched."""
+    """A path that was named as a fifo and isn't one is refused before anything is touched."""
     path = workdir / "path"
     if what == "file":
         path.write_bytes(b"")

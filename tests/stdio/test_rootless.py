@@ -71,7 +71,7 @@ def test_an_exec_as_another_user(home: Home) -> None:
 
 
 def test_adopted(home: Home) -> None:
-    """They can be opened again by the next supervisor."""
+    """The next supervisor can open the streams again."""
 
     async def make(sup: Supervisor) -> None:
         box = await sup.create("a", home.bundle("cat"), stdin=PIPE, stdout=PIPE)

@@ -93,7 +93,7 @@ async def test_control_c(supervisor: OpenSupervisor, bundle: MakeBundle) -> None
 
 
 async def test_ten_thousand_lines(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """They arrive complete, in order."""
+    """Ten thousand lines arrive complete, in order."""
     script = "i=0; while [ $i -lt 10000 ]; do i=$((i+1)); echo $i; done"
     async with (
         supervisor() as sup,
@@ -235,7 +235,7 @@ async def test_hang_up(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 
 async def test_half_close(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Who has said that nothing more is typed still hears what is written."""
+    """A client that has closed its writing side still reads the output."""
     async with (
         supervisor() as sup,
         await sup.create("a", bundle("sh", "-c", "read x; echo got $x"), terminal=True) as box,
@@ -248,7 +248,7 @@ async def test_half_close(supervisor: OpenSupervisor, bundle: MakeBundle) -> Non
 
 
 async def test_without_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """That is said, with what to do; sizes and streams that can't be are refused."""
+    """Without a terminal, the error says what to do; wrong sizes and streams are refused."""
     async with supervisor() as sup:
         for wrong in ((0, 24), (80, 65536), (80,), "yes", (80.0, 24)):
             with pytest.raises(InvalidValue):
@@ -266,7 +266,8 @@ async def test_without_one(supervisor: OpenSupervisor, bundle: MakeBundle) -> No
 
 
 def test_a_terminal_without_a_size() -> None:
-    """What os.get_terminal_size() says where there is none is refused, with what to do."""
+    """The size that os.get_terminal_size() returns without a terminal is refused, with what to
+    do."""
     for size in ((0, 0), (80, 0)):
         with pytest.raises(InvalidValue, match=r"not 0: a terminal without a size .* \(80, 24\)"):
             TerminalSize(*size)
@@ -346,7 +347,8 @@ async def test_what_a_bundle_says(supervisor: OpenSupervisor, bundle: MakeBundle
 
 @pytest.mark.parametrize("size", [0, -1])
 async def test_receiving_nothing(supervisor: OpenSupervisor, bundle: MakeBundle, size: int) -> None:
-    """As any stream of Trio's: once 0 gave all, and -1 all but the last byte."""
+    """A wrong byte count is refused as by any stream of Trio's; 0 once gave all, -1 all but the
+    last byte."""
     spec = bundle("echo", "hello")
     async with supervisor() as sup, await sup.create("a", spec, terminal=True) as box:
         await box.start()

@@ -100,7 +100,7 @@ async def test_create(
 async def test_a_bundle_and_its_container(
     supervisor: OpenSupervisor, options: dict[str, Any], root: Path, nothing_left: NothingLeft
 ) -> None:
-    """So do a bundle of the host's files, and a container with all that one can have."""
+    """A bundle of the host's files, and a container with every option, work or leave nothing."""
     async with supervisor(root) as sup:
 
         async def attempt(free: int) -> None:
@@ -308,7 +308,7 @@ async def test_logs(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 @pytest.mark.runtimes("crun", "runc")
 async def test_a_bundle_of_ours(rootfs: Path, workdir: Path) -> None:
-    """So for a bundle from a root filesystem, with all that one can have."""
+    """A bundle from a root filesystem, with every option, works or leaves nothing."""
 
     async def attempt(free: int) -> None:
         with only(free), Bundle.from_rootfs(rootfs, ["true"], init=True, memory_bytes=1 << 30):

@@ -109,7 +109,7 @@ def test_a_missing_directory(tmp_path: Path) -> None:
 
 
 def test_a_directory_in_its_place(tmp_path: Path) -> None:
-    """What can't be replaced leaves no temporary file."""
+    """A directory in the file's place can't be replaced, and no temporary file is left."""
     (tmp_path / "file" / "full").mkdir(parents=True)
     with pytest.raises(OSError, match="directory"):
         write_whole(str(tmp_path / "file"), b"new")
@@ -328,7 +328,7 @@ def test_a_file_that_grows_while_it_is_read(
 
 
 def test_reading_leaves_no_descriptor(path: str) -> None:
-    """Nor does a refusal."""
+    """Neither reading nor a refusal leaves a descriptor open."""
     before = os.listdir("/proc/self/fd")
     read_bytes(path)
     with pytest.raises(StateCorrupt):

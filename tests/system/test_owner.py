@@ -42,7 +42,7 @@ def _group(gid: int, name: str, members: list[str]) -> Callable[[int], grp.struc
     [(0o700, None), (0o755, None), (0o775, "0775"), (0o757, "0757"), (0o1777, "1777")],
 )
 def test_modes(place: Path, mode: int, why: str | None) -> None:
-    """What others may write isn't ours alone; here a sticky bit doesn't help."""
+    """A directory that others may write isn't ours alone; here a sticky bit doesn't help."""
     place.chmod(mode)
     told = distrust_directory(str(place))
     assert told is None if why is None else told is not None and why in told

@@ -105,7 +105,8 @@ async def test_modes(
 def test_as_an_ordinary_user(
     home: Home, place: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch, umask: int
 ) -> None:
-    """Who isn't let in by a mode of 0000: durable, ephemeral, adopted, with temporary bundles."""
+    """An ordinary user, whom mode 0000 shuts out, can use supervisors of all kinds under any
+    umask."""
     programs = {
         name: str(shutil.copy(find_binary(f"supervisor-{name}"), workdir / "programs"))
         for name in ("keeper", "tether")
@@ -177,7 +178,7 @@ def test_a_root_that_can_not_be_made_leaves_nothing(home: Home) -> None:
 
 @UMASKS
 def test_each_alone(place: Path, workdir: Path, umask: int) -> None:
-    """What is locked, and what is temporary."""
+    """A lock and a temporary directory have their modes under any umask."""
     with under(umask):
         with Temporary.make() as made:
             assert stat.S_IMODE(os.stat(made.path).st_mode) == 0o711
@@ -189,7 +190,7 @@ def test_each_alone(place: Path, workdir: Path, umask: int) -> None:
 
 @UMASKS
 def test_claims(workdir: Path, umask: int) -> None:
-    """What notes who has which ids is ours alone."""
+    """The records of claimed ids are ours alone."""
     with under(umask):
         claim = take([Block(1, 1, 1)], str(workdir / "a"), directory=str(workdir / "ids"))
     assert claim is not None

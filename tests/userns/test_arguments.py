@@ -76,7 +76,7 @@ def test_mappings(tree: Path, wanted: Any) -> None:
     ],
 )
 def test_mappings_that_cannot_be(tree: Path, wanted: Any, message: str) -> None:
-    """What can't be a namespace's ids is refused by name, before anything is written."""
+    """Mappings that can't be a namespace's ids are refused by name, before anything is written."""
     with pytest.raises(InvalidValue, match=message):
         Bundle.from_rootfs(tree, ["sh"], userns=wanted)
 

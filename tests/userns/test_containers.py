@@ -169,7 +169,7 @@ async def test_every_operation(
 
 
 async def test_pools(supervisor: OpenSupervisor, image: Path) -> None:
-    """Those that wait behind a gate have ids of their own, too."""
+    """Containers that wait behind a gate have ids of their own, too."""
     spec = Bundle.from_rootfs(image, ["sh"], userns="auto")
     async with supervisor() as sup, ContainerPool(spec, size=2, supervisor=sup) as pool:
         done = await pool.run(["cat", "/proc/self/uid_map"])

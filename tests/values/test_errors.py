@@ -73,7 +73,8 @@ def test_scarcity(number: int, kind: type[OSError]) -> None:
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
 def test_no_process(number: int) -> None:
-    """That no process can be made is one too; the same numbers mean other things elsewhere."""
+    """A lack of processes is an InfrastructureError too; the same numbers mean other things
+    elsewhere."""
     error = OSError(number, "want")
     assert scarcity(error) is error
     made = scarcity(error, spawning=True)
@@ -206,6 +207,6 @@ VALUES = [
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_values_travel(value: object) -> None:
-    """So can the values that are given and come back."""
+    """Values that callers give or get can be copied and pickled too."""
     for made in (copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
         assert made == value and type(made) is type(value)
