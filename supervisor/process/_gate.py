@@ -1,4 +1,4 @@
-"""What a process runs: first a program that waits to be started, then the user's program."""
+"""What a process runs: first a gate that waits to be started, then the user's program."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ._life import Life
 
 logger: Final = logging.getLogger("supervisor")
 
-GATE_SECONDS: Final = 0.5  # from the runtime's start to the program; who looks on may mistake it
+GATE_SECONDS: Final = 0.5  # at most, from the runtime's start to the user's program
 _GATE_POLL_SECONDS: Final = 0.002
 _LEAST_POLL_SECONDS: Final = 0.002
 _MOST_POLL_SECONDS: Final = 0.05
-_BLOCKED_LOOKS: Final = 7  # in a row; at least 0.1 seconds: no start of a program takes that long
+_BLOCKED_LOOKS: Final = 7  # in a row, 0.1 s or more: a program's start blocks signals for less
 
 
 class StartGate:
-    """The program that waits to be started, of the runtime or of a pool, and what comes after.
+    """The gate: a program, of the runtime or of a pool, that waits to be started.
 
     Attributes:
-        record: the ``process.json``; of a pooled container's init, what the taker made of it.
+        record: the ``process.json``; for the init of a taken pooled container, ``program.json``.
         pid: the pid on the host. Set by the launch or the adoption; None before, and if the pid
             couldn't be verified.
     """
@@ -41,18 +41,18 @@ class StartGate:
         self._life = life
         self.record: ProcessRecord = record
         self.pid: int | None = None
-        # The waiting program. Set by `note` and `mark_waiting`; None if it isn't known, or for an
-        # exec, which doesn't wait.
+        # The waiting program. Set by `note` and `mark_waiting`; None if unknown, or for an exec,
+        # which doesn't wait.
         self._gate: Identity | None = None
-        self._until = math.inf  # set by `mark_waiting`: until when `_gate` is believed
+        self._until = math.inf  # set by `mark_waiting`: when to stop trusting `_gate`
 
     @property
     def args(self) -> tuple[str, ...]:
-        """The program and its arguments."""
+        """The program and the arguments."""
         return self.record.args
 
     def become(self, process: Mapping[str, Any]) -> None:
-        """Put on record that the gate becomes this program: an OCI process object."""
+        """Record the program, an OCI process object, that the gate becomes."""
         self.record = attrs.evolve(
             self.record, args=process["args"], env=process.get("env", ()), cwd=process["cwd"]
         )
@@ -62,19 +62,19 @@ class StartGate:
             logger.warning("cannot write %s: %s", self._layout.program, error)
 
     def look_again(self) -> None:
-        """Read the record anew: another supervisor may have had the gate become a program."""
+        """Read the record anew: through another supervisor the gate may have become a program."""
         with contextlib.suppress(SupervisorError, OSError):
             self.record = load_process(self._layout)
 
     def note(self) -> None:
-        """Take note of what runs while it waits to be started, if that isn't known yet."""
+        """Note which program is the gate, if that isn't known yet."""
         if self._gate is None and self.pid is not None:
             self._gate = program_of(self.pid)
 
     def mark_waiting(self, *, seconds: float = math.inf) -> None:
-        """Take note that the process waits to be started: what it runs is the runtime's program.
+        """Note that the process waits to be started: what runs now is the gate.
 
-        Where that may be the user's already, it is believed for so many seconds.
+        That is trusted for ``seconds``, since the user's program may already run.
         """
         self._until = time.monotonic() + seconds
         self._gate = None if self.pid is None else program_of(self.pid)
@@ -86,9 +86,9 @@ class StartGate:
         return program_of(self.pid) == self._gate
 
     async def has_begun(self, seconds: float) -> bool:
-        """Whether the process runs the user's program, or does so within ``seconds``.
+        """Return whether the process runs the user's program; wait ``seconds`` for that.
 
-        Until then it runs the runtime's own, which waits to be started.
+        Until then the process runs the gate.
         """
         with within(seconds):
             while self.pid is not None and self._gate is not None:
@@ -101,14 +101,14 @@ class StartGate:
         return False
 
     async def prepared(self, number: int) -> None:
-        """Return when a signal would be acted on, or the process has ended.
+        """Return when the process would act on a signal, or has ended.
 
-        PID 1 ignores a signal without a handler: one that is sent too early is lost.
+        PID 1 ignores a signal without a handler: a signal that comes too early is lost.
         """
         gate_until = min(self._until, time.monotonic() + GATE_SECONDS)
         pause = _LEAST_POLL_SECONDS
         blocked = 0
-        # A clock that jumps after a while without a turn of the loop shall come to that.
+        # Under a mock clock the pauses grow without a limit, so that the clock gets to its jump.
         most = _MOST_POLL_SECONDS if real_time() is None else math.inf
         while not self._life.is_over() and self.pid is not None:
             gate = self._gate if time.monotonic() < gate_until else None
@@ -116,6 +116,6 @@ class StartGate:
             blocked = blocked + 1 if acts is None else 0
             if acts or blocked == _BLOCKED_LOOKS:
                 return
-            with within(pause, still=False):  # how long, the grace says
+            with within(pause, still=False):  # the grace limits the whole wait
                 await self._life.wait_over()
             pause = min(2 * pause, most)

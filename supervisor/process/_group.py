@@ -1,4 +1,4 @@
-"""The cgroup of a process's container, and its out-of-memory kills."""
+"""The cgroup of a process's container, and the out-of-memory kills there."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ._shared import Shared
 
 
 class Group:
-    """The processes of one container, as one of its processes sees them.
+    """The cgroup of one container, as one process of the container needs it.
 
     Attributes:
-        path: the cgroup; None for a container that has none.
+        path: the cgroup; None for a container without one.
         kills: how many out-of-memory kills were counted last. Raised by `oom_kills`, and set by an
-            adoption to what was on record.
-        before: how many of these were of other processes. Set by the launch of an exec; raised when
-            a kill is known to be of another process, or the process is seen to live after the kill.
+            adoption to the recorded number.
+        before: how many of these hit other processes. Set by the launch of an exec; raised when a
+            kill is known to have hit another process, or this process is seen alive after the kill.
     """
 
     def __init__(self, shared: Shared, layout: ProcessLayout, path: str | None) -> None:
@@ -30,7 +30,7 @@ class Group:
         self._container_record = Original(directory.init.record)
 
     def has_container(self) -> bool:
-        """Whether the container's directory is there: not that of a later one of the same id."""
+        """Whether the container's own directory is there, not a later container's with this id."""
         return self._container_record.stands()
 
     def pids(self) -> set[int]:
@@ -38,37 +38,38 @@ class Group:
         return finish(self.pid_steps())
 
     def pid_steps(self) -> Steps[set[int]]:
-        """Do that in small steps."""
+        """Return the same in small steps."""
         if self.path is None:
             return set()
         found = yield from self._shared.hierarchies.member_steps(self.path)
-        return found if self.has_container() else set()  # else they are a later one's, of its id
+        # Otherwise the pids may be those of a later container with the same id.
+        return found if self.has_container() else set()
 
     async def carry_out(self, steps: Steps[T]) -> T:
-        """Take steps without holding up others."""
+        """Carry out steps without blocking other tasks for long."""
         return await self._shared.hierarchies.carry_out(steps)
 
     def thaw(self) -> None:
-        """Thaw the container: on cgroup version 1 no SIGKILL reaches what is frozen."""
+        """Thaw the container: on cgroup version 1 SIGKILL doesn't reach a frozen process."""
         if self.path is not None:
             self._shared.hierarchies.begin_thaw(self.path, self.has_container)
 
     def oom_kills(self) -> int:
-        """Return how many processes of the container the kernel has killed for want of memory."""
+        """Return how many processes of the container the kernel's OOM killer has killed."""
         if self.path is not None and self.has_container():
             self.kills = max(self.kills, self._counted())
         return self.kills
 
     def begin(self) -> None:
-        """Take note that all out-of-memory kills so far were of other processes."""
+        """Note that all out-of-memory kills so far hit other processes."""
         self.before = self._counted()
 
     def explain(self) -> None:
-        """Take note that one of the out-of-memory kills was of another process."""
+        """Note that one of the out-of-memory kills hit another process."""
         self.before = min(self.before + 1, self.oom_kills())
 
     def unexplained(self) -> bool:
-        """Whether there was an out-of-memory kill that may have been of this process."""
+        """Whether there was an out-of-memory kill that may have hit this process."""
         return self._counted() > self.before
 
     def _counted(self) -> int:

@@ -1,4 +1,4 @@
-"""The descriptors by which a process is watched: of the process, its shim and ``exit``."""
+"""The descriptors by which we watch a process: of the process, the shim and ``exit``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..shim import ExitFifo, Shim
 
 
 class Handles:
-    """What the task of a process holds open, and closes at its end.
+    """The descriptors that the task of a process holds open, and closes at the end.
 
     Attributes:
         exit: the ``exit`` fifo. Set by the launch or the adoption; None before, and again as soon
@@ -23,7 +23,7 @@ class Handles:
         self.process: PidFd | None = None
 
     def watched(self) -> bool:
-        """Whether the shim, as far as one look at ``exit`` tells, or we, watch the process."""
+        """Whether the shim (by one look at ``exit``), or this supervisor, watches the process."""
         if self.exit is not None and self.exit.watched():
             return True
         return self._keep and self.process is not None and not self.process.ended()

@@ -1,4 +1,4 @@
-"""Launch a process: its shim, the shim's report, and what is said when there is none."""
+"""Launch a shim, read the shim's report, and make the error of a failed launch."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _NO_PROGRAM: Final = "/.trio-supervisor/no-program"
 
 _NO_LAYER: Final = {
     errno.ENODEV: "this kernel has no overlay file system (modprobe overlay)",
-    errno.EPERM: "only root may mount, and whoever may make user namespaces",
-    errno.EINVAL: "not every file system can be under an overlay, nor an overlay of an overlay",
+    errno.EPERM: "mounting needs root, or the right to make user namespaces",
+    errno.EINVAL: "this file system can't be under an overlay, or is an overlay of an overlay",
 }
-"""What the shim's errors at a writable layer mean, where the number alone doesn't say it."""
+"""What the shim's errors for a writable layer mean, where the number alone says too little."""
 
 _NO_MAPPING: Final = {
     errno.ENOSYS: "ID-mapped mounts need Linux 5.12",
@@ -44,7 +44,7 @@ _NO_MAPPING: Final = {
     errno.EPERM: "user namespaces, or other ids for this file system, aren't allowed",
     errno.ENOSPC: "there are too many user namespaces (/proc/sys/user/max_user_namespaces)",
 }
-"""What the shim's errors at an ID-mapped root filesystem mean."""
+"""What the shim's errors for an ID-mapped root filesystem mean."""
 
 _INSTEAD: Final = (
     'Use userns="none"; or chown the tree to ids of the host, and give these as explicit mappings'
@@ -61,23 +61,23 @@ async def launch_process(
     leash: Leash | None,
     cgroup: str | None,
 ) -> tuple[Shim, Made]:
-    """Launch a shim, and return it with the process that the runtime made under it.
+    """Launch a shim, and return the shim and the process that the runtime made under the shim.
 
     Args:
-        shared: what its supervisor's parts share.
+        shared: what the supervisor's parts share.
         layout: the process directory.
         call: the runtime's call.
-        options: the shim's, besides those that every shim has.
-        fds: descriptors that it inherits.
-        leash: what it watches, or None.
-        cgroup: the container's, or None.
+        options: the shim's options, besides those of every shim.
+        fds: descriptors that the shim inherits.
+        leash: what the shim watches, or None.
+        cgroup: the container's cgroup, or None.
 
     Raises:
-        CreateTimeout: there was no report within ``deadlines.create``.
+        CreateTimeout: the shim didn't report within ``deadlines.create``.
         RuntimeFailed, RuntimeNotFound, ShimExited, ShimError, ShimNotFound, DiskFull,
             TooManyFiles, TooManyProcesses: what the report says, or that there was none.
 
-    Cancellation: as after an error, the shim has ended what it had made, and itself.
+    Cancellation: as after an error, the shim has killed all that it made, and exited.
     """
     shim, report_fd = launch(
         shared.shim,
@@ -101,7 +101,7 @@ async def launch_process(
 
 
 async def _made(shared: Shared, layout: ProcessLayout, call: Call, report_fd: int) -> Made:
-    """Return the process that a shim reports; raise what the report says otherwise."""
+    """Return the process that a shim reports; raise the error of any other report, or of none."""
     seconds = shared.deadlines.create
     report = None
     with within(seconds) as scope:
@@ -120,7 +120,7 @@ async def _made(shared: Shared, layout: ProcessLayout, call: Call, report_fd: in
 
 
 def _is_mute(report: Refused | None, call: Call) -> bool:
-    """Whether a runtime has failed before it began with its log."""
+    """Whether a runtime failed before writing to the log."""
     return (
         report is not None
         and report.phase == "runtime"
@@ -130,13 +130,13 @@ def _is_mute(report: Refused | None, call: Call) -> bool:
 
 
 async def _said_aloud(shared: Shared, layout: ProcessLayout, call: Call) -> str:
-    """Return what a runtime prints that has failed before it had a log: it is called once more.
+    """Call a runtime that failed without a log once more, and return what the runtime prints.
 
-    Its standard error is the container's own, who gets it as it is: a pipe of ours would have to be
-    read for as long as anybody in there has it. So what it said the first time went where that
-    goes, by default nowhere. A wrong option, a missing library, a program in a runtime's place
-    that refuses: each says the same again. If it comes further this time, it wasn't that. What a
-    create makes then is removed with what has failed, and is never started.
+    A runtime's standard error is the container's own. (A pipe of ours would have to be read for as
+    long as any process in the container has it open.) So the message of the first call went where
+    the container's errors go, by default nowhere. A wrong option, a missing library, or another
+    program in the runtime's place fails in the same way again. If the second call gets further, the
+    cause was another one. What the second create makes is removed with the rest, never started.
 
     Cancellation: as `runtime.run`.
     """
@@ -154,10 +154,10 @@ async def _said_aloud(shared: Shared, layout: ProcessLayout, call: Call) -> str:
 
 
 def _repeated(call: Call, layout: ProcessLayout) -> Call | None:
-    """Return a create or an exec to be called a second time; None if it can't be.
+    """Return a create or an exec for a second call; None if a second call isn't possible.
 
-    It has a log of its own. A create that has made something would find that. An exec's program is
-    one that isn't there.
+    The second call has its own log. A create that has made something isn't repeated: the second
+    would trip over that. An exec gets a program that doesn't exist.
     """
     log = None if call.log is None else f"{call.log}{_AGAIN}"
     if call.verb == "create":
@@ -175,7 +175,7 @@ def _repeated(call: Call, layout: ProcessLayout) -> Call | None:
 
 
 def _has_begun(log: str | None) -> bool:
-    """Whether there is something in a log."""
+    """Whether a log has content; also true without a log."""
     try:
         return log is None or os.path.getsize(log) > 0
     except OSError:
@@ -189,12 +189,12 @@ def _refusal(
     *,
     aloud: str,
 ) -> SupervisorError | OSError:
-    """Return the error for a report of no process, or for none at all."""
+    """Return the error for a report without a process, or for no report."""
     container = call.head.container
     if report is None:
         said = reason_in(layout.shim_log)
-        detail = f": {said}" if said else ", and it said nothing"
-        return ShimExited(f"its shim ended before its report{detail}", container=container)
+        detail = f": {said}" if said else "; the shim's log is empty"
+        return ShimExited(f"the shim exited before its report{detail}", container=container)
     if report.phase == "runtime":
         reason = reason_in(call.log) or aloud
         status = -report.signal if report.signal else report.code
@@ -209,13 +209,13 @@ def _refusal(
             return error
     if report.phase == "launch":
         return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=call.head.path)
-    if report.phase in ("pid", "console"):  # what it should have sent
+    if report.phase in ("pid", "console"):  # what the runtime should have sent
         return failure(call, 0, report.error)
     return ShimError(f"{report.error}{_advice(report)}", container=container)
 
 
 def _advice(report: Refused) -> str:
-    """Return what can be done where a root filesystem couldn't be mounted."""
+    """Return what to do where a root filesystem couldn't be mounted, for the end of a message."""
     if report.phase == "idmap":
         why = _NO_MAPPING.get(report.errno)
         return f"{'' if why is None else f': {why}'}. {_INSTEAD}"

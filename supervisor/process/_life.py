@@ -1,4 +1,4 @@
-"""Where one process stands, and who waits for that. The table is in `values._process_life`."""
+"""The state of one process, and waiting for a state. The table is in `values._process_life`."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class Life:
         self._state.value = next_process_state(self._state.value, event, name=self._name)
 
     def is_over(self) -> bool:
-        """Whether the process has ended, or its task has: nothing more will be known."""
+        """Whether the process, or the task that watches it, has ended: no more will be known."""
         return self._state.value in _OVER
 
     def is_gone(self) -> bool:
-        """Whether the shim has ended too, or no task of ours waits for the shim."""
+        """Whether the shim has exited too, or no task of ours waits for the shim."""
         return self._state.value in _GONE
 
     async def wait_over(self) -> None:
-        """Return when the process has ended, its launch has failed, or its task has ended."""
+        """Return when the process has ended, the launch has failed, or the task has ended."""
         await self._state.wait_value(_OVER.__contains__)
 
     async def wait_gone(self) -> None:
-        """Return when the shim has ended, and only files are left, or its task has ended."""
+        """Return when the shim has exited and only files are left, or the task has ended."""
         await self._state.wait_value(_GONE.__contains__)
 
     async def wait_free(self) -> None:
-        """Return when the task of an exec has removed what it removes."""
+        """Return when the task of an exec has removed the exec's directory, or has ended."""
         await self._state.wait_value(_FREE.__contains__)

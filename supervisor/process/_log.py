@@ -1,4 +1,4 @@
-"""Which log is a process's own: a later process of the same id has another one."""
+"""Tell a process's own log from the log of a later process with the same id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OutputLog:
         self._name: str | None = None  # set by `note`; None for a process without an index
 
     def note(self) -> None:
-        """Take note of which log is the process's own."""
+        """Note which log is the process's own."""
         index = LogIndex.read(self._layout.log_index())
         self._name = None if index is None else index.name
 

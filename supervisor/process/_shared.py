@@ -1,4 +1,4 @@
-"""What all parts of one supervisor share: its programs, deadlines and view of the machine."""
+"""What all parts of one supervisor share: programs, deadlines and the view of the host."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..system import Lock
 from ..tasks import Limit, Opener, within
 from ..values import Deadlines, Reach, SupervisorClosed, pass_by
 
-_LOOKERS = 4  # a container may hold up each for ever
+_LOOKERS = 4  # threads; a container may block each of them for ever
 
 
 class Life:
-    """Whether a supervisor is open. It closes, and is closed then; there is no way back.
+    """Whether a supervisor is open, closing or closed. There is no way back.
 
     Attributes:
-        closing: nothing is begun any more but deletes. Stays true.
-        closed: everything was released.
+        closing: only deletes may begin. Stays true after the close.
+        closed: nothing may begin; everything was released.
     """
 
     def __init__(self) -> None:
@@ -34,37 +34,37 @@ class Life:
         self.closed: bool = False
 
     def begin_to_close(self) -> None:
-        """From now on only deletes are begun."""
+        """Let only deletes begin from now on."""
         self.closing = True
 
     def end(self) -> None:
-        """From now on nothing is begun."""
+        """Let nothing begin from now on."""
         self.closing = self.closed = True
 
 
 @attrs.frozen(kw_only=True)
 class Shared:
-    """Shared by a supervisor, its containers and their processes.
+    """What a supervisor shares with the supervised containers and processes.
 
     Attributes:
         root: the real path of the supervisor's root.
-        cgroup_parent: the cgroup that the containers' own are made in.
-        shim: path of the shim's program.
+        cgroup_parent: the cgroup in which the containers' cgroups are made.
+        shim: the path of the shim's program.
         deadlines: how long each operation may take.
         hierarchies: the mounted cgroups.
-        boot_id: of this boot of the kernel.
-        patrol: watches that shims record the ends of their processes.
-        ooms: tells processes which out-of-memory kills were of others.
+        boot_id: the kernel's id of this boot.
+        patrol: checks that shims record the exit statuses of ended processes.
+        ooms: tells each process which out-of-memory kills hit other processes.
         programs: sealed copies of the runtimes.
-        apart: by what files a shim gets into a cgroup of its own (see `group_apart`).
+        apart: the files by which a shim moves into a separate cgroup (see `group_apart`).
         null: the null device that containers get.
-        mounts: what is mounted on this machine.
-        wards: what killed shims have left to us.
+        mounts: what is mounted on this host.
+        wards: the processes that killed shims have left to us.
         reach: called at each `Point`.
-        leash: what new containers are on; None if they outlive us.
+        leash: the leash of new containers; None if containers outlive us.
         life: whether the supervisor is open.
-        lookers: how many threads may look at what containers have.
-        opener: the process that everything was opened in.
+        lookers: limits the threads that read files of containers.
+        opener: the operating-system process that opened everything.
     """
 
     root: str
@@ -87,7 +87,7 @@ class Shared:
     opener: Opener = attrs.field(factory=Opener)
 
     def runtime_of(self, record: ContainerRecord, lock: Lock | None) -> ContainerRuntime:
-        """Return the runtime of a container, as we call it; ``lock`` is the container's."""
+        """Return a container's runtime, set up for our calls; ``lock`` is the container's."""
         return ContainerRuntime.of(
             record,
             lock=lock,
@@ -97,12 +97,12 @@ class Shared:
         )
 
     def require_open(self, container: str | None = None, *, deletes: bool = False) -> None:
-        """Refuse what a supervisor that closes, or was closed, can't do any more.
+        """Refuse a new operation if the supervisor is closing or closed.
 
-        It goes on with ``deletes`` until it is closed.
+        A closing supervisor still allows ``deletes``.
 
         Raises:
-            SupervisorClosed: it closes, or this is a forked child.
+            SupervisorClosed: the operation isn't allowed any more, or this is a forked child.
         """
         self.opener.require(container)
         if self.life.closed if deletes else self.life.closing:
@@ -112,7 +112,7 @@ class Shared:
 def shielded(seconds: float) -> Limit:
     """Shield the body from outer cancellation, for ``seconds`` at most; see `within`.
 
-    The seconds are real ones. In a forked child nothing is to be undone: there it is cancelled at
-    once.
+    These are real seconds, also under a mock clock. In a forked child there is nothing to undo, so
+    the body is cancelled at once.
     """
     return within(seconds, shield=True)

@@ -1,11 +1,12 @@
-"""Whether a container's init is a pid 1, and whether a signal would reach it, or be dropped.
+"""Whether a process is a pid 1, and whether a pid 1 would act on a signal or drop the signal.
 
-A pid 1 gets only signals that it handles (man 7 pid_namespaces); one that is sent too early, to
-a program that is about to install its handler, is lost for good.
+A pid 1 gets only signals with a handler (man 7 pid_namespaces). A signal that comes before the
+program has installed the handler is lost for good.
 
-One that it blocks waits for it, and is dropped when it is let in and there is no handler then. Some
-block signals for good, and fetch them: from a signalfd, or by sigwait, which unblocks them for as
-long as it waits. Others do for a moment, whenever they start a program (posix_spawn, vfork).
+A blocked signal stays pending. If there is still no handler when the program unblocks the signal,
+the kernel drops the signal. Some programs block signals for good, and fetch them: from a signalfd,
+or by sigwait, which unblocks the signals during the wait. Other programs block signals only for a
+moment, whenever they start a program (posix_spawn, vfork).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LOOKED_AT: Final = 64
 
 
 def program_of(pid: int) -> Identity | None:
-    """Return the identity of the program that a process runs; None if it can't be seen."""
+    """Return the identity of the program that a process runs; None if /proc doesn't show it."""
     try:
         status = os.stat(f"/proc/{pid}/exe")
     except OSError:
@@ -32,10 +33,10 @@ def program_of(pid: int) -> Identity | None:
 
 
 def is_copy(pid: int, path: str) -> bool:
-    """Whether a process runs the program at a path, or a copy of it, as far as its size tells.
+    """Whether a process runs the program at a path or, judging by the size, a copy of this program.
 
-    Runtimes, and we, run a copy in memory, or an overlay of the file: what is another file each
-    time, but as large.
+    Runtimes, and this library, run a copy in memory, or an overlay of the file: a new file each
+    time, of the same size.
     """
     try:
         return os.stat(f"/proc/{pid}/exe").st_size == os.stat(path).st_size
@@ -46,17 +47,18 @@ def is_copy(pid: int, path: str) -> bool:
 def would_act_on(pid: int, number: int, *, gate: Identity | None) -> bool | None:
     """Whether a process would act on a signal sent now.
 
-    None if it blocks it: who does so for good fetches it, perhaps; who does for a moment, doesn't.
+    None if the process blocks the signal. One that does so for good may fetch the signal later; one
+    that does so for a moment won't.
 
     Args:
         pid: the process.
         number: the signal.
-        gate: the runtime's program that it ran at first, waiting to be started: while it
-            still does, the user's program isn't there yet. None if that isn't known.
+        gate: the program that waits to be started: while the process runs that, the user's program
+            isn't there yet. None if unknown.
     """
-    if number in (signal.SIGKILL, signal.SIGSTOP):  # from outside of its namespace, they get there
+    if number in (signal.SIGKILL, signal.SIGSTOP):  # these reach a pid 1 from outside its namespace
         return True
-    # The gate first: a status read before the exec would tell the runtime's handlers.
+    # Read the gate first: a status from before the exec would show the runtime's handlers.
     waiting = gate is not None and program_of(pid) == gate
     try:
         status = _status_of(pid)
@@ -70,7 +72,7 @@ def would_act_on(pid: int, number: int, *, gate: Identity | None) -> bool | None
             return False
         return _fetches(pid, number) or None
     except (OSError, KeyError, ValueError, IndexError):
-        return True  # nothing speaks against it
+        return True  # as if the process weren't a pid 1
 
 
 def _has(mask: str, number: int) -> bool:
@@ -78,18 +80,18 @@ def _has(mask: str, number: int) -> bool:
 
 
 def _waits(places: Iterable[str]) -> bool:
-    """Whether one of these is where the kernel has somebody wait for signals.
+    """Whether one of these kernel functions, from wchan, is a wait for signals (sigwait).
 
-    For which ones can't be seen: they are taken for all that it doesn't handle.
+    The awaited signals can't be seen. They count as all signals without a handler.
     """
     return any("sigtimedwait" in place for place in places)
 
 
 def _fetches(pid: int, number: int) -> bool:
-    """Whether a thread waits for signals, or a descriptor tells of this one.
+    """Whether a thread waits for signals, or a signalfd gets this signal.
 
-    Of each the first ones are looked at: who has more may have any number, and is asked as
-    somebody who merely blocks it.
+    Only the first `_LOOKED_AT` threads and descriptors are looked at: a program may have any
+    number. If the wait or signalfd is among the others, the signal counts as merely blocked.
     """
     if _waits(_read(f"{thread}/wchan") for thread in _some(f"/proc/{pid}/task")):
         return True
@@ -101,7 +103,7 @@ def _fetches(pid: int, number: int) -> bool:
 
 
 def _is_signalfd(path: str) -> bool:
-    """Of another kind's fdinfo there may be any amount: an epoll's lists all that it watches."""
+    """Whether a descriptor is a signalfd. Others' fdinfo may be huge: epoll lists all files."""
     try:
         return os.readlink(path) == "anon_inode:[signalfd]"
     except OSError:
@@ -109,21 +111,21 @@ def _is_signalfd(path: str) -> bool:
 
 
 def _some(directory: str) -> list[str]:
-    """Return the first paths in a directory; none if it may not be read."""
+    """Return the first paths in a directory; an empty list if we may not read the directory."""
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         return [entry.path for entry in itertools.islice(entries, _LOOKED_AT)]
     return []
 
 
 def _read(path: str) -> str:
-    """Return what a small file says; nothing if it may not be read."""
+    """Return the content of a small file; "" if we may not read the file."""
     with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
     return ""
 
 
 def is_pid_1(pid: int | None) -> bool:
-    """Whether a process is the pid 1 of its namespace; one that can't be seen is taken for one."""
+    """Whether a process is a namespace's pid 1; true for a process that can't be seen."""
     try:
         return pid is None or _is_first(_status_of(pid))
     except (OSError, KeyError, ValueError, IndexError):
@@ -131,7 +133,7 @@ def is_pid_1(pid: int | None) -> bool:
 
 
 def _status_of(pid: int) -> dict[str, str]:
-    # A program gives itself any name that it likes, text or not.
+    # A program may choose any name, even one that isn't valid text.
     with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
         lines = [line.rstrip("\n").partition(":\t") for line in file]
     return {name: value for name, _, value in lines}
