@@ -1,4 +1,4 @@
-"""One container: its directory and state, and its operations, one a module."""
+"""One container: the directory, the state and the operations, one operation a module."""
 
 from ._checkpoint import (
     CheckpointOptions,

@@ -1,4 +1,4 @@
-"""A container, as users see it. What the operations do is in the modules that they call."""
+"""The public `Container`; each operation's work is in the module that the method calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ._stop import OWN, Own, Stopped
 
 
 class ExecOptions(ProgramOptions, total=False):
-    """What an exec gets, and its streams: see `Supervisor.create`."""
+    """The program and the streams of an exec: see `Supervisor.create`."""
 
     stdin: StdioArgument
     stdout: StdioArgument
@@ -32,19 +32,19 @@ class ExecOptions(ProgramOptions, total=False):
 
 
 class ExecRunOptions(ProgramOptions, CollectOptions, total=False):
-    """What an exec gets that is run to its end, how it is fed and what is collected."""
+    """The program, the input and the collected output of an exec that is run to the end."""
 
 
 @protected
 class Container(Facts):
     """A container, made by `Supervisor.create` or adopted when a supervisor opens.
 
-    ``async with container:`` deletes it, by force, at the end of the block, also when that was
-    cancelled.
+    ``async with container:`` deletes the container, by force, at the end of the block, also when
+    the block was cancelled.
 
     Attributes:
-        id: its id.
-        init: its first `Process`.
+        id: the container's id.
+        init: the container's first `Process`.
     """
 
     async def __aenter__(self) -> Self:
@@ -52,7 +52,7 @@ class Container(Facts):
 
     @undoing
     async def __aexit__(self, *_: object) -> None:
-        if self._core.shared.opener.elsewhere():  # a forked child's block, of its parent's
+        if self._core.shared.opener.elsewhere():  # in a forked child the container isn't ours
             return
         with within(math.inf, shield=True):  # a delete has deadlines of its own
             await self.delete(force=True)
@@ -61,22 +61,22 @@ class Container(Facts):
 
     @undoing
     async def start(self) -> None:
-        """Let its init run the user's program.
+        """Let the container's init run the user's program.
 
-        A program that ends before this returns has been started all the same.
+        A program that ends before this returns counts as started.
 
         Raises:
-            IllegalTransition: it isn't created and waiting; or it was deleted meanwhile, or killed
-                before its program ran.
-            ShimExited: its shim died first; the runtime's start was killed.
-            ProgramNotFound, ProgramNotExecutable: the kernel refused the program; it has ended.
-            RuntimeFailed, RuntimeTimeout: the runtime couldn't, and it is still created.
-            RuntimeNotFound, DiskFull, TooManyFiles, TooManyProcesses: as they say; it is still
-                created.
-            ContainerLocked: another supervisor supervises it.
+            IllegalTransition: the container isn't *created*; or was deleted meanwhile, or killed
+                before the program ran.
+            ShimExited: the shim died first; the runtime's start was killed.
+            ProgramNotFound, ProgramNotExecutable: the kernel refused the program; init has ended.
+            RuntimeFailed, RuntimeTimeout: the runtime failed; the container is still *created*.
+            RuntimeNotFound, DiskFull, TooManyFiles, TooManyProcesses: see each; the container is
+                still *created*.
+            ContainerLocked: another supervisor owns the container.
 
-        Cancellation: the runtime's start is killed; the container is then what the runtime
-        says that it is, created or running.
+        Cancellation: the runtime's start is killed; the container is then *created* or *running*,
+        as the runtime reports.
         """
         await _start.start(self._core)
 
@@ -90,37 +90,37 @@ class Container(Facts):
         attach: bool = False,
         **options: Unpack[ExecOptions],
     ) -> Process:
-        """Run a further program in it, beside its init.
+        """Run a further program in the container, beside the init.
 
-        It gets the process object of init (capabilities, limits, environment, ...) with what
-        is given here in place of init's.
+        The program gets init's process object (capabilities, limits, environment, ...); the
+        arguments given here replace init's values.
 
         Args:
-            args: the program and its arguments.
-            id: its id in the container; by default a random one.
+            args: the program and the program's arguments.
+            id: the process's id in the container; by default a random one.
             terminal: as for `Supervisor.create`.
-            attach: whether you are attached to its terminal from the beginning. Nothing of its
-                output is dropped: it is all in what the first `Process.attach` gives, and until
-                you read that the program waits when it has put out too much.
-            options: ``env``, ``cwd``, ``user``, ``group``, ``extra_groups`` and ``umask`` in place
-                of init's (a user who is given has none of init's groups; the umask is init's, if
-                that was said); ``stdin``, ``stdout`` and ``stderr`` as for `Supervisor.create`.
+            attach: whether the caller is attached to the terminal from the beginning. Then no
+                output is dropped: the first `Process.attach` returns a stream with all output.
+                Until the caller reads, a program that has written too much waits.
+            options: ``env``, ``cwd``, ``user``, ``group``, ``extra_groups`` and ``umask`` replace
+                init's (a given user has none of init's groups; the umask is init's, if one
+                was set); ``stdin``, ``stdout`` and ``stderr`` as for `Supervisor.create`.
 
         Returns:
-            The process, which runs. It is kept in ``processes``, and its directory on disk,
-            until somebody has waited for its end. Of those that have ended, and that nobody
+            The running process. The process stays in ``processes``, and its directory on disk,
+            until a caller has waited for its exit status. Of the ended processes that no caller
             waits for, the last 64 are kept.
 
         Raises:
-            IllegalTransition: the container doesn't run, or ended meanwhile.
+            IllegalTransition: the container isn't running, or ended meanwhile.
             InvalidValue: an argument can't work; nothing was touched.
             ProgramNotFound, ProgramNotExecutable: there is no such program or ``cwd`` inside, or
-                it can't be run.
-            RuntimeFailed: the runtime couldn't start it for another reason.
+                the program can't be run.
+            RuntimeFailed: the runtime couldn't start the program for another reason.
             CreateTimeout, ShimExited, ShimNotFound, DiskFull, TooManyFiles, TooManyProcesses:
-                as they say; nothing is left.
+                see each; nothing is left.
 
-        Cancellation: what was begun is killed and removed. After the return it lives on.
+        Cancellation: a started exec is killed and removed. After the return the process lives on.
         """
         require_known(options, ExecOptions, "exec")
         task = await _exec.exec(
@@ -148,24 +148,24 @@ class Container(Facts):
         task_status: trio.TaskStatus[Process] = trio.TASK_STATUS_IGNORED,
         **options: Unpack[ExecRunOptions],
     ) -> Completed:
-        """Run a further program in it to its end; to `exec` as `run_container` is to create.
+        """Run a further program in the container to the end, as `run_container` runs a container.
 
         Args:
             args, id: as for `exec`.
-            deliver_cancel: what is done in place of SIGTERM when it is cancelled, or ended: an
-                async function that gets the process, and is cancelled as soon as that has ended.
-                Whatever is done, it is killed if it still runs 5 seconds later, with a
-                RuntimeWarning if that was for a cancellation.
-            options: what the program gets, as for `exec`; how it is fed, what is collected,
-                ``check`` and ``deadline``, as for `run_container`.
+            deliver_cancel: called in place of SIGTERM when the call is cancelled, or the program
+                has to end: an async function that gets the process, and is cancelled as soon as
+                the process has ended. A process that still runs 5 seconds later is killed, with a
+                RuntimeWarning if the reason was a cancellation.
+            options: the program, as for `exec`; input, collected output, ``check`` and
+                ``deadline``, as for `run_container`.
 
         Returns:
-            How it ended, and what was captured.
+            The exit status and the captured output.
 
         Raises:
-            ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
-            DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
-            OutputTooLarge: it put out more than ``max_output_bytes``; carries what was captured.
+            ProcessFailed: with ``check``, the exit code wasn't 0; carries the output.
+            DeadlineExpired: the program ran longer than ``deadline``; carries the output so far.
+            OutputTooLarge: there was more than ``max_output_bytes``; carries the output so far.
             All that `exec` raises.
 
         Cancellation: SIGTERM, 5 seconds, SIGKILL, all shielded, each with a deadline.
@@ -194,10 +194,10 @@ class Container(Facts):
         )
 
     def kill(self) -> None:
-        """SIGKILL all of its processes: everything in its cgroup.
+        """SIGKILL all processes of the container: everything in the container's cgroup.
 
         Raises:
-            ProcessEnded: its init has ended, or it was deleted.
+            ProcessEnded: the init has ended, or the container was deleted.
         """
         _stop.kill(self._core)
 
@@ -208,49 +208,50 @@ class Container(Facts):
         *,
         ask_with: SignalArgument | Own = OWN,
     ) -> Stopped:
-        """Ask its init to end, wait, and kill it if it doesn't. May be repeated.
+        """Ask the init to end, wait, and kill it after the grace. May be repeated.
 
-        A program that runs as pid 1 gets only the signals that it has a handler for, or fetches
-        (sigwait, signalfd): ``sleep`` ignores SIGTERM there, and is killed after ``grace``, unless
-        its bundle has ``init=True``. One that isn't prepared yet is asked, once, when it is. What
-        is left in its cgroup when it has ended is killed, also where it has no pid namespace.
+        A program that runs as pid 1 gets only signals that it handles or fetches (sigwait,
+        signalfd): ``sleep`` ignores SIGTERM there, and is killed after ``grace``, unless the
+        bundle has ``init=True``. A program without handlers yet is asked, once, when they are
+        there. When init has ended, the rest of the cgroup is killed, also without a pid namespace.
 
-        While it is asked, everybody's ``state`` of it is *stopping*. Should its caller be killed,
-        the next open finishes this stop.
+        During the stop, every supervisor shows the state *stopping*. If the caller is killed, the
+        next open finishes the stop.
 
         Args:
-            grace: how many seconds it is given; by default its own, ``stop_grace``.
-            ask_with: the signal that asks it, by number or name; by default its own,
+            grace: how many seconds init has; by default the container's ``stop_grace``.
+            ask_with: the signal that asks, by number or name; by default the container's
                 ``stop_signal``.
 
         Returns:
-            How it ended, and whether it had to be killed, by whomever; not of one that had ended.
+            The exit status, and whether init had to be killed, by any supervisor (not set for an
+            init that had ended before).
 
         Raises:
-            IllegalTransition: it is being made or deleted, or is broken.
+            IllegalTransition: the container is being made or deleted, or is broken.
             InvalidValue: ``grace`` is no number of seconds, or ``ask_with`` no signal.
-            DeadlineExpired: it didn't even end after SIGKILL, within ``deadlines.kill``.
+            DeadlineExpired: init didn't end within ``deadlines.kill`` after SIGKILL.
 
-        Cancellation: it goes on if it hasn't ended yet.
+        Cancellation: an init that hasn't ended yet goes on.
         """
         return await _stop.stop(self._core, grace, ask_with)
 
     @undoing
     async def delete(self, *, force: bool = False) -> None:
-        """Remove it, and everything that belongs to it. May be repeated.
+        """Remove the container, and everything that belongs to the container. May be repeated.
 
         Args:
-            force: whether a running one is killed first.
+            force: whether a running container is killed first.
 
         Raises:
-            IllegalTransition: it runs, and ``force`` is False.
-            CleanupIncomplete: it couldn't be removed in time; it is listed in
+            IllegalTransition: the container is running, and ``force`` is False.
+            CleanupIncomplete: the container couldn't be removed in time; it is listed in
                 ``supervisor.broken``, and may be deleted again.
-            ContainerLocked: another supervisor supervises it.
+            ContainerLocked: another supervisor owns the container.
 
-        Cancellation: once begun it is done to its end, or to its deadline.
+        Cancellation: a delete that has begun runs to the end, or to the deadline.
 
-        Crash: the next open finishes it.
+        Crash: the next open finishes the delete.
         """
         await _delete.delete(self._core, force=check_flag(force, "force"))
 
@@ -262,21 +263,21 @@ class Container(Facts):
         options: CheckpointOptions | None = None,
         leave_running: bool = False,
     ) -> None:
-        """Write its processes to the directory ``path``, for ``create(..., checkpoint=path)``.
+        """Write all processes to the directory ``path``, for ``create(..., checkpoint=path)``.
 
         Args:
-            path: a directory that is empty or isn't there yet.
-            options: what CRIU has to be told.
-            leave_running: whether they go on; else they end.
+            path: an empty directory, or one that doesn't exist yet.
+            options: the options for CRIU.
+            leave_running: whether the processes go on; else they end.
 
         Raises:
-            IllegalTransition: it doesn't run.
+            IllegalTransition: the container isn't running.
             InvalidValue: the directory isn't empty or can't be made, or the container has a layer.
-            RuntimeTimeout: it took longer than ``deadlines.create``.
-            RuntimeFailed: the runtime or CRIU can't; says what CRIU said.
-            ContainerLocked: another supervisor supervises it.
+            RuntimeTimeout: the checkpoint took longer than ``deadlines.create``.
+            RuntimeFailed: the runtime or CRIU failed; quotes CRIU.
+            ContainerLocked: another supervisor owns the container.
 
-        Cancellation: the runtime is killed; what CRIU does then with the processes is its own.
+        Cancellation: the runtime is killed; CRIU decides whether the processes go on or end.
         """
         options = CheckpointOptions() if options is None else options
         await checkpoint(

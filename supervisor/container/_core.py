@@ -1,4 +1,4 @@
-"""What the operations on one container share: its record, lock, state and processes."""
+"""The core of a container, shared by all operations: record, lock, state and processes."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ _KEPT_EXECS: Final = 64
 
 @attrs.define(kw_only=True, eq=False)
 class Core:
-    """One container from the inside. `Container` is what users see of it.
+    """The inside of one container; `Container` is the public face.
 
     Attributes:
-        shared: what its supervisor's parts share.
-        nursery: the supervisor's: it owns the task of each process.
-        layout: its directory.
-        record: its ``state.json``.
-        lock: held by us; None for a foreign one.
-        gone: called when it was deleted, or with the error when it couldn't be.
-        state: where it stands in its lifecycle.
-        history: how it came to that, the last changes only. It is replaced, not changed: other
-            threads read it.
-        init: its first process.
-        execs: its other processes, by id, as long as they aren't done with.
-        ends: our ends of all its processes' fifos, also of execs that are done with.
-        deleting: held by the one task that deletes it.
-        operations: what else is done with it and ends when its supervisor closes.
-        stops: how many tasks are stopping it.
-        noted: the last stop that was put on record from here.
+        shared: what the supervisor's parts share.
+        nursery: the supervisor's nursery, where the task of each process runs.
+        layout: the container's directory.
+        record: the container's ``state.json``.
+        lock: the container's lock, held by us; None for a foreign container.
+        gone: called when the container was deleted, or with the error of a failed delete.
+        state: the container's state.
+        history: the last changes of state. The tuple is replaced, not changed: other threads
+            read the tuple.
+        init: the first process.
+        execs: the other processes, by id, until they are collected.
+        ends: our ends of all processes' fifos, also of collected execs.
+        deleting: held by the one task that deletes the container.
+        operations: the other running operations, which end when the supervisor closes.
+        stops: how many tasks are stopping the container.
+        noted: the last stop that this supervisor has recorded.
     """
 
     shared: Shared
@@ -84,7 +84,7 @@ class Core:
     noted: Asked | None = attrs.field(init=False, default=None)
 
     def add_init(self, record: ProcessRecord) -> ProcessTask:
-        """Give it its init, which isn't launched or watched yet."""
+        """Add the init, which isn't launched or watched yet."""
         self.init = self.new_process(self.layout.init, record, when_ended=self._init_ended)
         return self.init
 
@@ -96,7 +96,7 @@ class Core:
         lock: Lock | None = None,
         when_ended: Listener | None = None,
     ) -> ProcessTask:
-        """Return a process that isn't launched or watched yet; ``lock`` is that of an exec."""
+        """Return a process that isn't launched or watched yet; ``lock`` is an exec's lock."""
         return ProcessTask(
             self.shared,
             layout,
@@ -114,13 +114,13 @@ class Core:
 
     @property
     def processes(self) -> list[ProcessTask]:
-        """Its processes; none of one that is removed without being adopted."""
+        """The processes; none for a container that is removed without being adopted."""
         init: ProcessTask | None = getattr(self, "init", None)
         return [*([] if init is None else [init]), *self.execs.values()]
 
     @property
     def runtime(self) -> ContainerRuntime:
-        """Its runtime: what calls that, with its lock."""
+        """The container's runtime, whose calls hold the container's lock."""
         return self.shared.runtime_of(self.record, self.lock)
 
     def check(self, event: Event) -> State:
@@ -133,12 +133,12 @@ class Core:
         self.note(event.value)
 
     def note(self, event: str) -> None:
-        """Put on record what has led to its state."""
+        """Add an event, and the state that the event led to, to the history."""
         change = Change(time.time_ns(), event, self.state)
         self.history = (*self.history, change)[-HISTORY_LENGTH:]
 
     def show(self) -> None:
-        """Let whoever looks on, if anybody does, take note of it."""
+        """Report the container to the witness, if there is one."""
         looking = witness.get()
         if looking is None:
             return
@@ -157,23 +157,23 @@ class Core:
 
     @property
     def held(self) -> bool:
-        """Whether we hold its lock: neither a foreign one's, nor any more when we are closed."""
+        """Whether we hold the container's lock: not if foreign, and not after we have closed."""
         return self.lock is not None and self.lock.fd >= 0
 
     def stands(self) -> bool:
-        """Whether it is still there: not only a later one of its id, with the same cgroup."""
+        """Whether the container still exists; a later one with its id and cgroup doesn't count."""
         return self.held or (os.path.lexists(self.layout.state) and self.init.group.has_container())
 
     def see(self) -> State:
-        """Return its state, whether or not its init's task has had its turn since that ended.
+        """Return the state, also if init has just ended and init's task hasn't run yet.
 
-        Not in the middle of an operation, which would find itself in another state.
+        Not for use within an operation: the operation's state would change during the operation.
         """
         self.init.end.look()
         return self.refresh()
 
     def refresh(self) -> State:
-        """Return its state; one that isn't ours may have been started or deleted meanwhile."""
+        """Return the state; the owner of a foreign container may have changed the state."""
         if self.state is not State.DELETING and not self.stands():
             self.state = State.DELETED
         elif not self.held and self.state is State.CREATED and self.was_started():
@@ -185,10 +185,10 @@ class Core:
         return self.state
 
     def asked(self) -> Asked | None:
-        """Return the stop that is under way by whomever, as far as it is on record.
+        """Return the running stop of any supervisor, if the stop is recorded.
 
-        One that its caller was killed at, and nobody has taken up, isn't any more when its time
-        is over.
+        If the supervisor was killed and no other one has continued the stop, the record counts no
+        more when the stop's time is over.
         """
         with contextlib.suppress(SupervisorError, OSError):
             asked = read_asked(self.layout.init.stopping)
@@ -198,37 +198,37 @@ class Core:
         return None
 
     def was_started(self) -> bool:
-        """Whether a supervisor has seen the runtime start it."""
+        """Whether a supervisor has seen the runtime start the container."""
         return os.path.lexists(self.layout.init.started)
 
     def was_just_started(self) -> bool:
-        """Whether its init may still run the runtime's program, which hands over to the user's."""
+        """Whether init may still be the runtime's own program, which executes the user's."""
         with contextlib.suppress(OSError):
             return time.time() - os.stat(self.layout.init.started).st_mtime < GATE_SECONDS
         return False
 
     def mark_started(self) -> None:
-        """Put on record that it was started, so that adoption needs no runtime to know.
+        """Write the mark ``started``, so that adoption needn't ask the runtime.
 
-        Where that can't be written (a full disk), the next open asks the runtime.
+        If the mark can't be written (a full disk), the next open asks the runtime.
         """
         with contextlib.suppress(OSError, InfrastructureError):
             write_new(self.layout.init.started, b"")
 
     def own(self, lock: Lock) -> None:
-        """Take over one that was foreign, with its lock in hand; execs have locks of their own."""
+        """Own a container that was foreign, with the acquired lock; execs have other locks."""
         self.lock = lock
         self.init.own()
 
     def disown(self) -> None:
-        """Make it a foreign one again, whose lock isn't ours."""
+        """Make the container foreign again: the lock isn't ours."""
         self.lock = None
         self.init.disown()
 
     def dismiss(self) -> None:
-        """End the tasks that watch its processes, and close our ends of its streams.
+        """End the tasks that watch the processes, and close our ends of the streams.
 
-        It isn't ours from now on: nothing of it is removed.
+        The container isn't ours from now on: nothing of the container is removed.
         """
         self.lock = None
         self.close_streams()
@@ -236,59 +236,59 @@ class Core:
             process.dismiss()
 
     def write_off(self, why: str) -> None:
-        """Dismiss one that can't be watched any more; whoever waits for an end is told ``why``."""
+        """Dismiss a container that can't be watched any more; tasks that wait get ``why``."""
         for process in (self.init, *self.execs.values()):
             process.write_off(why)
         self.dismiss()
 
     @contextlib.contextmanager
     def operating(self) -> Iterator[None]:
-        """Do something that ends, undone as if it were cancelled, when its supervisor closes.
+        """Run an operation; the supervisor's closing cancels and undoes the operation.
 
-        Afterwards its directory may be another's, so nothing is done there then.
+        After the close the directory may belong to another supervisor, so nothing is done there.
 
         Raises:
-            SupervisorClosed: it is closing, or began to meanwhile.
+            SupervisorClosed: the supervisor is closing, or began to close meanwhile.
         """
         self.shared.require_open(self.record.id)
         with self.operations.under_way() as scope:
             yield
         if scope.cancelled_caught:
-            raise SupervisorClosed("its supervisor was closed meanwhile", container=self.record.id)
+            raise SupervisorClosed("the supervisor was closed meanwhile", container=self.record.id)
 
     def require_own(self, operation: str) -> None:
-        """Refuse an operation that only the supervisor that holds the lock may do."""
+        """Refuse an operation that only the owner may do, if we aren't the owner."""
         self.shared.require_open(self.record.id, deletes=operation == "delete")
         if self.lock is None:
             raise ContainerLocked(
-                f"cannot {operation}: another supervisor that is alive supervises it",
+                f"cannot {operation}: another living supervisor owns the container",
                 container=self.record.id,
             )
 
     def intend(self, intent: Intent | None) -> None:
-        """Record what is about to be done, for whoever opens next; foreign ones aren't ours."""
+        """Record the operation that is about to begin, for the next open; only as the owner."""
         if self.held and self.record.intent is not intent:
             self.record = changed(self.record, intent=intent)
             write_whole(self.layout.state, dump(self.record))
 
     def let_go(self) -> None:
-        """Release its lock and our ends of its streams; the container goes on."""
+        """Release the lock, and close our ends of the streams; the container goes on."""
         self.close_streams()
         if self.lock is not None:
             self.lock.release()
 
     def close_streams(self) -> None:
-        """Close our ends of its processes' fifos, whoever has them in hand."""
+        """Close our ends of all processes' fifos, also those that callers use."""
         for process in (self.init, *self.execs.values()):
             process.streams.close()
         for end in tuple(self.ends):
             end.detach()
 
     def _exec_ended(self, status: ExitStatus) -> None:
-        if status.oom_killed:  # that kill was its own, and nobody else's
+        if status.oom_killed:  # the kill is explained: no other process may count the same kill
             for process in (self.init, *self.execs.values()):
                 process.group.explain()
-        # Each has a directory, and its lock a descriptor: who waits for none keeps some of them.
+        # Each exec costs a directory and a descriptor: without a caller that waits, some are kept.
         for process in [one for one in self.execs.values() if one.uncollected][:-_KEPT_EXECS]:
             process.abandon()
 

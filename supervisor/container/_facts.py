@@ -1,4 +1,4 @@
-"""What a container shows of itself, and what it passes on to its init."""
+"""The public attributes of a container, and the methods that only concern the init."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ._stop import own_grace, own_signal
 
 @protected
 class Facts:
-    """What is known of a container, and what is done with its init alone.
+    """The attributes of a container, and the methods that are passed on to the init.
 
     Attributes:
-        id: its id.
-        init: its first `Process`.
+        id: the container's id.
+        init: the container's first `Process`.
     """
 
     def __init__(self, core: Core) -> None:
@@ -36,76 +36,74 @@ class Facts:
 
     @property
     def state(self) -> State:
-        """Where it stands in its lifecycle. True at once, without a turn of the loop."""
+        """The container's state: always up to date, without a turn of the event loop."""
         return self._core.see()
 
     @property
     def history(self) -> Sequence[Change]:
-        """How it came to that: its last changes of state that this supervisor saw, oldest first.
+        """The last state changes that this supervisor saw, oldest first, at most 64.
 
-        It isn't kept on disk: an adopted container's begins with ``"adopted"``, whatever was
-        before. At most the last 64 are kept.
+        The history isn't kept on disk: for an adopted container, the first entry is ``"adopted"``.
         """
         return self._core.history
 
     @property
     def foreign(self) -> bool:
-        """Whether another living supervisor supervises it.
+        """Whether another living supervisor owns the container.
 
-        Then `start`, `delete` and `checkpoint` raise `ContainerLocked`, and all else works.
+        Then `start`, `delete` and `checkpoint` raise `ContainerLocked`; all other methods work.
         """
         return self._core.lock is None
 
     @property
     def leashed(self) -> bool:
-        """Whether it dies with its supervisor."""
+        """Whether the container dies with the supervisor."""
         return self._core.record.leash
 
     @property
     def status(self) -> ExitStatus | None:
-        """How its init ended; None while it lives."""
+        """The exit status of the init; None while the init lives."""
         return self.init.status
 
     @property
     def returncode(self) -> int | None:
-        """As `Process.returncode`, of its init."""
+        """As `Process.returncode`, of the init."""
         return self.init.returncode
 
     @property
     def oom_kills(self) -> int:
-        """How many of its processes the kernel has killed for want of memory so far.
+        """How many processes of the container the kernel's OOM killer has killed so far.
 
-        Whichever these were: the child of a shell is none of ours, and shows nowhere else. 0 where
-        it has no cgroup of its own. What was counted stays known when it has ended.
+        This counts all processes, also children of the program, which show nowhere else. 0 if the
+        container has no cgroup of its own. The count stays known when the container has ended.
         """
         return self._core.init.group.oom_kills()
 
     @property
     def pid(self) -> int | None:
-        """The pid of its init on the host."""
+        """The pid of the init on the host."""
         return self.init.pid
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """The labels that it was created with."""
+        """The labels that were given at the create."""
         return MappingProxyType(dict(self._core.record.labels))
 
     @property
     def stop_signal(self) -> int:
-        """What asks it to end, if nothing else is said: a signal's number."""
+        """The number of the signal that `stop` sends by default."""
         return own_signal(self._core)
 
     @property
     def stop_grace(self) -> float:
-        """How many seconds it is given then, if nothing else is said."""
+        """How many seconds `stop` waits by default before the kill."""
         return own_grace(self._core)
 
     @property
     def processes(self) -> Mapping[str, Process]:
-        """Its processes by id: ``"init"``, and the execs that aren't done with.
+        """The processes by id: ``"init"``, and the execs whose exit status no caller has read yet.
 
-        An exec is, when somebody has waited for its end: see `Process.wait`. Those that other
-        supervisors run in it are found by looking here.
+        See `Process.wait`. Reading this property also finds the execs of other supervisors.
         """
         _exec.look_for_execs(self._core)
         execs = {id: process_of(task) for id, task in self._core.execs.items()}
@@ -113,43 +111,43 @@ class Facts:
 
     @property
     def stdin(self) -> trio.abc.SendStream | None:
-        """Its init's standard input, if that is a PIPE."""
+        """The init's standard input, if that is a PIPE."""
         return self.init.stdin
 
     @property
     def stdout(self) -> trio.abc.ReceiveStream | None:
-        """Its init's standard output, if that is a PIPE."""
+        """The init's standard output, if that is a PIPE."""
         return self.init.stdout
 
     @property
     def stderr(self) -> trio.abc.ReceiveStream | None:
-        """Its init's standard error, if that is a PIPE."""
+        """The init's standard error, if that is a PIPE."""
         return self.init.stderr
 
-    # ---- passed on to its init ----------------------------------------------------------
+    # ---- passed on to the init ----------------------------------------------------------
 
     async def wait(self) -> ExitStatus:
-        """Wait until its init has ended; as `Process.wait`."""
+        """Wait until the init has ended; as `Process.wait`."""
         return await self.init.wait()
 
     def send_signal(self, number: signal.Signals | int) -> None:
-        """Send a signal to its init; as `Process.send_signal`."""
+        """Send a signal to the init; as `Process.send_signal`."""
         self.init.send_signal(number)
 
     def terminate(self) -> None:
-        """Send SIGTERM to its init."""
+        """Send SIGTERM to the init."""
         self.init.terminate()
 
     def close_stdin(self) -> None:
-        """End its init's standard input; as `Process.close_stdin`."""
+        """End the init's standard input; as `Process.close_stdin`."""
         self.init.close_stdin()
 
     async def attach(self) -> TerminalStream:
-        """Attach to its init's terminal; as `Process.attach`."""
+        """Attach to the init's terminal; as `Process.attach`."""
         return await self.init.attach()
 
     def resize(self, columns: int, rows: int) -> None:
-        """Change the size of its init's terminal; as `Process.resize`."""
+        """Change the size of the init's terminal; as `Process.resize`."""
         self.init.resize(columns, rows)
 
     def logs(
@@ -161,5 +159,5 @@ class Facts:
         tail: int | None = None,
         after: str | None = None,
     ) -> Logs:
-        """Read its init's log; as `Process.logs`."""
+        """Read the init's log; as `Process.logs`."""
         return self.init.logs(follow=follow, since=since, until=until, tail=tail, after=after)
