@@ -135,7 +135,8 @@ def test_mounts_are_checked_when_made(source: Any, destination: Any, said: str) 
 
 
 def test_how_a_mount_is_written(tmp_path: Path) -> None:
-    """Read-only trees stay so below; files are bound alone, which crun needs; writable is said."""
+    """Read-only trees stay so below; files are bound alone, which crun needs; writable is
+    explicit."""
     (tmp_path / "file").touch()
     tree, file = Mount(tmp_path, "/x"), Mount(tmp_path / "file", "/x")
     recursive = ["nosuid", "rnosuid", "nodev", "rnodev"]

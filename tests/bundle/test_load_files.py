@@ -88,7 +88,7 @@ def test_an_unreadable_config(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_too_many_open_files_is_not_the_bundles_fault(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Running out of descriptors is said as such."""
+    """Running out of descriptors is reported as such."""
 
     def refuse(path: str) -> bytes:
         raise TooManyFiles("too many open files")

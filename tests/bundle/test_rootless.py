@@ -1,4 +1,4 @@
-"""Bundles of those who aren't root. Nothing is run here."""
+"""Bundles of ordinary users. Nothing is run here."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_somebody_on_the_hosts_network_sees_its_sysfs(rootfs: Path) -> None:
 
 @pytest.mark.usefixtures("as_somebody")
 def test_somebody_has_no_other_ids(rootfs: Path) -> None:
-    """A user who isn't mapped is refused, saying what is missing."""
+    """A user without a mapping is refused, and the error says what is missing."""
     with pytest.raises(InvalidValue, match=r"uid 33 doesn't exist .* install uidmap"):
         Bundle.from_rootfs(rootfs, ["sh"], user="web")
     with pytest.raises(InvalidValue, match=r"gid 1 doesn't exist .* /etc/subgid"):

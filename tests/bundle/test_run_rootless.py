@@ -1,4 +1,4 @@
-"""Bundles of those who aren't root, run by the real runtimes as an ordinary user."""
+"""Bundles of ordinary users, run by the real runtimes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become 
 
 
 def become(monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:
-    """Make bundles as this user would, who needn't be let into the directory of our sources."""
+    """Make bundles as this user would; the user may not be allowed into our sources' directory."""
     init = runner.directory / "supervisor-init"
     shutil.copy(init_path(), init)
     monkeypatch.setattr(_bundle, "init_path", lambda: str(init))

@@ -150,7 +150,7 @@ def test_the_options_of_the_shim_are_documented() -> None:
 
 
 def test_the_floors_in_the_architecture_are_those_of_the_code() -> None:
-    """The map of the floors is copied, not told anew."""
+    """The map of the floors on the page is a copy of the code's."""
     printed = [block.text for block in blocks(DOCS / "architecture.md")]
     lines = (supervisor.__doc__ or "").splitlines(keepends=True)
     assert "".join(line[4:] for line in lines if line.startswith("    ")) in printed

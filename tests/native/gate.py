@@ -53,7 +53,7 @@ def pass_gate(
         **options,
     )
     os.close(report_write)
-    writing = os.fork()  # the fifo may be smaller than what is told
+    writing = os.fork()  # the fifo may be smaller than the frame
     if writing == 0:
         os.close(in_read)
         try:

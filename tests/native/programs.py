@@ -68,7 +68,7 @@ class Programs:
         }
 
     def complaints(self) -> list[str]:
-        """What the sanitizers have said so far, which is forgotten then."""
+        """Return the sanitizers' output so far, and delete the files."""
         said = []
         for path in [] if self.logs is None else self.logs.iterdir():
             said.append(path.read_text(errors="replace"))

@@ -72,7 +72,7 @@ CANNOT_FAIL = {
     "shutdown",
     "umask",
 }
-"""What can return none of them. `execve` is the launcher's."""
+"""Calls that can return none of these errors. `execve` is the launcher's."""
 
 OTHER_NAMES = {
     "fchmodat": "chmod",
@@ -86,7 +86,7 @@ OTHER_NAMES = {
     "unlinkat": "unlink",
     "clone": "vfork",
 }
-"""What other machines and C libraries call in their place."""
+"""The calls that other machines and C libraries make, and the common name of each."""
 
 
 # ---- all of them -------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ class Player(Rig):
 
     @property
     def trace(self) -> Path:
-        """What strace writes."""
+        """The file that strace writes."""
         return Path(f"{self.path}.trace")
 
     def _begin(self) -> None:
@@ -258,7 +258,7 @@ class Player(Rig):
                 self._wait_quiet()
 
     def _attach(self) -> bytes:
-        """Return what comes from the terminal; who is thrown out attaches again."""
+        """Return the terminal's output; a client that is detached attaches again."""
         output, deadline = b"", time.monotonic() + SECONDS
         first = True
         while not self._over():

@@ -121,7 +121,7 @@ class Client:
 
     @property
     def header(self) -> bytes:
-        """What the shim says first."""
+        """The shim's first line."""
         while self._header is None:
             chunk = self.socket.recv(1 << 16)
             assert chunk, "no header came"
@@ -169,7 +169,7 @@ class Client:
 
 
 def numbered(total: int) -> bytes:
-    """Return so many bytes, of which any part can be told from any other."""
+    """Return so many bytes, of which each part differs from all others."""
     return b"".join(b"%07d\n" % number for number in range(total // 8 + 1))[:total]
 
 

@@ -108,7 +108,7 @@ def test_output_goes_on_after_the_end(rig: Rig) -> None:
 
 @pytest.mark.parametrize("how", ["released", "signal", "leash"])
 def test_what_is_written_is_copied_when_it_is_dismissed(rig: Rig, leash: Leash, how: str) -> None:
-    """Whatever the fifo holds when the shim is told to go isn't lost."""
+    """Output that the fifo still holds when the shim is released isn't lost."""
     words = ["--stdout", rig.file("stdout", "out"), "--leash", str(leash)]
     rig.launch(runtime(*SLEEP), *words, pass_fds=leash.fds)
     pid = rig.running()

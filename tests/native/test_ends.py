@@ -206,7 +206,7 @@ def test_orphans_are_reaped(rig: Rig) -> None:
 
 
 def test_grandchildren_do_not_hold_the_end_up(rig: Rig) -> None:
-    """The end is told, and the shim goes, while a grandchild lives on with the same output."""
+    """The end is reported, and the shim goes, while a grandchild lives on with the same output."""
     rig.launch(
         runtime(*shell("sleep 1000 & echo $! >orphan.new; mv orphan.new orphan; exit 6")),
         *("--stdout", rig.fifo("stdout")),

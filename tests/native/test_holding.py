@@ -112,7 +112,7 @@ def test_let_go_of_an_output(rig: Rig, stream: str) -> None:
 
 
 def test_no_such_output(rig: Rig) -> None:
-    """Other numbers are refused, and a null device is nothing to let go of."""
+    """Lines with other numbers are refused, and a null device has nothing to close."""
     rig.launch(runtime(*SLEEP))
     rig.made()
     rig.control("4 0 0\n4 3 0\n4 1 1\n5 1 0\n4 1 0\n2 15 0\n")

@@ -1,4 +1,4 @@
-"""What runs a bundle's hooks: the directory and the state that they find."""
+"""The program that runs a bundle's hooks: the directory and the state that the hooks find."""
 
 from __future__ import annotations
 

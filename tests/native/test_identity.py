@@ -19,7 +19,7 @@ from tests.native.tracing import needs_strace, release, traced
 
 
 def test_a_successful_create(rig: Rig) -> None:
-    """The report, the files and the kernel agree on who the process is: a child of the shim."""
+    """The report, the files and the kernel agree on the process: a child of the shim."""
     rig.launch(runtime(*SLEEP))
     told = rig.say()
     pid = told["pid"]

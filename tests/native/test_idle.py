@@ -1,4 +1,4 @@
-"""What an idle shim costs."""
+"""The memory and time that an idle shim costs."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_a_container_of_the_same_name(keeper: KeeperRig, tmp_path: Path) -> None
 
 
 def test_more_containers_than_descriptors(keeper: KeeperRig, tmp_path: Path) -> None:
-    """The locks of one container are let go of before the next one's turn."""
+    """The keeper releases the locks of one container before the next one's turn."""
     for i in range(60):
         keeper.container(f"box-{i}", ["run", "/bin/touch", str(tmp_path / f"ran-{i}")])
     keeper.launch(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))

@@ -229,7 +229,7 @@ def test_a_fifo_of_somebody_elses_that_is_none(rig: Rig) -> None:
     ],
 )
 def test_a_runtime_that_cannot_be_run(rig: Rig, program: str, number: int) -> None:
-    """A runtime that is missing or no program is told from one that fails."""
+    """A runtime that is missing or no program is reported differently from a failing one."""
     rig.launch([program, "create"])
     told = rig.refused("launch")
     assert told["error"] == f"cannot run {program}: {os.strerror(number)}"

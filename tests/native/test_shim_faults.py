@@ -40,7 +40,7 @@ A_MATTER_OF_TIME = {
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
-    """What makes system calls fail."""
+    """The tools that make system calls fail."""
     try:
         return Tools.make(tmp_path_factory.mktemp("tools"))
     except Missing as missing:

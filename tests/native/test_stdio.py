@@ -32,7 +32,7 @@ def accesses(pid: int) -> list[str]:
 
 
 def test_null(rig: Rig) -> None:
-    """A stream of which nothing is said is /dev/null: `cat` ends at once."""
+    """A stream without an option is /dev/null: `cat` ends at once."""
     rig.launch(runtime("/bin/cat"))
     rig.made()
     assert rig.end() == (0, 0)

@@ -58,7 +58,7 @@ def cat(rig: Rig) -> int:
 
 
 def test_attached_before_it_runs(rig: Rig) -> None:
-    """Nothing is dropped: who has the other end of `--attached` gets all, without a header."""
+    """No output is dropped: the other end of `--attached` gets all, without a header."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs, console(rig) as listener:
@@ -221,7 +221,7 @@ def test_a_client_that_never_reads(rig: Rig) -> None:
 
 
 def test_typed_and_closed(rig: Rig) -> None:
-    """The program gets all that a client typed who has already closed and read nothing.
+    """The program gets all input of a client that has already closed and read nothing.
 
     The input once stopped where the terminal was full, or where the shim saw a closed reader.
     """
@@ -285,7 +285,7 @@ while signal.sigwait([signal.SIGWINCH]):
 
 
 def test_resize(rig: Rig) -> None:
-    """`1 W H` sets the terminal's size, and the program is told."""
+    """`1 W H` sets the terminal's size, and the program gets SIGWINCH."""
     launch(rig, *script(SIZES))
     with Client(rig) as client:
         client.expect(b"ready\n")
@@ -394,7 +394,7 @@ def test_what_was_dropped_is_told_to_somebody(rig: Rig) -> None:
 
 @release
 def test_typed_before_it_was_seen(rig: Rig) -> None:
-    """A silent program gets what a client typed who had gone before the shim accepted."""
+    """A silent program gets the input of a client that had gone before the shim accepted."""
     launch(rig, *shell("head -c 5 >got; exec sleep 1000"))
     wait_for(rig.idle, "an idle shim")
     with stopped(rig), Client(rig) as client:

@@ -55,7 +55,7 @@ def control(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_line_without_a_descriptor(control: str) -> None:
-    """A shim that couldn't be told for lack of a descriptor isn't said to be gone."""
+    """A shim that couldn't be reached for lack of a descriptor isn't reported as gone."""
     with only(0), pytest.raises(TooManyFiles):
         send_line(control, "3 0 0")
     send_line(control, "3 0 0")

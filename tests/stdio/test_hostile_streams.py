@@ -29,7 +29,7 @@ _MPOL_PREFERRED = 1
 
 @pytest.fixture
 def doors(request: pytest.FixtureRequest, workdir: Path) -> Iterator[list[Door]]:
-    """One for each stream, of the kind that the test is run with."""
+    """One door for each stream, of the kind that the test is run with."""
     made = [Door(request.param, stream, workdir) for stream in STREAMS]
     yield made
     for door in made:

@@ -123,7 +123,8 @@ async def test_following_until(supervisor: OpenSupervisor, bundle: MakeBundle) -
 
 
 async def test_visits(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """Each goes on where the last one ended, across rotations and supervisors; a loss is told."""
+    """Each visit goes on where the last one ended, across rotations and supervisors; a loss is a
+    gap."""
     spec = bundle("sh", "-c", COUNTING)
     seen: list[int] = []
     cursor = None
@@ -378,7 +379,7 @@ def every_record(files: LogFiles) -> list[LogRecord]:
 
 
 def test_without_an_index(tmp_path: Path) -> None:
-    """Cursors are good as long as their file is there; then a gap is told."""
+    """Cursors are good as long as their file is there; then the reader gets a gap."""
     path = tmp_path / "init.log"
     write(tmp_path / "init.log.1", 10, "a-one", "b")
     write(path, 20, "c-two", "d")

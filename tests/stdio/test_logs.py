@@ -51,7 +51,7 @@ def written(records: list[LogRecord], stream: str) -> bytes:
 
 
 async def test_both_streams(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Each record says when, which stream and what; joined up they are what was written."""
+    """Each record has a time, a stream and bytes; the joined bytes are what was written."""
     script = "echo out; printf '\\377\\000\\n' >&2; echo; printf end"
     begin = datetime.now(UTC)
     async with (
@@ -147,7 +147,7 @@ async def test_bounds(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 
 
 async def test_overtaken(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A reader that rotation overtakes is told so; one that keeps up, or comes later, isn't."""
+    """A reader that rotation overtakes gets a gap; one that keeps up, or comes later, doesn't."""
     script = "echo first; read x; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo line-$i; done"
     spec = bundle("sh", "-c", script)
     async with supervisor() as sup, await sup.create("a", spec, stdin=PIPE, stdout=SMALL) as box:

@@ -1,4 +1,4 @@
-"""Streams of those who aren't root, and of programs that are another user inside."""
+"""Streams of ordinary users, and of programs that are another user inside."""
 
 from __future__ import annotations
 

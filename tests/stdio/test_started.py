@@ -38,7 +38,7 @@ def program(
 
 @pytest.fixture(params=["container", "exec"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """What is started."""
+    """The kind of program: a new container's, or an exec."""
     return str(request.param)
 
 

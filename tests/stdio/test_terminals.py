@@ -330,7 +330,7 @@ async def test_term(supervisor: OpenSupervisor, bundle: MakeBundle, inside: bool
             process = await box.exec(show, **told) if inside else box.init
             async with await process.attach() as terminal:
                 assert await rest(terminal) == wanted
-            if inside:  # one without a terminal isn't told of any
+            if inside:  # without a terminal there is no TERM
                 done = await box.run(["sh", "-c", "echo $TERM"], capture_stdout=True)
                 assert done.stdout == b"\n"
 

@@ -190,7 +190,7 @@ class Named:
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> Iterator[Table]:
-    """What is wrong, told at the end all together."""
+    """The table of wrong refusals, which fails the test at the end if there are any."""
     monkeypatch.chdir(workdir)  # relative paths are made there
     made = Table()
     yield made

@@ -1,4 +1,4 @@
-"""What is done at a point of an operation."""
+"""An action at a point of an operation."""
 
 from __future__ import annotations
 

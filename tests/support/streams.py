@@ -1,4 +1,4 @@
-"""What goes through streams, and all that comes out of one."""
+"""Bytes for streams, and functions that read a stream to the end."""
 
 from __future__ import annotations
 

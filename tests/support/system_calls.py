@@ -84,7 +84,7 @@ REFUSED = """
 UNKNOWN = """
     clone3(0, 0)
 """
-"""Those that say ENOSYS."""
+"""Calls that return ENOSYS."""
 
 ALLOWED = """
     capget(0, 0)

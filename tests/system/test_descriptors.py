@@ -360,7 +360,7 @@ async def test_ephemeral(bundle: MakeBundle, choice: Choice, cgroup_parent: str)
 
 
 async def test_capacity(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """The capacity that is told is never more than what can be created."""
+    """The reported capacity is never more than what can be created."""
     async with supervisor(root) as sup:
         spec = bundle("sleep", "60")
         made = []

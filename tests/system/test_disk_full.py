@@ -247,7 +247,7 @@ async def test_exit(
     fill: Fill,
     watched: bool,
 ) -> None:
-    """An exit while the disk is full isn't lost: not now, and not for those who open later."""
+    """An exit while the disk is full isn't lost, neither now nor for a later supervisor."""
 
     async def check(a: Container) -> None:
         status = await a.wait()

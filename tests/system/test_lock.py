@@ -1,4 +1,4 @@
-"""Locks: who holds them, and until when."""
+"""Locks: the holder of a lock, and the end of the hold."""
 
 from __future__ import annotations
 

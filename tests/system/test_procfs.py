@@ -1,4 +1,4 @@
-"""What /proc says of a process."""
+"""The facts about a process in /proc."""
 
 from __future__ import annotations
 

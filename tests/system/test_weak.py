@@ -13,7 +13,7 @@ from supervisor.system import WeakSet
 
 
 class Thing:
-    """What can be in one."""
+    """An object that a `WeakSet` can hold."""
 
 
 def test_an_interrupt_as_something_goes() -> None:

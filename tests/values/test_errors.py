@@ -1,4 +1,4 @@
-"""Errors: grouped by who is at fault, and whole sentences for people."""
+"""Errors: grouped by the party at fault, and whole sentences for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What foreign text looks like in an error."""
+"""How an error shows text from outside."""
 
 from __future__ import annotations
 
