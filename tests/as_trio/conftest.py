@@ -1,4 +1,5 @@
-"""Programs in containers, run by the words of `trio.run_process` and `open_process`."""
+"""Programs in containers, run by functions with the arguments of `trio.run_process` and
+`open_process`."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def programs(kind: str, supervisor: OpenSupervisor, bundle: MakeBundle) -> Callable[[], Any]:
-    """Open a supervisor, and give the programs that it runs."""
+    """Open a supervisor, and give the programs that run there."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Programs]:
@@ -75,7 +76,7 @@ def _beside(box: Container, started: list[Process]) -> Programs:
 
 
 def _noting(task_status: Any, started: list[Process]) -> Any:
-    """Keep what is started, so that its streams, which are ours, can be closed."""
+    """Keep what is started, so that the streams, which are ours, can be closed."""
     if task_status is trio.TASK_STATUS_IGNORED:
         return task_status
 

@@ -16,7 +16,7 @@ class Programs:
 
     Attributes:
         open: as `trio.lowlevel.open_process`; ends the process when the block is left.
-        run: as `trio.run_process`; its started value is the process.
+        run: as `trio.run_process`; the started value is the process.
     """
 
     open: Callable[..., Any]

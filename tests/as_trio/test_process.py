@@ -23,7 +23,7 @@ BOTH = ["sh", "-c", "cat; echo end >&2"]
 
 
 def _gone(process: Process) -> None:
-    """Wait until it has ended and its shim has seen that, without a turn of the loop."""
+    """Wait until the process has ended and the shim has seen that, without a turn of the loop."""
     deadline = time.monotonic() + 20
     while process.returncode is None:
         assert time.monotonic() < deadline
@@ -39,14 +39,14 @@ async def test_args_and_pid(programs: Opened, kind: str) -> None:
 
 
 async def test_no_streams_unasked(programs: Opened) -> None:
-    """Each of them is None if it is no PIPE."""
+    """A stream that isn't a PIPE is None."""
     async with programs() as run, run.open(["true"], stdout=DEVNULL) as process:
         assert (process.stdin, process.stdout, process.stderr) == (None, None, None)
         assert process.stdio is None
 
 
 async def test_streams(programs: Opened) -> None:
-    """A PIPE is a Trio stream: what is sent comes back, and each of them ends."""
+    """A PIPE is a Trio stream: what is sent comes back, and each stream ends."""
     async with (
         programs() as run,
         run.open(BOTH, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process,
@@ -61,7 +61,8 @@ async def test_streams(programs: Opened) -> None:
 
 
 async def test_stdio(programs: Opened) -> None:
-    """Where both its input and its output are PIPEs, one stream is both; `send_eof` is the end."""
+    """With PIPEs as input and output, `stdio` is one stream for both, and `send_eof` ends the
+    input."""
     async with (
         programs() as run,
         run.open(BOTH, stdin=PIPE, stdout=PIPE, stderr=STDOUT) as process,
@@ -74,7 +75,7 @@ async def test_stdio(programs: Opened) -> None:
 
 
 async def test_one_stream_is_no_stdio(programs: Opened) -> None:
-    """There is none with the output alone."""
+    """With the output alone there is no `stdio`."""
     async with programs() as run, run.open(["true"], stdout=PIPE) as process:
         assert process.stdio is None and process.stdout is not None
 
@@ -93,7 +94,8 @@ async def test_nobody_reads_any_more(programs: Opened, kind: str) -> None:
 
 @pytest.mark.parametrize("code", [0, 1, 77, 255])
 async def test_returncode(programs: Opened, code: int) -> None:
-    """`wait` returns how it ended, to everybody, as often as asked; `returncode` is the number."""
+    """`wait` returns how the process ended, to every caller, as often as asked; `returncode` is the
+    number."""
     async with programs() as run, run.open(["sh", "-c", f"exit {code}"]) as process:
         for _ in range(2):
             assert (await process.wait()).returncode == process.returncode == code
@@ -101,7 +103,7 @@ async def test_returncode(programs: Opened, code: int) -> None:
 
 
 async def test_returncode_updates_itself(programs: Opened) -> None:
-    """It needs no turn of the loop, and no `wait`."""
+    """`returncode` needs no turn of the loop, and no `wait`."""
     async with programs() as run, run.open(SLEEP) as process:
         assert process.returncode is process.poll() is None
         assert f"'sleep': running, pid {process.pid}>" in repr(process)
@@ -113,7 +115,7 @@ async def test_returncode_updates_itself(programs: Opened) -> None:
 
 
 async def test_those_who_wait_are_woken(programs: Opened) -> None:
-    """Also if somebody has asked for `returncode` first."""
+    """Waiting tasks are woken even if another task has read `returncode` first."""
     async with programs() as run, run.open(SLEEP) as process:
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
@@ -124,7 +126,7 @@ async def test_those_who_wait_are_woken(programs: Opened) -> None:
 
 
 async def test_many_wait(programs: Opened) -> None:
-    """Cancelling a `wait` does nothing to the process, nor to those who wait beside it."""
+    """Cancelling a `wait` does nothing to the process, nor to other waiting tasks."""
     async with programs() as run, run.open(SLEEP) as process:
         async with trio.open_nursery() as nursery:
             for _ in range(3):
@@ -142,7 +144,8 @@ async def test_many_wait(programs: Opened) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])
 async def test_signals(programs: Opened, kind: str, number: signal.Signals) -> None:
-    """`returncode` is -N. A pid 1 gets only what it has a handler for, and SIGKILL."""
+    """`returncode` is -N after signal N. A pid 1 gets only signals that it has a handler for, and
+    SIGKILL."""
     deaf = kind == "init" and number != signal.SIGKILL
     async with programs() as run, run.open(SLEEP) as process:
         if kind == "behind an init":
@@ -159,7 +162,7 @@ def _has_child(process: Process) -> bool:
 
 
 async def test_terminate_and_kill(programs: Opened, kind: str) -> None:
-    """They are `send_signal` of SIGTERM and SIGKILL."""
+    """`terminate` and `kill` are `send_signal` of SIGTERM and SIGKILL."""
     ready = ["sh", "-c", "trap 'exit 9' TERM; echo set; while :; do sleep 0.05; done"]
     async with programs() as run:
         async with run.open(ready, stdout=PIPE) as process:
@@ -173,7 +176,7 @@ async def test_terminate_and_kill(programs: Opened, kind: str) -> None:
 
 
 async def test_a_signal_after_the_end(programs: Opened) -> None:
-    """It raises, where Trio says nothing: at once, before anybody has waited."""
+    """A signal after the end raises, where Trio says nothing: at once, before any wait."""
     async with programs() as run, run.open(["true"]) as process:
         _gone(process)
         with pytest.raises(ProcessEnded):
@@ -181,7 +184,8 @@ async def test_a_signal_after_the_end(programs: Opened) -> None:
 
 
 async def test_killed_when_its_output_has_ended(programs: Opened, kind: str) -> None:
-    """That is its end: SIGKILL changes nothing. Behind an init it may hit that first."""
+    """The end of the output is the end of the process: SIGKILL changes nothing. Behind an init it
+    may hit the init first."""
     async with programs() as run:
         for _ in range(5):
             async with run.open(["cat"], stdin=PIPE, stdout=PIPE) as process:
@@ -195,7 +199,8 @@ async def test_killed_when_its_output_has_ended(programs: Opened, kind: str) -> 
 
 
 async def test_sigchld_ignored(programs: Opened) -> None:
-    """How it ended is known although the system drops the states of our children; Trio says 0."""
+    """The exit status is known although the system drops the states of our children; Trio says
+    0."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         async with programs() as run, run.open(SLEEP) as process:

@@ -39,13 +39,14 @@ DEAF = ["sh", "-c", "trap '' TERM; echo set; while :; do sleep 0.05; done"]
 
 
 async def _said(process: Process) -> None:
-    """Return when its first line has come."""
+    """Return when the program's first line has come."""
     assert process.stdout is not None
     assert await process.stdout.receive_some() == b"set\n"
 
 
 async def test_input_and_output(programs: Opened) -> None:
-    """What it is fed with, whole; its input ends after it. Both streams are kept apart."""
+    """A program gets its whole input, and then the end of it; both output streams are kept
+    apart."""
     data = random.randbytes(1 << 18)
     script = ["sh", "-c", "cat; echo err >&2"]
     async with programs() as run:
@@ -58,10 +59,10 @@ async def test_input_and_output(programs: Opened) -> None:
 
 
 async def test_opened_anew(programs: Opened, tmp_path: Path) -> None:
-    """A stream may be opened by its name, also when its other side has gone; as a pipe.
+    """A stream may be opened again by name, as a pipe may, also when the other side has gone.
 
-    A fifo has nobody wait for that: a program that opened /dev/stdin after the end of what it was
-    fed with waited for ever, as often as not.
+    Opening a fifo waits for the other side: a program that opened /dev/stdin after the end of the
+    input once waited for ever, as often as not.
     """
     late = ["sh", "-c", "sleep 0.3; cat /dev/stdin"]
     (tmp_path / "in").write_bytes(b"hello")
@@ -79,7 +80,7 @@ async def test_opened_anew(programs: Opened, tmp_path: Path) -> None:
 
 
 async def test_views(programs: Opened) -> None:
-    """What it is fed with may be a view of other things than bytes: it was sent in part only."""
+    """The input may be a view of other things than bytes: once only a part was sent."""
     numbers = memoryview(array("I", range(100_000)))
     async with programs() as run:
         for view in (numbers, memoryview(b"abcdef")[::2], memoryview(b"abcd").cast("B", (2, 2))):
@@ -99,7 +100,7 @@ async def test_one_file_for_both(programs: Opened, tmp_path: Path) -> None:
 
 
 async def test_a_program_that_closes_its_input(programs: Opened) -> None:
-    """It is no error that nobody takes what there is more of."""
+    """A program that closes its input with more to come causes no error."""
     async with programs() as run:
         done = await run.run(["sh", "-c", "exec <&-; sleep 0.1"], stdin=b"x" * (1 << 18))
         assert done.returncode == 0
@@ -121,7 +122,8 @@ async def test_a_descriptor(programs: Opened) -> None:
 
 
 async def test_a_file_is_copied(programs: Opened) -> None:
-    """The program has a fifo; what its file doesn't take, we say."""
+    """The program has a fifo in the place of the caller's file; an error of the file is reported by
+    us."""
     async with programs() as run, await trio.open_file("/dev/full", "wb", 0) as full:
         done = await run.run(["sh", "-c", "[ -p /dev/stdin ]"], stdin=Path("/etc/passwd"))
         assert done.returncode == 0
@@ -130,7 +132,7 @@ async def test_a_file_is_copied(programs: Opened) -> None:
 
 
 async def test_text_is_refused(programs: Opened) -> None:
-    """`stdin="text"` is a path here, and what isn't there is refused; Trio refuses all text."""
+    """`stdin="text"` is a path here, and a missing path is refused; Trio refuses all text."""
     async with programs() as run:
         with pytest.raises(ValueError, match="encode"):
             await run.run(["cat"], stdin="oh no, it's text")
@@ -138,7 +140,7 @@ async def test_text_is_refused(programs: Opened) -> None:
 
 @pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
 async def test_a_pipe_for_nobody(programs: Opened, name: str) -> None:
-    """Without `nursery.start` nobody could have its other end."""
+    """A PIPE without `nursery.start` is refused: no caller could have the other end."""
     async with programs() as run:
         with pytest.raises(ValueError, match=f"^{name}=.*nursery.start"):
             await run.run(["cat"], **{name: PIPE})
@@ -146,7 +148,7 @@ async def test_a_pipe_for_nobody(programs: Opened, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 async def test_captured_and_sent_elsewhere(programs: Opened, name: str) -> None:
-    """Both can't be."""
+    """A stream can't be both captured and sent elsewhere."""
     async with programs() as run:
         with pytest.raises(InvalidValue, match=name):
             await run.run(["true"], **{f"capture_{name}": True, name: DEVNULL})
@@ -174,7 +176,7 @@ async def test_check(programs: Opened, kind: str) -> None:
 
 
 async def test_started(programs: Opened) -> None:
-    """`nursery.start` gives the process as soon as it runs, with its streams."""
+    """`nursery.start` gives the process as soon as the program runs, with the streams."""
     async with programs() as run, trio.open_nursery() as nursery:
         process = await nursery.start(
             partial(
@@ -190,7 +192,7 @@ async def test_started(programs: Opened) -> None:
 
 
 async def test_a_failure_in_the_background(programs: Opened) -> None:
-    """It comes out of the nursery."""
+    """A failure in the background comes out of the nursery."""
     async with programs() as run:
         with pytest.RaisesGroup(ProcessFailed):
             async with trio.open_nursery() as nursery:
@@ -201,7 +203,7 @@ async def test_a_failure_in_the_background(programs: Opened) -> None:
 
 
 async def test_cancelled(programs: Opened) -> None:
-    """It is asked to end, by SIGTERM, and waited for; no warning if it does."""
+    """A cancelled run's program gets SIGTERM, and is waited for; no warning if it ends."""
     async with programs() as run, trio.open_nursery() as nursery:
         process = await nursery.start(partial(run.run, TRAPPED, stdout=PIPE))
         await _said(process)
@@ -212,7 +214,8 @@ async def test_cancelled(programs: Opened) -> None:
 async def test_cancelled_and_deaf(
     programs: Opened, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some seconds later it is killed, and that is warned of, with what helps an init."""
+    """A cancelled run's program that goes on is killed some seconds later, with a warning that
+    recommends an init."""
     monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.2)
     monkeypatch.setattr("supervisor.running._end.GRACE_SECONDS", 0.2)
 
@@ -232,7 +235,8 @@ async def test_cancelled_and_deaf(
 async def test_cancelled_and_not_to_be_asked(
     programs: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is killed at once if it can't be asked, and the reason comes out; Trio warns of it."""
+    """A cancelled run's program is killed at once if the signal can't be sent, and the reason comes
+    out; Trio warns."""
     send_signal = Process.send_signal
 
     def broken(self: Process, number: int) -> None:
@@ -250,7 +254,8 @@ async def test_cancelled_and_not_to_be_asked(
 
 
 async def test_deliver_cancel(programs: Opened) -> None:
-    """A function of the caller's asks; it is cancelled when the program has ended."""
+    """A caller's `deliver_cancel` asks the program to end, and is cancelled when the program has
+    ended."""
     went: list[object] = []
 
     async def deliver(process: Process) -> None:
@@ -272,7 +277,8 @@ async def test_deliver_cancel(programs: Opened) -> None:
 
 
 async def test_deliver_cancel_of_the_documentation(programs: Opened) -> None:
-    """Trio's own example: a signal, a while, SIGKILL. It ends when the program does."""
+    """The example of Trio's documentation works: a signal, a while, SIGKILL. It ends when the
+    program does."""
 
     async def deliver(process: Process) -> None:
         process.terminate()
@@ -290,7 +296,7 @@ async def test_deliver_cancel_of_the_documentation(programs: Opened) -> None:
 
 
 async def test_deliver_cancel_that_raises(programs: Opened) -> None:
-    """What it raises comes out, once the program has ended."""
+    """An error of `deliver_cancel` comes out, once the program has ended."""
 
     async def deliver(process: Process) -> None:
         process.kill()
@@ -316,7 +322,8 @@ async def test_no_such_program(programs: Opened) -> None:
 
 
 async def test_descriptors(programs: Opened) -> None:
-    """No process leaves one; the first container opens what its supervisor keeps for all."""
+    """No process leaves a descriptor; the first container opens what the supervisor keeps for
+    all."""
     async with programs() as run:
         await run.run(["true"], capture_stdout=True)
         before = set(os.listdir("/proc/self/fd"))
@@ -329,7 +336,7 @@ async def test_descriptors(programs: Opened) -> None:
 
 
 async def test_a_path_through_its_own_proc(programs: Opened, kind: str) -> None:
-    """What only the program itself could look at isn't explained, and still refused."""
+    """A path that only the program itself could look at is refused without an explanation."""
     async with programs() as run:
         error = ProcessFailed if kind == "behind an init" else RuntimeFailed
         with pytest.raises(error, match=r"[pP]ermission denied|not executable") as caught:
@@ -338,7 +345,7 @@ async def test_a_path_through_its_own_proc(programs: Opened, kind: str) -> None:
 
 
 async def test_directory_and_variables(programs: Opened) -> None:
-    """`cwd` and `env`, of the inside."""
+    """`cwd` and `env` are those inside the container."""
     async with programs() as run:
         script = ["sh", "-c", "pwd; echo $WORD"]
         done = await run.run(script, cwd="/proc", env={"WORD": "x"}, capture_stdout=True)
@@ -364,7 +371,8 @@ async def test_text_is_what_json_can_say(programs: Opened) -> None:
 
 
 async def test_a_directory_that_is_not_there(programs: Opened, kind: str) -> None:
-    """An exec finds that; an init's is made. A relative one is refused."""
+    """An exec in a missing directory fails; an init's directory is made. A relative one is
+    refused."""
     async with programs() as run:
         if kind == "exec":
             with pytest.raises(FileNotFoundError) as caught:
@@ -378,7 +386,7 @@ async def test_a_directory_that_is_not_there(programs: Opened, kind: str) -> Non
 
 
 async def test_kinds_of_errors(programs: Opened) -> None:
-    """There are two, and `errno` is the system's."""
+    """A program that can't be run raises one of two kinds of error, and `errno` is the system's."""
     async with programs() as run:
         with pytest.raises(ProgramNotFound) as caught:
             await run.run(["/etc/passwd/x"])
@@ -390,7 +398,7 @@ async def test_kinds_of_errors(programs: Opened) -> None:
 
 @pytest.mark.parametrize("word", ["encoding", "text", "universal_newlines", "errors", "bufsize"])
 async def test_options_of_text(programs: Opened, word: str) -> None:
-    """Streams are bytes, unbuffered."""
+    """The options for text are refused: streams are bytes, unbuffered."""
     async with programs() as run:
         with pytest.raises(TypeError, match=word):
             await run.run(["true"], **{word: "utf-8"})

@@ -1,11 +1,13 @@
-"""Programs that are interrupted: each opens, makes and runs until a KeyboardInterrupt ends it.
+"""Programs that are interrupted: each opens, makes and runs until a KeyboardInterrupt ends the
+program.
 
-    python -m tests.cancellation.interrupts KIND RUNTIME CGROUP_PARENT ROOTFS [ROUNDS]
+python -m tests.cancellation.interrupts KIND RUNTIME CGROUP_PARENT ROOTFS [ROUNDS]
 
-It prints ``go``, and is then interrupted at a random moment, by SIGINT. With ROUNDS it interrupts
-itself so often, one run of Trio after the other, and prints what is left in its own process. With
-``BEGIN:END:STRIDE`` for that it does so as the n-th line of our package is run in the main thread,
-for each n in that range, until the work is done before.
+The program prints ``go``, and is then interrupted at a random moment, by SIGINT. With ROUNDS the
+program interrupts itself so often, one run of Trio after the other, and prints what is left in its
+own process. With ``BEGIN:END:STRIDE`` in the place of ROUNDS it does so as the n-th line of our
+package is run in the main thread, for each n in that range, until a round finishes its work before
+the interrupt.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ def _descriptors() -> list[tuple[str, str]]:
 
 
 def _rounds(wanted: str) -> Iterator[tuple[Callable[[], None], Callable[[], object]]]:
-    """Yield what begins each round and what ends it."""
+    """Yield what begins each round and what ends the round."""
     if ":" not in wanted:
         rng = random.Random(1)
         for _ in range(int(wanted)):
@@ -119,7 +121,7 @@ def _striking(number: int) -> Callable[..., Any]:
             left -= 1
             if left == 0:
                 sys.settrace(None)
-                # The handler looks at the frames: it shall see this line's, not ours.
+                # The handler looks at the frames, and shall see this line's, not ours.
                 signal.raise_signal(signal.SIGINT)
         return trace
 
@@ -127,7 +129,7 @@ def _striking(number: int) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Be interrupted once, by whoever started us, or many times, by ourselves."""
+    """Be interrupted once, by the parent, or many times, by ourselves."""
     kind, runtime, parent, rootfs, *rest = sys.argv[1:]
     if not rest:
         try:
@@ -144,7 +146,7 @@ def main() -> None:
             told.add(_told(error))
         over()
     kept = sorted(set(_descriptors()) - set(before))
-    children = os.popen(f"ps -o stat=,comm= --ppid {os.getpid()}").read()  # with ps and its shell
+    children = os.popen(f"ps -o stat=,comm= --ppid {os.getpid()}").read()  # with ps and a shell
     zombies = [line for line in children.splitlines() if line.startswith("Z")]
     print(sorted(told), "zombies", len(zombies), "descriptors", kept, flush=True)
 

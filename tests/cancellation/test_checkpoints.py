@@ -20,7 +20,8 @@ async def _checkpoint_in(call: Callable[[], Awaitable[object]]) -> None:
 
 
 async def test_a_pool(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Entering one, waiting for one that is full, and leaving ``take``, were none."""
+    """Entering a pool, waiting for a full one, and leaving ``take`` are checkpoints: once they
+    weren't."""
     async with supervisor() as sup:
         pool = ContainerPool(bundle("true"), size=1, supervisor=sup)
         await _checkpoint_in(pool.__aenter__)
@@ -42,7 +43,7 @@ async def test_a_pool(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 async def test_a_pool_that_is_entered_when_cancelled(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """Nothing is made."""
+    """A pool that is entered when cancelled makes nothing."""
     async with supervisor() as sup:
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -52,7 +53,7 @@ async def test_a_pool_that_is_entered_when_cancelled(
 
 
 async def test_leaving_take_when_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """What was taken is given back all the same."""
+    """Leaving ``take`` when cancelled gives the container back all the same."""
     async with (
         supervisor() as sup,
         ContainerPool(bundle("true"), size=1, supervisor=sup) as pool,
@@ -65,7 +66,8 @@ async def test_leaving_take_when_cancelled(supervisor: OpenSupervisor, bundle: M
 
 
 async def test_a_supervisor_that_is_entered_when_cancelled(supervisor: OpenSupervisor) -> None:
-    """It was opened, and closed again."""
+    """A supervisor that is entered when cancelled isn't opened: once it was opened, and closed
+    again."""
     with trio.CancelScope() as scope:
         scope.cancel()
         async with supervisor():
@@ -74,7 +76,8 @@ async def test_a_supervisor_that_is_entered_when_cancelled(supervisor: OpenSuper
 
 
 async def test_a_log(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A record that was read ahead was handed out without a turn of the loop."""
+    """Reading a log is a checkpoint: once a record that was read ahead came without a turn of the
+    loop."""
     async with (
         supervisor() as sup,
         await sup.create("a", bundle("sh", "-c", "echo a; echo b"), stdout=LOG) as box,
@@ -87,7 +90,7 @@ async def test_a_log(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 
 async def test_tasks_are_named(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A dump of tasks was a row of ``ProcessTask.run``: now they are named by what they watch."""
+    """Tasks are named by what they watch: once a dump of tasks was a row of ``ProcessTask.run``."""
     async with supervisor() as sup:
         box = await sup.create("web", bundle("sleep", "60"), stdin=PIPE)
         await box.start()

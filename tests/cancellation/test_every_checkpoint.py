@@ -34,7 +34,8 @@ async def test_create(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 
 
 async def test_start(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """A start that is cancelled anywhere leaves the container as the runtime says that it is."""
+    """A start that is cancelled anywhere leaves the container in the state that the runtime
+    reports."""
     spec = bundle("sleep", "600")
     async with supervisor(root) as sup:
 
@@ -105,7 +106,7 @@ async def test_stop(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) 
 
 
 async def test_delete(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
-    """A delete that is cancelled either hasn't begun or is done to its end."""
+    """A delete that is cancelled either hasn't begun or is completed."""
     spec = bundle("sleep", "600")
     async with supervisor(root) as sup:
 
@@ -126,8 +127,8 @@ async def test_delete(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 async def test_cleanup_deadline(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, choice: object
 ) -> None:
-    """If a cancelled create's clean-up has no time either, the container is listed as broken
-    with what is left, and the next open removes it."""
+    """If a cancelled create's clean-up has no time either, the container is listed as broken with
+    what is left, and the next open removes that."""
     hang = workdir / "hang"
     hang.touch()
     deadlines = Deadlines(cleanup=0.5, call=0.2)

@@ -1,4 +1,4 @@
-"""A supervisor that is cancelled from outside has its tasks until its containers are deleted."""
+"""A supervisor that is cancelled from outside keeps its tasks until the containers are deleted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PATIENCE_SECONDS = 30.0
 
 
 async def test_the_end_is_seen(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Who deletes a container while it is cancelled hears of the end that it waits for.
+    """A delete in a cancelled supervisor sees the exit status that it waits for.
 
-    The cancellation used to reach the tasks that watch the processes too: nobody saw the end, and
-    each delete waited for all of ``deadlines.kill``, and its shim's.
+    The cancellation once reached the tasks that watch the processes too: no task saw the end, and
+    each delete waited for all of ``deadlines.kill``, and for the shim's deadline.
     """
     with trio.fail_after(PATIENCE_SECONDS), trio.CancelScope() as outside:
         async with supervisor() as sup:

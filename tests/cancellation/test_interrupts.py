@@ -28,7 +28,7 @@ LATEST = 0.4
 
 
 def _interrupt_once(command: list[str], place: Path, after: float) -> str:
-    """Return what a program says that is interrupted so many seconds after its beginning."""
+    """Return the output of a program that is interrupted so many seconds after the beginning."""
     environment = {**os.environ, PLACE: str(place)}
     program = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
@@ -40,7 +40,7 @@ def _interrupt_once(command: list[str], place: Path, after: float) -> str:
         program.send_signal(signal.SIGINT)
         said, complained = program.communicate(timeout=SECONDS)
     except BaseException:
-        program.send_signal(signal.SIGABRT)  # its tracebacks are worth having
+        program.send_signal(signal.SIGABRT)  # the tracebacks are worth having
         program.wait()
         raise
     return said.strip() + complained[-2000:]
@@ -55,8 +55,9 @@ def test_at_a_random_moment(
     workdir: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    """One in 15 was swallowed in a finalizer, one in 60 came out of a task of ours, in a group;
-    three in 60 left a container that was being deleted."""
+    """Ctrl-C at a random moment is one plain KeyboardInterrupt: once one in 15 was swallowed in a
+    finalizer, one in 60 came in a group from a task of ours, and three in 60 left a container half
+    deleted."""
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.cancellation.interrupts"]
     command += [kind, choice.name, cgroup_parent, str(rootfs)]
     place = workdir / "place"
@@ -77,7 +78,8 @@ def test_a_program_that_goes_on(
     rootfs: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    """After 60 of them it kept up to 7 zombies and 13 descriptors."""
+    """A program that goes on after 60 interrupts keeps nothing: once it kept up to 7 zombies and 13
+    descriptors."""
     rounds = 60 if request.config.getoption("--long") else 6
     command = [sys.executable, "-m", "tests.cancellation.interrupts", kind, choice.name]
     told = subprocess.run(
@@ -100,7 +102,7 @@ def test_at_each_line(
     workdir: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    """As each line of ours is run in turn: some hundreds of them, or, as a rule, a few."""
+    """Ctrl-C at each line of ours leaves nothing: some hundreds of lines, or, as a rule, a few."""
     stride = 13 if request.config.getoption("--long") else 499
     place = workdir / "place"
     place.mkdir(0o711)
@@ -118,7 +120,8 @@ def test_at_each_line(
 
 
 async def test_a_generator_goes_in_protected_code() -> None:
-    """Trio has such a set of async generators: that behind a block of ours goes as it is left."""
+    """The async generator behind a block of ours, which Trio keeps in a set, is freed in protected
+    code when the block is left."""
     seen: list[weakref.ref[AsyncGenerator[None, None]]] = []
 
     async def block() -> AsyncIterator[None]:

@@ -1,1 +1,1 @@
-"""Cgroups: deep ones, frozen ones, big ones, and who lives in which."""
+"""Cgroups: deep ones, frozen ones, big ones, and the processes inside."""

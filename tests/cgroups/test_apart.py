@@ -13,7 +13,8 @@ from supervisor.tasks._forks import note_process
 
 
 async def test_a_forked_child_leaves_it(cgroup_parent: str) -> None:
-    """Its parent goes on with it: a keeper may be on its way into it, and nobody be in it yet."""
+    """A forked child doesn't remove the empty group for shims and keepers: the parent's keeper may
+    be about to enter."""
     hierarchies = Hierarchies.discover()
     if not hierarchies.usable:
         pytest.skip("cgroups can't be made here")

@@ -1,4 +1,4 @@
-"""A container with very many processes and descriptors holds up nobody but itself."""
+"""A container with very many processes and descriptors holds up only its own operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import OpenSupervisor
 
 pytestmark = pytest.mark.runtimes("runc", "crun")
 
-LATE_SECONDS = 0.15  # it was seconds
+LATE_SECONDS = 0.15  # once seconds
 SOURCE = """
 #include <fcntl.h>
 #include <signal.h>
@@ -51,7 +51,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Lateness:
-    """How late a task came that wanted to run every few milliseconds, as far as that was our doing.
+    """How late a task came that wanted to run every few milliseconds, as far as we caused that.
 
     Attributes:
         worst: in seconds; without the time in which Trio's thread could have run, and other
@@ -90,8 +90,8 @@ def spec(rootfs: Path, many: Path, workdir: Path, *args: str) -> Bundle:
 async def test_many_holders(
     supervisor: OpenSupervisor, rootfs: Path, many: Path, workdir: Path
 ) -> None:
-    """A thousand processes with a thousand descriptors each held up every task for 7 to 9 seconds,
-    while it was found out who holds the output."""
+    """The look for the holders of an output doesn't hold up the tasks: once a thousand processes
+    with a thousand descriptors each did for 7 to 9 seconds."""
     async with supervisor() as sup:
         box = await sup.create("box", spec(rootfs, many, workdir, "sleep", "600"))
         await box.start()
@@ -107,7 +107,7 @@ async def test_many_holders(
 async def test_a_kill_of_many(
     supervisor: OpenSupervisor, rootfs: Path, many: Path, workdir: Path
 ) -> None:
-    """All are killed, by `Container.kill`, which returns at once; a task does what takes longer."""
+    """`Container.kill` kills all processes of many, and returns at once; a task does the rest."""
     async with supervisor() as sup:
         box = await sup.create("box", spec(rootfs, many, workdir, "/many", "5000", "0"), stdout=-1)
         await box.start()

@@ -43,8 +43,9 @@ async def delete(box: Container) -> None:
 
 @pytest.mark.parametrize("end", [stop, kill, kill_init, delete])
 async def test_ended(supervisor: OpenSupervisor, bundle: MakeBundle, end: object) -> None:
-    """On cgroup version 1 even SIGKILL waited for somebody to thaw it: a stop took all of
-    ``deadlines.kill``, and then said that it couldn't. A stop asks what can hear it."""
+    """A frozen container ends in time, and a stop thaws it first, so that the signal is heard: on
+    cgroup version 1 even SIGKILL once waited for a thaw, and a stop took all of ``deadlines.kill``
+    and then failed."""
     assert callable(end)
     async with supervisor() as sup:
         box = await sup.create("box", bundle("sleep", "600", init=True))
@@ -55,7 +56,8 @@ async def test_ended(supervisor: OpenSupervisor, bundle: MakeBundle, end: object
 
 
 async def test_an_exec_is_refused(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """It would be frozen together with the runtime that makes it; the error says what to do."""
+    """An exec in a frozen container is refused with a remedy: the runtime would be frozen with the
+    exec."""
     async with supervisor() as sup:
         box = await sup.create("box", bundle("sleep", "600", init=True))
         await box.start()

@@ -1,4 +1,4 @@
-"""Which mount of a cgroup hierarchy counts, and how the kernel names what is in it."""
+"""The mount of a cgroup hierarchy that counts, and the kernel's names for the groups inside."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ OTHER = "33 25 0:5 / /dev rw - devtmpfs dev rw"
 
 
 def chosen(*lines: str) -> list[Mount]:
-    """Return what is chosen of a mount table of which everything is seen."""
+    """Return the mount that is chosen from a mount table that is all visible."""
     return choose(parse(lines), lambda _: True)
 
 
 def test_a_read_only_mount_elsewhere_changes_nothing() -> None:
-    """One anywhere, and root passed no cgroupsPath: containers of one id shared their cgroup."""
+    """A read-only mount elsewhere changes nothing: once root passed no cgroupsPath then, and
+    containers of one id shared a cgroup."""
     for table in ([PIDS, READ_ONLY], [READ_ONLY, PIDS]):
         assert [mount.point for mount in chosen(*table)] == ["/sys/fs/cgroup/pids"]
 
 
 def test_the_usual_place_comes_first() -> None:
-    """Runtimes make cgroups there."""
+    """The usual place comes first, because runtimes make cgroups there."""
     assert [mount.point for mount in chosen(ELSEWHERE, PIDS)] == ["/sys/fs/cgroup/pids"]
     assert [mount.point for mount in chosen(ELSEWHERE, READ_ONLY)] == ["/srv/write"]
     assert [mount.read_only for mount in chosen(READ_ONLY, OTHER)] == [True]
 
 
 def test_what_another_mount_hides_is_not_chosen() -> None:
-    """A part of the hierarchy is bound over the whole: the kernel names processes from above."""
+    """A hierarchy that another mount hides isn't chosen: a part of it is bound over the whole, and
+    the kernel names processes from above."""
     (mount,) = chosen(PIDS, BOUND)
     assert mount.path_of("/a/b") == "/docker/1a/a/b"
     assert chosen(PIDS)[0].path_of("/a/b") == "/a/b"
@@ -39,7 +41,7 @@ def test_what_another_mount_hides_is_not_chosen() -> None:
 
 
 def test_lines_are_matched_by_hierarchy() -> None:
-    """A line of /proc/PID/cgroup is about the hierarchy with its controllers."""
+    """A line of /proc/PID/cgroup counts for the hierarchy with the same controllers."""
     pids, unified = chosen(PIDS, UNIFIED)
     assert pids.is_of("pids") and not pids.is_of("cpu") and not pids.is_of("")
     assert unified.is_of("") and not unified.is_of("pids")

@@ -1,4 +1,4 @@
-"""Work in small steps: at once while it is little, in a thread when there is more."""
+"""Work in small steps: at once if there is little, in a thread if there is more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisor.cgroups._steps import AT_ONCE_SECONDS, Steps, begin, carry_out
 
 
 def steps(threads: set[int], count: int, seconds: float) -> Steps[int]:
-    """Take note of the thread of each of so many steps, which take so long."""
+    """Note the thread of each of so many steps, which take so long."""
     for _ in range(count):
         threads.add(threading.get_ident())
         time.sleep(seconds)
@@ -23,7 +23,8 @@ def steps(threads: set[int], count: int, seconds: float) -> Steps[int]:
 
 @pytest.mark.parametrize("much", [False, True])
 async def test_only_much_work_goes_to_a_thread(much: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread costs a fraction of a millisecond, and Trio's own has others to serve."""
+    """Only much work goes to a thread: a thread costs a fraction of a millisecond, and Trio's own
+    has other tasks to run."""
     threads: set[int] = set()
     if not much:  # a busy machine may stand still for longer between two steps
         monkeypatch.setattr("supervisor.cgroups._steps.begin", partial(begin, seconds=60.0))
@@ -34,7 +35,7 @@ async def test_only_much_work_goes_to_a_thread(much: bool, monkeypatch: pytest.M
 
 
 async def test_cancelled_between_two_steps() -> None:
-    """A deadline ends work that has no end."""
+    """A deadline ends endless work between two steps."""
     threads: set[int] = set()
     with trio.move_on_after(0.05) as scope:
         await carry_out(steps(threads, 1_000_000, 0.003), trio.CapacityLimiter(1))
@@ -43,7 +44,8 @@ async def test_cancelled_between_two_steps() -> None:
 
 @pytest.mark.parametrize("much", [False, True])
 async def test_where_no_thread_can_be_started(much: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under RLIMIT_NPROC all of it is done in Trio's: late is better than not at all."""
+    """Where RLIMIT_NPROC allows no thread, all the work is done in Trio's: late is better than
+    never."""
 
     def none(*args: object, **options: object) -> None:
         raise RuntimeError("can't start new thread")

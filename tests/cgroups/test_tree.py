@@ -30,7 +30,7 @@ def hierarchies() -> Hierarchies:
 
 @pytest.fixture
 def cgroup(hierarchies: Hierarchies) -> Iterator[str]:
-    """A cgroup of the test's own; the test removes it."""
+    """A cgroup of the test's own; the test removes the group."""
     name = f"/ts-test-{os.getpid()}-{secrets.token_hex(4)}"
     yield name
     assert hierarchies.remains(name) == []
@@ -67,8 +67,8 @@ def write(group: int, name: str, text: bytes) -> None:
 
 @pytest.mark.parametrize("file", ["pids.max", "freezer.state", "cgroup.freeze"])
 def test_deep_and_frozen(hierarchies: Hierarchies, cgroup: str, file: str) -> None:
-    """60 groups inside each other, of 250 bytes each, each frozen by itself: once neither SIGKILL
-    reached who is in the last, nor was there a path by which they could be removed."""
+    """60 nested groups with names of 250 bytes, each frozen, are thawed, killed and removed: once
+    SIGKILL didn't reach the last, and no path could name it for the removal."""
     mount = place(hierarchies, file)
     os.mkdir(mount + cgroup)
     deepest = dig(mount + cgroup, DEEP)

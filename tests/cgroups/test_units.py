@@ -1,4 +1,4 @@
-"""A service manager kills a program's whole cgroup: containers end, or live on, as they should."""
+"""A service manager kills a program's whole cgroup: containers end, or live on, as configured."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Unit:
     """A program in cgroups of its own, as a service manager starts it.
 
     Attributes:
-        container: the pid of its container's init.
-        root: its root.
+        container: the pid of the container's init.
+        root: the program's root.
     """
 
     def __init__(self, groups: list[Path], *arguments: str) -> None:
@@ -64,7 +64,7 @@ class Unit:
         STRANGERS.update(descendants(self._program.pid))
 
     def members(self) -> set[int]:
-        """Return who is in one of its cgroups."""
+        """Return the processes in the unit's cgroups."""
         return {
             int(pid)
             for group in self._groups
@@ -72,7 +72,7 @@ class Unit:
         }
 
     def signal(self, number: int) -> None:
-        """Send a signal to everybody in there, all at once."""
+        """Send a signal to all processes of the unit, all at once."""
         members = self.members()
         for each in (signal.SIGSTOP, number, signal.SIGCONT):
             for pid in members:
@@ -80,7 +80,7 @@ class Unit:
                     os.kill(pid, each)
 
     def kill(self) -> None:
-        """SIGKILL all that is in there, twice, as systemd does."""
+        """SIGKILL all processes of the unit, twice, as systemd does."""
         self.signal(signal.SIGKILL)
         self.signal(signal.SIGKILL)
         self.wait()
@@ -116,7 +116,8 @@ def alive(pid: int) -> bool:
 def test_an_ephemeral_supervisor_leaves_nothing(
     choice: Choice, cgroup_parent: str, bundle: MakeBundle, groups: list[Path]
 ) -> None:
-    """Its keeper was killed with it: the container ran on, and nobody could ever find it again."""
+    """The keeper of an ephemeral supervisor outlives the unit and removes everything: once it was
+    killed with the unit, and the container ran on, never to be found again."""
     unit = Unit(groups, choice.name, cgroup_parent, bundle("sleep", "600").path, "")
     unit.kill()
     wait_for(lambda: not alive(unit.container), "the container's end")
@@ -136,8 +137,9 @@ async def test_a_durable_ones_containers_live_on(
     groups: list[Path],
     number: int,
 ) -> None:
-    """A restart by a service manager ended them with 143: their shims were told, and passed it on.
-    The next open adopts them, and is told their exact ends."""
+    """A durable supervisor's containers live on after a restart by a service manager: once their
+    shims got the signal and passed it on, and the containers ended with 143. The next open adopts
+    them, with their exact exit statuses."""
     script = "trap 'exit 7' USR1; trap 'exit 8' TERM; while :; do sleep 0.05; done"
     path = bundle("sh", "-c", script).path
     unit = Unit(groups, choice.name, cgroup_parent, path, str(root))

@@ -39,7 +39,7 @@ async def test_a_number_that_was_used_again(children: list[PidFd]) -> None:
         fd = first.fd
         with patrol.watching(first, lambda: told.append("first")):
             kill(first)
-            await wait_all_tasks_blocked()  # it has noticed
+            await wait_all_tasks_blocked()  # the patrol has noticed
         first.reap()
         first.close()
         second = sleeping(children)
@@ -66,7 +66,8 @@ async def test_an_end_is_noticed_once(children: list[PidFd]) -> None:
 
 
 def test_nothing_is_run_that_could_not_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a descriptor for the child there is no child, not even one that is killed at once."""
+    """Without a descriptor for the child no child is spawned, not even one that is killed at
+    once."""
     ran: list[object] = []
     spawn = os.posix_spawn
 

@@ -1,4 +1,4 @@
-"""A program that is a subreaper, as these tests are: what killed shims leave is left to it."""
+"""A program that is a subreaper, as these tests are: what killed shims leave becomes its child."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ exec {real} "$@"
 
 
 def _slow_at(verb: str, workdir: Path, choice: Choice) -> tuple[str, Path]:
-    """Return a runtime that hangs when it has made a process, and the file that tells."""
+    """Return a runtime that hangs when it has made a process, and the file that reports this."""
     path, made = workdir / f"slow-{verb}", workdir / "made"
     real = shutil.which(choice.name)
     path.write_text(SLOW.format(verb=verb, real=real, made=made))
@@ -47,7 +47,8 @@ async def _kill_the_shim(directory: Path, made: Path) -> None:
 async def test_at_create(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, choice: Choice
 ) -> None:
-    """The runtime, what it had launched, and init stayed, two of them as zombies."""
+    """After a shim killed in create no process stays: once the runtime, its children and init
+    stayed, two of them as zombies."""
     slow, made = _slow_at("create", workdir, choice)
     before = _children()
     async with supervisor(workdir / "root", runtime=slow) as sup:
@@ -63,7 +64,8 @@ async def test_at_create(
 async def test_at_exec(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, choice: Choice
 ) -> None:
-    """Its zombie kept the container's pid namespace: init couldn't end, and delete failed."""
+    """After a shim killed in exec no zombie stays: once one kept the container's pid namespace,
+    init couldn't end, and delete failed."""
     slow, made = _slow_at("exec", workdir, choice)
     async with supervisor(workdir / "root", runtime=slow) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
@@ -83,7 +85,8 @@ async def test_at_exec(
 async def test_what_a_container_without_a_pid_namespace_leaves(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What init has left behind is left to us, when its shim was killed."""
+    """Without a pid namespace, what init leaves is left to us when the shim was killed, and we reap
+    it."""
     made = bundle("sh", "-c", "setsid sleep 60 & setsid sleep 60 & wait")
     config = Path(made.path, "config.json")
     spec = json.loads(config.read_text())
@@ -104,7 +107,7 @@ async def test_what_a_container_without_a_pid_namespace_leaves(
 async def test_a_child_of_somebody_else(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path, choice: Choice
 ) -> None:
-    """What another library has launched is reaped by that."""
+    """A child that another library has launched is reaped by that library."""
     slow, made = _slow_at("create", workdir, choice)
     others = [subprocess.Popen(["sh", "-c", f"exit {n}"], start_new_session=n > 2) for n in (2, 3)]
     await until(lambda: all(state_of(other.pid) == "Z" for other in others), "they have ended")
@@ -120,7 +123,8 @@ async def test_a_child_of_somebody_else(
 async def test_a_shim_that_ends_between_two_opens(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path
 ) -> None:
-    """It stayed a zombie for good, if its container was gone by the next open."""
+    """A shim that ends between two opens is reaped: once it stayed a zombie for good, if the
+    container was gone by the next open."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()

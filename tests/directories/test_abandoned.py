@@ -1,7 +1,7 @@
-"""What killed programs have left among temporary directories: the next one removes it.
+"""What killed programs have left among temporary directories: the next program removes it.
 
-A bundle without a path stayed in memory for ever if its program was killed, unless a container on a
-leash had it. It holds no lock there, so its name tells whose it is.
+A bundle without a path once stayed in memory for ever if its program was killed, unless a container
+on a leash had the bundle. Such a bundle holds no lock, so the owner is read from the name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A place that the environment names, and that nobody has looked at yet."""
+    """A place that the environment names, and that no test has looked at yet."""
     path = tmp_path / "place"
     path.mkdir()
     monkeypatch.setenv(PLACE, str(path))
@@ -57,7 +57,7 @@ def rootfs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def program(place: Path, rootfs: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[str], str]]]:
-    """Start programs that have a temporary bundle each; tell its path."""
+    """Start programs that have a temporary bundle each; return the bundle's path."""
     started: list[subprocess.Popen[str]] = []
 
     def start() -> tuple[subprocess.Popen[str], str]:
@@ -98,7 +98,8 @@ def _left(place: Path, owner: Owner, *, number: int = 0) -> Path:
 def test_of_a_killed_program(
     place: Path, program: Callable[[], tuple[subprocess.Popen[str], str]]
 ) -> None:
-    """The next one that makes something there removes it; what the living have stays."""
+    """The next program that makes a temporary directory removes a killed program's; those of living
+    programs stay."""
     killed, left = program()
     killed.send_signal(signal.SIGKILL)
     killed.wait()
@@ -112,7 +113,7 @@ def test_of_a_killed_program(
 def test_where_nothing_is_locked(
     place: Path, rootfs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In memory a bundle holds no descriptor: its name says that we live."""
+    """In memory, where a bundle holds no descriptor, the name shows that the owner lives."""
     monkeypatch.setattr(Temporary, "may_be_swept", False)
     with Bundle.from_rootfs(rootfs, ["true"]) as made:
         fd = os.open(made.path, os.O_RDONLY)
@@ -123,7 +124,8 @@ def test_where_nothing_is_locked(
 
 
 def test_while_it_is_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before it is opened and locked its name says that we live, too."""
+    """A new directory that isn't opened and locked yet has a name that shows that the owner
+    lives."""
     opened = _temporary._open
 
     def swept(path: str) -> object:
@@ -136,7 +138,8 @@ def test_while_it_is_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_who_is_gone(place: Path, gone: Owner) -> None:
-    """All of it goes; also when its pid is somebody else's by now."""
+    """All directories of a program that is gone are removed, even if another process has the pid by
+    now."""
     _left(place, gone)
     now = look_at(os.getpid())
     assert now is not None
@@ -192,7 +195,8 @@ def _writable(path: Path) -> Path:
     ],
 )
 def test_what_stays(place: Path, gone: Owner, change: Callable[[Path], Path]) -> None:
-    """Whatever isn't ours for certain, by name, kind, owner or mode, or isn't of this machine."""
+    """A directory that isn't ours for certain, by name, kind, owner or mode, or isn't of this
+    machine, stays."""
     kept = change(_left(place, gone))
     before = sorted(os.listdir(place))
     sweep(str(place))
@@ -201,7 +205,7 @@ def test_what_stays(place: Path, gone: Owner, change: Callable[[Path], Path]) ->
 
 
 def test_what_somebody_holds_stays(place: Path, gone: Owner) -> None:
-    """A lock says that it is in use, whoever has it."""
+    """A locked directory is in use, and stays, whichever program has the lock."""
     left = _left(place, gone)
     fd = os.open(left, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_SH)
@@ -215,7 +219,7 @@ def test_what_somebody_holds_stays(place: Path, gone: Owner) -> None:
 def test_what_something_is_mounted_in_stays(
     place: Path, gone: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Removing would go on into that."""
+    """A directory with a mount inside stays: the removal would go on into the mount."""
     left = _left(place, gone)
     monkeypatch.setattr(_abandoned, "_mount_points", lambda: iter([f"{left}/rootfs/usr"]))
     sweep(str(place))
@@ -225,7 +229,8 @@ def test_what_something_is_mounted_in_stays(
 def test_one_that_is_hidden_is_not_gone(
     place: Path, gone: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A /proc may show us no processes but our own (hidepid); a zombie may have threads."""
+    """A process that isn't visible counts as alive: /proc may show no processes but our own
+    (hidepid), and a zombie may have threads."""
     monkeypatch.setattr(_abandoned, "look_at", lambda pid: None)
     assert not attrs.evolve(gone, pid=os.getpid()).is_gone(gone.machine)
     assert not attrs.evolve(gone, pid=1).is_gone(gone.machine)
@@ -233,7 +238,8 @@ def test_one_that_is_hidden_is_not_gone(
 
 
 def test_once_in_a_process(place: Path, gone: Owner) -> None:
-    """Not at each bundle; a forked child is another process, and has a name of its own."""
+    """A process sweeps once, not at each bundle; a forked child is another process, and has a name
+    of its own."""
     Temporary.make().remove()
     left = _left(place, gone)
     Temporary.make().remove()
@@ -241,7 +247,7 @@ def test_once_in_a_process(place: Path, gone: Owner) -> None:
     ours = new_name(marked=True)
     child = os.fork()
     if child == 0:
-        forgot = _abandoned._mark.cache_info().currsize == 0  # its pid may come again
+        forgot = _abandoned._mark.cache_info().currsize == 0  # the pid may come again
         same = new_name(marked=True).split("-")[:5] == ours.split("-")[:5]
         Temporary.make().remove()
         os._exit(0 if forgot and not same and not left.exists() else 1)
@@ -249,7 +255,8 @@ def test_once_in_a_process(place: Path, gone: Owner) -> None:
 
 
 def test_not_too_much_at_once(place: Path, gone: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Trio task may be waiting: the next one goes on."""
+    """A sweep removes only a bounded number of directories, because a Trio task may be waiting: the
+    next one goes on."""
     monkeypatch.setattr(_abandoned, "_AT_ONCE", 2)
     for number in range(3):
         _left(place, gone, number=number)
@@ -260,14 +267,15 @@ def test_not_too_much_at_once(place: Path, gone: Owner, monkeypatch: pytest.Monk
 
 
 def test_a_root_is_its_keepers(place: Path) -> None:
-    """It doesn't go by our life: its name doesn't tell that."""
+    """An ephemeral root belongs to the keeper, and its name has no owner's pid."""
     names = [next(paths(marked=False)), next(paths())]
     owners = [os.path.basename(name).rpartition("-")[0] for name in names]
     assert [bool(_abandoned._OWNED.fullmatch(owner)) for owner in owners] == [False, True]
 
 
 def test_where_proc_says_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then nobody could know whether we live: nobody shall remove it."""
+    """Where /proc can't show whether the owner lives, the name has no owner, and no sweep removes
+    the directory."""
 
     def refuse() -> str:
         raise FileNotFoundError
@@ -281,5 +289,5 @@ def test_where_proc_says_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
-    """Nothing is raised: what was asked for says that itself."""
+    """A missing place raises nothing in the sweep: the make that follows reports it."""
     sweep(str(tmp_path / "nowhere"))

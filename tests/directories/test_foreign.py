@@ -1,6 +1,7 @@
-"""Below a durable root nothing is believed, made, run or deleted that isn't ours.
+"""Below a durable root only our own files are believed, and only our own directories changed, run
+or deleted.
 
-A subdirectory of somebody else's with a forged `state.json` had its `runtime` run as root by the
+A foreign user's subdirectory with a forged `state.json` once had its `runtime` run as root by the
 next open, and was deleted; a `lock` was made in every directory before anything was looked at.
 """
 
@@ -46,7 +47,7 @@ spoils = pytest.mark.parametrize("spoil", [_foreign, _group_writable, _writable]
 
 
 def _contents(path: Path) -> dict[str, tuple[int, int, bytes]]:
-    """What there is below a directory: owner, inode and content of all."""
+    """Return what is below a directory: owner, inode and content of all."""
     return {
         str(one.relative_to(path)): (
             one.lstat().st_uid,
@@ -58,8 +59,8 @@ def _contents(path: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 def _forge(path: Path, intent: Intent | None) -> Path:
-    """Make a container's directory whose runtime is a program of the stranger's; return what
-    that makes when it is run."""
+    """Make a container's directory whose runtime is a program of the stranger's; return the file
+    that this program makes when run."""
     ran = path.parent.parent / f"ran-{path.name}"
     evil = path / "evil"
     path.mkdir(parents=True)
@@ -88,7 +89,8 @@ def _forge(path: Path, intent: Intent | None) -> Path:
 async def test_a_forged_container(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, spoil: Spoil, intent: Intent | None
 ) -> None:
-    """It is listed with the reason and left alone by open, adopt, create and delete_broken."""
+    """A forged container is listed with the reason, and open, adopt, create and delete_broken leave
+    it alone."""
     box = root / "uploads"
     ran = _forge(box, intent)
     spoil(box)
@@ -111,7 +113,8 @@ async def test_a_forged_container(
 async def test_a_file_that_decides(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, name: str, spoil: Spoil
 ) -> None:
-    """Also in a directory of ours: what others may write to is garbage, its container broken."""
+    """A file that others may write to is garbage, also in a directory of ours, and the container is
+    broken."""
     async with supervisor(root) as sup:
         await sup.create("a", bundle("true"))
     spoil(root / "a" / name)
@@ -128,7 +131,8 @@ async def test_a_file_that_decides(
 async def test_a_process_directory(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, spoil: Spoil
 ) -> None:
-    """Whose an exec's directory is, says what is signalled, and where lines are written."""
+    """An exec's directory must be ours: its files say which process is signalled, and where lines
+    are written."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -153,7 +157,7 @@ async def test_a_process_directory(
 async def test_temporary_names(
     supervisor: OpenSupervisor, root: Path, name: str, spoil: Spoil, full: bool
 ) -> None:
-    """What has such a name is swept only if it is ours, empty or not."""
+    """A directory with a temporary name is swept only if it is ours, empty or not."""
     path = root / name
     path.mkdir(parents=True)
     root.chmod(0o711)
@@ -170,7 +174,7 @@ async def test_temporary_names(
 async def test_data_of_a_users_own(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """A directory that never was a container's is listed, and keeps all that is in it."""
+    """A directory that never was a container's is listed, and keeps all its files."""
     (root / "data/init").mkdir(parents=True)
     (root / "data/init/thesis.txt").write_text("precious")
     (root / "empty").mkdir()
@@ -192,7 +196,8 @@ async def test_data_of_a_users_own(
 async def test_what_stands_for_a_lock(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, kind: str
 ) -> None:
-    """Nothing is made where a link leads, nobody waits for a fifo; the others load."""
+    """A link or a fifo in the place of a lock isn't followed or waited for; the other containers
+    load."""
     async with supervisor(root) as sup:
         for id in "ab":
             await sup.create(id, bundle("true"))
@@ -223,7 +228,8 @@ async def test_what_stands_for_a_lock(
 async def test_a_root_inside_somebody_elses(
     supervisor: OpenSupervisor, workdir: Path, sticky: bool
 ) -> None:
-    """Its owner could swap it under an open supervisor: refused, and not made."""
+    """A root inside a foreign user's directory is refused, and not made: the user could swap the
+    root under an open supervisor."""
     home = workdir / "home"
     home.mkdir()
     home.chmod(0o1755 if sticky else 0o755)
@@ -235,7 +241,8 @@ async def test_a_root_inside_somebody_elses(
 
 
 async def test_a_root_that_others_may_rename(supervisor: OpenSupervisor, workdir: Path) -> None:
-    """In a directory that everybody may write to it is refused, unless that is sticky."""
+    """A root in a directory that every user may write to is refused, unless the directory is
+    sticky."""
     shared = workdir / "shared"
     shared.mkdir()
     shared.chmod(0o777)
@@ -249,7 +256,8 @@ async def test_a_root_that_others_may_rename(supervisor: OpenSupervisor, workdir
 
 
 async def test_a_root_made_under_umask_0(supervisor: OpenSupervisor, workdir: Path) -> None:
-    """What is made above the root would be everybody's: it isn't used either, nor left there."""
+    """Under umask 0, directories made above the root would be writable by all: the root is refused,
+    and they are removed."""
     before = os.umask(0)
     try:
         with pytest.raises(InvalidValue, match=f"others may write to {workdir}/a"):
@@ -265,7 +273,8 @@ async def test_a_root_made_under_umask_0(supervisor: OpenSupervisor, workdir: Pa
 async def test_a_runtime_root_of_somebody_else(
     supervisor: OpenSupervisor, root: Path, spoil: Spoil
 ) -> None:
-    """What runtimes keep holds hooks, which they run: a root with such a one isn't opened."""
+    """A root whose runtime root is a foreign user's isn't opened: the runtime's files hold hooks,
+    which the runtime runs."""
     (root / ".runtime").mkdir(parents=True)
     root.chmod(0o711)
     spoil(root / ".runtime")
@@ -278,7 +287,8 @@ async def test_a_runtime_root_of_somebody_else(
 async def test_a_line_for_a_shim_is_written_into_a_fifo_only(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """What stands in its place is left as it is: a file, and a link to one."""
+    """A line for a shim is written only into a fifo: a file, or a link to one, in the fifo's place
+    is left unchanged."""
     async with supervisor(root) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
@@ -303,7 +313,7 @@ async def test_a_line_for_a_shim_is_written_into_a_fifo_only(
 async def test_any_directory_in_it(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, name: str, spoil: Spoil
 ) -> None:
-    """A delete went into a directory of somebody else's, who led it on to the host's."""
+    """A delete doesn't enter a foreign user's directory: once the user led it on to the host's."""
     async with supervisor(root) as sup:
         await (await sup.create("a", bundle("sleep", "60"))).start()
     path = root / "a" / name
@@ -326,7 +336,7 @@ async def test_any_directory_in_it(
 async def test_a_link_in_place_of_a_directory(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, name: str
 ) -> None:
-    """What it leads to may be anybody's."""
+    """A link in the place of a directory isn't followed."""
     async with supervisor(root) as sup:
         await (await sup.create("a", bundle("sleep", "60"))).start()
     path, elsewhere = root / "a" / name, workdir / "elsewhere"
@@ -347,7 +357,8 @@ async def test_a_link_in_place_of_a_directory(
 async def test_a_directory_that_becomes_a_link_while_it_is_emptied(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever can change it leads us nowhere: it is opened as what it was seen to be."""
+    """A directory that becomes a link while being emptied isn't followed: the opened directory must
+    be the one that was looked at."""
     doomed, host = workdir / "doomed", workdir / "host"
     (doomed / "in").mkdir(parents=True)
     host.mkdir()
@@ -366,7 +377,8 @@ async def test_a_directory_that_becomes_a_link_while_it_is_emptied(
 
 @root_only
 async def test_a_mount_in_it_is_not_emptied(workdir: Path) -> None:
-    """Whatever is mounted there is somebody else's, also from the same file system."""
+    """A mount in a directory isn't emptied, even from the same file system: its files aren't
+    ours."""
     if not own_mounts():
         pytest.skip("only in a mount namespace of its own (scripts/test) something is mounted")
     doomed, host = workdir / "doomed", workdir / "host"
@@ -387,7 +399,8 @@ async def test_a_mount_in_it_is_not_emptied(workdir: Path) -> None:
 async def test_a_link_in_place_of_a_runtimes_log(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path, verb: str
 ) -> None:
-    """What it leads to was emptied, and written to."""
+    """A link in the place of a runtime's log isn't followed: once the target was emptied, and
+    written to."""
     precious = workdir / "precious"
     precious.write_text("kept")
     async with supervisor(root) as sup:

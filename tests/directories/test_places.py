@@ -31,7 +31,7 @@ _MS_RDONLY, _MS_REMOUNT = 1, 32
 
 @pytest.fixture
 def read_only(workdir: Path) -> Iterator[Path]:
-    """A file system of our own that may only be read, with a directory in it."""
+    """A read-only file system of our own, with a directory."""
     place = workdir / "read-only"
     place.mkdir()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -50,7 +50,7 @@ async def _refused(supervisor: OpenSupervisor, root: Path | str, why: str) -> No
     with pytest.raises(InvalidValue, match=why) as caught:
         async with supervisor(root):
             raise AssertionError("it was opened")
-    assert str(root)[:200] in str(caught.value)  # of a long one the beginning
+    assert str(root)[:200] in str(caught.value)  # of a long path only the beginning
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ async def _refused(supervisor: OpenSupervisor, root: Path | str, why: str) -> No
     ids=lambda value: value[:20],
 )
 async def test_roots_where_none_can_be(supervisor: OpenSupervisor, root: str, why: str) -> None:
-    """The root is named, and why it can't be made."""
+    """The error for a root where none can be names the root, and the reason."""
     await _refused(supervisor, root, why)
 
 
 @needs_root
 async def test_roots_on_a_read_only_mount(supervisor: OpenSupervisor, read_only: Path) -> None:
-    """One that is there, or not."""
+    """A root on a read-only mount raises an error of ours, whether the root exists or not."""
     await _refused(supervisor, read_only / "root", "its file system is read-only")
     await _refused(supervisor, read_only / "a/b", "Read-only file system")
 
@@ -82,7 +82,7 @@ async def test_roots_on_a_read_only_mount(supervisor: OpenSupervisor, read_only:
 async def test_whose_fault(
     supervisor: OpenSupervisor, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """That of a bad disk is the machine's; so is that of a full one."""
+    """A bad disk and a full one are faults of the machine."""
     wanted = {errno.EIO: InfrastructureError, errno.EACCES: InvalidValue, errno.ENOSPC: DiskFull}
 
     def fail(*_: object) -> None:
@@ -97,7 +97,7 @@ async def test_whose_fault(
 async def test_a_root_that_can_not_be_written(
     supervisor: OpenSupervisor, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its mode is said, and what to do."""
+    """The error for a root that can't be written names the mode, and a remedy."""
     root.mkdir(mode=0o500)
     access: Callable[..., bool] = os.access
     monkeypatch.setattr(
@@ -136,7 +136,8 @@ async def test_places_where_none_can_be_made(
     place: str,
     why: str,
 ) -> None:
-    """The variable is named, the place and the reason: for bundles and for ephemeral roots."""
+    """The error for a place where nothing can be made names the variable, the place and the reason:
+    for bundles and for ephemeral roots."""
     await _both_refused(supervisor, rootfs, monkeypatch, place, why)
 
 
@@ -144,14 +145,14 @@ async def test_places_where_none_can_be_made(
 async def test_a_read_only_place(
     supervisor: OpenSupervisor, rootfs: Path, monkeypatch: pytest.MonkeyPatch, read_only: Path
 ) -> None:
-    """The same on a read-only mount."""
+    """The same holds on a read-only mount."""
     await _both_refused(supervisor, rootfs, monkeypatch, str(read_only), "Read-only file system")
 
 
 async def test_a_place_that_nobody_has_named(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the machine's fault then, and the variable the remedy."""
+    """Without a named place the fault is the machine's, and the error recommends the variable."""
     monkeypatch.delenv(PLACE)
     monkeypatch.setattr(_temporary, "places", lambda: [str(workdir / "gone")])
     with pytest.raises(InfrastructureError, match=f"{workdir}/gone: No such file.*{PLACE}"):
@@ -168,7 +169,7 @@ async def test_a_place_that_nobody_has_named(
     "fault", ["flock:error=EIO", "fchmod:error=EIO", "openat,open:error=EACCES"]
 )
 def test_a_root_that_the_keeper_can_not_use(workdir: Path, fault: str) -> None:
-    """What it has made is gone again, and it tells why it gives up."""
+    """A keeper that can't use its root removes what it has made, and reports why it gives up."""
     if shutil.which("strace") is None:
         pytest.skip("strace is needed (apt-get install strace)")
     keeper = find_binary("supervisor-keeper")

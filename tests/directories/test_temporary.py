@@ -1,7 +1,8 @@
-"""Temporary directories of ours: where they lie, whose they are, and that nobody sweeps them.
+"""Temporary directories of ours: where they lie, how they are owned, and how they are kept from
+being swept.
 
-Ephemeral roots lay in /tmp, and were aged away under a running supervisor; anybody could make a
-directory at the name of one.
+Ephemeral roots once lay in /tmp, and were aged away under a running supervisor; any user could make
+a directory of the same name.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be some
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory for runtime files of a user who isn't root, and nothing that names another."""
+    """A directory for runtime files of an ordinary user, with no variable that names another
+    place."""
     path = tmp_path / "run"
     path.mkdir(mode=0o700)
     monkeypatch.delenv(PLACE, raising=False)
@@ -37,7 +39,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """What lies in memory: a set to be filled. The shared memory is a directory of ours."""
+    """A list of the directories in memory, for the test to fill. The shared memory is a directory
+    of ours."""
     shared = tmp_path / "shm"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -57,7 +60,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_order(run: Path, memory: set[str], tmp_path: Path) -> None:
-    """A directory of ours in memory; the shared memory; a directory of ours on a disk."""
+    """The order of places: a directory of ours in memory; the shared memory; a directory of ours on
+    a disk."""
     own, shared = str(run / "trio-supervisor"), str(tmp_path / "shm")
     assert places() == [own]
     assert os.stat(own).st_mode & 0o7777 == 0o711
@@ -71,14 +75,15 @@ def test_order(run: Path, memory: set[str], tmp_path: Path) -> None:
 def test_without_a_directory_for_runtime_files(
     run: Path, memory: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    """Where there is none, or none that is absolute: last of all where temporary files go."""
+    """Without an absolute directory for runtime files, the last place is that of temporary
+    files."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", named if named != "missing" else str(run / "missing"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert places() == [str(tmp_path)]
 
 
 def test_links_to_it(run: Path, memory: set[str], tmp_path: Path) -> None:
-    """A link is no directory of ours: it may lead elsewhere in a moment."""
+    """A link isn't accepted as a directory of ours, because its target may change."""
     (run / "trio-supervisor").symlink_to(tmp_path)
     memory.update({str(run / "trio-supervisor"), str(tmp_path / "shm")})
     assert places() == [str(tmp_path / "shm")]
@@ -90,7 +95,8 @@ def test_links_to_it(run: Path, memory: set[str], tmp_path: Path) -> None:
 def test_a_place_of_somebody_else(
     run: Path, memory: set[str], tmp_path: Path, which: str, spoil: str
 ) -> None:
-    """What belongs to somebody else, or others may write to, isn't used, and stays as it is."""
+    """A place that belongs to another user, or where others may write, isn't used, and stays
+    unchanged."""
     shared, path = str(tmp_path / "shm"), tmp_path / which
     path.mkdir(exist_ok=True)
     memory.update({str(run / "trio-supervisor"), shared})
@@ -104,7 +110,7 @@ def test_a_place_of_somebody_else(
 
 @root_only
 def test_shared_memory_of_somebody_else(run: Path, memory: set[str], tmp_path: Path) -> None:
-    """Neither one that a stranger has, nor one where everybody may rename."""
+    """Shared memory isn't used if it is a stranger's, or if every user may rename there."""
     shared = tmp_path / "shm"
     memory.add(str(shared))
     shared.chmod(0o777)
@@ -116,14 +122,15 @@ def test_shared_memory_of_somebody_else(run: Path, memory: set[str], tmp_path: P
 
 @pytest.mark.parametrize("named", ["relative", "/proc/self/missing", "/etc/passwd"])
 def test_a_named_place_that_is_none(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
-    """Whoever names a place is told what is wrong with it."""
+    """A named place that can't be used raises an error with the reason."""
     monkeypatch.setenv(PLACE, named)
     with pytest.raises(InvalidValue, match=PLACE):
         Temporary.make()
 
 
 def test_an_unsafe_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where others may rename, another directory may stand in its place at any time: refused."""
+    """A named place where others may rename is refused: they could exchange our directory at any
+    time."""
     place.chmod(0o777)
     with pytest.raises(InvalidValue, match=rf"others may write to {place}.*{PLACE}"):
         Temporary.make()
@@ -135,7 +142,7 @@ def test_an_unsafe_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unsafe_last_resort(
     run: Path, memory: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TMPDIR isn't believed either."""
+    """An unsafe TMPDIR isn't used either."""
     unsafe = tmp_path / "tmp"
     unsafe.mkdir()
     unsafe.chmod(0o777)
@@ -147,7 +154,7 @@ def test_an_unsafe_last_resort(
 
 
 def test_a_name_that_is_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever has it already, a directory, a link or a fifo, is stepped over and stays."""
+    """A name in use, by a directory, a link or a fifo, is skipped, and what is there stays."""
     names = iter(["directory", "link", "fifo", "dangling", "free"])
     monkeypatch.setattr(_temporary, "paths", lambda: (str(place / name) for name in names))
     (place / "directory").mkdir()
@@ -162,7 +169,7 @@ def test_a_name_that_is_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @root_only
 def test_another_one_than_was_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who can rename there puts another one in its place: that isn't taken for ours."""
+    """A directory that another user exchanged for the one that we made isn't taken for ours."""
     make = _temporary._make
 
     def swapped() -> str:
@@ -180,7 +187,7 @@ def test_another_one_than_was_made(place: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_removing_another_one(place: Path) -> None:
-    """What stands at its name since isn't removed."""
+    """A removal leaves a directory that has taken the name since."""
     made = Temporary.make()
     os.rename(made.path, place / "moved")
     os.mkdir(made.path)
@@ -189,7 +196,8 @@ def test_removing_another_one(place: Path) -> None:
 
 
 def _is_locked(path: str) -> bool:
-    """Whether systemd-tmpfiles would let it be: it tries to lock what it is about to clean."""
+    """Whether systemd-tmpfiles would leave the directory: it tries to lock what it is about to
+    clean."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,7 +209,7 @@ def _is_locked(path: str) -> bool:
 
 
 def test_it_is_locked(place: Path) -> None:
-    """As long as it is open; a forked child doesn't hold it on."""
+    """A directory is locked as long as it is open; a forked child doesn't keep the lock."""
     with Temporary.make() as made:
         assert _is_locked(made.path)
         child = os.fork()
@@ -221,7 +229,8 @@ def rootfs(tmp_path: Path) -> Path:
 
 
 def test_a_bundle_that_might_be_swept_is_locked(place: Path, rootfs: Path) -> None:
-    """One in /tmp, as long as it is there; it wasn't, and went after ten days."""
+    """A bundle in /tmp is locked as long as it exists: once it wasn't, and was removed after ten
+    days."""
     with Bundle.from_rootfs(rootfs, ["true"]) as made:
         assert _is_locked(made.path)
     assert os.listdir(place) == []
@@ -230,7 +239,8 @@ def test_a_bundle_that_might_be_swept_is_locked(place: Path, rootfs: Path) -> No
 def test_where_nobody_sweeps_a_bundle_takes_no_descriptor(
     run: Path, memory: set[str], rootfs: Path
 ) -> None:
-    """There may be thousands of them."""
+    """In a place that is never swept a bundle needs no descriptor: there may be thousands of
+    bundles."""
     memory.add(str(run / "trio-supervisor"))
     before = len(os.listdir("/proc/self/fd"))
     with Bundle.from_rootfs(rootfs, ["true"]) as made:
@@ -241,7 +251,7 @@ def test_where_nobody_sweeps_a_bundle_takes_no_descriptor(
 def test_it_says_where(
     run: Path, memory: set[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where it isn't the first choice, a line of the log says which place it is."""
+    """A log line names the place, where that isn't the first choice."""
     memory.add(str(tmp_path / "shm"))
     with caplog.at_level("INFO", "supervisor"):
         places()
@@ -250,7 +260,7 @@ def test_it_says_where(
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    """What was said in a test isn't kept from the next one."""
+    """Forget what a test has logged, so that the next test logs again."""
     _temporary._say.cache_clear()
     yield
     _temporary._say.cache_clear()

@@ -1,7 +1,7 @@
-"""What the probe tries. The answers that we expect stand in expected.json.
+"""What the probe tries. The answers that we expect are in expected.json.
 
-`CALLS` says of each call also what docker's default profile does with it (moby,
-profiles/seccomp, for a container with our three capabilities).
+For each call `CALLS` also says what docker's default profile does (moby, profiles/seccomp, for a
+container with our three capabilities).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ OURS: Final[dict[str, str]] = (
         "process_mrelease(-1, 0)": "reached",
     }
 )
-"""Each call, and what becomes of it in a container with our defaults. (AF_PACKET is refused by the
-kernel, not by a filter: it needs CAP_NET_RAW.)"""
+"""Each call, and its result in a container with our defaults. (AF_PACKET is refused by the kernel,
+not by a filter: it needs CAP_NET_RAW.)"""
 
 # Docker's profile lets these through to the kernel, which may not have them.
 FAMILIES: Final = {
@@ -65,7 +65,7 @@ FAMILIES: Final = {
     "socket(44, 3, 0)": "AF_XDP",
 }
 MOBY: Final[dict[str, str]] = OURS | dict.fromkeys(FAMILIES, "reached")
-"""What docker's profile does with each, as far as it was read: no docker is run here."""
+"""What docker's profile does with each, as read from its source: no docker is run here."""
 
 READS: Final = _words("""
     /proc/kcore /proc/keys /proc/timer_list /proc/timer_stats /proc/latency_stats /proc/sched_debug
@@ -100,7 +100,7 @@ MAKES: Final = _words("/ /etc /usr /proc /sys /sys/fs/cgroup /dev /dev/shm /tmp 
 
 
 def source(text: str) -> str:
-    """Return the program, with what it tries."""
+    """Return the program's source, with what it tries."""
     tried = []
     for call in OURS:
         name, _, rest = call.partition("(")

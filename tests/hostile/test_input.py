@@ -57,7 +57,7 @@ UGLY = {
 async def test_ids(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, ugly: str, nothing_left: NothingLeft
 ) -> None:
-    """No id is ever a path: those of containers and execs are refused, unknown ones not found."""
+    """No id is ever a path: bad ids of containers and execs are refused, unknown ones not found."""
     async with supervisor(root) as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()
         before = sorted(path for path, _, _ in os.walk(root.parent))
@@ -84,8 +84,8 @@ async def test_paths(
     ugly: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """Whatever a path holds, a supervisor's root works or is refused, and so do bundles, streams
-    and working directories; nothing else is ever raised."""
+    """Whatever a path contains, a supervisor's root works or is refused, and so do bundles, streams
+    and working directories; no other exception is ever raised."""
     inside = f"{workdir}/x/y"
     os.makedirs(inside)
     path = os.path.join(inside, ugly)
@@ -121,8 +121,8 @@ async def test_paths(
 async def test_root_is_a_symlink(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
 ) -> None:
-    """A root that is a symlink is the directory that it leads to, by whatever name it is opened;
-    leading it elsewhere later moves nothing."""
+    """A root that is a symlink is the directory that the link leads to, by whatever name it is
+    opened; changing the link later moves nothing."""
     real, link, other = workdir / "real", workdir / "link", workdir / "other"
     real.mkdir(mode=0o711)
     other.mkdir(mode=0o711)
@@ -159,7 +159,8 @@ async def test_root_that_leads_nowhere(supervisor: OpenSupervisor, workdir: Path
 async def test_root_of_others(
     supervisor: OpenSupervisor, workdir: Path, mode: int, uid: int, through: str
 ) -> None:
-    """A root that others may write to, or that is somebody else's, is refused and left alone."""
+    """A root that others may write to, or that belongs to another user, is refused and left
+    alone."""
     real = workdir / "real"
     real.mkdir()
     real.chmod(mode)
@@ -192,7 +193,8 @@ async def test_rootfs_escapes(
     nothing_left: NothingLeft,
 ) -> None:
     """A symlink in a root filesystem, in the way of what runtimes mount and make, leads nowhere
-    outside: it is refused, or followed inside. A root that is one itself is where it leads."""
+    outside: it is refused, or followed inside. A root that is a symlink itself is the link's
+    target."""
     outside = workdir / "outside"
     outside.mkdir()
     (outside / "secret").write_text("secret")
@@ -261,8 +263,8 @@ def _spoiled(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _is_dangerous(spec: dict[str, Any], place: Place) -> bool:
-    """Whether a valid config without this would, as it says, change the host's own mounts or
-    network settings: no hostile input, but an order that a test must not give."""
+    """Whether a valid config without this part would, as ordered, change the host's own mounts or
+    network settings: that isn't hostile input, and a test must not do it."""
     return place[:1] == ("linux",) and (len(place) == 1 or place[1] in ("namespaces", "sysctl"))
 
 
@@ -275,7 +277,7 @@ async def test_config(
     nothing_left: NothingLeft,
 ) -> None:
     """A config.json of which any part is missing or another JSON value makes a container, or is
-    refused by name; no other exception ever comes out, and nothing is left."""
+    refused by name; no other exception is ever raised, and nothing is left."""
     path = workdir / "spoiled"
     path.mkdir()
     valid = _valid(own_rootfs)

@@ -1,4 +1,5 @@
-"""Limits of an ordinary user's containers: none that its program could not set itself."""
+"""Limits of an ordinary user's containers: none that the supervising program couldn't set for
+itself."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ TELL = ["sh", "-c", "ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj"]
 
 
 def test_what_the_program_has_lowered(home: Home) -> None:
-    """Before a bundle is made or afterwards, for init and for an exec; and it goes on."""
+    """A limit that the program lowers, before a bundle is made or afterwards, holds for init and
+    exec, and both work."""
 
     async def program(sup: Supervisor) -> None:
         Path("/proc/self/oom_score_adj").write_text("300")
@@ -39,7 +41,8 @@ def test_what_the_program_has_lowered(home: Home) -> None:
 
 
 def test_what_it_may_not_ask_for(home: Home) -> None:
-    """What is above the program's own is refused before anything is touched; what isn't, isn't."""
+    """A limit above the program's own is refused before anything is touched; a lower one is
+    accepted."""
 
     async def program(sup: Supervisor) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (600, 700))
@@ -56,7 +59,8 @@ def test_what_it_may_not_ask_for(home: Home) -> None:
 
 
 def test_what_a_bundle_may_not_ask_for(home: Home) -> None:
-    """A loaded bundle's limit is named with ours; it was *operation not permitted* of a runtime."""
+    """The error for a loaded bundle's limit names that limit and ours: once it was *operation not
+    permitted* of a runtime."""
 
     async def program(sup: Supervisor) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (600, 700))

@@ -1,4 +1,5 @@
-"""What a program in a container can do, tried by one: every answer is expected, or told."""
+"""What a program in a container can do, as one probe tries: every answer is expected, or
+reported."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ WRITABLE = {
     "/dev/shm": "tmpfs",
     "/proc": "proc",
     "/run": "tmpfs",
-    "/sys/fs/cgroup": "tmpfs",  # of version 1, with runc: nobody in there may write to it
+    "/sys/fs/cgroup": "tmpfs",  # of version 1, with runc: no program in there may write to it
     "/tmp": "tmpfs",
 }
 Answers = dict[str, dict[str, str]]
@@ -45,7 +46,7 @@ Answers = dict[str, dict[str, str]]
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[Path]:
-    """A directory with the probe, and a root filesystem without anything else in it."""
+    """A directory with the probe, and a root filesystem with nothing else."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler here: install gcc and libc6-dev")
@@ -60,7 +61,8 @@ def ground() -> Iterator[Path]:
 
 
 def bundle(kind: str, ground: Path) -> Bundle:
-    """Return a bundle with all of our defaults, but for a user namespace if it is asked for."""
+    """Return a bundle with all our defaults, and with a user namespace only if that is asked
+    for."""
     wanted: dict[str, Any] = {"mounts": [Mount(ground / "probe", "/dev/probe")]}
     if kind.endswith("userns"):
         wanted["userns"] = "auto"
@@ -95,7 +97,7 @@ def expected(kind: str, who: str, runtime: str) -> dict[str, dict[str, str | Non
 
 
 def differences(found: Answers, wanted: dict[str, dict[str, str | None]]) -> list[str]:
-    """Return what differs, for people; a call that this processor doesn't have is left out."""
+    """Return what differs, for people; a call that this processor lacks is left out."""
     return [
         f"{section}: {name}: {found[section].get(name)!r}, not {rows.get(name)!r}"
         for section, rows in wanted.items()
@@ -106,7 +108,7 @@ def differences(found: Answers, wanted: dict[str, dict[str, str | None]]) -> lis
 
 
 def loose_mounts(found: Answers) -> list[str]:
-    """Return mounts that can be written, or run setuid programs of the host's, and shouldn't."""
+    """Return mounts that are writable, or allow setuid programs of the host's, and shouldn't."""
     told = []
     for place, text in found["mounts"].items():
         kind, _, options = text.partition(" ")
@@ -139,7 +141,7 @@ async def test_what_roots_containers_can_do(
 def test_what_a_users_containers_can_do(
     kind: str, ground: Path, choice: Choice, somebody: pwd.struct_passwd
 ) -> None:
-    """Nor of who isn't root."""
+    """No answer for an ordinary user's containers differs from the table either."""
     place = ground / f"{kind}-{choice.name}"
     place.mkdir()
     os.chown(place, somebody.pw_uid, somebody.pw_gid)
@@ -155,13 +157,13 @@ def test_what_a_users_containers_can_do(
 
 
 def test_the_probe_is_wide() -> None:
-    """As many things are tried as the page says."""
+    """The probe tries as many things as the page says."""
     assert len(OURS) >= 70
     assert len({*READS, *WRITES, *MAKES}) >= 40
 
 
 def test_the_page_names_each_difference_to_docker() -> None:
-    """Whatever ours refuses and docker's doesn't stands on the page, with its reason."""
+    """The page lists each call that ours refuses and docker's doesn't, with the reason."""
     page = PAGE.read_text()
     for call, family in FAMILIES.items():
         assert OURS[call] == "refused"
@@ -170,7 +172,7 @@ def test_the_page_names_each_difference_to_docker() -> None:
 
 
 def test_the_page_names_tests_that_exist() -> None:
-    """Each row of the page's table has a test that holds it."""
+    """Each row of the page's table names an existing test."""
     named = re.findall(r"`([a-z_/]+\.py)::(test_[a-z0-9_]+)`", PAGE.read_text())
     assert len(named) >= 15
     for path, name in named:

@@ -57,7 +57,8 @@ async def test_stdio(
     script: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """Whatever a program does to its streams, its end is known, and it can be deleted."""
+    """Whatever a program does to its streams, its exit status is known, and the container can be
+    deleted."""
     (workdir / "out").touch()
     kinds: dict[str, dict[str, Any]] = {
         "pipe": {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE},
@@ -84,7 +85,7 @@ async def test_flood(
     nothing_left: NothingLeft,
 ) -> None:
     """A program that never stops writing fills neither our memory nor, in a log, the disk; and
-    another container beside it isn't held up."""
+    another container isn't held up."""
     kinds: dict[str, dict[str, Any]] = {
         "pipe": {"stdout": PIPE},
         "log": {"stdout": LogFile(max_bytes=1 << 16, files=2)},
@@ -114,15 +115,15 @@ async def test_flood(
 async def test_fork_bomb(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, nothing_left: NothingLeft
 ) -> None:
-    """A bomb fills its own pids limit: an exec beside it fails or runs, others aren't held up, and
-    all of it is deleted at once."""
+    """A fork bomb fills its own pids limit: an exec beside it fails or runs, other containers
+    aren't held up, and the whole container is deleted at once."""
     bomb = "while :; do sleep 600 & done"
     with trio.fail_after(TEST_SECONDS):
         async with supervisor(root) as sup:
             box = await sup.create("bomb", bundle("sleep", "600", pids=24))
             await box.start()
             exploding = await box.exec(["sh", "-c", bomb])
-            assert (await exploding.wait()).code == 2  # it can't fork
+            assert (await exploding.wait()).code == 2  # a full container can't fork
             for _ in range(3):
                 try:
                     await (await box.exec(["sh", "-c", ":"])).wait()
@@ -145,8 +146,8 @@ async def test_memory(
     how: str,
     nothing_left: NothingLeft,
 ) -> None:
-    """A program that fills its memory limit, by itself or through a file in memory, is killed for
-    it, and its status says so."""
+    """A program that fills its memory limit, by itself or through a file in memory, is killed, and
+    the status says so."""
     args = {
         "its own": ["sh", "-c", "x=0123456789abcdef; while :; do x=$x$x; done"],
         "a tmpfs": ["dd", "if=/dev/zero", "of=/tmp/full", "bs=65536"],
@@ -189,7 +190,7 @@ async def test_descriptors_inside(
 
 
 async def _has_three(pid: int | None) -> None:
-    """Fail unless a process, once it is the program, has its standard streams and no more."""
+    """Fail unless a process, once it runs the program, has its standard streams and no more."""
     comm = Path(f"/proc/{pid}/comm")
     await until(lambda: comm.read_text() == "sleep\n", "the program")
     assert sorted(os.listdir(f"/proc/{pid}/fd"), key=int) == ["0", "1", "2"]
@@ -204,7 +205,8 @@ time.sleep(600)
 
 
 async def test_a_name_that_is_no_text(supervisor: OpenSupervisor, root: Path) -> None:
-    """A program that calls itself so made each exec fail, and its root impossible to open."""
+    """A program with a name that isn't text harms nothing: once each exec failed, and the root
+    couldn't be opened."""
     with Bundle.from_host(["/usr/bin/python3", "-ISc", RENAMED]) as made:
         async with supervisor(root) as sup:
             box = await sup.create("a", made, stdout=PIPE)

@@ -63,8 +63,8 @@ async def seen(box: Container) -> tuple[tuple[str, ...], bytes | None]:
 async def test_an_onlooker_sees_the_program(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, init: bool
 ) -> None:
-    """An onlooker sees the taken program, and its execs have that program's environment: once it
-    saw the gate and the bundle's, if it came before."""
+    """An onlooker sees the taken program, also if the onlooker came before the take, and execs have
+    that program's environment: once these were the gate, and the bundle's environment."""
     words = ("/dev/init", "--", "sleep", "60") if init else ("sleep", "60")
     async with supervisor(root) as one:
         async with ContainerPool(bundle("true", init=init), size=1, supervisor=one) as pool:

@@ -1,4 +1,4 @@
-"""The fixtures for bundles, and none may be left among the temporary ones."""
+"""The fixtures for bundles, and a check that no temporary bundle is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The host's programs, without what of the host isn't for everybody."""
+"""The host's programs, without the host's files that aren't for every user."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def host(tmp_path: Path) -> Path:
 
 
 def test_of_keys_and_certificates_only_these_are_shown(host: Path, tmp_path: Path) -> None:
-    """Directories of certificates and settings are bound, and nothing else beside them."""
+    """Directories of certificates and settings are bound, and no others beside them."""
     view = view_host(network=False, host_root=str(host))
     assert {one["destination"] for one in view.mounts} == {
         "/etc/pki/ca-trust",
@@ -77,7 +77,7 @@ def test_what_not_everybody_can_read_is_masked(host: Path) -> None:
 
 @pytest.mark.parametrize("remembered", [False, True])
 def test_what_has_come_is_found(host: Path, remembered: bool) -> None:
-    """What was seen once is remembered only as long as nothing has come there."""
+    """A remembered look holds only as long as no file has come."""
     top = str(host / "usr/local")
     before = set(secrets_below(top, remembered=remembered))
     late = host / "usr/local/etc/deep/late"
@@ -99,7 +99,7 @@ def test_what_was_closed_is_found(host: Path, name: str, monkeypatch: pytest.Mon
 
 
 def test_certificates_behind_a_link(host: Path) -> None:
-    """Where /etc/ssl/certs is a link, what it leads to is looked at, each time."""
+    """Where /etc/ssl/certs is a link, the target is looked at, each time."""
     (host / "etc/ssl/certs").rename(host / "etc/pki/tls/certs/real")
     (host / "etc/ssl/certs").symlink_to("../pki/tls/certs/real")
     before = view_host(network=False, host_root=str(host)).masked
@@ -115,7 +115,8 @@ def test_certificates_behind_a_link(host: Path) -> None:
 def test_the_look_is_bounded(
     host: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No more than so many directories are looked at, the topmost ones; the others are covered."""
+    """Only a bounded number of directories is looked at, the topmost ones; the others are
+    covered."""
     monkeypatch.setattr(_secrets, "MAX_DIRECTORIES", 3)
     assert list(secrets_below(str(host / "usr/local"))) == [
         str(host / "usr/local/share/key"),

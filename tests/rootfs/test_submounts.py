@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory in which `mount` may be used: what is mounted there, only we see."""
+    """A directory in which `mount` may be used: only we see the mounts."""
     if os.geteuid() != 0 or not own_mounts():
         pytest.skip("only root, in a mount namespace of its own (scripts/test), may mount here")
     with open_directory() as directory:
@@ -66,7 +66,8 @@ def mount(path: Path) -> None:
 
 
 def test_which_are_sealed(root: Path, tmp_path: Path) -> None:
-    """The topmost ones below the root, escaped or not; none beside it, and none that is covered."""
+    """Only the topmost mounts below the root are sealed, escaped or not; none outside, and none
+    that is covered."""
     points = [
         str(root),
         f"{root}ed/a",
@@ -93,7 +94,7 @@ def test_which_are_sealed(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_root_behind_a_link(root: Path, tmp_path: Path) -> None:
-    """The table has real paths: a root that is reached by a link is found in it."""
+    """The table has real paths, and a root that is reached by a link is found in the table."""
     (tmp_path / "link").symlink_to("root")
     table = tmp_path / "mountinfo"
     table.write_text(LINE.format(f"{root}/a"))
@@ -103,7 +104,7 @@ def test_a_root_behind_a_link(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_writable_root(root: Path, tmp_path: Path) -> None:
-    """Where the root may be written, so may what is mounted in it."""
+    """Where the root is writable, so are the mounts inside."""
     writable = {"path": str(root), "readonly": False}
     assert sealed(tmp_path, [f"{root}/a"], root=writable) == []
 
@@ -111,7 +112,7 @@ def test_a_writable_root(root: Path, tmp_path: Path) -> None:
 def test_the_table_is_read_again_when_it_has_changed(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was mounted, and what was unmounted, is seen at once; else nothing is read."""
+    """New mounts and unmounts are seen at once; otherwise the table isn't read again."""
     reads: list[str] = []
     real = os.open
 
@@ -133,7 +134,7 @@ def test_the_table_is_read_again_when_it_has_changed(
 
 
 def test_the_table_of_another_namespace(place: Path) -> None:
-    """A thread that has gone to a namespace of its own gets the table of that one."""
+    """A thread in a namespace of its own gets that namespace's table."""
     point = os.fsencode(place / "made")
     seen: list[bool] = []
 
@@ -158,7 +159,8 @@ def test_the_table_of_another_namespace(place: Path) -> None:
 
 
 def test_nothing_in_a_read_only_root_is_written(runner: Runner, busybox: Path, place: Path) -> None:
-    """A file system mounted in the root was shown writable, and what was written there stayed."""
+    """A file system mounted in a read-only root is read-only too: once it was writable, and its
+    changes stayed."""
     image = place / "image"
     subprocess.run(["cp", "-a", str(busybox), str(image)], check=True)
     mount(image / "data")
@@ -175,7 +177,8 @@ def test_nothing_in_a_read_only_root_is_written(runner: Runner, busybox: Path, p
 def test_a_mount_holds_all_the_way_down(
     runner: Runner, busybox: Path, place: Path, read_only: bool
 ) -> None:
-    """What is mounted inside of a `Mount` has its options too: neither device nor setuid file."""
+    """What is mounted inside of a `Mount` has the mount's options too: neither device nor setuid
+    file."""
     mount(place / "data")
     mount(place / "data/in")
     subprocess.run(["mknod", place / "data/in/zero", "c", "1", "5"], check=True)

@@ -44,8 +44,8 @@ async def _done_with(box: Container) -> None:
 async def test_in_flight_at_open(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """An operation that is in flight at open is finished, and the container appears; once it was
-    neither listed nor broken, and create said that the id exists."""
+    """An open waits for a call in flight, and then finishes the delete: once the container was
+    neither listed nor broken, and create said that the id exists, for good."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()

@@ -1,6 +1,6 @@
 """A supervising program that forks inside its block: ``python -m tests.tasks.forking JSON``.
 
-It prints a JSON object: how its child ended, and what it found of its own afterwards.
+The program prints a JSON object: how the child ended, and what the program found afterwards.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ PROMPT_SECONDS = 5.0
 
 
 def play(choice: Choice, **told: Any) -> dict[str, Any]:
-    """Run one to its end; return what it found.
+    """Run one play to the end; return what the program found.
 
     Args:
         told: ``how`` (the name of a function of this module), ``waiting``, ``root`` (or None),
-            ``cgroup_parent``, ``rootfs``, ``diary`` (a file that its child writes to).
+            ``cgroup_parent``, ``rootfs``, ``diary`` (a file that the child writes to).
     """
     runtime = choice.runtime()
     told |= {"runtime": [runtime.path, *runtime.args], "runtime_root": runtime.root}
@@ -61,7 +61,7 @@ def play(choice: Choice, **told: Any) -> dict[str, Any]:
     )
     lines = done.stdout.splitlines()
     sys.stderr.write(done.stderr)
-    assert done.stderr == ""  # nothing failed that was to be undone
+    assert done.stderr == ""  # nothing to be undone has failed
     assert done.returncode == 0 and len(lines) == 1, (done.returncode, lines)
     found: dict[str, Any] = json.loads(lines[0])
     return found
@@ -69,7 +69,7 @@ def play(choice: Choice, **told: Any) -> dict[str, Any]:
 
 @attrs.frozen
 class Stage:
-    """What it has when it forks."""
+    """What the program has when it forks."""
 
     told: dict[str, Any]
     sup: Supervisor
@@ -95,7 +95,7 @@ async def exits(stage: Stage) -> NoReturn:
 
 
 async def exits_from_c(stage: Stage) -> NoReturn:
-    """Do the same where Python wasn't told of the fork."""
+    """End in the middle of all blocks, where Python wasn't told of the fork."""
     await exits(stage)
 
 
@@ -109,7 +109,7 @@ async def returns(stage: Stage) -> None:
 
 
 async def goes_on(stage: Stage) -> None:
-    """Ask for everything; each operation has to say at once that it isn't the child's to do."""
+    """Try everything; each operation has to raise at once, because the child owns nothing."""
     for name, operation in _operations(stage).items():
         with trio.move_on_after(PROMPT_SECONDS) as scope:
             try:
@@ -172,7 +172,7 @@ def _operations(stage: Stage) -> dict[str, Callable[[], Awaitable[object]]]:
 
 
 async def begins_again(stage: Stage) -> None:
-    """Leave the run that is its parent's, and have one and a supervisor of its own."""
+    """Leave the parent's run, and have a run and a supervisor of the child's own."""
     _AFTERWARDS.append(lambda: trio.run(_own, stage))
 
 
@@ -229,7 +229,7 @@ async def _stage(told: dict[str, Any]) -> AsyncIterator[Stage]:
 
 @contextlib.asynccontextmanager
 async def _waiting(stage: Stage, wanted: bool) -> AsyncIterator[None]:
-    """Have tasks that wait for everything that one can wait for, when it forks."""
+    """Have tasks that wait for everything that can be waited for at the fork."""
     if not wanted:
         yield
         return
@@ -278,7 +278,7 @@ async def _multiprocess() -> int | None:
 
 
 async def _look(stage: Stage) -> dict[str, Any]:
-    """What the parent has left of its own, and whether it works."""
+    """Return what the parent has left, and whether that works."""
     box, sup = stage.box, stage.sup
     assert box.stdin is not None and box.stdout is not None
     with trio.fail_after(PATIENCE_SECONDS / 2):
@@ -291,7 +291,7 @@ async def _look(stage: Stage) -> dict[str, Any]:
             "pool": (await stage.pool.run(["echo", "y"])).status.code,
             "thread": await trio.to_thread.run_sync(os.getpid) == os.getpid(),
         }
-        if not stage.told["waiting"]:  # else a task of ours receives
+        if not stage.told["waiting"]:  # otherwise a task of ours receives
             await box.stdin.send_all(b"z")
             found["stream"] = (await box.stdout.receive_some()).decode()
         await sup["created"].start()
@@ -301,14 +301,14 @@ async def _look(stage: Stage) -> dict[str, Any]:
 
 
 def _keepers(root: str) -> int:
-    """How many keepers there are of a root."""
+    """Return how many keepers of a root there are."""
     pids = filter(str.isdigit, os.listdir("/proc"))
     lines = [command(int(pid)) for pid in pids]
     return sum("supervisor-keeper" in line and root in line for line in lines)
 
 
 async def _outlived(told: dict[str, Any]) -> dict[str, Any]:
-    """Close our ends of streams while a child that was forked lives on with all that it has."""
+    """Close our ends of streams while a forked child lives on with all its copies."""
     async with _stage(told) as stage:
         sup, box = stage.sup, stage.box
         assert box.stdin is not None
@@ -317,7 +317,7 @@ async def _outlived(told: dict[str, Any]) -> dict[str, Any]:
         attached = await sup["terminal"].attach()
         read_fd, write_fd = os.pipe()
         pid = os.fork()
-        if pid == 0:  # as multiprocessing's, which does as it is told and knows nothing of us
+        if pid == 0:  # as multiprocessing's, which knows nothing of us
             os.close(write_fd)
             os.read(read_fd, 1)
             os._exit(8)
@@ -381,7 +381,7 @@ def _in_threads(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do as told; a child ends as its way of leaving has it."""
+    """Run the play; a child ends in its own way."""
     told = json.loads(sys.argv[1])
     parent = os.getpid()
     if told["how"] == "in_threads":

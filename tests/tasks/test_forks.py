@@ -1,4 +1,4 @@
-"""A child that is forked in a Trio task undoes nothing of its parent's, and says so."""
+"""A child that is forked in a Trio task undoes nothing of the parent's, and says so."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SOUND = {
     "thread": True,
     "stopped": 9,
 }
-"""What the parent finds when nothing of it was undone."""
+"""What the parent finds when all its things are intact."""
 
 
 class Ground:
-    """Where a program plays: its root, and its child's diary."""
+    """The place of a program: the root, and the child's diary."""
 
     def __init__(self, choice: Choice, parent: str, rootfs: Path, workdir: Path) -> None:
         self._choice = choice
@@ -39,12 +39,12 @@ class Ground:
         self._told = {"cgroup_parent": parent, "rootfs": str(rootfs), "diary": str(self._diary)}
 
     def play(self, how: str, root: Path | None, *, waiting: bool = False) -> dict[str, Any]:
-        """Have one played."""
+        """Run one play."""
         where = None if root is None else str(root)
         return play(self._choice, how=how, root=where, waiting=waiting, **self._told)
 
     def diary(self) -> list[str]:
-        """Return what its child has written."""
+        """Return what the child has written."""
         return self._diary.read_text().splitlines()
 
 
@@ -62,8 +62,9 @@ def ground(choice: Choice, cgroup_parent: str, rootfs: Path, workdir: Path) -> G
 async def test_a_forked_child_leaves_its_parents_blocks(
     ground: Ground, root: Path, nothing_left: NothingLeft, how: str, ended: int, durable: bool
 ) -> None:
-    """It deleted the parent's containers and its root; and what it took out of Trio's epoll, which
-    both had, was the parent's, that then hung."""
+    """A forked child that leaves the parent's blocks changes nothing of the parent's: once the
+    child deleted the parent's containers and root, and took descriptors out of Trio's shared epoll,
+    so that the parent hung."""
     found = await trio.to_thread.run_sync(ground.play, how, root if durable else None)
     assert found == {**SOUND, "child": ended, "keepers": 0 if durable else 1, "stream": "z"}
     await nothing_left()
@@ -72,7 +73,8 @@ async def test_a_forked_child_leaves_its_parents_blocks(
 async def test_a_forked_child_that_goes_on_is_refused_everything(
     ground: Ground, nothing_left: NothingLeft
 ) -> None:
-    """It had its parent's containers in hand, whose locks it didn't hold."""
+    """A forked child that goes on is refused everything: once the child used the parent's containers
+    without holding the locks."""
     found = await trio.to_thread.run_sync(ground.play, "goes_on", None)
     assert [line for line in ground.diary() if not line.endswith(": refused")] == []
     assert len(ground.diary()) == 20
@@ -84,8 +86,8 @@ async def test_a_forked_child_that_goes_on_is_refused_everything(
 async def test_who_waits_in_a_forked_child_waits_no_more(
     ground: Ground, nothing_left: NothingLeft, how: str
 ) -> None:
-    """Its copies of the parent's tasks waited for ever for what its own epoll never told them, and
-    the parent for it."""
+    """The copies of the parent's waiting tasks raise in a forked child: once they waited for ever
+    for events of the child's epoll, and the parent for the child."""
     found = await trio.to_thread.run_sync(lambda: ground.play(how, None, waiting=True))
     if how == "returns":
         names = ("attached", "exits", "ran", "receives", "runs")
@@ -95,7 +97,7 @@ async def test_who_waits_in_a_forked_child_waits_no_more(
 
 
 async def test_a_forked_child_may_begin_again(ground: Ground, nothing_left: NothingLeft) -> None:
-    """With a Trio run of its own it has a supervisor of its own."""
+    """A forked child with a Trio run of its own has a supervisor of its own."""
     found = await trio.to_thread.run_sync(ground.play, "begins_again", None)
     assert ground.diary() == ["own"]
     assert found == {**SOUND, "child": 0, "keepers": 1, "stream": "z"}
@@ -103,21 +105,24 @@ async def test_a_forked_child_may_begin_again(ground: Ground, nothing_left: Noth
 
 
 async def test_a_forked_child_has_no_threads(ground: Ground, nothing_left: NothingLeft) -> None:
-    """It waited for a minute for the thread of a `SupervisorThread`, which only the parent has."""
+    """A forked child doesn't wait for the parent's thread: once the child waited a minute for the
+    thread of a `SupervisorThread`."""
     found = await trio.to_thread.run_sync(ground.play, "in_threads", None)
     assert found == {"child": 5, "state": "running", "held": True, "pool": 0}
     await nothing_left()
 
 
 async def test_a_forked_child_holds_no_stream(ground: Ground, nothing_left: NothingLeft) -> None:
-    """A worker of multiprocessing held the container's input open: closing it ended nothing."""
+    """A forked child holds no stream of a container: once a worker of multiprocessing held the
+    input open, and closing it ended nothing."""
     found = await trio.to_thread.run_sync(ground.play, "outlived", None)
     assert found == {"cat": 0, "writer": signal.SIGPIPE, "child": 8}
     await nothing_left()
 
 
 async def test_trio_keeps_its_epoll_where_we_look() -> None:
-    """If this fails, a Trio keeps it elsewhere: `_forks._replace_shared` has to learn that."""
+    """Trio keeps its epoll where `_forks._replace_shared` looks; if this test fails, that function
+    has to learn the new place."""
     runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner
     sockets = [
         getattr(pair, name)

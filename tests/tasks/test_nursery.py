@@ -1,4 +1,4 @@
-"""Guards of the nurseries for tasks of our own: whatever order a block and its tasks end in."""
+"""Guards of the nurseries for tasks of our own: in whatever order a block and its tasks end."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ async def fail_when_cancelled() -> None:
 
 
 async def test_the_blocks_end_ends_them() -> None:
-    """Nobody waits for tasks that go on for ever."""
+    """The end of the block ends tasks that would go on for ever."""
     with trio.fail_after(SECONDS):
         async with background_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
 
 
 async def test_a_bug_beside_is_told() -> None:
-    """What a task raises isn't lost behind what the block raises: both come, in a group."""
+    """A task's error isn't lost behind the block's: both come, in a group."""
     with trio.fail_after(SECONDS), pytest.raises(BaseExceptionGroup) as caught:
         async with background_nursery() as nursery:
             nursery.start_soon(fail_when_cancelled)
@@ -48,7 +48,8 @@ async def test_a_bug_beside_is_told() -> None:
 
 
 async def test_cancelled_and_raised() -> None:
-    """Tasks that were cancelled from outside as well put no group around what the block raises."""
+    """The block's error comes without a group, even if the tasks were cancelled from outside as
+    well."""
     with trio.CancelScope() as scope, pytest.raises(Oops):
         async with background_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
@@ -58,7 +59,7 @@ async def test_cancelled_and_raised() -> None:
 
 
 async def test_what_came_before_stays_with_it() -> None:
-    """An error keeps the one during whose handling it was raised, and gets no other."""
+    """An error keeps the context in which it was raised, and gets no other."""
     with pytest.raises(Oops) as caught:
         async with background_nursery():
             try:
@@ -69,7 +70,8 @@ async def test_what_came_before_stays_with_it() -> None:
 
 
 async def test_a_lasting_one_goes_on_in_the_clean_up() -> None:
-    """Its tasks go on while the block, cancelled, cleans up; they end with it."""
+    """A lasting nursery's tasks go on while the cancelled block cleans up, and end with the
+    block."""
     went_on = trio.Event()
     with trio.fail_after(SECONDS):
         with trio.CancelScope() as scope:
@@ -95,7 +97,8 @@ async def test_a_lasting_one_goes_on_in_the_clean_up() -> None:
 
 
 async def test_a_lasting_one_that_is_cancelled_as_it_opens() -> None:
-    """It opens all the same: the block is for whoever opened it, clean-up and all."""
+    """A lasting nursery that is cancelled while opening opens all the same: the block, clean-up and
+    all, is the caller's."""
     opened = False
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -111,7 +114,8 @@ def _group() -> BaseExceptionGroup[BaseException]:
 
 @pytest.mark.parametrize("opened", [background_nursery, lasting_nursery])
 async def test_a_group_comes_out_as_it_is(opened: Callable[[], Context]) -> None:
-    """Cancel scopes split groups: a nested one came out as a copy, in a group of our nursery's."""
+    """A group comes out unchanged: cancel scopes split groups, and once a nested one came out as a
+    copy, in a group of our nursery's."""
     group = _group()
     with trio.fail_after(SECONDS), pytest.raises(BaseExceptionGroup) as caught:
         async with opened() as nursery:
@@ -123,7 +127,7 @@ async def test_a_group_comes_out_as_it_is(opened: Callable[[], Context]) -> None
 
 
 async def test_a_bug_beside_a_group_is_told() -> None:
-    """It isn't taken for one of the group's own."""
+    """A task's bug beside a group isn't taken for one of the group's own errors."""
     group = _group()
     with trio.fail_after(SECONDS), pytest.raises(BaseExceptionGroup) as caught:
         async with background_nursery() as nursery:
@@ -136,7 +140,7 @@ async def test_a_bug_beside_a_group_is_told() -> None:
 
 
 def _interrupted(opened: Callable[[], Context], where: str) -> list[str]:
-    """Run a block that is interrupted at one moment; return how it went on."""
+    """Run a block that is interrupted at one moment; return how the block went on."""
     went: list[str] = []
 
     @trio.lowlevel.enable_ki_protection
@@ -169,10 +173,11 @@ def _interrupted(opened: Callable[[], Context], where: str) -> list[str]:
 
 @pytest.mark.parametrize("opened", [background_nursery, lasting_nursery])
 def test_interrupted_as_its_tasks_end(opened: Callable[[], Context]) -> None:
-    """Ctrl-C in that moment came out in a group."""
+    """Ctrl-C while the tasks end comes out plain: once it came in a group."""
     assert _interrupted(opened, "leaving") == ["entered", "tasks ended"]
 
 
 def test_a_lasting_one_that_is_interrupted_as_it_opens() -> None:
-    """Ctrl-C in that moment let the run hang for ever: its scope, shielded, was cancelled later."""
+    """Ctrl-C while a lasting nursery opens ends the run: once the run hung for ever, because the
+    shielded scope was cancelled too late."""
     assert _interrupted(lasting_nursery, "entering") == []

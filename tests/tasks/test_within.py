@@ -1,4 +1,4 @@
-"""Deadlines count the time in which the program could run, and no other."""
+"""Deadlines count only the time in which the program could run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from supervisor.tasks._within import _put_off, _watch, expiring, granted, nap, within
 
 LONG = 1.2
-"""Seconds for which the loop doesn't turn: what a program that is stopped looks like to it."""
+"""Seconds for which the loop doesn't turn, as in a stopped program."""
 
 
 def _stopped() -> None:
@@ -23,7 +23,8 @@ def _stopped() -> None:
 
 @pytest.mark.parametrize("shield", [False, True])
 async def test_time_in_which_nothing_could_run_is_not_counted(shield: bool) -> None:
-    """A supervisor that was stopped for 31 seconds said that a clean-up had taken 30."""
+    """Time in which the program couldn't run isn't counted: a supervisor that was stopped for 31
+    seconds once said that a clean-up had taken 30."""
     with within(LONG / 2, shield=shield) as scope:
         await trio.lowlevel.checkpoint()
         _stopped()
@@ -32,7 +33,7 @@ async def test_time_in_which_nothing_could_run_is_not_counted(shield: bool) -> N
 
 
 async def test_what_was_left_before_is_left_afterwards() -> None:
-    """And no more than that: it expires."""
+    """A deadline has as much time left after a stop as before, and no more: then it expires."""
     begun = trio.current_time()
     with within(1.0) as scope:
         await trio.lowlevel.checkpoint()
@@ -43,7 +44,7 @@ async def test_what_was_left_before_is_left_afterwards() -> None:
 
 
 async def test_a_deadline_expires_in_its_time() -> None:
-    """Turns that come in time put nothing off."""
+    """A deadline expires in time if the loop turns regularly."""
     begun = trio.current_time()
     with within(0.2) as scope:
         while True:
@@ -53,7 +54,7 @@ async def test_a_deadline_expires_in_its_time() -> None:
 
 
 async def test_others_deadlines_are_left_alone() -> None:
-    """A scope of the user's is the user's."""
+    """A user's own cancel scope keeps its deadline."""
     with trio.move_on_after(LONG / 2) as theirs:
         with within(LONG / 2) as ours:
             _stopped()
@@ -62,14 +63,16 @@ async def test_others_deadlines_are_left_alone() -> None:
 
 
 def test_a_long_deadline_gets_back_what_was_lost_and_not_more() -> None:
-    """The loop may have turned long before a stop: that time is counted."""
+    """A long deadline gets back the lost time and not more: the loop may have turned long before a
+    stop, and that time is counted."""
     scope = trio.CancelScope(deadline=3600.0)
     _put_off(scope, since=100.0, now=500.0, lost=40.0)
     assert scope.deadline == 3640.0
 
 
 def test_one_that_was_about_to_expire_gets_some_seconds_to_look() -> None:
-    """When in a turn it was stopped isn't known: it may have been at its beginning."""
+    """A deadline that was about to expire gets some seconds more, because the stop may have come at
+    the beginning of a turn."""
     scope = trio.CancelScope(deadline=400.0)
     _put_off(scope, since=100.0, now=500.0, lost=40.0)
     assert scope.deadline == 505.0
@@ -87,8 +90,8 @@ class _Turns(trio.abc.Instrument):
 
 @pytest.mark.parametrize("seconds", [math.inf, 3600.0])
 async def test_an_idle_supervisor_is_not_woken(seconds: float) -> None:
-    """A deadline of an hour was looked at each second."""
-    with within(60.0):  # what was limited before leaves nothing that goes on
+    """An idle supervisor isn't woken: once a deadline of an hour was looked at each second."""
+    with within(60.0):  # the earlier deadline leaves no task that goes on
         await trio.lowlevel.checkpoint()
     turns = _Turns()
     with within(seconds):
@@ -100,7 +103,8 @@ async def test_an_idle_supervisor_is_not_woken(seconds: float) -> None:
 
 
 def test_a_tests_clock_passes_as_that_likes() -> None:
-    """What a user grants passes by it: no jump is lost, and nothing of ours stops on the way."""
+    """A user's deadline passes by the test's clock: no jump is lost, and no step of ours delays
+    it."""
 
     async def main() -> None:
         turns = _Turns()
@@ -126,8 +130,8 @@ CLOCKS = {
 
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_what_the_kernel_does_has_real_time(clock: str) -> None:
-    """Under a clock that jumps, 60 seconds for a runtime were over at once; under one that stands,
-    no poll ever came to its second look."""
+    """The kernel gets real time: once, under a clock that jumps, 60 seconds for a runtime were over
+    at once; under one that stands, no poll came to a second look."""
 
     async def main() -> None:
         for limited in (lambda: within(0.05), lambda: within(0.05, shield=True, still=False)):
@@ -151,7 +155,8 @@ def test_what_the_kernel_does_has_real_time(clock: str) -> None:
 
 
 def test_a_clock_stands_while_the_kernel_is_waited_for() -> None:
-    """And it goes on as before, or as a test has said meanwhile."""
+    """A clock stands while the kernel is waited for, and goes on afterwards, or as a test has set
+    it meanwhile."""
     clock = MockClock(autojump_threshold=0)
     went: list[str] = []
 

@@ -31,7 +31,7 @@ async def test_conforms(choice: Choice) -> None:
     async with leak_check(temporary=False, cgroup_parent=None):  # others have the usual one too
         found = await check_runtime(choice.runtime(), abilities=abilities(choice))
     left = glob.glob(f"/sys/fs/cgroup/**/trio-supervisor-check-{os.getpid()}-*")
-    # crun makes an ordinary directory there if version 2 isn't mounted: no cgroup.
+    # crun makes an ordinary directory there, and no cgroup, if version 2 isn't mounted.
     assert not [path for path in left if not path.startswith("/sys/fs/cgroup/unified/")]
     assert {*found.passed, *found.undeclared} == set(CHECKS)
     if not choice.real:
@@ -41,7 +41,7 @@ async def test_conforms(choice: Choice) -> None:
 
 
 async def test_isolation_that_is_claimed_is_missed() -> None:
-    """A runtime that claims what it doesn't do fails the checks of that, each by its name."""
+    """A runtime that claims an isolation that it lacks fails the checks for that, each by name."""
     claimed = [name for name, (_, ability) in CHECKS.items() if ability in ISOLATION]
     with pytest.raises(ExceptionGroup) as caught:
         await check_runtime(HostRuntime().runtime, abilities=ISOLATION, only=claimed)
@@ -64,7 +64,7 @@ async def test_isolation_that_is_claimed_is_missed() -> None:
     ids=lambda value: value if isinstance(value, str) else None,
 )
 async def test_faults_are_found(fault: Fault, check: str, said: str) -> None:
-    """A runtime that misbehaves is told from one that doesn't, and what it did is said."""
+    """A runtime that misbehaves is distinguished from one that doesn't, and its fault is named."""
     faulty = FaultyRuntime(fault).runtime
     seconds = 1 if fault.what == "hang" else 30
     with pytest.raises(ExceptionGroup, match="doesn't behave") as caught:

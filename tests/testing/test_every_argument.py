@@ -1,4 +1,4 @@
-"""The same for `supervisor.testing`: what can't be an argument is refused by name."""
+"""`supervisor.testing` refuses impossible arguments by name too."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.runtimes("fake")
 
 
 def test_values(table: Table) -> None:
-    """Of what is made, and of a block that is checked."""
+    """The values, and a checked block, refuse bad arguments by name."""
 
     def check(**given: Any) -> None:
         with leak_check(**{"temporary": False, "cgroup_parent": None, **given}):
@@ -54,7 +54,7 @@ def test_values(table: Table) -> None:
 
 
 def test_run_machine(table: Table, runtime: Runtime) -> None:
-    """Of a search: nothing is played."""
+    """A search refuses bad arguments by name, and plays nothing."""
 
     def run(**given: Any) -> None:
         if None not in (given.get("bundle", 0), given.get("settings", 0)):
@@ -64,10 +64,10 @@ def test_run_machine(table: Table, runtime: Runtime) -> None:
 
 
 def test_threads(table: Table, bundle: MakeBundle, runtime: Runtime) -> None:
-    """Of a supervisor and a pool in threads, and of what a pool gives."""
+    """A supervisor and a pool in threads, and what a pool gives, refuse bad arguments by name."""
     made = bundle("true")
 
-    def thread(inside: Any) -> None:  # `open_supervisor` looks at its options
+    def thread(inside: Any) -> None:  # `open_supervisor` checks its own options
         SupervisorThread(inside=inside)
 
     table.call("SupervisorThread", thread)
@@ -105,7 +105,7 @@ def test_threads(table: Table, bundle: MakeBundle, runtime: Runtime) -> None:
 
 
 async def test_harm(table: Table, supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Of what may happen to a container: nothing does."""
+    """The harm to a container refuses bad arguments by name, and does nothing."""
     async with supervisor() as sup:
         async with await sup.create("a", bundle("sleep", "600"), stdout=PIPE) as box:
             await box.start()
@@ -132,7 +132,7 @@ async def test_harm(table: Table, supervisor: OpenSupervisor, bundle: MakeBundle
             async def fill(**given: Any) -> None:
                 seconds = given.get("seconds")
                 if type(seconds) in (int, float) and seconds > 0:
-                    return  # it is refused for its bundle, which has no limit
+                    return  # refused for the bundle, which has no limit
                 await fill_memory(**{"container": box, **given})
 
             await table.await_each("fill_memory", fill_memory, fill)
@@ -140,7 +140,7 @@ async def test_harm(table: Table, supervisor: OpenSupervisor, bundle: MakeBundle
 
 
 async def test_check_runtime(table: Table, runtime: Runtime) -> None:
-    """Of the checks of a runtime: none is made."""
+    """The checks of a runtime refuse bad arguments by name, and run nothing."""
 
     async def check(**given: Any) -> None:
         if given.get("only", 0) is not None:  # that is all of them
@@ -151,7 +151,7 @@ async def test_check_runtime(table: Table, runtime: Runtime) -> None:
 
 
 async def test_perform(supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path) -> None:
-    """Of an operation that is performed."""
+    """An operation to perform refuses bad arguments by name."""
     async with supervisor() as sup:
         for value in STRANGE:
             with pytest.raises(InvalidValue, match="supervisor"):
@@ -169,7 +169,7 @@ _GIVEN = (  # what the library gives; a user makes none
     "LeakError",
     "TakenContainer",
     "Unread",
-    "SupervisorMachine",  # Hypothesis makes it, by way of run_machine
+    "SupervisorMachine",  # made by Hypothesis, by way of run_machine
 )
 
 

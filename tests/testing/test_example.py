@@ -25,7 +25,8 @@ def looking_on() -> Iterator[Example]:
 
 @pytest.mark.runtimes("crun", "fake")
 async def test_a_pool_shows_what_was_taken(runtime: Runtime) -> None:
-    """Neither those that still wait nor the next ones are the example's, only what it took."""
+    """The example sees only what it took from a pool, neither those that still wait nor the next
+    ones."""
     bundle = Bundle.from_host(["true"])
     with looking_on() as example:
         async with ContainerPool(bundle, size=2, runtime=runtime) as pool:
@@ -44,7 +45,8 @@ def report(id: str) -> ContainerReport:
 
 
 def test_the_end_of_the_output_is_kept() -> None:
-    """However it comes, in small parts or in one that is larger than what is kept."""
+    """The end of the output is kept, whether it comes in small parts or in one larger than what is
+    kept."""
     example = Example()
     example.saw(report("small"))
     example.saw(report("large"))
@@ -59,21 +61,21 @@ def test_the_end_of_the_output_is_kept() -> None:
 
 
 def test_the_last_containers_are_kept() -> None:
-    """Of many, with what they printed; the newest is told first."""
+    """Of many containers the last are kept, with their output; the newest comes first."""
     example = Example()
     for number in range(MAX_CONTAINERS + 3):
         example.saw(report(f"box-{number}"))
         example.heard(f"box-{number}", b"x")
     titles = [title for title, _ in example.told()]
     assert titles == [f"container box-{number}" for number in range(MAX_CONTAINERS + 2, 2, -1)]
-    for number in range(MAX_CONTAINERS + 3):  # older ones go on talking, and so does a stranger
+    for number in range(MAX_CONTAINERS + 3):  # older ones go on writing, and so does a stranger
         example.heard(f"box-{number}", b"x")
         example.heard(f"stranger-{number}", b"x")
     assert len(example._outputs) == MAX_CONTAINERS
 
 
 def test_waits_that_overlap_count_once() -> None:
-    """Two tasks that wait at the same time don't wait twice as long."""
+    """Two tasks that wait at the same time count as one wait."""
     example = Example()
     with example.waiting():
         with example.waiting():

@@ -1,4 +1,4 @@
-"""What is done to a live container happens to it, and is over when it is said to be."""
+"""Harm to a live container takes effect, and is over when the call returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TICKING = "i=0; while read line; do i=$((i+1)); echo $i; done"
 
 @pytest.mark.runtimes("fake", "crun")
 async def test_frozen(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A frozen program does nothing, and goes on afterwards; its state is what it was."""
+    """A frozen program does nothing, and goes on afterwards; the state is what it was."""
     async with (
         supervisor() as sup,
         await sup.create("a", bundle("sh", "-c", TICKING), stdin=PIPE, stdout=PIPE) as a,
@@ -44,7 +44,7 @@ async def test_frozen(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 @pytest.mark.runtimes("fake", "crun")
 async def test_frozen_and_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Whatever ends the block, the program goes on: it hears SIGTERM."""
+    """Whatever ends the block, the program goes on, and gets SIGTERM."""
     script = "trap 'exit 3' TERM; echo ready; read line"
     async with (
         supervisor() as sup,
@@ -53,7 +53,7 @@ async def test_frozen_and_cancelled(supervisor: OpenSupervisor, bundle: MakeBund
         await a.start()
         assert a.stdout is not None
         await a.stdout.receive_some()
-        # A shell that gets a signal just before it reads runs its trap after the read.
+        # A shell that gets a signal just before a read runs the trap after the read.
         await until(lambda: state_of(a.pid or 0) == "S", "it reads")
         with trio.CancelScope() as scope:
             async with frozen(a):
@@ -68,7 +68,7 @@ async def test_frozen_and_cancelled(supervisor: OpenSupervisor, bundle: MakeBund
 
 @pytest.fixture
 def cgroup2(workdir: Path) -> Iterator[Path]:
-    """A version 2 hierarchy with a cgroup of our own in it."""
+    """A version 2 hierarchy with a cgroup of our own."""
     place = workdir / "cgroup2"
     place.mkdir()
     subprocess.run(["mount", "-t", "cgroup2", "none", place], check=True)
@@ -98,7 +98,7 @@ async def test_version_2(cgroup2: Path) -> None:
 
 @pytest.mark.runtimes("fake", "crun")
 async def test_kill_shim(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A killed shim is dead on return, and takes its process with it; there is no second one."""
+    """A killed shim is dead on return, and so is the process; a second kill finds no shim."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as a:
         await a.start()
         job = await a.exec(["sleep", "600"])
@@ -130,7 +130,8 @@ async def test_fill_memory(supervisor: OpenSupervisor, bundle: MakeBundle) -> No
 
 @pytest.mark.runtimes("fake", "crun")
 async def test_fill_memory_needs_a_limit(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Without a limit of its own it would be the machine's memory: that is refused."""
+    """Filling the memory of a container without a limit is refused: it would be the machine's
+    memory."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as a:
         with pytest.raises(InvalidValue, match="memory_bytes"):
             await fill_memory(a)
@@ -163,7 +164,7 @@ async def test_unread(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 @pytest.mark.runtimes("crun")
 async def test_deadline_of_freezing(workdir: Path) -> None:
-    """A cgroup that doesn't freeze in time is thawed, and that is said."""
+    """A cgroup that doesn't freeze in time is thawed, and an error says so."""
     switch, events = workdir / "cgroup.freeze", workdir / "cgroup.events"
     events.write_text("frozen 0\n")
     switch.write_text("0")

@@ -1,4 +1,4 @@
-"""HostRuntime runs bundles on the host, for anybody; FaultyRuntime goes wrong as it is told."""
+"""HostRuntime runs bundles on the host, for any user; FaultyRuntime fails as asked."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ pytestmark = pytest.mark.runtimes("fake")
 
 
 async def test_runs_on_the_host(workdir: Path) -> None:
-    """A bundle's program runs on the host with its arguments, environment and directory."""
+    """A bundle's program runs on the host with the bundle's arguments, environment and
+    directory."""
     bundle = Bundle.from_host(
         ["sh", "-c", "echo $GREETING; pwd; exit 3"],
         env={"GREETING": "hello"},
@@ -50,11 +51,11 @@ async def test_runs_on_the_host(workdir: Path) -> None:
 
 
 async def _supervise() -> None:
-    """Supervise a container; exit with 0 if all is as it must be."""
+    """Supervise a container; exit with 0 if all is right."""
     bundle = Bundle.from_host(["sh", "-c", "id -u; read line"])
     host = HostRuntime(python=PYTHON)
     async with (
-        leak_check(temporary=False, cgroup_parent=None),  # it has no cgroups
+        leak_check(temporary=False, cgroup_parent=None),  # there are no cgroups
         open_supervisor(runtime=host.runtime) as sup,
     ):
         async with await sup.create("web", bundle, stdin=PIPE, stdout=PIPE) as box:
@@ -70,7 +71,7 @@ async def _supervise() -> None:
 @needs_root
 @pytest.mark.skipif(PYTHON is None, reason="needs a Python that everybody may run")
 def test_ordinary_user(workdir: Path) -> None:
-    """Somebody who isn't root, without cgroups and runtimes, can run and supervise with it."""
+    """An ordinary user, without cgroups and runtimes, can run and supervise with HostRuntime."""
     place = workdir / "nobodys"
     place.mkdir()
     os.chown(place, NOBODY, NOBODY)
@@ -93,7 +94,7 @@ def test_ordinary_user(workdir: Path) -> None:
 
 
 async def test_terminal(supervisor: OpenSupervisor) -> None:
-    """A process may have a terminal."""
+    """A process of HostRuntime may have a terminal."""
     async with supervisor() as sup:
         bundle = Bundle.from_host(["sh", "-c", "test -t 0 && stty size"])
         async with await sup.create("a", bundle, terminal=(77, 33)) as box:
@@ -107,7 +108,7 @@ async def test_terminal(supervisor: OpenSupervisor) -> None:
 
 
 async def test_fault_of_one_container() -> None:
-    """A fault can be that of one container only; the others are as they must be."""
+    """A fault may be limited to one container; the others work."""
     faulty = FaultyRuntime(Fault(verb="start", what="fail", value="no luck", container="b"))
     bundle = Bundle.from_host(["true"])
     async with open_supervisor(runtime=faulty.runtime) as sup:
@@ -119,7 +120,7 @@ async def test_fault_of_one_container() -> None:
 
 
 async def test_fault_while(workdir: Path) -> None:
-    """A fault can hold for as long as there is a file, and then pass."""
+    """A fault may hold for as long as a file exists."""
     trouble = workdir / "trouble"
     trouble.touch()
     faulty = FaultyRuntime(Fault(verb="create", what="hang", only_while=trouble))
@@ -135,7 +136,7 @@ async def test_fault_while(workdir: Path) -> None:
 
 
 async def test_fault_once(workdir: Path) -> None:
-    """A fault can be had once."""
+    """A fault may happen only once."""
     trouble = workdir / "trouble"
     trouble.touch()
     faulty = FaultyRuntime(Fault(verb="create", when="after-pid", what="die", once=trouble))
@@ -166,13 +167,13 @@ async def test_fault_once(workdir: Path) -> None:
     ],
 )
 def test_faults_that_cannot_be(told: dict[str, Any], said: str) -> None:
-    """A fault that there can't be is refused when it is made, by name."""
+    """An impossible fault is refused by name when it is made."""
     with pytest.raises(InvalidValue, match=said):
         Fault(**told)
 
 
 async def test_wrong_usage_is_said(workdir: Path) -> None:
-    """Its own errors are single lines, as runtimes' are, and no tracebacks."""
+    """HostRuntime's own errors are single lines, as runtimes' are, and no tracebacks."""
     host = HostRuntime(root=workdir / "boxes").runtime
     for words in ([], ["start"], ["--root"], ["--what", "x", "list"], ["kill", "a", "SIGNO"]):
         command = [host.path, *host.args, *(["--root", str(workdir)] if words[:1] else []), *words]

@@ -1,4 +1,4 @@
-"""What the machine does wrong is no counter-example: it stops Hypothesis, and isn't shrunk."""
+"""A fault of the machine is no counter-example: it stops Hypothesis, and isn't shrunk."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ FAULTS: dict[type[InfrastructureError], Callable[[], BaseException]] = {
 
 
 def alone(error: BaseException) -> BaseException:
-    """Return it as it is."""
+    """Return the error unchanged."""
     return error
 
 
 def grouped(error: BaseException) -> BaseException:
-    """Return it as two nurseries would raise it."""
+    """Return the error as two nurseries would raise it."""
     inner = BaseExceptionGroup("inner", [ValueError("a follow-up"), error])
     return BaseExceptionGroup("outer", [inner])
 
@@ -58,7 +58,7 @@ def test_it_stops_at_once(
     shape: Callable[[BaseException], BaseException],
     is_async: bool,
 ) -> None:
-    """The example at which the machine fails is the last one: none is tried again or shrunk."""
+    """The example at which the machine fails is the last one: none is repeated or shrunk."""
     runs = 0
 
     def body() -> None:
@@ -116,7 +116,7 @@ def test_a_program_that_hangs_is_a_counterexample() -> None:
 
 
 def test_a_runtime_that_hangs_in_create() -> None:
-    """The real thing: a create that makes no process in time stops the search."""
+    """A create that makes no process in time, with a real runtime, stops the search."""
     bundle = Bundle.from_host(["true"])
     runtime = FaultyRuntime(Fault(verb="create", what="hang")).runtime
     seen: list[int] = []
@@ -141,7 +141,8 @@ async def run_in(bundle: Bundle, runtime: Runtime, deadlines: Deadlines | None =
 
 @pytest.mark.parametrize("verb", ["create", "delete"])
 def test_the_time_of_create_and_delete_is_not_the_examples(verb: str) -> None:
-    """A slow runtime doesn't make an example late, though it takes longer than its deadline."""
+    """The time of create and delete isn't the example's: a slow runtime doesn't make an example
+    late."""
     bundle = Bundle.from_host(["true"])
     runtime = FaultyRuntime(Fault(verb=verb, what="late", value=1.5)).runtime
 
@@ -155,7 +156,7 @@ def test_the_time_of_create_and_delete_is_not_the_examples(verb: str) -> None:
 
 
 def test_the_time_of_the_program_is_the_examples() -> None:
-    """A slow program does."""
+    """The time of the program is the example's: a slow program makes the example late."""
     bundle = Bundle.from_host(["sleep", "0.3"])
     runtime = HostRuntime().runtime
 
@@ -170,5 +171,5 @@ def test_the_time_of_the_program_is_the_examples() -> None:
 
 
 def test_the_profile_has_a_name() -> None:
-    """Hypothesis knows it as soon as it is imported."""
+    """Hypothesis knows the profile's name as soon as Hypothesis is imported."""
     assert repr(settings.get_profile("trio-supervisor")) == repr(profile())

@@ -48,13 +48,13 @@ def test_in_a_thread(container_pool):
 
 @attrs.frozen
 class Victim:
-    """A pytest run whose test waits for its end.
+    """A pytest run whose test waits for the end of the run.
 
     Attributes:
         process: pytest itself.
         worker: the pid of the process that runs the test: the same, or xdist's.
-        directory: where it runs, with its temporary files in ``tmp``.
-        cgroups: the directories of its containers' cgroups.
+        directory: where pytest runs, with the temporary files in ``tmp``.
+        cgroups: the directories of the containers' cgroups.
     """
 
     process: subprocess.Popen[bytes]
@@ -63,14 +63,14 @@ class Victim:
     cgroups: frozenset[str]
 
     def left(self) -> list[str]:
-        """Return what is left of it."""
+        """Return what is left of the run."""
         lives = [f"{pid} {name}" for pid, name in descendants(os.getpid()).items() if alive(pid)]
         made = [str(path) for path in (self.directory / "tmp").glob("trio-supervisor-*")]
         return lives + made + [path for path in self.cgroups if os.path.exists(path)]
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs, and isn't just waiting to be reaped by whom it was left to."""
+    """Whether a process runs, and isn't just a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -78,7 +78,7 @@ def alive(pid: int) -> bool:
 
 
 def cgroups_of(pids: list[int]) -> Iterator[str]:
-    """Yield the directories of the cgroups of ours that processes are in."""
+    """Yield the directories of those of our cgroups that have processes."""
     hierarchies = Hierarchies.discover()
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ def cgroups_of(pids: list[int]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def victim(directory: Path, test: str, *options: str) -> Iterator[Victim]:
-    """Run a test of the sleeper; yield it when its container runs."""
+    """Run a test of the sleeper; yield the run when the test's container runs."""
     (directory / "pytest.ini").write_text(INI)
     (directory / "test_sleeper.py").write_text(SLEEPER)
     (directory / "tmp").mkdir(mode=0o711)
@@ -105,7 +105,7 @@ def victim(directory: Path, test: str, *options: str) -> Iterator[Victim]:
         wait_for(lambda: ready.exists() or process.poll() is not None, "the test", PATIENCE_SECONDS)
         assert process.poll() is None, (directory / "output").read_text()
         pids = [pid for pid in descendants(os.getpid()) if alive(pid)]
-        STRANGERS.update(pids)  # what is killed leaves them to us
+        STRANGERS.update(pids)  # what is killed leaves its children to us
         cgroups = frozenset(cgroups_of(pids))
         yield Victim(process, int(ready.read_text()), directory, cgroups)
     finally:
@@ -131,7 +131,7 @@ TESTS = ("in_trio", "in_a_thread")
 
 @pytest.mark.parametrize("test", TESTS)
 def test_sigkill(directory: Path, test: str) -> None:
-    """The leash breaks: shims and keepers end everything."""
+    """After SIGKILL of pytest the leash breaks: shims and keepers end everything."""
     with victim(directory, test) as run:
         run.process.kill()
         run.process.wait()
@@ -140,7 +140,8 @@ def test_sigkill(directory: Path, test: str) -> None:
 
 @pytest.mark.parametrize("test", TESTS)
 def test_ctrl_c(directory: Path, test: str) -> None:
-    """The test is cancelled, or its wait for another thread is; pytest says so."""
+    """On Ctrl-C the test is cancelled, or its wait for another thread is, and pytest reports
+    that."""
     with victim(directory, test) as run:
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(PATIENCE_SECONDS) == pytest.ExitCode.INTERRUPTED
@@ -149,7 +150,7 @@ def test_ctrl_c(directory: Path, test: str) -> None:
 
 
 def test_a_worker_of_xdist_crashes(directory: Path) -> None:
-    """Pytest tells of the crash."""
+    """Pytest reports a crash of an xdist worker, and nothing is left."""
     with victim(directory, "in_a_thread", "-n1", "--max-worker-restart=0") as run:
         assert run.worker != run.process.pid
         os.kill(run.worker, signal.SIGKILL)
@@ -159,12 +160,13 @@ def test_a_worker_of_xdist_crashes(directory: Path) -> None:
 
 
 def test_sigkill_of_xdist(directory: Path) -> None:
-    """Its worker ends at once: by itself it would go on for up to 15 seconds."""
+    """A worker of a killed xdist ends at once: on its own the worker would go on for up to 15
+    seconds."""
     with victim(directory, "in_trio", "-n1") as run:
         run.process.kill()
         run.process.wait()
         assert_nothing_left(run)
-        _, status = os.waitpid(run.worker, os.WNOHANG)  # it was left to us
+        _, status = os.waitpid(run.worker, os.WNOHANG)  # left to us as the parent
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
@@ -183,7 +185,7 @@ async def test_it(number, supervisor, container_pool, host_bundle):
 
 
 def test_workers_of_xdist_have_roots_of_their_own(inner: Run, pytester: pytest.Pytester) -> None:
-    """Several at once don't meet; a failed test of a worker tells of its containers."""
+    """Workers of xdist have separate roots; a worker's failed test reports its containers."""
     result = inner(BESIDE, "-n2", "--dist=each")
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(["*--- container pool-*"])

@@ -1,4 +1,4 @@
-"""leak_check names whatever a block leaves behind, and gives it time to go."""
+"""leak_check names whatever a block leaves behind, after some time for processes to end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def process(_: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def zombie(_: Path) -> Iterator[str]:
-    """Leave a process that nobody has waited for."""
+    """Leave a zombie."""
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     yield f"process {pid} (zombie true)"
@@ -60,7 +60,7 @@ def container(root: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def known_to_runtime(root: Path) -> Iterator[str]:
-    """Leave what only the runtime knows of."""
+    """Leave a container that only the runtime knows."""
     (root / ".runtime/web").mkdir(parents=True)
     yield f"directory {root}/.runtime/web"
     (root / ".runtime/web").rmdir()
@@ -99,7 +99,7 @@ Leave = Callable[[Path], contextlib.AbstractContextManager[str]]
 
 @pytest.mark.parametrize("leave", LEFT)
 async def test_names_what_is_left(leave: Leave, root: Path) -> None:
-    """What a block leaves is in the error, by its name, in plain and in Trio code."""
+    """The error names what a block leaves, in plain and in Trio code."""
     root.mkdir()
     with contextlib.ExitStack() as later:
         checks = (leak_check(cgroup_parent=PARENT, directories=[root], seconds=0) for _ in "ab")
@@ -127,7 +127,7 @@ def test_ephemeral_roots(monkeypatch: pytest.MonkeyPatch, workdir: Path) -> None
 
 
 async def test_waits_without_blocking(root: Path, autojump_clock: trio.testing.MockClock) -> None:
-    """What is on its way out gets time, and other tasks run meanwhile."""
+    """Processes that are about to end get time, and other tasks run meanwhile."""
     root.mkdir()
 
     async def go_later() -> None:
@@ -150,7 +150,7 @@ async def test_time_runs_out(root: Path, autojump_clock: trio.testing.MockClock)
 
 
 async def test_cancelled_wait(root: Path) -> None:
-    """A cancelled wait ends at once, and what is raised is Cancelled."""
+    """A cancelled wait ends at once, and raises Cancelled."""
     root.mkdir()
     with trio.fail_after(20), trio.CancelScope() as scope:
         async with leak_check(directories=[root], temporary=False, seconds=600):
@@ -183,7 +183,8 @@ def test_what_was_there_is_no_leak(root: Path) -> None:
 
 
 def test_subreaper() -> None:
-    """As the subreaper we find what a program of ours has left, and are none afterwards."""
+    """As the subreaper we find what a program of ours has left, and afterwards we are no
+    subreaper."""
     script = "import os; os.fork() or os.execv('/bin/sleep', ['sleep', '60'])"
     with pytest.raises(LeakError, match="sleep 60"), leak_check(subreaper=True, seconds=0.01):
         subprocess.run([sys.executable, "-c", script], check=True)
@@ -201,6 +202,6 @@ def test_bad_arguments(told: dict[str, object]) -> None:
 
 
 def test_not_begun() -> None:
-    """A check that hasn't begun has nothing to compare with, and says so."""
+    """A check that hasn't begun has nothing to compare with, and raises."""
     with pytest.raises(RuntimeError, match="hasn't begun"):
         leak_check().left()

@@ -1,4 +1,4 @@
-"""SupervisorMachine finds what is wrong, on any runtime, and can be extended by its users."""
+"""SupervisorMachine finds faults, on any runtime, and users can extend it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHORT = settings(
 
 
 class Labelling(Actor):
-    """A supervising program that also makes containers with labels, and tells them."""
+    """A supervising program that also makes containers with labels, and reports these."""
 
     async def do_create_labelled(self, id: str, args: list[str], labels: dict[str, str]) -> None:
         """Create a container with labels."""
@@ -40,7 +40,7 @@ class Labelling(Actor):
         )
 
     async def do_labels(self) -> dict[str, dict[str, str]]:
-        """Return everybody's labels."""
+        """Return the labels of all containers."""
         return {id: dict(box.labels) for id, box in self.supervisor.items()}
 
 
@@ -58,7 +58,7 @@ class Labelled(SupervisorMachine):
     @precondition(lambda self: self.model.views)
     @rule(number=picks, labels=st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")))
     def create_labelled(self, number: int, labels: dict[str, str]) -> None:
-        """Create one with labels."""
+        """Create a container with labels."""
         actor = pick(number, self.model.views)
         if self.model.is_listed("labelled"):
             return
@@ -70,7 +70,7 @@ class Labelled(SupervisorMachine):
 
     @invariant()
     def labels_are_kept(self) -> None:
-        """Every supervisor that lists it tells its labels."""
+        """Every supervisor that lists a container reports its labels."""
         for actor, view in self.model.views.items():
             box = view.get("labelled")
             if box is not None and self.model.boxes.get(box.id) is box:
@@ -82,7 +82,7 @@ class Labelled(SupervisorMachine):
 @needs_root
 @pytest.mark.runtimes("fake", "crun")
 def test_extended(choice: Choice) -> None:
-    """Rules, invariants and commands of a user's own work beside those that are there.
+    """Rules, invariants and commands of a user's own work beside the existing ones.
 
     Nothing is left, not even the cgroup that all plays' cgroups were in.
     """
@@ -97,7 +97,7 @@ def test_extended(choice: Choice) -> None:
 
 @pytest.mark.runtimes("fake")
 def test_finds(choice: Choice) -> None:
-    """A model that says otherwise is found out."""
+    """A model that contradicts the facts is found out."""
 
     class Losing(Labelled):
         lost = True
@@ -116,7 +116,7 @@ def test_finds(choice: Choice) -> None:
 
 @pytest.mark.runtimes("fake")
 def test_leftovers(choice: Choice) -> None:
-    """What nobody owns is named: a directory, and a process that was left."""
+    """What has no owner is named: a directory, and a process that was left."""
     with open_setting(choice.runtime()) as setting:
         machine = SupervisorMachine(setting)
         machine.open(actor="a")
@@ -133,7 +133,8 @@ def test_leftovers(choice: Choice) -> None:
 
 @pytest.mark.runtimes("fake")
 def test_a_supervisor_that_dies(choice: Choice) -> None:
-    """One that nobody has killed is told of, whatever it is asked next, and nobody else is left."""
+    """A supervisor that dies unkilled is reported, whatever it is asked next, and no other process
+    is left."""
     with open_setting(choice.runtime()) as setting:
         machine = SupervisorMachine(setting)
         machine.open(actor="a")

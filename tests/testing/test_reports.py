@@ -1,4 +1,5 @@
-"""A failed test tells what its containers did; Hypothesis, what the reported example's did."""
+"""A failed test reports what its containers did; Hypothesis, what those of the reported example
+did."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def test_good(container_pool):
 
 
 def test_a_failed_test_tells_of_its_containers(inner: Run) -> None:
-    """Its output's tail, exit, history and spec stand in the report; a good test has nothing."""
+    """The report of a failed test has its containers' output tail, exit status, history and spec; a
+    good test has nothing."""
     result = inner(PLAIN, "-rf", "-v")
     result.assert_outcomes(failed=3, passed=1)
     for name, output, code in (
@@ -93,9 +95,11 @@ def test_flaky(container_pool, number):
 
 
 def test_what_failed_stands_first(inner: Run) -> None:
-    """Before what was captured: containers that failed, then others. No spec without ``-v``.
+    """The report begins with containers that failed, then others, then what was captured. No spec
+    without ``-v``.
 
-    The last example that Hypothesis ran may be one that is good: it was told in place of the bad.
+    The last example that Hypothesis ran may be a good one: once it was reported in place of the
+    bad.
     """
     result = inner(SEVERAL)
     result.assert_outcomes(failed=2)
@@ -140,7 +144,8 @@ def test_pool(container_pool, number):
 def test_the_reported_example_tells_of_its_containers(
     inner: Run, monkeypatch: pytest.MonkeyPatch, ci: str
 ) -> None:
-    """Only the shrunk example's are told, and once, in Hypothesis's notes; names count from 1."""
+    """Only the shrunk example's containers are reported, and once, in Hypothesis's notes; names
+    count from 1."""
     monkeypatch.setenv("CI", ci)  # there pytest's summary has the errors whole, notes and all
     result = inner(SEARCHES)
     result.assert_outcomes(failed=2)

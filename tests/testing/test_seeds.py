@@ -75,7 +75,8 @@ def test_the_same_seed_gives_the_same_order_and_names() -> None:
 
 
 def test_the_order_may_be_drawn() -> None:
-    """With ``st.random_module()`` each example has an order of its own; else all have the same."""
+    """With ``st.random_module()`` each example has an order of its own; without it all have the
+    same."""
     orders = set()
     for _ in range(2):
         noted: list[str] = play(3, lambda noted: trio.run(tasks, noted), st.random_module())
@@ -97,7 +98,7 @@ async def tasks(noted: list[str]) -> None:
 
 
 def test_a_directory_that_is_there_is_nobody_elses() -> None:
-    """What an earlier example has left in place of the next one's directory is stepped over."""
+    """A directory that an earlier example left at the next example's name is skipped."""
     found: list[str] = []
 
     def example(noted: list[str]) -> None:
@@ -116,6 +117,6 @@ def test_a_directory_that_is_there_is_nobody_elses() -> None:
 
 
 def test_without_hypothesis_names_are_random() -> None:
-    """A test of no examples has no counted names: two of them may run beside each other."""
+    """A test without examples has no counted names: two such tests may run beside each other."""
     with Temporary.make() as one, Temporary.make() as other:
         assert one.path != other.path

@@ -1,4 +1,4 @@
-"""The strategies make what the library and its runtimes accept, and shrink to something short."""
+"""The strategies make what the library and the runtimes accept, and shrink to short values."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_shrinks(make: Callable[[], st.SearchStrategy[Any]]) -> None:
 
 @pytest.mark.parametrize("cls", strategies.STRATEGIES, ids=lambda cls: cls.__name__)
 def test_values(cls: type) -> None:
-    """Each strategy of a value makes values of its type, and short ones in the end."""
+    """Each strategy of a value makes values of its type, and shrinks to short ones."""
     make = strategies.STRATEGIES[cls]
 
     @MANY
@@ -98,7 +98,7 @@ async def _code(bundle: Bundle | Path, runtime: Runtime, cgroup_parent: str) -> 
 def test_specs_are_accepted(
     choice: Choice, rootfs: Path, workdir: Path, cgroup_parent: str
 ) -> None:
-    """What a runtime is said to accept, it runs."""
+    """A runtime runs each spec that it is said to accept."""
     runtime = choice.runtime()
     path = workdir / "bundle"
     path.mkdir()
@@ -115,7 +115,8 @@ def test_specs_are_accepted(
 
 @pytest.mark.runtimes("fake", "crun")
 def test_bundles_are_accepted(choice: Choice, cgroup_parent: str) -> None:
-    """A runtime runs the bundles that are made for it, and each goes with its example."""
+    """A runtime runs the bundles that are made for it, and each bundle is removed with its
+    example."""
     runtime = choice.runtime()
     paths: set[str] = set()
 
@@ -144,7 +145,7 @@ def test_id_mappings(maps: list[dict[str, int]]) -> None:
 @settings(FEW, max_examples=4)
 @given(strategies.sequences_of_operations(containers=["a", "b"], max_size=8))
 def test_legal_operations_can_be_done(sequence: list[Operation]) -> None:
-    """What is said to be legal can be done, and leads to where it is said to."""
+    """Each operation that is said to be legal succeeds, and leads to the state that was said."""
 
     async def perform() -> None:
         bundle = Bundle.from_host(["sh"])
@@ -170,13 +171,14 @@ def test_long_legal_sequences() -> None:
 
 @pytest.mark.parametrize("told", [("run", "a"), ("signal", "a"), ("start", "a", 9)])
 def test_operations_that_cannot_be(told: tuple[Any, ...]) -> None:
-    """An operation that there can't be is refused when it is made."""
+    """An impossible operation is refused when it is made."""
     with pytest.raises(InvalidValue):
         Operation(*told)
 
 
 def test_hypothesis_is_optional() -> None:
-    """Neither the library nor the rest of its testing package needs it; who does says so."""
+    """The library and the rest of its testing package work without Hypothesis; the modules that
+    need Hypothesis say so."""
     script = """
 import sys
 sys.modules["hypothesis"] = None

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.runtimes("crun", "fake")
 
 
 def test_a_sync_test_has_containers(runtime: Runtime) -> None:
-    """What it asks for is done in the thread; the end of the block deletes them."""
+    """A sync test's operations run in the thread; the end of the block deletes the containers."""
     bundle = Bundle.from_host(["sleep", "60"])
     with SupervisorThread(runtime=runtime) as thread:
         root = thread.supervisor.root
@@ -44,7 +44,7 @@ def test_a_sync_test_has_containers(runtime: Runtime) -> None:
 
 
 def test_what_a_function_raises_is_raised(runtime: Runtime) -> None:
-    """Its error comes to whoever asked, and the thread goes on."""
+    """The error of a function comes to the caller, and the thread goes on."""
     with SharedPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
         with pytest.raises(ProcessFailed) as failed:
             pool.run_sync(["sh", "-c", "echo oh; exit 3"])
@@ -53,7 +53,7 @@ def test_what_a_function_raises_is_raised(runtime: Runtime) -> None:
 
 
 async def test_a_trio_task_awaits_it(runtime: Runtime) -> None:
-    """In Trio there is an async way; the sync one would block all tasks, and is refused."""
+    """In a Trio task the async call works; the sync call would block all tasks, and is refused."""
     with SharedPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
         assert (await pool.run(["echo", "hi"])).stdout == b"hi\n"
         with pytest.raises(InvalidValue, match="await run"):
@@ -61,7 +61,7 @@ async def test_a_trio_task_awaits_it(runtime: Runtime) -> None:
 
 
 async def test_a_cancelled_task_ends_its_program(runtime: Runtime) -> None:
-    """The program in the other thread doesn't outlive the wait for it."""
+    """A cancelled task's program in the other thread doesn't outlive the wait."""
     with SupervisorThread(runtime=runtime) as thread:
         bundle = Bundle.from_host(["sleep", "1000"])
         box = await thread.run(thread.supervisor.create, "a", bundle)
@@ -86,7 +86,7 @@ async def test_a_cancelled_task_ends_its_program(runtime: Runtime) -> None:
 
 @pytest.mark.runtimes("fake")
 def test_a_pool_that_cant_open_says_why(runtime: Runtime) -> None:
-    """What its creates raise comes out of the with statement, and nothing is left."""
+    """The error of a pool's creates comes out of the with statement, and nothing is left."""
     faulty = FaultyRuntime(Fault(verb="create", what="fail", value="no way")).runtime
     with pytest.raises(RuntimeFailed, match="no way"):
         with SharedPool(Bundle.from_host(["true"]), size=1, runtime=faulty):
@@ -94,7 +94,8 @@ def test_a_pool_that_cant_open_says_why(runtime: Runtime) -> None:
 
 
 def test_a_pool_is_closed_while_somebody_waits(runtime: Runtime) -> None:
-    """Whoever still waits for a program is told, and doesn't hang."""
+    """A task that still waits for a program when the pool closes gets an error, and doesn't
+    hang."""
     told: list[BaseException] = []
     with SharedPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
 
@@ -112,7 +113,8 @@ def test_a_pool_is_closed_while_somebody_waits(runtime: Runtime) -> None:
 
 
 def test_several_tasks_that_are_cancelled_at_once(runtime: Runtime) -> None:
-    """What they raise comes as a group; it was once taken for the function's own error."""
+    """The errors of several cancelled tasks come as a group; once the group was taken for the
+    function's own error."""
 
     async def wait_twice() -> None:
         async with trio.open_nursery() as nursery:
@@ -138,7 +140,8 @@ SERVER = ["sh", "-c", "while read line; do echo got $line; done; echo end; exec 
 
 
 def test_a_server_for_a_sync_test(runtime: Runtime) -> None:
-    """It is talked to by its pipes, sees clients beside it, and goes with the block."""
+    """A server for a sync test can be used by its pipes, accepts clients beside it, and ends with
+    the block."""
     with SharedPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
         with pool.take(SERVER, stdin=PIPE) as box:
             assert box.stdin is not None and box.stdout is not None and box.stderr is not None
@@ -171,7 +174,8 @@ def test_a_server_for_a_sync_test(runtime: Runtime) -> None:
 
 
 def test_what_goes_wrong_with_a_server(runtime: Runtime) -> None:
-    """What can't be taken says why; what the block raises comes out, and the pool goes on."""
+    """A server that can't be taken raises the reason; the block's error comes out, and the pool
+    goes on."""
     with SharedPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
         with pytest.raises(GateFailed), pool.take(["/no/such/program"]):
             pytest.fail("it was taken")
@@ -190,14 +194,15 @@ def test_what_goes_wrong_with_a_server(runtime: Runtime) -> None:
 
 
 async def test_a_trio_task_takes_no_server(runtime: Runtime) -> None:
-    """It would be blocked, and is told what to do."""
+    """A Trio task that takes a server gets an error with a remedy: the call would block."""
     with SharedPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
         with pytest.raises(InvalidValue, match="tasks of this Trio run"), pool.take():
             pytest.fail("it was taken")
 
 
 def test_what_is_opened_beside_a_supervisor(runtime: Runtime) -> None:
-    """``inside`` is entered before the block, and left after it, with the supervisor still open."""
+    """``inside`` is entered before the block, and left after the block, with the supervisor still
+    open."""
     seen: list[str] = []
 
     @contextlib.asynccontextmanager
@@ -215,7 +220,8 @@ def test_what_is_opened_beside_a_supervisor(runtime: Runtime) -> None:
 
 
 def test_a_context_manager_is_held_open(runtime: Runtime) -> None:
-    """It is entered and left in one task of the thread, whatever the block does."""
+    """The context manager is entered and left in one task of the thread, whatever the block
+    does."""
     seen: list[object] = []
 
     @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""What the tutorial shows works as it is printed."""
+"""The tutorial's examples work as printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.testing.inner import INI, OPTIONS
 
 @needs_root
 def test_the_tests_of_the_tutorial(pytester: pytest.Pytester) -> None:
-    """Its tests, each in a file of its own, pass."""
+    """The tutorial's tests, each in a file, pass."""
     if choose("crun").obstacle:
         pytest.skip(str(choose("crun").obstacle))
     shown = [block for block in blocks(ROOT / "docs/fresh-containers.md") if "test" in block.words]
