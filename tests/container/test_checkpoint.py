@@ -60,7 +60,7 @@ async def test_leave_running(supervisor: OpenSupervisor, bundle: MakeBundle, wor
 async def test_says_what_criu_said(
     supervisor: OpenSupervisor, bundle: MakeBundle, workdir: Path
 ) -> None:
-    """Where CRIU fails, the error quotes CRIU's own words, and the container goes on."""
+    """The error of a failed checkpoint quotes CRIU, and the container goes on."""
     async with (
         supervisor(runtime=fake("criu")) as sup,
         await sup.create("a", bundle("sleep", "600")) as box,

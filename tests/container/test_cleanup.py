@@ -346,7 +346,8 @@ async def test_killed_while_it_execs(
 async def test_temporary_directories(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """What a killed supervisor was making or removing is swept away, and what lives isn't."""
+    """The directories that a killed supervisor was making or removing are swept away; those of
+    living ones stay."""
     root.mkdir(mode=0o711)
     for name in (".new-dead", ".deleted-dead", ".new-alive"):
         (root / name / "init").mkdir(parents=True)

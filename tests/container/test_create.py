@@ -92,7 +92,7 @@ async def test_a_name_that_is_taken_at_the_last_moment(
 async def test_an_id_is_free_again(
     supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice, workdir: Path
 ) -> None:
-    """What couldn't be created may be tried again under the same id."""
+    """A failed create may be repeated under the same id."""
     trouble = workdir / "trouble"
     trouble.touch()
     spec = bundle("true")

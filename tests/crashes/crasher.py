@@ -115,7 +115,7 @@ async def _opened(told: dict[str, Any], fuse: Fuse) -> AsyncIterator[Supervisor]
 
 
 async def main(told: dict[str, Any]) -> None:
-    """Do as told."""
+    """Run the operation that the arguments name."""
     fuse = Fuse(told["kill_at"])
     async with _opened(told, fuse) as sup:
         await OPERATIONS[told["operation"]](sup, told, fuse)

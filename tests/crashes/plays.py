@@ -162,7 +162,7 @@ async def leashed(told: Told) -> None:
 
 
 def _fork(told: Told, diary: Diary) -> None:
-    """Fork a child that lives on, if that is told."""
+    """Fork a child that lives on, if the play asks for that."""
     if told.get("fork"):
         child = multiprocessing.get_context("fork").Process(target=signal.pause)
         diary.note("forking")

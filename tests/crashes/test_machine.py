@@ -21,7 +21,7 @@ STEPS = 50
 def test_model(request: pytest.FixtureRequest, choice: Choice, setting: Ground) -> None:
     """After every step of plays of fifty, all supervisors show what the model says.
 
-    What fails is told as a list of steps that can be pasted, and as a `reproduce_failure`. The
+    A failure is reported as steps that can be pasted, and as a `reproduce_failure`. The
     ordinary search is the same each time; ``--long`` begins elsewhere, and says where.
     """
     long = request.config.getoption("--long")

@@ -25,7 +25,7 @@ from supervisor.system import look_at
 
 STRANGER = 65534
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 
 _PROGRAM = """
 import sys
@@ -274,7 +274,7 @@ def test_a_root_is_its_keepers(place: Path) -> None:
 
 
 def test_where_proc_says_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where /proc can't show whether the owner lives, the name has no owner, and no sweep removes
+    """Where /proc can't identify the machine, a name has no owner part, and no sweep removes
     the directory."""
 
     def refuse() -> str:

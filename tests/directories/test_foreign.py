@@ -27,7 +27,7 @@ pytestmark = pytest.mark.runtimes("fake")
 
 STRANGER = 65534
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 Spoil = Callable[[Path], None]
 
 

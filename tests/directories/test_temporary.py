@@ -22,7 +22,7 @@ from supervisor.values._errors import InvalidValue
 
 STRANGER = 65534
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 
 
 @pytest.fixture

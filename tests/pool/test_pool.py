@@ -245,7 +245,8 @@ async def test_what_the_blocks_raise(pool: OpenPool) -> None:
 
 @pytest.mark.runtimes("fake")
 async def test_who_still_waits_at_the_end(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """A taker that still waits outside the block at the end is told that the pool was closed."""
+    """A taker that still waits outside the block at the end gets the error that the pool was
+    closed."""
 
     async def taker() -> None:
         with pytest.raises(trio.ClosedResourceError):

@@ -1,4 +1,4 @@
-"""The stock of a pool: bounded, first come first served, replaced, drained; failures are told."""
+"""The stock of a pool: bounded, first come first served, replaced, drained; failures are raised."""
 
 from __future__ import annotations
 

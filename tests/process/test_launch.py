@@ -104,7 +104,8 @@ async def test_given_up_when_it_has_its_process(
 async def test_undone_without_a_descriptor(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that can't be supervised is killed by a pidfd, also if the shim can't be told."""
+    """A process that can't be supervised is killed by a pidfd, also if the control line can't be
+    sent."""
 
     def fail(*_: object, **__: object) -> None:
         raise TooManyFiles("not one left", container="a")

@@ -226,7 +226,7 @@ def test_runtime_not_executable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\0b"])
 def test_runtime_bad_name(name: str) -> None:
-    """What can't be a path is refused as a value."""
+    """A name that can't be a path is refused as a value."""
     with pytest.raises(InvalidValue):
         Runtime.find(name)
 

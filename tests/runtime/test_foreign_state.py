@@ -24,7 +24,7 @@ from tests.support.victim import victim
 
 pytestmark = [
     pytest.mark.runtimes("runc", "crun"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user"),
 ]
 
 STRANGER = 65534

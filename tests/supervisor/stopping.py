@@ -79,7 +79,7 @@ async def _operate(sup: Supervisor, boxes: dict[str, Container], told: dict[str,
 
 
 async def main() -> None:
-    """Do as told."""
+    """Run all operations, as the arguments say."""
     told = json.loads(sys.argv[1])
     options = {"cgroup_parent": told["cgroup_parent"]}
     runtime = Runtime(path=told["runtime"])

@@ -73,8 +73,8 @@ async def test_a_forked_child_leaves_its_parents_blocks(
 async def test_a_forked_child_that_goes_on_is_refused_everything(
     ground: Ground, nothing_left: NothingLeft
 ) -> None:
-    """A forked child that goes on is refused everything: once the child used the parent's containers
-    without holding the locks."""
+    """A forked child that goes on is refused everything: once the child used the parent's
+    containers without their locks."""
     found = await trio.to_thread.run_sync(ground.play, "goes_on", None)
     assert [line for line in ground.diary() if not line.endswith(": refused")] == []
     assert len(ground.diary()) == 20

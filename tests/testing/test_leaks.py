@@ -170,7 +170,7 @@ def test_block_that_raises(root: Path) -> None:
 
 
 def test_what_was_there_is_no_leak(root: Path) -> None:
-    """What there was before isn't named, nor what came and went."""
+    """A leak check doesn't name what was there before, nor what came and went."""
     root.mkdir()
     (root / "old").mkdir()
     fd = os.open("/dev/null", os.O_RDONLY)
