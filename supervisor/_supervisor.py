@@ -29,7 +29,7 @@ from .container import (
 from .process import Shared, shielded
 from .recovery import Broken, Recovery, discard, in_flight
 from .runtime import Runtime
-from .state import RootLayout, check_id
+from .state import RootLayout
 from .system import scarce
 from .tasks import nap, protected, undoing, within
 from .values import (
@@ -172,7 +172,7 @@ class Supervisor(Mapping[str, Container]):
 
     async def _await_in_flight(self, id: str) -> None:
         """Wait, for ``deadlines.shim``, while others make or remove one of this id."""
-        layout = RootLayout(self.root).container(check_id(id))
+        layout = RootLayout(self.root).container(id)
         if isinstance(self._registry.get(id), Held | Making) or not in_flight(layout):
             return
         with within(self._shared.deadlines.shim):

@@ -61,7 +61,7 @@ async def delete(core: Core, *, force: bool) -> None:
 def _show_log(core: Core) -> None:
     """Show an observer the end of the log, which is removed with the container."""
     if witness.get() is not None:
-        hear(core.record.id, log_tail(core.layout.init.output_log()))
+        hear(core.record.id, log_tail(core.layout.init.output_log))
 
 
 async def _delete(core: Core) -> None:

@@ -18,12 +18,12 @@ class OutputLog:
 
     def note(self) -> None:
         """Note which log is the process's own."""
-        index = LogIndex.read(self._layout.log_index())
+        index = LogIndex.read(self._layout.log_index)
         self._name = None if index is None else index.name
 
     def is_there(self) -> bool:
         """Whether the process's container is there, and the log is still the process's own."""
         if self._name is None or not self._has_container():
             return self._has_container()
-        index = LogIndex.read(self._layout.log_index())
+        index = LogIndex.read(self._layout.log_index)
         return index is not None and index.name == self._name

@@ -253,8 +253,8 @@ class Process:
                 f"the log of {self.container}/{self.id} belongs to a later process with this id"
             )
         return Logs(
-            task.layout.output_log(),
-            index=task.layout.log_index(),
+            task.layout.output_log,
+            index=task.layout.log_index,
             is_there=task.log.is_there,
             follow=follow,
             since=since,

@@ -42,7 +42,7 @@ def check_id(id: str, what: str = "container id") -> str:
         InvalidValue: ``id`` is not text of 1 to 128 of ``A-Z a-z 0-9 _ . + -`` that begins with
             a letter or a digit.
     """
-    if not isinstance(id, str) or not is_id(id):
+    if not isinstance(id, str) or _ID.fullmatch(id) is None:
         raise InvalidValue(
             f"{what} {id!r:.200} must be 1 to 128 of A-Z a-z 0-9 _ . + - and begin with "
             "a letter or a digit"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from os.path import basename, dirname, join
+from typing import Final
 
 import attrs
 
@@ -53,66 +54,46 @@ class RootLayout:
         return map(ContainerLayout, _directories(self.root, is_id))
 
 
-@attrs.frozen
-class ContainerLayout:
+class _Paths:
+    path: str
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+
+class ContainerLayout(_Paths):
     """The paths in one container's directory.
 
     Attributes:
         path: the directory's own path. The last part is the container's id, unless the
             directory has a temporary name: before the create is done, or in a delete.
+        id: the container's id.
+        lock: the file that the container's owner locks.
+        state: the file of the `ContainerRecord`.
+        bundle: the directory of the bundle that is run.
+        config: the spec that is run.
+        logs: the directory of the logged streams.
+        log_indexes: the directory of the logs' indexes.
+        ids: the link to the claim on the ids of the container's own user namespace, if any.
+        cleanup: the file of what the keeper does if the supervisor of a leashed container dies.
+        init: the paths of the container's first process.
     """
 
-    path: str
-
-    @property
-    def id(self) -> str:
-        """The container's id."""
-        return basename(self.path)
-
-    @property
-    def lock(self) -> str:
-        """The file that the container's owner locks."""
-        return f"{self.path}/lock"
-
-    @property
-    def state(self) -> str:
-        """The file of the `ContainerRecord`."""
-        return f"{self.path}/state.json"
-
-    @property
-    def bundle(self) -> str:
-        """The directory of the bundle that is run."""
-        return f"{self.path}/bundle"
-
-    @property
-    def config(self) -> str:
-        """The spec that is run."""
-        return f"{self.path}/bundle/config.json"
-
-    @property
-    def logs(self) -> str:
-        """The directory of the logged streams."""
-        return f"{self.path}/logs"
-
-    @property
-    def log_indexes(self) -> str:
-        """The directory of the logs' indexes."""
-        return f"{self.path}/.log-index"
-
-    @property
-    def ids(self) -> str:
-        """The link to the claim on the ids of the container's own user namespace, if any."""
-        return f"{self.path}/{LINK}"
-
-    @property
-    def cleanup(self) -> str:
-        """The file of what the keeper does if the supervisor of a leashed container dies."""
-        return f"{self.path}/cleanup"
-
-    @property
-    def init(self) -> ProcessLayout:
-        """The paths of the container's first process."""
-        return ProcessLayout(f"{self.path}/{INIT}")
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.id: Final = basename(path)
+        self.lock: Final = f"{path}/lock"
+        self.state: Final = f"{path}/state.json"
+        self.bundle: Final = f"{path}/bundle"
+        self.config: Final = f"{path}/bundle/config.json"
+        self.logs: Final = f"{path}/logs"
+        self.log_indexes: Final = f"{path}/.log-index"
+        self.ids: Final = f"{path}/{LINK}"
+        self.cleanup: Final = f"{path}/cleanup"
+        self.init: Final = ProcessLayout(f"{path}/{INIT}")
 
     def process(self, id: str) -> ProcessLayout:
         """Return the paths of one process: ``"init"`` or an exec's id.
@@ -139,137 +120,72 @@ class ContainerLayout:
         return [self.init.path, self.bundle, self.logs, self.log_indexes, reserved]
 
 
-@attrs.frozen
-class ProcessLayout:
+class ProcessLayout(_Paths):
     """The paths in one process directory, the shim's working directory.
 
     Attributes:
         path: the directory's own path; the last part is the process's id.
+        id: the process's id.
+        lock: the file that the owner of an exec locks.
+        record: the file of the `ProcessRecord`.
+        program: the file of the `ProcessRecord` that a taker wrote for a pooled container's init.
+        pid: the file of the process's pid, written by the runtime.
+        starttime: the file of the process's start time, written by the shim.
+        shim: the file of the shim's own pid and start time; the shim locks the file while it
+            lives.
+        exit_status: the file of how the process ended, written by the shim.
+        refused: the file of why an init couldn't run the program, written by the shim.
+        copied: the file of what became of copied streams, written by the shim.
+        result: the file of the `Result`, final once written.
+        started: the file that exists once the process was started.
+        stopping: the file of a stop in progress: the signal, since when, until when.
+        exit: the fifo whose end of file says that the exit status is recorded.
+        control: the fifo for the shim's control lines.
+        stdin: the fifo to the process's standard input.
+        stdout: the fifo from the process's standard output.
+        stderr: the fifo from the process's standard error.
+        output_log: the log's newest file; rotated files are called ``.1``, ``.2``, ...
+        log_index: the log's index: where in the whole log each of the log's files begins.
+        terminal: the socket for clients that attach to the terminal.
+        console: the socket over which the runtime sends the terminal to the shim, during a create.
+        shim_log: the shim's own log.
     """
 
-    path: str
-
-    @property
-    def id(self) -> str:
-        """The process's id."""
-        return basename(self.path)
-
-    @property
-    def lock(self) -> str:
-        """The file that the owner of an exec locks."""
-        return f"{self.path}/lock"
-
-    @property
-    def record(self) -> str:
-        """The file of the `ProcessRecord`."""
-        return f"{self.path}/process.json"
-
-    @property
-    def program(self) -> str:
-        """The file of the `ProcessRecord` that a taker wrote for a pooled container's init."""
-        return f"{self.path}/program.json"
-
-    @property
-    def pid(self) -> str:
-        """The file of the process's pid, written by the runtime."""
-        return f"{self.path}/pid"
-
-    @property
-    def starttime(self) -> str:
-        """The file of the process's start time, written by the shim."""
-        return f"{self.path}/starttime"
-
-    @property
-    def shim(self) -> str:
-        """The file of the shim's own pid and start time; the shim locks the file while it lives."""
-        return f"{self.path}/shim"
-
-    @property
-    def exit_status(self) -> str:
-        """The file of how the process ended, written by the shim."""
-        return f"{self.path}/exitStatus"
-
-    @property
-    def refused(self) -> str:
-        """The file of why an init couldn't run the program, written by the shim."""
-        return f"{self.path}/refused"
-
-    @property
-    def copied(self) -> str:
-        """The file of what became of copied streams, written by the shim."""
-        return f"{self.path}/copied"
-
-    @property
-    def result(self) -> str:
-        """The file of the `Result`, final once written."""
-        return f"{self.path}/result.json"
-
-    @property
-    def started(self) -> str:
-        """The file that exists once the process was started."""
-        return f"{self.path}/started"
-
-    @property
-    def stopping(self) -> str:
-        """The file of a stop in progress: the signal, since when, until when."""
-        return f"{self.path}/stopping"
-
-    @property
-    def exit(self) -> str:
-        """The fifo whose end of file says that the exit status is recorded."""
-        return f"{self.path}/exit"
-
-    @property
-    def control(self) -> str:
-        """The fifo for the shim's control lines."""
-        return f"{self.path}/control"
-
-    @property
-    def stdin(self) -> str:
-        """The fifo to the process's standard input."""
-        return f"{self.path}/stdin"
-
-    @property
-    def stdout(self) -> str:
-        """The fifo from the process's standard output."""
-        return f"{self.path}/stdout"
-
-    @property
-    def stderr(self) -> str:
-        """The fifo from the process's standard error."""
-        return f"{self.path}/stderr"
-
-    def output_log(self) -> str:
-        """Return the log's newest file; rotated files are called ``.1``, ``.2``, ..."""
-        return join(dirname(self.path), "logs", f"{self.id}.log")
-
-    def log_index(self) -> str:
-        """Return the log's index: where in the whole log each of the log's files begins."""
-        return join(dirname(self.path), ".log-index", self.id)
-
-    @property
-    def terminal(self) -> str:
-        """The socket for clients that attach to the terminal."""
-        return f"{self.path}/terminal"
-
-    @property
-    def console(self) -> str:
-        """The socket over which the runtime sends the terminal to the shim, during a create."""
-        return f"{self.path}/console.sock"
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.id: Final = basename(path)
+        self.lock: Final = f"{path}/lock"
+        self.record: Final = f"{path}/process.json"
+        self.program: Final = f"{path}/program.json"
+        self.pid: Final = f"{path}/pid"
+        self.starttime: Final = f"{path}/starttime"
+        self.shim: Final = f"{path}/shim"
+        self.exit_status: Final = f"{path}/exitStatus"
+        self.refused: Final = f"{path}/refused"
+        self.copied: Final = f"{path}/copied"
+        self.result: Final = f"{path}/result.json"
+        self.started: Final = f"{path}/started"
+        self.stopping: Final = f"{path}/stopping"
+        self.exit: Final = f"{path}/exit"
+        self.control: Final = f"{path}/control"
+        self.stdin: Final = f"{path}/stdin"
+        self.stdout: Final = f"{path}/stdout"
+        self.stderr: Final = f"{path}/stderr"
+        container = dirname(path)
+        self.output_log: Final = f"{container}/logs/{self.id}.log"
+        self.log_index: Final = f"{container}/.log-index/{self.id}"
+        self.terminal: Final = f"{path}/terminal"
+        self.console: Final = f"{path}/console.sock"
+        self.shim_log: Final = f"{path}/shim-log.json"
 
     def log(self, verb: str) -> str:
         """Return the file of the runtime's own log of the call ``verb``."""
         return f"{self.path}/log-{verb}.json"
 
-    @property
-    def shim_log(self) -> str:
-        """The shim's own log."""
-        return f"{self.path}/shim-log.json"
-
 
 def is_process_id(name: str) -> bool:
     """Whether a directory of that name is a process directory."""
-    return is_id(name) and (name == INIT or name not in RESERVED)
+    return name == INIT or (name not in RESERVED and is_id(name))
 
 
 def _directories(path: str, wanted: Callable[[str], bool]) -> list[str]:

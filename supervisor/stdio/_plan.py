@@ -171,8 +171,8 @@ def plan(
         specs=(first, second, third),
         directory=layout.path,
         log=_log(asked),
-        log_path=layout.output_log(),
-        log_index=layout.log_index(),
+        log_path=layout.output_log,
+        log_index=layout.log_index,
         terminal=size,
     )
 
@@ -191,8 +191,8 @@ def recorded(layout: ProcessLayout, record: ProcessRecord) -> Stdio:
         specs=(record.stdin or "null", record.stdout or "null", record.stderr or "null"),
         directory=layout.path,
         log=log,
-        log_path=layout.output_log(),
-        log_index=layout.log_index(),
+        log_path=layout.output_log,
+        log_index=layout.log_index,
         terminal=TerminalSize(size.get("width", 80), size.get("height", 24))
         if record.terminal
         else None,
