@@ -17,8 +17,8 @@ from ..spec import (
     INIT_DESTINATION,
     OVERLAY,
     Mount,
+    absolute_sources,
     counts_swap,
-    is_bind,
     layer_annotations,
     process_privileges,
     seccomp_section,
@@ -150,25 +150,15 @@ def derive_spec(spec: Mapping[str, Any], bundle_path: str, *, cgroup: str | None
         "linux": {**spec["linux"], "cgroupsPath": cgroup},
     }
     if spec["linux"].get("namespaces"):
-        derived["linux"]["namespaces"] = [_namespace(one) for one in spec["linux"]["namespaces"]]
+        # without empty paths: crun would try to join one
+        derived["linux"]["namespaces"] = [
+            one if one.get("path") else {"type": one["type"]} for one in spec["linux"]["namespaces"]
+        ]
     if cgroup is None:
         del derived["linux"]["cgroupsPath"]
     if spec.get("mounts"):
-        derived["mounts"] = [_mount_from(bundle_path, mount) for mount in spec["mounts"]]
+        derived["mounts"] = absolute_sources(spec["mounts"], bundle_path)
     return derived
-
-
-def _mount_from(bundle_path: str, mount: dict[str, Any]) -> dict[str, Any]:
-    """Return a mount with an absolute source, if the mount binds a relative source."""
-    source = mount.get("source")
-    if not source or source.startswith("/") or not is_bind(mount):
-        return mount
-    return {**mount, "source": os.path.join(bundle_path, source)}
-
-
-def _namespace(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return a namespace without an empty path: crun would try to join an empty path."""
-    return entry if entry.get("path") else {"type": entry["type"]}
 
 
 def _namespaces(*, network: str, user: bool) -> list[dict[str, str]]:

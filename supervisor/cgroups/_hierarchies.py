@@ -80,7 +80,7 @@ class Hierarchies:
     @property
     def memory_mounts(self) -> list[str]:
         """The mount points of the hierarchies that count memory."""
-        return [mount.point for mount in self.hierarchies if mount.counts_memory()]
+        return [mount.point for mount in self.hierarchies if mount.counts_memory]
 
     def directories(self, cgroup: str) -> list[str]:
         """Return the directories of ``cgroup``, existing or not."""

@@ -27,6 +27,7 @@ class Mount:
         version: 1 or 2.
         options: the hierarchy's options: on version 1 including the controllers, or the name.
         read_only: whether the mount, or the hierarchy, is read-only.
+        counts_memory: whether the hierarchy may count out-of-memory kills.
     """
 
     point: str
@@ -35,10 +36,7 @@ class Mount:
     version: int
     options: frozenset[str]
     read_only: bool
-
-    def counts_memory(self) -> bool:
-        """Whether the hierarchy may count out-of-memory kills."""
-        return self.version == 2 or "memory" in self.options
+    counts_memory: bool
 
     def path_of(self, cgroup: str) -> str:
         """Return the name in ``/proc/PID/cgroup`` of ``cgroup``, a path below the mount point."""
@@ -72,6 +70,7 @@ def _mount(fields: Sequence[str], version: int, options: Sequence[str]) -> Mount
         version=version,
         options=of_hierarchy,
         read_only="ro" in of_hierarchy or "ro" in fields[5].split(","),
+        counts_memory=version == 2 or "memory" in of_hierarchy,
     )
 
 

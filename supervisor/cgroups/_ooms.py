@@ -96,7 +96,7 @@ class OomWatch:
     def _limited(self, cgroup: str) -> Mount | None:
         """Return the mount in which a cgroup has a memory limit."""
         for mount in self._hierarchies.hierarchies:
-            if mount.counts_memory() and _limit(mount, cgroup) < _UNLIMITED:
+            if mount.counts_memory and _limit(mount, cgroup) < _UNLIMITED:
                 return mount
         return None
 

@@ -125,7 +125,7 @@ def make_exec(
 def _fill_process(path: str, record: ProcessRecord, stdio: Stdio) -> None:
     """Fill the process directory ``path``, which may still have a temporary name."""
     write_whole(ProcessLayout(path).record, dump(record))
-    prepare(stdio.moved(path), uid=record.root_uid, gid=record.root_gid)
+    prepare(stdio, path, uid=record.root_uid, gid=record.root_gid)
 
 
 def _make_locked(path: str, fill: Callable[[str], None], reach: Reach) -> Lock:

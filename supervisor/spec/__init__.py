@@ -33,6 +33,7 @@ from ._layer import (
 from ._mounts import (
     Mount,
     MountArgument,
+    absolute_sources,
     is_bind,
     system_mounts,
     tmpfs,
@@ -86,6 +87,7 @@ __all__ = [
     "SignalArgument",
     "StopOptions",
     "StopWish",
+    "absolute_sources",
     "attainable",
     "behind_init",
     "can_tell",

@@ -6,7 +6,7 @@ Source: OCI runtime spec, "Mounts" and "Default Filesystems".
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -100,6 +100,16 @@ def is_bind(mount: dict[str, Any]) -> bool:
     """Return whether the entry of config.json binds a path of the host."""
     options = mount.get("options") or ()
     return mount.get("type") == "bind" or "bind" in options or "rbind" in options
+
+
+def absolute_sources(mounts: Sequence[dict[str, Any]], directory: str) -> list[dict[str, Any]]:
+    """Return the mounts; a relative source of a bind mount is below ``directory``."""
+    return [
+        {**mount, "source": os.path.join(directory, source)}
+        if (source := mount.get("source")) and not source.startswith("/") and is_bind(mount)
+        else mount
+        for mount in mounts
+    ]
 
 
 def system_mounts(*, tty_group: bool, own_sysfs: bool, cgroup: bool) -> list[dict[str, Any]]:

@@ -67,8 +67,13 @@ class Stdio:
     @property
     def options(self) -> list[str]:
         """The shim's options."""
-        pairs = zip(NAMES, map(self._told, self.specs, self.theirs), strict=True)
-        words = [word for name, spec in pairs for word in (f"--{name}", spec)]
+        words = []
+        for name, spec, fd in zip(NAMES, self.specs, self.theirs, strict=True):
+            words.append(f"--{name}")
+            if fd is None:
+                words.append(spec)
+            else:
+                words.append(f"hold:{fd}" if spec.startswith("fifo:") else f"fd:{fd}")
         if self.null is not None:
             words += ["--null", str(self.null)]
         if self.log is not None:
@@ -83,17 +88,17 @@ class Stdio:
         """The descriptors that the shim must inherit."""
         return [fd for fd in (*self.theirs, self.given, self.null) if fd is not None]
 
-    @property
-    def fifos(self) -> list[str]:
-        """The paths of the fifos that we make: one for each stream except a null device.
+    def fifos(self, directory: str) -> list[str]:
+        """Return the paths of the fifos that we make: one for each stream except a null device.
 
         A null device that can't be shared is copied, and needs a fifo, too.
+
+        Args:
+            directory: the process directory, which may still have a temporary name.
         """
-        own = [os.path.join(self.directory, name) for name in NAMES]
-        pairs = zip(own, self.specs, self.theirs, strict=True)
         return [
-            path
-            for path, spec, theirs in pairs
+            os.path.join(directory, name)
+            for name, spec, theirs in zip(NAMES, self.specs, self.theirs, strict=True)
             if theirs is not None or spec not in ("null", "stdout")
         ]
 
@@ -125,16 +130,6 @@ class Stdio:
         if self.theirs == (stdin, stdout, stderr) and self.null == null:
             return self
         return attrs.evolve(self, theirs=(stdin, stdout, stderr), null=null)
-
-    def _told(self, spec: str, theirs: int | None) -> str:
-        if theirs is None:
-            return spec
-        return f"hold:{theirs}" if spec.startswith("fifo:") else f"fd:{theirs}"
-
-    def moved(self, new: str) -> Stdio:
-        """Return these streams with the process directory at ``new``."""
-        first, second, third = (_moved(spec, self.directory, new) for spec in self.specs)
-        return attrs.evolve(self, specs=(first, second, third), directory=new)
 
 
 def plan(
@@ -199,15 +194,15 @@ def recorded(layout: ProcessLayout, record: ProcessRecord) -> Stdio:
     )
 
 
-def prepare(stdio: Stdio, *, uid: int, gid: int) -> None:
-    """Make the fifos, owned by the container's root, and the log's directory.
+def prepare(stdio: Stdio, directory: str, *, uid: int, gid: int) -> None:
+    """Make the fifos in ``directory``, owned by the container's root, and the log's directory.
 
     Raises:
         DiskFull, TooManyFiles, OSError: a fifo or the directory can't be made.
         StateCorrupt: the log's directory isn't a directory, or isn't ours.
     """
     try:
-        for path in stdio.fifos:
+        for path in stdio.fifos(directory):
             make_fifo(path, _FIFO_MODE)
             _own(path, uid, gid)
             _stay_admitted(path)
@@ -320,17 +315,6 @@ def _log(asked: Mapping[str, StdioArgument]) -> LogFile | None:
     if any(log != logs[0] for log in logs):
         raise InvalidValue("stdout and stderr go to one log: they can't have different bounds")
     return logs[0] if logs else None
-
-
-def _is_fifo(spec: str) -> bool:
-    return spec.startswith(("fifo:", "log:"))
-
-
-def _moved(spec: str, old: str, new: str) -> str:
-    kind, _, path = spec.partition(":")
-    if not _is_fifo(spec) or os.path.dirname(path) != old:
-        return spec
-    return f"{kind}:{os.path.join(new, os.path.basename(path))}"
 
 
 def _path(name: str, value: str | os.PathLike[str]) -> str:
