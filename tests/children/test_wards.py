@@ -1,4 +1,5 @@
-"""A program that is a subreaper, as these tests are: what killed shims leave becomes its child."""
+"""A program that is a subreaper, as these tests are: the children of killed shims become the
+program's."""
 
 from __future__ import annotations
 
@@ -123,8 +124,8 @@ async def test_a_child_of_somebody_else(
 async def test_a_shim_that_ends_between_two_opens(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, workdir: Path
 ) -> None:
-    """A shim that ends between two opens is reaped: once it stayed a zombie for good, if the
-    container was gone by the next open."""
+    """A shim that ends between two opens is reaped, even if the container is gone by the next open:
+    once such a shim stayed a zombie for good."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()
