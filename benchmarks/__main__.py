@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, each in a program of its own; then one table.
+"""Run all benchmarks, one after the other, each in its own process; then print one table.
 
 Usage: scripts/bench [--quick] [NAME]... [--json FILE] [--plot FILE.png] [--markdown]
 """
@@ -28,7 +28,7 @@ ALL = (
 
 
 def main() -> int:
-    """Run those that were asked for; return how many failed."""
+    """Run the requested benchmarks; return how many failed."""
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     begin = time.monotonic()
@@ -60,10 +60,10 @@ def parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}")
-    parser.add_argument("--quick", action="store_true", help="in less than two minutes")
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--plot", metavar="FILE", help="draw them (PNG)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(ALL)}")
+    parser.add_argument("--quick", action="store_true", help="finish in less than two minutes")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to this file")
+    parser.add_argument("--plot", metavar="FILE", help="draw the figures to this file (PNG)")
     parser.add_argument("--markdown", action="store_true", help="print the table for a page")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in ALL]:
@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(name: str, *, quick: bool) -> dict[str, Any] | None:
-    """Run one; return what it has written, or None if it failed."""
+    """Run one benchmark; return the JSON that the benchmark has written, or None on failure."""
     program = HERE / f"{name}.py"
     if not program.exists():
         say(f"{name}: there is no {program.name}")
@@ -84,7 +84,7 @@ def run(name: str, *, quick: bool) -> dict[str, Any] | None:
         try:
             done.wait()
         except KeyboardInterrupt:
-            done.terminate()  # it may not have heard: then it was only we who were told
+            done.terminate()  # the signal may have been sent to us alone
             done.wait()
             raise
         if done.returncode != 0:
@@ -103,7 +103,7 @@ def show(answer: dict[str, Any], *, markdown: bool, seconds: float) -> None:
 
 
 def remarks(answer: dict[str, Any], rows: list[Row], seconds: float) -> Iterator[str]:
-    """Return what has to be said about the table."""
+    """Return the remarks below the table."""
     yield "machine: " + "; ".join(
         value if name in ("processors", "kernel", "python") else f"{name} {value}"
         for name, value in answer["machine"].items()
@@ -115,7 +115,7 @@ def remarks(answer: dict[str, Any], rows: list[Row], seconds: float) -> Iterator
     verdicts = [row.verdict for row in rows]
     yield (
         f"{verdicts.count('met')} targets met, {verdicts.count('missed')} missed; "
-        f"it took {seconds:.0f} seconds"
+        f"the run took {seconds:.0f} seconds"
     )
 
 

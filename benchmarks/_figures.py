@@ -1,4 +1,4 @@
-"""Figures: what was measured, against what it is measured, and how that is printed. Pure."""
+"""Figures: summaries, targets, rows and the printed tables. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ HEADINGS = ("benchmark", "case", OURS, "floor", "ratio", "target", "verdict", "b
 
 @attrs.frozen
 class Summary:
-    """Many figures of one thing.
+    """The summary of many figures.
 
     Attributes:
-        median: their median.
-        low: a quarter of them is below.
-        high: a quarter of them is above.
-        count: how many there are.
+        median: the median.
+        low: a quarter of the figures is below.
+        high: a quarter of the figures is above.
+        count: the number of figures.
     """
 
     median: float
@@ -40,7 +40,7 @@ class Summary:
         return cls(median, low, high, len(values))
 
     def text(self, unit: str) -> str:
-        """Return it for people: the median, and where the middle half lies."""
+        """Return a text for people: the median, and the range of the middle half."""
         if self.count == 1:
             return f"{number(self.median)} {unit}"
         return f"{number(self.median)} {unit} ({number(self.low)} to {number(self.high)})"
@@ -48,11 +48,11 @@ class Summary:
 
 @attrs.frozen
 class Target:
-    """How good is good enough.
+    """The target of a figure.
 
     Attributes:
-        text: in words, for the table.
-        limit: in the row's unit.
+        text: the target in words, for the table.
+        limit: the limit, in the row's unit.
         at_least: whether more is better.
     """
 
@@ -70,12 +70,12 @@ class Row:
     """One line of the table.
 
     Attributes:
-        benchmark: the program that measured it.
-        case: of what: the runtime, and how many there were.
-        unit: of all its figures.
-        figures: by the name of the way: ``OURS``, the floor's, the rivals'.
+        benchmark: the name of the benchmark.
+        case: what was measured: the runtime, the number of containers.
+        unit: the unit of all figures.
+        figures: the figures of each way, by name: ``OURS``, the floor, the rivals.
         floor: the name of the way that ours is compared with, or None.
-        target: None where there is none.
+        target: the target, or None.
     """
 
     benchmark: str
@@ -92,7 +92,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """The library's median beside the floor's."""
+        """The library's median, divided by the floor's."""
         return None if self.floor is None else self.ours / self.figures[self.floor].median
 
     @property
@@ -103,7 +103,7 @@ class Row:
         return "met" if self.target.met(self.ours) else "missed"
 
     def cells(self) -> list[str]:
-        """Return what stands in the table, as `HEADINGS` says."""
+        """Return the cells of the table's columns (`HEADINGS`)."""
         floor = "" if self.floor is None else self.figures[self.floor].text(self.unit)
         if self.floor not in (None, BARE):
             floor = f"{self.floor}: {floor}"
@@ -124,12 +124,12 @@ class Row:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values; ``ratio`` and ``verdict`` are there for the reader."""
+        """Return the row as JSON values; ``ratio`` and ``verdict`` are only for readers."""
         return {**attrs.asdict(self), "ratio": self.ratio, "verdict": self.verdict}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Row:
-        """Return what `to_json` made JSON of."""
+        """Return the row of which `to_json` made these values."""
         target = values["target"]
         return cls(
             benchmark=values["benchmark"],
@@ -142,7 +142,7 @@ class Row:
 
 
 def number(value: float) -> str:
-    """Return a number with three digits that count."""
+    """Return a number with three significant digits."""
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
@@ -169,7 +169,7 @@ def markdown_table(rows: Iterable[Row]) -> str:
 
 
 def _lines(rows: Iterable[Row]) -> list[list[str]]:
-    """Return the headings and the cells, without the columns in which nothing stands."""
+    """Return the headings and the cells, without empty columns."""
     cells = [row.cells() for row in rows]
     used = [any(line[column] for line in cells) for column in range(len(HEADINGS))]
     return [list(itertools.compress(line, used)) for line in [HEADINGS, *cells]]

@@ -1,4 +1,4 @@
-"""The machine that the benchmarks run on: what it is, and what can run on it."""
+"""The machine of the benchmarks: a description, and which runtimes can run there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def able(names: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Return those of the runtimes that can run here, and why the others can't."""
+    """Return the runtimes that can run here, and why the others can't."""
     obstacles = {name: obstacle for name in names if (obstacle := _obstacle(name))}
     return [name for name in names if name not in obstacles], obstacles
 
@@ -34,10 +34,10 @@ def _obstacle(name: str) -> str | None:
 
 
 def private_view(names: list[str]) -> list[str]:
-    """Return the command prefix under which crun runs, where it doesn't without.
+    """Return a command prefix with which crun can run; empty if crun runs without, or can't run.
 
-    crun refuses hybrid cgroups. In a mount namespace without the version 2 hierarchy it runs,
-    and the machine stays as it is.
+    crun refuses hybrid cgroups. The prefix makes a mount namespace without the version 2 hierarchy,
+    and the machine stays unchanged.
     """
     if "crun" not in names or shutil.which("crun") is None or os.geteuid() != 0:
         return []
@@ -48,25 +48,25 @@ def private_view(names: list[str]) -> list[str]:
 
 
 def become_subreaper() -> None:
-    """Get the processes that their parents leave behind: the containers of a bare loop, say."""
+    """Become the subreaper: orphans, such as a bare loop's containers, become our children."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def end_with_parent(parent: int) -> None:
-    """Be interrupted when the process that started us goes."""
+    """Make the kernel send us SIGTERM when the process that started us ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         raise KeyboardInterrupt
 
 
 def raise_descriptor_limit() -> None:
-    """Allow ourselves as many open files as we may: a thousand containers need four thousand."""
+    """Raise our limit of open files to the maximum: a thousand containers need four thousand."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def describe() -> dict[str, str]:
-    """Return what figures depend on."""
+    """Return the facts about the machine on which the figures depend."""
     versions = {name: _first_line([name, "--version"]) for name in ("crun", "runc")}
     with open("/proc/meminfo") as file:
         memory = int(file.readline().split()[1]) >> 10
@@ -95,7 +95,7 @@ def _first_line(command: list[str]) -> str:
 
 
 def _release(text: str) -> str:
-    """Return the numbers of a version: what a distribution or a builder adds to it matters less."""
+    """Return the numbers of a version, without the additions of a distribution."""
     found = re.search(r"\d+(\.\d+)+", text)
     return text if found is None else found[0]
 
@@ -103,7 +103,7 @@ def _release(text: str) -> str:
 def processes_below(pid: int) -> list[int]:
     """Return all descendants of a process, the nearest first."""
     found = [pid]
-    for parent in found:  # grows as it goes
+    for parent in found:  # the list grows during the loop
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
             try:
                 found += map(int, task.read_text().split())
@@ -113,5 +113,5 @@ def processes_below(pid: int) -> list[int]:
 
 
 def say(text: str) -> None:
-    """Tell whoever waits what is going on."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""All rows in one figure: how far each is from its target."""
+"""A drawing of all rows: how far each row is from the target."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LARGEST = 30.0
 
 
 def plot(answer: dict[str, Any], path: str) -> None:
-    """Draw what `scripts/bench --json` has written.
+    """Draw the JSON of `scripts/bench --json`.
 
-    Units differ from row to row, so each figure is divided by the row's target (or the other way
-    round, where more is better): 1 is the target, and left of it is better.
+    Units differ from row to row, so each figure is divided by the row's target (or the target by
+    the figure, where more is better): 1 is the target, and left of 1 is better.
     """
     rows = [row for told in answer["rows"] if (row := Row.from_json(told)).target is not None]
     figure, axes = pyplot.subplots(figsize=(11, 1.6 + _ROW_INCHES * len(rows)))

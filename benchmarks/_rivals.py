@@ -1,7 +1,7 @@
-"""What else people use to run containers, where it is installed: podman, conmon, containerd.
+"""Rivals: podman, conmon and containerd, where they are installed.
 
-None is installed for a benchmark: one that isn't there is named among the absent, with how to
-get it.
+A benchmark installs no rival. A missing rival is listed as absent, with the command that installs
+the package.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
 @attrs.frozen
 class Rival:
-    """One of them.
+    """One rival.
 
     Attributes:
-        name: its name.
-        way: how it does it.
-        seldom: it has a turn every so many rounds.
+        name: the rival's name.
+        way: the rival's way.
+        seldom: the rival has one turn in this many rounds.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Rival:
 async def rivals(
     stage: Stage, runtime: Runtime, *, exec: bool = False
 ) -> AsyncIterator[list[Rival]]:
-    """Give those that can run here with a runtime; name the others among the absent.
+    """Yield the rivals that can run here with a runtime; list the others as absent.
 
     Args:
-        exec: whether they run `true` in a container that runs, or make one for it.
+        exec: whether the rivals run `true` in a running container, or make a container for `true`.
     """
     with contextlib.ExitStack() as stack:
         found = []
@@ -61,10 +61,10 @@ async def rivals(
             try:
                 rival = stack.enter_context(open_rival(stage, runtime, exec))
                 if rival is not None:
-                    await rival.way()  # what can't do it once is no rival
+                    await rival.way()  # a rival must succeed once
                     found.append(rival)
             except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-                stage.absent[name] = f"with {runtime.name} it fails here: {_reason(error)}"
+                stage.absent[name] = f"fails here with {runtime.name}: {_reason(error)}"
         yield found
 
 
@@ -80,7 +80,7 @@ def _call(*command: str, **options: object) -> None:
 
 @contextlib.contextmanager
 def podman(stage: Stage, runtime: Runtime, exec: bool) -> Iterator[Rival]:
-    """Give podman, with a storage of its own."""
+    """Yield podman, with a storage of its own."""
     place = stage.directory / f"podman-{runtime.name}"
     head = (
         *("podman", "--root", f"{place}/root", "--runroot", f"{place}/run"),
@@ -99,16 +99,16 @@ def podman(stage: Stage, runtime: Runtime, exec: bool) -> Iterator[Rival]:
 
 @contextlib.contextmanager
 def conmon(stage: Stage, runtime: Runtime, exec: bool) -> Iterator[Rival | None]:
-    """Give conmon, driven as podman drives it, by the least that does that."""
+    """Yield conmon, driven as podman drives conmon, with the least code."""
     if exec:
-        yield None  # a further process is the runtime's exec below one more of it
+        yield None  # an exec would be the runtime's exec below a second conmon
         return
     loop = Conmon(stage, runtime)
     yield Rival("conmon", bare_way(loop, loop.lifecycle), seldom=3)
 
 
 class Conmon(Bare):
-    """conmon is the container's parent, as our shim is: create, start, wait, delete."""
+    """conmon as the container's parent, as our shim is: create, start, wait, delete."""
 
     kind = "conmon"
 
@@ -120,18 +120,18 @@ class Conmon(Bare):
         self._sockets.mkdir()
 
     def lifecycle(self, prepared: tuple[str, Path]) -> None:
-        """Go through all of it."""
+        """Create, start, wait, delete."""
         id, bundle = prepared
         monitor = self._create(id, bundle)
         try:
             _call(*self.call("start", id))
-            # It ends when it has written the exit's file.
+            # conmon ends after writing the file with the exit code.
             if not select.select([monitor], [], [], _SECONDS)[0]:
                 raise RuntimeError("conmon doesn't end")
         finally:
             os.close(monitor)
         if (self._exits / id).read_text().strip() != "0":
-            raise RuntimeError("it didn't end well")
+            raise RuntimeError("conmon: the program failed")
         _call(*self.call("delete", id))
 
     def _create(self, id: str, bundle: Path) -> int:
@@ -162,20 +162,20 @@ class Conmon(Bare):
             os.close(told)
             told = -1
             if not select.select([heard], [], [], _CONMON_SECONDS)[0]:
-                raise RuntimeError("conmon says nothing")
-            answer = os.read(heard, 4096)  # {"data": PID}, or -1 and why
+                raise RuntimeError("conmon didn't report the container")
+            answer = os.read(heard, 4096)  # {"data": PID}, or -1 and the reason
         finally:
             for fd in (heard, told):
                 if fd >= 0:
                     os.close(fd)
         if b"-1" in answer or not answer:
-            raise RuntimeError(f"conmon says {answer.decode(errors='replace').strip()}")
+            raise RuntimeError(f"conmon reported {answer.decode(errors='replace').strip()}")
         return os.pidfd_open(int(pid_file.read_text()))
 
 
 @contextlib.contextmanager
 def containerd(stage: Stage, runtime: Runtime, exec: bool) -> Iterator[Rival]:
-    """Give `ctr`, with a containerd of our own below it."""
+    """Yield `ctr`, with a containerd of our own."""
     place = stage.directory / f"containerd-{runtime.name}"
     place.mkdir()
     socket = place / "socket"
@@ -207,7 +207,7 @@ def _ctr_run(head: Sequence[str], run: Sequence[str]) -> Iterator[Way]:
 
 @contextlib.contextmanager
 def _ctr_exec(head: Sequence[str], run: Sequence[str]) -> Iterator[Way]:
-    """In a container of its own, under an id that no other containerd has on this machine."""
+    """Yield the way of an exec, in a container whose id no other containerd has on this machine."""
     id, numbers = f"idle-{os.getpid()}", itertools.count()
     _call(*head, "run", "--detach", *run, id, "/idle")
     try:
@@ -223,7 +223,7 @@ def _await_socket(daemon: subprocess.Popen[bytes], socket: Path) -> None:
     late = time.monotonic() + _SECONDS
     while not socket.exists():
         if daemon.poll() is not None or time.monotonic() > late:
-            raise RuntimeError("containerd doesn't come up")
+            raise RuntimeError("containerd didn't start")
         time.sleep(0.01)
 
 
@@ -232,4 +232,4 @@ _KINDS = {
     "conmon": ("conmon", conmon),
     "containerd": ("ctr", containerd),
 }
-"""By name: the program that has to be there, and what opens it."""
+"""By name: the program that must be installed, and the function that opens the rival."""

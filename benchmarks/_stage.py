@@ -1,8 +1,8 @@
-"""The stage on which a benchmark plays: its options, its places, and an empty house afterwards.
+"""The stage of a benchmark: options, directories, supervisors, and the clean-up afterwards.
 
-A benchmark is `perform(measure)`. That starts the program once more, in a view of the machine in
-which crun runs, and waits. Whatever way the second one ends, the first removes what is left of it:
-processes, cgroups, files.
+A benchmark is `perform(measure)`, which starts the program a second time, in a mount namespace in
+which crun can run, and waits. However the second program ends, the first one removes the processes,
+cgroups and files that are left.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Stage:
     """What a benchmark needs.
 
     Attributes:
-        name: the benchmark's.
-        options: as they were given.
-        directory: for everything; in memory, as what runtimes keep in /run is.
-        cgroup_parent: of all its containers.
-        runtimes: the real ones that can run here, of those asked for.
+        name: the benchmark's name.
+        options: the command line's options.
+        directory: the directory for all files; in memory, as /run is, where runtimes keep state.
+        cgroup_parent: the parent cgroup of all containers.
+        runtimes: the requested real runtimes that can run here.
         absent: what can't be measured here, and why.
     """
 
@@ -69,21 +69,21 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """How long ways take turns at most, for one row."""
+        """For how many seconds the ways take turns at most, for one row."""
         return _QUICK_SECONDS if self.options.quick else _SECONDS
 
     def rounds(self, full: int, quick: int) -> int:
-        """Return how often each way has its turn."""
+        """Return how many turns each way has."""
         return self.options.rounds or (quick if self.options.quick else full)
 
     def containers(self, full: int, quick: int) -> int:
-        """Return how many containers there shall be."""
+        """Return how many containers to make."""
         return self.options.containers or (quick if self.options.quick else full)
 
     def open(
         self, runtime: Runtime, root: str = "root", **options: Any
     ) -> AbstractAsyncContextManager[Supervisor]:
-        """Open a supervisor whose containers outlive it, until we sweep."""
+        """Open a supervisor on a durable root, which the clean-up removes."""
         return open_supervisor(
             self.directory / root, runtime=runtime, cgroup_parent=self.cgroup_parent, **options
         )
@@ -97,7 +97,7 @@ class Stage:
 
     @property
     def rootfs(self) -> Path:
-        """A root filesystem with nothing in it but those programs."""
+        """A root filesystem with only the programs of ``standin.c``."""
         path = self.directory / "rootfs"
         if not path.exists():
             path.mkdir()
@@ -108,7 +108,7 @@ class Stage:
 
     @property
     def standin(self) -> Runtime:
-        """The runtime that makes a thousand containers in seconds."""
+        """A stand-in for a runtime, which makes a thousand containers in seconds."""
         return Runtime(path=str(self.rootfs / "standin"))
 
     def all_runtimes(self) -> dict[str, Runtime]:
@@ -122,7 +122,7 @@ def compile_static(
     flags: Iterable[str] = ("-O2",),
     compiler: str | None = None,
 ) -> None:
-    """Compile a static program; by default with musl, if that is there."""
+    """Compile a static program; by default with musl, if installed."""
     compiler = compiler or next(filter(shutil.which, ("musl-gcc", "cc", "gcc", "clang")), None)
     if compiler is None:
         raise SystemExit("there is no C compiler: apt-get install musl-tools")
@@ -133,7 +133,7 @@ def compile_static(
 async def populate(
     sup: Supervisor, bundle: Bundle, numbers: Iterable[int], *, prefix: str = "idle"
 ) -> None:
-    """Create and start many containers, as many at once as the supervisor lets us."""
+    """Create and start many containers, twice as many at once as there are processors."""
 
     async def one(number: int) -> None:
         box = await sup.create(f"{prefix}-{number}", bundle)
@@ -143,7 +143,7 @@ async def populate(
 
 
 async def depopulate(sup: Supervisor, ids: Iterable[str] | None = None) -> None:
-    """Kill and delete containers: by default all."""
+    """Kill and delete containers; by default all."""
 
     async def one(id: str) -> None:
         await sup[id].delete(force=True)
@@ -167,7 +167,7 @@ async def _all_of(work: Callable[[Any], Coroutine[Any, Any, None]], items: Itera
 async def populated(
     stage: Stage, count: int, *, runtime: Runtime | None = None, root: str = "root"
 ) -> AsyncIterator[Supervisor]:
-    """Open a supervisor with so many idle containers, which are deleted at the end."""
+    """Open a supervisor with ``count`` idle containers, which are deleted at the end."""
     async with stage.open(runtime or stage.standin, root) as sup:
         await populate(sup, stage.bundle("idle"), range(count))
         try:
@@ -186,7 +186,7 @@ def perform(
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
     show: Callable[[list[Row]], str] = text_table,
 ) -> None:
-    """Be a benchmark's program: measure, print the rows, write them as JSON if asked to."""
+    """Run a benchmark: measure, print the rows, and write JSON if requested."""
     main = sys.modules["__main__"]
     parser = argparse.ArgumentParser(
         description=main.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -205,17 +205,17 @@ def perform(
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
     parser.add_argument("--quick", action="store_true", help="fewer rounds, fewer containers")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there")
-    parser.add_argument("--rounds", type=int, help="how often each way has its turn")
-    parser.add_argument("--containers", type=int, help="how many, where there are many")
+    parser.add_argument("--json", metavar="FILE", help="write the rows to this file")
+    parser.add_argument("--rounds", type=int, help="how many turns each way has")
+    parser.add_argument("--containers", type=int, help="how many containers to make")
     parser.add_argument(
-        "--runtime", action="append", help="measure with it (default: crun and runc)"
+        "--runtime", action="append", help="the runtime to measure (default: crun and runc)"
     )
-    parser.add_argument("--directory", default=memory, help="for all files (%(default)s)")
+    parser.add_argument("--directory", default=memory, help="where to put files (%(default)s)")
 
 
 def _watch_over(options: argparse.Namespace) -> int:
-    """Start the program once more, wait for it, and leave nothing of it."""
+    """Start the program a second time, wait, and remove everything that is left."""
     become_subreaper()
     directory = tempfile.mkdtemp(prefix=f"ts-bench-{os.getpid()}-", dir=options.directory)
     os.chmod(directory, 0o711)  # a user namespace's root must be able to pass through
@@ -278,7 +278,7 @@ def _play(
 
 
 def _end_processes() -> None:
-    """Kill and reap everything that is still below us: nobody else does."""
+    """Kill and reap all descendants that are left."""
     while left := processes_below(os.getpid()):
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
@@ -288,7 +288,7 @@ def _end_processes() -> None:
 
 
 def _remove_cgroup(directory: str) -> None:
-    """Remove a cgroup whose processes are gone, and those in it."""
+    """Remove a cgroup without processes, and the cgroups inside."""
     for path, _, _ in os.walk(directory, topdown=False):
         with contextlib.suppress(OSError):
             os.rmdir(path)

@@ -1,6 +1,6 @@
-"""Measure several ways of doing the same in one run, by turns.
+"""Measure several ways of doing the same work in one run, in turns.
 
-Whatever else the machine does meets all of them alike: so it is the ratios that can be trusted.
+Other load on the machine meets all ways alike, so the ratios can be trusted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeVar
 from _figures import Summary
 
 Way = Callable[[], Awaitable[float]]
-"""Does it once, and returns the figure."""
+"""Does the work once, and returns the figure."""
 
 _T = TypeVar("_T")
 _LEAST = 3
@@ -25,13 +25,13 @@ async def take_turns(
     seconds: float,
     seldom: Mapping[str, int] | None = None,
 ) -> dict[str, list[float]]:
-    """Do it each way, again and again, in an order that changes.
+    """Do the work each way, again and again, in a changing order.
 
     Args:
-        ways: by name.
-        rounds: how often each has its turn, after a first one that isn't counted.
-        seconds: no round but the first few begins later than this.
-        seldom: the ways that have a turn only every so many rounds, since they are slow.
+        ways: the ways, by name.
+        rounds: how many turns each way has, after a first turn that isn't counted.
+        seconds: after this time no round begins, except for the first few.
+        seldom: slow ways, by name: a way has one turn in this many rounds.
 
     Returns:
         The figures of each way.
@@ -50,8 +50,8 @@ async def take_turns(
 def order(names: Sequence[_T], turn: int) -> Iterator[_T]:
     """Return the names in the order of one round.
 
-    What one leaves to the kernel to do later, the next one pays. So each comes first as often
-    as any other, and each has every neighbour as often as that.
+    Work that one way leaves to the kernel slows down the next way. So each way comes first equally
+    often, and has each neighbour equally often.
     """
     first = turn // 2 % len(names)
     rotated = [*names[first:], *names[:first]]
@@ -59,7 +59,7 @@ def order(names: Sequence[_T], turn: int) -> Iterator[_T]:
 
 
 def timed(work: Callable[[], Awaitable[object]]) -> Way:
-    """Return the way whose figure is how many milliseconds the work takes."""
+    """Return the way whose figure is the milliseconds that the work takes."""
 
     async def way() -> float:
         begin = time.perf_counter()
@@ -70,7 +70,7 @@ def timed(work: Callable[[], Awaitable[object]]) -> Way:
 
 
 def timed_sync(work: Callable[[], object]) -> Way:
-    """Return the same for work that blocks; nobody else has anything to do meanwhile."""
+    """Return the same for work that blocks; no other task has work meanwhile."""
 
     async def way() -> float:
         begin = time.perf_counter()

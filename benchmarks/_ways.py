@@ -1,7 +1,7 @@
-"""The ways that everybody has without this library: a runtime's bare calls, from a loop.
+"""The ways without this library: a runtime's bare calls, from a loop.
 
-`BareLoop` is the floor: nothing but the calls, one after the other, each waited for.
-`AsyncioLoop` is the same among an event loop's tasks.
+`BareLoop` is the floor: only the calls, one after the other, each waited for. `AsyncioLoop` makes
+the same calls from the tasks of an event loop.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Bare:
         self._ids = (f"{self.kind}-{number}" for number in itertools.count())
 
     def new(self) -> tuple[str, Path]:
-        """Return a new container's id, and its bundle: users have that already."""
+        """Return a new container's id and bundle, which isn't measured: users have a bundle."""
         id = next(self._ids)
         bundle = self._place / id
         bundle.mkdir()
@@ -65,7 +65,7 @@ class Bare:
         return [*self._head, *words]
 
     def begin(self, id: str, bundle: Path, *, output: IO[bytes] | None = None) -> int:
-        """Create and start; return the pid, which is for us to reap."""
+        """Create and start a container; return the pid, which we have to reap."""
         _run(self.create(id, bundle), **({} if output is None else {"stdout": output}))
         pid = int((bundle / "pid").read_text())
         _run(self.call("start", id))
@@ -73,7 +73,7 @@ class Bare:
 
 
 class BareLoop(Bare):
-    """The runtime's calls and nothing else; may be used from several threads."""
+    """Only the runtime's calls; usable from several threads."""
 
     kind = "loop"
 
@@ -90,7 +90,7 @@ class BareLoop(Bare):
 
 
 class AsyncioLoop(Bare):
-    """The same calls, from asyncio; the container's end is waited for by a pidfd."""
+    """The same calls from asyncio, which waits for the container's end with a pidfd."""
 
     kind = "asyncio"
 
@@ -103,7 +103,7 @@ class AsyncioLoop(Bare):
         self._loop.run_until_complete(self.one(*prepared))
 
     def many(self, prepared: list[tuple[str, Path]], at_once: int) -> list[float]:
-        """Do many, so many at once; return what each took, in seconds."""
+        """Run many lifecycles, ``at_once`` at a time; return the seconds that each took."""
         return self._loop.run_until_complete(self._many(prepared, at_once))
 
     async def _many(self, prepared: list[tuple[str, Path]], at_once: int) -> list[float]:
@@ -119,7 +119,7 @@ class AsyncioLoop(Bare):
         return took
 
     async def one(self, id: str, bundle: Path) -> None:
-        """Create, start, wait, delete, among others."""
+        """Create, start, wait, delete, beside other tasks."""
         await self._run(self.create(id, bundle))
         pid = int((bundle / "pid").read_text())
         await self._run(self.call("start", id))
@@ -127,7 +127,7 @@ class AsyncioLoop(Bare):
         await self._run(self.call("delete", id))
 
     async def wait(self, pid: int) -> None:
-        """Wait for a process that was left to us."""
+        """Wait for an orphan that became our child."""
         ended = self._loop.create_future()
         fd = os.pidfd_open(pid)
         try:
@@ -153,7 +153,7 @@ class AsyncioLoop(Bare):
 
 
 async def lifecycle(sup: Supervisor, id: str, bundle: Bundle) -> None:
-    """Do it through this library: create, start, wait, delete."""
+    """Create, start, wait, delete with this library."""
     box = await sup.create(id, bundle)
     await box.start()
     status = await box.wait()
@@ -163,14 +163,14 @@ async def lifecycle(sup: Supervisor, id: str, bundle: Bundle) -> None:
 
 
 def allowed(runtime: str, floor: float) -> Target:
-    """Return the target for one lifecycle, or one exec, beside the bare one in ms."""
+    """Return the target for one lifecycle or exec; ``floor`` is the bare loop's figure in ms."""
     if runtime == "crun":
         return Target(f"{BARE} + {_CRUN_MS} ms", floor + _CRUN_MS)
     return Target(f"{_TIMES} × {BARE}", floor * _TIMES)
 
 
 def bare_way(loop: Bare, work: Callable[..., None]) -> Way:
-    """Return the way of a bare loop: its bundle is made before the clock runs."""
+    """Return the way of a bare loop; the bundle is made before the clock starts."""
 
     async def way() -> float:
         prepared = loop.new()
@@ -182,10 +182,10 @@ def bare_way(loop: Bare, work: Callable[..., None]) -> Way:
 
 
 def wait_for(pid: int) -> None:
-    """Wait for a process that was left to us, and must end well."""
+    """Wait for an orphan that became our child, and must exit with 0."""
     _, status = os.waitpid(pid, 0)
     if status != 0:
-        raise RuntimeError(f"it ended with wait status {status}")
+        raise RuntimeError(f"process {pid} ended with wait status {status}")
 
 
 def _run(command: list[str], **streams: Any) -> None:

@@ -1,10 +1,10 @@
-"""Open a root that has many live containers, which an earlier supervisor has left.
+"""Open a root with many live containers that an earlier supervisor has left.
 
 Usage: python benchmarks/adopt.py [--quick] [--rounds N] [--containers N] [--json FILE]
 
-Three roots take turns, with a quarter, a half, and all of a thousand containers of a stand-in for
-a runtime. The floor is a loop that does for each container the least that adoption needs: lock it,
-read and parse its two records, open its fifo and both its processes. Target: 0.5 ms each, and no
+Three roots take turns, with 250, 500 and 1,000 containers of a stand-in for a runtime. The floor is
+a loop that does the least that an adoption needs for each container: acquire the lock, read and
+parse the two records, open the fifo and both processes. Target: 0.5 ms for each container, and no
 more for each of many than for each of few.
 """
 

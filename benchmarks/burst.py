@@ -1,9 +1,9 @@
-"""Containers that run `true`, 8 and 32 at a time: how many a second, and how late the latest.
+"""Containers that run `true`, 8 and 32 at a time: how many per second, and how slow the slowest.
 
 Usage: python benchmarks/burst.py [--quick] [--rounds N] [--runtime NAME]... [--json FILE]
 
-The bare loop has a thread for each that is under way. Target: 0.95 times as many a second as that;
-and of the library's, no more than one in a hundred takes over 3 times the median.
+The bare loop runs each container in a thread. Targets: 0.95 times as many containers per second as
+the bare loop; and at most one in a hundred of the library's takes over 3 times the median.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHARE = 0.95
 LATE = 3.0
 
 Batch = Callable[[int, int], Awaitable[list[float]]]
-"""Does many, so many at once; returns what each took, in seconds."""
+"""Runs many containers, some at a time; returns the seconds that each took."""
 
 
 def threads(loop: BareLoop) -> Batch:
@@ -79,7 +79,7 @@ def ours(sup: Supervisor, bundle: Bundle) -> Batch:
 
 
 def rate(batch: Batch, count: int, at_once: int, took: list[float]) -> Way:
-    """Return the way whose figure is how many are done in a second."""
+    """Return the way whose figure is the number of containers per second."""
 
     async def way() -> float:
         begin = time.perf_counter()
@@ -90,7 +90,7 @@ def rate(batch: Batch, count: int, at_once: int, took: list[float]) -> Way:
 
 
 def tail(took: list[float]) -> Summary:
-    """Return how many times the median one in a hundred takes."""
+    """Return the 99th percentile, as a multiple of the median."""
     in_order = sorted(took)
     late = in_order[min(len(in_order) - 1, len(in_order) * 99 // 100)]
     return Summary.of([late / in_order[len(in_order) // 2]])
@@ -99,7 +99,7 @@ def tail(took: list[float]) -> Summary:
 async def one_case(
     stage: Stage, name: str, at_once: int, batches: dict[str, Batch]
 ) -> tuple[Row, Row]:
-    """Measure with one runtime, so many at once."""
+    """Measure with one runtime, ``at_once`` containers at a time."""
     took: dict[str, list[float]] = {way: [] for way in batches}
     count = max(16, at_once) if stage.options.quick else 4 * at_once
     ways = {way: rate(batch, count, at_once, took[way]) for way, batch in batches.items()}

@@ -1,13 +1,13 @@
-"""How much of our code one lifecycle goes through: what has to be read to follow it.
+"""How much of our code one lifecycle runs: the code that a reader has to follow.
 
 Usage: python benchmarks/calls.py [--rounds N] [--runtime NAME]... [--json FILE]
 
-For each step of one container's life, between the step's begin and its return: calls of the
-library's functions on the loop's thread, by any task; how many of them check values of records;
-how many functions these are, in how many modules and rooms (packages and modules at the top); how
+For each step of one container's life, between the step's begin and return, this counts: calls of
+the library's functions on the loop's thread, by any task; how many of these calls check values of
+records; how many different functions, modules and rooms (packages, and modules at the top); how
 often a call is in another room than the call before, and how often in a room that was left before;
-how deep the calls nest. Code that attrs has made is no call of ours. What is counted hardly varies:
-it is no time. The median is of a few lives, after one that doesn't count.
+how deep the calls nest. Code that attrs generates isn't counted. Counts hardly vary, unlike times.
+The median is of a few lives, after a first life that isn't counted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RESUME = opmap["RESUME"]
 
 
 class Path:
-    """The way through the code: each call of ours, in its order."""
+    """The way through the code: our calls, in their order."""
 
     def __init__(self) -> None:
         self._calls: list[CodeType] = []
@@ -43,7 +43,7 @@ class Path:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Record what is called meanwhile."""
+        """Record the calls during the block."""
         sys.setprofile(self._note)
         try:
             yield
@@ -58,7 +58,7 @@ class Path:
         self._deepest = max(self._deepest, depth(frame))
 
     def counts(self) -> dict[str, int]:
-        """Return what was counted."""
+        """Return the counts."""
         files = [code.co_filename for code in self._calls]
         rooms = [room(file) for file in files]
         moves = [after for before, after in itertools.pairwise(rooms) if after != before]
@@ -74,7 +74,7 @@ class Path:
         }
 
     def most(self) -> list[tuple[str, int]]:
-        """Return the functions, each with how often it was called, most often first."""
+        """Return the functions and the number of calls of each, the most called first."""
         names = Counter(
             f"{code.co_filename.removeprefix(PACKAGE)}:{code.co_qualname}" for code in self._calls
         )
@@ -91,7 +91,7 @@ def is_ours(code: CodeType) -> bool:
 
 
 def resumes(frame: FrameType) -> bool:
-    """Whether a coroutine or generator goes on that was begun earlier."""
+    """Whether the call continues a coroutine or generator that began earlier."""
     at = frame.f_lasti
     code = frame.f_code.co_code
     return at >= 0 and code[at] == _RESUME and code[at + 1] != 0
@@ -115,7 +115,7 @@ async def life(sup: Supervisor, id: str, bundle: Bundle) -> dict[str, Path]:
         await box.start()
     with paths["wait"].recorded():
         await box.wait()
-    await trio.sleep(0.05)  # the task of init's process has come to its end
+    await trio.sleep(0.05)  # meanwhile the task of the init's process ends
     with paths["delete"].recorded():
         await box.delete()
     return paths

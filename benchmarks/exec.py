@@ -1,4 +1,4 @@
-"""`true` in a container that runs: exec and wait, beside the runtime's own exec.
+"""`true` in a running container: exec and wait, compared with the runtime's own exec.
 
 Usage: python benchmarks/exec.py [--quick] [--rounds N] [--runtime NAME]... [--json FILE]
 
@@ -27,7 +27,7 @@ async def ours(box: Container) -> None:
 
 
 async def one_runtime(stage: Stage, name: str, runtime: Runtime) -> Row:
-    """Measure with one runtime; each way has a container of its own kind to exec in."""
+    """Measure with one runtime; each way has a container of its own."""
     bare, with_asyncio = BareLoop(stage, runtime, "idle"), AsyncioLoop(stage, runtime, "idle")
     running = {loop: loop.new() for loop in (bare, with_asyncio)}
     for loop, prepared in running.items():

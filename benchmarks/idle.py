@@ -1,10 +1,11 @@
-"""What many idle containers cost in processor time: their shims and the supervising program.
+"""The processor time of many idle containers: of the shims and of the supervising program.
 
 Usage: python benchmarks/idle.py [--quick] [--containers N] [--runtime NAME] [--json FILE]
 
-For ten seconds nothing happens. Then the kernel tells how long the shims and this program have
-been on a processor, and how often they were switched to. Target: less than 0.1% of a core for all
-of them together. Source: /proc/PID/schedstat, voluntary_ctxt_switches in proc_pid_status(5).
+For ten seconds nothing happens. Then the kernel reports how long the shims and this program have
+been on a processor, and how often the kernel switched to one of them. Target: less than 0.1% of a
+core for all together.
+Source: /proc/PID/schedstat, voluntary_ctxt_switches in proc_pid_status(5).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _SWITCHES = re.compile(r"ctxt_switches:\s+(\d+)")
 
 
 def used(pids: list[int]) -> tuple[int, int]:
-    """Return the nanoseconds on a processor of all of them, and how often they were switched to."""
+    """Return the processor time of all processes in nanoseconds, and the number of switches."""
     nanoseconds = switches = 0
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -37,7 +38,7 @@ def used(pids: list[int]) -> tuple[int, int]:
 
 
 async def measure(stage: Stage) -> list[Row]:
-    """Watch them do nothing."""
+    """Measure the idle containers."""
     name = next(iter(stage.runtimes), None)
     runtime = stage.standin if name is None else Runtime.find(name)
     seconds = QUICK_SECONDS if stage.options.quick else SECONDS
@@ -45,9 +46,10 @@ async def measure(stage: Stage) -> list[Row]:
     async with populated(stage, count, runtime=runtime) as sup:
         known = [read_shim(layout.init.shim) for layout in RootLayout(sup.root).containers()]
         shims = [identity[0] for identity in known if identity is not None]
-        await trio.sleep(1)  # what was begun comes to its end
+        await trio.sleep(1)  # pending work ends
         shims_before = used(shims)
-        own_before = used([os.getpid()])  # looking costs something too: this last, and first
+        # Reading costs time too: ours is read last before the pause, and first afterwards.
+        own_before = used([os.getpid()])
         begin = time.perf_counter()
         await trio.sleep(seconds)
         own_after = used([os.getpid()])

@@ -1,9 +1,9 @@
-"""`import supervisor` beside `import trio`, in fresh interpreters.
+"""`import supervisor` compared with `import trio`, in fresh interpreters.
 
 Usage: python benchmarks/imports.py [--quick] [--rounds N] [--json FILE]
 
 The clock runs inside the interpreter, around the import only. Target: 1.3 times `import trio`,
-which is among what it imports.
+which `import supervisor` includes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ print((time.perf_counter() - begin) * 1e3)
 
 
 def importing(module: str) -> Way:
-    """Return the way whose figure is how many milliseconds it takes to import a module."""
+    """Return the way whose figure is the milliseconds that the import of a module takes."""
 
     async def way() -> float:
         command = [sys.executable, "-c", _PROGRAM.format(module)]

@@ -82,7 +82,7 @@ async def measure(stage: Stage) -> list[Row]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this benchmark has."""
+    """Add this benchmark's own options."""
     parser.add_argument("--profile", metavar="FILE", help="a cProfile of the library's turns")
 
 

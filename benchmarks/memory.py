@@ -1,12 +1,12 @@
-"""What an idle container costs in memory: its shim's, and the supervising program's.
+"""The memory of an idle container: of the shim, and of the supervising program.
 
 Usage: python benchmarks/memory.py [--quick] [--containers N] [--runtime NAME] [--json FILE]
 
-The shim's PSS is read with 30 of them: it counts a page that several share in equal parts, so
-with many it comes to what a further one costs. The shim is measured as it is installed, and
-compiled with the other C library, if that is here. Python's growth is its private memory with so
-many containers (a stand-in's), less that with a tenth of them. Target: 50 kB with musl, 80 kB with
-glibc; 30 kB of Python's.
+The shim's PSS is measured with 30 shims. The PSS divides a shared page among the processes that
+share the page, so with many shims the PSS is the cost of one more. The benchmark measures the
+installed shim, and a shim compiled with the other C library, if available. Python's growth is the
+private memory with all containers (of a stand-in for a runtime), minus the private memory with a
+tenth of the containers. Targets: 50 kB with musl, 80 kB with glibc; 30 kB for Python.
 Source: proc_pid_smaps(5).
 """
 
@@ -39,7 +39,7 @@ def memory(pid: int | str) -> dict[str, int]:
 
 
 def compiled(stage: Stage, but: str) -> dict[str, str]:
-    """Return the shims compiled with each C library, but the one that is named in ``but``."""
+    """Return shims compiled with each C library except the one that ``but`` names."""
     flags = (_SOURCES / "compile_flags.txt").read_text().split()
     small = [*flags, "-Os", "-fno-asynchronous-unwind-tables", "-Wl,-z,noseparate-code"]
     sources = [path for path in sorted(_SOURCES.glob("*.c")) if path.name not in _OTHERS]

@@ -1,11 +1,11 @@
-"""From a process's last instruction to the return of `wait()`, alone and beside many others.
+"""From a process's last instruction to the return of `wait()`, alone and beside many containers.
 
 Usage: python benchmarks/notice.py [--quick] [--rounds N] [--containers N] [--runtime NAME]...
 
-The program reads the clock, writes that into a file, and ends. The floor is `waitpid` in a loop
-that has nothing else to do: that shows what ending a process and its namespaces takes. Target: a
-median of 1 ms, and of 2 ms with 1,000 other containers. Those are made by a stand-in for a runtime,
-which has no namespaces.
+The program reads the clock, writes the time into a file, and ends. The floor is `waitpid` in a loop
+without other work, which shows the time that the kernel needs to end a process and the namespaces.
+Target: a median of 1 ms, and of 2 ms with 1,000 other containers. A stand-in for a runtime makes
+these containers, without namespaces.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ AMONG_MANY_MS = 2.0
 
 
 def since(stamp: Path) -> float:
-    """Return how many milliseconds ago a program has stamped its file."""
+    """Return how many milliseconds ago a program wrote the time into its file."""
     now = time.monotonic_ns()
     return (now - int(stamp.read_text())) / 1e6
 
@@ -64,7 +64,7 @@ def bare(loop: BareLoop, stamp: Path) -> Way:
 
 
 async def one_case(stage: Stage, case: str, runtime: Runtime, others: int, limit_ms: float) -> Row:
-    """Measure with one runtime, beside so many others."""
+    """Measure with one runtime, beside ``others`` idle containers."""
     stamp = stage.directory / "stamp"
     loop = BareLoop(stage, runtime, "stamp")
     async with populated(stage, others, runtime=runtime, root=f"root-{case}") as sup:
@@ -81,7 +81,7 @@ async def one_case(stage: Stage, case: str, runtime: Runtime, others: int, limit
 
 
 async def measure(stage: Stage) -> list[Row]:
-    """Measure alone with each runtime, then among many."""
+    """Measure alone with each runtime, then among many containers."""
     many = stage.containers(1000, 250)
     cases = [
         *((name, runtime, 0, ALONE_MS) for name, runtime in stage.all_runtimes().items()),

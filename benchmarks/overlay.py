@@ -1,9 +1,9 @@
-"""What a writable layer adds to the lifecycle of a container that runs `true`.
+"""The time that a writable layer adds to the lifecycle of a container that runs `true`.
 
 Usage: python benchmarks/overlay.py [--quick] [--rounds N] [--runtime NAME]... [--json FILE]
 
 Create, start, wait and delete of the same program on the same root filesystem take turns: with a
-fresh layer for each container (``writable="overlay"``), on the root filesystem itself
+fresh layer for each container (``writable="overlay"``), directly on the root filesystem
 (``"direct"``, which mounts nothing more), and read-only (None, which mounts two private
 directories). Target: 1 ms more than ``"direct"``.
 """

@@ -1,8 +1,8 @@
-"""A container from a warm pool: from the taking to its program's exit, beside the bare loop.
+"""A container from a warm pool: from the take to the program's exit, compared with the bare loop.
 
 Usage: python benchmarks/pool.py [--quick] [--rounds N] [--runtime NAME]... [--json FILE]
 
-What the pool does in the background (the delete, the next create) isn't in its figure, and is over
+The pool's work in the background (the delete, the next create) isn't in the figure, and is done
 before the next turn begins. Target: half of the bare loop's create, start, wait and delete.
 """
 
@@ -24,14 +24,14 @@ SHARE = 0.5
 
 
 async def settled(pool: ContainerPool) -> None:
-    """Return when all are ready, and nothing happens in the background any more."""
+    """Return when all containers are ready, and the pool has no work in the background."""
     await pool.wait_full()
     while pool.statistics().deleting or pool.statistics().creating:
         await trio.sleep(0.001)
 
 
 async def take(pool: ContainerPool) -> float:
-    """Return how many milliseconds it takes, from the taking to the exit."""
+    """Return the milliseconds from the take to the exit."""
     await settled(pool)
     begin = time.perf_counter()
     async with pool.take() as box:

@@ -1,11 +1,11 @@
-"""What one more container costs when there are a thousand, beside when there are ten.
+"""The time of one more lifecycle among a thousand containers, compared with among ten.
 
 Usage: python benchmarks/scale.py [--quick] [--rounds N] [--containers N] [--json FILE]
 
 A lifecycle (create, start, wait, delete `true`) among ten idle containers, then among a thousand,
-then among ten again. The same bare calls take turns with it: what they grow by is the kernel's. The
-containers are a stand-in's, so that they are made in seconds, and so that this library's part isn't
-hidden behind a runtime's. Target: 1.2 times.
+then among ten again. The same bare calls take turns with the library; their growth is the kernel's
+part. A stand-in for a runtime makes the containers: within seconds, and so quickly that a runtime's
+time doesn't hide the library's. Target: 1.2 times.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def ours(stage: Stage, sup: Supervisor) -> Way:
 
 
 async def measure(stage: Stage) -> list[Row]:
-    """Measure among few, among many, and among few again."""
+    """Measure among few containers, among many, and among few again."""
     many = stage.containers(1000, 250)
     loop = BareLoop(stage, stage.standin)
     async with stage.open(stage.standin) as sup:
@@ -65,7 +65,7 @@ async def measure(stage: Stage) -> list[Row]:
 
 
 def row(stage: Stage, case: str, figures: dict[str, Summary]) -> Row:
-    """Return the row of one population."""
+    """Return the row of one number of containers."""
     return Row(
         benchmark=stage.name, case=f"stand-in, {case}", unit="ms", figures=figures, floor=BARE
     )

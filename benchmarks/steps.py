@@ -1,13 +1,13 @@
-"""Where the time of one lifecycle goes, step by step, beside the runtime's own calls.
+"""The time of each step of one lifecycle, compared with the runtime's own calls.
 
 Usage: python benchmarks/steps.py [--quick] [--rounds N] [--runtime NAME]... [--json FILE]
 
-The library calls a function at each `Point` between two steps (`supervisor.values`), which here
-looks at the clock. In the same rounds the runtime's three calls are made bare, from a sealed copy
-of its program, each waited for without a loop: what they take, no supervisor can save. The program
-runs for 30 ms, so that its end doesn't fall into other steps; its own time isn't counted. Before
-each turn there is a pause, so that both meet the same: a create moves a process into cgroups, for
-which the kernel waits for an RCU grace period unless another one was moved just before.
+The library calls a function at each `Point` between two steps (`supervisor.values`); here this
+function reads the clock. In the same rounds the runtime's three calls are made bare, from a sealed
+copy of the runtime's program, each waited for without a loop: no supervisor can save this time. The
+container's program runs for 30 ms, which aren't counted, so that the end doesn't fall into another
+step. A pause before each turn makes the conditions equal: a create moves a process into cgroups,
+and for this the kernel waits for an RCU grace period, unless a process was moved just before.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ CALLS = {Point.REPORTED: "create", Point.START_RETURNED: "start", Point.FORGOTTE
 
 
 class Clock:
-    """Takes the time at each point; what passes is put to the point that ends it."""
+    """Measures the time from each point to the next; the time counts for the later point."""
 
     def __init__(self) -> None:
         self.took: defaultdict[Point | str, list[float]] = defaultdict(list)
@@ -71,22 +71,22 @@ class Clock:
         self._at_ns: dict[Point | str, int] = {}
 
     def begin(self) -> None:
-        """Forget what passed until now."""
+        """Start the clock."""
         self._last_ns = time.monotonic_ns()
 
     def reach(self, point: Point | str) -> None:
-        """Take the time."""
+        """Record the time since the last point."""
         self._at_ns[point] = now = time.monotonic_ns()
         self.took[point].append((now - self._last_ns) / 1e6)
         self._last_ns = time.monotonic_ns()
 
     def without(self, point: Point, *, before_ns: int) -> None:
-        """Take out of a point's last figure what passed before a certain moment."""
+        """Count a point's last figure only from the moment ``before_ns`` on."""
         self.took[point][-1] = (self._at_ns[point] - before_ns) / 1e6
 
 
 class Sealed(Bare):
-    """The runtime's bare calls, from a sealed copy of its program as the library makes them."""
+    """The runtime's bare calls, from a sealed copy of the program, as the library makes them."""
 
     kind = "sealed"
 
@@ -141,7 +141,7 @@ async def one_runtime(stage: Stage, name: str, runtime: Runtime) -> list[Row]:
 
 
 async def lifecycle(sup: Supervisor, id: str, bundle: Bundle, stamp: Path, clock: Clock) -> float:
-    """Go through all steps; return what they took together."""
+    """Go through all steps; return the milliseconds of all steps together."""
     stamp.write_bytes(b"")
     await trio.sleep(PAUSE_SECONDS)
     clock.begin()
@@ -158,7 +158,7 @@ async def lifecycle(sup: Supervisor, id: str, bundle: Bundle, stamp: Path, clock
 
 
 def row(name: str, point: Point | str, clock: Clock, bare: Sealed) -> Row:
-    """Return the row of one step; the first round doesn't count."""
+    """Return the row of one step; the first round isn't counted."""
     figures = {OURS: Summary.of(clock.took[point][1:] or clock.took[point])}
     verb = CALLS.get(point)  # type: ignore[arg-type]
     if verb is not None:

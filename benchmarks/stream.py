@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/stream.py [--quick] [--mib N] [--rounds N] [--runtime NAME]
 
-`dd` writes to a Trio reader through a raw pipe, on the host; the same `dd` in a container through
-PIPE; and into LOG. The clock runs from the first byte to the last. Target: 0.95 times the raw
-pipe; 300 MB/s into the log.
+`dd` on the host writes to a Trio reader through a raw pipe. The same `dd` in a container writes
+through PIPE, and into LOG. The clock runs from the first byte to the last. Targets: 0.95 times the
+raw pipe; 300 MB/s into the log.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ LOG_BYTES = 64 << 20
 
 
 def writer(mib: int) -> list[str]:
-    """Return a program that writes so many MiB of zeros."""
+    """Return a command that writes ``mib`` MiB of zeros."""
     return ["dd", "if=/dev/zero", "bs=65536", f"count={mib * 16}", "status=none"]
 
 
 async def drain(chunks: AsyncIterator[bytes] | trio.abc.ReceiveStream, mib: int) -> float:
-    """Read until all has come; return how many MB came in a second, from the first byte on."""
+    """Read all ``mib`` MiB; return the MB per second, from the first byte on."""
     size, begin = 0, 0.0
     async for chunk in chunks:
         begin = begin or time.perf_counter()
@@ -43,12 +43,12 @@ async def drain(chunks: AsyncIterator[bytes] | trio.abc.ReceiveStream, mib: int)
         if size >= mib << 20:
             break
     if size != mib << 20:
-        raise RuntimeError(f"{size} bytes of {mib} MiB came")
+        raise RuntimeError(f"{size} bytes came, not {mib} MiB")
     return size / 1e6 / (time.perf_counter() - begin)
 
 
 def raw_pipe(mib: int) -> Way:
-    """Return the floor's way: the same two programs, and a pipe between them."""
+    """Return the floor's way: the same two programs, connected by a pipe."""
 
     async def way() -> float:
         process = await trio.lowlevel.open_process(writer(mib), stdout=subprocess.PIPE)
@@ -124,7 +124,7 @@ async def one_runtime(stage: Stage, name: str, runtime: Runtime, mib: int) -> li
 
 
 async def measure(stage: Stage) -> list[Row]:
-    """Measure with one runtime: it has no part in it."""
+    """Measure with one runtime: the runtime has no influence on the speed."""
     mib = stage.options.mib or (256 if stage.options.quick else 1024)
     name, runtime = first_runtime(stage)
     return await one_runtime(stage, name, runtime, mib)
@@ -136,8 +136,8 @@ def first_runtime(stage: Stage) -> tuple[str, Runtime]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this benchmark has."""
-    parser.add_argument("--mib", type=int, help="of each stream (1024; 256 when quick)")
+    """Add this benchmark's own options."""
+    parser.add_argument("--mib", type=int, help="MiB of each stream (1024; 256 when quick)")
 
 
 if __name__ == "__main__":

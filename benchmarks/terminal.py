@@ -1,10 +1,10 @@
-"""How fast bytes come out of a container's terminal, beside a bare one.
+"""How fast bytes come out of a container's terminal, compared with a bare terminal.
 
 Usage: python benchmarks/terminal.py [--quick] [--mib N] [--rounds N] [--runtime NAME]
 
-`dd` writes to a pseudo-terminal in raw mode, in a container, to whoever is attached. The floor is
-the same with nobody between: the reader has the terminal's other side. The library's bytes are
-copied once more, by the shim. Target: 0.8 times the bare one.
+In a container, `dd` writes to a pseudo-terminal in raw mode, and an attached client reads. The
+floor is a `dd` on the host, whose reader holds the terminal's master. The library has one copy
+more: the shim copies all bytes. Target: 0.8 times the bare terminal.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def ours(sup: Supervisor, bundle: Bundle, mib: int) -> Way:
 
 
 async def measure(stage: Stage) -> list[Row]:
-    """Measure with one runtime: it has no part in it."""
+    """Measure with one runtime: the runtime has no influence on the speed."""
     mib = stage.options.mib or MIB
     name, runtime = first_runtime(stage)
     script = f"stty raw; printf x; exec {' '.join(writer(mib))}"
@@ -81,8 +81,8 @@ async def measure(stage: Stage) -> list[Row]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this benchmark has."""
-    parser.add_argument("--mib", type=int, help=f"of each stream ({MIB})")
+    """Add this benchmark's own options."""
+    parser.add_argument("--mib", type=int, help=f"MiB of each stream ({MIB})")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """A property of a real program: what ``gzip`` packs, Python's own ``gzip`` unpacks to the same.
 
-Every example runs in a container that nothing else has touched, from a pool that makes the next
-ones meanwhile.
+Every example runs in a fresh container from a pool, which makes the next containers meanwhile.
 
-Run it as ``pytest examples/compressor.py``, or ``python examples/compressor.py [EXAMPLES]``, which
-tells how many examples a minute that makes.
+Run this as ``pytest examples/compressor.py``, or as ``python examples/compressor.py [EXAMPLES]``,
+which prints the number of examples per minute.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ contents = st.binary(max_size=1000) | st.builds(bytes.__mul__, st.binary(), st.i
 
 @given(content=contents, level=st.integers(1, 9))
 def test_round_trip(container_pool: SharedPool, content: bytes, level: int) -> None:
-    """Whatever is packed comes out again."""
+    """Packed data comes out unchanged."""
     packed = container_pool.run_sync(["gzip", f"-{level}"], stdin=content)
     assert gzip.decompress(packed.stdout or b"") == content
 
 
 def main(examples: int) -> None:
-    """Test it without pytest, and tell how long it took."""
+    """Run the test without pytest, and print how long the run took."""
     search = settings(profile(database=None), max_examples=examples)
     with SharedPool(Bundle.from_host(["true"]), size=4) as pool:
         begun = time.perf_counter()

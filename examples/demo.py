@@ -1,9 +1,10 @@
 """The story of this library, told with real containers.
 
-A supervisor makes two containers and is killed with SIGKILL. They go on without it; one of them
-ends. The next supervisor finds both, and knows how that one ended.
+A supervisor makes two containers and is killed with SIGKILL. The containers go on without a
+supervisor, and one of them ends. The next supervisor finds both, and knows the exit status.
 
-Run it as ``scripts/demo``, or ``python examples/demo.py [RUNTIME]`` where the package is installed.
+Run this as ``scripts/demo``, or, with the package installed, as ``python examples/demo.py
+[RUNTIME]``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from supervisor import (
 from supervisor.cgroups import Hierarchies
 
 FIRST = "--first"
-"""The word that makes this program the supervisor that is going to be killed."""
+"""The argument with which this program is the supervisor that will be killed."""
 
 
 def say(text: str) -> None:
@@ -41,15 +42,15 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-# ---- the first supervisor: a process of its own, so that it can be killed ----------------
+# ---- the first supervisor: a separate process, which can be killed -----------------------
 
 
 async def first(directory: Path, runtime: str, cgroup_parent: str) -> None:
-    """Make two containers, run programs in one of them, and wait to be killed."""
+    """Make two containers, run programs in one of them, and die by SIGKILL."""
     async with open_supervisor(
         directory / "root", runtime=runtime, cgroup_parent=cgroup_parent
     ) as sup:
-        say(f"A supervisor, process {os.getpid()}, opens a root that is empty: {list(sup)}")
+        say(f"A supervisor, process {os.getpid()}, opens an empty root: {list(sup)}")
         web = await make_web(sup, directory)
         await run_in(web, "uname", "-s")
         await run_in(web, "sh", "-c", "exit 42")
@@ -61,17 +62,17 @@ async def first(directory: Path, runtime: str, cgroup_parent: str) -> None:
 
 
 async def make_web(sup: Supervisor, directory: Path) -> Container:
-    """Create and start a container that runs until it is stopped."""
+    """Create and start a container that runs until the supervisor stops the container."""
     bundle = Bundle.from_host(["sleep", "1000"], init=True, path=directory / "web")
     web = await sup.create("web", bundle)
-    say(f"  created {web.id}: its init, process {web.pid}, waits; state: {web.state.value}")
+    say(f"  created {web.id}: the init, process {web.pid}, waits; state: {web.state.value}")
     await web.start()
-    say(f"  started {web.id}: it runs `sleep 1000`; state: {web.state.value}")
+    say(f"  started {web.id}, which runs `sleep 1000`; state: {web.state.value}")
     return web
 
 
 async def make_job(sup: Supervisor, directory: Path) -> Container:
-    """Create and start a container that ends with 7 when a file appears."""
+    """Create and start a container that exits with 7 when a file appears."""
     shared = directory / "shared"
     shared.mkdir(mode=0o755)
     script = "until [ -e /mnt/go ]; do sleep 0.02; done; exit 7"
@@ -80,12 +81,12 @@ async def make_job(sup: Supervisor, directory: Path) -> Container:
     )
     job = await sup.create("job", bundle)
     await job.start()
-    say(f"  started {job.id}: process {job.pid}, which will exit with 7 when it is told to")
+    say(f"  started {job.id}: process {job.pid}, which will exit with 7 when a file appears")
     return job
 
 
 async def run_in(box: Container, *args: str) -> None:
-    """Run a program in a container, and tell what it printed and how it ended."""
+    """Run a program in a container, and print the output and the exit status."""
     process = await box.exec(args, stdout=PIPE)
     assert process.stdout is not None
     printed = b""
@@ -100,23 +101,23 @@ async def run_in(box: Container, *args: str) -> None:
 
 
 def alone(directory: Path) -> None:
-    """Nobody supervises: look at the containers' processes, and let one of them end."""
+    """Without a supervisor: look at the containers' processes, and make one of them end."""
     web, job = map(int, (directory / "pids").read_text().split())
     parent = Path(f"/proc/{web}/stat").read_text().rpartition(")")[2].split()[1]
     name = Path(f"/proc/{parent}/comm").read_text().strip()
-    say(f"  process {web} runs on: its parent is {name} (process {parent}), which outlives it")
+    say(f"  process {web} runs on: its parent is {name} (process {parent})")
     job_fd = os.pidfd_open(job)
     (directory / "shared/go").touch()
     ended, _, _ = select.select([job_fd], [], [], 30)
     os.close(job_fd)
-    say(f"  process {job} was told to end, and {'has ended' if ended else 'goes on?'}: who saw it?")
+    say(f"  the file appeared; process {job} {'has ended' if ended else 'still runs?'}")
 
 
 # ---- the second supervisor ---------------------------------------------------------------
 
 
 async def second(directory: Path, runtime: Runtime, cgroup_parent: str) -> None:
-    """Adopt what the first one left, tell what became of it, and remove it."""
+    """Adopt the containers of the first supervisor, print their state, and delete them."""
     async with open_supervisor(
         directory / "root", runtime=runtime, cgroup_parent=cgroup_parent
     ) as sup:
@@ -124,12 +125,12 @@ async def second(directory: Path, runtime: Runtime, cgroup_parent: str) -> None:
         job, web = sup["job"], sup["web"]
         status = await job.wait()
         at = f"{status.at:%H:%M:%S}" if status.at else "some time"
-        say(f"  {job.id} is {job.state.value}: {status}, told by its {status.source.value} at {at}")
+        say(f"  {job.id} is {job.state.value}: {status}, as its {status.source.value} saw at {at}")
         say(f"  {web.id} is {web.state.value}: process {web.pid}, the same as before")
         await run_in(web, "echo", "still here")
         stopped = await web.stop(grace=10)
-        how = "had to be killed" if stopped.escalated else "ended when SIGTERM asked it to"
-        say(f"  stopped {web.id}: it {how}: {stopped.status}, 128 + 15")
+        how = "had to be killed" if stopped.escalated else "ended on SIGTERM"
+        say(f"  stopped {web.id}, which {how}: {stopped.status}, 128 + 15")
         for box in (job, web):
             await box.delete()
         say(f"  deleted both; containers left: {list(sup)}, broken: {list(sup.broken)}")
@@ -139,7 +140,7 @@ async def second(directory: Path, runtime: Runtime, cgroup_parent: str) -> None:
 
 
 def choose(name: str | None) -> Runtime:
-    """Choose a runtime, with the library's own words on why."""
+    """Choose a runtime, and print the library's reasons."""
     told = logging.StreamHandler(sys.stdout)
     logger = logging.getLogger("supervisor")
     logger.addHandler(told)
@@ -151,17 +152,17 @@ def choose(name: str | None) -> Runtime:
 
 
 async def clear(directory: Path, runtime: Runtime, cgroup_parent: str) -> None:
-    """Delete whatever is left, if the story broke off, and the cgroups' parent."""
+    """Delete the containers that are left after a failure, and the parent of the cgroups."""
     root = directory / "root"
     async with open_supervisor(root, runtime=runtime, cgroup_parent=cgroup_parent) as sup:
         for box in list(sup.values()):
             await box.delete(force=True)
     for path in Hierarchies.discover().remains(cgroup_parent):
-        os.rmdir(path)  # the runtime made it; whatever were in it would make this fail
+        os.rmdir(path)  # the runtime made this cgroup; fails if anything is left inside
 
 
 def tell(runtime: Runtime) -> None:
-    """Tell the story; nothing is left at the end, however it ends."""
+    """Tell the story; nothing is left afterwards, even after a failure."""
     parent = f"/trio-supervisor-demo-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="trio-supervisor-demo-") as name:
         directory = Path(name)
@@ -169,8 +170,8 @@ def tell(runtime: Runtime) -> None:
         try:
             command = [sys.executable, __file__, FIRST, name, runtime.path, parent]
             if subprocess.run(command, check=False).returncode != -signal.SIGKILL:
-                sys.exit("the first supervisor failed: the reason stands above")
-            say("That supervisor was killed: SIGKILL. Nobody supervises now.")
+                sys.exit("the first supervisor failed: see the reason above")
+            say("That supervisor was killed by SIGKILL. Now there is no supervisor.")
             alone(directory)
             trio.run(second, directory, runtime, parent)
         finally:
@@ -181,7 +182,7 @@ def tell(runtime: Runtime) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Be one of the two programs."""
+    """Be the first supervisor, or the program that tells the story."""
     if arguments[:1] == [FIRST]:
         trio.run(first, Path(arguments[1]), arguments[2], arguments[3])
         return

@@ -1,11 +1,11 @@
-"""A server that is killed at random points, and a bug in it that only this finds.
+"""A server that is killed at random points, which reveals a bug.
 
-The server keeps keys and values in a file. It says "ok" to writes that it has only in memory, and
-loses them if it is killed before it has three. Hypothesis writes, reads, kills and restarts, finds
-that, and shrinks it to the few steps that matter.
+The server keeps keys and values in a file. The bug: the server acknowledges a write that is only in
+memory, and saves three writes at once; a kill before that loses them. Hypothesis writes, reads,
+kills and restarts, finds the bug, and shrinks the search to the few steps that matter.
 
-Run it as ``python examples/durable.py``: it prints the steps. With ``fixed`` behind it, the server
-has no bug, and nothing is found.
+``python examples/durable.py`` prints these steps. ``python examples/durable.py fixed`` tests a
+server without the bug, and finds nothing.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ values = st.integers(0, 9)
 
 
 class Server:
-    """One life of the server. Its methods run in the supervisor's thread."""
+    """One life of the server. The methods run in the supervisor's thread."""
 
     def __init__(self, box: Container) -> None:
         self.box = box
 
     @classmethod
     async def start(cls, supervisor: Supervisor, bundle: Bundle, name: str) -> Server:
-        """Start it on the data that its earlier lives have left."""
+        """Start the server on the data of the earlier lives."""
         server = cls(await supervisor.create(name, bundle, stdin=PIPE, stdout=PIPE))
         await server.box.start()
         return server
 
     async def ask(self, line: str) -> str:
-        """Send it a line, and return its answer."""
+        """Send the server a line, and return the answer."""
         assert self.box.stdin is not None and self.box.stdout is not None
         answer = b""
         with trio.fail_after(ANSWER_SECONDS):
@@ -77,12 +77,12 @@ class Server:
         return answer.decode().strip()
 
     async def kill(self) -> None:
-        """SIGKILL it, and remove its container."""
+        """SIGKILL the server, and delete the container."""
         await self.box.delete(force=True)
 
 
 class Durability(RuleBasedStateMachine):
-    """What was acknowledged is there, whatever happens to the server."""
+    """The server keeps every acknowledged write, also after a kill."""
 
     def __init__(self, thread: SupervisorThread, script: str) -> None:
         super().__init__()
@@ -103,33 +103,33 @@ class Durability(RuleBasedStateMachine):
 
     @rule(key=keys, value=values)
     def write(self, key: str, value: int) -> None:
-        """It acknowledges a write."""
+        """The server acknowledges a write."""
         assert self.thread.run_sync(self.server.ask, f"set {key} {value}") == "ok"
         self.acknowledged[key] = str(value)
 
     @rule(key=keys)
     def read(self, key: str) -> None:
-        """It has the value that it has acknowledged last."""
+        """The server has the value that was acknowledged last."""
         answer = self.thread.run_sync(self.server.ask, f"get {key}")
         assert answer == self.acknowledged.get(key, "")
 
     @rule()
     def crash(self) -> None:
-        """It is killed, and started again."""
+        """The server is killed, and started again."""
         self.thread.run_sync(self.server.kill)
         self.server = self.new_life()
 
     def teardown(self) -> None:
-        """Leave nothing."""
+        """Remove the server and the data."""
         self.thread.run_sync(self.server.kill)
         shutil.rmtree(self.data)
 
 
 def search(script: str) -> None:
-    """Look for a write that is lost; raises if there is one."""
+    """Search for a lost write; raise AssertionError if one is found."""
     with SupervisorThread() as thread:
 
-        @seed(7)  # the same search each time; without it, another one
+        @seed(7)  # the same search each time; without a seed, another search
         def machine() -> Durability:
             return Durability(thread, script)
 
@@ -141,7 +141,7 @@ def main(arguments: list[str]) -> None:
     try:
         search(FIXED if "fixed" in arguments else BUGGY)
     except AssertionError as error:
-        print("A write that was acknowledged is lost:")
+        print("An acknowledged write is lost:")
         print("\n".join(error.__notes__))
     else:
         print("No write was lost.")

@@ -1,4 +1,4 @@
-"""The smallest program: one container, its output, how it ended."""
+"""The smallest program: run one container, print the output and the exit status."""
 
 import trio
 
@@ -6,7 +6,7 @@ from supervisor import PIPE, Bundle, open_supervisor
 
 
 async def main() -> None:
-    """Run a shell in a container that dies with this program, if not before."""
+    """Run a shell in a container that ends with this program, or earlier."""
     bundle = Bundle.from_host(["sh", "-c", "echo hello from $$; exit 3"])
     async with (
         open_supervisor() as sup,

@@ -1,9 +1,10 @@
-"""Run Python that nobody trusts: without privileges or network, in bounded memory and time.
+"""Run untrusted Python: without privileges or network, with limits on memory and time.
 
-Each snippet gets a container of its own, all of them run at once, and none outlives this program,
-however that ends. Of each one comes its output, how it ended, and why, if it was ended.
+Each snippet runs in a container of its own, all at the same time. No container outlives this
+program, even if the program is killed. Each verdict has the output, the exit status, and the reason
+if the snippet was ended.
 
-Run it as ``python examples/sandbox.py``, or with a snippet behind it.
+Run this as ``python examples/sandbox.py``, or as ``python examples/sandbox.py SNIPPET``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from supervisor import PIPE, STDOUT, Bundle, Container, ExitStatus, Supervisor, 
 
 SECONDS = 3.0
 OUTPUT_BYTES = 10_000
-# Without root, limits need a cgroup that somebody has delegated.
+# Without root, limits need a delegated cgroup.
 LIMITS = {"memory_bytes": 64 << 20, "pids": 16} if os.geteuid() == 0 else {}
 PYTHON = ["/usr/bin/python3", "-I", "-S", "-c"]
 
@@ -32,7 +33,7 @@ SNIPPETS = {
     "endless": "while True: pass",
     "wordy": "while True: print('more')",
 }
-if LIMITS:  # nothing else would stop these two
+if LIMITS:  # only limits stop these two
     SNIPPETS |= {
         "greedy": "kept = []\nwhile True: kept.append(bytearray(1 << 20))",
         "forking": "import os, time\nwhile True: os.fork() or time.sleep(60)",
@@ -41,12 +42,12 @@ if LIMITS:  # nothing else would stop these two
 
 @attrs.frozen
 class Verdict:
-    """What became of a snippet.
+    """The result of a snippet.
 
     Attributes:
-        output: what it printed, or the beginning of that.
-        status: how it ended.
-        reason: why it was ended, or "" if it ended by itself.
+        output: the output, or the beginning of a long output.
+        status: the exit status.
+        reason: why the snippet was ended; "" if the snippet ended by itself.
     """
 
     output: bytes
@@ -58,7 +59,7 @@ async def judge(sup: Supervisor, name: str, snippet: str) -> Verdict:
     """Run a snippet in a container of its own."""
     bundle = Bundle.from_host(
         [*PYTHON, snippet],
-        init=True,  # as pid 1 itself it wouldn't end by the signals that it sends itself
+        init=True,  # a program that is pid 1 ignores its own fatal signals
         network="none",
         userns="auto",
         **LIMITS,
@@ -80,7 +81,7 @@ async def judge(sup: Supervisor, name: str, snippet: str) -> Verdict:
 
 
 async def read(box: Container, output: bytearray) -> None:
-    """Read what a container prints, or the beginning of it."""
+    """Read a container's output, or the beginning of a long output."""
     assert box.stdout is not None
     async for chunk in box.stdout:
         output += chunk
@@ -89,7 +90,7 @@ async def read(box: Container, output: bytearray) -> None:
 
 
 async def tell(sup: Supervisor, name: str, snippet: str) -> None:
-    """Judge a snippet, and print the verdict: its last line of output, its end, the reason."""
+    """Judge a snippet, and print the verdict: the exit status, the reason, the last line."""
     verdict = await judge(sup, name, snippet)
     last = (verdict.output.decode(errors="replace").strip().splitlines() or [""])[-1]
     known = verdict.reason in str(verdict.status)
@@ -98,7 +99,7 @@ async def tell(sup: Supervisor, name: str, snippet: str) -> None:
 
 
 async def main(snippets: dict[str, str]) -> None:
-    """Judge all of them at once."""
+    """Judge all snippets at the same time."""
     async with open_supervisor() as sup, trio.open_nursery() as nursery:
         for name, snippet in snippets.items():
             nursery.start_soon(tell, sup, name, snippet)
