@@ -231,7 +231,7 @@ def _limit(directory: str) -> int | None:
     return None
 
 
-# ---- output that nobody reads ---------------------------------------------------------------
+# ---- unread output --------------------------------------------------------------------------
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""A container that is supervised in another thread, for a sync test: it waits, reads and writes."""
+"""A running container for a sync test; the supervisor lives in another thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 RUN_SECONDS: Final = 60.0
-"""How long a program may run, or be waited for, if nobody says so."""
+"""The default deadline for runs, waits, reads and writes."""
 
 T = TypeVar("T")
 
@@ -28,14 +28,14 @@ T = TypeVar("T")
 class TakenContainer:
     """A running container that `SharedPool.take` gives to a sync test, for a ``with`` block.
 
-    Whoever has it may use it in any thread, but not in a Trio task: that would be blocked. After
-    the block it has no methods that work.
+    Usable in any thread, but not in a Trio task, which would block. After the block the methods
+    don't work any more.
     """
 
     def __init__(self, thread: SupervisorThread, box: Container, *, fed: bool) -> None:
         self._thread = thread
         self._box = box
-        # One that isn't left to the taker has been fed with bytes already.
+        # Without ``stdin=PIPE`` the pool has already sent the input.
         self._stdin = None if fed or box.stdin is None else _Input(self, box.stdin)
         self._stdout = self._reader(box.stdout)
         self._stderr = self._reader(box.stderr)
@@ -43,60 +43,60 @@ class TakenContainer:
     def __repr__(self) -> str:
         return f"<supervisor.testing.TakenContainer {self.id!r}: {self.state.value}>"
 
-    # ---- what it is -----------------------------------------------------------------------
+    # ---- the container's properties ---------------------------------------------------------
 
     @property
     def id(self) -> str:
-        """Its id."""
+        """The container's id."""
         return self._box.id
 
     @property
     def args(self) -> tuple[str, ...]:
-        """The program that it runs, and its arguments."""
+        """The container's program and the program's arguments."""
         return self._box.init.args
 
     @property
     def pid(self) -> int | None:
-        """The pid of its init on the host, or None when that has ended."""
+        """The pid of the init on the host; None after the init has ended."""
         return self._box.pid
 
     @property
     def state(self) -> State:
-        """Where it stands in its lifecycle."""
+        """The container's state."""
         return self._box.state
 
     @property
     def status(self) -> ExitStatus | None:
-        """How its init ended; None while it runs."""
+        """The init's exit status; None while the init runs."""
         return self._box.status
 
-    # ---- its streams ------------------------------------------------------------------------
+    # ---- streams ------------------------------------------------------------------------------
 
     @property
     def stdin(self) -> io.RawIOBase | None:
-        """What it reads, if it was taken with ``stdin=PIPE``: a binary file, unbuffered.
+        """The program's input, if taken with ``stdin=PIPE``: an unbuffered binary file.
 
-        ``write`` returns when all was written, within 60 seconds, or raises DeadlineExpired, or
-        BrokenPipeError where nobody reads any more. ``close`` is the end of it.
+        ``write`` returns when everything is written. After 60 seconds ``write`` raises
+        DeadlineExpired, and without a reader BrokenPipeError. ``close`` ends the input.
         """
         return self._stdin
 
     @property
     def stdout(self) -> io.BufferedReader | None:
-        """What it writes, if the pool's ``stdout`` is PIPE, as it is by default: a binary file.
+        """The program's output, if the pool's ``stdout`` is PIPE (the default): a binary file.
 
-        A read waits for 60 seconds at most, and raises DeadlineExpired. ``read1`` and ``readline``
-        return as soon as there is something. What nobody reads fills the pipe, and then the program
+        A read that gets nothing for 60 seconds raises DeadlineExpired. ``read1`` and ``readline``
+        return as soon as there is something. Unread output fills the pipe, and then the program
         waits.
         """
         return self._stdout
 
     @property
     def stderr(self) -> io.BufferedReader | None:
-        """Its errors, likewise."""
+        """The program's errors, likewise."""
         return self._stderr
 
-    # ---- what is done with it -----------------------------------------------------------------
+    # ---- operations ---------------------------------------------------------------------------
 
     def run(
         self,
@@ -109,9 +109,9 @@ class TakenContainer:
         check: bool = True,
         deadline: float | None = RUN_SECONDS,
     ) -> Completed:
-        """Run a further program in it, beside the first one, to its end: a client, say.
+        """Run a further program in the container until that program ends: a client, for instance.
 
-        Arguments, result and errors are those of `Container.run`; its output is captured.
+        Arguments, result and errors are those of `Container.run`; the output is captured.
         """
         return self._do(
             partial(
@@ -129,23 +129,24 @@ class TakenContainer:
         )
 
     def wait(self, deadline: float = RUN_SECONDS) -> ExitStatus:
-        """Wait until it has ended, so many seconds.
+        """Wait for the container's end, ``deadline`` seconds at most.
 
         Raises:
-            DeadlineExpired: it still runs.
+            DeadlineExpired: the container still runs.
         """
-        return self._within(check_seconds(deadline, "deadline"), "it still runs", self._box.wait)
+        seconds = check_seconds(deadline, "deadline")
+        return self._within(seconds, "the container still runs", self._box.wait)
 
     def stop(self, grace: float | None = None) -> Stopped:
-        """Ask it to end, wait, and kill it if it doesn't; as `Container.stop`."""
+        """Ask the program to end, wait, and kill the program if needed; as `Container.stop`."""
         return self._do(partial(self._box.stop, grace))
 
     def kill(self) -> None:
-        """SIGKILL all of its processes; as `Container.kill`. `wait` waits for the end."""
+        """SIGKILL all processes of the container; as `Container.kill`. `wait` waits for the end."""
         self._do(_awaited(self._box.kill))
 
     def send_signal(self, number: signal.Signals | int) -> None:
-        """Send a signal to its init; as `Container.send_signal`."""
+        """Send a signal to the init; as `Container.send_signal`."""
         self._do(_awaited(partial(self._box.send_signal, number)))
 
     # ---- in the thread --------------------------------------------------------------------------
@@ -160,7 +161,7 @@ class TakenContainer:
         return self._thread.run_sync(function)
 
     def _within(self, seconds: float, late: str, function: Callable[[], Awaitable[T]]) -> T:
-        """Do something with a deadline."""
+        """Run an async function in the thread, with a deadline."""
 
         async def do() -> T:
             with granted(seconds):
@@ -178,7 +179,7 @@ def _awaited(function: Callable[[], T]) -> Callable[[], Awaitable[T]]:
 
 
 class _Output(io.RawIOBase):
-    """A stream of the thread's, to read from. It is closed there, with its container."""
+    """An output stream, for the test to read. The thread closes the stream with the container."""
 
     def __init__(self, box: TakenContainer, stream: trio.abc.ReceiveStream) -> None:
         super().__init__()
@@ -191,13 +192,13 @@ class _Output(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
         receive = partial(self._stream.receive_some, len(view))
-        got = self._box._within(RUN_SECONDS, "it wrote nothing", receive)
+        got = self._box._within(RUN_SECONDS, "the program wrote nothing", receive)
         view[: len(got)] = got
         return len(got)
 
 
 class _Input(io.RawIOBase):
-    """A stream of the thread's, to write to."""
+    """The input stream, for the test to write."""
 
     def __init__(self, box: TakenContainer, stream: trio.abc.SendStream) -> None:
         super().__init__()
@@ -213,9 +214,9 @@ class _Input(io.RawIOBase):
         content = bytes(memoryview(content))
         send = partial(self._stream.send_all, content)
         try:
-            self._box._within(RUN_SECONDS, "it didn't read what was written to it", send)
+            self._box._within(RUN_SECONDS, "the program didn't read the input", send)
         except trio.BrokenResourceError as error:
-            raise BrokenPipeError("nobody reads it any more") from error
+            raise BrokenPipeError("the program's input has no reader any more") from error
         return len(content)
 
     def close(self) -> None:
@@ -224,4 +225,4 @@ class _Input(io.RawIOBase):
             self._box._do(self._stream.aclose)
 
     def __del__(self) -> None:
-        """Nothing: it is closed with its container, and here we may be in any thread."""
+        """Do nothing: this may run in any thread, and the thread closes the stream."""

@@ -1,4 +1,4 @@
-"""A supervisor in a thread of its own, for sync tests, and for those of several Trio runs."""
+"""A supervisor in a thread of its own, for sync tests and for tests with several Trio runs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ _CLOSE_SECONDS: Final = 60.0
 _CANCEL_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.2
 
+_NOT_OPEN: Final = "the supervisor's thread isn't open: use SupervisorThread in a with block"
+_CLOSED: Final = "the supervisor's thread was closed"
+
 T = TypeVar("T")
 Inside = Callable[[Supervisor], AbstractAsyncContextManager[object]]
-"""What is opened beside a supervisor: a function that makes an async context manager for it."""
+"""A function that takes the supervisor and makes an async context manager."""
 
 
 class Options(TypedDict, total=False):
@@ -50,7 +53,7 @@ async def _nothing(supervisor: Supervisor) -> AsyncIterator[None]:
 
 
 class SupervisorThread:
-    """A supervisor that lives in a thread, for as long as a ``with`` block.
+    """A supervisor that lives in another thread during a ``with`` block.
 
     ::
 
@@ -58,17 +61,19 @@ class SupervisorThread:
             box = thread.run_sync(thread.supervisor.create, "web", bundle)
             thread.run_sync(box.start)
 
-    For the rules of a state machine, which are sync functions that share their containers. What
-    belongs to it, streams too, is used in its thread only: by functions that it runs.
+    For the rules of a state machine, which are sync functions that share their containers. Use the
+    supervisor's objects, streams too, only in the thread: in functions that `run_sync` or `run`
+    runs.
 
     Attributes:
-        supervisor: the `Supervisor`, when it is open.
+        supervisor: the `Supervisor`, while open.
 
     Args:
-        inside: called in the thread with the supervisor when that is open, for an async context
-            manager, which is entered before the ``with`` block and left after it, when all
-            functions that were run have ended, and the supervisor is still open.
-        options: as for `open_supervisor`: without a ``root`` it is ephemeral.
+        inside: makes an async context manager. The thread calls ``inside`` with the open supervisor
+            and enters the context manager before the ``with`` block. After the block, when all
+            functions in the thread have ended, the thread leaves the context manager; the
+            supervisor is still open then.
+        options: as for `open_supervisor`: without a ``root`` the supervisor is ephemeral.
 
     Raises:
         InvalidValue: ``inside`` can't be called.
@@ -84,8 +89,8 @@ class SupervisorThread:
         self._nursery: trio.Nursery | None = None
         self._closing = trio.Event()
         self._supervisor: Supervisor | None = None
-        # A daemon, so that nobody waits for it at an exit that skips the end of the block; its
-        # leash then breaks, and its containers go.
+        # A daemon thread: if the program exits without the end of the block, Python doesn't wait
+        # for the thread. Then the leash breaks, and the containers are removed.
         self._thread = threading.Thread(target=self._main, name="supervisor", daemon=True)
 
     @property
@@ -93,16 +98,16 @@ class SupervisorThread:
         """The supervisor.
 
         Raises:
-            trio.ClosedResourceError: it isn't open.
+            trio.ClosedResourceError: the thread isn't open.
         """
         if self._supervisor is None:
-            raise trio.ClosedResourceError("it isn't open: use it in a with block")
+            raise trio.ClosedResourceError(_NOT_OPEN)
         return self._supervisor
 
     def __enter__(self) -> Self:
-        """Open it.
+        """Start the thread, and open the supervisor there.
 
-        Raises: what `open_supervisor` raises, and what ``inside`` does.
+        Raises: what `open_supervisor` and ``inside`` raise.
         """
         self._opener = Opener()
         self._thread.start()
@@ -119,10 +124,10 @@ class SupervisorThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close it: all of its containers are deleted, if it is ephemeral.
+        """Close the supervisor and end the thread. An ephemeral supervisor deletes its containers.
 
         Raises:
-            DeadlineExpired: it didn't come to its end.
+            DeadlineExpired: the supervisor didn't close in time.
         """
         if self._opener.elsewhere():  # a forked child hasn't got the thread
             return
@@ -136,11 +141,11 @@ class SupervisorThread:
             raise self._failed
 
     def run_sync(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
-        """Run an async function in the thread, and wait for what it returns. Not in a Trio task.
+        """Run an async function in the thread, and return the result. Not for Trio tasks.
 
         Raises:
-            InvalidValue: this is a Trio task, which has `run`.
-            trio.ClosedResourceError: it isn't open.
+            InvalidValue: called in a Trio task; use `run` there.
+            trio.ClosedResourceError: the thread isn't open.
             What the function raises.
         """
         _refuse_in_trio("await run(...) here")
@@ -155,14 +160,15 @@ class SupervisorThread:
     ) -> Iterator[T]:
         """Hold an async context manager open in the thread: ``with thread.hold_sync(make) as it:``.
 
-        It is made, entered and left in the thread, in one task. Not in a Trio task. What the block
-        raises goes past it: to the context manager every block is one that has ended well.
+        One task in the thread makes, enters and leaves the context manager. The context manager
+        doesn't see an exception of the block: for the context manager every block ends well. Not
+        for Trio tasks.
 
         Args:
-            make: called with ``args``, for an async context manager.
+            make: called with ``args``; returns an async context manager.
 
         Raises:
-            InvalidValue: this is a Trio task, which it would block.
+            InvalidValue: called in a Trio task, which would block.
             trio.ClosedResourceError: the thread isn't open, or was closed meanwhile.
             What the context manager raises.
         """
@@ -193,7 +199,7 @@ class SupervisorThread:
         job.result()
 
     async def run(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
-        """Run an async function in the thread, and wait for what it returns. In a Trio task.
+        """Run an async function in the thread, and return the result. For Trio tasks.
 
         Raises: as `run_sync`.
 
@@ -216,11 +222,11 @@ class SupervisorThread:
     def _send(self, job: _Job[T]) -> _Job[T]:
         self._opener.require()
         if self._token is None:
-            raise trio.ClosedResourceError("it isn't open: use it in a with block")
+            raise trio.ClosedResourceError(_NOT_OPEN)
         try:
             self._token.run_sync_soon(self._begin, job)
         except trio.RunFinishedError:
-            raise trio.ClosedResourceError("it was closed") from self._failed
+            raise trio.ClosedResourceError(_CLOSED) from self._failed
         return job
 
     def _begin(self, job: _Job[Any]) -> None:
@@ -230,10 +236,10 @@ class SupervisorThread:
             self._nursery.start_soon(job.run)
 
     def _wait(self, job: _Job[Any], event: threading.Event) -> None:
-        """Wait for as long as the job takes: its deadlines are its own. Ctrl-C cancels it."""
+        """Wait until the job is done, without a deadline. Ctrl-C cancels the job."""
         try:
-            # Python may begin to wait with a signal in hand, that came when it let go of its lock,
-            # and sees it afterwards.
+            # A signal may come when Python has checked for signals and not begun to wait. Python
+            # handles that signal only after the wait, so each wait is short.
             while not event.wait(_LOOK_SECONDS):
                 pass
         except BaseException:
@@ -253,7 +259,7 @@ class SupervisorThread:
     def _main(self) -> None:
         try:
             trio.run(self._serve)
-        except BaseException as error:  # whoever opens or closes it raises it
+        except BaseException as error:  # `__enter__` or `__exit__` raises the error
             self._failed = error
         finally:
             self._opened.set()
@@ -275,7 +281,7 @@ class SupervisorThread:
 
 
 class _Job(Generic[T]):
-    """An async function that somebody in another thread wants run."""
+    """An async function that another thread wants to run in this thread."""
 
     def __init__(
         self,
@@ -309,15 +315,15 @@ class _Job(Generic[T]):
             self._when_done()
 
     def result(self) -> T:
-        """Return what the function has returned, or raise what it raised.
+        """Return the function's result, or raise the function's exception.
 
         Raises:
-            trio.ClosedResourceError: it did neither, since the thread was closed.
+            trio.ClosedResourceError: there is neither: the thread was closed meanwhile.
         """
         if self._error is not None:
             raise self._error
         if not self._returned:
-            raise trio.ClosedResourceError("it was closed")
+            raise trio.ClosedResourceError(_CLOSED)
         return self._returned[0]
 
 
@@ -326,11 +332,11 @@ def _refuse_in_trio(instead: str) -> None:
         trio.lowlevel.current_trio_token()
     except RuntimeError:  # no run is in this thread; `in_trio_run` came with Trio 0.28
         return
-    raise InvalidValue(f"it would block all tasks of this Trio run: {instead}")
+    raise InvalidValue(f"this call would block all tasks of this Trio run: {instead}")
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Whether it is nothing else; several tasks that were cancelled come as a group."""
+    """Whether an error is only Cancelled; several cancelled tasks come as a group."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(trio.Cancelled)[1] is None
     return isinstance(error, trio.Cancelled)

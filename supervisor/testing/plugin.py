@@ -1,7 +1,7 @@
-"""The pytest plugin: options, fixtures, and what a failed test says of its containers.
+"""The pytest plugin: options, fixtures, and the containers' part in a failed test's report.
 
-It is loaded by pytest wherever this library is installed, and does nothing to tests that make no
-containers. Hypothesis and pytest-trio are used where they are there.
+pytest loads the plugin wherever this library is installed. Tests that make no containers are left
+alone. The plugin uses Hypothesis and pytest-trio if they are installed.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _FAILED: Final = pytest.StashKey[Example]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options; each has an entry for the configuration file too."""
+    """Add the command-line options, and the same options for the configuration file."""
     group = parser.getgroup("trio-supervisor")
     group.addoption(
         "--supervisor-runtime",
         metavar="NAME",
-        help="the OCI runtime of the fixtures: crun, runc, a path, ...; host for none at all",
+        help="the fixtures' OCI runtime: crun, runc, a path; or host, without isolation",
     )
     group.addoption(
         "--supervisor-pool-size",
         metavar="N",
         type=int,
-        help="how many containers the pool of a module keeps ready",
+        help="how many containers a module's pool keeps ready",
     )
     parser.addini("supervisor_runtime", "as --supervisor-runtime", default="")
     parser.addini("supervisor_pool_size", "as --supervisor-pool-size", default="4")
@@ -55,9 +55,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Look on while a test runs, or each of its examples does.
+    """Set a witness during a test, or during each example of a test.
 
-    The last of all wrappers: pytest-trio has made sync functions of async ones by then.
+    The last of all wrappers: pytest-trio has turned async tests into sync functions by then.
     """
 
     def begin(example: Example) -> None:
@@ -81,16 +81,20 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def _raise_interrupt(group: BaseExceptionGroup[BaseException]) -> None:
-    """Let Ctrl-C be that, and no failure of the test: nurseries raise it in groups."""
+    """Turn a group that contains KeyboardInterrupt into KeyboardInterrupt.
+
+    Nurseries raise Ctrl-C in groups, which pytest would report as a failed test.
+    """
     interrupt, _ = group.split(KeyboardInterrupt)
     if interrupt is not None:
         raise KeyboardInterrupt from group
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Let a worker of xdist end with the process that has launched it.
+    """Make an xdist worker end with the process that launched the worker.
 
-    By itself it would go on with its test, and its containers, until execnet gives up: 15 seconds.
+    Otherwise the worker goes on with its test and containers until execnet gives up after 15
+    seconds.
     """
     if hasattr(session.config, "workerinput"):
         watch = threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True)
@@ -100,7 +104,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def _end_with(parent: int) -> None:
     try:
         pidfd = os.pidfd_open(parent)
-    except ProcessLookupError:  # it has ended already
+    except ProcessLookupError:  # the parent has ended already
         os.kill(os.getpid(), signal.SIGKILL)
         return
     if os.getppid() == parent:
@@ -110,11 +114,11 @@ def _end_with(parent: int) -> None:
 
 @contextlib.contextmanager
 def _every_example_supervised(item: pytest.Item, begin: Any) -> Iterator[None]:
-    """Wrap what Hypothesis runs for each example, for as long as the test runs."""
+    """Wrap the function that Hypothesis runs for each example, while the test runs."""
     if "hypothesis" not in sys.modules:
         yield
         return
-    from ._supervised import supervised  # noqa: PLC0415  (it imports Hypothesis)
+    from ._supervised import supervised  # noqa: PLC0415  (imports Hypothesis)
 
     with contextlib.ExitStack() as stack:
         handle: Any = getattr(getattr(item, "obj", None), "hypothesis", None)
@@ -149,20 +153,20 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell in a failed test's report what its containers, or its failing example's, did.
+    """Add to a failed test's report what the containers of the test or the failing example did.
 
-    That comes before what pytest has captured, which is often long.
+    These sections come before pytest's captured output, which is often long.
     """
     report = yield
     example = item.stash.get(_EXAMPLE, None)
     if call.when == "call" and report.failed and example is not None:
-        if not example.failed:  # Hypothesis ran another one after it
+        if not example.failed:  # Hypothesis ran another example after the failing one
             example = item.stash.get(_FAILED, example)
         notes = [] if call.excinfo is None else list(_notes(call.excinfo.value))
         report.sections[:0] = [
             (title, text)
             for title, text in example.told()
-            if not any(title in note for note in notes)  # else it stands beside the example
+            if not any(title in note for note in notes)  # else Hypothesis's notes have the text
         ]
     return report
 
@@ -175,7 +179,7 @@ def _notes(error: BaseException) -> Iterator[str]:
 
 
 # ---- fixtures --------------------------------------------------------------------------------
-# What they need is imported in them: most test runs with this plugin loaded use none.
+# Each fixture imports what it needs: most test runs with this plugin use no fixture.
 
 
 @pytest.fixture(scope="session")
@@ -192,7 +196,7 @@ def supervisor_runtime(pytestconfig: pytest.Config) -> Runtime:
 
 @pytest.fixture(scope="session")
 def host_bundle() -> Iterator[Bundle]:
-    """A `Bundle` on the host's programs: `Bundle.from_host`; what it runs is said at create."""
+    """A `Bundle` of the host's programs (`Bundle.from_host`); create names the program to run."""
     from ..bundle import Bundle  # noqa: PLC0415
     from ._held import held_directory  # noqa: PLC0415
 
@@ -202,7 +206,7 @@ def host_bundle() -> Iterator[Bundle]:
 
 @pytest.fixture(scope="module")
 def pool_bundle(host_bundle: Bundle) -> Bundle:
-    """What the containers of `container_pool` are made from: override it to have another one."""
+    """The bundle of `container_pool`: override this fixture to use another bundle."""
     return host_bundle
 
 
@@ -210,7 +214,7 @@ def pool_bundle(host_bundle: Bundle) -> Bundle:
 def container_pool(
     pool_bundle: Bundle, supervisor_runtime: Runtime, pytestconfig: pytest.Config
 ) -> Iterator[SharedPool]:
-    """A `SharedPool` per module: a fresh container for every example."""
+    """A `SharedPool` for each module: a fresh container for every example."""
     from ._shared_pool import SharedPool  # noqa: PLC0415
 
     size = pytestconfig.getoption("--supervisor-pool-size")

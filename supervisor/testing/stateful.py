@@ -1,4 +1,4 @@
-"""The state machine, and what its subclasses and their rules need. Described in docs/testing.md.
+"""The names of the state machine, for subclasses and rules. Described in docs/testing.md.
 
 Needs Hypothesis, an optional dependency: ``pip install trio-supervisor[testing]``.
 """

@@ -1,7 +1,7 @@
-"""The life of a process: states, events and ONE transition table, as a container has.
+"""The life of a process: states, events and the one table of transitions.
 
-Nothing here knows Trio, a clock or the disk. An event that the table doesn't have for a state
-raises `IllegalTransition` and changes nothing.
+Nothing here knows Trio, a clock or the disk. An event that isn't in the table for a state raises
+`IllegalTransition` and changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ._errors import IllegalTransition
 
 
 class ProcessState(enum.Enum):
-    """Where a process stands, as the supervisor that watches the process knows.
+    """The state of a process, as known to the supervisor that watches the process.
 
     LAUNCHING: the shim hasn't reported the process. RUNNING: the shim has, or the process was
     adopted. ENDED: the exit status is known. GONE: the shim has ended as well. FORGOTTEN: the task
@@ -30,7 +30,7 @@ class ProcessState(enum.Enum):
 
 
 class ProcessEvent(enum.Enum):
-    """What happens to a process, or to its task."""
+    """What happens to a process, or to the process's task."""
 
     MADE = "made"
     LAUNCH_FAILED = "launch failed"
@@ -81,7 +81,7 @@ def next_process_state(state: ProcessState, event: ProcessEvent, *, name: str) -
     """Return the state that ``event`` leads to from ``state``.
 
     Args:
-        state: where the process stands.
+        state: the state of the process.
         event: what has happened.
         name: ``container/process``, for the error.
 

@@ -52,9 +52,9 @@ async def test_isolation_that_is_claimed_is_missed() -> None:
 @pytest.mark.parametrize(
     ("fault", "check", "said"),
     [
-        (Fault(what="garbage-pid", value="1"), "created_container_waits", "left to us"),
+        (Fault(what="garbage-pid", value="1"), "created_container_waits", "became our child"),
         (Fault(what="no-pid", verb="exec"), "exec_runs_beside", "no pid"),
-        (Fault(what="mute", verb="create"), "errors_are_logged", "it logged"),
+        (Fault(what="mute", verb="create"), "errors_are_logged", "the runtime logged"),
         (
             Fault(what="hang", verb="delete", container="absent"),
             "delete_by_force_accepts_nothing",

@@ -1,4 +1,4 @@
-"""The state machine: actors that supervise, what may happen to them, and the model."""
+"""The state machine: supervisors as actors, the rules of a play, and a model to compare with."""
 
 from ... import _lazy
 

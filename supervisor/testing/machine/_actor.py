@@ -1,6 +1,6 @@
-"""A supervising program that does what it is told over a socket, one JSON line at a time.
+"""Actor: a supervising program that takes commands over a socket, one JSON line at a time.
 
-Each command is a list: its name, then its arguments. The answer is ``{"ok": ...}``, or
+Each command is a list: the command's name, then the arguments. The answer is ``{"ok": ...}``, or
 ``{"error": [names of the exception's classes], "text": ...}``.
 """
 
@@ -35,14 +35,15 @@ _WAIT_SECONDS = 30
 class Actor:
     """The program's side of one open supervisor; see `SupervisorMachine`.
 
-    A method ``do_NAME`` is the command NAME: what it is given and returns is JSON, and what it
-    raises is told by the names of its classes. Subclass it to have commands of your own.
+    A method ``do_NAME`` is the command NAME. Arguments and result are JSON values. An exception is
+    reported by the names of the exception's classes. A subclass may add commands.
 
     Attributes:
         supervisor: the supervisor.
-        bundle: what its containers are made of.
-        boxes: every container that it ever had, by id: a broken one can still be deleted.
-        stdin: what its processes have for their input.
+        bundle: the bundle of all containers.
+        boxes: every container that the supervisor ever had, by id: a broken container can still be
+            deleted.
+        stdin: the ``stdin`` of all processes.
     """
 
     stdin: ClassVar[StdioArgument] = PIPE
@@ -52,17 +53,17 @@ class Actor:
     boxes: dict[str, Container] = attrs.field(factory=dict)
 
     async def obey(self, command: Sequence[Any]) -> Any:
-        """Do one thing; return what came of it."""
+        """Run one command; return the result."""
         name, *arguments = command
         return await getattr(self, f"do_{name}")(*arguments)
 
     def box(self, id: str) -> Container:
-        """Return a container by its id."""
+        """Return a container by id."""
         self.boxes.update(self.supervisor)
         return self.boxes[id]
 
     def process(self, id: str, process: str) -> Process:
-        """Return a process by its container's id and its own."""
+        """Return a process by the container's id and the process's id."""
         return self.box(id).processes[process]
 
     async def do_create(self, id: str, args: list[str]) -> None:
@@ -70,11 +71,11 @@ class Actor:
         self.boxes[id] = await self.supervisor.create(id, self.bundle, args=args, stdin=self.stdin)
 
     async def do_start(self, id: str) -> None:
-        """Start one."""
+        """Start a container."""
         await self.box(id).start()
 
     async def do_exec(self, id: str, process: str, args: list[str]) -> None:
-        """Run a further program in one."""
+        """Run a further program in a container."""
         await self.box(id).exec(args, id=process, stdin=self.stdin)
 
     async def do_signal(self, id: str, process: str, number: int) -> None:
@@ -82,28 +83,28 @@ class Actor:
         self.process(id, process).send_signal(number)
 
     async def do_kill(self, id: str) -> None:
-        """Kill everything in one."""
+        """Kill everything in a container."""
         self.box(id).kill()
 
     async def do_stop(self, id: str, grace: float) -> bool:
-        """Stop one; say whether it had to be killed."""
+        """Stop a container; return whether the container had to be killed."""
         return (await self.box(id).stop(grace=grace)).escalated
 
     async def do_delete(self, id: str, force: bool) -> None:
-        """Delete one."""
+        """Delete a container."""
         await self.box(id).delete(force=force)
 
     async def do_wait(self, id: str, process: str) -> dict[str, Any]:
-        """Wait for the end of a process; say what it was."""
+        """Wait for the end of a process; return the exit status."""
         with trio.fail_after(_WAIT_SECONDS):
             return _told(await self.process(id, process).wait())
 
     async def do_adopt(self) -> list[str]:
-        """Look again for what nobody holds; return what was taken over."""
+        """Adopt the containers without an owner; return the ids."""
         return [box.id for box in await self.supervisor.adopt()]
 
     async def do_look(self) -> dict[str, Any]:
-        """Say what the supervisor shows."""
+        """Return what the supervisor shows."""
         return {
             "containers": {id: _seen(box) for id, box in self.supervisor.items()},
             "broken": sorted(self.supervisor.broken),
@@ -132,10 +133,10 @@ def _told(status: ExitStatus) -> dict[str, Any]:
 
 
 def descriptors() -> dict[int, str]:
-    """Return what each of our descriptors refers to."""
+    """Return the target of each of our descriptors."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the one that listed them
+        with contextlib.suppress(OSError):  # the descriptor that the listing used
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     return found
 
@@ -195,8 +196,8 @@ async def _live(fd: int, told: dict[str, Any]) -> None:
 
 
 def main(fd: int, **told: Any) -> None:
-    """Open a supervisor as told, and obey until told to close, or nobody is there any more."""
-    # Where Hypothesis is imported too, Trio gives it its random numbers, and it warns of that.
+    """Open a supervisor, and run commands until ``close``, or until the socket is closed."""
+    # If Hypothesis is imported, Trio registers a random generator there, and Hypothesis warns.
     warnings.filterwarnings("ignore", message=".*register_random")
     try:
         trio.run(_live, fd, told)

@@ -1,4 +1,4 @@
-"""What a play has: supervisors beside a model, and that both show the same."""
+"""Play: the supervisors of a play, the model, and the comparison of both."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _names = itertools.count()
 
 
 class Play(RuleBasedStateMachine):
-    """Supervisors on one root, and a model of them; no rules yet."""
+    """Supervisors on one root, and their model; without rules."""
 
     actor: ClassVar[type[Actor]] = Actor
 
     def __init__(self, setting: Setting) -> None:
-        """Begin a play; `run_machine` does that."""
+        """Begin a play; `run_machine` makes the object."""
         super().__init__()
         self.stage: Stage = Stage(setting, f"root-{next(_names)}")
         self.model: Model = Model(namespaces=setting.namespaces, kernel_tells=setting.kernel_tells)
 
     def truth(self, program: Program, number: int, *, ready: bool = True) -> Truth | None:
-        """Return how a signal ends a program; None if it doesn't."""
+        """Return how a signal ends a program; None if the program goes on."""
         return program.truth(number, ready=ready)
 
-    # ---- what is there to choose from ----------------------------------------------------
+    # ---- choices of a rule ---------------------------------------------------------------
 
     def listed(self) -> list[tuple[str, Box]]:
         """The containers on disk, as each actor lists them."""
@@ -52,20 +52,20 @@ class Play(RuleBasedStateMachine):
         ]
 
     def owned(self) -> list[tuple[str, Box]]:
-        """Those that the actor holds."""
+        """The listed containers whose owner is the actor."""
         return [(actor, box) for actor, box in self.listed() if box.owner == actor]
 
     def running(self) -> list[tuple[str, Box]]:
-        """Those that run, and an actor that may exec in them."""
+        """The running containers, each with an actor that may exec there."""
         return [(actor, box) for actor, box in self.listed() if runs(box)]
 
     def procs(self) -> list[tuple[Box, Proc]]:
-        """All processes on disk that live."""
+        """All living processes on disk."""
         boxes = self.model.boxes.values()
         return [(box, proc) for box in boxes for proc in box.processes.values() if lives(proc)]
 
     def asked(self, proc: Proc) -> Truth:
-        """Return how a process ends that is asked to."""
+        """Return how a process ends on SIGTERM."""
         truth = self.truth(proc.program, signal.SIGTERM)
         assert truth is not None
         return truth
@@ -73,7 +73,7 @@ class Play(RuleBasedStateMachine):
     # ---- asking ---------------------------------------------------------------------------
 
     def ask(self, actor: str, *command: Any, refused: str | None = None) -> bool:
-        """Have an actor do something; say whether it was done, or refused as it must be."""
+        """Send an actor a command; return False if the command was refused, as expected."""
         try:
             self.stage.ask(actor, *command)
         except Refused as error:
@@ -87,7 +87,7 @@ class Play(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        """Every supervisor shows what the model says, and nothing is there without an owner."""
+        """Every supervisor shows what the model says, and nothing exists that shouldn't."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while differences := self.differences():
             if time.monotonic() > deadline:
@@ -96,21 +96,21 @@ class Play(RuleBasedStateMachine):
             time.sleep(0.002)
 
     def differences(self) -> list[str]:
-        """Say in what the supervisors and the machine differ from the model."""
+        """Return how the supervisors and the machine differ from the model."""
         found: list[str] = []
         for actor in self.model.views:
             found += self.model.disagreements(actor, self.stage.ask(actor, "look"))
         return found or [*self.stage.leftovers(self.model.alive(), set(self.model.boxes))]
 
     def teardown(self) -> None:
-        """Delete everything, and find nothing left."""
+        """Delete everything, and check that nothing is left."""
         try:
             self.finish()
         finally:
             self.stage.finish()
 
     def finish(self) -> None:
-        """Bring the play to its end."""
+        """End the play."""
         for _, proc in self.procs():
             if proc.shim is Shim.STOPPED:
                 send(proc.shim_pid, signal.SIGCONT)
@@ -126,7 +126,7 @@ class Play(RuleBasedStateMachine):
 
 
 def lives(proc: Proc) -> bool:
-    """Whether a process runs, and everybody who may know does."""
+    """Whether a process runs, and no supervisor counts the process as ended."""
     return proc.truth is None and proc.word is None
 
 
@@ -136,11 +136,11 @@ def runs(box: Box) -> bool:
 
 
 def reachable(proc: Proc) -> bool:
-    """Whether it shows how a process ends."""
+    """Whether a supervisor can reach a process: by pid, or through the shim."""
     return proc.certain or proc.shim is Shim.WORKS
 
 
 def is_stuck(box: Box) -> bool:
-    """Whether its end can't be brought about, or be seen, just now."""
+    """Whether the container can't be ended now, or its end can't be seen."""
     procs = box.processes.values()
     return any(p.pending or (p.shim is Shim.STOPPED and p.owner is None) for p in procs)

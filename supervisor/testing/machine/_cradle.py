@@ -1,8 +1,8 @@
-"""A process that launches supervising programs, and reaps what they leave, as init does.
+"""Cradle: a process that launches supervising programs and reaps their orphans, as init does.
 
-It is the subreaper of all that is launched below it: what a killed program leaves is reaped at
-once, as on a machine of its own, and whatever is left at the end is one of its descendants.
-Programs are forked from it, so that one costs milliseconds and not an interpreter's start.
+The cradle is the subreaper of all programs below. The orphans of a killed program are reaped at
+once, as on a real machine, and everything left at the end is a descendant of the cradle. The cradle
+forks the programs: a fork takes milliseconds, a start of Python takes longer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST = 1 << 16
 
 
 class Cradle:
-    """The process, from outside. Leave its block, and everything below it is killed."""
+    """The cradle, seen from the test. Leaving the ``with`` block kills everything below."""
 
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -34,13 +34,13 @@ class Cradle:
         self.pid: int = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", __name__, str(theirs.fileno())],
-            {**os.environ, "PYTHONPATH": paths},  # an actor's class is looked for as it is here
+            {**os.environ, "PYTHONPATH": paths},  # finds the modules of actors' classes, as we do
             file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), theirs.fileno())],
         )
         theirs.close()
 
     def launch(self, **told: Any) -> tuple[int, socket.socket]:
-        """Launch a program; return its pid, and the socket over which it obeys."""
+        """Launch a program; return the pid, and the socket for the program's commands."""
         ours, theirs = socket.socketpair()
         with theirs:
             fds = array.array("i", [theirs.fileno()])
@@ -49,11 +49,11 @@ class Cradle:
         return int(self._socket.recv(64)), ours
 
     def descendants(self) -> dict[int, str]:
-        """Return the pids and command lines of all that lives below it."""
+        """Return the pids and command lines of all processes below the cradle."""
         return descendants(self.pid)
 
     def close(self) -> None:
-        """End it, and all that is left below it."""
+        """End the cradle, and everything that is left below."""
         self._socket.close()
         os.waitpid(self.pid, 0)
 
@@ -65,7 +65,7 @@ class Cradle:
 
 
 def main(fd: int) -> None:
-    """Launch what is asked for until nobody is there to ask; then kill all that is left."""
+    """Launch programs until the socket's other end closes; then kill everything that is left."""
     with subreaper():
         _launch_until_left(fd)
         _end_all()
@@ -109,7 +109,7 @@ def _reap() -> None:
 
 def _end_all() -> None:
     while left := descendants(os.getpid()):
-        for pid in left:  # nobody but us reaps them: they are what they were
+        for pid in left:  # only we reap them, so the pids are still theirs
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         _reap()

@@ -1,6 +1,6 @@
-"""A state machine that does to supervisors what may happen to them, and compares with a model.
+"""The rules of `SupervisorMachine`: operations, faults, and what the model says of them.
 
-All choices are Hypothesis's, so that a failing play is repeated from what it prints. The
+Hypothesis makes all choices, so the printed steps of a failing play can be repeated. The
 supervisors live in processes of their own, the actors ``a`` and ``b``, which open the same root.
 """
 
@@ -42,16 +42,18 @@ def pick(number: int, options: Iterable[_T]) -> _T:
 
 
 class SupervisorMachine(Play):
-    """Drives real supervisors beside a model of them; subclass it, and give that to `run_machine`.
+    """Drives real supervisors beside a model. Give this class, or a subclass, to `run_machine`.
 
-    Its rules open, close and kill supervisors on one root, and create, start, exec, signal, stop,
-    kill, delete and wait; others kill and stop shims and processes from outside. Each leaves
-    everything settled. After each, every supervisor must show what the model says, and no process,
-    directory or cgroup may be there that nobody owns; at the end of a play there is nothing left.
+    The rules open, close and kill supervisors on one root, and create, start, exec, signal, stop,
+    kill, delete and wait. Other rules kill and stop shims and processes from outside. Each rule
+    returns when everything is settled. Then every supervisor must show what the model says, and
+    every process, directory and cgroup must belong to a container; at the end of a play nothing may
+    be left.
 
-    A subclass adds rules and invariants as to any `RuleBasedStateMachine`. A rule chooses a
-    container with `pick` among those of `listed`, `owned` or `running`, has an actor do something
-    with `ask`, and tells ``model`` what was done. One that isn't wanted is overridden with None.
+    A subclass adds rules and invariants as in any `RuleBasedStateMachine`. A rule chooses a
+    container with `pick` among those of `listed`, `owned` or `running`, sends an actor a command
+    with `ask`, and reports to ``model`` what was done. To remove a rule, override the rule with
+    None.
 
     Attributes:
         stage: the root and its actors.
@@ -64,7 +66,7 @@ class SupervisorMachine(Play):
     @precondition(lambda self: len(self.model.views) < 2)
     @rule(actor=actors)
     def open(self, actor: str) -> None:
-        """Open a supervisor: the first, or a second beside it."""
+        """Open a supervisor: the first, or a second one on the same root."""
         if actor in self.model.views:
             actor = "b" if actor == "a" else "a"
         self.stage.open(actor)
@@ -73,7 +75,7 @@ class SupervisorMachine(Play):
     @precondition(lambda self: self.model.views and self.model.boxes)
     @rule(number=picks)
     def close(self, number: int) -> None:
-        """Close one in good order."""
+        """Close a supervisor."""
         actor = pick(number, self.model.views)
         self.stage.close(actor)
         self.model.gone(actor)
@@ -81,7 +83,7 @@ class SupervisorMachine(Play):
     @precondition(lambda self: self.model.views and self.model.boxes)
     @rule(number=picks)
     def kill_supervisor(self, number: int) -> None:
-        """SIGKILL one that does nothing just now."""
+        """SIGKILL a supervisor that does nothing at that moment."""
         actor = pick(number, self.model.views)
         self.stage.kill(actor)
         self.model.gone(actor)
@@ -89,7 +91,7 @@ class SupervisorMachine(Play):
     @precondition(lambda self: len(self.owned()) < sum(map(len, self.model.views.values())))
     @rule(number=picks)
     def adopt(self, number: int) -> None:
-        """Have one look again."""
+        """Have a supervisor adopt containers."""
         actor = pick(number, self.model.views)
         self.stage.ask(actor, "adopt")
         self.model.adopted(actor)
@@ -99,7 +101,7 @@ class SupervisorMachine(Play):
     @precondition(lambda self: self.model.views)
     @rule(number=picks, id=st.sampled_from(BOXES), program=programs)
     def create(self, number: int, id: str, program: Program) -> None:
-        """Create a container, or be told that there is one of that name."""
+        """Create a container; an id in use is refused."""
         actor = pick(number, self.model.views)
         taken = id in self.model.boxes or id in self.model.views[actor]
         command = ("create", id, self.stage.command(program))
@@ -111,13 +113,13 @@ class SupervisorMachine(Play):
     @precondition(lambda self: self.listed())
     @rule(number=picks)
     def start(self, number: int) -> None:
-        """Start one, or be told why not."""
+        """Start a container, or be refused."""
         actor, box = pick(number, self.listed())
         if self.ask(actor, "start", box.id, refused=self.why_no_start(actor, box)):
             self.begun(box)
 
     def why_no_start(self, actor: str, box: Box) -> str | None:
-        """Return what start must raise."""
+        """Return the name of the error that start must raise; None if start must succeed."""
         if box.owner != actor:
             return "ContainerLocked"
         if box.state == "stopped" and not box.started and box.init.word is not Word.SHIM:
@@ -125,7 +127,7 @@ class SupervisorMachine(Play):
         return None if box.state == "created" else "IllegalTransition"
 
     def begun(self, box: Box) -> None:
-        """Take note of a start."""
+        """Note a start in the model."""
         self.model.started(box)
         self.stage.await_ready(box.init)
 
@@ -143,7 +145,7 @@ class SupervisorMachine(Play):
             self.executed(actor, box, id, program)
 
     def executed(self, actor: str, box: Box, id: str, program: Program) -> None:
-        """Take note of an exec."""
+        """Note an exec in the model."""
         proc = self.model.executed(actor, box, id, program)
         self.stage.find_pids(box.id, proc)
         self.stage.await_ready(proc)
@@ -163,7 +165,7 @@ class SupervisorMachine(Play):
         if proc.pending or not (ready or what == signal.SIGKILL) or not reachable(proc):
             return
         if ready:
-            self.stage.await_ready(proc)  # the trap of an earlier one may have run just now
+            self.stage.await_ready(proc)  # the trap of an earlier signal may still be running
         self.stage.ask(actor, "signal", box.id, proc.id, what)
         truth = self.truth(proc.program, what, ready=ready)
         if truth is not None:
@@ -172,14 +174,14 @@ class SupervisorMachine(Play):
     @precondition(lambda self: self.listed())
     @rule(number=picks)
     def stop(self, number: int) -> None:
-        """Stop one: by asking it, or by force where it doesn't listen."""
+        """Stop a container: with SIGTERM, or by force if the program ignores SIGTERM."""
         actor, box = pick(number, self.listed())
         if is_stuck(box):
             return
         deaf = box.init.program.kind == "stubborn" or not box.started
         was = box.init.word
         if box.owner != actor and was is not None:
-            return  # what it is told of the end may be less
+            return  # a foreign supervisor may know less of the end
         if was is None and not deaf:
             self.stage.await_ready(box.init)
         escalated = self.stage.ask(actor, "stop", box.id, 0.02 if deaf else 20)
@@ -190,7 +192,7 @@ class SupervisorMachine(Play):
     @precondition(lambda self: self.owned())
     @rule(number=picks)
     def kill(self, number: int) -> None:
-        """Kill everything in one."""
+        """Kill everything in a container."""
         actor, box = pick(number, self.owned())
         if is_stuck(box):
             return
@@ -200,7 +202,7 @@ class SupervisorMachine(Play):
     @precondition(lambda self: self.listed())
     @rule(number=picks, force=st.booleans())
     def delete(self, number: int, force: bool) -> None:
-        """Delete one, if it may be."""
+        """Delete a container, or be refused."""
         actor, box = pick(number, self.listed())
         refused = None
         if box.owner != actor:
@@ -213,7 +215,7 @@ class SupervisorMachine(Play):
     @precondition(lambda self: self.listed())
     @rule(number=picks, which=picks)
     def wait(self, number: int, which: int) -> None:
-        """Wait for an end; an exec's is forgotten then."""
+        """Wait for the end of a process; an exec is forgotten then."""
         actor, box = pick(number, self.listed())
         ended = [
             proc
@@ -226,7 +228,7 @@ class SupervisorMachine(Play):
         self.stage.ask(actor, "wait", box.id, proc.id)
         self.model.collected(actor, box, proc.id)
 
-    # ---- what happens to them -----------------------------------------------------------------
+    # ---- faults -------------------------------------------------------------------------------
 
     @precondition(lambda self: self.procs())
     @rule(number=picks)
@@ -238,7 +240,7 @@ class SupervisorMachine(Play):
         if proc.shim is Shim.DEAD or unseen or (bare and not proc.certain):
             return
         if bare and proc is not box.init and proc.owner is None:
-            return  # nobody could know it any more: it has no cgroup
+            return  # nothing could find the exec any more: there is no cgroup
         send(proc.shim_pid, signal.SIGKILL)
         self.model.shim_killed(box, proc)
 
@@ -262,7 +264,7 @@ class SupervisorMachine(Play):
     @precondition(lambda self: any(p.shim is Shim.STOPPED for _, p in self.procs()))
     @rule(number=picks)
     def continue_shim(self, number: int) -> None:
-        """SIGCONT one that was stopped."""
+        """SIGCONT a stopped shim."""
         stopped = [(b, p) for b, p in self.procs() if p.shim is Shim.STOPPED]
         box, proc = pick(number, stopped)
         send(proc.shim_pid, signal.SIGCONT)

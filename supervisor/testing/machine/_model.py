@@ -1,7 +1,7 @@
-"""What a supervisor should know, as a plain model: no process, no file, no clock.
+"""The model of what each supervisor must show: no process, no file, no clock.
 
-Whoever drives it tells it what was done; it says what every open supervisor must show.
-A supervising program is called an actor here, by its name.
+The machine reports to the model what was done. The model says what every open supervisor must show.
+A supervising program is an actor here, and has a name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KILLED: Truth = ("signalled", signal.SIGKILL)
 
 
 class Word(enum.Enum):
-    """On whose word the end of a process is known."""
+    """The source from which the end of a process is known."""
 
     SHIM = "shim"
     KERNEL = "kernel"
@@ -27,7 +27,7 @@ class Word(enum.Enum):
 
 
 class Shim(enum.Enum):
-    """What a process's shim does."""
+    """The state of a process's shim."""
 
     WORKS = "works"
     STOPPED = "is stopped"
@@ -36,11 +36,11 @@ class Shim(enum.Enum):
 
 @attrs.frozen
 class Program:
-    """What a process runs: how it hears signals, and with which code it ends.
+    """What a process runs: the reaction to signals, and the exit code.
 
     Attributes:
-        kind: ``"exit"``: it ends at once. ``"stay"``: it ends on SIGTERM with ``code``, and on
-            SIGUSR1 with the code above it. ``"stubborn"``: the same, but not on SIGTERM.
+        kind: ``"exit"`` exits at once. ``"stay"`` exits on SIGTERM with ``code``, and on SIGUSR1
+            with ``code`` + 1. ``"stubborn"`` is the same, but ignores SIGTERM.
         code: 0 to 255.
     """
 
@@ -48,9 +48,10 @@ class Program:
     code: int
 
     def truth(self, number: int, *, ready: bool) -> Truth | None:
-        """Return how a signal ends it; None if it doesn't.
+        """Return how a signal ends the program; None if the program goes on.
 
-        ``ready`` is whether it is the program yet, and not the runtime, waiting to be started.
+        ``ready``: whether the process runs the program already, and isn't the runtime's process
+        that waits for the start.
         """
         if number == signal.SIGKILL:
             return KILLED
@@ -67,17 +68,17 @@ class Proc:
     """A shimmed process.
 
     Attributes:
-        id: ``init``, or the exec's.
-        program: what it runs.
-        pid, shim_pid: on the host.
-        shim: what its shim does.
-        certain: whether its pid can be made certain by who adopts it.
-        truth: how it ended; None while it runs.
-        word: on whose word that is known; None while nobody could know.
-        settled: whether that is on record as final.
-        owner: the actor that settles its end.
+        id: ``init``, or the exec's id.
+        program: what the process runs.
+        pid, shim_pid: pids on the host.
+        shim: the state of the shim.
+        certain: whether a supervisor that adopts the process can make certain of the pid.
+        truth: how the process ended; None while the process runs.
+        word: the source from which the end is known; None while no supervisor could know.
+        settled: whether the result is recorded.
+        owner: the actor that settles the process.
         lock: the actor that holds an exec's own lock.
-        seen: the actors that list it (an exec).
+        seen: the actors that list the process (an exec).
     """
 
     id: str
@@ -95,7 +96,7 @@ class Proc:
 
     @property
     def pending(self) -> bool:
-        """Whether it has ended and nobody could know that yet."""
+        """Whether the process has ended and no supervisor could know of the end yet."""
         return self.truth is not None and self.word is None
 
 
@@ -104,11 +105,11 @@ class Box:
     """A container on disk.
 
     Attributes:
-        started: whether it was.
-        owner: the actor that holds its lock.
-        unreadable: whether a file of it is damaged so that nobody can supervise it.
-        unfinished: whether it looks as if its creation was never finished.
-        strays: pids of it that no supervisor can know of any more.
+        started: whether the container was started.
+        owner: the actor that holds the lock.
+        unreadable: whether a file is so damaged that no supervisor can own the container.
+        unfinished: whether the container looks as if the create was never finished.
+        strays: pids of processes that no supervisor can know of any more.
     """
 
     id: str
@@ -127,7 +128,7 @@ class Box:
 
     @property
     def state(self) -> str:
-        """What its owner calls it."""
+        """The state that the owner shows."""
         if self.init.word is not None:
             return "stopped"
         return "running" if self.started else "created"
@@ -135,14 +136,15 @@ class Box:
 
 @attrs.define
 class Model:
-    """The containers below one root, and who sees which.
+    """The containers below one root, and which actor lists which containers.
 
     Attributes:
         namespaces: whether processes are in namespaces and cgroups: then nothing survives init.
-        kernel_tells: whether the kernel tells how processes ended that aren't one's children.
-        boxes: what is on disk.
-        views: for each open actor the containers that it lists; the deleted among them too.
-        broken: for each, the ids that it lists as broken.
+        kernel_tells: whether the kernel reports an exit status also to a process that isn't the
+            parent.
+        boxes: the containers on disk.
+        views: for each open actor the listed containers, including deleted ones.
+        broken: for each open actor the ids that are listed as broken.
     """
 
     namespaces: bool
@@ -151,7 +153,7 @@ class Model:
     views: dict[str, dict[str, Box]] = attrs.field(factory=dict)
     broken: dict[str, set[str]] = attrs.field(factory=dict)
 
-    # ---- who is there -------------------------------------------------------------------
+    # ---- actors -------------------------------------------------------------------------
 
     def opened(self, actor: str) -> None:
         """An actor has opened the root."""
@@ -159,7 +161,7 @@ class Model:
         self.adopted(actor)
 
     def adopted(self, actor: str) -> None:
-        """It takes over what nobody holds, and lists what somebody else does."""
+        """An actor has adopted the containers without an owner, and lists the foreign ones."""
         view = self.views[actor]
         for id, box in list(view.items()):
             if self.boxes.get(id) is not box:
@@ -180,7 +182,7 @@ class Model:
                 box.owner = box.init.owner = actor
                 for proc in box.processes.values():
                     if proc.shim is Shim.DEAD and not self.namespaces:
-                        proc.certain = False  # neither its parent nor its cgroup proves it
+                        proc.certain = False  # neither the parent nor a cgroup proves the pid
                 for proc in box.execs.values():
                     if actor in proc.seen:
                         proc.owner = actor
@@ -196,7 +198,7 @@ class Model:
         self.settle(box)
 
     def gone(self, actor: str) -> None:
-        """An actor has closed, or was killed: nothing ends with it."""
+        """An actor has closed, or was killed; the containers go on."""
         del self.views[actor], self.broken[actor]
         for box in self.boxes.values():
             if box.owner == actor:
@@ -217,7 +219,7 @@ class Model:
         return box
 
     def started(self, box: Box) -> None:
-        """It was started."""
+        """A container was started."""
         box.started = True
         self._begun(box, box.init)
 
@@ -242,7 +244,7 @@ class Model:
         self.settle(box)
 
     def shim_killed(self, box: Box, proc: Proc) -> None:
-        """Its shim was killed."""
+        """The shim of a process was killed."""
         proc.shim = Shim.DEAD
         self.settle(box)
 
@@ -255,11 +257,15 @@ class Model:
                 del box.execs[id]
 
     def is_listed(self, id: str) -> bool:
-        """Whether somebody lists a container of that id, or has it on disk."""
+        """Whether a container of this id is on disk, or an actor lists one."""
         return id in self.boxes or any(id in view for view in self.views.values())
 
     def damaged(self, box: Box, proc: Proc, file: str, *, missing: bool) -> bool:
-        """A file was damaged while nobody had the root open; say if nobody can supervise it now."""
+        """A file was damaged while no actor had the root open.
+
+        Returns:
+            Whether no supervisor can own the container any more.
+        """
         if file in ("pid", "starttime", "shim"):
             proc.certain = False
         elif file == "result.json" and missing:
@@ -271,22 +277,22 @@ class Model:
         return box.unreadable
 
     def deleted(self, box: Box) -> None:
-        """Its owner has deleted it; others still list it."""
+        """The owner has deleted a container; other actors still list the container."""
         assert box.owner is not None
         del self.boxes[box.id]
         self.views[box.owner].pop(box.id, None)
         self.broken[box.owner].discard(box.id)
 
-    # ---- who knows how a process ended ------------------------------------------------------
+    # ---- which supervisor can know how a process ended --------------------------------------
 
     def settle(self, box: Box) -> None:
-        """Find out who can know by now, and whom that ends."""
+        """Update which ends can be known now, and which further processes end through that."""
         for proc in box.execs.values():
             self._settle(box, proc)
         held_up = self.namespaces and any(proc.pending for proc in box.execs.values())
         if not held_up:
             self._settle(box, box.init)
-            for proc in box.execs.values():  # its end may have been theirs
+            for proc in box.execs.values():  # the end of init may have ended the execs
                 self._settle(box, proc)
 
     def _settle(self, box: Box, proc: Proc) -> None:
@@ -300,7 +306,7 @@ class Model:
         proc.settled = proc.settled or (proc.word is not None and proc.owner is not None)
 
     def _settle_lost(self, box: Box, proc: Proc) -> None:
-        """Its shim is dead, and has recorded nothing: its owner kills it, if it can."""
+        """Settle a process whose shim died without a record: the owner kills it, if possible."""
         if proc.truth is not None:
             proc.word = self._kernel() if proc.owner is not None and proc.certain else Word.LOST
         elif proc.owner is not None:
@@ -313,10 +319,10 @@ class Model:
     def _kernel(self) -> Word:
         return Word.KERNEL if self.kernel_tells else Word.LOST
 
-    # ---- what must be there --------------------------------------------------------------
+    # ---- what must exist -----------------------------------------------------------------
 
     def alive(self) -> set[int]:
-        """Return the pids of all processes that have a right to be there."""
+        """Return the pids of all processes that may exist."""
         pids = set()
         for box in self.boxes.values():
             pids |= box.strays
@@ -326,11 +332,11 @@ class Model:
         return pids
 
     def disagreements(self, actor: str, seen: Mapping[str, Any]) -> Iterator[str]:
-        """Say in what an actor's look at its supervisor differs from what it must show."""
+        """Return how an actor's report of the supervisor differs from the model."""
         view, broken = self.views[actor], self.broken[actor]
         if set(seen["containers"]) != set(view) or set(seen["broken"]) != broken:
             yield f"{actor} lists {sorted(seen['containers'])} and, broken, {seen['broken']}; "
-            yield f"it must be {sorted(view)} and {sorted(broken)}"
+            yield f"expected: {sorted(view)} and {sorted(broken)}"
             return
         for id, box in view.items():
             told = seen["containers"][id]
@@ -345,18 +351,22 @@ class Model:
         }
         if told["foreign"] or told["state"] != box.state:
             yield f"{actor}'s {box.id} is {told['state']} (foreign: {told['foreign']}), "
-            yield f"must be {box.state}"
+            yield f"expected: {box.state}"
         if set(told["processes"]) != set(processes):
-            yield f"{actor}'s {box.id} has {sorted(told['processes'])}, must {sorted(processes)}"
+            yield f"{actor}'s {box.id} has {sorted(told['processes'])}, not {sorted(processes)}"
             return
         for id, proc in processes.items():
             if not matches(proc, told["processes"][id], strictly=proc.owner == actor):
-                yield f"{actor}'s {box.id}/{id} ended {told['processes'][id]}, must be {proc}"
+                yield f"{actor}'s {box.id}/{id} ended {told['processes'][id]}, not {proc}"
 
     def _differs_foreign(self, actor: str, box: Box, told: Mapping[str, Any]) -> Iterator[str]:
-        """What isn't ours shows the same end, or, where its owner had to ask the kernel, less."""
+        """Return how a foreign container differs from the model.
+
+        A foreign container shows the same end. If the owner had to ask the kernel, the foreign
+        container may show no end yet, or an unknown one.
+        """
         if not told["foreign"]:
-            yield f"{actor} holds {box.id}, which is {box.owner}'s"
+            yield f"{actor} owns {box.id}, whose owner must be {box.owner}"
         if box.init.word is Word.SHIM and told["state"] != "stopped":
             yield f"{actor}'s foreign {box.id} is {told['state']}, must be stopped"
         if box.init.truth is None and box.owner is not None and told["state"] != box.state:
@@ -366,7 +376,7 @@ class Model:
 
 
 def matches(proc: Proc, told: Mapping[str, Any] | None, *, strictly: bool) -> bool:
-    """Whether a status is the true one, or unknown where nobody could know."""
+    """Whether a status is the true one, or unknown where no supervisor could know."""
     if not strictly and proc.word is not Word.SHIM:
         return told is None or told["cause"] == "unknown" or _is_true(proc, told)
     if proc.word is None or told is None:

@@ -1,4 +1,4 @@
-"""What is done with containers, as values: for generated sequences of operations."""
+"""Operations on containers as values, for generated sequences."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _AGAIN_SECONDS: Final = 0.5
 
 @attrs.frozen
 class Operation:
-    """One thing that is done with a container: ``Operation("start", "a")``.
+    """One operation on a container: ``Operation("start", "a")``.
 
     Attributes:
         verb: ``"create"``, ``"start"``, ``"exec"``, ``"signal"``, ``"stop"``, ``"wait"`` or
-            ``"delete"`` (which is by force if it runs).
-        container: its id.
+            ``"delete"`` (by force if the container runs).
+        container: the container's id.
         signal: which signal, for ``"signal"``; else None.
     """
 
@@ -50,26 +50,26 @@ class Operation:
         check_one_of(self.verb, VERBS, "verb")
         check_id(self.container, "container")
         if (self.signal is not None) != (self.verb == "signal"):
-            raise InvalidValue(f"{self.verb}: a signal is what signal needs, and nothing else")
+            raise InvalidValue(f"{self.verb}: give a signal for the verb signal, and only then")
         if self.signal is not None:
             check_signal(self.signal, "signal", container=self.container)
 
     def _refused(self, how: str, state: State | None = None) -> IllegalTransition:
         return IllegalTransition(
-            f"cannot {self.verb}: it {how}",
+            f"cannot {self.verb}: the container {how}",
             state="absent" if state is None else state.value,
             event=self.verb,
             container=self.container,
         )
 
     def after(self, state: State | None) -> State | None:
-        """Return where the container stands afterwards, if it stood there before.
+        """Return the container's state after the operation, from the state before.
 
-        None stands for a container that isn't there. Its program is taken to run until a signal
-        ends it, as that of `perform` does.
+        None stands for a container that isn't there. The container's program is assumed to run
+        until a signal, as the program of `perform` does.
 
         Raises:
-            IllegalTransition: this can't be done then.
+            IllegalTransition: the operation isn't allowed in this state.
         """
         if (state is None) != (self.verb == "create"):
             raise self._refused("isn't there" if state is None else "is there already", state)
@@ -84,14 +84,14 @@ class Operation:
         return {"start": State.RUNNING, "exec": state, "stop": State.STOPPED}.get(self.verb)
 
     async def perform(self, supervisor: Supervisor, bundle: Bundle) -> None:
-        """Do it.
+        """Do the operation.
 
         Args:
-            supervisor: whose container it is.
-            bundle: what ``"create"`` makes it of; its shell, ``sh``, runs a loop that stays.
+            supervisor: the supervisor of the container.
+            bundle: the bundle for ``"create"``; must contain a shell, ``sh``, which runs a loop.
 
         Raises:
-            SupervisorError: as the operation itself does.
+            SupervisorError: as the operation does.
         """
         check_kind(supervisor, Supervisor, "supervisor")
         if self.verb == "create":
@@ -114,7 +114,7 @@ class Operation:
 
 
 async def _end(box: Container, number: int) -> None:
-    """Signal a container until it ends: its shell may have no trap yet, or be about to read."""
+    """Signal a container until the end: the shell may have no trap yet, or be about to read."""
     box.send_signal(number)
     while box.status is None:
         with trio.move_on_after(_AGAIN_SECONDS):

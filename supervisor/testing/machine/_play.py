@@ -1,4 +1,4 @@
-"""Playing with a machine: `run_machine`, and what all plays share."""
+"""`run_machine`: run plays of a state machine, in a setting that all plays share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ except ImportError as _missing:
 def open_setting(
     runtime: Runtime, bundle: Bundle | None = None, *, actor: type[Actor] = Actor
 ) -> Iterator[Setting]:
-    """Make what all plays share; nothing of it is left afterwards."""
+    """Make the setting that all plays share, and check that nothing is left afterwards."""
     host = str(PROGRAM) in runtime.args
     abilities = HostRuntime.abilities if host else frozenset(Ability)
     parent = f"/trio-supervisor-machine-{os.getpid()}-{secrets.token_hex(4)}"
@@ -61,7 +61,10 @@ def open_setting(
 
 
 def _remove_empty(cgroup: str) -> None:
-    """Remove the parent of the containers' cgroups: what is still in it was told as a leak."""
+    """Remove the parent of the containers' cgroups, if empty.
+
+    The plays have reported any cgroup that is still inside.
+    """
     for path in Hierarchies.discover().directories(cgroup):
         with contextlib.suppress(OSError):
             os.rmdir(path)
@@ -74,21 +77,21 @@ def run_machine(
     bundle: Bundle | None = None,
     settings: settings | None = None,
 ) -> None:
-    """Play with a machine until a play fails, or enough of them were good.
+    """Run plays of a machine until a play fails, or all plays were good.
 
-    To be called from a plain test, not from Trio code.
+    Call this from a plain test, not from Trio code.
 
     Args:
         machine: `SupervisorMachine`, or a subclass.
-        runtime: what makes the containers. Apart from a `HostRuntime`'s, they need cgroups.
-        bundle: what they are made of: there must be a ``/bin/sh`` in it; None for the host's
+        runtime: the runtime of the containers. Containers of a real runtime need cgroups.
+        bundle: the containers' bundle, which must contain ``/bin/sh``; None for the host's
             programs.
-        settings: Hypothesis's; by default 20 plays of 20 steps, without a deadline.
+        settings: Hypothesis's settings; by default 20 plays of 20 steps, without a deadline.
 
     Raises:
-        AssertionError: a supervisor showed something else than the model, or something was left.
-            Hypothesis prints the steps of the shortest play that it has found.
-        Whatever a rule or an invariant raises.
+        AssertionError: a supervisor differed from the model, or something was left behind.
+            Hypothesis prints the steps of the shortest failing play.
+        Any exception of a rule or an invariant.
     """
     if not isinstance(machine, type) or not issubclass(machine, SupervisorMachine):
         raise InvalidValue(f"machine must be a subclass of SupervisorMachine, not {machine!r:.100}")
@@ -98,7 +101,7 @@ def run_machine(
     if settings is not None:
         check_kind(settings, type(_default_settings()), "settings")
     with open_setting(runtime, bundle, actor=machine.actor) as setting:
-        factory: Any = lambda: machine(setting)  # noqa: E731  (it need not be a class)
+        factory: Any = lambda: machine(setting)  # noqa: E731  (Hypothesis takes any callable)
         run_state_machine_as_test(factory, settings=settings or _default_settings())
 
 
@@ -112,7 +115,7 @@ def _default_settings() -> settings:
 
 
 async def _kernel_tells() -> bool:
-    """Whether the kernel tells how a process ended when that has been reaped (Linux 6.15)."""
+    """Whether the kernel reports the exit status of a reaped process (Linux 6.15)."""
     process = PidFd.spawn(["/bin/sh", "-c", "exit 7"])
     with contextlib.closing(process):
         await process.wait_ended()

@@ -1,4 +1,4 @@
-"""Where the state machine plays: a root of its own, and actors that obey."""
+"""The stage of a play: one root and the actors that open the root."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ DEADLINES = {"create": 30, "start": 30, "call": 30, "cleanup": 30, "kill": 2, "s
 
 
 class Refused(Exception):
-    """An actor's supervisor raised something.
+    """An actor's command raised an exception.
 
     Attributes:
-        names: the names of its class and of all that this is one of.
+        names: the names of the exception's class and of all base classes.
     """
 
     def __init__(self, names: list[str], text: str) -> None:
@@ -44,7 +44,7 @@ class Refused(Exception):
 
 
 class ActorDied(Exception):
-    """An actor ended that wasn't told to."""
+    """An actor ended unexpectedly."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,13 +53,14 @@ class Setting:
 
     Attributes:
         cradle: launches the actors.
-        runtime: what makes their containers.
-        namespaces: whether it makes real ones.
-        kernel_tells: whether the kernel tells how processes ended that aren't one's children.
+        runtime: the runtime of the containers.
+        namespaces: whether the containers have real namespaces.
+        kernel_tells: whether the kernel reports an exit status also to a process that isn't the
+            parent.
         place: the directory in which roots are made.
-        bundle: the path of the bundle that containers are made of.
-        cgroup_parent: for their cgroups.
-        actor: what the supervising programs are.
+        bundle: the path of the containers' bundle.
+        cgroup_parent: the parent of the containers' cgroups.
+        actor: the class of the actors.
     """
 
     cradle: Cradle
@@ -72,7 +73,7 @@ class Setting:
     actor: type[Actor] = Actor
 
     def command(self, program: Program) -> list[str]:
-        """Return the command of a program: here a shell's, which needs a PIPE for its input."""
+        """Return the command of a program: here a shell, whose stdin must be a PIPE."""
         end = ":" if program.kind == "stubborn" else f"exit {program.code}"
         stay = f"trap : INT USR2; trap 'exit {(program.code + 1) & 255}' USR1; trap '{end}' TERM"
         script = f"{stay}; while :; do read line; done"
@@ -81,9 +82,9 @@ class Setting:
         return ["/bin/sh", "-c", script]
 
     def is_ready(self, pid: int) -> bool:
-        """Whether a process has become its program, hears its signals, SIGTERM's last, and waits.
+        """Whether a process runs the program, has all traps (SIGTERM's comes last), and waits.
 
-        A shell that gets one just before it reads hears it after the read.
+        A shell that gets a signal just before a read runs the trap only after the read.
         """
         return name_of(pid) == "sh" and catches_term(pid) and state_of(pid) == "S"
 
@@ -94,7 +95,7 @@ class Setting:
 
 
 class Stage:
-    """One root and its actors."""
+    """One root, and the actors on this root."""
 
     def __init__(self, setting: Setting, name: str) -> None:
         self.setting = setting
@@ -122,12 +123,12 @@ class Stage:
         assert self._answer(actor) == "open"
 
     def ask(self, actor: str, *command: Any) -> Any:
-        """Have an actor do something; raise Refused if its supervisor does."""
+        """Send an actor a command, and return the answer; raise Refused if the command raised."""
         self.tell(actor, *command)
         return self._answer(actor)
 
     def tell(self, actor: str, *command: Any) -> None:
-        """Have an actor begin something."""
+        """Send an actor a command, without waiting for the answer."""
         line = json.dumps(command).encode() + b"\n"
         with self._alive(actor):
             self.actors[actor][1].sendall(line)
@@ -153,16 +154,16 @@ class Stage:
             yield
         except (BrokenPipeError, ConnectionResetError) as error:
             logger.error("%s died", actor)
-            raise ActorDied(f"{actor} ended (what it said is on stderr)") from error
+            raise ActorDied(f"{actor} ended unexpectedly; see stderr for its output") from error
 
     def close(self, actor: str) -> None:
-        """Have an actor close its supervisor, and end."""
+        """Have an actor close the supervisor, and end."""
         left = self.ask(actor, "close")
-        assert left == {}, f"descriptors that {actor} has left: {left}"
+        assert left == {}, f"descriptors that {actor} left open: {left}"
         self._forget(actor)
 
     def kill(self, actor: str) -> None:
-        """SIGKILL an actor, if it hasn't ended by itself."""
+        """SIGKILL an actor, unless the actor has ended already."""
         send(self.actors[actor][0], signal.SIGKILL)
         self._forget(actor)
 
@@ -171,27 +172,27 @@ class Stage:
         until(lambda: state_of(pid) == "", f"{actor} is gone")
         ours.close()
 
-    # ---- what is there ------------------------------------------------------------------
+    # ---- processes and leftovers --------------------------------------------------------
 
     def command(self, program: Program) -> list[str]:
         """Return the command of a program."""
         return self.setting.command(program)
 
     def find_pids(self, box: str, proc: Proc) -> None:
-        """Look up what a process and its shim are on the host."""
+        """Look up the pids of a process and of the process's shim on the host."""
         directory = self.root / box / proc.id
         shim, pid = read_shim(str(directory / "shim")), read_pid(str(directory / "pid"))
         assert shim is not None and pid is not None
         proc.shim_pid, proc.pid = shim[0], pid
-        if not self.setting.namespaces and not proc.seen:  # it isn't at the fake's gate at once
+        if not self.setting.namespaces and not proc.seen:  # the process may not wait yet
             until(lambda: state_of(pid) != "R", f"{pid} waits to be started")
 
     def await_ready(self, proc: Proc) -> None:
-        """Return when a process is its program, which has its handlers, or has ended."""
+        """Return when a process runs the program, with all handlers, or has ended."""
         until(lambda: state_of(proc.pid) in ("Z", "") or self.setting.is_ready(proc.pid), f"{proc}")
 
     def leftovers(self, alive: set[int], boxes: set[str]) -> Iterator[str]:
-        """Say what is there and has no right to be."""
+        """Return what exists and shouldn't, and which processes are missing."""
         actors = {pid for pid, _ in self.actors.values()}
         for pid, command in self.setting.cradle.descendants().items():
             if pid not in alive | actors:
@@ -207,11 +208,11 @@ class Stage:
                 yield f"cgroup {path}"
         if self.runtime_root.exists():
             for name in set(os.listdir(self.runtime_root)) - boxes:
-                if not name.startswith("."):  # newer crun has a directory of its own there
+                if not name.startswith("."):  # newer versions of crun keep a directory there
                     yield f"the runtime's {name}"
 
     def finish(self) -> None:
-        """Remove what is ours when the play is over."""
+        """Kill the actors that are left, and remove the roots, when the play is over."""
         for actor in tuple(self.actors):
             self.kill(actor)
         for path in (self.root, self.runtime_root):
@@ -219,7 +220,7 @@ class Stage:
 
 
 def send(pid: int, number: int) -> None:
-    """Signal a process, wherever it is."""
+    """Signal a process by its pid on the host, if the process is still there."""
     with contextlib.suppress(ProcessLookupError):
         process = os.pidfd_open(pid)
         try:
@@ -229,7 +230,7 @@ def send(pid: int, number: int) -> None:
 
 
 def catches_term(pid: int) -> bool:
-    """Whether a process has a handler for SIGTERM; one that has gone needs none."""
+    """Whether a process has a handler for SIGTERM; True if the process has gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -244,7 +245,7 @@ def _cgroups(parent: str) -> list[str]:
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    """Return when ``condition`` holds; fail if it doesn't in time."""
+    """Return when ``condition`` holds; fail after `PATIENCE_SECONDS`."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"

@@ -1,4 +1,4 @@
-"""Runtimes for tests: `check_runtime`, and runtimes that run on the host or go wrong."""
+"""Runtimes for tests: `check_runtime`, a runtime without isolation, and one with faults."""
 
 from ... import _lazy
 

@@ -1,4 +1,4 @@
-"""The checks of `check_runtime`, each with the ability that it needs."""
+"""The checks of `check_runtime`, and the ability that each check needs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Final
 
 from ._rig import KILLED, Rig
 
-# Of glibc's own two everybody may have lost the default who was launched by its posix_spawn, as
-# newer Pythons launch: no program notices.
+# glibc's posix_spawn, which newer Pythons use, may leave glibc's two internal signals ignored. No
+# program notices.
 _INTERNAL_SIGNALS: Final = 0b11 << 31
-_STAY: Final = "read line"  # from a pipe into which nobody writes; a trap ends it
+_STAY: Final = "read line"  # from a pipe without a writer; a trap ends the read
 
 
 class Ability(enum.Enum):
-    """What a runtime does that not every one has to."""
+    """Something that not every runtime has to do."""
 
     NAMESPACES = "processes are in pid, mount and ipc namespaces of the container's own"
     ROOT_FILESYSTEM = "processes see the bundle's root filesystem"
@@ -47,7 +47,7 @@ async def _refused(rig: Rig, words: Iterable[str]) -> None:
 
 
 async def _status(rig: Rig) -> dict[str, str]:
-    """Return what the kernel says of a program in a container (proc(5), status)."""
+    """Return what the kernel reports of a program in a container (proc(5), status)."""
     box, _ = await rig.run("/bin/cat", "/proc/self/status")
     lines = box.call.output.read_text(encoding="utf-8").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -58,12 +58,13 @@ async def _status(rig: Rig) -> dict[str, str]:
 
 @_check()
 async def _created_container_waits(rig: Rig) -> None:
-    """A created container has a process, whose pid is in the pid file, and nothing of it ran."""
+    """A created container has a process, with the pid in the pid file; the program hasn't run."""
     box = await rig.create("/bin/echo", "ran")
     told = await rig.state(box.id)
     assert told is not None and told["id"] == box.id, f"state says {told}"
     assert (told["status"], told["pid"]) == ("created", box.process.pid), f"state says {told}"
-    assert not box.process.ended() and box.call.output.read_bytes() == b"", "it ran already"
+    ran = box.process.ended() or box.call.output.read_bytes() != b""
+    assert not ran, "the program ran before the start"
     await rig.start(box)
     assert await box.ended() == 0
     assert box.call.output.read_bytes() == b"ran\n"
@@ -71,7 +72,7 @@ async def _created_container_waits(rig: Rig) -> None:
 
 @_check()
 async def _started_container_runs(rig: Rig) -> None:
-    """Its state is running, then stopped, and it stays known until it is deleted."""
+    """The state is running, then stopped, and the container stays known until the delete."""
     box = await rig.create("/bin/sh", "-c", _STAY)
     await rig.start(box)
     told = await rig.state(box.id)
@@ -84,7 +85,7 @@ async def _started_container_runs(rig: Rig) -> None:
 
 @_check()
 async def _starts_once(rig: Rig) -> None:
-    """A container that runs or has ended, or that isn't there, can't be started."""
+    """A container that runs, has ended or isn't there can't be started."""
     box = await rig.create("/bin/sh", "-c", _STAY)
     await rig.start(box)
     await _refused(rig, rig.words("start", box.id))
@@ -96,7 +97,7 @@ async def _starts_once(rig: Rig) -> None:
 
 @_check()
 async def _id_is_taken(rig: Rig) -> None:
-    """A second container of the same id is refused, and the first lives on."""
+    """A second container with the same id is refused, and the first lives on."""
     box = await rig.create("/bin/sh", "-c", _STAY)
     pid_file = str(rig.path / "second.pid")
     bundle = rig.config(box.id, ["/bin/true"])
@@ -111,7 +112,7 @@ async def _id_is_taken(rig: Rig) -> None:
 
 @_check()
 async def _exit_codes(rig: Rig) -> None:
-    """The process's own end is its program's: its code, or its signal."""
+    """The process ends as the program does: with the program's exit code or signal."""
     for code in (0, 127, 255):
         _, told = await rig.run("/bin/sh", "-c", f"exit {code}")
         assert told == code, f"exit {code} became {told}"
@@ -119,7 +120,7 @@ async def _exit_codes(rig: Rig) -> None:
 
 @_check()
 async def _kill_sends_signals(rig: Rig) -> None:
-    """Kill sends the signal to the process; it is refused when that has ended."""
+    """Kill sends the signal to the process, and is refused after the process has ended."""
     box = await rig.create("/bin/sh", "-c", f"trap 'exit 9' USR1; echo ready; {_STAY}")
     await rig.start(box)
     await rig.ready(box)
@@ -135,17 +136,17 @@ async def _kill_sends_signals(rig: Rig) -> None:
 
 @_check()
 async def _delete_forgets(rig: Rig) -> None:
-    """A container that has ended is forgotten; a second time that is refused."""
+    """Delete forgets a container that has ended; a second delete is refused."""
     box, _ = await rig.run("/bin/true")
     done = await rig.call(rig.words("delete", box.id))
     assert done.returncode == 0, str(done)
-    assert await rig.state(box.id) is None, "it is still known"
+    assert await rig.state(box.id) is None, "the runtime still knows the container"
     await _refused(rig, rig.words("delete", box.id))
 
 
 @_check()
 async def _delete_spares_the_living(rig: Rig) -> None:
-    """A container that runs is deleted only by force, and its process with it."""
+    """A running container is deleted only by force, which kills the process."""
     box = await rig.create("/bin/sh", "-c", _STAY)
     await rig.start(box)
     await _refused(rig, rig.words("delete", box.id))
@@ -153,12 +154,12 @@ async def _delete_spares_the_living(rig: Rig) -> None:
     done = await rig.call(rig.of(box.id).deletion().words)
     assert done.returncode == 0, str(done)
     assert await box.ended() == KILLED
-    assert await rig.state(box.id) is None, "it is still known"
+    assert await rig.state(box.id) is None, "the runtime still knows the container"
 
 
 @_check()
 async def _delete_by_force_accepts_nothing(rig: Rig) -> None:
-    """To delete by force what isn't there is no error."""
+    """A delete by force of a container that isn't there is no error."""
     done = await rig.call(rig.of("absent").deletion().words)
     assert done.returncode == 0, str(done)
 
@@ -168,7 +169,7 @@ async def _delete_by_force_accepts_nothing(rig: Rig) -> None:
 
 @_check()
 async def _exec_runs_beside(rig: Rig) -> None:
-    """A further process has streams, a pid and an end of its own, and init goes on."""
+    """A further process has its own streams, pid and exit code, and init goes on."""
     box = await rig.create("/bin/sh", "-c", _STAY)
     await rig.start(box)
     job = await rig.exec(box, "/bin/sh", "-c", "echo out; echo err >&2; exit 5")
@@ -180,7 +181,7 @@ async def _exec_runs_beside(rig: Rig) -> None:
 
 @_check()
 async def _exec_needs_a_living_container(rig: Rig) -> None:
-    """There is no further process in a container that has ended, or isn't there."""
+    """An exec in a container that has ended, or isn't there, is refused."""
     box, _ = await rig.run("/bin/true")
     file, pid_file = str(rig.path / "exec.json"), str(rig.path / "exec.pid")
     process = {**rig.bundle.spec["process"], "args": ["/bin/true"]}
@@ -194,7 +195,7 @@ async def _exec_needs_a_living_container(rig: Rig) -> None:
 
 @_check()
 async def _streams_are_inherited(rig: Rig) -> None:
-    """The program's three streams are those of the create."""
+    """The program's three streams are the streams of the create call."""
     script = "cat; echo err >&2"
     box = await rig.create("/bin/sh", "-c", script, stdin=b"in")
     await rig.start(box)
@@ -205,14 +206,15 @@ async def _streams_are_inherited(rig: Rig) -> None:
 
 @_check()
 async def _descriptors_are_closed(rig: Rig) -> None:
-    """The program gets no descriptor but its three streams."""
+    """The program gets no descriptors besides the three streams."""
     box, _ = await rig.run("/bin/ls", "/proc/self/fd")
-    assert box.call.output.read_bytes().split() == [b"0", b"1", b"2", b"3"]  # 3: ls reads it
+    # 3 is the directory that ls reads.
+    assert box.call.output.read_bytes().split() == [b"0", b"1", b"2", b"3"]
 
 
 @_check()
 async def _signals_are_as_new(rig: Rig) -> None:
-    """The program blocks and ignores no signal if its runtime was started that way."""
+    """The program blocks and ignores no signal if the runtime was started that way."""
     told = await _status(rig)
     masks = {name: int(told[name], 16) & ~_INTERNAL_SIGNALS for name in ("SigBlk", "SigIgn")}
     assert not any(masks.values()), f"the program has {masks}"
@@ -220,18 +222,19 @@ async def _signals_are_as_new(rig: Rig) -> None:
 
 @_check()
 async def _environment_is_the_spec_s(rig: Rig) -> None:
-    """The program gets the spec's environment and directory, and nothing of the caller's."""
+    """The program gets the spec's environment and directory, and no variables of the caller."""
     env = ["PATH=/usr/bin:/bin", "GIVEN=some=thing"]
     box, _ = await rig.run("/bin/sh", "-c", "env; pwd", env=env, cwd="/usr")
     lines = box.call.output.read_text(encoding="utf-8").splitlines()
-    assert "GIVEN=some=thing" in lines and "PATH=/usr/bin:/bin" in lines, f"it has {lines}"
-    assert lines[-1] == "/usr", f"it works in {lines[-1]}"
+    found = "GIVEN=some=thing" in lines and "PATH=/usr/bin:/bin" in lines
+    assert found, f"the program's environment is {lines}"
+    assert lines[-1] == "/usr", f"the program's directory is {lines[-1]}"
     assert not [line for line in lines if line.startswith("RUNTIME_CALLER")]
 
 
 @_check(Ability.TERMINAL)
 async def _terminal_is_sent(rig: Rig) -> None:
-    """A process with a terminal has it for its streams; the other end comes over the socket."""
+    """The terminal is the process's three streams; its master comes over the console socket."""
     with socket.socket(socket.AF_UNIX) as listener:
         path = str(rig.path / "console")
         listener.bind(path)
@@ -249,12 +252,12 @@ async def _terminal_is_sent(rig: Rig) -> None:
         os.close(fds[0])
 
 
-# ---- what it says ----------------------------------------------------------------------------
+# ---- what the runtime reports ----------------------------------------------------------------
 
 
 @_check()
 async def _errors_are_logged(rig: Rig) -> None:
-    """A create that can't work is refused, with an entry of level error, as JSON, in the log."""
+    """A create that can't work is refused, and the log gets a JSON entry of level error."""
     id = "no-program"
     rig.boxes.append(id)
     bundle = rig.config(id, ["/no/such/program"])
@@ -262,7 +265,8 @@ async def _errors_are_logged(rig: Rig) -> None:
     done = await rig.call(call.words)
     assert done.returncode != 0, f"there is no such program: {done}"
     entries = [entry for entry in done.entries() if entry.get("level") == "error"]
-    assert entries and all(entry.get("msg") for entry in entries), f"it logged {done.entries()}"
+    logged = entries and all(entry.get("msg") for entry in entries)
+    assert logged, f"the runtime logged {done.entries()}"
 
 
 @_check()
@@ -280,20 +284,20 @@ async def _wrong_usage_is_refused(rig: Rig) -> None:
 
 @_check()
 async def _containers_are_listed(rig: Rig) -> None:
-    """List names the containers below its root."""
+    """List names the containers below the runtime's root."""
     box = await rig.create("/bin/true")
     done = await rig.call(rig.list_all())
     assert done.returncode == 0, str(done)
     listed = {entry["id"]: entry["status"] for entry in json.loads(done.output.read_bytes())}
-    assert listed.get(box.id) == "created", f"it lists {listed}"
+    assert listed.get(box.id) == "created", f"the runtime lists {listed}"
 
 
-# ---- what only some do -----------------------------------------------------------------------
+# ---- what only some runtimes do --------------------------------------------------------------
 
 
 @_check(Ability.PAUSE)
 async def _pause_and_resume(rig: Rig) -> None:
-    """A paused container says so, and goes on when it is resumed."""
+    """A paused container has the state paused, and goes on after the resume."""
     box = await rig.create("/bin/sh", "-c", f"trap 'exit 4' TERM; echo ready; {_STAY}")
     await rig.start(box)
     await rig.ready(box)
@@ -308,11 +312,11 @@ async def _pause_and_resume(rig: Rig) -> None:
 
 @_check(Ability.NAMESPACES)
 async def _namespaces_are_its_own(rig: Rig) -> None:
-    """The program is pid 1 in its own namespaces, and what it leaves ends with it."""
+    """The program is pid 1 in namespaces of its own; other processes end with the program."""
     box = await rig.create("/bin/sh", "-c", f"echo $$; {_STAY}")
     for kind in ("pid", "mnt", "ipc"):
         ours, its = (os.readlink(f"/proc/{pid}/ns/{kind}") for pid in ("self", box.process.pid))
-        assert ours != its, f"it has our {kind} namespace"
+        assert ours != its, f"the container has our {kind} namespace"
     await rig.start(box)
     await rig.until(box, "1\n")
     job = await rig.exec(box, "/bin/sh", "-c", _STAY)
@@ -323,19 +327,19 @@ async def _namespaces_are_its_own(rig: Rig) -> None:
 
 @_check(Ability.ROOT_FILESYSTEM)
 async def _root_is_the_bundle_s(rig: Rig) -> None:
-    """The host's files aren't to be seen, and what is read-only can't be written."""
+    """The program can't see the host's files, nor write to a read-only root."""
     script = f"test ! -e {rig.path} && ! echo x > /usr/x"
     _, told = await rig.run("/bin/sh", "-c", script)
-    assert told == 0, "it sees our files, or can write to its root"
+    assert told == 0, "the program sees our files, or can write to the root"
 
 
 @_check(Ability.CGROUP)
 async def _cgroup_is_the_spec_s(rig: Rig) -> None:
-    """Its processes are in the cgroup that the spec names."""
+    """The container's processes are in the cgroup that the spec names."""
     box = await rig.create("/bin/true")
     cgroup = rig.cgroup(box.id)
     assert cgroup is not None, "we may make no cgroups here"
-    assert rig.hierarchies.holds(cgroup, box.process.pid), "it isn't in its cgroup"
+    assert rig.hierarchies.holds(cgroup, box.process.pid), "the process isn't in the cgroup"
 
 
 @_check(Ability.PRIVILEGES)
@@ -343,5 +347,6 @@ async def _privileges_are_the_spec_s(rig: Rig) -> None:
     """The program has the spec's capabilities, and can't gain others."""
     told = await _status(rig)
     capabilities = len(rig.bundle.spec["process"]["capabilities"]["effective"])
-    assert told["NoNewPrivs"] == "1", "it can gain privileges"
-    assert int(told["CapEff"], 16).bit_count() == capabilities, f"it has {told['CapEff']}"
+    assert told["NoNewPrivs"] == "1", "the program can gain privileges"
+    held = int(told["CapEff"], 16).bit_count()
+    assert held == capabilities, f"the program's capabilities are {told['CapEff']}"

@@ -1,4 +1,4 @@
-"""What the library needs of an OCI command line, as checks that any runtime can be put through."""
+"""`check_runtime`: check that a runtime's command line does what the library needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHECK_SECONDS: Final = 30.0
 
 
 class ConformanceError(AssertionError):
-    """A runtime doesn't do what the library needs of it; the message says what it did.
+    """A runtime doesn't do what the library needs; the message says what the runtime did.
 
     Attributes:
         check: the check's name.
@@ -32,11 +32,11 @@ class ConformanceError(AssertionError):
 
 @attrs.frozen
 class Conformance:
-    """What `check_runtime` found.
+    """The result of `check_runtime`.
 
     Attributes:
         passed: the names of the checks that were made.
-        undeclared: the names of those that weren't, each with the ability that it needs.
+        undeclared: the names of the checks that weren't made, and the ability that each needs.
     """
 
     passed: tuple[str, ...]
@@ -51,26 +51,27 @@ async def check_runtime(
     bundle: Bundle | None = None,
     seconds: float = CHECK_SECONDS,
 ) -> Conformance:
-    """Check that an OCI command line behaves as the library needs it to.
+    """Check that an OCI command line does what the library needs.
 
-    Every check calls the program as the library does, without a supervisor or a shim. For the time
-    of the checks we are the subreaper of our descendants.
+    Every check calls the runtime as the library does, without a supervisor or a shim. During the
+    checks we are the subreaper of our descendants.
 
     Args:
         runtime: the command line.
-        abilities: what it claims to do; checks of others aren't made, and are named.
+        abilities: what the runtime claims to do. Checks of other abilities aren't made; the result
+            names them.
         only: the names of the checks to make; None for all.
-        bundle: what the containers are made of: there must be ``sh``, ``cat``, ``echo``, ``env``,
-            ``ls`` and ``true`` in its ``/bin``; None for the host's programs.
-        seconds: how long each may take.
+        bundle: the containers' bundle, which must contain ``sh``, ``cat``, ``echo``, ``env``,
+            ``ls`` and ``true`` in ``/bin``; None for the host's programs.
+        seconds: how long each check may take.
 
     Returns:
         Which checks were made, and which weren't.
 
     Raises:
         InvalidValue: there is no check of that name.
-        ExceptionGroup: of a `ConformanceError` for each check that failed.
-    Cancellation: what a check has made is removed.
+        ExceptionGroup: contains a `ConformanceError` for each check that failed.
+    Cancellation: everything that a check has made is removed.
     """
     check_kind(runtime, Runtime, "runtime")
     wanted = tuple(CHECKS) if only is None else check_several(only, "only")
@@ -97,7 +98,7 @@ async def check_runtime(
             else:
                 failed.append(error)
     if failed:
-        raise ExceptionGroup(f"{runtime.name} doesn't behave as the library needs it to", failed)
+        raise ExceptionGroup(f"{runtime.name} doesn't behave as the library needs", failed)
     return Conformance(tuple(passed), undeclared)
 
 
@@ -111,5 +112,5 @@ async def _try(rig: Rig, name: str, body: Body, seconds: float) -> ConformanceEr
         found.__cause__ = error
         return found
     if scope.cancelled_caught:
-        return ConformanceError(name, f"it took longer than {seconds:g} seconds")
+        return ConformanceError(name, f"the check took longer than {seconds:g} seconds")
     return None

@@ -1,8 +1,8 @@
-"""An OCI command line that runs processes on the host, and misbehaves when told to.
+"""The program behind `HostRuntime`: an OCI command line that runs processes on the host.
 
-It is run by its path, ``python -IS _host_program.py``; `HostRuntime` and `FaultyRuntime` compose
-the command line. Its containers have no namespaces, no root filesystem, no cgroup and no user of
-their own. It is slow and simple on purpose, and imports nothing of ours.
+Python runs the program by path, ``python -IS _host_program.py``; `HostRuntime` and `FaultyRuntime`
+compose the command line. The containers have no namespaces, no root filesystem, no cgroup and no
+user of their own. The program is slow and simple on purpose, and imports nothing of ours.
 
 ``--fault JSON``, a global argument, is one `Fault`. Source: the OCI runtime command-line interface.
 """
@@ -41,7 +41,7 @@ Faults = list[dict[str, Any]]
 
 
 def parse(words: list[str]) -> tuple[str, Options, list[str], Faults]:
-    """Return the verb, its options, its arguments and the faults."""
+    """Return the verb, the verb's options and arguments, and the faults."""
     options: Options = {}
     rest: list[str] = []
     verb = ""
@@ -53,7 +53,7 @@ def parse(words: list[str]) -> tuple[str, Options, list[str], Faults]:
             options[word] = True
         elif word.startswith("--"):
             if not words or (not verb and word not in GLOBALS):
-                complain(options, f"no such option, or no value for it: {word}")
+                complain(options, f"unknown option, or an option without a value: {word}")
             value = words.pop(0)
             if word == "--fault":
                 faults.append(json.loads(value))
@@ -67,7 +67,7 @@ def parse(words: list[str]) -> tuple[str, Options, list[str], Faults]:
 
 
 def complain(options: Options, message: str) -> NoReturn:
-    """Exit as runtimes do: the last line of level error is the one that matters."""
+    """Log and exit as runtimes do: the last log entry of level error is the one that matters."""
     entries = [("error", "an earlier error"), ("error", message), ("warning", "a later warning")]
     if "--log" in options:
         with open(options["--log"], "a", encoding="utf-8") as file:
@@ -83,7 +83,7 @@ def complain(options: Options, message: str) -> NoReturn:
 
 
 class Misbehaviour:
-    """What goes wrong in this call."""
+    """The faults of this call."""
 
     def __init__(self, verb: str, container: str, options: Options, faults: Faults) -> None:
         self.verb = verb
@@ -95,13 +95,13 @@ class Misbehaviour:
         ]
 
     def now(self, what: str, when: str = "first") -> Iterator[dict[str, Any]]:
-        """Yield the faults of a kind that are to be had at this time."""
+        """Yield the faults of a kind that happen at this time."""
         for fault in self.faults:
             if (fault["what"], fault["when"]) == (what, when) and applies(fault):
                 yield fault
 
     def at(self, when: str) -> None:
-        """Do what the faults say for this time."""
+        """Carry out the faults of this time."""
         for fault in self.now("tell", when):
             with open(fault["value"] + ".new", "w", encoding="utf-8") as file:
                 file.write(str(os.getpid()))
@@ -123,7 +123,7 @@ class Misbehaviour:
 
 
 def applies(fault: dict[str, Any]) -> bool:
-    """Whether a fault is to be had now."""
+    """Whether a fault happens now, as far as its files say; removes the file of ``once``."""
     if fault["only_while"] is not None:
         return os.path.exists(fault["only_while"])
     if fault["once"] is not None:
@@ -138,7 +138,7 @@ def applies(fault: dict[str, Any]) -> bool:
 
 
 def stat(pid: int) -> list[str]:
-    """Return what the kernel says of a process, from its state on; nothing if there is none."""
+    """Return the fields of /proc/PID/stat, from the state on; none if there is no process."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             return file.read().rpartition(")")[2].split()
@@ -147,7 +147,7 @@ def stat(pid: int) -> list[str]:
 
 
 def check_process(options: Options, process: dict[str, Any]) -> str:
-    """Return the path of the program, or complain as a runtime does before there is a process."""
+    """Return the path of the program, or complain, as a runtime does before making a process."""
     args: list[str] = process.get("args") or complain(options, "process.args is empty")
     paths = [entry[5:] for entry in process.get("env", ()) if entry.startswith("PATH=")]
     search = paths[-1] if paths else os.environ.get("PATH", os.defpath)
@@ -164,12 +164,13 @@ def run_process(
     gate: str | None = None,
     preserved: int = 0,
 ) -> int:
-    """Fork the process; with a gate it waits until somebody writes to that.
+    """Fork the process, and return the pid.
 
-    It keeps so many descriptors, from 3 on.
+    With a gate the process waits until ``start`` writes to the gate. The process keeps
+    ``preserved`` descriptors, from 3 on.
     """
     program = check_process(options, process)
-    fd = os.open(gate, os.O_RDWR) if gate else -1  # start removes it when it has written
+    fd = os.open(gate, os.O_RDWR) if gate else -1  # start writes to the gate, then removes it
     terminal = open_terminal(options, process, faults) if process.get("terminal") else -1
     pid = os.fork()
     if pid == 0:
@@ -192,9 +193,9 @@ def run_process(
 
 
 def become(program: str, process: dict[str, Any], preserved: int) -> None:
-    """Become the program, with nothing of ours but our streams."""
+    """Become the program, which inherits only our streams."""
     os.chdir(process.get("cwd", "/"))
-    for number in signal.valid_signals():  # Python ignores some, and so may whoever called us
+    for number in signal.valid_signals():  # Python ignores some, and our caller may ignore others
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -204,11 +205,11 @@ def become(program: str, process: dict[str, Any], preserved: int) -> None:
 
 
 def open_terminal(options: Options, process: dict[str, Any], faults: Misbehaviour) -> int:
-    """Make a terminal, send its master to the console socket, and return its other end.
+    """Make a terminal, send the master to the console socket, and return the slave.
 
-    A fault may forbid the sending.
+    A fault may prevent the sending.
     """
-    import array  # noqa: PLC0415  (they cost milliseconds, and few processes have a terminal)
+    import array  # noqa: PLC0415  (imports cost milliseconds; few processes have a terminal)
     import fcntl  # noqa: PLC0415
     import socket  # noqa: PLC0415
     import struct  # noqa: PLC0415
@@ -230,7 +231,7 @@ def open_terminal(options: Options, process: dict[str, Any], faults: Misbehaviou
 
 
 def take_terminal(terminal: int) -> None:
-    """Make a terminal ours, and our three streams."""
+    """Make the terminal our controlling terminal, and our three streams."""
     import fcntl  # noqa: PLC0415
     import termios  # noqa: PLC0415
 
@@ -240,7 +241,7 @@ def take_terminal(terminal: int) -> None:
 
 
 def write_pid(options: Options, pid: int, faults: Misbehaviour) -> None:
-    """Write the pid file, unless a fault forbids it."""
+    """Write the pid file, unless a fault prevents that."""
     if any(faults.now("no-pid")):
         return
     text = str(pid)
@@ -277,11 +278,11 @@ class Box:
         self.paused = os.path.join(self.path, "paused")
 
     def exists(self) -> bool:
-        """Whether a process of it was made, whatever became of that."""
+        """Whether the container's process was ever made."""
         return os.path.exists(self.file)
 
     def save(self, pid: int, bundle: str) -> None:
-        """Write down what was made; the file with the pid last."""
+        """Write the container's files; the file with the pid comes last."""
         facts = {"started": stat(pid)[19:20], "bundle": bundle}
         for path, text in ((f"{self.path}/facts", json.dumps(facts)), (self.file, str(pid))):
             with open(path + ".new", "w", encoding="utf-8") as file:
@@ -289,23 +290,23 @@ class Box:
             os.rename(path + ".new", path)
 
     def pid(self) -> int:
-        """Return the pid of its init, dead or alive."""
+        """Return the pid of the init, dead or alive."""
         with open(self.file, encoding="utf-8") as file:
             return int(file.read())
 
     def facts(self) -> dict[str, Any]:
-        """Return what else was written down."""
+        """Return the other facts on disk: the init's start time and the bundle."""
         with open(f"{self.path}/facts", encoding="utf-8") as file:
             found: dict[str, Any] = json.load(file)
             return found
 
     def alive(self) -> bool:
-        """Whether its init lives, and the pid isn't a stranger's by now."""
+        """Whether the init lives, and the pid doesn't belong to another process by now."""
         found = stat(self.pid())
         return bool(found) and found[0] not in "ZX" and found[19:20] == self.facts()["started"]
 
     def status(self) -> str:
-        """Return where it stands."""
+        """Return the container's status."""
         if not self.alive():
             return "stopped"
         if os.path.exists(self.paused):
@@ -313,7 +314,7 @@ class Box:
         return "created" if os.path.exists(self.gate) else "running"
 
     def told(self) -> dict[str, Any]:
-        """Return its state as the OCI runtime specification has it."""
+        """Return the state, as the OCI runtime specification describes."""
         status = self.status()
         return {
             "ociVersion": "1.0.2",
@@ -324,7 +325,7 @@ class Box:
         }
 
     def remove(self) -> None:
-        """Forget it."""
+        """Remove the container's directory."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -332,7 +333,7 @@ class Box:
 
 
 def shown(spec: dict[str, Any]) -> None:
-    """Let a program that would be mounted be run from where it is on the host."""
+    """Run a program that the spec mounts from the mount's source on the host."""
     sources = {mount["destination"]: mount.get("source") for mount in spec.get("mounts", ())}
     args = spec["process"].get("args")
     if args and sources.get(args[0]):
@@ -340,7 +341,7 @@ def shown(spec: dict[str, Any]) -> None:
 
 
 def create(box: Box, options: Options, faults: Misbehaviour, *, gated: bool = True) -> None:
-    """Make a container, whose process waits at the gate."""
+    """Make a container; the process waits at the gate."""
     bundle = os.path.abspath(options.get("--bundle", "."))
     try:
         with open(os.path.join(bundle, "config.json"), encoding="utf-8") as file:
@@ -353,7 +354,7 @@ def create(box: Box, options: Options, faults: Misbehaviour, *, gated: bool = Tr
     try:
         os.makedirs(box.path)
     except FileExistsError:
-        complain(options, "a container of that id is half-made: delete --force it")
+        complain(options, "a container of that id is half-made: run delete --force")
     os.mkfifo(box.gate)
     shutil.copyfile(os.path.join(bundle, "config.json"), os.path.join(box.path, "config.json"))
     preserved = int(options.get("--preserve-fds", 0))
@@ -369,7 +370,7 @@ def create(box: Box, options: Options, faults: Misbehaviour, *, gated: bool = Tr
 def start(box: Box, options: Options, faults: Misbehaviour) -> None:
     """Open the gate."""
     if box.status() != "created":
-        complain(options, f"cannot start: it is {box.status()}")
+        complain(options, f"cannot start: the container is {box.status()}")
     fd = os.open(box.gate, os.O_RDWR)
     os.write(fd, b"g")
     os.unlink(box.gate)
@@ -377,15 +378,15 @@ def start(box: Box, options: Options, faults: Misbehaviour) -> None:
 
 
 def delete(box: Box, options: Options, faults: Misbehaviour) -> None:
-    """Forget a container, killing it first if that is asked for."""
+    """Forget a container; with --force, kill the container first."""
     if not box.exists():
         if "--force" in options:
-            box.remove()  # a killed create may have come half-way
+            box.remove()  # a killed create may have left the directory
             return
         complain(options, "no such container")
     if box.alive():
         if "--force" not in options:
-            complain(options, "it is not stopped")
+            complain(options, "the container is not stopped")
         os.kill(box.pid(), signal.SIGKILL)
         while box.alive():
             time.sleep(POLL_SECONDS)
@@ -395,7 +396,7 @@ def delete(box: Box, options: Options, faults: Misbehaviour) -> None:
 def exec_(box: Box, options: Options, faults: Misbehaviour) -> None:
     """Run a further process beside a container's."""
     if box.status() != "running":
-        complain(options, f"cannot exec: it is {box.status()}")
+        complain(options, f"cannot exec: the container is {box.status()}")
     with open(options["--process"], encoding="utf-8") as file:
         process = json.load(file)
     pid = run_process(options, process, faults)
@@ -407,29 +408,29 @@ def exec_(box: Box, options: Options, faults: Misbehaviour) -> None:
 def kill(box: Box, number: int, options: Options) -> None:
     """Send a container's process a signal."""
     if not box.alive():
-        complain(options, "it has ended already")
+        complain(options, "the container has ended already")
     signal_family(box, number, everybody="--all" in options)
 
 
 def signal_family(box: Box, number: int, *, everybody: bool) -> None:
     """Send a signal to a container's process, and to its descendants too if asked to."""
     for pid in family(box.pid()) if everybody else [box.pid()]:
-        with contextlib.suppress(ProcessLookupError):  # it has ended since we looked
+        with contextlib.suppress(ProcessLookupError):  # the process has ended since the listing
             os.kill(pid, number)
 
 
 def pause(box: Box, options: Options, faults: Misbehaviour) -> None:
     """Stop a container's process and its descendants: there is no cgroup to freeze."""
     if box.status() != "running":
-        complain(options, f"cannot pause: it is {box.status()}")
+        complain(options, f"cannot pause: the container is {box.status()}")
     signal_family(box, signal.SIGSTOP, everybody=True)
     open(box.paused, "w", encoding="utf-8").close()
 
 
 def resume(box: Box, options: Options, faults: Misbehaviour) -> None:
-    """Let them go on."""
+    """Let the stopped processes go on."""
     if box.status() != "paused":
-        complain(options, f"cannot resume: it is {box.status()}")
+        complain(options, f"cannot resume: the container is {box.status()}")
     os.unlink(box.paused)
     signal_family(box, signal.SIGCONT, everybody=True)
 
@@ -447,7 +448,7 @@ def checkpoint(box: Box, options: Options, faults: Misbehaviour) -> None:
 
 
 def restore(box: Box, options: Options, faults: Misbehaviour) -> None:
-    """Pretend to read one: the program begins anew."""
+    """Pretend to read an image: the program begins anew."""
     if not os.path.exists(os.path.join(options["--image-path"], "image")):
         complain(options, "no image there")
     with open(
@@ -470,7 +471,7 @@ ACTIONS = {
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the command line's verb."""
     verb, options, rest, faults = parse(sys.argv[1:])
     if verb not in (*ACTIONS, "state", "kill", "list"):
         complain(options, f"no such command: {verb!r}")
@@ -497,7 +498,7 @@ def main() -> None:
 
 
 def signal_number(text: str, options: Options) -> int:
-    """Return the number of a signal that is given as one, or by its name."""
+    """Return the number of a signal, from a number or a name."""
     if text.isdigit():
         return int(text)
     try:

@@ -1,4 +1,4 @@
-"""A runtime that needs no privileges, and one that goes wrong as it is told."""
+"""`HostRuntime`, which needs no privileges, and `FaultyRuntime`, which fails on request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .._arguments import check_one_of
 from ._checks import Ability
 
 PROGRAM: Final = Path(__file__).with_name("_host_program.py")
-"""The runtime's program: run by its path, with Python's ``-I`` and ``-S``."""
+"""The runtime's program, which Python runs by path, with ``-I`` and ``-S``."""
 
 VERBS: Final = (
     "create",
@@ -43,24 +43,25 @@ class Fault:
     """One thing that goes wrong in a `FaultyRuntime`: ``Fault(verb="create", what="hang")``.
 
     Attributes:
-        what: ``"late"``: it waits for ``value`` seconds first. ``"hang"``: it never goes on, or
-            not while there is the file ``only_while``. ``"die"``: SIGKILL. ``"fail"``: it
-            complains, of ``value``, and exits with 1. ``"mute"``: it does so without a word.
-            ``"noisy"``: it writes a megabyte to its standard error. ``"tell"``: it writes its pid
-            into the file ``value``, and goes on. ``"garbage-pid"``: it writes ``value``, or
-            rubbish, in place of the pid. ``"no-pid"``: it writes no pid file. ``"no-console"``: it
-            sends no terminal. ``"criu"``: a checkpoint fails as CRIU does.
-        verb: in which call: ``"create"``, ``"start"``, ...; None for every one.
-        when: ``"first"``, before anything is done; in create, exec and restore also
-            ``"before-pid"`` and ``"after-pid"``, when the process is there and the pid file isn't,
-            or is; in start ``"after"``, when the program runs.
+        what: what the runtime does. ``"late"``: waits for ``value`` seconds. ``"hang"``: never goes
+            on, or goes on when the file ``only_while`` has gone. ``"die"``: dies by SIGKILL.
+            ``"fail"``: logs the error ``value``, and exits with 1. ``"mute"``: exits with 1,
+            without a message. ``"noisy"``: writes a megabyte to stderr. ``"tell"``: writes its own
+            pid into the file ``value``, and goes on. ``"garbage-pid"``: writes ``value``, or
+            rubbish, in place of the pid. ``"no-pid"``: writes no pid file. ``"no-console"``: sends
+            no terminal. ``"criu"``: a checkpoint fails as with CRIU.
+        verb: the call in which the fault happens: ``"create"``, ``"start"``, ...; None for every
+            call.
+        when: ``"first"``: before everything else. In create, exec and restore also
+            ``"before-pid"`` and ``"after-pid"``: when the process exists, before or after the
+            runtime writes the pid file. In start also ``"after"``: when the program runs.
         value: see ``what``.
         container: only for the container of this id.
-        only_while: only while there is a file at this path, which is looked for at that time.
-        once: only if there is a file at this path, which is removed.
+        only_while: only while there is a file at this path, at the time of the fault.
+        once: only if there is a file at this path; the runtime removes the file.
 
     Raises:
-        InvalidValue: there can be no such fault.
+        InvalidValue: such a fault can't exist.
     """
 
     what: str
@@ -88,30 +89,30 @@ class Fault:
     def _check_when(self) -> None:
         check_one_of(self.when, _WHENS, "when")
         if self.what not in _AT_ANY_TIME and self.when != "first":
-            raise InvalidValue(f"fault: {self.what} has a time of its own; leave when out")
+            raise InvalidValue(f"fault: {self.what} takes no when; leave when out")
         if self.verb is not None and self.verb not in _WHENS[self.when]:
             raise InvalidValue(f"fault: there is no {self.when!r} in {self.verb}")
         if self.what in _OF_MAKERS and self.verb not in (None, *_MAKERS):
-            raise InvalidValue(f"fault: {self.verb} makes no process, so no {self.what} either")
+            raise InvalidValue(f"fault: {self.verb} makes no process: {self.what} can't happen")
 
     def _check_value(self) -> None:
         number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
         if self.what == "late":
             if not number or not 0 <= (self.value or 0) <= sys.float_info.max:  # type: ignore[operator]
-                raise InvalidValue(f"value: late by how many seconds? not {self.value!r:.100}")
+                raise InvalidValue(f"value: late needs seconds, 0 or more, not {self.value!r:.100}")
         elif self.what == "tell":
             if not isinstance(self.value, str) or not self.value.startswith("/"):
                 raise InvalidValue(f"value: tell needs an absolute path, not {self.value!r:.100}")
         elif self.what in ("fail", "garbage-pid"):
             if self.value is not None and not isinstance(self.value, str):
-                raise InvalidValue(f"value: of {self.what} it is text, not {self.value!r:.100}")
+                raise InvalidValue(f"value: {self.what} needs text, not {self.value!r:.100}")
         elif self.value is not None:
             raise InvalidValue(f"fault: {self.what} takes no value")
         if isinstance(self.value, str):
             check_text(self.value, "value")
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the program is told."""
+        """Return the fault as JSON values, for the program's command line."""
         told = attrs.asdict(self)
         for name in ("only_while", "once"):
             told[name] = None if told[name] is None else os.path.abspath(told[name])
@@ -121,14 +122,14 @@ class Fault:
 class HostRuntime:
     """An OCI runtime that runs processes on the host, without isolation.
 
-    For tests on machines with no runtime and no root: ``open_supervisor(runtime=
-    HostRuntime().runtime)``. Its processes have no namespaces, no root filesystem, no cgroup, no
-    limits and no user of their own; their arguments, environment, directory and streams are the
-    bundle's. Never run a program under it that you wouldn't run without it.
+    For tests on machines without a runtime and without root: ``open_supervisor(runtime=
+    HostRuntime().runtime)``. The processes have no namespaces, no root filesystem, no cgroup, no
+    limits and no user of their own. Their arguments, environment, directory and streams are the
+    bundle's. Run only programs that you would also run directly on the host.
 
     Attributes:
-        runtime: for `open_supervisor` and the like.
-        abilities: what it does of what not every runtime has to; the isolation isn't among it.
+        runtime: for `open_supervisor` and other functions that take a runtime.
+        abilities: the abilities that this runtime has; none of them isolates.
     """
 
     abilities: ClassVar[frozenset[Ability]] = frozenset({Ability.TERMINAL, Ability.PAUSE})
@@ -139,8 +140,8 @@ class HostRuntime:
         """Compose the command line.
 
         Args:
-            python: the path of the Python that runs it, 3.9 or later; None for ours.
-            root: where it keeps its containers; None for the supervisor's root.
+            python: the path of the Python that runs the program, 3.9 or later; None for ours.
+            root: the runtime's own root; None for one below the supervisor's root.
         """
         self.runtime: Runtime = _runtime((), python, root)
 
@@ -149,12 +150,12 @@ class HostRuntime:
 
 
 class FaultyRuntime(HostRuntime):
-    """A `HostRuntime` in which something goes wrong.
+    """A `HostRuntime` with faults.
 
     ``FaultyRuntime(Fault(verb="create", when="after-pid", what="die"))``
 
     Attributes:
-        faults: what goes wrong, a tuple of `Fault`.
+        faults: the faults, a tuple of `Fault`.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class FaultyRuntime(HostRuntime):
         """Compose the command line.
 
         Args:
-            faults: what goes wrong.
+            faults: the faults.
             python, root: as for `HostRuntime`.
         """
         for fault in faults:

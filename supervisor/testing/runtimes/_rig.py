@@ -1,4 +1,4 @@
-"""Call a runtime's command line as the library does, without the library: for `check_runtime`."""
+"""The rig of `check_runtime`: calls a runtime as the library does, without a supervisor."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _POLL_SECONDS: Final = 0.002
 
 @attrs.frozen
 class Called:
-    """What came of a call.
+    """The result of a call.
 
     Attributes:
         words: the command line.
-        returncode: its exit code.
-        output: what it wrote to its standard output; for create and exec the container's.
-        errors: what it wrote to its standard error.
-        log: the path of its log.
+        returncode: the exit code.
+        output: the file with the call's stdout; for create and exec also the program's.
+        errors: the file with the call's stderr.
+        log: the path of the runtime's log.
     """
 
     words: tuple[str, ...]
@@ -53,7 +53,7 @@ class Called:
         return f"{' '.join(self.words)}: exit {self.returncode}{said and f', {said!r}'}"
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return the entries of its log: what is a JSON object."""
+        """Return the entries of the log that are JSON objects."""
         found = []
         for piece in pieces_of(self.log.read_text(encoding="utf-8") if self.log.exists() else ""):
             with contextlib.suppress(ValueError):
@@ -66,9 +66,9 @@ class Made:
     """A process that a runtime has made.
 
     Attributes:
-        id: the container's.
-        process: a descriptor of it.
-        call: the call that made it.
+        id: the container's id.
+        process: the process's pidfd.
+        call: the call that made the process.
     """
 
     id: str
@@ -76,17 +76,17 @@ class Made:
     call: Called
 
     async def ended(self) -> int | None:
-        """Wait for its end; return its exit code, or -N for signal N."""
+        """Wait for the end of the process; return the exit code, or -N for signal N."""
         await self.process.wait_ended()
         return self.process.reap()
 
 
 @attrs.define
 class Rig:
-    """One place for the calls of a check: containers, files, the runtime's root.
+    """The calls of a check, with their containers and files and the runtime's root.
 
     Attributes:
-        silence: a pipe into which nobody writes and which doesn't end: what calls read by default.
+        silence: the default stdin of the calls: a pipe that stays open and gets no data.
     """
 
     runtime: Runtime
@@ -100,7 +100,7 @@ class Rig:
     boxes: list[str] = attrs.field(factory=list)
 
     def of(self, id: str) -> ContainerRuntime:
-        """Return the runtime of a container: it composes the calls of the library."""
+        """Return the `ContainerRuntime` of a container, which composes the library's calls."""
         return ContainerRuntime(head=self._head(id), no_pivot=self.runtime.no_pivot)
 
     def words(self, verb: str, id: str, *options: str) -> list[str]:
@@ -116,7 +116,7 @@ class Rig:
         return [*self.bare(), "list", "--format", "json"]
 
     def bare(self) -> list[str]:
-        """Return the beginning of each command line: all before the verb."""
+        """Return the beginning of each command line: everything before the verb."""
         head = self._head("")
         return [head.path, *head.args, "--root", head.root]
 
@@ -126,11 +126,11 @@ class Rig:
         return Head(path=runtime.path, args=runtime.args, root=root, container=id)
 
     def cgroup(self, id: str) -> str | None:
-        """Return the cgroup that a container gets."""
+        """Return the cgroup of a container; None if we may make no cgroups."""
         return f"{self.cgroup_parent}/{id}" if self.hierarchies.usable else None
 
     def config(self, id: str, args: Sequence[str], **process: Any) -> str:
-        """Write a bundle directory; return its path."""
+        """Write a bundle directory; return the path."""
         spec = content_of(self.bundle).derive(cgroup=self.cgroup(id))
         spec["process"] |= {"args": list(args), **process}
         directory = self.path / "bundles" / id
@@ -141,7 +141,7 @@ class Rig:
     async def call(
         self, words: Sequence[str], *, stdin: bytes | None = None, id: str = "call"
     ) -> Called:
-        """Run a command line to its end; what it writes goes to files."""
+        """Run a command line to the end; the output goes to files."""
         name = f"{id}-{next(self.ids)}"
         paths = [self.path / f"{name}.{kind}" for kind in ("in", "out", "err", "log")]
         if stdin is not None:
@@ -160,7 +160,7 @@ class Rig:
         return Called(tuple(command), done.returncode, *paths[1:])
 
     async def create(self, *args: str, stdin: bytes | None = None, **process: Any) -> Made:
-        """Make a container, whose process waits to be started."""
+        """Make a container; the process waits for the start."""
         id = f"box-{next(self.ids)}"
         self.boxes.append(id)
         pid_file = self.path / f"{id}.pid"
@@ -186,12 +186,15 @@ class Rig:
         pid = read_pid(str(pid_file))
         assert pid is not None, f"{call} wrote no pid to {pid_file}"
         assert self._keep(pid), (
-            f"{call} wrote the pid {pid}, which isn't that of a child left to us"
+            f"{call} wrote the pid {pid}, which isn't an orphan that became our child"
         )
         return Made(id, self.processes[-1], call)
 
     def _keep(self, pid: int) -> bool:
-        """Keep a process until the end, when it is killed: so it has to be a child of ours."""
+        """Keep a process, to kill it in the end; return whether the process is our child.
+
+        Only a child of ours is kept: another process would be a stranger's.
+        """
         now = look_at(pid)
         ours = now is not None and now.parent_pid == os.getpid()
         process = PidFd.open(pid) if ours else None
@@ -200,7 +203,7 @@ class Rig:
         return process is not None
 
     async def run(self, *args: str, **process: Any) -> tuple[Made, int | None]:
-        """Run a program in a container of its own to its end."""
+        """Run a program in a new container to the program's end."""
         box = await self.create(*args, **process)
         await self.start(box)
         return box, await box.ended()
@@ -211,7 +214,7 @@ class Rig:
         assert done.returncode == 0, str(done)
 
     async def state(self, id: str) -> dict[str, Any] | None:
-        """Return a container's state; None if the runtime knows of none."""
+        """Return a container's state; None if the runtime doesn't know the container."""
         done = await self.call(self.words("state", id))
         if done.returncode != 0:
             return None
@@ -219,25 +222,25 @@ class Rig:
         return told
 
     async def until(self, made: Made, text: str) -> None:
-        """Return when a process has written something to its standard output."""
+        """Return when a process has written ``text`` to stdout."""
         while text not in made.call.output.read_text(encoding="utf-8", errors="replace"):
             assert not made.process.ended(), f"{made.id} ended and didn't write {text!r}"
             await trio.sleep(_POLL_SECONDS)
 
     async def ready(self, made: Made) -> None:
-        """Return when a shell has written "ready" and reads: only then is a trap run at once."""
+        """Return when a shell has written "ready" and reads: only then do traps run at once."""
         await self.until(made, "ready")
         while state_of(made.process.pid) != "S":
             assert not made.process.ended(), f"{made.id} ended and didn't read"
             await trio.sleep(_POLL_SECONDS)
 
     async def clean_up(self) -> None:
-        """Remove every container, and what is left of their processes and cgroups."""
+        """Remove every container, and the processes and cgroups that are left."""
         known = {process.pid for process in self.processes}
         for id in self.boxes:
             told = await self.state(id)
             if told is not None and told["pid"] not in known:
-                self._keep(told["pid"])  # a create that came only half-way
+                self._keep(told["pid"])  # the process of a create that failed half-way
             await self.call(self.of(id).deletion().words)
         for process in self.processes:
             process.kill()
@@ -249,9 +252,9 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def open_rig(runtime: Runtime, bundle: Bundle | None = None) -> AsyncIterator[Rig]:
-    """Make a rig, and clean up behind it.
+    """Make a rig, and clean up at the end of the block.
 
-    Cancellation: the clean-up is shielded, within a deadline of its own.
+    Cancellation: the clean-up is shielded, with a deadline of its own.
     """
     path = Path(os.path.realpath(tempfile.mkdtemp(prefix="trio-supervisor-")))
     path.chmod(0o711)  # a user namespace's root passes through
@@ -286,7 +289,7 @@ def _opened(given: Path | None, *written: Path) -> Iterator[list[Any]]:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours with a variable in it that no container may get."""
+    """Return our environment, with a variable that no container may get."""
     return {**os.environ, "RUNTIME_CALLER": "1"}
 
 

@@ -1,8 +1,8 @@
 """Hypothesis strategies for the library's values: specs, bundles, records, statuses, operations.
 
-Each one makes only what its type admits, and shrinks to something short and readable. Where a
-``runtime`` can be given, only what that runtime accepts here is made; the default, None, stands
-for everything that the OCI runtime specification and our types admit.
+Each strategy makes only values that the type allows, and shrinks to short, readable values. Some
+strategies take a ``runtime``, and then make only values that this runtime accepts on this machine.
+The default, None, makes everything that the OCI runtime specification and our types allow.
 
 Needs Hypothesis, an optional dependency: ``pip install trio-supervisor[testing]``.
 """

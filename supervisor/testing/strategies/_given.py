@@ -1,4 +1,4 @@
-"""Strategies: what users give and get: mounts, runtimes, deadlines, logs, outcomes."""
+"""Strategies: mounts, runtimes, deadlines, logs, checkpoint options and results."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def log_records() -> st.SearchStrategy[LogRecord]:
 
 
 def checkpoint_options() -> st.SearchStrategy[CheckpointOptions]:
-    """Return what CRIU has to be told."""
+    """Return options of checkpoints."""
     flags = ("tcp_established", "external_unix_sockets", "shell_job", "file_locks")
     kept = st.sampled_from([(), ("network",)])
     told: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(flags, st.booleans())
@@ -71,12 +71,12 @@ def checkpoint_options() -> st.SearchStrategy[CheckpointOptions]:
 
 
 def stops() -> st.SearchStrategy[Stopped]:
-    """Return what `Container.stop` returns."""
+    """Return results of `Container.stop`."""
     return st.builds(Stopped, status=exit_statuses(), escalated=st.booleans())
 
 
 def completions() -> st.SearchStrategy[Completed]:
-    """Return what `run_container` returns."""
+    """Return results of `run_container`."""
     output = st.none() | st.binary(max_size=20)
     return st.builds(
         Completed,

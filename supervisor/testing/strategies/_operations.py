@@ -26,12 +26,12 @@ def operations(*, containers: Sequence[str] = ("a", "b", "c")) -> st.SearchStrat
 def sequences_of_operations(
     *, containers: Sequence[str] = ("a", "b", "c"), max_size: int = 12, legal: bool = True
 ) -> st.SearchStrategy[list[Operation]]:
-    """Return what is done one after the other.
+    """Return lists of operations, to perform one after the other.
 
     Args:
         containers: the ids of the containers.
         max_size: how many operations there may be.
-        legal: whether each may be done when its turn comes; else many must be refused.
+        legal: True: each operation is allowed when its turn comes. False: many will be refused.
     """
     if not legal:
         return st.lists(operations(containers=containers), max_size=max_size)
@@ -42,7 +42,7 @@ def sequences_of_operations(
 
 
 def _legal(choices: list[tuple[str, int, int]]) -> list[Operation]:
-    """Return an operation for each choice: by its number among those that may be done then."""
+    """Return an operation for each choice: the number picks one of the allowed operations."""
     states: dict[str, State | None] = {}
     done: list[Operation] = []
     for container, number, what in choices:

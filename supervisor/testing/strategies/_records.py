@@ -1,4 +1,4 @@
-"""Strategies: how processes end, and the records on disk."""
+"""Strategies: exit statuses, and the records on disk."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def exit_statuses() -> st.SearchStrategy[ExitStatus]:
 def unknown_objects(
     cls: type[ContainerRecord | ProcessRecord | Result],
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """Return objects of keys that ``cls`` doesn't know, nor a runtime takes for one it knows."""
+    """Return objects with keys that ``cls`` doesn't know, and that no runtime confuses with one."""
     known = known_keys(cls)
 
     def is_unknown(key: str) -> bool:

@@ -26,7 +26,7 @@ def arguments() -> st.SearchStrategy[list[str]]:
 
 
 def environments() -> st.SearchStrategy[list[str]]:
-    """Return environments, ``NAME=value`` each."""
+    """Return environments: lists of ``NAME=value``."""
     characters = st.characters(codec="utf-8", exclude_characters="\0=")
     names = st.text(characters, min_size=1, max_size=10)
     return st.lists(st.builds("{}={}".format, names, texts()), max_size=4)
@@ -36,7 +36,7 @@ def process_objects(*, runtime: Runtime | None = None) -> st.SearchStrategy[dict
     """Return OCI process objects as the runtime spec describes them.
 
     Args:
-        runtime: then its program is ``true``, and all the rest what this runtime accepts.
+        runtime: if given, the program is ``true``, and this runtime accepts everything else.
     """
     return _any_process() if runtime is None else _accepted_process(_is_host(runtime))
 
@@ -83,7 +83,7 @@ def _is_host(runtime: Runtime) -> bool:
 
 
 def _accepted_process(on_host: bool) -> st.SearchStrategy[dict[str, Any]]:
-    """Return what runs ``true``: with ids, limits and capabilities that exist here."""
+    """Return processes that run ``true``, with ids, limits and capabilities that exist here."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = st.integers(16, max(16, min(most, 1 << 20)))
     user = st.fixed_dictionaries({"uid": _users(), "gid": _users()})
@@ -111,7 +111,7 @@ def _accepted_process(on_host: bool) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def _users() -> st.SearchStrategy[int]:
-    """Return ids that a container of ours can have: an ordinary user's has its own root only."""
+    """Return ids that a container of ours can have: without root, only the id 0."""
     return st.just(0) if user_namespace() is not None else st.integers(0, 60_000)
 
 
@@ -121,7 +121,7 @@ def id_mappings(
     """Return values of ``linux.uidMappings``: no two overlap, inside or outside.
 
     Args:
-        map_root: whether the container's root is always mapped, as it has to be for us.
+        map_root: whether to map the container's root always, as this library requires.
         max_size: how many entries there may be.
     """
     parts = st.tuples(st.integers(0, 1000), st.integers(1, 1000), st.integers(0, 100_000))
@@ -144,8 +144,8 @@ def specs(*, runtime: Runtime | None = None) -> st.SearchStrategy[dict[str, Any]
     """Return whole config.json objects that `Bundle.load` accepts.
 
     Args:
-        runtime: then they run ``true`` in the root filesystem ``rootfs`` beside them, and this
-            runtime accepts them.
+        runtime: if given, the specs run ``true`` in the root filesystem ``rootfs`` beside the
+            config.json, and this runtime accepts them.
     """
     if runtime is not None:
         return st.builds(_accepted_spec, _accepted_process(_is_host(runtime)), _hostnames())
@@ -199,7 +199,7 @@ def bundle_options(*, runtime: Runtime | None = None) -> st.SearchStrategy[dict[
     """Return keyword arguments for `Bundle.from_rootfs` and `Bundle.from_host`.
 
     Args:
-        runtime: then only what this runtime accepts for a program that needs little.
+        runtime: if given, only options that this runtime accepts for a small program.
     """
     bare = user_namespace() is not None  # an ordinary user may have no limits
     some = 16 if runtime is not None else 1
@@ -228,12 +228,12 @@ def bundles(
     rootfs: str | os.PathLike[str] | None = None,
     runtime: Runtime | None = None,
 ) -> st.SearchStrategy[Bundle]:
-    """Return temporary bundles that run a program; each is removed with its value.
+    """Return temporary bundles that run a program; a bundle's files go with the `Bundle`.
 
     Args:
-        args: the program and its arguments.
-        rootfs: its root filesystem; None for the host's programs.
-        runtime: which is to accept them; None for a real one.
+        args: the program and the program's arguments.
+        rootfs: the root filesystem; None for the host's programs.
+        runtime: the runtime that must accept the bundles; None for a real runtime.
     """
 
     def make(options: dict[str, Any]) -> Bundle:
@@ -241,8 +241,8 @@ def bundles(
             return Bundle.from_host(list(args), **options)
         return Bundle.from_rootfs(rootfs, list(args), **options)
 
-    # A runtime's own refusals depend on the machine, so nothing goes to the edge of what it can.
+    # What a runtime refuses depends on the machine, so all values stay far from the limits.
     options = bundle_options(runtime=runtime or Runtime(path="/"))
-    if runtime is not None and _is_host(runtime):  # there is no init where there is no container
+    if runtime is not None and _is_host(runtime):  # no pid namespace, so no init
         options = options.map(lambda some: {k: v for k, v in some.items() if k != "init"})
     return options.map(make)
