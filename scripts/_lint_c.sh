@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compile the native programs with every warning an error, with each compiler that is here.
+# Compile the native programs with each installed compiler; every warning is an error.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../supervisor/native"
 
@@ -13,7 +13,7 @@ for compiler in cc musl-gcc clang; do
     done
 done
 if [ -z "$found" ]; then
-    echo 'there is no C compiler here' >&2
+    echo 'no C compiler is installed' >&2
     status=1
 fi
 exit "$status"

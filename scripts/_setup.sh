@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# What the other scripts have in common. Sourced, with `set -euo pipefail`.
+# The set-up that the other scripts share. Source this file with `set -euo pipefail`.
 #
-#   set_up EXTRAS   system packages, .venv, and the project installed into it; cheap when done before
+#   set_up EXTRAS   installs system packages, .venv and the project; quick the second time
 #   view            array: a command prefix under which every installed runtime can run
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
 cd "$root" || exit
 
-# Whoever closed our input: the next file that is opened must not become it.
+# If our stdin is closed, the next opened file would become stdin.
 if ! { true <&0; } 2>/dev/null; then
     exec </dev/null
 fi
@@ -30,7 +30,7 @@ die() {
 
 static_busybox() { have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1; }
 
-works() { # COMPILER: does it make programs? (gcc may be there without the C library's headers)
+works() { # COMPILER: can it compile a program? (gcc may lack the C library's headers)
     local program result=0
     program=$(mktemp)
     printf '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n' |
@@ -52,13 +52,13 @@ find_python() { # prints a Python >= 3.11 that can make virtual environments
     return 1
 }
 
-missing_packages() { # prints the Debian names of what is needed and not there
+missing_packages() { # prints the Debian names of the needed packages that are missing
     have crun || echo crun
     have runc || echo runc
     static_busybox || echo busybox-static
     have newuidmap || echo uidmap
     have musl-gcc || echo musl-tools
-    case $extras in *test*) have runsc || echo runsc ;; esac # tests checkpoints, where there is one
+    case $extras in *test*) have runsc || echo runsc ;; esac # for tests of checkpoints
     if ! have cc; then
         printf '%s\n' gcc libc6-dev
     elif ! fresh && ! works cc; then
@@ -80,18 +80,18 @@ apt() {
     "${command[@]}" </dev/null >"$apt_log" 2>&1
 }
 
-# Nothing is removed to make room, but for a dynamic busybox, which the static one replaces.
+# No package is removed, except a dynamic busybox, which the static one replaces.
 apt_install() {
     local keep=--no-remove
     [ "$*" != busybox-static ] || keep=
     apt install -y --no-install-recommends $keep "$@"
 }
 
-install_packages() { # installs what it can of the packages named
+install_packages() { # PACKAGE...: installs as many of them as possible
     local package apt_log
     apt_log=$(mktemp)
     say "installing $*"
-    # The lists may be missing or too old to fetch by: only then are they fetched first.
+    # Update apt's package lists only if an install fails: they may be missing or too old.
     if ! apt_install "$@"; then
         apt update || say "apt-get update failed: $(tail -n 1 "$apt_log")"
         if ! apt_install "$@"; then
@@ -103,7 +103,7 @@ install_packages() { # installs what it can of the packages named
     rm -f "$apt_log"
 }
 
-newer_python() { # an older Ubuntu has a newer Python beside its python3
+newer_python() { # an older Ubuntu has packages of newer Pythons, beside python3
     local name
     find_python >/dev/null && return
     for name in python3.13-venv python3.12-venv python3.11-venv; do
@@ -121,7 +121,7 @@ set_up_system() {
     missing=$(missing_packages | xargs)
     [ -n "$missing" ] || return 0
     if may_install && [ "$missing" != "$(cat "$given_up" 2>/dev/null)" ]; then
-        # shellcheck disable=SC2086  # it is a list
+        # shellcheck disable=SC2086  # the variable is a list
         install_packages $missing
         fresh || newer_python
         missing=$(missing_packages | xargs)
@@ -130,20 +130,20 @@ set_up_system() {
     if [ -n "$missing" ]; then
         say "missing: $missing"
         say "to install by hand, as root: apt-get update && apt-get install $missing"
-        say 'going on with what is there (rm -r .venv has them tried again)'
+        say 'going on without these packages (after rm -r .venv the next run tries again)'
     fi
 }
 
 # --- the virtual environment -------------------------------------------------------------------
 
-# What the installed programs were made from and with, and where the checkout is.
+# A hash of the checkout's place, the compilers and the sources of the installed programs.
 fingerprint() {
     local file
     {
         printf '%s\n' "$root"
         printf '%s\n' "${CC:-}"
         command -v musl-gcc cc || true
-        # An editable install knows each module by its file.
+        # An editable install lists the file of each module, so a new module needs a new install.
         printf '%s\n' supervisor/*.py supervisor/*/*.py supervisor/*/*/*.py
         for file in pyproject.toml CMakeLists.txt supervisor/native/*.[ch] supervisor/native/*.txt; do
             printf '%s\n' "$file"
@@ -154,7 +154,7 @@ fingerprint() {
 
 stamp() { printf '%s' "$venv/.installed${extras:+-$extras}"; }
 
-fresh() { # is everything that we install there, and of these sources?
+fresh() { # is everything installed, from these sources?
     [ -x "$venv/bin/python" ] && [ "$(cat "$(stamp)" 2>/dev/null)" = "$(fingerprint)" ]
 }
 
@@ -165,7 +165,7 @@ pip_install() {
 set_up_venv() {
     local python what=.
     if ! fresh; then
-        have cc || have gcc || have clang || say 'there is no C compiler: the build is going to fail'
+        have cc || have gcc || have clang || say 'no C compiler is installed: the build will fail'
         if ! [ -x "$venv/bin/python" ] || ! can_make_venv "$venv/bin/python"; then
             python=$(find_python) ||
                 die 'no Python >= 3.11 with venv: install python3 and python3-venv, or put one on PATH'
@@ -175,14 +175,14 @@ set_up_venv() {
         [ -z "$extras" ] || what=".[$extras]"
         say "installing $what into .venv"
         rm -f "$venv"/.installed*
-        pip_install --editable "$what" || die 'pip install failed (its reason is above)'
+        pip_install --editable "$what" || die 'pip install failed (see the reason above)'
         fingerprint >"$(stamp)"
     fi
-    # Not before there is a .venv: made anew, it forgets, and the packages are tried again.
+    # The list is in .venv, so after rm -r .venv the next run tries the packages again.
     [ -z "${tried:-}" ] || printf '%s\n' "$tried" >"$venv/.not-to-be-had"
 }
 
-set_up() { # EXTRAS: those of pyproject.toml, with commas; may be empty
+set_up() { # EXTRAS: extras of pyproject.toml, separated by commas; may be empty
     extras=$1
     set_up_system
     set_up_venv
@@ -191,9 +191,9 @@ set_up() { # EXTRAS: those of pyproject.toml, with commas; may be empty
 
 # --- the view of the cgroups -------------------------------------------------------------------
 
-# crun refuses hybrid cgroups (version 1 hierarchies with a version 2 one beside them). It runs
-# where the version 2 one isn't mounted: in a mount namespace of our own, the machine stays as it is.
-# SUPERVISOR_OWN_MOUNTS names that namespace: tests mount there, and nowhere else.
+# crun refuses hybrid cgroups: version 1 hierarchies together with a version 2 hierarchy. The view
+# is a mount namespace of our own without the version 2 hierarchy; the machine stays unchanged.
+# SUPERVISOR_OWN_MOUNTS names that namespace: tests mount only there.
 view=()
 
 set_up_view() {
@@ -209,6 +209,6 @@ set_up_view() {
         exec "$@"' "$unified")
     if ! "${view[@]}" true 2>/dev/null; then
         view=()
-        say "crun can't run with hybrid cgroups, and $unified can't be hidden from it here"
+        say "crun can't run with hybrid cgroups, and $unified can't be unmounted for crun here"
     fi
 }
