@@ -1,4 +1,4 @@
-"""A program that is run to its end: fed, its output collected, and ended if need be."""
+"""Run a program until the end: feed input, collect output, and stop the program if needed."""
 
 from ._collect import (
     feed,

@@ -1,4 +1,4 @@
-"""Feed a program, collect its output, and wait for its end."""
+"""Feed a program, collect the output, and wait until the program has ended."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ async def stay(
     deadline: float | None,
     end: Callable[[], Awaitable[RuntimeWarning | None]],
 ) -> Completed:
-    """Stay with a process to its end, or call ``end``; see `Container.run`, `run_container`.
+    """Stay until a process has ended, or end the process with ``end``; see `Container.run`.
 
-    What that warns of is said when we are cancelled; else an error tells that it was ended.
+    On a cancellation or an error, the warning that ``end`` returns is issued. Otherwise an error of
+    our own says that the program was ended.
     """
     completed = None
     task_of(process).streams.hand_over(wanted.given)
@@ -59,15 +60,15 @@ async def stay(
 async def collect(
     process: Process, wanted: RunOptions, collected: Mapping[str, _Collected]
 ) -> Completed | None:
-    """Feed it, collect its output, and wait for its end.
+    """Feed a process, collect the output, and wait until the process has ended.
 
     Returns:
         None as soon as a stream turns out to be too long.
 
     Raises:
-        SupervisorClosed: as `Process.wait`; as it is, not in a group.
+        SupervisorClosed: as `Process.wait`; not in a group.
 
-    Cancellation: it goes on; what was read so far is in ``collected``.
+    Cancellation: the process goes on; what was read so far is in ``collected``.
     """
     async with background_nursery() as nursery:
         if wanted.input is not None and process.stdin is not None:
@@ -87,7 +88,7 @@ async def collect(
     await task_of(process).delivery.wait()
     late = [(name, one.stream) for name, one in collected.items() if not one.complete.is_set()]
     held = await task_of(process).group.carry_out(holders(process, late)) if late else []
-    task_of(process).streams.abandon()  # but what was handed over
+    task_of(process).streams.abandon()  # all but the streams that were handed over
     assert process.status is not None
     return Completed(
         args=process.args, status=process.status, held=tuple(held), **_contents(collected)
@@ -97,7 +98,7 @@ async def collect(
 def _ended(
     container: str, deadline: float | None, collected: Mapping[str, _Collected]
 ) -> OutputTooLarge | DeadlineExpired:
-    """Return why a program was ended: what came first counts."""
+    """Return the error for a program that we ended: the first cause counts."""
     contents = _contents(collected)
     stream = _too_long(collected)
     if stream is None:
@@ -112,8 +113,8 @@ def _ended(
     assert limit is not None
     return OutputTooLarge(
         f"the program put out more than {limit} bytes on {stream} and was ended: raise "
-        f"max_output_bytes, have {stream} go to LOG or a file, or read it as it comes, with "
-        "create, exec or take",
+        f"max_output_bytes, send {stream} to LOG or a file, or use create, exec or take, and read "
+        "the stream as output comes",
         stream=stream,
         limit=limit,
         container=container,
@@ -128,51 +129,51 @@ def _too_long(collected: Mapping[str, _Collected]) -> str | None:
 @trio.lowlevel.enable_ki_protection
 async def feed(stream: trio.abc.SendStream, content: bytes | bytearray | memoryview) -> None:
     async with stream:
-        # It doesn't want all of it, or somebody has deleted its container.
+        # The program has closed the input early, or another task has deleted the container.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await stream.send_all(content)
 
 
 class _Collected:
-    """What is captured of a stream; never more than the limit, and one byte to tell that by.
+    """The captured content of a stream, never longer than the limit.
 
     Attributes:
-        stream: it.
-        limit: how long it may be; None for as long as it is.
-        content: what was read of it.
-        too_long: whether it turned out to be longer.
-        complete: set at its end.
+        stream: the stream.
+        limit: how many bytes are allowed; None for no limit.
+        content: the bytes that were read.
+        too_long: whether the stream was longer than the limit.
+        complete: set at the end of the stream.
     """
 
     def __init__(self, stream: OutputStream, limit: int | None) -> None:
         self.stream = stream
         self.limit = limit
-        # It gives its content away without a copy, unlike a bytearray, so that nothing is held
-        # twice, and its buffer grows where it is.
+        # Unlike a bytearray, a BytesIO returns the content without a copy, so memory isn't needed
+        # twice; and the buffer grows in place.
         self.content = io.BytesIO()
         self.too_long = False
         self.complete = trio.Event()
 
     @trio.lowlevel.enable_ki_protection
     async def read(self, reading: trio.CancelScope) -> None:
-        """Read it to its end; or cancel ``reading``, if it is longer than it may be."""
-        # Closed: somebody has deleted its container, and there is no more to come.
+        """Read until the end of the stream; cancel ``reading`` if the stream is too long."""
+        # Closed: another task has deleted the container, and no more output comes.
         with contextlib.suppress(trio.ClosedResourceError):
             while chunk := await self.stream.receive_some(self._wanted_bytes()):
-                # A cancellation, or a deadline, that came before is what counts.
+                # A cancellation or deadline that came first counts.
                 if not self._keep(chunk) and not _is_cancelled():
                     self.too_long = True
                     reading.cancel()
         self.complete.set()
 
     def _wanted_bytes(self) -> int:
-        """Return how much to ask for: a byte more than may be kept tells that it is too long."""
+        """Return how much to read: one byte above the limit shows that the stream is too long."""
         if self.limit is None:
             return _CHUNK_BYTES
         return min(_CHUNK_BYTES, self.limit - self.content.tell() + 1)
 
     def _keep(self, chunk: bytes) -> bool:
-        """Keep what may be kept of it; say whether that is all."""
+        """Keep the part of a chunk that is within the limit; return whether that is all of it."""
         room = len(chunk) if self.limit is None else self.limit - self.content.tell()
         self.content.write(chunk[:room])
         return room >= len(chunk)
@@ -183,7 +184,7 @@ def _is_cancelled() -> bool:
 
 
 def _contents(collected: Mapping[str, _Collected]) -> dict[str, bytes | None]:
-    """Return what was captured so far; None for what isn't."""
+    """Return what was captured so far; None for a stream that isn't captured."""
     return {
         name: collected[name].content.getvalue() if name in collected else None
         for name in ("stdout", "stderr")

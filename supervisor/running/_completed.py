@@ -1,4 +1,4 @@
-"""What a program that was run has left: its status, its output, and who still holds that."""
+"""The result of a run: exit status, output, and the processes that still hold the output."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SAID_BYTES: Final = 400
 
 @attrs.frozen
 class Holder:
-    """Somebody who still held a stream open when the process itself had ended.
+    """A process that still held a stream open when the program had ended.
 
     Attributes:
         stream: ``"stdout"`` or ``"stderr"``.
-        pid: a process that holds it; None if none could be found.
-        program: its name.
+        pid: the process; None if the holder couldn't be found.
+        program: the name of the process; None if unknown.
     """
 
     stream: str
@@ -26,22 +26,23 @@ class Holder:
     program: str | None
 
     def __str__(self) -> str:
-        program = printable(self.program or "somebody")
+        program = printable(self.program or "a process")
         return f"{self.stream}: {program} (pid {self.pid or 'unknown'})"
 
 
 @attrs.frozen(kw_only=True)
 class Completed:
-    """What a program that was run has left; as `subprocess.CompletedProcess`.
+    """The result of a run; as `subprocess.CompletedProcess`.
 
     Attributes:
-        args: the program and its arguments.
-        status: how it ended.
-        stdout: its output, if that was captured.
-        stderr: its errors, if they were captured.
-        held: who still held its output open ``deadlines.drain`` after its end, so that
-            ``stdout`` or ``stderr`` may not be all; empty as a rule. Of very many only the first
-            that were found in a moment, and one whose ``pid`` is None.
+        args: the program and the arguments.
+        status: how the program ended.
+        stdout: the standard output, if that was captured.
+        stderr: the standard error, if that was captured.
+        held: the processes that still held the output open ``deadlines.drain`` after the program
+            had ended: then ``stdout`` or ``stderr`` may lack something. Empty as a rule. The search
+            is short: if there are very many holders, the list has the first ones, and one whose
+            ``pid`` is None.
     """
 
     args: tuple[str, ...]
@@ -56,15 +57,15 @@ class Completed:
         return self.status.returncode
 
     def check_returncode(self) -> None:
-        """Raise ProcessFailed if the program did anything but exit with 0."""
+        """Raise ProcessFailed unless the program exited with 0."""
         checked(self, container=None)
 
 
 def checked(completed: Completed, *, container: str | None) -> Completed:
-    """Return it if the program exited with 0.
+    """Return ``completed`` if the program exited with 0.
 
     Raises:
-        ProcessFailed: it didn't.
+        ProcessFailed: the program didn't exit with 0.
     """
     if completed.status.code == 0:
         return completed
@@ -80,7 +81,7 @@ def checked(completed: Completed, *, container: str | None) -> Completed:
 
 
 def said(stdout: bytes | None, stderr: bytes | None) -> str:
-    """Return the last of what a program has put out, for the end of a message."""
+    """Return the last part of a program's output, for the end of a message."""
     parts = []
     for name, content in (("stderr", stderr or b""), ("stdout", stdout or b"")):
         text = content[-_SAID_BYTES:].decode(errors="replace").strip()
@@ -92,5 +93,5 @@ def said(stdout: bytes | None, stderr: bytes | None) -> str:
 
 def _how(status: ExitStatus) -> str:
     if status.cause is Cause.UNKNOWN:
-        return f"ended, and how is {status}"
+        return f"ended; the exit status is {status}"
     return str(status) if status.code is not None else f"was {status}"

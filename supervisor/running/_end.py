@@ -1,4 +1,4 @@
-"""Ask a program that is run to end, wait, and kill it."""
+"""Ask a program to end, wait, and kill a program that doesn't end."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ T = TypeVar("T")
 
 @contextlib.asynccontextmanager
 async def winding_up(process: Process) -> AsyncIterator[None]:
-    """While it is asked to end: its input ends, and its last words keep nobody waiting.
+    """While a program is asked to end: close the input, and read and discard the last output.
 
-    What was handed over to the caller is the caller's.
+    Without that, a program could block on its output. Streams that were handed over to the caller
+    are left alone.
     """
     own_input, outputs = task_of(process).streams.own_ends()
     if own_input is not None:
@@ -40,7 +41,7 @@ async def winding_up(process: Process) -> AsyncIterator[None]:
 async def end_process(
     process: Process, deliver_cancel: Callable[[Process], Awaitable[None]] | None
 ) -> RuntimeWarning | None:
-    """Ask, wait, kill, wait, shielded, with deadlines; return what to say if it was killed."""
+    """Ask, wait, kill, wait, shielded, with deadlines; return a warning after a kill."""
     try:
         with granted(GRACE_SECONDS, shield=True):
             async with winding_up(process):
@@ -60,11 +61,11 @@ async def end_process(
 async def deliver(
     deliver_cancel: Callable[[T], Awaitable[None]], target: T, process: Process
 ) -> None:
-    """Have a program asked to end, and wait for its end; whoever still asks then is cancelled.
+    """Call ``deliver_cancel``, and wait until the program has ended; then cancel that call.
 
-    As `trio.run_process`: who signals once more may come too late, and needn't expect that.
+    ``ProcessEnded`` is ignored, as in `trio.run_process`: a second signal may come too late.
 
-    Raises: what ``deliver_cancel`` raises, as it is.
+    Raises: what ``deliver_cancel`` raises, unchanged.
     """
     raised: list[BaseException] = []
     async with background_nursery() as nursery:
@@ -88,14 +89,14 @@ async def deliver(
 
 
 def _but(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
-    """Return what is left of an error, or of a group of a nursery's, without those of a kind."""
+    """Return an error, or what is left of a nursery's group, without errors of these kinds."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(kinds)[1]
     return None if isinstance(error, kinds) else error
 
 
 def stubborn(process: Process, seconds: float, how: str) -> RuntimeWarning:
-    """Return what to say of a program that didn't end when it was asked to, and was killed."""
+    """Return the warning for a program that was asked to end, didn't, and was killed."""
     behind = behind_init(process.args)
     message = (
         f"the program {(behind or process.args)[0]!r} ({process.container}/{process.id}) ignored "
@@ -103,14 +104,14 @@ def stubborn(process: Process, seconds: float, how: str) -> RuntimeWarning:
     )
     if not process.record.exec and behind is None:
         message += (
-            ". As pid 1 it hears only what it has a handler for: a bundle with init=True helps, "
-            "or another deliver_cancel"
+            ". As pid 1 the program gets only signals that it has a handler for: use a bundle with "
+            "init=True, or another deliver_cancel"
         )
     return RuntimeWarning(message)
 
 
 def warn(warning: RuntimeWarning | None) -> None:
-    """Warn of something, if there is something to warn of."""
+    """Issue a warning, if there is one."""
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
 
@@ -123,5 +124,5 @@ async def _ask(process: Process) -> None:
 async def _discard(stream: trio.abc.ReceiveStream) -> None:
     with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
         async for _ in stream:
-            # 64 MiB/s: one that floods us until it is killed shan't have a processor for that.
+            # 64 MiB/s: a program that floods us until the kill mustn't use up a processor.
             await nap(_PAUSE_SECONDS, still=False)

@@ -14,17 +14,18 @@ from ..stdio import OutputStream
 from ._completed import Holder
 
 _SEARCH_SECONDS: Final = 0.05
-_FIRST_SECONDS: Final = 1.0  # until somebody was found
+_FIRST_SECONDS: Final = 1.0  # until the first holder was found
 _MAX_HOLDERS: Final = 64
 
 _Identity = tuple[int, int]
 
 
 def holders(process: Process, late: Sequence[tuple[str, OutputStream]]) -> Steps[list[Holder]]:
-    """Find who has fifos open for writing, among the processes of the container.
+    """Find the processes of the container that have fifos open for writing.
 
-    It is a diagnosis, so it takes a moment at most, however many processes and descriptors there
-    are, and a second until the first one: who isn't found by then is somebody.
+    This is only a diagnosis. So the search is short, however many processes and descriptors there
+    are: at most a second until the first holder, otherwise 0.05 seconds. For the holders that
+    weren't found there is an entry without a pid.
     """
     fifos = {_identity(os.fstat(stream.fileno())): name for name, stream in late}
     found: list[Holder] = []
@@ -41,7 +42,7 @@ def holders(process: Process, late: Sequence[tuple[str, OutputStream]]) -> Steps
 
 
 def _search(process: Process, fifos: Mapping[_Identity, str], found: list[Holder]) -> Steps[None]:
-    """Look at every process of the container, a few descriptors at each step."""
+    """Look at every process of the container, one descriptor at each step."""
     for pid in (yield from task_of(process).group.pid_steps()):
         missing = dict(fifos)
         for identity in _open_files(pid):
@@ -54,7 +55,7 @@ def _search(process: Process, fifos: Mapping[_Identity, str], found: list[Holder
 
 
 def _open_files(pid: int) -> Iterator[_Identity | None]:
-    """Go through what a process has open; None for what can't be seen."""
+    """Go through a process's open files; None for a file that can't be seen."""
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
         for entry in entries:
             identity = None

@@ -1,4 +1,4 @@
-"""What may be said of a program, and of what is collected of it: keyword arguments."""
+"""The keyword arguments for a program, and for feeding the program and collecting output."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Input = StdioArgument | bytes | bytearray | memoryview
 
 
 class ProgramOptions(AccountOptions, total=False):
-    """What a program in a container gets, in place of the bundle's; an exec, of init's.
+    """Settings of a program in a container; they replace the bundle's, or for an exec the init's.
 
     Attributes:
-        env: variables that are set besides those, or in their place.
-        cwd: the working directory, absolute, inside.
+        env: variables that are added to the environment, or replace variables there.
+        cwd: the working directory: an absolute path in the container.
     """
 
     env: Mapping[str, str] | None
@@ -25,31 +25,30 @@ class ProgramOptions(AccountOptions, total=False):
 
 
 class InitOptions(ProgramOptions, PrivilegeOptions, StopOptions, total=False):
-    """What the first program of a container gets, in place of the bundle's.
+    """Settings of the first program of a container; they replace the bundle's.
 
     Attributes:
-        args: the program and its arguments; the init of a bundle with ``init=True`` stays in front
-            of them.
+        args: the program and the arguments. In a bundle with ``init=True`` the init stays in front.
     """
 
     args: Sequence[str] | None
 
 
 class CollectOptions(TypedDict, total=False):
-    """How a program is fed, what is collected of it, and how long it may run.
+    """How to feed a program, what to collect, and how long the program may run.
 
     Attributes:
-        stdin: bytes that it is fed with, none by default; or as for `Supervisor.create`: PIPE only
-            with ``nursery.start``.
+        stdin: bytes to feed the program with, none by default; or as for `Supervisor.create`: PIPE
+            only with ``nursery.start``.
         stdout: as for `Supervisor.create`; PIPE only with ``nursery.start``.
         stderr: as ``stdout``.
-        capture_stdout: whether its output is collected.
-        capture_stderr: whether its errors are collected.
-        max_output_bytes: how many bytes are collected of each of them, at most; its program is
-            ended as if cancelled if there are more. 64 MiB by default; None is no bound, and
-            lets the program fill this one's memory.
-        check: whether anything but exit code 0 raises; it does by default.
-        deadline: how many seconds its program may run; then it is ended as if cancelled.
+        capture_stdout: whether to collect the standard output.
+        capture_stderr: whether to collect the standard error.
+        max_output_bytes: how many bytes to collect of each stream, at most. If there are more, the
+            program is ended as by a cancellation. 64 MiB by default; None is no limit, and lets the
+            program fill the memory of yours.
+        check: whether an exit status other than 0 raises; true by default.
+        deadline: how many seconds the program may run; then it is ended as by a cancellation.
     """
 
     stdin: Input

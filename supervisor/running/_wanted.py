@@ -1,4 +1,4 @@
-"""What is to be done with the streams of a program that is run: the arguments, checked."""
+"""Check the arguments that say what happens to the streams of a run program."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from ..values import InvalidValue, check_flag, check_seconds
 from ._options import Input
 
 MAX_OUTPUT_BYTES: Final = 64 << 20
-"""How much is captured of each stream, if nobody says so."""
+"""How many bytes are captured of each stream by default."""
 
 _ALONE: Final = (
-    ": nobody would {}; {}, or start it with nursery.start(), which gives you the stream"
+    ": no caller would {} the stream; {}, or start the program with nursery.start(), which gives "
+    "you the stream"
 )
 
 
 @attrs.frozen(kw_only=True)
 class RunOptions:
-    """What is to be done with a process's streams, checked.
+    """What happens to a program's streams; the values were checked.
 
     Attributes:
-        input: what it is fed with, or None.
+        input: what to feed the program with, or None.
         stdin, stdout, stderr: as for `Supervisor.create`.
         capture: the names of the streams that are collected.
-        given: the names of those that are the caller's, who got them with what was started.
-        max_output_bytes: how long each of them may be; None for as long as it is.
+        given: the names of the streams that the caller got from ``nursery.start``.
+        max_output_bytes: how long each collected stream may be; None for no limit.
     """
 
     input: bytes | bytearray | memoryview | None
@@ -55,11 +56,11 @@ def run_options(
     """Check what the caller wants.
 
     Args:
-        started: whether somebody gets what was started, by `trio.Nursery.start`, and with it the
-            streams that are PIPE.
+        started: whether `trio.Nursery.start` gives the caller the program, and so the streams that
+            are PIPE.
 
     Raises:
-        InvalidValue: it doesn't go together.
+        InvalidValue: the arguments don't go together.
     """
     check_flag(capture_stdout, "capture_stdout")
     check_flag(capture_stderr, "capture_stderr")
@@ -68,7 +69,7 @@ def run_options(
     _check_output("stdout", stdout, capture=capture_stdout, started=started)
     _check_output("stderr", stderr, capture=capture_stderr, started=started)
     if _is_pipe(stdin) and not started:
-        does = _ALONE.format("write to it", "give it bytes")
+        does = _ALONE.format("write to", "pass bytes")
         raise InvalidValue(f"stdin=PIPE{does}")
     if deadline is not None:
         check_seconds(deadline, "deadline")
@@ -78,7 +79,7 @@ def run_options(
     names = ("stdout",) * capture_stdout + ("stderr",) * capture_stderr
     return RunOptions(
         input=feed,
-        # Nothing to read is an end of file at once, for which nobody has to be fed.
+        # Empty bytes are the end of the input at once: nothing has to be fed.
         stdin=(PIPE if len(feed) else None) if feed is not None else stdin,  # type: ignore[arg-type]
         stdout=PIPE if capture_stdout else stdout,
         stderr=PIPE if capture_stderr else stderr,
@@ -94,11 +95,11 @@ def _check_deliver_cancel(value: object) -> None:
 
 
 def _check_output(name: str, value: StdioArgument, *, capture: bool, started: bool) -> None:
-    """Refuse an output that is captured and goes elsewhere, or a pipe that nobody could read."""
+    """Refuse an output that is captured and also redirected, or a pipe without a reader."""
     if capture and value is not None:
         raise InvalidValue(f"capture_{name} and {name} don't go together")
     if not capture and _is_pipe(value) and not started:
-        does = _ALONE.format("read it", f"capture_{name}=True does")
+        does = _ALONE.format("read", f"use capture_{name}=True")
         raise InvalidValue(f"{name}=PIPE{does}")
 
 

@@ -194,7 +194,7 @@ async def test_wishes_that_cannot_work(pool: OpenPool, wishes: dict[str, Any], s
 async def test_run_wants_somebody_to_feed_it(pool: OpenPool) -> None:
     """`run` refuses PIPE, which is for `take`, and a deadline that isn't above 0."""
     async with pool(size=1) as opened:
-        with pytest.raises(InvalidValue, match="nobody would write to it"):
+        with pytest.raises(InvalidValue, match="no caller would write to the stream"):
             await opened.run(stdin=PIPE)  # type: ignore[arg-type]
         with pytest.raises(InvalidValue, match="deadline"):
             await opened.run(deadline=0)
