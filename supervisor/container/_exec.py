@@ -1,4 +1,4 @@
-"""A further process in a running container."""
+"""Exec: run a further process in a running container."""
 
 from __future__ import annotations
 
@@ -101,12 +101,13 @@ async def exec(
 
 
 async def _user_of(core: Core, account: Account) -> dict[str, Any] | None:
-    """Return the user that an account stands for in the container; None if nothing is said of it.
+    """Return the container's user for an account; None if the account says nothing.
 
-    The container may have mounted what never answers over its lists: nobody waits for that long.
+    The container may have mounted a file system that never answers over its lists of users. So the
+    look-up has a deadline.
 
     Raises:
-        InvalidValue: a name can't be looked up there.
+        InvalidValue: a name can't be looked up in the container.
     """
     if not account.says_anything:
         return None
@@ -127,9 +128,9 @@ async def _user_of(core: Core, account: Account) -> dict[str, Any] | None:
 
 
 async def _require_run(core: Core, process: ProcessTask) -> None:
-    """Raise why the kernel has refused the program, if it has; nothing is left of it then.
+    """If the kernel has refused the program, abandon the exec and raise the reason.
 
-    It takes no time where the program runs, and else a moment: so it is shielded.
+    This takes no time if the program runs, and a moment if not: so it is shielded.
     """
     try:
         with root_of(core) as root, shielded(core.shared.deadlines.call):
@@ -176,7 +177,7 @@ async def _launch(
 
 
 def _require_thawed(core: Core) -> None:
-    """Refuse what would be frozen, runtime and all, as soon as it is in the container.
+    """Refuse an exec in a frozen container: runtime and program would freeze on entering.
 
     Raises:
         IllegalTransition: the container is frozen.
@@ -184,7 +185,7 @@ def _require_thawed(core: Core) -> None:
     cgroup = core.record.cgroup
     if cgroup is not None and core.shared.hierarchies.frozen(cgroup):
         raise IllegalTransition(
-            "cannot exec: it is frozen (paused); thaw it first, for instance with "
+            "cannot exec: the container is frozen (paused); thaw it first, for instance with "
             f"`{os.path.basename(core.record.runtime)} resume`",
             state=core.state.value,
             event=Event.EXEC.value,
@@ -193,9 +194,9 @@ def _require_thawed(core: Core) -> None:
 
 
 def _ended_meanwhile(core: Core) -> IllegalTransition:
-    """Return what to say of an exec in a container that ended under it; runtimes word it oddly."""
+    """Return the error for an exec in a container that ended meanwhile: runtimes are unclear."""
     return IllegalTransition(
-        "cannot exec: it ended while the program was being started",
+        "cannot exec: the container ended while the program was being started",
         state=core.state.value,
         event=Event.EXEC.value,
         container=core.record.id,
@@ -203,15 +204,16 @@ def _ended_meanwhile(core: Core) -> IllegalTransition:
 
 
 async def discard_exec(core: Core, layout: ProcessLayout) -> None:
-    """Remove what is left of an exec whose launch has failed."""
+    """Remove what an exec with a failed launch has left."""
     await end_unreported(core, layout)
     remove_directory(layout.path)
 
 
 async def end_unreported(core: Core, layout: ProcessLayout) -> None:
-    """Kill the program of an exec that failed, in case its shim was killed before it could.
+    """Kill the program of a failed exec, in case the shim was killed before doing that.
 
-    Where we are a subreaper it was left to us then: it is reaped, else init couldn't end.
+    If we are a subreaper, the kernel has passed that program on to us. Then we also reap the
+    program: otherwise init couldn't end.
     """
     if core.shared.opener.elsewhere():
         return
@@ -222,10 +224,10 @@ async def end_unreported(core: Core, layout: ProcessLayout) -> None:
 
 
 def _kill_unreported(core: Core, layout: ProcessLayout) -> None:
-    """Kill it, if it is certain which one it is.
+    """Kill the program, if the pid is certain.
 
-    The number in the file proves nothing by itself, so only a process that is in the container's
-    own cgroup, and isn't its init, is touched.
+    The pid in the file proves nothing by itself. So only a process in the container's own cgroup,
+    and never the init, is killed.
     """
     with contextlib.suppress(StateCorrupt, TooManyFiles):
         pid = read_pid(layout.pid)
@@ -242,7 +244,7 @@ def _kill_unreported(core: Core, layout: ProcessLayout) -> None:
 
 
 def adopt_exec(core: Core, process: ProcessTask) -> None:
-    """Watch an exec that another supervisor has made."""
+    """Watch an exec that another supervisor made."""
     process.log.note()
     core.execs[process.id] = process
     core.nursery.start_soon(
@@ -251,7 +253,7 @@ def adopt_exec(core: Core, process: ProcessTask) -> None:
 
 
 def look_for_execs(core: Core) -> None:
-    """Watch the execs that others have made since, and forget those that they have removed."""
+    """Watch new execs of other supervisors, and forget the execs that those have removed."""
     shared = core.shared
     if shared.life.closing or shared.opener.elsewhere():
         return
@@ -262,12 +264,12 @@ def look_for_execs(core: Core) -> None:
         if process.status is not None and process.id not in there:
             process.abandon()
     for id in there.keys() - core.execs.keys() - {core.init.id}:
-        with contextlib.suppress(SupervisorError, OSError):  # it is being made, or removed
+        with contextlib.suppress(SupervisorError, OSError):  # the exec is being made or removed
             _look_on(core, there[id])
 
 
 def _look_on(core: Core, layout: ProcessLayout) -> None:
-    if not held(layout.lock):  # nobody's: `Supervisor.adopt` takes it over
+    if not held(layout.lock):  # without an owner: `Supervisor.adopt` adopts the exec
         return
     process = core.new_process(layout, load(ProcessRecord, layout.record))
     found = gather(core.shared, core.record, layout)
@@ -286,16 +288,16 @@ async def _keep(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Keep a process among its container's execs, until somebody knows how it ended.
+    """Keep a process among the container's execs until a caller knows how the process ended.
 
-    This is the one task of an exec, and removes its directory. ``work`` launches the process and
-    watches it, or only watches it.
+    This is the one task of an exec, and removes the exec's directory. ``work`` launches and watches
+    the process, or only watches it.
     """
     core.execs[process.id] = process
     try:
         await work(task_status=task_status)
         await process.collected.wait()
-        if process.life.state is not ProcessState.LEFT:  # else whoever adopts it next removes it
+        if process.life.state is not ProcessState.LEFT:  # else the next owner removes it
             _remove(core, process)
     finally:
         core.execs.pop(process.id, None)
@@ -303,11 +305,11 @@ async def _keep(
 
 
 def _remove(core: Core, process: ProcessTask) -> None:
-    """Remove the directory of an exec that is ours, or has become ours with its container."""
+    """Remove the directory of an exec that is ours, or became ours together with the container."""
     path = process.layout.path
     if process.lock is not None:
         remove_directory(path)
-    elif core.lock is not None:  # it was another supervisor's when we found it
+    elif core.lock is not None:  # found as another supervisor's
         with contextlib.suppress(FileNotFoundError, StateCorrupt):
             freed = Lock.take(process.layout.lock)
             if freed is not None:
