@@ -1,16 +1,16 @@
 """Run and supervise OCI containers from Trio, without a daemon.
 
-Begin with these; each has a docstring of its own, and docs/api.md lists all public names::
+Begin with these names. Each has a docstring, and docs/api.md lists all public names::
 
   Bundle.from_host(args), Bundle.from_rootfs(rootfs, args), Bundle.load(path): what to run
-  run_container(bundle): run it to its end, as trio.run_process
-  open_supervisor(root=None): a supervisor, whose containers live in its block, or below a root
+  run_container(bundle): run a program to the end, in the manner of trio.run_process
+  open_supervisor(root=None): a supervisor; its containers end with the block, or live on in a root
   Supervisor.create(id, bundle): a Container: start, exec, run, wait, stop, delete
-  ContainerPool(bundle): containers made ahead, to be taken for one run each
+  ContainerPool(bundle): containers that are created ahead of time, one for each taker
   SupervisorError: the root of all errors
 
-For contributors, the floors of the house. A package imports only from those above it here, and
-from each only what its ``__init__`` gives. Inside of a package there are no circles::
+For contributors, the order of the packages. A package imports only from packages above its own
+line, and only names of their ``__init__``. Inside a package, imports form no circles::
 
     values                pure: errors, exit statuses, states, deadlines
     system                Linux: descriptors, files, locks, /proc
@@ -23,19 +23,19 @@ from each only what its ``__init__`` gives. Inside of a package there are no cir
     runtime               calls of the OCI runtime
     shim stdio            the shim's protocol; standard streams, terminals, logs
     process               one shimmed process and its task
-    running               a program that is run to its end
+    running               a program that is run to the end
     container             one container: each operation is a module
-    recovery              adoption of what earlier supervisors left
-    _leash _registry      the leash and the keeper; which containers there are
-    _adoptions            one adoption after the other
-    _supervisor _open     the supervisor, and how one is opened
+    recovery              adoption of the containers that earlier supervisors left
+    _leash _registry      the leash and the keeper; the table of all containers
+    _adoptions            adoptions, one after the other
+    _supervisor _open     the supervisor, and how a supervisor is opened
     _run                  a container for one run
-    pool                  containers made ahead
+    pool                  containers created ahead of time
     testing               for tests of programs that run containers
-    _lazy                 loads the public names; used by the faces here and in testing
+    _lazy                 loads the public names, for this ``__init__`` and that of testing
 
-The public names stand in ``__init__.pyi``. Each is loaded when it is first used: a program that
-only imports this package, or pytest with a plugin of it, doesn't wait for what it may never need.
+The public names are in ``__init__.pyi``. Each name is loaded at the first use: a program that only
+imports this package, or pytest with the package's plugin, needn't wait for the whole library.
 """
 
 from . import _lazy

@@ -1,4 +1,4 @@
-"""The adoptions of a supervisor: one after the other, and again when others have finished."""
+"""The adoptions of a supervisor: one after the other, and once more for unfinished containers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Adoptions:
         self.lock = trio.Lock()
 
     async def adopt(self, shared: Shared, *, delete_unstarted: bool) -> list[Container]:
-        """Take over what is below the root and isn't supervised from here; see `Supervisor.adopt`.
+        """Adopt the containers below the root that we don't own; see `Supervisor.adopt`.
 
         Raises: as there.
         """
@@ -57,7 +57,7 @@ class Adoptions:
             return adopted
 
     def adopt_later(self, shared: Shared, adopt: Callable[[], Awaitable[object]]) -> None:
-        """Call ``adopt`` once more, in a task, when others have made or removed what they began."""
+        """Call ``adopt`` again, in a task, when other supervisors' creates and deletes are done."""
         if not self._waiting and self._any_in_flight():
             self._waiting = True
             self._nursery.start_soon(self._adopt_later, shared, adopt)
@@ -70,7 +70,7 @@ class Adoptions:
         try:
             await adopt()
         except SupervisorError as error:
-            logger.warning("what was being made or removed isn't adopted: %s", error)
+            logger.warning("containers that others were making aren't adopted: %s", error)
 
     def _any_in_flight(self) -> bool:
         return any(map(in_flight, self._registry.unsupervised()))

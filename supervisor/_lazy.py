@@ -1,4 +1,4 @@
-"""The public names of a package, as its stub has them: each is loaded when it is first used."""
+"""Lazy public names: each name of a package's stub is loaded at the first use."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Attached = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
 
 
 def attach(package: str, file: str) -> Attached:
-    """Return ``__getattr__``, ``__dir__`` and ``__all__`` for a package, by the stub beside it.
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` for a package, from the package's stub.
 
-    As `lazy_loader.attach_stub`, which opens the stub in whatever encoding the locale has: under
-    ``python -X warn_default_encoding -W error`` that is an error.
+    This replaces `lazy_loader.attach_stub`, which opens the stub in the locale's encoding: that
+    is an error under ``python -X warn_default_encoding -W error``.
     """
     with open(f"{os.path.splitext(file)[0]}.pyi", encoding="utf-8") as stub:
         imports = [node for node in ast.parse(stub.read()).body if isinstance(node, ast.ImportFrom)]

@@ -1,4 +1,4 @@
-"""The leash: a pipe and a pidfd that tell shims and the keeper that a supervisor let go."""
+"""The leash: a pipe and a pidfd by which shims and the keeper see that a supervisor is gone."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _KEEPER_SECONDS = 15.0
 
 @contextlib.asynccontextmanager
 async def held_leash(root: Root, *, apart: Sequence[str] = ()) -> AsyncIterator[Leash]:
-    """Hold a leash for what is below a durable root, with a keeper at its other end.
+    """Hold a leash for the containers below a durable root, with a keeper at the other end.
 
-    ``apart`` says by what files the keeper gets into a cgroup of its own.
+    ``apart`` lists the files by which the keeper gets into a cgroup of its own.
 
-    At the end of the block the leash is broken, and the keeper has removed what is left; a warning
-    in the log tells what it couldn't.
+    At the end of the block the leash is broken, and the keeper has removed what was left; a
+    warning in the log names what the keeper couldn't remove.
 
     Raises:
         ShimNotFound, ShimError, TooManyFiles: there is no keeper, or no descriptor for it.
@@ -42,15 +42,15 @@ async def held_leash(root: Root, *, apart: Sequence[str] = ()) -> AsyncIterator[
 
 @contextlib.asynccontextmanager
 async def ephemeral_root(*, apart: Sequence[str] = ()) -> AsyncIterator[tuple[Root, Leash]]:
-    """Hold a leash with a root that goes with us: it is made and removed by the keeper.
+    """Hold a leash with an ephemeral root, which the keeper makes and removes.
 
-    ``apart``: see `held_leash`, also for the end of the block. As long as the keeper is at work
-    there, the root stays, since the lists are in it that it works off.
+    ``apart``: see `held_leash`, also for the end of the block. The root stays as long as the
+    keeper is at work there, since the root contains the keeper's lists.
 
     Raises:
         InvalidValue: the place that the environment names can't be used.
-        ShimNotFound, ShimError, DiskFull, TooManyFiles, InfrastructureError: as they say;
-            nothing is left.
+        ShimNotFound, ShimError, DiskFull, TooManyFiles, InfrastructureError: see each; nothing is
+            left.
     """
     keeper, made = await keep_temporary(apart=apart)
     try:
@@ -62,10 +62,10 @@ async def ephemeral_root(*, apart: Sequence[str] = ()) -> AsyncIterator[tuple[Ro
 
 
 async def _leave(keeper: Keeper, root: str, directory: int, apart: Sequence[str]) -> bool:
-    """Break a leash, and say what is left then; return whether no keeper is at work any more."""
+    """Break a leash, log what is left, and return whether all keepers have ended."""
     before = remains(root)
     ended = await keeper.let_go()
-    if ended and remains(root):  # somebody has killed it, or it was given too little time
+    if ended and remains(root):  # the keeper was killed, or had too little time
         with contextlib.suppress(SupervisorError, OSError):
             another = Keeper(root, directory, apart=apart)
             try:
@@ -79,11 +79,11 @@ async def _leave(keeper: Keeper, root: str, directory: int, apart: Sequence[str]
 
 @undoing
 async def keep_temporary(*, apart: Sequence[str] = ()) -> tuple[Keeper, Temporary]:
-    """Have a keeper make a temporary directory, and remove it when its leash breaks.
+    """Have a keeper make a temporary directory, which the keeper removes when the leash breaks.
 
     Raises: as `ephemeral_root`.
     """
-    for path in paths(marked=False):  # the keeper's, which outlives us
+    for path in paths(marked=False):  # without our pid: the directory is the keeper's
         keeper = _keeper_in(path, apart)
         try:
             await keeper.wait_ready()
@@ -110,22 +110,22 @@ def _keeper_in(path: str, apart: Sequence[str]) -> Keeper:
 
 
 class Keeper:
-    """A leash that we hold, and the keeper at its other end.
+    """A leash that we hold, and the keeper at the other end.
 
-    It is broken by `let_go`, or by our death, however that comes. The keeper is nobody's child:
-    who ends our children with us doesn't end it.
+    `let_go` breaks the leash, and so does our death, of any cause. The keeper isn't our child: a
+    signal to our children doesn't reach the keeper.
     """
 
     def __init__(
         self, root: str, directory: int, *, make_root: bool = False, apart: Sequence[str] = ()
     ) -> None:
-        """Launch it.
+        """Launch the keeper.
 
         Args:
             root: the path of the root.
-            directory: the root, open; or the directory that it is to be made in.
-            make_root: whether the keeper makes the root, and removes it in the end.
-            apart: by what files the keeper gets into a cgroup of its own.
+            directory: the opened root; or the opened directory where the root will be made.
+            make_root: whether the keeper makes the root, and removes the root at the end.
+            apart: the files by which the keeper gets into a cgroup of its own.
         """
         binary, tether = find_binary("supervisor-keeper"), find_binary("supervisor-tether")
         self._root = root
@@ -149,16 +149,16 @@ class Keeper:
             finally:
                 os.close(told)
             undo.pop_all()
-        # A forked child would hold our end after our death, and the others for nothing.
+        # A forked child would hold our end after our death, and has no use for the other two.
         self._ends: list[Descriptor] = [close_in_children(fd) for fd in (write_fd, read_fd, pidfd)]
         self._process: PidFd | None = None
 
     @undoing
     async def wait_ready(self) -> None:
-        """Return when the keeper watches its leash.
+        """Return when the keeper watches the leash.
 
         Raises:
-            FileExistsError: there is something at the root's path.
+            FileExistsError: the root's path exists already.
             DiskFull, OSError: the root can't be made.
             ShimError: the keeper has ended.
         """
@@ -176,19 +176,19 @@ class Keeper:
         if number > 0:
             self._process = PidFd.open(number)
         if self._process is None:
-            raise ShimError("the keeper ended at once, or can't be reached: nothing was made")
+            raise ShimError("the keeper ended at once, or can't be opened: nothing was made")
 
     @undoing
     async def let_go(self) -> bool:
         """Break the leash, and wait until the keeper has removed what is left.
 
-        It is for us to reap where we are the subreaper, or pid 1, that it was left to. It is waited
-        for as long as it gets on: each container may take a while.
+        If we are the subreaper or pid 1, the keeper became our child, and we reap it. The wait
+        lasts as long as the keeper makes progress: each container may take a while.
 
         Returns:
-            Whether it has ended.
+            Whether the keeper has ended.
 
-        In a forked child nothing is broken, and the keeper isn't its to wait for.
+        In a forked child the leash stays whole, and the keeper isn't waited for.
 
         Cancellation: shielded, with a deadline of its own.
         """

@@ -1,4 +1,4 @@
-"""Open a supervisor: where all of it is put together."""
+"""Opening a supervisor: the arguments are checked, and all parts are put together."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MAX_AT_ONCE: Final = 1 << 20
 
 @attrs.frozen(kw_only=True)
 class _Settings:
-    """The arguments of `open_supervisor`, checked: nothing was touched yet."""
+    """The checked arguments of `open_supervisor`."""
 
     root: str | os.PathLike[str] | None
     runtime: Runtime
@@ -77,35 +77,35 @@ async def open_supervisor(
 ) -> AsyncIterator[Supervisor]:
     """Open a supervisor: ``async with open_supervisor(root) as sup:``.
 
-    With a root, its containers outlive the block, and the program: the next one that opens the
-    root adopts them. Without one it is ephemeral: a temporary root, every container on a
-    leash, and nothing outlives the block, however the program ends.
+    With a root, the containers outlive the block and the program: the next supervisor of the root
+    adopts them. Without a root, the supervisor is ephemeral: the root is temporary, every
+    container is on a leash, and nothing outlives the block, however the program ends.
 
     Args:
-        root: the directory that it keeps its containers in; made if it isn't there.
+        root: the directory for the containers; made if missing.
         runtime: a name, a path or a `Runtime`; None for the first of crun, runc and youki
             that can run here.
         shim: the path of another shim program.
-        cgroup_parent: the cgroup that the containers' own are made in.
+        cgroup_parent: the cgroup below which the containers' cgroups are made.
         deadlines: how long operations may take.
-        leash: whether its containers die with it; by default only an ephemeral one's do.
-        creates_at_once: how many creates may be under way; by default twice the processors.
+        leash: whether containers die with the supervisor; by default only ephemeral ones do.
+        creates_at_once: how many creates may run at a time; by default twice the processors.
         delete_unstarted: whether adopted containers that were never started are deleted.
 
     Raises:
         InvalidValue, RuntimeNotFound, ShimNotFound: nothing was touched.
-        DiskFull, TooManyFiles, DeadlineExpired: the machine can't have it just now; the containers
-            are as they were.
-        What the block raises comes out as it is, not in a group.
+        DiskFull, TooManyFiles, DeadlineExpired: the machine lacks the resources just now; the
+            containers are unchanged.
+        An exception of the block comes out unchanged, not in a group.
 
-    Cancellation: as leaving the block. Ephemeral and leashed containers are killed and
+    Cancellation: as at the end of the block, ephemeral and leashed containers are killed and
     deleted, shielded, each within the deadlines of `Container.delete`.
 
-    Fork: a child that goes on with this Trio run, and leaves the block, undoes nothing; what it
-    asks of the supervisor raises SupervisorClosed.
+    Fork: a child that goes on with this Trio run, and leaves the block, undoes nothing; the
+    supervisor's methods raise SupervisorClosed in the child.
 
-    Crash: shims and containers go on; those on a leash are ended by their shims, and the
-    keeper removes what they leave.
+    Crash: shims and containers go on. Containers on a leash are killed by their shims, and the
+    keeper removes the rest.
     """
     settings = _check(
         root,
@@ -121,7 +121,7 @@ async def open_supervisor(
     refuse_forked()
     note_process()
     begin_watch()
-    await trio.lowlevel.checkpoint()  # cancelled by now, nothing is opened
+    await trio.lowlevel.checkpoint()  # a task that is cancelled already opens nothing
     async with contextlib.AsyncExitStack() as stack:
         busy = stack.enter_context(contextlib.ExitStack())
         busy.enter_context(waiting())
@@ -159,7 +159,7 @@ def _check(
         check_flag(leash, "leash")
     if root is None and leash is False:
         raise InvalidValue(
-            "without a root all containers are on the leash: nobody could find them again"
+            "leash=False needs a root: without a root no later supervisor finds the containers"
         )
     if creates_at_once is not None:
         check_int(creates_at_once, "creates_at_once", least=1, most=MAX_AT_ONCE)
@@ -178,7 +178,7 @@ def _check(
 
 
 async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -> Supervisor:
-    """Open what a supervisor consists of; ``stack`` closes that again, the last thing first."""
+    """Open the parts of a supervisor; ``stack`` closes the parts in reverse order."""
     deadlines = settings.deadlines
     patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
     programs = stack.enter_context(contextlib.closing(SealedPrograms()))
@@ -222,7 +222,7 @@ async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -
 async def _open_root(
     settings: _Settings, stack: contextlib.AsyncExitStack, apart: Sequence[str]
 ) -> tuple[Root, Leash | None]:
-    """Open the root, and hold a leash for what is below it, if that goes with us."""
+    """Open the root, and hold a leash if the containers die with us."""
     if settings.root is None:
         return await stack.enter_async_context(ephemeral_root(apart=apart))
     root = stack.enter_context(durable_root(settings.root))

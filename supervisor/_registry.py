@@ -1,4 +1,4 @@
-"""The registry: for each container's id, whether it is being made, held or broken."""
+"""The registry of one supervisor's containers: each id is being made, held or broken."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Making:
 
 @attrs.frozen(eq=False)
 class Held:
-    """A container that is supervised from here, or foreign and looked at from here."""
+    """A container that this supervisor owns, or a foreign one that it watches."""
 
     core: Core
     container: Container
@@ -35,8 +35,8 @@ class Failed:
     """A container that can't be supervised.
 
     Attributes:
-        broken: what is wrong with it.
-        core: its core, which holds its lock, if only its delete has failed; else None.
+        broken: what is wrong with the container.
+        core: the core, which still holds the lock, if only the delete failed; else None.
     """
 
     broken: Broken
@@ -45,7 +45,7 @@ class Failed:
 
 @protected
 class Registry:
-    """All containers of one supervisor. Only the methods here change what is known of an id."""
+    """All containers of one supervisor. Only these methods change the entry of an id."""
 
     def __init__(self, root: str) -> None:
         self._layout = RootLayout(root)
@@ -54,12 +54,12 @@ class Registry:
     # ---- looking ------------------------------------------------------------------------
 
     def get(self, id: str) -> Making | Held | Failed | None:
-        """Return what is known of an id; None if it is free, as far as is known here."""
+        """Return the entry of an id; None if this supervisor has no such id."""
         return self._entries.get(id)
 
     @property
     def held(self) -> list[Held]:
-        """The containers that are held, in the order in which they came."""
+        """The held containers, in the order in which they were added."""
         return [one for one in self._entries.values() if isinstance(one, Held)]
 
     @property
@@ -79,26 +79,26 @@ class Registry:
         return None if entry is None or isinstance(entry, Making) else entry.core
 
     def check_free(self, id: str) -> None:
-        """Refuse an id that is taken.
+        """Refuse an id that is in use.
 
         Raises:
-            InvalidValue: it can't be an id.
-            ContainerExists: there is one, or one is being made.
+            InvalidValue: this text can't be an id.
+            ContainerExists: a container with this id exists, or is being made.
         """
         entry = self._entries.get(check_id(id))
         if isinstance(entry, Failed):
             raise ContainerExists(
-                f"there is a broken one at {entry.broken.path}, {REMEDY}: {entry.broken.reason}",
+                f"a broken one is at {entry.broken.path}, {REMEDY}: {entry.broken.reason}",
                 container=id,
             )
         if entry is not None:
             raise ContainerExists(f"there is one under {self._layout.root} already", container=id)
 
     def unsupervised(self) -> list[ContainerLayout]:
-        """Return the containers on disk that aren't ours, or being made by us.
+        """Return the containers on disk that we neither own nor are making.
 
-        Also those of ours that couldn't be deleted: no task may be at work with such a one any
-        more.
+        The list also has containers of ours whose delete failed: perhaps no task works on such a
+        container any more.
         """
         ours = {core.record.id: core for core in self.cores if core.lock is not None}
         making = {id for id, one in self._entries.items() if isinstance(one, Making)}
@@ -109,10 +109,10 @@ class Registry:
 
     @contextlib.contextmanager
     def making(self, id: str) -> Iterator[None]:
-        """Take an id for the time of a create.
+        """Reserve an id for the time of a create.
 
         Raises:
-            ContainerExists: it is taken.
+            ContainerExists: the id is in use.
         """
         self.check_free(id)
         making = self._entries[id] = Making()
@@ -123,7 +123,7 @@ class Registry:
                 del self._entries[id]
 
     def add(self, core: Core) -> Container:
-        """Hold a container from now on."""
+        """Add a container, or a new core for the same id, to the held ones."""
         before = self._entries.pop(core.record.id, None)
         if isinstance(before, Held) and before.core is core:
             container = before.container
@@ -133,24 +133,25 @@ class Registry:
         return container
 
     def gone(self, id: str, error: CleanupIncomplete | None) -> None:
-        """Take note of a container that was deleted; or, with an error, that couldn't be.
+        """Drop a container that was deleted; or, with an error, note that the delete failed.
 
-        The core of the latter stays, and its lock with it, until it is deleted or we close.
+        After a failed delete the core stays, and so does the lock, until the container is deleted
+        or we close.
         """
         if error is not None:
             path = self._layout.container(id).path
             broken = Broken(id=id, path=path, reason=str(error))
             self._entries[id] = Failed(broken, self.core(id))
-        elif not isinstance(self._entries.get(id), Making):  # then another one of its id is made
+        elif not isinstance(self._entries.get(id), Making):  # a new container with this id
             self._entries.pop(id, None)
 
     def forget_broken(self, id: str) -> None:
-        """Take note that there is no broken container of an id any more."""
+        """Drop the broken container of an id, if there is one."""
         if isinstance(self._entries.get(id), Failed):
             del self._entries[id]
 
     def forget_deleted(self) -> None:
-        """Drop what others have removed: foreign containers, and the files of broken ones."""
+        """Drop foreign containers that were deleted, and broken ones whose directory is gone."""
         for id, entry in tuple(self._entries.items()):
             core = self.core(id)
             if core is None:
@@ -161,7 +162,7 @@ class Registry:
                 self.gone(id, None)
 
     def take_note(self, found: Adopted) -> list[Container]:
-        """Hold what an adoption has found, and forget what it hasn't found any more.
+        """Hold the containers that an adoption found, and drop broken ones that are sound now.
 
         Returns:
             The containers that were adopted, by id.
@@ -177,15 +178,15 @@ class Registry:
     def _set_aside(self, broken: Broken) -> None:
         core = self.core(broken.id)
         if core is not None and core.lock is None:
-            core.write_off(f"its container is broken: {broken.reason}")
+            core.write_off(f"the container is broken: {broken.reason}")
             core = None
         self._entries[broken.id] = Failed(broken, core)
 
     def _is_new(self, core: Core) -> bool:
-        """Whether an adopted container is to be held; else it is dismissed.
+        """Whether to hold an adopted container; otherwise the container is dismissed.
 
-        A foreign one may have been made here since it was listed: its supervisor is this one. And
-        one that had been foreign may have been deleted here since it was taken over.
+        A container listed as foreign may be our own: created here after the listing. And an
+        adopted container may have been deleted here since the adoption.
         """
         if core.state is State.BROKEN or (core.lock is not None and not core.held):
             return False

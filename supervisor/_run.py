@@ -1,4 +1,4 @@
-"""Run a program in a container that is made for it, and deleted after it."""
+"""`run_container`: a container for one program, created before and deleted afterwards."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DeliverCancel = Callable[[Container], Awaitable[None]]
 
 
 class RunContainerOptions(InitOptions, CollectOptions, total=False):
-    """What `run_container` makes of a bundle, feeds and collects."""
+    """The options of `run_container`: the container, the input and the collected output."""
 
 
 @undoing
@@ -56,37 +56,39 @@ async def run_container(
     task_status: trio.TaskStatus[Container] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[RunContainerOptions],
 ) -> Completed:
-    """Make a container, feed it, collect its output, wait for its end, delete it.
+    """Create a container, send the input, collect the output, wait for the end, and delete it.
 
-    In the manner of `trio.run_process`. ``await nursery.start(run_container, bundle)`` gives the
-    container as soon as its program runs. So started, streams may be PIPE: they are in what is
-    given (``stdin``, ``stdout``, ``stderr``), and the caller's to use and to close. What the
-    program has written can be read from them to its end, also when the container is deleted.
+    This works like `trio.run_process`. ``await nursery.start(run_container, bundle)`` returns the
+    container as soon as the program runs. With ``nursery.start``, streams may be PIPE: the caller
+    uses and closes ``stdin``, ``stdout`` and ``stderr`` of that container. All output can be read
+    from them to the end, also after the container is deleted.
 
     Args:
         bundle: a `Bundle`, or the path of one.
-        supervisor: whose container it shall be; None for an ephemeral one of its own.
+        supervisor: the supervisor that creates the container; None for an ephemeral supervisor,
+            opened for this call.
         runtime: as for `open_supervisor`; only without ``supervisor``.
         id: the container's id; by default a random one.
-        deliver_cancel: what is done in place of its stop signal when it is cancelled, or ended: an
-            async function that gets the container, and is cancelled as soon as the program has
-            ended. Only for a program that was started. Whatever is done, it is killed if it still
-            runs after its stop grace, with a RuntimeWarning if that was for a cancellation.
-        options: what its program gets, as for `Supervisor.create`; how it is fed, what is
-            collected, ``check`` and ``deadline``: see `CollectOptions`.
+        deliver_cancel: called in place of the stop signal when the call is cancelled, or the
+            program has to end: an async function that gets the container, and is cancelled as soon
+            as the program has ended. Called only for a started program. A program that still runs
+            after the stop grace is killed, with a RuntimeWarning if the reason was a cancellation.
+        options: the program, as for `Supervisor.create`; the input, the collected output,
+            ``check`` and ``deadline``: see `CollectOptions`.
 
     Returns:
-        How it ended, and what was captured. Output is read until its end, or until
-        ``deadlines.drain`` after the program's: who holds it still is named in ``held``.
+        The exit status and the captured output. Output is read to the end, or until
+        ``deadlines.drain`` after the program's end: ``held`` then names the processes that still
+        hold the output open.
 
     Raises:
-        ProcessFailed: with ``check``, it didn't exit with 0; carries what was captured.
-        DeadlineExpired: it ran longer than ``deadline``; carries what was captured until then.
-        OutputTooLarge: it put out more than ``max_output_bytes``; carries what was captured.
-        InvalidValue: the arguments don't go together; nothing was touched.
+        ProcessFailed: with ``check``, the program didn't exit with 0; carries the output.
+        DeadlineExpired: the program ran longer than ``deadline``; carries the output so far.
+        OutputTooLarge: there was more output than ``max_output_bytes``; carries the output so far.
+        InvalidValue: the arguments can't work together; nothing was touched.
         All that `Supervisor.create`, `Container.start` and `Container.delete` raise.
 
-    Cancellation: its stop signal (SIGTERM), its stop grace (10 seconds), SIGKILL, delete, all
+    Cancellation: the stop signal (SIGTERM), the stop grace (10 seconds), SIGKILL, delete, all
     shielded, each with a deadline.
     """
     require_known(options, RunContainerOptions, "run_container")
@@ -118,15 +120,15 @@ async def run_container(
 
 
 def check_place(supervisor: object, runtime: object) -> None:
-    """Check where containers are to be made: in a supervisor, or in one of its own, by a runtime.
+    """Check that the caller gives a supervisor, or a runtime for a new supervisor, not both.
 
     Raises:
-        InvalidValue: both are given, or another thing than a supervisor.
+        InvalidValue: both are given, or ``supervisor`` is no supervisor.
     """
     if supervisor is not None:
         check_kind(supervisor, Supervisor, "supervisor")
     if supervisor is not None and runtime is not None:
-        raise InvalidValue("supervisor and runtime don't go together: a supervisor has its own")
+        raise InvalidValue("give supervisor or runtime, not both: a supervisor has a runtime")
 
 
 @contextlib.asynccontextmanager
@@ -149,12 +151,12 @@ async def _start(box: Container, deliver_cancel: DeliverCancel | None) -> None:
 
 
 async def _end(box: Container, deliver_cancel: DeliverCancel | None) -> RuntimeWarning | None:
-    """Ask it to end, if its program runs, and kill it if it doesn't: return what to say then."""
+    """Ask a running program to end, kill it after the grace, and return the warning for a kill."""
     runs = box.state in (State.RUNNING, State.STOPPING)
     if forked() or box.status is not None or not runs:
         return None
     killed = False
-    with within(math.inf, shield=True):  # what is done there has its deadlines
+    with within(math.inf, shield=True):  # each step inside has a deadline
         async with winding_up(box.init):
             if deliver_cancel is None:
                 killed = (await box.stop()).escalated

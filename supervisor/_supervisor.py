@@ -1,4 +1,4 @@
-"""A supervisor: the mapping of its containers; create, adopt, delete what is broken."""
+"""The public `Supervisor`: a mapping of containers, with create, adopt and delete_broken."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ _POLL_SECONDS = 0.005
 class Supervisor(Mapping[str, Container]):
     """The containers below one root: a mapping from their ids.
 
-    Made by `open_supervisor`. ``list(sup)`` gives the ids; looking up one that isn't there
-    raises `ContainerNotFound`.
+    Made by `open_supervisor`. ``list(sup)`` gives the ids; looking up a missing id raises
+    `ContainerNotFound`.
 
     Attributes:
-        root: the real path of its root.
+        root: the real path of the root.
         runtime: the `Runtime` that new containers get.
     """
 
@@ -93,9 +93,9 @@ class Supervisor(Mapping[str, Container]):
 
     @property
     def broken(self) -> Mapping[str, Broken]:
-        """The containers that can't be supervised, by id: why, and where their files are.
+        """The containers that can't be supervised, by id, each with the reason and the path.
 
-        `adopt` looks at them again, after a repair by hand; `delete_broken` removes one.
+        After a repair by hand, `adopt` looks at them again; `delete_broken` removes one.
         """
         return MappingProxyType(self._registry.broken)
 
@@ -113,32 +113,32 @@ class Supervisor(Mapping[str, Container]):
         bundle: Bundle | str | os.PathLike[str],
         **options: Unpack[CreateOptions],
     ) -> Container:
-        """Make a container, whose init waits to be started.
+        """Create a container; the init waits to be started.
 
         Args:
             id: 1 to 128 of ``A-Z a-z 0-9 _ . + -``, the first a letter or a digit; unique under
                 this root.
-            bundle: a `Bundle`, or the path of one. It is read now and never written;
-                changing it later changes nothing for this container.
-            options: see `CreateOptions`: streams, what the program gets in place of the bundle's,
-                labels, and what a checkpoint is restored from.
+            bundle: a `Bundle`, or the path of one. The bundle is read now and never written; a
+                later change of the bundle changes nothing for this container.
+            options: see `CreateOptions`: streams, the values that replace the bundle's, labels,
+                and the checkpoint to restore.
 
         Raises:
             InvalidValue, BundleInvalid: an argument can't work; nothing was touched.
-            ContainerExists: the id is taken.
-            IdsExhausted: no ids are left for a user namespace of its own.
-            SupervisorClosed: the supervisor is, or was meanwhile.
-            ProgramNotFound, ProgramNotExecutable: there is no such program inside, or it can't be
-                run; some of that only `Container.start` can tell.
-            RuntimeFailed: the runtime couldn't for another reason; says what it said.
-            CreateTimeout: it took longer than ``deadlines.create``.
-            ShimNotFound, ShimExited, RuntimeNotFound, DiskFull, TooManyFiles: as they say.
-                Whatever is raised, nothing is left behind; if even the clean-up failed, the
-                container is listed in ``broken``.
+            ContainerExists: the id is in use.
+            IdsExhausted: no ids are left for the container's own user namespace.
+            SupervisorClosed: the supervisor is closed, or was closed meanwhile.
+            ProgramNotFound, ProgramNotExecutable: there is no such program inside, or the program
+                can't be run; some of these failures only show in `Container.start`.
+            RuntimeFailed: the runtime failed for another reason; quotes the runtime.
+            CreateTimeout: the create took longer than ``deadlines.create``.
+            ShimNotFound, ShimExited, RuntimeNotFound, DiskFull, TooManyFiles: see each.
+                After any error nothing is left behind; if even the clean-up failed, the container
+                is listed in ``broken``.
 
-        Cancellation: what was begun is undone, shielded, within ``deadlines.cleanup``.
+        Cancellation: the create is undone, shielded, within ``deadlines.cleanup``.
 
-        Crash: the next open finds it, created; or removes what was begun.
+        Crash: the next open finds the container *created*, or removes the unfinished create.
         """
         require_known(options, CreateOptions, "create")
         self._require_open()
@@ -161,7 +161,7 @@ class Supervisor(Mapping[str, Container]):
 
     @contextlib.contextmanager
     def _making(self, id: str) -> Iterator[None]:
-        """Hold the id for the time of a create, which ends, undone, when we close."""
+        """Reserve the id for the time of a create; our close cancels and undoes the create."""
         with self._registry.making(id), self._operations.under_way():
             yield
 
@@ -171,7 +171,7 @@ class Supervisor(Mapping[str, Container]):
             raise SupervisorClosed(f"the supervisor of {self.root} is closed")
 
     async def _await_in_flight(self, id: str) -> None:
-        """Wait, for ``deadlines.shim``, while others make or remove one of this id."""
+        """Wait, up to ``deadlines.shim``, while others make or remove a container of this id."""
         layout = RootLayout(self.root).container(id)
         if isinstance(self._registry.get(id), Held | Making) or not in_flight(layout):
             return
@@ -184,24 +184,23 @@ class Supervisor(Mapping[str, Container]):
 
     @undoing
     async def adopt(self, *, delete_unstarted: bool = False) -> list[Container]:
-        """Take over the containers below the root that aren't supervised from here yet.
+        """Adopt the containers below the root that this supervisor doesn't own yet.
 
-        Opening does this once; later it finds what other supervisors have let go of, or made.
-        Broken ones are looked at again, and those that couldn't be deleted are deleted. Two calls
-        go one after the other.
+        Opening does this once. A later call finds containers that other supervisors have released
+        or made. Broken containers are looked at again, and failed deletes are repeated. Two calls
+        run one after the other.
 
         Args:
-            delete_unstarted: delete those that were created and never started, instead of
-                offering them.
+            delete_unstarted: delete containers that were never started, instead of adopting them.
 
         Returns:
             The containers that are new here. Broken ones are listed in ``broken``.
 
         Raises:
-            DiskFull, TooManyFiles: the machine can't take them over just now.
-            DeadlineExpired: it took longer than ``deadlines.recovery``.
+            DiskFull, TooManyFiles: the machine lacks the resources just now.
+            DeadlineExpired: the adoption took longer than ``deadlines.recovery``.
 
-        Cancellation: those that were taken over stay; the others are left as they were.
+        Cancellation: adopted containers stay adopted; the others are unchanged.
         """
         check_flag(delete_unstarted, "delete_unstarted")
         self._require_open()
@@ -214,21 +213,22 @@ class Supervisor(Mapping[str, Container]):
 
     @undoing
     async def delete_broken(self, id: str) -> None:
-        """Remove a container that is listed in ``broken``, and whatever of it still runs.
+        """Remove a container that is listed in ``broken``, and kill all processes that remain.
 
-        Its files needn't be sound. What is killed is what is in its cgroup (the recorded one,
-        or the one that this supervisor would have given it), what its shims watch, and they.
+        The files may be damaged. Killed are all processes in the container's cgroup (the recorded
+        cgroup, or the one that this supervisor would have chosen), the processes that the
+        container's shims watch, and the shims.
 
         Raises:
-            ContainerNotFound: there is no broken one of that id.
-            InvalidValue: its directory is somebody else's, or never was a container's: nothing is
-                deleted because it lies below the root.
-            ContainerLocked: another supervisor supervises it.
-            CleanupIncomplete: something of it is left; it stays in ``broken``.
+            ContainerNotFound: there is no broken container with that id.
+            InvalidValue: the directory isn't ours, or was never a container's: a place below the
+                root is no reason to delete a directory.
+            ContainerLocked: another supervisor owns the container.
+            CleanupIncomplete: something is left; the container stays in ``broken``.
 
-        Cancellation: once begun it is done to its end, or to its deadline.
+        Cancellation: a removal that has begun runs to the end, or to the deadline.
 
-        Crash: what is left is broken, or removed, at the next open.
+        Crash: at the next open, the rest is listed as broken, or removed.
         """
         self._require_open()
         async with self._adoptions.lock:
@@ -237,7 +237,7 @@ class Supervisor(Mapping[str, Container]):
                 raise ContainerNotFound(
                     f"no broken one under {self.root}", container=f"{id!s:.200}"
                 )
-            if entry.core is not None:  # ours, and only its delete has failed
+            if entry.core is not None:  # ours: only the delete has failed
                 await delete(entry.core, force=True)
                 return
             layout = RootLayout(self.root).container(id)
@@ -252,10 +252,10 @@ class Supervisor(Mapping[str, Container]):
 
     @undoing
     async def _close(self) -> None:
-        """End what is under way, but for deletes; delete those that are on the leash: shielded.
+        """End all operations except deletes, and delete the containers on the leash, shielded.
 
-        Whoever goes on afterwards would do it with a container that isn't ours any more, or with a
-        later one of its id.
+        An operation that went on after the close would work on a container that isn't ours any
+        more, or on a later container with the same id.
         """
         self._shared.life.begin_to_close()
         deadlines = self._shared.deadlines
@@ -271,12 +271,12 @@ class Supervisor(Mapping[str, Container]):
                     pass
 
     def _deleting(self) -> list[trio.Lock]:
-        """Return what whoever deletes something of ours holds just now."""
+        """Return the locks of the deletes that are running now."""
         locks = [self._adoptions.lock, *(core.deleting for core in self._registry.cores)]
         return [lock for lock in locks if lock.locked()]
 
     def _let_go(self) -> None:
-        """Release the locks: after the tasks have ended, which hold those of execs."""
+        """Release the containers' locks; the tasks, which hold the execs' locks, have ended."""
         for core in self._registry.cores:
             core.let_go()
 
@@ -286,4 +286,4 @@ async def _delete_quietly(box: Container) -> None:
     try:
         await box.delete(force=True)
     except (SupervisorError, OSError) as error:
-        logger.warning("at the end of its supervisor: %s", error)
+        logger.warning("when the supervisor closed: %s", error)
