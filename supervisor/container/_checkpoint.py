@@ -103,7 +103,7 @@ def with_criu(error: RuntimeFailed, work: str) -> RuntimeFailed:
 
 
 def _directory(path: str) -> str:
-    """Return the directory that an image is written to, made if it isn't there."""
+    """Return the directory that an image is written to, made if missing."""
     image = os.path.abspath(path)
     try:
         if not os.path.isdir(image):

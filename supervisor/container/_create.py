@@ -60,12 +60,12 @@ async def create(
         shared: what the supervisor's parts share.
         nursery: owns the tasks of the container's processes.
         id: the container's id.
-        bundle: the user's.
-        request: what the caller asks for.
-        runtime: makes it.
-        making: takes the id for a block, which is left early when the supervisor closes.
+        bundle: the user's bundle.
+        request: the caller's arguments.
+        runtime: the runtime for the container.
+        making: reserves the id for a block, which is left early when the supervisor closes.
         turn: held while the container is made.
-        gone: called when the container was deleted, or with the error when it couldn't be.
+        gone: called when the container was deleted, or with the error of a failed delete.
 
     Raises, Cancellation: as `Supervisor.create`.
     """
@@ -78,7 +78,7 @@ async def create(
         with happened_to(id), making(), opened(stdio, shared.null) as ready, waiting():
             async with turn:
                 return await _make(shared, nursery, plan, bundle, claim, ready, gone)
-    raise SupervisorClosed("its supervisor was closed before it was made", container=id)
+    raise SupervisorClosed("the supervisor was closed before the create was done", container=id)
 
 
 async def _make(
@@ -117,18 +117,18 @@ async def _make(
 
 @contextlib.contextmanager
 def claimed_ids(bundle: Bundle, directory: str) -> Iterator[Claim | None]:
-    """Claim ids that no other container has, if the bundle wishes for them; note those it gives.
+    """Claim ids that no other container has, if the bundle asks for such; note ids it gives.
 
-    At the end of the block they are free again, unless the container is there.
+    At the end of the block the ids are free again, unless the container exists.
 
     Args:
         bundle: the bundle.
         directory: the path that the container's directory will have.
 
     Raises:
-        InvalidValue: there are none, or that they are taken can't be noted; or those that were
-            given are another container's own.
-        IdsExhausted: all of them are taken.
+        InvalidValue: there are no ids, or the claim can't be noted; or the bundle gives ids that
+            another container has claimed.
+        IdsExhausted: all ids are claimed.
     """
     content = content_of(bundle)
     blocks, given = content.id_blocks, content.given_ids
@@ -153,15 +153,15 @@ def _take(blocks: Sequence[Block], directory: str) -> Claim:
 
 
 def _note(uids: Ranges, gids: Ranges, directory: str) -> Claim | None:
-    """Note ids that a caller gave. Where nothing can be noted, nobody is promised any either."""
+    """Note ids that a caller gave. Where nothing can be noted, no container can claim ids."""
     try:
         claim = note(uids, gids, directory)
     except InvalidValue:
         return None
     if isinstance(claim, str):
         raise InvalidValue(
-            f"userns: some of its ids are those of the container {claim}, which has them for "
-            'itself (userns="auto"): give others',
+            f"userns: some of the ids belong to the container {claim} alone "
+            '(userns="auto"): give others',
             container=os.path.basename(directory),
         )
     return claim
@@ -176,7 +176,7 @@ async def _launch_init(core: Core, plan: Plan, stdio: Stdio) -> None:
 
     Raises: as `Supervisor.create`.
 
-    Cancellation: the shim is ended; the directory is the caller's to remove.
+    Cancellation: the shim is ended; the caller must remove the directory.
     """
     make_init(core.layout.init, plan.init, stdio)
     core.shared.reach(Point.PROCESS_MADE)
@@ -202,7 +202,7 @@ async def _launch_init(core: Core, plan: Plan, stdio: Stdio) -> None:
         raise with_criu(error, core.layout.init.path) from error
     if restored:
         core.mark_started()
-    if core.state is State.CREATING:  # it may have ended by now
+    if core.state is State.CREATING:  # init may have ended by now
         core.apply(Event.RESTORED if restored else Event.CREATED)
 
 

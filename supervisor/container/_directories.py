@@ -1,7 +1,7 @@
-"""Make the directories of a container and of a process, whole or not at all.
+"""Making the directories of containers and processes, each whole or not at all.
 
-A directory is made under a temporary name with its lock held and its record in it, and renamed
-into place before anything is launched: whoever finds it finds something to adopt or to remove.
+A directory is made under a temporary name, with the lock held and the record inside, and renamed
+into place before anything is launched: the next open can adopt or remove any directory it finds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ..values import (
 
 NEW = ".new-"
 _TRIES = 100
-_TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one more
+_TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one besides
 
 
 def make_container(
@@ -51,20 +51,20 @@ def make_container(
     claim: Claim | None = None,
     reach: Reach = pass_by,
 ) -> Lock:
-    """Make a container's directory, with its state and its bundle.
+    """Make a container's directory, with the record and the bundle.
 
     Args:
-        root: the supervisor's.
-        record: its ``state.json``.
+        root: the supervisor's root.
+        record: the container's ``state.json``.
         spec: the spec that is run.
-        build_rootfs: makes in the bundle's directory what the spec needs there.
-        cleanup: what the keeper has to do for it, on a leash.
-        claim: on the ids of its user namespace, which its directory links to.
+        build_rootfs: makes the spec's files and directories in the bundle's directory.
+        cleanup: the keeper's list for the container, on a leash.
+        claim: the claim on the ids of the user namespace; the directory gets a link to the claim.
         reach: called at each `Point`.
 
     Raises:
-        ContainerExists: there is something of that id.
-        DiskFull, TooManyFiles, OSError: it can't be made; nothing is left.
+        ContainerExists: the id is in use.
+        DiskFull, TooManyFiles, OSError: the directory can't be made; nothing is left.
     """
     layout = RootLayout(root).container(record.id)
 
@@ -83,15 +83,15 @@ def make_container(
         return _make_locked(layout.path, fill, reach)
     except FileExistsError as error:
         raise ContainerExists(
-            f"there is one of that id under {root} already", container=record.id
+            f"a container of that id exists already under {root}", container=record.id
         ) from error
 
 
 def make_init(layout: ProcessLayout, record: ProcessRecord, stdio: Stdio) -> None:
-    """Make the directory of a container's init; the container's lock covers it.
+    """Make the directory of a container's init, under the container's lock.
 
     Raises:
-        DiskFull, TooManyFiles, OSError: it can't be made.
+        DiskFull, TooManyFiles, OSError: the directory can't be made.
     """
     try:
         _make_directory(layout.path)
@@ -108,11 +108,11 @@ def make_exec(
     container: str,
     reach: Reach = pass_by,
 ) -> Lock:
-    """Make the directory of an exec, with a lock of its own.
+    """Make the directory of an exec, with the exec's own lock.
 
     Raises:
         InvalidValue: the container has a process of that id.
-        DiskFull, TooManyFiles, OSError: it can't be made; nothing is left.
+        DiskFull, TooManyFiles, OSError: the directory can't be made; nothing is left.
     """
     try:
         return _make_locked(layout.path, lambda path: _fill_process(path, record, stdio), reach)
@@ -151,10 +151,10 @@ def _make_locked(path: str, fill: Callable[[str], None], reach: Reach) -> Lock:
 
 
 def _make_temporary(parent: str, reach: Reach) -> tuple[str, Lock]:
-    """Make a directory with its lock held.
+    """Make a temporary directory, with the lock held.
 
-    Before that, whoever sweeps up may take it for an abandoned one, and locks and removes it:
-    then there is another one.
+    Until the lock is held, another supervisor's sweep may take the directory for an abandoned
+    one, lock and remove it: then another directory is made.
     """
     for _ in range(_TRIES):
         path = os.path.join(parent, f"{NEW}{secrets.token_hex(8)}")
@@ -168,22 +168,22 @@ def _make_temporary(parent: str, reach: Reach) -> tuple[str, Lock]:
                 if lock is not None:
                     undo.pop_all()
                     return path, lock
-    raise OSError(errno.EBUSY, "it is swept up each time", parent)
+    raise OSError(errno.EBUSY, "other supervisors remove each new directory", parent)
 
 
 def _remove_begun(path: str) -> None:
-    """Remove what there is before its lock is held; it takes no descriptor."""
+    """Remove a new directory before the lock is held; this takes no descriptor."""
     with contextlib.suppress(OSError):
         os.rmdir(path)
 
 
 def _rename_new(temporary: str, path: str) -> None:
-    """Rename a directory onto a name that is free: rename(2) would replace an empty one."""
+    """Rename a directory to a free name: rename(2) would replace an empty directory."""
     if os.path.lexists(path):
         raise FileExistsError(path)
     try:
         os.rename(temporary, path)
-    except OSError as error:  # ENOTEMPTY, ENOTDIR: somebody was quicker
+    except OSError as error:  # ENOTEMPTY, ENOTDIR: another process was quicker
         if os.path.lexists(path):
             raise FileExistsError(path) from error
         raise

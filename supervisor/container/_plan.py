@@ -1,4 +1,4 @@
-"""The plan of a container: all that is needed to launch its init, as it stands on disk."""
+"""The plan of a container: all facts for the launch of the init, as they are stored on disk."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ _LOWER: Final = "--lower"
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """How a container is made, checked. It stands on disk as it is here, and nowhere else.
+    """The checked plan of a container. The files on disk hold exactly these values.
 
     Attributes:
-        layout: its directory.
-        record: its ``state.json``.
-        init: its init's ``process.json``: of a gated one, what the bundle says.
-        spec: its ``config.json``, which is run.
+        layout: the container's directory.
+        record: ``state.json``.
+        init: the init's ``process.json``; with a gate, the bundle's program.
+        spec: ``config.json``, which is run.
     """
 
     layout: ContainerLayout
@@ -60,12 +60,12 @@ class Plan:
 
     @classmethod
     def load(cls, layout: ContainerLayout) -> Plan:
-        """Read the plan of a container that was made, by whichever supervisor.
+        """Read the plan of a container that this or another supervisor has made.
 
         Raises:
             FileNotFoundError: a file is missing.
             StateCorrupt, BundleInvalid: a file can't be understood, or was written by an earlier
-                version, which didn't note what is under a layer.
+                version, which didn't record the path under a layer.
             TooManyFiles, OSError: a file can't be read.
         """
         plan = cls(
@@ -75,30 +75,31 @@ class Plan:
             spec=read_config(layout.bundle),
         )
         if wants_layer(plan.spec) and not plan.record.shim_options:
-            raise StateCorrupt(layout.state, "what is under its layer isn't on record")
+            raise StateCorrupt(layout.state, "the path under the layer isn't on record")
         return plan
 
     @property
     def stdio(self) -> Stdio:
-        """Its init's standard streams, nothing of them opened."""
+        """The init's standard streams, not opened."""
         return recorded(self.layout.init, self.init)
 
     @property
     def gated(self) -> bool:
-        """Whether a gate stands before its program, as in a pool."""
+        """Whether the container has a gate in place of the program, as in a pool."""
         return list(self.spec["process"]["args"]) == [GATE_DESTINATION]
 
     @property
     def unrepeatable(self) -> tuple[str, ...]:
-        """What only the program that made the container had: open files, and a gate's pipe.
+        """The parts that only the program that made the container has: open files, a gate's pipe.
 
-        Those are ``"stdin"``, ``"stdout"``, ``"stderr"`` and ``"gate"``. All else can be had again.
+        Possible are ``"stdin"``, ``"stdout"``, ``"stderr"`` and ``"gate"``. All other parts can be
+        made again.
         """
         return (*self.stdio.descriptors, *(["gate"] if self.gated else []))
 
     @property
     def rootfs(self) -> str:
-        """Where its root filesystem lies on the host."""
+        """The path of the root filesystem on the host."""
         words = self.record.shim_options
         if _LOWER in words:
             return words[words.index(_LOWER) + 1]
@@ -107,7 +108,7 @@ class Plan:
 
     @property
     def shim_options(self) -> list[str]:
-        """The shim's options, besides those of the streams."""
+        """The shim's options, except the options for the streams."""
         words = list(self.record.shim_options)
         if self.init.init_tells:
             words += ["--init-status", str(status_fd(gated=self.gated))]
@@ -115,7 +116,7 @@ class Plan:
 
     @property
     def preserved_fds(self) -> int:
-        """How many descriptors the runtime hands on."""
+        """How many descriptors the runtime passes to the init."""
         return self.gated + self.init.init_tells
 
 
@@ -129,19 +130,19 @@ def plan_container(
     user: Mapping[str, Any] | None,
     ids: UserNamespace | None,
 ) -> Plan:
-    """Check everything, and return what would be made; nothing is touched.
+    """Check all arguments, and return the plan; nothing is touched.
 
     Args:
         shared: what the supervisor's parts share.
-        runtime: makes it.
+        runtime: the runtime for the container.
         id: the container's id.
-        bundle: the user's.
-        request: what the caller asks for.
-        user: of the process object; None for the bundle's.
-        ids: of the container's user namespace, in place of the bundle's.
+        bundle: the user's bundle.
+        request: the caller's arguments.
+        user: the user of the process object; None for the bundle's.
+        ids: the container's user namespace, in place of the bundle's.
 
     Raises:
-        InvalidValue, BundleInvalid: something can't work.
+        InvalidValue, BundleInvalid: an argument can't work.
     """
     layout = RootLayout(shared.root).container(id)
     stdio = request.stdio(layout.init)
@@ -172,10 +173,10 @@ def plan_container(
 
 
 def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
-    """Return what is done if a shim is lost.
+    """Return the policy for a lost shim.
 
     Raises:
-        InvalidValue: it is something else, or these streams can't outlive their shim.
+        InvalidValue: there is no such policy, or these streams can't outlive the shim.
     """
     try:
         policy = ShimLost(wanted)
@@ -183,14 +184,14 @@ def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
         raise InvalidValue(f"on_shim_lost must be 'kill' or 'keep', not {wanted!r}") from None
     if policy is ShimLost.KEEP and (stdio.terminal is not None or stdio.log is not None):
         raise InvalidValue(
-            "a terminal and a log are in the shim and can't outlive it: not with "
-            "on_shim_lost='keep'"
+            "on_shim_lost='keep' is impossible with a terminal or a log: they are in the shim, and "
+            "end with it"
         )
     return policy
 
 
 def presumed_record(shared: Shared, runtime: Runtime, id: str) -> ContainerRecord:
-    """Return what can be presumed of a container whose own record can't be read."""
+    """Return a presumed record for a container whose own record can't be read."""
     return ContainerRecord(
         id=id,
         bundle=shared.root,
@@ -231,7 +232,7 @@ def _container_record(
 
 
 def _of_supervisor(shared: Shared, runtime: Runtime) -> dict[str, Any]:
-    """Return what is the same in all records of one supervisor."""
+    """Return the values that are the same in all records of one supervisor."""
     return {
         "root": shared.root,
         "runtime": runtime.path,
@@ -249,7 +250,7 @@ def _cgroup(shared: Shared, id: str) -> str | None:
 
 
 def _nanoseconds(seconds: float) -> int:
-    """Return a deadline as a record holds it: no deadline at all is the longest one there."""
+    """Return a deadline in a record's units; no deadline becomes the longest possible one."""
     return max(1, int(min(seconds * 1e9, MAX_NS)))
 
 
@@ -260,9 +261,9 @@ def _requested(
     stdio: Stdio,
     user: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return a spec that was derived for the container, with what was asked for in it."""
+    """Return the spec that was derived for the container, with the caller's arguments added."""
     if "process" not in spec:
-        raise BundleInvalid("it has no process to run", path=bundle.path, where="process")
+        raise BundleInvalid("no process to run", path=bundle.path, where="process")
     size = stdio.terminal
     spec["process"] = init_process(
         spec["process"],
@@ -276,15 +277,15 @@ def _requested(
     spec["process"] = attainable(spec["process"])
     try:
         check_attainable(spec["process"])
-    except InvalidValue as error:  # what the caller has said was looked at before
+    except InvalidValue as error:  # the bundle's limits: the caller's were checked before
         raise BundleInvalid(str(error), path=bundle.path, where="process.rlimits") from error
     return spec
 
 
 def _to_launch(spec: dict[str, Any], request: CreateRequest, *, tells: bool) -> dict[str, Any]:
-    """Return the spec that is run: what stands before its program knows what we want of it."""
+    """Return the spec that is run, with the gate's or the init's arguments before the program."""
     if request.gate is not None:
-        return with_gate(spec, request.gate)  # which an init comes after
+        return with_gate(spec, request.gate)  # an init comes after the gate
     if not tells:
         return spec
     process = spec["process"]
@@ -296,9 +297,9 @@ def _checkpoint_path(request: CreateRequest, bundle: Bundle) -> str | None:
         return None
     image = os.path.abspath(check_path(request.checkpoint, "checkpoint"))
     if wants_layer(bundle.spec):
-        raise InvalidValue("a checkpoint doesn't hold the layer that its files were in")
+        raise InvalidValue("a checkpoint can't be restored with a layer, whose files it lacks")
     if wish_of(bundle.spec) is not None:
         raise InvalidValue("a checkpoint can't be restored with other ids: not with userns")
     if not os.path.isdir(image):
-        raise InvalidValue(f"checkpoint: there is none at {image}")
+        raise InvalidValue(f"there is no checkpoint at {image}")
     return os.path.realpath(image)

@@ -1,4 +1,4 @@
-"""Remove directories of ours whole, and sweep those that killed supervisors left."""
+"""Removing whole directories of ours, also the temporary ones that killed supervisors left."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 def sweep(directory: str) -> None:
     """Remove the temporary directories that killed supervisors left in a root or a container.
 
-    One that is being made has its lock held, or not yet; its maker makes another one if it is
-    gone. One that is being removed may as well be removed by two.
+    A directory that is being made may have no held lock yet: if we remove it then, the other
+    supervisor makes another one. Two supervisors may remove the same directory together.
 
     Raises:
         TooManyFiles, OSError: the directory can't be listed.
@@ -33,7 +33,7 @@ def sweep(directory: str) -> None:
     for path in found:
         with contextlib.suppress(OSError, StateCorrupt):  # also a lock with another owner
             if distrust_directory(path) is not None:
-                continue  # it belongs to another user
+                continue  # the directory belongs to another user
             if os.path.basename(path).startswith(_DELETED):
                 _remove_tree(path)
             else:
@@ -61,9 +61,9 @@ def remove_directory(path: str) -> None:
 
 
 def _remove_tree(path: str) -> None:
-    """Remove a directory: by descriptors, so that no change meanwhile leads outside.
+    """Remove a directory by descriptors, so that no change of the tree can lead outside.
 
-    What can't be removed, and what is mounted there, is left for the next open.
+    Files that can't be removed, and mounts, are left for the next open.
     """
     with contextlib.suppress(OSError):
         fd = os.open(path, _DIRECTORY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""What a caller of `Supervisor.create` asks for."""
+"""The arguments of `Supervisor.create`: the public options, and the checked request."""
 
 from __future__ import annotations
 
@@ -45,28 +45,28 @@ def _kind(kind: type) -> Any:
 
 
 class CreateOptions(InitOptions, total=False):
-    """What a container is made with: the keyword arguments of `Supervisor.create`.
+    """The keyword arguments of `Supervisor.create`.
 
-    What isn't said of the program is as its bundle says. ``user``, ``group``, ``extra_groups``,
+    For the program, the bundle's values are the defaults. ``user``, ``group``, ``extra_groups``,
     ``umask``, ``capabilities``, ``rlimits``, ``oom_score_adj``, ``seccomp``, ``stop_signal`` and
     ``stop_grace`` are as for `Bundle.from_rootfs`: another user has none of the bundle's groups;
-    limits are set besides the bundle's, or in their place; a loaded bundle without a word on
-    privileges has no limits of ours.
+    limits are added to the bundle's, or replace them; a loaded bundle without privileges gets no
+    limits from us.
 
     Attributes:
-        stdin: DEVNULL (the default), PIPE, a path, an open file, a `Fifo`. A file is copied from
-            or to: the container never has it.
+        stdin: DEVNULL (the default), PIPE, a path, an open file, a `Fifo`. The shim copies from
+            or to a file: the container never has the file itself.
         stdout: the same; also LOG or a `LogFile`. Output is appended.
         stderr: as ``stdout``; also STDOUT.
-        terminal: whether these three are a terminal instead: True, or its initial
+        terminal: whether these three streams are a terminal instead: True, or the initial
             ``(columns, rows)``.
-        labels: kept with it, for the user.
-        on_shim_lost: what is done if a shim of it is killed: ``"kill"`` its process too, or
-            ``"keep"`` it, watched by its pidfd. The supervisor then holds its fifos open
-            beside the shim. Not with a terminal or a log.
-        checkpoint: the directory of a checkpoint to restore it from: then it runs at once.
-        checkpoint_options: what CRIU has to be told, the same as at the checkpoint.
-        gate: what stands before its program: for a `ContainerPool`, which creates with it.
+        labels: text that is kept with the container, for the caller.
+        on_shim_lost: what happens to a process whose shim is killed: ``"kill"``, or ``"keep"``,
+            watched by a pidfd. With ``"keep"`` the supervisor holds the fifos open, too. Not with
+            a terminal or a log.
+        checkpoint: the directory of a checkpoint to restore; the restored program runs at once.
+        checkpoint_options: the options for CRIU, the same as at the checkpoint.
+        gate: the gate in front of the program; only `ContainerPool` needs this.
     """
 
     stdin: StdioArgument
@@ -82,9 +82,9 @@ class CreateOptions(InitOptions, total=False):
 
 @attrs.frozen(kw_only=True)
 class CreateRequest:
-    """The arguments of `Supervisor.create`, in the caller's words, by the same names.
+    """The arguments of `Supervisor.create`, as the caller gave them, by the same names.
 
-    What can be checked without the bundle is checked when a request is made.
+    Everything that can be checked without the bundle is checked when a request is made.
 
     Attributes:
         privileges: capabilities, limits, OOM score and seccomp, checked.
@@ -135,7 +135,7 @@ class CreateRequest:
         object.__setattr__(self, "account", account)
 
     def stdio(self, init: ProcessLayout) -> Stdio:
-        """Return the streams that are asked for; see `stdio.plan`."""
+        """Return the requested streams; see `stdio.plan`."""
         return plan(
             init,
             stdin=self.stdin,
@@ -145,10 +145,10 @@ class CreateRequest:
         )
 
     async def user_in(self, bundle: Bundle) -> dict[str, Any] | None:
-        """Return the user that the account stands for in a bundle; None if nothing is said of it.
+        """Return the user that the account stands for in a bundle; None for an empty account.
 
         Raises:
-            InvalidValue: a name isn't listed there, or an id isn't there in its user namespace.
+            InvalidValue: a name isn't listed there, or an id isn't in the bundle's user namespace.
         """
         account = self.account
         if not account.says_anything:

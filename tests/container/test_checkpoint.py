@@ -84,7 +84,7 @@ async def test_bad_places(
             await box.start()
             with pytest.raises(InvalidValue, match="not empty"):
                 await box.checkpoint(workdir / "full")
-        with pytest.raises(InvalidValue, match="checkpoint: there is none"):
+        with pytest.raises(InvalidValue, match="there is no checkpoint"):
             await sup.create("b", bundle("true"), checkpoint=workdir / "none")
         assert os.listdir(root) == [".runtime"]
 
