@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -200,8 +201,8 @@ def page(counts: dict[str, Counter[str]], played: Sequence[tuple[str, Fault, Tol
         words = [cells.get((call, error), "–") for error in ERRORS]
         lines.append(f"| `{call}` | {' | '.join(words)} |")
     others = sorted({call for calls in counts.values() for call in calls} & CANNOT_FAIL)
-    told = ", ".join(f"`{call}`" for call in others)
-    return "\n".join([_INTRODUCTION, *lines, "", f"{_LAST_WORDS}{told}.", ""])
+    named = textwrap.fill(", ".join(f"`{call}`" for call in others), width=100)
+    return "\n".join([_INTRODUCTION, *lines, "", f"{_LAST_WORDS}{named}.", ""])
 
 
 def main() -> None:
