@@ -1,7 +1,7 @@
-"""Each public attribute of each public class has its line on a page: there are no others.
+"""Each public attribute of a public class has a line on a page; there are no other attributes.
 
-A method that only the library calls, public by accident, would be in help() and in completion, and
-would be a promise that nobody made.
+A method for the library alone, public by accident, would be in help() and in completion, and would
+become a promise.
 """
 
 from __future__ import annotations

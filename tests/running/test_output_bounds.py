@@ -57,13 +57,13 @@ each_stream = pytest.mark.parametrize("stream", ["stdout", "stderr"])
 
 @pytest.fixture(autouse=True)
 def little_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pid 1 without a handler doesn't hear SIGTERM; that it isn't waited for long."""
+    """A pid 1 without a handler ignores SIGTERM; this shortens the wait for that."""
     monkeypatch.setattr("supervisor.container._stop.STOP_GRACE_SECONDS", 0.3)
 
 
 @pytest.fixture
 def runner(supervisor: OpenSupervisor, bundle: MakeBundle) -> OpenRunner:
-    """Open one of the ways to run a program; at the end, nothing of it is left."""
+    """Open one of the ways to run a program; at the end, nothing of the program is left."""
 
     @contextlib.asynccontextmanager
     async def open_runner(how: str) -> AsyncIterator[Run]:
@@ -81,7 +81,7 @@ def runner(supervisor: OpenSupervisor, bundle: MakeBundle) -> OpenRunner:
                         bundle("true"), supervisor=sup, args=args, **both, **options
                     )
                 assert list(sup) == ["a"]
-                while len(box.processes) > 1:  # its task forgets it a moment later
+                while len(box.processes) > 1:  # the exec's task removes the exec a moment later
                     await trio.sleep(0.002)
 
     return open_runner
@@ -101,7 +101,7 @@ def captured(outcome: Any, stream: str) -> bytes:
 @each_way
 @each_stream
 async def test_a_flood(runner: OpenRunner, how: str, stream: str) -> None:
-    """It is ended, and that is said, with what was captured until then.
+    """A flooding program is ended, and the error has the output that was captured until then.
 
     Once there was no bound: in two seconds, a container of 32 MiB made us hold 2.6 GiB.
     """
@@ -144,7 +144,7 @@ async def test_the_streams_are_bounded_each(runner: OpenRunner, how: str) -> Non
 @pytest.mark.runtimes("crun")
 @each_way
 async def test_the_default(runner: OpenRunner, how: str) -> None:
-    """It is 64 MiB of each; None is no bound."""
+    """The default is 64 MiB for each stream; None means no bound."""
     assert MAX_OUTPUT_BYTES == 64 << 20
     content = bytes(MAX_OUTPUT_BYTES + 1)
     async with runner(how) as run:
@@ -160,7 +160,7 @@ async def test_the_default(runner: OpenRunner, how: str) -> None:
 async def test_what_is_not_captured_is_not_counted(
     supervisor: OpenSupervisor, bundle: MakeBundle
 ) -> None:
-    """A log has bounds of its own."""
+    """Output to a log doesn't count: the log has its own bounds."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         done = await box.run(["echo", "words"], stdout=LOG, max_output_bytes=1)
@@ -169,7 +169,7 @@ async def test_what_is_not_captured_is_not_counted(
 
 @each_way
 async def test_what_can_be_no_bound(runner: OpenRunner, how: str) -> None:
-    """It is refused by its name, before anything is touched."""
+    """A bad bound is refused by name, before anything is touched."""
     async with runner(how) as run:
         for wrong in (True, False, 0, -1, 1.5, float("inf"), "1", b"1"):
             with pytest.raises(InvalidValue, match="max_output_bytes must be 1 or more, or None"):
@@ -198,7 +198,7 @@ def test_a_shared_pool(bundle: MakeBundle, choice: Choice) -> None:
 @pytest.mark.parametrize("how", ["run_container", "run"])
 @pytest.mark.parametrize("then", ["cancelled", "deadline"])
 async def test_too_long_came_first(runner: OpenRunner, how: str, then: str) -> None:
-    """A cancellation, or the deadline, while it is being ended changes nothing."""
+    """A cancellation or the deadline during the program's end doesn't change the error."""
     async with runner(how) as run:
         with trio.CancelScope() as scope:
 
@@ -227,7 +227,7 @@ async def test_the_deadline_came_first(runner: OpenRunner) -> None:
 
         async def ask(process: Process) -> None:
             process.send_signal(signal.SIGTERM)
-            await trio.sleep(0.2)  # while it floods us
+            await trio.sleep(0.2)  # while the program floods us
             asked.count += 1
             process.kill()
 
@@ -237,9 +237,9 @@ async def test_the_deadline_came_first(runner: OpenRunner) -> None:
 
 
 async def test_it_has_ended_by_itself(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """Somebody else floods the stream, and the program that is to be ended isn't there any more.
+    """A program that has ended is killed without an error if a grandchild floods the stream.
 
-    Whoever signals it in ``deliver_cancel`` needn't expect ProcessEnded.
+    A ``deliver_cancel`` that signals the program needn't expect ProcessEnded.
     """
     script = f"(read x < {GATE}; exec cat /dev/zero) & exit 0"
     deadlines = Deadlines(drain=30)
@@ -271,7 +271,7 @@ async def test_it_has_ended_by_itself(supervisor: OpenSupervisor, bundle: MakeBu
 
 
 async def test_given_up_unread(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
-    """An exec that was ended is gone, whatever is unread: once its shim stayed for that."""
+    """An exec that was ended is gone, however much is unread; once the shim stayed for that."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as box:
         await box.start()
         process = await box.exec(["echo", "words"], stdout=PIPE)
@@ -285,7 +285,7 @@ async def test_given_up_unread(supervisor: OpenSupervisor, bundle: MakeBundle) -
 async def test_adopted_without_its_output(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:
-    """Whoever gave up an exec's output was killed before the exec was gone: that is no damage."""
+    """An exec whose output was given up before a supervisor's death is adopted without damage."""
     async with supervisor(root) as sup:
         box = await sup.create("a", bundle("sleep", "60"))
         await box.start()
@@ -303,7 +303,7 @@ async def test_adopted_without_its_output(
 
 
 class Fed:
-    """An output stream that says what it is told to say, and no more at once than is asked for."""
+    """An output stream that yields the given data, at most as many bytes as are asked for."""
 
     def __init__(self, chunks: list[bytes], when_read: Callable[[], object] = int) -> None:
         self.rest = b"".join(chunks)
@@ -343,7 +343,7 @@ def collected(fed: Fed, limit: int | None) -> _Collected:
     limit=st.none() | st.integers(1, 200),
 )
 def test_any_chunks(chunks: list[bytes], limit: int | None) -> None:
-    """However it comes, its beginning is kept, and at most one byte more is taken."""
+    """Whatever the chunks, the beginning is kept, and at most one byte more is taken."""
     content = b"".join(chunks)
     too_long = limit is not None and len(content) > limit
     fed = Fed(chunks)
@@ -362,7 +362,7 @@ def test_any_chunks(chunks: list[bytes], limit: int | None) -> None:
 
 @pytest.mark.parametrize("first", ["deadline", "cancelled", "too long"])
 def test_in_the_same_turn(first: str) -> None:
-    """What had expired, or was cancelled, when the byte too much was read was before it."""
+    """A deadline or cancellation from before the read of the byte too many comes first."""
     clock = MockClock()
 
     async def main() -> bool:
@@ -385,7 +385,8 @@ def test_in_the_same_turn(first: str) -> None:
 
 
 def test_thrown_away_slowly() -> None:
-    """A program that floods us until it is killed takes no whole processor: 64 MiB/s, at most."""
+    """Throwing away the output of a flooding program takes less than a processor: at most 64
+    MiB/s."""
     fed = Fed([b"x"] * 100)
 
     before = time.monotonic()
