@@ -16,7 +16,7 @@ from supervisor.spec._init import init_path
 from tests.support.bundle_running import SECONDS, Runner, open_directory
 from tests.support.users import NOBODYS
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may act as another user")
 
 
 def become(monkeypatch: pytest.MonkeyPatch, runner: Runner) -> None:

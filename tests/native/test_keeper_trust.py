@@ -19,7 +19,7 @@ from tests.support.leaks import wait_for
 
 STRANGER = 65534
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 Spoil = Callable[[Path], None]
 
 

@@ -101,7 +101,7 @@ def _foreign(path: Path, target: Path) -> None:
     os.chown(path, 65534, 65534)
 
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 
 
 strange = pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_fifo_is_no_lock(tmp_path: Path) -> None:
     os.close(fd)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 @pytest.mark.parametrize("opener", OPENERS)
 def test_one_that_we_may_not_open(workdir: Path, opener: str) -> None:
     """The error has the file's mode if a umask, or a user by hand, has removed our own

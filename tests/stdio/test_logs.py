@@ -443,7 +443,7 @@ async def test_a_log_directory_that_is_not_ours(
             logs.chmod(0o777)
         if kind == "foreign":
             if os.geteuid() != 0:
-                pytest.skip("needs root, to be somebody else")
+                pytest.skip("needs root, to act as another user")
             os.chown(logs, 65534, 65534)
         with pytest.raises(StateCorrupt, match="no log can be in it"):
             await box.exec(["echo", "words"], id="e", stdout=LOG)

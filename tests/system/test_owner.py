@@ -20,7 +20,7 @@ STRANGER = 65534
 _PR_SET_DUMPABLE = 4
 _CLONE_NEWUSER = 0x10000000
 
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 
 
 @pytest.fixture
