@@ -151,7 +151,7 @@ async def finish_delete(core: Core) -> None:
 
     Raises, Cancellation: as `delete`.
     """
-    logger.info("container %s: nobody finished it: removed", core.record.id)
+    logger.info("container %s: unfinished create or delete: removed", core.record.id)
     cgroup = core.record.cgroup
     if cgroup is not None and core.record.boot_id == core.shared.boot_id:
         await core.shared.hierarchies.kill(cgroup)
@@ -188,7 +188,7 @@ async def _end_found(core: Core) -> None:
 
 
 async def _end_shim(shared: Shared, layout: ProcessLayout) -> None:
-    """Have a shim kill its process, and end."""
+    """Have a shim kill the process, and exit."""
     with contextlib.closing(Shim.adopt(layout)) as shim, shielded(2 * shared.deadlines.shim):
         if shim.alive():
             await shim.give_up(shared.deadlines.shim)
@@ -323,7 +323,7 @@ async def _forget_without_runtime(core: Core, error: Exception) -> bool:
     remove_directory(core.runtime.head.place)
     if core.runtime.knows():
         return False
-    logger.warning("%s: what it kept of the container was removed without it", error)
+    logger.warning("%s: the supervisor removed the runtime's files instead", error)
     return True
 
 

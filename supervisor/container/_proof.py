@@ -1,8 +1,9 @@
-"""Whether what a runtime knows under an id is ours: it holds hooks, which a delete runs.
+"""The proof that the runtime's state of an id is ours, before a delete runs the hooks inside.
 
-In a directory that the user has named (``Runtime(root=...)``) the same id may be another
-supervisor's, podman's or somebody's by hand, and even the ``.runtime`` below our own root may be
-named by somebody. What is ours belongs to us, and names our own bundle, which nobody else's does.
+In a directory that the user has named (``Runtime(root=...)``), a container with the same id may
+belong to another supervisor, to podman or to a person. Another program may even use the
+``.runtime`` below our own root. State that is ours belongs to our uid, and names our own bundle,
+which no other container has.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from ._core import Core
 
 logger: Final = logging.getLogger("supervisor")
 
-# Where runtimes keep what they know of a container, below DIRECTORY/ID: runc and youki; crun. And
-# crun's copy of the spec, which is there before the rest, and needn't name the bundle.
+# The files of a runtime's state, below DIRECTORY/ID: runc's and youki's; crun's. crun also copies
+# the spec to config.json, before the other files; the spec needn't name the bundle.
 _STATES: Final = frozenset({"state.json", "status"})
-# json-c, which crun has, writes \/ for a slash, and Go \u003c for <.
+# json-c, which crun uses, writes \/ for a slash; Go writes \u003c for <.
 _ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ANNOTATION: Final = "org.trio-supervisor.bundle"
 _FILES: Final = ("state.json", "status", "config.json")
-# What `start` opens, which runc and crun make first; runc's copy of itself (mkostemp(3)), and what
-# it renames to state.json (Go's os.CreateTemp).
+# The files of an unfinished create: the fifo for `start`, which runc and crun make first; runc's
+# copy of the runc program (mkostemp(3)); the file that runc renames to state.json (os.CreateTemp).
 _BEGUN: Final = re.compile(r"exec\.fifo|runc\.[0-9A-Za-z]{6}|state-[0-9]+")
 
 
 def is_shared(record: ContainerRecord) -> bool:
-    """Whether others may have containers in its runtime's ``--root``."""
+    """Whether other programs may have containers in the runtime's ``--root``."""
     own = RootLayout(record.root).runtime_root
     if record.runtime_root == own:
         return False
@@ -48,10 +49,10 @@ def is_shared(record: ContainerRecord) -> bool:
 
 
 def require_free(record: ContainerRecord) -> None:
-    """Refuse an id that the runtime knows already: before anything is made.
+    """Refuse an id that the runtime knows already, before anything is made.
 
     Raises:
-        ContainerExists: it does.
+        ContainerExists: the runtime knows the id.
     """
     path = _place(record)
     if os.path.lexists(path):
@@ -63,27 +64,27 @@ def require_free(record: ContainerRecord) -> None:
 
 
 async def require_empty(shared: Shared, record: ContainerRecord) -> None:
-    """Refuse a container whose cgroup holds processes already: a kill and a delete are by it.
+    """Refuse a container whose cgroup has processes already: kill and delete would kill them.
 
     Raises:
-        ContainerExists: it does.
+        ContainerExists: the cgroup has processes.
     """
     if record.cgroup is None or not shared.hierarchies.exists(record.cgroup):
         return
     pids = await shared.hierarchies.list_members(record.cgroup)
     if pids:
         raise ContainerExists(
-            f"the cgroup {record.cgroup} that it would get has {len(pids)} processes that aren't "
-            f"ours, {min(pids)} for one: choose another id, or a cgroup_parent= of your own",
+            f"the cgroup {record.cgroup} for the container has {len(pids)} processes that aren't "
+            f"ours, for example {min(pids)}: choose another id, or another cgroup_parent",
             container=record.id,
         )
 
 
 async def is_ours(core: Core) -> bool:
-    """Whether the runtime may be told to delete what it knows under the container's id.
+    """Whether the runtime's state of the container's id is ours, so that a delete is safe.
 
     Raises:
-        StateCorrupt: somebody else may have put there what the runtime would believe.
+        StateCorrupt: another user may have written files that the runtime would believe.
         And as `ContainerRuntime.bundle`.
     """
     layout, record = core.layout, core.record
@@ -98,13 +99,13 @@ async def is_ours(core: Core) -> bool:
         told = await core.runtime.bundle()
         if told is not None:
             return os.path.realpath(told) == os.path.realpath(layout.bundle)
-        # A create that was cut short has left it.
+        # An unfinished create has left the files.
         if any(_is_mentioned(record, layout, name) for name in known):
             return True
         if not any(known.values()) and await in_thread(_remove_begun, record):
             return False
     logger.warning(
-        "container %s: %s may be somebody else's, who shares the runtime's root: it is left there",
+        "container %s: %s may be another program's, in a shared runtime root: left as it is",
         record.id,
         _place(record),
     )
@@ -112,10 +113,10 @@ async def is_ours(core: Core) -> bool:
 
 
 def _require_trusted(place: str) -> dict[str, int]:
-    """Return the size of each file that a runtime would believe, if all of it is ours alone.
+    """Return the size of each file that a runtime would believe, if all files are ours alone.
 
     Raises:
-        StateCorrupt: it isn't.
+        StateCorrupt: a file, or the directory, isn't ours alone.
     """
     sizes: dict[str, int] = {}
     try:
@@ -124,40 +125,40 @@ def _require_trusted(place: str) -> dict[str, int]:
         return sizes
     why = "is a link" if stat.S_ISLNK(status.st_mode) else distrust(status)
     if why is not None:
-        raise StateCorrupt(place, f"it {why}: it was not made by us, and is left as it is")
+        raise StateCorrupt(place, f"this {why}: it was not made by us, and is left as it is")
     for name in _FILES if stat.S_ISDIR(status.st_mode) else ():
         path = os.path.join(place, name)
         with contextlib.suppress(FileNotFoundError):
             status = os.lstat(path)
             why = distrust(status) if stat.S_ISREG(status.st_mode) else "is no regular file"
             if why is not None:
-                raise StateCorrupt(path, f"it {why}: it was not made by us, and is left as it is")
+                raise StateCorrupt(path, f"this {why}: it was not made by us, and is left as it is")
             sizes[name] = status.st_size
     return sizes
 
 
 def proof(record: ContainerRecord) -> Sequence[str]:
-    """Return by what a keeper knows ours: a directory, and what a file in it must have in it."""
+    """Return the keeper's proof: a directory, and a text that one of the files must contain."""
     return [_place(record), RootLayout(record.root).container(record.id).bundle]
 
 
 def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
-    """Return what the keeper has to do for a container, should we die (docs/shim-protocol.md)."""
+    """Return the keeper's list of steps for a container, if we die (docs/shim-protocol.md)."""
     deletion = ContainerRuntime.of(record).deletion()
     verb = "owned" if is_shared(record) else "private"
     steps = [[verb, *proof(record), *deletion.words]]
     if record.cgroup is not None:
         steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
-    if bundle.temporary:  # it goes with the program that made it
+    if bundle.temporary:  # the bundle ends with the program that made the bundle
         steps.append(["bundle", bundle.path])
     text = "".join("".join(f"{word}\0" for word in step) + "\0" for step in steps)
     return os.fsencode(text)
 
 
 def with_proof(spec: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:
-    """Return a spec that names our bundle, where others may have containers in the runtime's root.
+    """Return a spec that names our bundle, if the runtime's root is shared.
 
-    crun copies it before it writes anything else: so a create that is killed leaves whose it was.
+    crun first copies the spec. So even a killed create leaves a file that shows the owner.
     """
     if not is_shared(record):
         return spec
@@ -166,10 +167,11 @@ def with_proof(spec: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:
 
 
 def _remove_begun(record: ContainerRecord) -> bool:
-    """Remove what a create had made before it wrote whose it is, if no create is under way.
+    """Remove the files of a create that was killed before they named an owner; return whether.
 
-    Whoever makes a container of that id has it among its arguments. Who isn't seen has ended
-    before: what he has made is there when we look into the directory, by a descriptor of it.
+    A create that is still running is left alone: the id is among that process's arguments. A
+    process that isn't seen has ended before our look, so all files of that process are in the
+    directory when we list it, through a descriptor.
     """
     place = _place(record)
     with lenient():

@@ -71,7 +71,7 @@ async def _attempt(core: Core) -> None:
 
 
 async def _call_start(core: Core) -> Failure | None:
-    """Call the runtime's start until the call ends, or the init that is to be started."""
+    """Call the runtime's start, until the call ends or the waiting init ends."""
     core.shared.reach(Point.STARTING)
     with expiring() as expire:
 
@@ -83,7 +83,7 @@ async def _call_start(core: Core) -> Failure | None:
             expire(core.shared.deadlines.shim if quick else 0)
 
         def patience() -> float:
-            # Of crun 1.8, half a start leaves an init that fails at the next one. One whose init
+            # With crun 1.8, an init after half a start fails at the next start. A start whose init
             # has ended may wait for ever.
             return _HALF_SECONDS if core.init.status is None else 0
 
@@ -108,10 +108,10 @@ def hidden_gate(core: Core) -> str | None:
 
 
 async def _open_hidden_gate(core: Core) -> bool:
-    """Let an init run that runc takes for stopped, since /proc hides the init; return whether.
+    """Let a hidden init run, which runc takes for stopped; return whether the init runs.
 
-    runc's ``run`` doesn't look there, its ``start`` does. What that does then is to read what init
-    writes into the fifo, and to remove that.
+    ``runc run`` doesn't look into /proc, but ``runc start`` does, and refuses. So this function
+    does the rest of ``runc start``: read the init's byte from the fifo, and remove the fifo.
     """
     gate = hidden_gate(core)
     if gate is None:
@@ -135,7 +135,7 @@ async def _open_hidden_gate(core: Core) -> bool:
 
 
 async def _look_again(core: Core) -> None:
-    """After a start that failed: ask the runtime what the container is now."""
+    """After a failed start, ask the runtime for the container's state."""
     if core.state is not State.STARTING:
         return
     told = None
@@ -179,6 +179,6 @@ def _raise_if_lost(core: Core) -> None:
     if status is None or status.source is Source.SHIM or core.was_started():
         return
     raise ShimExited(
-        f"its shim ended before it was started ({status}); delete it and create it again",
+        f"the shim ended before the start ({status}); delete the container and create it again",
         container=core.record.id,
     )

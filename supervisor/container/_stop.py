@@ -255,7 +255,7 @@ async def end(core: Core) -> Stopped:
         status = await core.init.wait()
         return Stopped(status, escalated=lived or _was_killed(status))
     raise DeadlineExpired(
-        f"its init didn't end within {seconds:g} seconds after SIGKILL: it may be frozen, or "
+        f"the init didn't end within {seconds:g} seconds after SIGKILL: the init may be frozen, or "
         "stuck in the kernel",
         seconds=seconds,
         container=core.record.id,

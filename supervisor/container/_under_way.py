@@ -1,4 +1,4 @@
-"""What is under way with a container, or a root, and ends when its supervisor closes."""
+"""Running operations on a container or a root, which end when the supervisor closes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 
 @attrs.frozen(eq=False)
 class _Operation:
-    """One operation: what ends it, and when it is over."""
+    """One operation: the scope for the cancellation, and the event at the end."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     over: trio.Event = attrs.field(factory=trio.Event)
@@ -25,9 +25,9 @@ class Operations:
 
     @contextlib.contextmanager
     def under_way(self) -> Iterator[trio.CancelScope]:
-        """Do something that ends, undone as if it were cancelled, when the supervisor closes.
+        """Run an operation as the block; the supervisor's close cancels and undoes the operation.
 
-        The block is left without an exception then; its scope says that it was cancelled.
+        The block is then left without an exception, and the scope's ``cancelled_caught`` is True.
         """
         operation = _Operation()
         self._under_way.add(operation)
@@ -40,7 +40,7 @@ class Operations:
 
 
 async def end_under_way(operations: Iterable[Operations]) -> None:
-    """Cancel operations, and wait until they have undone what they had begun."""
+    """Cancel operations, and wait until they are undone."""
     under_way = [one for group in operations for one in group._under_way]
     for one in under_way:
         one.scope.cancel()

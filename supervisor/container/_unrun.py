@@ -1,8 +1,8 @@
-"""Say why a program couldn't be run, once its runtime, or a quick end, gives reason to look.
+"""The reason why a program couldn't be run, found after the runtime failed or the program ended.
 
-A runtime's own words differ from its neighbour's, and what the kernel refuses after the runtime has
-gone is heard by nobody: the process just exits. So the files are looked at, afterwards, as the
-container has them.
+Each runtime reports such a failure in other words. If the kernel refuses the program after the
+runtime has exited, there is no report at all: the process just exits. So this module looks at the
+files afterwards, as the container sees them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ T = TypeVar("T")
 
 
 class _NoAnswer(Exception):
-    """Nobody can tell."""
+    """The question can't be answered."""
 
 
 class Root:
-    """The root directory of a living container, and its mounts, which stay while this is open."""
+    """The root directory of a living container; the mounts stay while this object is open."""
 
     def __init__(self, *fds: int) -> None:
         self._fds = list(fds)
@@ -49,15 +49,15 @@ class Root:
         return not self._fds
 
     def close(self) -> None:
-        """Close it, unless it was taken away."""
+        """Close the descriptors, unless a thread has taken them."""
         for fd in self._take():
             os.close(fd)
 
     async def ask(self, question: Callable[[str], T], *, limiter: trio.CapacityLimiter) -> T | None:
-        """Ask something of it, once, in a thread: the answer, or None if there is none in time.
+        """Ask one question, in a thread; return the answer, or None without an answer in time.
 
-        ``question`` is called with its path. What a container has mounted may keep it waiting, for
-        ever if the container likes: so nobody waits longer than a second.
+        ``question`` is called with the root's path. A filesystem that the container has mounted may
+        block the thread for ever: so this waits for one second at most.
         """
         with contextlib.suppress(_NoAnswer), within(_LOOK_SECONDS):
             return await _in_thread(lambda: self._answer(question), limiter)
@@ -66,7 +66,7 @@ class Root:
     def _answer(self, question: Callable[[str], T]) -> T:
         fds = self._take()
         try:
-            if not fds:  # it couldn't be opened, or whoever asked has given up
+            if not fds:  # the root couldn't be opened, or the caller has given up
                 raise _NoAnswer
             return question(f"/proc/self/fd/{fds[0]}")
         finally:
@@ -84,10 +84,10 @@ class Root:
 
 @contextlib.contextmanager
 def root_of(core: Core, *, believe: bool = False) -> Iterator[Root]:
-    """Open the root directory of a container's init, for the block; an empty one if it can't be.
+    """Open the root directory of a container's init for the block; an empty `Root` on failure.
 
-    ``believe`` takes what the kernel shows for the container's, also where a sandbox may stand
-    between them.
+    ``believe`` takes the root that the kernel shows for the container's, also where a sandbox may
+    stand in between.
     """
     root = Root(*(_opened(core) if believe or _shares_kernel(core) else ()))
     try:
@@ -97,10 +97,10 @@ def root_of(core: Core, *, believe: bool = False) -> Iterator[Root]:
 
 
 async def ask_root(core: Core, question: Callable[[str], T]) -> T | None:
-    """Ask something of the root directory of a container that runs, as `Root.ask`.
+    """Ask a question about the root directory of a running container, as `Root.ask`.
 
-    Just after its start it may still be the runtime, which others may not look into: crun's is so
-    for an ordinary user. So it has a moment.
+    Just after the start, init may still be the runtime's program, which an ordinary user may not
+    look into (crun). So this tries for a moment.
     """
     with within(_BEGIN_SECONDS):
         while True:
@@ -121,11 +121,11 @@ def _opened(core: Core) -> list[int]:
     fds: list[int] = []
     try:
         fds.append(lifted(os.open(f"/proc/{core.init.pid}/root", os.O_PATH | os.O_CLOEXEC)))
-        # Without this, what is mounted there comes apart with the last process.
+        # Without this descriptor, the mounts end with the last process.
         fds.append(lifted(os.open(f"/proc/{core.init.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)))
-        if core.init.handles.watched():  # so it isn't reaped, and its pid nobody else's
+        if core.init.handles.watched():  # so init isn't reaped, and the pid is still init's
             return fds
-    except OSError:  # not ours to see, or no descriptor is left: it isn't explained then
+    except OSError:  # no permission, or no descriptor left: then there is no explanation
         pass
     for fd in fds:
         os.close(fd)
@@ -135,7 +135,7 @@ def _opened(core: Core) -> list[int]:
 async def raise_planned(
     error: RuntimeFailed, core: Core, rootfs: str, spec: Mapping[str, Any]
 ) -> None:
-    """Raise why a container's program couldn't be run, if that is why its create has failed."""
+    """Raise the reason why the program couldn't be run, if this is why the create failed."""
 
     def look() -> Obstacle | None:
         tree = PlannedTree(rootfs, spec.get("mounts") or ())
@@ -150,25 +150,25 @@ async def raise_planned(
 
 
 async def raise_refused(error: RuntimeFailed, core: Core, process: Mapping[str, Any]) -> None:
-    """Raise why an exec's program couldn't be run, if that is why its runtime has failed."""
+    """Raise the reason why an exec's program couldn't be run, if this is why the runtime failed."""
     if _is_refusal(error):
         with root_of(core) as root:
             _raise(await _seen(core, root, process), core, error)
 
 
 async def require_run(core: Core, process: ProcessTask, root: Root) -> None:
-    """Return when a process that its runtime has started runs the user's program.
+    """Return when a process that the runtime has started runs the user's program.
 
     Raises:
-        GateFailed: it never did, since the kernel refused it.
+        GateFailed: the kernel refused the program.
     """
     if process.args == (GATE_DESTINATION,) or root.closed:
-        return  # our own, which tells by itself; or nobody can look
+        return  # our own gate, which reports itself; or no root to look at
     try:
         await _require_run(core, process, root)
     except GateFailed:
         raise
-    except OSError:  # no descriptor is left to look with: it runs, and isn't explained
+    except OSError:  # no descriptor is left to look with: a failure stays unexplained
         return
 
 
@@ -181,7 +181,7 @@ async def _require_run(core: Core, process: ProcessTask, root: Root) -> None:
 
 
 async def _require_behind_init(core: Core, process: ProcessTask, root: Root) -> None:
-    """Return if our own init, which runs, finds its program."""
+    """Raise the reason if our own init runs, but couldn't run the program."""
     found = await _seen(core, root, process_object(process.record))
     if found is not None:
         status = await _end_within(process, core.shared.deadlines.shim)
@@ -190,7 +190,7 @@ async def _require_behind_init(core: Core, process: ProcessTask, root: Root) -> 
 
 
 async def _has_begun(core: Core, process: ProcessTask) -> bool:
-    """Whether it runs the user's program; mostly it does by now. False if it has ended."""
+    """Whether a process runs the user's program, as is usual by now; False if it has ended."""
     if not process.record.exec:
         return await process.gate.has_begun(_BEGIN_SECONDS)
     runtime = core.record.runtime
@@ -203,7 +203,7 @@ async def _has_begun(core: Core, process: ProcessTask) -> bool:
 
 
 async def _quick_end(process: ProcessTask) -> ExitStatus | None:
-    """Return how a process ended, if it has: a moment later that is settled."""
+    """Return the exit status of a process that has ended; the status is settled soon after."""
     if not process.end.is_near():
         return None
     return await _end_within(process, process.deadlines.shim)
@@ -231,7 +231,7 @@ async def _in_thread(function: Callable[[], T], limiter: trio.CapacityLimiter) -
 
 
 def _unless_scarce(look: Callable[[], Obstacle | None]) -> Obstacle | None:
-    """Return what is seen; nothing where there is no descriptor left to look with, say."""
+    """Return the obstacle that is seen; None if the look fails, for want of a descriptor say."""
     try:
         return look()
     except OSError:

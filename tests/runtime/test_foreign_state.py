@@ -137,7 +137,7 @@ async def test_what_names_another_bundle_is_left(
         await other.start()
         await web.delete(force=True)
         assert (other.state, other.status) == (State.RUNNING, None)
-        assert "may be somebody else's" in caplog.text
+        assert "may be another program's" in caplog.text
         await other.delete(force=True)
 
 

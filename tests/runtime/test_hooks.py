@@ -127,6 +127,6 @@ async def test_a_runtime_that_cannot_go_on(
         await box.start()
         with caplog.at_level(logging.WARNING, logger="supervisor"):
             await box.delete(force=True)
-        assert "what it kept of the container was removed without it" in caplog.text
+        assert "the supervisor removed the runtime's files instead" in caplog.text
         assert (box.state, known(root / ".runtime")) == (State.DELETED, [])
         await nothing_left()
