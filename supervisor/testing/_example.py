@@ -26,7 +26,7 @@ class Example:
 
     Attributes:
         named: True: names are numbered in the order of the requests. False: names are random.
-        worker: a name of this process, by which its directories differ from those of others.
+        worker: a name of this process, for directories that no other process uses.
         waited_seconds: how long the example waited for infrastructure.
         failed: whether the example ended with an error.
         with_specs: whether a container's report includes the spec, which is long.

@@ -124,7 +124,7 @@ async def kill_shim(process: Process | Container, *, seconds: float = HARM_SECON
             raise ProcessEnded(f"the shim of {process.id} has ended", container=process.container)
         shim.kill()
         with trio.move_on_after(seconds) as scope:
-            while not shim.ended():  # the supervisor's task waits on a descriptor of its own
+            while not shim.ended():  # the supervisor's task waits on another descriptor
                 await trio.sleep(_POLL_SECONDS)
         if scope.cancelled_caught:
             raise DeadlineExpired(

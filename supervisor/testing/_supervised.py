@@ -70,7 +70,7 @@ def supervised(test: Test, *, when_begun: WhenBegun | None = None) -> Test:
 
 
 def infrastructure(error: BaseException) -> InfrastructureError | None:
-    """Return the exception if it is an infrastructure error, or the first one in the group."""
+    """Return an exception that is an infrastructure error, or the first one in a group; or None."""
     if isinstance(error, BaseExceptionGroup):
         found = (infrastructure(one) for one in error.exceptions)
         return next((one for one in found if one is not None), None)
