@@ -12,7 +12,7 @@ import trio
 from ..children import PidFd
 from ..runtime import Call
 from ..shim import ExitFifo, Made, Shim, make_fifos
-from ..state import ProcessRecord, process_object
+from ..state import ProcessRecord
 from ..stdio import Console, Stdio
 from ..system import HIDDEN, lifted
 from ..values import Point, ProcessEvent, scarcity
@@ -124,7 +124,7 @@ def _is_kept(task: ProcessTask, found: Found) -> bool:
 
 def _oom_score(record: ProcessRecord) -> list[str]:
     """Return the shim's option for the OOM score: the process never inherits ours."""
-    wanted = process_object(record).get("oomScoreAdj")
+    wanted = record.extra.get("oomScoreAdj")
     fits = isinstance(wanted, int) and abs(wanted) <= _MAX_OOM_SCORE
     return ["--oom-score-adj", str(wanted if fits else 0)]
 

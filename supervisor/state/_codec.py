@@ -13,6 +13,7 @@ import attrs
 from ..system import MAX_BYTES, read_own
 from ..values import Cause, ExitStatus, InvalidValue, Source, StateCorrupt
 from ._models import (
+    FIELDS,
     VERSION,
     ContainerRecord,
     Intent,
@@ -20,7 +21,6 @@ from ._models import (
     Result,
     ShimLost,
     check_status,
-    fields_of,
 )
 
 Record = ContainerRecord | ProcessRecord | Result
@@ -45,17 +45,14 @@ def dump(record: Record) -> bytes:
     Raises:
         InvalidValue: the text is longer than `load` would read.
     """
-    tree = {**record.extra, **_by_key(record)}
-    if isinstance(record, Result):
-        tree |= _by_key(record.status)
+    tree = dict(record.extra)
+    for part in (record, record.status) if isinstance(record, Result) else (record,):
+        for key, field in FIELDS[type(part)].items():
+            tree[key] = getattr(part, field.name)
     text = _ENCODER.encode(tree)
     if len(text) >= MAX_BYTES:
         raise InvalidValue(f"the record takes more than {MAX_BYTES} bytes")
     return text.encode("ascii") + b"\n"
-
-
-def _by_key(value: Record | ExitStatus) -> dict[str, Any]:
-    return {key: getattr(value, field.name) for key, field in fields_of(type(value)).items()}
 
 
 def load(cls: type[R], path: str) -> R:
@@ -97,7 +94,7 @@ def _by_its_key(cls: type[Any], reason: str) -> str:
 
     A reason never quotes a value: an environment may hold secrets.
     """
-    fields = {**fields_of(cls), **(fields_of(ExitStatus) if cls is Result else {})}
+    fields = {**FIELDS[cls], **(FIELDS[ExitStatus] if cls is Result else {})}
     keys = {field.name: key for key, field in fields.items()}
     name = re.match(r"(?:status\.)?(\w*)", reason)
     assert name is not None
@@ -106,9 +103,9 @@ def _by_its_key(cls: type[Any], reason: str) -> str:
 
 def _made(cls: type[R], tree: dict[str, Any]) -> R:
     """Return the record of an object: the record checks the values, and keeps unknown keys."""
-    values = _taken(fields_of(cls), tree)
+    values = _taken(FIELDS[cls], tree)
     if cls is Result:
-        status = _taken(fields_of(ExitStatus), tree)
+        status = _taken(FIELDS[ExitStatus], tree)
         check_status(status)
         values["status"] = ExitStatus(**status)
     return cls(**values, extra=tree)

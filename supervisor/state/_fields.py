@@ -6,16 +6,47 @@ A field's key in JSON is the field's Python name in camelCase, unless the field 
 from __future__ import annotations
 
 import os.path
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from ..values import InvalidValue, check_int, check_text, copy_object
+from ..values import InvalidValue, check_text, copy_object
 
 KEY = "key"
+KIND = "kind"
 
-Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+@attrs.frozen
+class Kind:
+    """What a field may hold.
+
+    Attributes:
+        type: the type of the value. Each text, and each item of a tuple, is free of NULs and
+            surrogates.
+        optional: whether the value may be None.
+        least: the least integer.
+        most: the greatest integer.
+        rule: a further check, of the record, the field's name and the value.
+    """
+
+    type: type[Any]
+    optional: bool = False
+    least: int = 0
+    most: int = 0
+    rule: Callable[[Any, str, Any], None] | None = None
+
+    def on(self, key: str | None = None) -> dict[str, Any]:
+        """Return a field's metadata, with the key in JSON if the field's name doesn't say it."""
+        return {KIND: self} if key is None else {KIND: self, KEY: key}
+
+
+_SPOKEN: Mapping[type[Any], str] = {
+    str: "text",
+    int: "an integer",
+    bool: "true or false",
+    tuple: "a tuple or list",
+}
 
 
 def key_of(field: attrs.Attribute[Any]) -> str:
@@ -27,75 +58,76 @@ def key_of(field: attrs.Attribute[Any]) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def text(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    """Check for text without NULs and surrogates."""
-    check_text(value, field.name)
+def check_fields(record: object, fields: Iterable[attrs.Attribute[Any]]) -> None:
+    """Check fields of a record, by the kind that each field names.
+
+    Raises:
+        InvalidValue: a value isn't valid; names the field.
+    """
+    texts: list[tuple[str, Any]] = []
+    rules = []
+    for field in fields:
+        kind: Kind | None = field.metadata.get(KIND)
+        if kind is None:  # checked where the value is copied
+            continue
+        name, value = field.name, getattr(record, field.name)
+        if kind.optional and value is None:
+            continue
+        if not isinstance(value, kind.type) or (kind.type is int and isinstance(value, bool)):
+            what = _SPOKEN.get(kind.type, f"a {kind.type.__name__}")
+            raise InvalidValue(f"{name} must be {what}, not {type(value).__name__}")
+        if kind.type is str:
+            texts.append((name, value))
+        elif kind.type is tuple:
+            for index, item in enumerate(value):
+                texts.append((f"{name}[{index}]", item))
+        elif kind.type is int and not kind.least <= value <= kind.most:
+            raise InvalidValue(f"{name} must be from {kind.least} to {kind.most}")
+        if kind.rule is not None:
+            rules.append((kind.rule, name, value))
+    _check_texts(texts)
+    for rule, name, value in rules:
+        rule(record, name, value)
 
 
-def optional_text(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    """Check for such text, or None."""
-    if value is not None:
-        check_text(value, field.name)
+def _check_texts(texts: Sequence[tuple[str, Any]]) -> None:
+    """Check for text without NULs and surrogates: all at once, and one by one for the error."""
+    items = [item for _, item in texts]
+    if set(map(type, items)) <= {str}:
+        whole = "".join(items)
+        if whole.isascii() and "\0" not in whole:
+            return
+    for name, item in texts:
+        check_text(item, name)
 
 
-def absolute(_: object, field: attrs.Attribute[Any], value: object) -> None:
+def absolute(_: object, name: str, value: str) -> None:
     """Check for an absolute path: runtimes and shims change directory."""
-    if not os.path.isabs(check_text(value, field.name)):
-        raise InvalidValue(f"{field.name} must be an absolute path")
+    if not os.path.isabs(value):
+        raise InvalidValue(f"{name} must be an absolute path")
 
 
-def optional_cgroup(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    """Check for an absolute, plain cgroup path below the root cgroup, or None.
+def plain_cgroup(_: object, name: str, value: str) -> None:
+    """Check for an absolute, plain cgroup path below the root cgroup.
 
     To kill a container is to kill every process in the container's cgroup. So a path to the root
     cgroup, or out of a cgroup by ``..``, must never get into a record.
     """
-    if value is None:
-        return
-    path = check_text(value, field.name)
-    if not path.startswith("/") or any(part in ("", ".", "..") for part in path[1:].split("/")):
-        raise InvalidValue(f"{field.name} must be an absolute path below / without '.' and '..'")
+    if not value.startswith("/") or not {"", ".", ".."}.isdisjoint(value[1:].split("/")):
+        raise InvalidValue(f"{name} must be an absolute path below / without '.' and '..'")
 
 
-def flag(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    """Check for a bool."""
-    if not isinstance(value, bool):
-        raise InvalidValue(f"{field.name} must be true or false, not {type(value).__name__}")
+def arguments(_: object, name: str, value: tuple[str, ...]) -> None:
+    """Check for a program."""
+    if not value:
+        raise InvalidValue(f"{name} must hold at least the program")
 
 
-def integer(*, least: int, most: int) -> Check:
-    """Return a check for an integer in a range, bounds included."""
-
-    def check(_: object, field: attrs.Attribute[Any], value: object) -> None:
-        check_int(value, field.name, least=least, most=most)
-
-    return check
-
-
-def optional(check: Check) -> Check:
-    """Return a check that also lets None pass."""
-
-    def either(instance: object, field: attrs.Attribute[Any], value: object) -> None:
-        if value is not None:
-            check(instance, field, value)
-
-    return either
-
-
-def texts(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    """Check for a tuple of text."""
-    if not isinstance(value, tuple):
-        raise InvalidValue(f"{field.name} must be a tuple or list, not {type(value).__name__}")
-    for index, item in enumerate(value):
-        check_text(item, f"{field.name}[{index}]")
-
-
-def environment(instance: object, field: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+def environment(_: object, name: str, value: tuple[str, ...]) -> None:
     """Check for a tuple of ``NAME=value``."""
-    texts(instance, field, value)
     for index, item in enumerate(value):
         if item.find("=") < 1:
-            raise InvalidValue(f"{field.name}[{index}] must be NAME=value with a name")
+            raise InvalidValue(f"{name}[{index}] must be NAME=value with a name")
 
 
 def as_tuple(value: list[str] | tuple[str, ...]) -> tuple[str, ...]:

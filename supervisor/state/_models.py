@@ -25,23 +25,20 @@ from ..values import (
     check_object,
     check_text,
     copy_json,
+    copy_object,
 )
 from ._fields import (
-    KEY,
+    Kind,
     absolute,
+    arguments,
     as_tuple,
+    check_fields,
     copied_extra,
     copied_labels,
     copied_restart,
     environment,
-    flag,
-    integer,
     key_of,
-    optional,
-    optional_cgroup,
-    optional_text,
-    text,
-    texts,
+    plain_cgroup,
 )
 from ._ids import check_id
 
@@ -50,13 +47,6 @@ VERSION = 1
 
 MAX_NS = 2**63 - 1
 """The latest time, and the longest one, in nanoseconds."""
-
-_VERSION = integer(least=1, most=VERSION)
-_NS = integer(least=0, most=MAX_NS)
-_COUNT = integer(least=0, most=2**63 - 1)
-_UID = integer(least=0, most=MAX_ID)
-_SIGNAL = integer(least=1, most=64)
-
 
 R = TypeVar("R", bound="ContainerRecord | ProcessRecord | Result")
 
@@ -73,30 +63,6 @@ class ShimLost(enum.Enum):
 
     KILL = "kill"
     KEEP = "keep"
-
-
-def _unknown(record: object, _: object, extra: Mapping[str, Any]) -> None:
-    for key in sorted(known_keys(type(record)) & extra.keys()):
-        raise InvalidValue(f"extra holds {key!r}, which has a field of its own")
-
-
-def _arguments(record: object, field: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
-    texts(record, field, value)
-    if not value:
-        raise InvalidValue("args must hold at least the program")
-
-
-def _container_id(_: object, field: attrs.Attribute[str], value: str) -> None:
-    check_id(value)
-
-
-def _intent(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if value is not None:
-        check_kind(value, Intent, field.name)
-
-
-def _shim_lost(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    check_kind(value, ShimLost, field.name)
 
 
 def check_status(values: Mapping[str, Any]) -> None:
@@ -116,9 +82,31 @@ def check_status(values: Mapping[str, Any]) -> None:
         check_text(why, "status.why")
 
 
-def _status(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    status = check_kind(value, ExitStatus, field.name)
-    check_status({name: getattr(status, name) for name in STATUS_KEYS})
+def _unknown(record: object, _: str, extra: Mapping[str, Any]) -> None:
+    for key in sorted(_KNOWN[type(record)] & extra.keys()):
+        raise InvalidValue(f"extra holds {key!r}, which has a field of its own")
+
+
+def _container_id(_: object, name: str, value: str) -> None:
+    check_id(value)
+
+
+def _status(_: object, name: str, status: ExitStatus) -> None:
+    check_status({key: getattr(status, key) for key in STATUS_KEYS})
+
+
+_TEXT = Kind(str).on()
+_OPTIONAL_TEXT = Kind(str, optional=True).on()
+_PATH = Kind(str, rule=absolute).on()
+_TEXTS = Kind(tuple).on()
+_ARGUMENTS = Kind(tuple, rule=arguments).on()
+_ENVIRONMENT = Kind(tuple, rule=environment).on()
+_FLAG = Kind(bool).on()
+_COUNT = Kind(int, most=2**63 - 1).on()
+_OPTIONAL_COUNT = Kind(int, optional=True, most=2**63 - 1).on()
+_SIGNAL = Kind(int, optional=True, least=1, most=64).on()
+_VERSION = Kind(int, least=1, most=VERSION).on()
+_EXTRA = Kind(dict, rule=_unknown).on()
 
 
 @attrs.frozen(kw_only=True)
@@ -153,33 +141,34 @@ class ContainerRecord:
         extra: keys that we don't know.
     """
 
-    id: str = attrs.field(validator=_container_id)
-    root: str = attrs.field(validator=absolute)
-    bundle: str = attrs.field(validator=absolute)
-    runtime: str = attrs.field(validator=absolute)
-    runtime_args: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=texts)
-    runtime_root: str = attrs.field(validator=text)
-    shim: str = attrs.field(validator=text)
-    no_pivot_root: bool = attrs.field(default=False, validator=flag)
-    timeout_ns: int = attrs.field(
-        validator=integer(least=1, most=MAX_NS), metadata={KEY: "timeout"}
-    )
-    created_ns: int = attrs.field(validator=_NS, metadata={KEY: "created"})
-    cgroup: str | None = attrs.field(validator=optional_cgroup)
-    boot_id: str = attrs.field(validator=text)
+    id: str = attrs.field(metadata=Kind(object, rule=_container_id).on())
+    root: str = attrs.field(metadata=_PATH)
+    bundle: str = attrs.field(metadata=_PATH)
+    runtime: str = attrs.field(metadata=_PATH)
+    runtime_args: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, metadata=_TEXTS)
+    runtime_root: str = attrs.field(metadata=_TEXT)
+    shim: str = attrs.field(metadata=_TEXT)
+    no_pivot_root: bool = attrs.field(default=False, metadata=_FLAG)
+    timeout_ns: int = attrs.field(metadata=Kind(int, least=1, most=MAX_NS).on("timeout"))
+    created_ns: int = attrs.field(metadata=Kind(int, most=MAX_NS).on("created"))
+    cgroup: str | None = attrs.field(metadata=Kind(str, optional=True, rule=plain_cgroup).on())
+    boot_id: str = attrs.field(metadata=_TEXT)
     labels: Mapping[str, str] = attrs.field(factory=dict, converter=copied_labels)
     restart: Mapping[str, Any] | None = attrs.field(default=None, converter=copied_restart)
-    intent: Intent | None = attrs.field(default=None, validator=_intent)
-    leash: bool = attrs.field(default=False, validator=flag)
-    on_shim_lost: ShimLost = attrs.field(default=ShimLost.KILL, validator=_shim_lost)
-    stop_signal: int | None = attrs.field(default=None, validator=optional(_SIGNAL))
+    intent: Intent | None = attrs.field(default=None, metadata=Kind(Intent, optional=True).on())
+    leash: bool = attrs.field(default=False, metadata=_FLAG)
+    on_shim_lost: ShimLost = attrs.field(default=ShimLost.KILL, metadata=Kind(ShimLost).on())
+    stop_signal: int | None = attrs.field(default=None, metadata=_SIGNAL)
     stop_grace_ns: int | None = attrs.field(
-        default=None, validator=optional(_NS), metadata={KEY: "stopGrace"}
+        default=None, metadata=Kind(int, optional=True, most=MAX_NS).on("stopGrace")
     )
-    shim_options: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=texts)
-    restore_options: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=texts)
-    version: int = attrs.field(default=VERSION, validator=_VERSION)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra, validator=_unknown)
+    shim_options: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, metadata=_TEXTS)
+    restore_options: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, metadata=_TEXTS)
+    version: int = attrs.field(default=VERSION, metadata=_VERSION)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra, metadata=_EXTRA)
+
+    def __attrs_post_init__(self) -> None:
+        check_fields(self, attrs.fields(type(self)))
 
 
 _PLAIN_OCI_KEYS = ("terminal", "args", "env", "cwd")
@@ -206,15 +195,16 @@ def _copied_process_extra(value: Mapping[str, Any]) -> dict[str, Any]:
     A runtime written in Go ignores the case of keys, and would read ``Args`` as ``args``. A
     runtime written in C ends text at a NUL.
     """
-    check_object(value, "extra")
-    copied = {}
-    for key, item in value.items():
-        name = check_text(key, "a key of extra", nul=True)
-        meant = _FOLDED.get(name.casefold())
-        if meant is not None and name != meant:
-            raise InvalidValue(f"extra holds {name!r}, which a runtime may take for {meant!r}")
-        copied[name] = copy_json(item, f"extra.{name}", nul=meant is None)
-    return copied
+    known, unknown = {}, {}
+    for key, item in check_object(value, "extra").items():
+        meant = _FOLDED.get(key.casefold()) if isinstance(key, str) else None
+        if meant is None:
+            unknown[key] = item
+            continue
+        if key != meant:
+            raise InvalidValue(f"extra holds {key!r}, which a runtime may take for {meant!r}")
+        known[meant] = item
+    return copy_object(known, "extra", nul=False) | copy_object(unknown, "extra")
 
 
 @attrs.frozen(kw_only=True)
@@ -243,26 +233,29 @@ class ProcessRecord:
         extra: the process object's other keys, and keys that we don't know.
     """
 
-    exec: bool = attrs.field(validator=flag)
-    root_uid: int = attrs.field(validator=_UID, metadata={KEY: "rootUID"})
-    root_gid: int = attrs.field(validator=_UID, metadata={KEY: "rootGID"})
-    checkpoint: str | None = attrs.field(default=None, validator=optional_text)
-    no_pivot_root: bool = attrs.field(default=False, validator=flag)
-    init_tells: bool = attrs.field(default=False, validator=flag)
-    runtime_args: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=texts)
-    root: str | None = attrs.field(default=None, validator=optional_text)
-    stdin: str | None = attrs.field(default=None, validator=optional_text)
-    stdout: str | None = attrs.field(default=None, validator=optional_text)
-    stderr: str | None = attrs.field(default=None, validator=optional_text)
-    log_bytes: int | None = attrs.field(default=None, validator=optional(_COUNT))
-    log_files: int | None = attrs.field(default=None, validator=optional(_COUNT))
-    terminal: bool = attrs.field(default=False, validator=flag)
-    args: tuple[str, ...] = attrs.field(converter=as_tuple, validator=_arguments)
-    env: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, validator=environment)
-    cwd: str = attrs.field(default="/", validator=absolute)
+    exec: bool = attrs.field(metadata=_FLAG)
+    root_uid: int = attrs.field(metadata=Kind(int, most=MAX_ID).on("rootUID"))
+    root_gid: int = attrs.field(metadata=Kind(int, most=MAX_ID).on("rootGID"))
+    checkpoint: str | None = attrs.field(default=None, metadata=_OPTIONAL_TEXT)
+    no_pivot_root: bool = attrs.field(default=False, metadata=_FLAG)
+    init_tells: bool = attrs.field(default=False, metadata=_FLAG)
+    runtime_args: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, metadata=_TEXTS)
+    root: str | None = attrs.field(default=None, metadata=_OPTIONAL_TEXT)
+    stdin: str | None = attrs.field(default=None, metadata=_OPTIONAL_TEXT)
+    stdout: str | None = attrs.field(default=None, metadata=_OPTIONAL_TEXT)
+    stderr: str | None = attrs.field(default=None, metadata=_OPTIONAL_TEXT)
+    log_bytes: int | None = attrs.field(default=None, metadata=_OPTIONAL_COUNT)
+    log_files: int | None = attrs.field(default=None, metadata=_OPTIONAL_COUNT)
+    terminal: bool = attrs.field(default=False, metadata=_FLAG)
+    args: tuple[str, ...] = attrs.field(converter=as_tuple, metadata=_ARGUMENTS)
+    env: tuple[str, ...] = attrs.field(default=(), converter=as_tuple, metadata=_ENVIRONMENT)
+    cwd: str = attrs.field(default="/", metadata=_PATH)
     extra: Mapping[str, Any] = attrs.field(
-        factory=dict, converter=_copied_process_extra, validator=_unknown
+        factory=dict, converter=_copied_process_extra, metadata=_EXTRA
     )
+
+    def __attrs_post_init__(self) -> None:
+        check_fields(self, attrs.fields(type(self)))
 
     @classmethod
     def from_process(
@@ -340,10 +333,13 @@ class Result:
         extra: keys that we don't know.
     """
 
-    status: ExitStatus = attrs.field(validator=_status)
-    oom_kills: int = attrs.field(default=0, validator=_COUNT)
-    version: int = attrs.field(default=VERSION, validator=_VERSION)
-    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra, validator=_unknown)
+    status: ExitStatus = attrs.field(metadata=Kind(ExitStatus, rule=_status).on())
+    oom_kills: int = attrs.field(default=0, metadata=_COUNT)
+    version: int = attrs.field(default=VERSION, metadata=_VERSION)
+    extra: Mapping[str, Any] = attrs.field(factory=dict, converter=copied_extra, metadata=_EXTRA)
+
+    def __attrs_post_init__(self) -> None:
+        check_fields(self, attrs.fields(type(self)))
 
 
 STATUS_KEYS = {
@@ -357,11 +353,6 @@ STATUS_KEYS = {
     "why": "why",
 }
 """The attributes of an `ExitStatus`, and the key of each in ``result.json``."""
-
-
-def fields_of(cls: type[Any]) -> Mapping[str, attrs.Attribute[Any]]:
-    """Return the fields that have a key in the file, by that key."""
-    return _FIELDS[cls]
 
 
 def known_keys(cls: type[Any]) -> frozenset[str]:
@@ -379,18 +370,17 @@ def changed(record: R, **values: Any) -> R:
     for name, value in values.items():
         field: attrs.Attribute[Any] = getattr(attrs.fields(type(record)), name)
         fit = value if field.converter is None else field.converter(value)  # type: ignore[operator]
-        if field.validator is not None:
-            field.validator(new, field, fit)
         object.__setattr__(new, name, fit)  # frozen, but the caller doesn't have the copy yet
+        check_fields(new, [field])
     return new
 
 
-_FIELDS: dict[type[Any], Mapping[str, attrs.Attribute[Any]]] = {
+FIELDS: dict[type[Any], Mapping[str, attrs.Attribute[Any]]] = {
     cls: {
         key_of(field): field for field in attrs.fields(cls) if field.name not in ("extra", "status")
     }
     for cls in (ContainerRecord, ProcessRecord, Result)
 }
-_FIELDS[ExitStatus] = {STATUS_KEYS[field.name]: field for field in attrs.fields(ExitStatus)}
-_KNOWN = {cls: frozenset(fields) for cls, fields in _FIELDS.items()}
+FIELDS[ExitStatus] = {STATUS_KEYS[field.name]: field for field in attrs.fields(ExitStatus)}
+_KNOWN = {cls: frozenset(fields) for cls, fields in FIELDS.items()}
 _KNOWN[Result] |= _KNOWN[ExitStatus]

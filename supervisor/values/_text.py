@@ -177,9 +177,10 @@ def _copy_plain(value: object, *, nul: bool) -> Any:
                 item is None or kind is bool or (kind is int and -_PLAIN_INT < item < _PLAIN_INT)
             ):
                 raise _NotPlain
-    if any(type(text) is not str or not text.isascii() for text in texts):
+    if not set(map(type, texts)) <= {str}:
         raise _NotPlain
-    if not nul and any("\0" in text for text in texts):
+    joined = "".join(texts)
+    if not joined.isascii() or (not nul and "\0" in joined):
         raise _NotPlain
     return whole[0]
 
