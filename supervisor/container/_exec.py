@@ -103,8 +103,8 @@ async def exec(
 async def _user_of(core: Core, account: Account) -> dict[str, Any] | None:
     """Return the container's user for an account; None if the account says nothing.
 
-    The container may have mounted a file system that never answers over its lists of users. So the
-    look-up has a deadline.
+    A file system that never answers may be mounted over the container's lists of users and groups.
+    So the look-up has a deadline.
 
     Raises:
         InvalidValue: a name can't be looked up in the container.
@@ -194,7 +194,7 @@ def _require_thawed(core: Core) -> None:
 
 
 def _ended_meanwhile(core: Core) -> IllegalTransition:
-    """Return the error for an exec in a container that ended meanwhile: runtimes are unclear."""
+    """Return the error for an exec in a container that ended; runtimes word this badly."""
     return IllegalTransition(
         "cannot exec: the container ended while the program was being started",
         state=core.state.value,

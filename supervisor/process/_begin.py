@@ -65,7 +65,7 @@ async def launch(
 
 
 async def _undo_made(task: ProcessTask) -> None:
-    """Kill a process that was made, but can't be supervised: no descriptors were left, say."""
+    """Kill a process that was made, but can't be supervised: no descriptor was left, say."""
     task.streams.close()
     if task.handles.process is not None:
         task.handles.process.kill()

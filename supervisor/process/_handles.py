@@ -12,8 +12,9 @@ class Handles:
     Attributes:
         exit: the ``exit`` fifo. Set by the launch or the adoption; None before, and again as soon
             as the shim has closed the fifo.
-        shim: the shim. Set by `take`; None before and after.
-        process: the process. Set by `take`; None before and after, and if the pid isn't certain.
+        shim: the shim. Set by the launch or the adoption; None before and after.
+        process: the process. Set with the shim; None before and after, and if the pid isn't
+            certain.
     """
 
     def __init__(self, *, keep: bool) -> None:

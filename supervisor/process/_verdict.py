@@ -78,7 +78,7 @@ class LostProcess:
         return self.told_by_kernel("the shim was lost, and the kernel reports no exit status")
 
     def told_by_kernel(self, otherwise: str) -> ExitStatus:
-        """Return the exit status from the kernel; if it has none, *unknown* as ``otherwise``."""
+        """Return the kernel's exit status; without one, *unknown* with the reason ``otherwise``."""
         status = None if self.process is None else self.process.wait_status()
         return unknown(otherwise) if status is None else _from_kernel(status)
 

@@ -73,7 +73,7 @@ async def watch_process(
         await _await_last_moment(task)
         task.close()
         if task.watching.cancel_called or not task.life.is_gone():
-            task.life.note(ProcessEvent.LEAVE)  # from here on the status stays unknown
+            task.life.note(ProcessEvent.LEAVE)  # no exit status is seen after this
 
 
 async def _watch(task: ProcessTask) -> None:

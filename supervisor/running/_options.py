@@ -45,8 +45,8 @@ class CollectOptions(TypedDict, total=False):
         capture_stdout: whether to collect the standard output.
         capture_stderr: whether to collect the standard error.
         max_output_bytes: how many bytes to collect of each stream, at most. If there are more, the
-            program is ended as by a cancellation. 64 MiB by default; None is no limit, and lets the
-            program fill the memory of yours.
+            program is ended as by a cancellation. 64 MiB by default; None is no limit: then the
+            program in the container can fill the memory of your program.
         check: whether an exit status other than 0 raises; true by default.
         deadline: how many seconds the program may run; then it is ended as by a cancellation.
     """
