@@ -30,7 +30,7 @@ def _words(names: Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen(kw_only=True)
 class CheckpointOptions:
-    """What CRIU has to be told to checkpoint or restore a container.
+    """The options for CRIU, at the checkpoint or the restore of a container.
 
     The same ones are needed for both. Source: man runc-checkpoint, runc-restore.
 

@@ -19,7 +19,7 @@ class _Operation:
 
 @attrs.frozen(eq=False)
 class Operations:
-    """The operations that are under way."""
+    """The running operations of one container or supervisor."""
 
     _under_way: set[_Operation] = attrs.field(init=False, factory=set)
 
