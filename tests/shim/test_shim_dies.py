@@ -207,7 +207,7 @@ async def test_before_start(
         assert_lost(status, signal=signal.SIGKILL)
         assert a.state is State.STOPPED
         for _ in range(2):
-            with pytest.raises(ShimExited, match="before it was started"):
+            with pytest.raises(ShimExited, match="before the start"):
                 await a.start()
         await a.delete()
         await nothing_left()

@@ -114,7 +114,7 @@ async def test_while_it_is_made(
             launched.set()
 
     async def create(sup: Supervisor) -> None:
-        with pytest.raises(SupervisorClosed, match="before it was made"):
+        with pytest.raises(SupervisorClosed, match="before the create was done"):
             await sup.create("a", bundle("sleep", "60"))
 
     async with trio.open_nursery() as nursery:
