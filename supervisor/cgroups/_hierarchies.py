@@ -84,7 +84,7 @@ class Hierarchies:
 
     def directories(self, cgroup: str) -> list[str]:
         """Return the directories of ``cgroup``, existing or not."""
-        return [mount + cgroup for mount in self.mounts]
+        return [mount.point + cgroup for mount in self.hierarchies if not mount.read_only]
 
     def remains(self, cgroup: str) -> list[str]:
         """Return the directories of ``cgroup`` that exist."""
@@ -92,7 +92,7 @@ class Hierarchies:
 
     def exists(self, cgroup: str) -> bool:
         """Whether ``cgroup`` has a directory in some hierarchy."""
-        return any(os.access(path, os.F_OK) for path in self.directories(cgroup))
+        return any(map(os.path.exists, self.directories(cgroup)))
 
     def oom_kills(self, cgroup: str | None) -> int:
         """Return how many processes in ``cgroup`` the kernel's OOM killer has killed."""
@@ -224,8 +224,17 @@ class Hierarchies:
 
     def _is_left(self, cgroup: str) -> bool:
         """Remove what can be removed at once; return whether something is left."""
-        left = [path for path in self.directories(cgroup) if not _try_rmdir(path)]
-        return bool(left)
+        left = False
+        for path in self.directories(cgroup):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+                    raise
+                left = True
+        return left
 
 
 def _is_seen(mount: Mount) -> bool:
@@ -251,18 +260,6 @@ def _is_root() -> bool:
 
 def _is_below(path: str, cgroup: str) -> bool:
     return path == cgroup or path.startswith(cgroup + "/")
-
-
-def _try_rmdir(path: str) -> bool:
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-        return False
-    return True
 
 
 def _counter(path: str, key: str) -> int:
