@@ -202,10 +202,12 @@ class Content:
             OSError: a file can't be written.
         """
         rootfs = os.path.join(directory, ROOTFS)
+        if self._view is None and not self._is_shown(ids):
+            return
         with scarce():
             if self._view is not None:
                 build_view(self._view, rootfs, owner=self._view_owner(ids))
-            elif self._is_shown(ids):
+            else:
                 os.mkdir(rootfs, PASSABLE)
                 os.chmod(rootfs, PASSABLE)  # whatever the umask
 

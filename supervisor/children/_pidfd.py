@@ -127,13 +127,14 @@ class PidFd:
         paths = [command[0]]
         if program is not None:
             paths.insert(0, f"/proc/self/fd/{program}")
-        spare = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))  # for the pidfd
         try:
-            pid = _spawn_first(paths, command, actions)
+            spare = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))  # for the pidfd
+            try:
+                pid = _spawn_first(paths, command, actions)
+            finally:
+                os.close(spare)
         except OSError as error:
             raise scarcity(error, spawning=True) from error
-        finally:
-            os.close(spare)
         return cls(pid, _child(pid))
 
     def send_signal(self, number: int) -> None:

@@ -13,7 +13,8 @@ import select
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..system import Descriptor, close_in_children, lifted, scarce
+from ..system import Descriptor, close_in_children, lifted
+from ..values import scarcity
 from ._paths import real_path
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
@@ -40,7 +41,7 @@ class MountTable:
         Raises:
             TooManyFiles: no descriptor was left to look with.
         """
-        with scarce():
+        try:
             namespace = os.stat("/proc/thread-self/ns/mnt").st_ino
             if self._held is None or namespace != self._namespace or self._poll.poll(0):
                 self.close()
@@ -50,6 +51,8 @@ class MountTable:
                 self._namespace = namespace
                 with open(self._held.fd, "rb", closefd=False) as file:
                     self._content = file.read()
+        except OSError as error:
+            raise scarcity(error) from error
         return self._content
 
     def close(self) -> None:

@@ -12,12 +12,13 @@ import trio
 
 from ..children import PidFd, Wards, let_go
 from ..state import ProcessLayout, read_shim
-from ..system import held, lifted_pipe, scarce
+from ..system import held, lifted_pipe
 from ..tasks import forked, nap, within
 from ..values import (
     UNRUNNABLE,
     ShimNotFound,
     StateCorrupt,
+    scarcity,
 )
 from ._fifos import send_line, signal_line
 from ._report import Made, Refused, parse_report
@@ -230,14 +231,17 @@ def launch(
     if leash is not None:
         arguments += ["--leash", str(leash)]
         fds = [*fds, *leash.fds]
-    with scarce(), contextlib.ExitStack() as undo:
+    try:
         report_fd, write_fd = lifted_pipe()
-        undo.callback(os.close, report_fd)
-        try:
-            process = _spawn([*arguments, "--", *command], output=write_fd, fds=fds)
-        finally:
-            os.close(write_fd)
-        undo.pop_all()
+    except OSError as error:
+        raise scarcity(error) from error
+    try:
+        process = _spawn([*arguments, "--", *command], output=write_fd, fds=fds)
+    except BaseException:
+        os.close(report_fd)
+        raise
+    finally:
+        os.close(write_fd)
     return Shim(layout, process), report_fd
 
 
@@ -284,8 +288,7 @@ def launch_keeper(
         The process that launches the keeper, and ends at once.
     """
     command = [binary, str(fds), root, *(["make-root"] if make_root else []), *apart(ways)]
-    with scarce():
-        return _spawn(command, output=None, fds=fds.all)
+    return _spawn(command, output=None, fds=fds.all)
 
 
 def _spawn(command: Sequence[str], *, output: int | None, fds: Sequence[int]) -> PidFd:

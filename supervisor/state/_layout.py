@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from ..system import scarce
+from ..values import scarcity
 from ._id_claims import LINK
 from ._ids import INIT, RESERVED, check_exec_id, check_id, is_id
 
@@ -190,8 +190,10 @@ def is_process_id(name: str) -> bool:
 
 def _directories(path: str, wanted: Callable[[str], bool]) -> list[str]:
     try:
-        with scarce(), os.scandir(path) as entries:
+        with os.scandir(path) as entries:
             names = [e.name for e in entries if wanted(e.name) and e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise scarcity(error) from error
     return [join(path, name) for name in sorted(names)]

@@ -7,10 +7,9 @@ import errno
 import os
 import stat
 
-from ..values import StateCorrupt
+from ..values import StateCorrupt, scarcity
 from ._descriptors import lifted
 from ._owner import distrust
-from ._scarcity import scarce
 
 MAX_BYTES = 64 << 20
 """Longer files aren't read: a record takes some kilobytes."""
@@ -69,7 +68,7 @@ def write_whole(path: str, data: bytes, *, mode: int = 0o600, durable: bool = Fa
     # The temporary name is short and unique, so neither a long name nor another writer gets in the
     # way.
     temporary = os.path.join(directory, TEMPORARY + os.urandom(8).hex())
-    with scarce():
+    try:
         _write_new(temporary, data, mode=mode, durable=durable)
         try:
             os.rename(temporary, path)
@@ -78,6 +77,8 @@ def write_whole(path: str, data: bytes, *, mode: int = 0o600, durable: bool = Fa
             raise
         if durable:
             _sync_directory(directory)
+    except OSError as error:
+        raise scarcity(error) from error
 
 
 def write_new(path: str, data: bytes) -> None:
@@ -87,8 +88,10 @@ def write_new(path: str, data: bytes) -> None:
         FileExistsError: there is a file already.
         DiskFull, TooManyFiles, OSError: as `write_whole`.
     """
-    with scarce():
+    try:
         _write_new(path, data, mode=0o600, durable=False)
+    except OSError as error:
+        raise scarcity(error) from error
 
 
 def make_fifo(path: str, mode: int) -> None:
@@ -113,13 +116,15 @@ def read_bytes(path: str) -> bytes:
         StateCorrupt: not a regular file, or longer than `MAX_BYTES`.
         OSError: the file can't be read.
     """
-    with scarce():
+    try:
         # Opening a fifo could wait for ever, and opening a device may have effects.
         found = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             return read_found(found, path)
         finally:
             os.close(found)
+    except OSError as error:
+        raise scarcity(error) from error
 
 
 def read_found(found: int, path: str) -> bytes:
@@ -129,7 +134,7 @@ def read_found(found: int, path: str) -> bytes:
         StateCorrupt: the file isn't regular, or is longer than `MAX_BYTES`; names ``path``.
         OSError: the file can't be read.
     """
-    with scarce():
+    try:
         if not stat.S_ISREG(os.fstat(found).st_mode):
             raise StateCorrupt(path, "not a regular file")
         fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC)
@@ -137,6 +142,8 @@ def read_found(found: int, path: str) -> bytes:
             return _read(fd, path, MAX_BYTES)
         finally:
             os.close(fd)
+    except OSError as error:
+        raise scarcity(error) from error
 
 
 def read_own(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -150,7 +157,7 @@ def read_own(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
         StateCorrupt: as `read_bytes`; or a link, or a file that others own or may write to.
         OSError: the file can't be read.
     """
-    with scarce():
+    try:
         try:
             fd = os.open(path, _TO_READ)
         except OSError as error:
@@ -160,6 +167,8 @@ def read_own(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
             return _read(fd, path, max_bytes)
         finally:
             os.close(fd)
+    except OSError as error:
+        raise scarcity(error) from error
 
 
 def require_own(fd: int, path: str) -> os.stat_result:

@@ -11,10 +11,9 @@ import os
 import stat
 from typing import Self
 
-from ..values import StateCorrupt
+from ..values import StateCorrupt, scarcity
 from ._descriptors import NO_FORK, Descriptor, close_in_children, lifted
 from ._files import oddity, require_own
-from ._scarcity import scarce
 
 _TRIES = 100
 _TO_LOOK = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
@@ -91,13 +90,12 @@ def held(path: str) -> bool:
         OSError: the machine can't open the file.
     """
     try:
-        with scarce():
-            fd = os.open(path, _TO_LOOK)
+        fd = os.open(path, _TO_LOOK)
     except FileNotFoundError:
         return False
     except OSError as error:
         if oddity(error, path) is error:
-            raise
+            raise scarcity(error) from error
         return False
     try:
         require_own(fd, path)
@@ -109,8 +107,11 @@ def held(path: str) -> bool:
 
 
 def _open(path: str) -> Descriptor:
-    with NO_FORK, scarce():
-        descriptor = close_in_children(lifted(_open_file(path)))
+    try:
+        with NO_FORK:
+            descriptor = close_in_children(lifted(_open_file(path)))
+    except OSError as error:
+        raise scarcity(error) from error
     try:
         status = require_own(descriptor.fd, path)
         if stat.S_IMODE(status.st_mode) != _MODE:  # a umask may take even our own bits

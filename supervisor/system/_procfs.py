@@ -7,7 +7,7 @@ import os
 
 import attrs
 
-from ._scarcity import scarce
+from ..values import scarcity
 
 # Counted from field 3, the first one after the command's name.
 _STATE = 3 - 3
@@ -106,8 +106,10 @@ def is_argument(word: str) -> bool:
         TooManyFiles: no descriptor was left for the search.
     """
     wanted, namespace = os.fsencode(word), os.readlink("/proc/self/ns/pid")
-    with scarce():
+    try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError as error:
+        raise scarcity(error) from error
     return any(
         _is_near(pid, namespace) and wanted in _arguments(pid) for pid in pids if pid != os.getpid()
     )
@@ -132,5 +134,8 @@ def _arguments(pid: int) -> list[bytes]:
 
 
 def _read(path: str) -> bytes:
-    with scarce(), open(path, "rb") as file:
-        return file.read()
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise scarcity(error) from error
