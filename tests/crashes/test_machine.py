@@ -12,7 +12,7 @@ from tests.crashes.ground import Ground
 from tests.crashes.troubles import Troubled
 from tests.support.runtimes import Choice
 
-PLAYS = {"fake": 12, "crun": 6}
+PLAYS = {"fake": 6, "crun": 3}
 STEPS = 50
 
 
@@ -26,7 +26,7 @@ def test_model(request: pytest.FixtureRequest, choice: Choice, setting: Ground) 
     """
     long = request.config.getoption("--long")
     search = settings(
-        max_examples=PLAYS[choice.name] * (10 if long else 1),
+        max_examples=PLAYS[choice.name] * (20 if long else 1),
         stateful_step_count=STEPS,
         derandomize=not long,
         print_blob=True,
