@@ -73,12 +73,14 @@ class Bundle:
     path: str
     spec: dict[str, Any] = attrs.field(repr=False)
     _view: HostView | None = attrs.field(default=None, repr=False)
-    _content: Content = attrs.field(init=False, repr=False)
+    _content: Content = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(
+            lambda bundle: Content(bundle.path, bundle.spec, bundle._view), takes_self=True
+        ),
+    )
     _removal: _Removal | None = attrs.field(default=None, init=False, repr=False)
-
-    @_content.default
-    def _make_content(self) -> Content:
-        return Content(self.path, self.spec, self._view)
 
     @classmethod
     def load(cls, path: StrPath) -> Bundle:

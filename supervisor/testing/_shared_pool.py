@@ -134,8 +134,11 @@ class SharedPool:
 
     # ---- in the thread --------------------------------------------------------------------
 
-    async def _run(self, args: Sequence[str] | None, **options: Any) -> Completed:
-        return await self._require().run(args, **{"deadline": RUN_SECONDS, **options})
+    async def _run(
+        self, args: Sequence[str] | None, **options: Unpack[PoolRunOptions]
+    ) -> Completed:
+        options.setdefault("deadline", RUN_SECONDS)
+        return await self._require().run(args, **options)
 
     @contextlib.asynccontextmanager
     async def _taken(self, args: Sequence[str] | None, **options: Any) -> AsyncIterator[Container]:
