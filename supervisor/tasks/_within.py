@@ -100,7 +100,8 @@ class Limit:
         """Begin to count."""
         self._scope = trio.CancelScope(shield=self._shield)
         self._scope.__enter__()
-        open_scopes().add(self._scope)
+        self._scopes = open_scopes()
+        self._scopes.add(self._scope)
         if self._shield and forked():
             self._skipped = True
             self._scope.cancel()
@@ -109,13 +110,14 @@ class Limit:
         return self._scope
 
     def _begin(self) -> None:
-        self._real = real_time() if self._wants_real else None
+        self._watch = _watch()
+        if self._watch is None and self._wants_real:
+            self._real = real_time()
         if self._real is not None:
             self._real.begin(self._scope, self._seconds, still=self._still)
             return
         begun = trio.current_time()
         self._scope.deadline = begun + self._seconds
-        self._watch = _watch()
         if self._watch is not None:
             self._watch.add(self._scope, begun, self._seconds)
 
@@ -126,13 +128,13 @@ class Limit:
         traceback: TracebackType | None,
     ) -> bool:
         """Stop counting."""
-        open_scopes().discard(self._scope)
+        self._scopes.discard(self._scope)
         if self._watch is not None:
-            self._watch.remove(self._scope)
+            del self._watch.running[self._scope]
         if self._real is not None:
             self._real.end(self._scope, still=self._still)
         expired = bool(self._scope.__exit__(kind, error, traceback))
-        if expired and not self._skipped:
+        if expired and not self._skipped and forked():
             refuse_forked()
         return expired
 
@@ -150,7 +152,7 @@ class _Watch(trio.abc.Instrument):
     """
 
     def __init__(self) -> None:
-        self._running: dict[trio.CancelScope, _Running] = {}
+        self.running: dict[trio.CancelScope, _Running] = {}
         self._rest = trio.CancelScope()
         self._next = math.inf
         self._time = trio.lowlevel.current_clock().current_time
@@ -164,24 +166,20 @@ class _Watch(trio.abc.Instrument):
         took = min(now - seen, kernel - self._seen_by_kernel)
         self._seen_by_kernel = kernel
         if took - timeout > _LOST_SECONDS:
-            for scope, running in self._running.items():
+            for scope, running in self.running.items():
                 _put_off(scope, max(seen, running.begun), now, took - timeout)
 
     def add(self, scope: trio.CancelScope, begun: float, seconds: float) -> None:
         """Watch a scope."""
         beat = max(_BEAT_SECONDS, seconds / _BEATS)
-        self._running[scope] = _Running(begun, beat)
+        self.running[scope] = _Running(begun, beat)
         if begun + beat < self._next:
             self._next = self._rest.deadline = begun + beat
-
-    def remove(self, scope: trio.CancelScope) -> None:
-        """Stop watching a scope."""
-        del self._running[scope]
 
     async def beat(self) -> None:
         """Make the loop turn, until the end of the run."""
         while True:
-            beat = min((running.beat for running in self._running.values()), default=math.inf)
+            beat = min((running.beat for running in self.running.values()), default=math.inf)
             self._next = trio.current_time() + beat
             with trio.CancelScope(deadline=self._next) as self._rest:
                 await trio.sleep_forever()
