@@ -130,7 +130,7 @@ class PidFd:
         try:
             spare = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))  # for the pidfd
             try:
-                pid = _spawn_first(paths, command, actions)
+                pid = _spawn(paths, command, actions)
             finally:
                 os.close(spare)
         except OSError as error:
@@ -244,7 +244,8 @@ class PidFd:
             return select.POLLIN | select.POLLHUP
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
-        return next((events for _, events in poll.poll(milliseconds)), 0)
+        found = poll.poll(milliseconds)
+        return found[0][1] if found else 0
 
 
 def _reap_at_end(fd: int) -> None:
@@ -253,31 +254,25 @@ def _reap_at_end(fd: int) -> None:
     os.close(fd)
 
 
-def _environment() -> dict[str, str]:
-    return {name: value for name in _ENVIRONMENT if (value := os.environ.get(name)) is not None}
-
-
-def _spawn_first(
-    paths: Sequence[str], command: Sequence[str], actions: Sequence[tuple[Any, ...]]
-) -> int:
+def _spawn(paths: Sequence[str], command: Sequence[str], actions: Sequence[tuple[Any, ...]]) -> int:
     """Spawn the first path that may be run; return the child's pid."""
-    *preferred, last = paths
-    for path in preferred:
-        with contextlib.suppress(PermissionError):
-            return _spawn(path, command, actions)
-    return _spawn(last, command, actions)
-
-
-def _spawn(path: str, command: Sequence[str], actions: Sequence[tuple[Any, ...]]) -> int:
-    return os.posix_spawn(
-        path,
-        list(command),
-        _environment(),
-        file_actions=actions,
-        setsid=True,
-        setsigmask=[],
-        setsigdef=_IGNORABLE,
-    )
+    ours = os.environ
+    environment = {name: ours[name] for name in _ENVIRONMENT if name in ours}
+    while True:
+        path, *paths = paths
+        try:
+            return os.posix_spawn(
+                path,
+                list(command),
+                environment,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=[],
+                setsigdef=_IGNORABLE,
+            )
+        except PermissionError:
+            if not paths:
+                raise
 
 
 def _child(pid: int) -> int:

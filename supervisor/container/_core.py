@@ -174,14 +174,14 @@ class Core:
 
     def refresh(self) -> State:
         """Return the state; the owner of a foreign container may have changed the state."""
-        if self.state is not State.DELETING and not self.stands():
+        held = self.held
+        if self.state is not State.DELETING and not held and not self.stands():
             self.state = State.DELETED
-        elif not self.held and self.state is State.CREATED and self.was_started():
+        elif not held and self.state is State.CREATED and self.was_started():
             self.state = State.RUNNING
             self.init.gate.look_again()
         if self.state in (State.RUNNING, State.STOPPING):
-            asked = self.stops > 0 or self.asked() is not None
-            self.state = State.STOPPING if asked else State.RUNNING
+            self.state = State.STOPPING if self.stops or self.asked() else State.RUNNING
         return self.state
 
     def asked(self) -> Asked | None:

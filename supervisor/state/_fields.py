@@ -6,7 +6,7 @@ A field's key in JSON is the field's Python name in camelCase, unless the field 
 from __future__ import annotations
 
 import os.path
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -64,7 +64,7 @@ def check_fields(record: object, fields: Iterable[attrs.Attribute[Any]]) -> None
     Raises:
         InvalidValue: a value isn't valid; names the field.
     """
-    texts: list[tuple[str, Any]] = []
+    texts: dict[str, Any] = {}
     rules = []
     for field in fields:
         kind: Kind | None = field.metadata.get(KIND)
@@ -77,10 +77,10 @@ def check_fields(record: object, fields: Iterable[attrs.Attribute[Any]]) -> None
             what = _SPOKEN.get(kind.type, f"a {kind.type.__name__}")
             raise InvalidValue(f"{name} must be {what}, not {type(value).__name__}")
         if kind.type is str:
-            texts.append((name, value))
+            texts[name] = value
         elif kind.type is tuple:
             for index, item in enumerate(value):
-                texts.append((f"{name}[{index}]", item))
+                texts[f"{name}[{index}]"] = item
         elif kind.type is int and not kind.least <= value <= kind.most:
             raise InvalidValue(f"{name} must be from {kind.least} to {kind.most}")
         if kind.rule is not None:
@@ -90,14 +90,13 @@ def check_fields(record: object, fields: Iterable[attrs.Attribute[Any]]) -> None
         rule(record, name, value)
 
 
-def _check_texts(texts: Sequence[tuple[str, Any]]) -> None:
+def _check_texts(texts: Mapping[str, Any]) -> None:
     """Check for text without NULs and surrogates: all at once, and one by one for the error."""
-    items = [item for _, item in texts]
-    if set(map(type, items)) <= {str}:
-        whole = "".join(items)
+    if set(map(type, texts.values())) <= {str}:
+        whole = "".join(texts.values())
         if whole.isascii() and "\0" not in whole:
             return
-    for name, item in texts:
+    for name, item in texts.items():
         check_text(item, name)
 
 

@@ -191,7 +191,7 @@ def is_process_id(name: str) -> bool:
 def _directories(path: str, wanted: Callable[[str], bool]) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            names = [e.name for e in entries if wanted(e.name) and e.is_dir(follow_symlinks=False)]
+            names = [e.name for e in entries if e.is_dir(follow_symlinks=False) and wanted(e.name)]
     except FileNotFoundError:
         return []
     except OSError as error:
