@@ -11,10 +11,9 @@ import trio
 from .children import PidFd
 from .directories import Root, Temporary, paths, remains, still_there, tell, unmade
 from .native import find_binary
-from .process import shielded
 from .shim import KeeperFds, Leash, launch_keeper
 from .system import Descriptor, close_in_children, lifted, lifted_pipe, scarce
-from .tasks import forked, undoing
+from .tasks import forked, shielded, undoing
 from .values import ShimError, SupervisorError, scarcity
 
 _KEEPER_SECONDS = 15.0

@@ -26,12 +26,12 @@ from .container import (
     end_under_way,
     presumed_record,
 )
-from .process import Shared, shielded
+from .process import Shared
 from .recovery import Broken, Recovery, discard, in_flight
 from .runtime import Runtime
 from .state import RootLayout
 from .system import scarce
-from .tasks import nap, protected, undoing, within
+from .tasks import nap, protected, shielded, undoing, within
 from .values import (
     ContainerNotFound,
     SupervisorClosed,

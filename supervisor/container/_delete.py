@@ -18,12 +18,12 @@ import trio
 
 from ..bundle import read_config
 from ..children import is_left_to_us
-from ..process import ProcessTask, Shared, kill_found, shielded
+from ..process import ProcessTask, Shared, kill_found
 from ..shim import RELEASE, ExitFifo, Shim, send_line
 from ..state import ContainerLayout, Intent, ProcessLayout, give_back, read_pid, read_shim
 from ..stdio import log_tail
 from ..system import held
-from ..tasks import forked, hear, nap, waiting, within, witness
+from ..tasks import forked, hear, nap, shielded, waiting, within, witness
 from ..values import (
     CleanupIncomplete,
     Event,

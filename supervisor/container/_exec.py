@@ -18,7 +18,6 @@ from ..process import (
     gather,
     look_on_process,
     run_process,
-    shielded,
     watch_process,
 )
 from ..rootfs import Account, find_account
@@ -35,7 +34,7 @@ from ..stdio import (
     plan,
 )
 from ..system import Lock, held
-from ..tasks import name_suffix
+from ..tasks import name_suffix, shielded
 from ..values import (
     Event,
     GateFailed,

@@ -76,13 +76,13 @@ def _remove_tree(path: str) -> None:
 
 def _empty(directory: int) -> None:
     with os.scandir(directory) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in found:
+        found = list(entries)
+    for entry in found:
         with contextlib.suppress(OSError):
-            if is_directory:
-                _remove_below(directory, name)
+            if entry.is_dir(follow_symlinks=False):
+                _remove_below(directory, entry.name)
             else:
-                os.unlink(name, dir_fd=directory)
+                os.unlink(entry.name, dir_fd=directory)
 
 
 def _remove_below(directory: int, name: str) -> None:

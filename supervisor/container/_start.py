@@ -8,10 +8,9 @@ import stat
 
 import trio
 
-from ..process import shielded
 from ..runtime import STARTED
 from ..system import lifted, look_at
-from ..tasks import expiring, within
+from ..tasks import expiring, shielded, within
 from ..values import (
     Event,
     ExitStatus,

@@ -15,10 +15,10 @@ import attrs
 import trio
 
 from ..cgroups import Steps, finish
-from ..process import ask, process_of, shielded
+from ..process import ask, process_of
 from ..spec import SignalArgument, check_stop_signal, is_grace
 from ..state import MAX_NS, Asked, Intent, write_asked
-from ..tasks import granted, nap, within
+from ..tasks import granted, nap, shielded, within
 from ..values import (
     DeadlineExpired,
     Event,

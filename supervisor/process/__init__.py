@@ -29,7 +29,6 @@ from ._process import (
 )
 from ._shared import (
     Shared,
-    shielded,
 )
 from ._task import (
     ProcessTask,
@@ -61,7 +60,6 @@ __all__ = [
     "lost",
     "process_of",
     "run_process",
-    "shielded",
     "task_of",
     "watch_process",
 ]

@@ -15,10 +15,10 @@ from ..shim import ExitFifo, Made, Shim, make_fifos
 from ..state import ProcessRecord
 from ..stdio import Console, Stdio
 from ..system import HIDDEN, lifted
+from ..tasks import shielded
 from ..values import Point, ProcessEvent, scarcity
 from ._evidence import Finding, Found, is_shims_child
 from ._launch import launch_process
-from ._shared import shielded
 from ._task import ProcessTask
 
 _MAX_OOM_SCORE: Final = 1000

@@ -14,7 +14,7 @@ from ..runtime import Call, failure, reason_in, run
 from ..shim import Leash, Made, Refused, Shim, apart, launch, read_report
 from ..state import ProcessLayout
 from ..system import write_whole
-from ..tasks import within
+from ..tasks import shielded, within
 from ..values import (
     CreateTimeout,
     Point,
@@ -25,7 +25,7 @@ from ..values import (
     SupervisorError,
     scarcity,
 )
-from ._shared import Shared, shielded
+from ._shared import Shared
 
 _AGAIN_SECONDS: Final = 5.0
 _AGAIN: Final = ".again"

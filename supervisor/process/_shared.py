@@ -15,7 +15,7 @@ from ..shim import Leash
 from ..state import ContainerRecord
 from ..stdio import NullDevice
 from ..system import Lock
-from ..tasks import Limit, Opener, within
+from ..tasks import Opener
 from ..values import Deadlines, Reach, SupervisorClosed, pass_by
 
 _LOOKERS = 4  # threads; a container may block each of them for ever
@@ -107,12 +107,3 @@ class Shared:
         self.opener.require(container)
         if self.life.closed if deletes else self.life.closing:
             raise SupervisorClosed("its supervisor is closed", container=container)
-
-
-def shielded(seconds: float) -> Limit:
-    """Shield the body from outer cancellation, for ``seconds`` at most; see `within`.
-
-    These are real seconds, also under a mock clock. In a forked child there is nothing to undo, so
-    the body is cancelled at once.
-    """
-    return within(seconds, shield=True)

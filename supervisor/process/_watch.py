@@ -13,10 +13,9 @@ import trio
 from ..runtime import Call
 from ..shim import TOLD, ExitFifo, Shim
 from ..stdio import Console, Stdio, files_made
-from ..tasks import background_nursery, nap
+from ..tasks import background_nursery, nap, shielded
 from ..values import Point, ProcessEvent, ShimExited, SupervisorError, TooManyFiles
 from ._begin import launch
-from ._shared import shielded
 from ._task import ProcessTask
 
 logger: Final = logging.getLogger("supervisor")

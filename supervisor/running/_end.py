@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 
 import trio
 
-from ..process import Process, ask, shielded, task_of
+from ..process import Process, ask, task_of
 from ..spec import behind_init
-from ..tasks import background_nursery, granted, nap
+from ..tasks import background_nursery, granted, nap, shielded
 from ..values import ProcessEnded, ShimError
 
 GRACE_SECONDS = 5.0

@@ -191,9 +191,10 @@ def is_process_id(name: str) -> bool:
 def _directories(path: str, wanted: Callable[[str], bool]) -> list[str]:
     try:
         with os.scandir(path) as entries:
-            names = [e.name for e in entries if e.is_dir(follow_symlinks=False) and wanted(e.name)]
+            return sorted(
+                [e.path for e in entries if e.is_dir(follow_symlinks=False) and wanted(e.name)]
+            )
     except FileNotFoundError:
         return []
     except OSError as error:
         raise scarcity(error) from error
-    return [join(path, name) for name in sorted(names)]

@@ -31,11 +31,11 @@ from ._observer import (
 )
 from ._threads import in_thread, stop_waiting
 from ._within import (
-    Limit,
     begin_watch,
     expiring,
     granted,
     nap,
+    shielded,
     within,
 )
 
@@ -44,7 +44,6 @@ __all__ = [
     "Change",
     "ContainerReport",
     "DirectoryWatch",
-    "Limit",
     "Opener",
     "Witness",
     "background_nursery",
@@ -62,6 +61,7 @@ __all__ = [
     "place",
     "protected",
     "refuse_forked",
+    "shielded",
     "stop_waiting",
     "undoing",
     "waiting",

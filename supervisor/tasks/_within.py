@@ -42,6 +42,15 @@ def within(seconds: float, *, shield: bool = False, still: bool = True) -> Limit
     return Limit(seconds, shield=shield, still=still)
 
 
+def shielded(seconds: float) -> Limit:
+    """Shield the body from outer cancellation, for ``seconds`` at most; see `within`.
+
+    These are real seconds, also under a mock clock. In a forked child there is nothing to undo, so
+    the body is cancelled at once.
+    """
+    return Limit(seconds, shield=True, still=True)
+
+
 def granted(seconds: float, *, shield: bool = False) -> Limit:
     """As `within`, but by Trio's own clock: for the time that a caller gives to a program."""
     return Limit(seconds, shield=shield, real=False)

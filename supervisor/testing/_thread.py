@@ -14,9 +14,8 @@ import trio
 
 from .._open import open_supervisor
 from .._supervisor import Supervisor
-from ..process import shielded
 from ..runtime import Runtime
-from ..tasks import Opener, Witness, witness
+from ..tasks import Opener, Witness, shielded, witness
 from ..values import DeadlineExpired, Deadlines, InvalidValue
 from ._arguments import check_callable
 from ._example import Example
