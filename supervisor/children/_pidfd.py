@@ -123,7 +123,8 @@ class PidFd:
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, 0 if output is None else output, 1)]
         actions += [(os.POSIX_SPAWN_DUP2, 0 if errors is None else errors, 2)]
-        actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherit]  # clears close-on-exec
+        for fd in inherit:
+            actions.append((os.POSIX_SPAWN_DUP2, fd, fd))  # clears close-on-exec
         paths = [command[0]]
         if program is not None:
             paths.insert(0, f"/proc/self/fd/{program}")

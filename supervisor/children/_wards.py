@@ -60,7 +60,10 @@ class Wards:
         The other members are left to us when their parents end. If a pid is listed again after its
         pidfd was opened, the pidfd is still that member's.
         """
-        if forked() or not is_left_to_us() or not (_children() - self._shims) & members():
+        if forked() or not is_left_to_us():
+            return
+        children = _children() - self._shims
+        if not children or not children & members():
             return
         opened = [self._open(pid) for pid in members() - self._known()]
         listed = members()
