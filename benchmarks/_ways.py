@@ -22,6 +22,7 @@ from _stage import Stage
 from _turns import Way
 
 from supervisor import Bundle, Runtime, Supervisor
+from supervisor.bundle import content_of
 
 _CRUN_MS = 1.5
 _TIMES = 1.05
@@ -51,7 +52,7 @@ class Bare:
         id = next(self._ids)
         bundle = self._place / id
         bundle.mkdir()
-        spec = self._spec.derive(cgroup=f"{self._cgroup}-{id}")
+        spec = content_of(self._spec).derive(cgroup=f"{self._cgroup}-{id}")
         (bundle / "config.json").write_text(json.dumps(spec))
         return id, bundle
 

@@ -99,6 +99,9 @@ def root_to_read(path: str | os.PathLike[str]) -> str:
     if not stat.S_ISDIR(status.st_mode):
         raise InvalidValue(f"the root {given} is not a directory")
     _check_owner(given, status)
+    if not os.access(real, os.R_OK | os.X_OK, effective_ids=True):
+        mode = stat.S_IMODE(status.st_mode)
+        raise InvalidValue(f"the root {given} can't be read (mode {mode:04o}): chmod u+rx it")
     return real
 
 

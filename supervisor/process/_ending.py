@@ -176,14 +176,16 @@ class Ending:
     def is_output_complete(self) -> bool:
         """Whether no more output is expected."""
         late = time.monotonic() >= self._at + self._shared.deadlines.drain
-        return self._life.is_gone() or late
+        return self._life.is_shim_gone() or late
 
     async def wait_output_complete(self) -> None:
         """Return when process and output have ended, or ``deadlines.drain`` after the process."""
         await self._life.wait_over()
+        if self.status is None:  # the supervisor was closed
+            return
         left = self._at + self._shared.deadlines.drain - time.monotonic()
         with within(max(0.0, left)):
-            await self._life.wait_gone()
+            await self._life.wait_shim_gone()
 
     # ---- settle the exit status -----------------------------------------------------------
 

@@ -11,6 +11,7 @@ from ..values import ProcessEvent, ProcessState, next_process_state
 _FREE: Final = {ProcessState.FORGOTTEN, ProcessState.LEFT}
 _GONE: Final = {ProcessState.GONE, *_FREE}
 _OVER: Final = {ProcessState.ENDED, *_GONE}
+_SHIM_GONE: Final = {ProcessState.GONE, ProcessState.FORGOTTEN}
 
 
 class Life:
@@ -19,6 +20,7 @@ class Life:
     def __init__(self, name: str) -> None:
         self._name = name
         self._state = AsyncValue(ProcessState.LAUNCHING)
+        self._given_up = False  # whether the files are gone, or never came; set by `give_up`
 
     @property
     def state(self) -> ProcessState:
@@ -37,6 +39,14 @@ class Life:
         """Whether the shim has exited too, or no task of ours waits for the shim."""
         return self._state.value in _GONE
 
+    def is_shim_gone(self) -> bool:
+        """Whether no more output comes. A closed supervisor's shim may still copy output."""
+        return self._given_up or self._state.value in _SHIM_GONE
+
+    def give_up(self) -> None:
+        """Note that the process was dismissed, or never made: no more output is expected."""
+        self._given_up = True
+
     async def wait_over(self) -> None:
         """Return when the process has ended, the launch has failed, or the task has ended."""
         await self._state.wait_value(_OVER.__contains__)
@@ -44,6 +54,10 @@ class Life:
     async def wait_gone(self) -> None:
         """Return when the shim has exited and only files are left, or the task has ended."""
         await self._state.wait_value(_GONE.__contains__)
+
+    async def wait_shim_gone(self) -> None:
+        """Return when no more output comes."""
+        await self._state.wait_value(lambda _: self.is_shim_gone())
 
     async def wait_free(self) -> None:
         """Return when the task of an exec has removed the exec's directory, or has ended."""

@@ -137,7 +137,7 @@ class ProcessTask:
             record,
             self.control,
             drain=self.deadlines.drain,
-            shim_gone=self.life.is_gone,
+            shim_gone=self.life.is_shim_gone,
             container=container,
         )
 
@@ -182,6 +182,7 @@ class ProcessTask:
     def dismiss(self) -> None:
         """End the task that watches the process; the process goes on."""
         self.watching.cancel()
+        self.life.give_up()
         if self.life.state in (ProcessState.LAUNCHING, ProcessState.GONE):
             self.life.note(ProcessEvent.LEAVE)  # in other states `watch_process` does
         self.abandon()

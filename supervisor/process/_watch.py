@@ -51,6 +51,7 @@ async def run_process(
         task.life.note(ProcessEvent.MADE)
     except BaseException:
         task.close()
+        task.life.give_up()
         task.life.note(ProcessEvent.LAUNCH_FAILED)
         raise
     await watch_process(task, task_status=task_status)

@@ -23,6 +23,7 @@ from ..state import (
     load,
     read_asked,
     read_exit_status,
+    read_shim,
 )
 from ..system import boot_id, held
 from ..tasks import in_thread
@@ -104,9 +105,9 @@ async def look(root: str | os.PathLike[str]) -> tuple[ContainerView, ...]:
 
     Nothing is adopted, finished, written, signalled or reaped, and no runtime is called. A thread
     looks at the containers one after the other: a container that changes meanwhile is shown as at
-    one moment of the look. A container that is deleted meanwhile is left out. Another supervisor's
-    create or delete is shown as CREATING or DELETING, also if that supervisor was killed: then
-    ``supervised`` is False.
+    one moment of the look. A container that is deleted meanwhile is left out, and so is an exec
+    that can't be understood. Another supervisor's create or delete is shown as CREATING or
+    DELETING, also if that supervisor was killed: then ``supervised`` is False.
 
     Args:
         root: the directory that was given to `open_supervisor`.
@@ -150,11 +151,11 @@ def _known(
     init, reported = _process(machine, record, layout.init)
     if not os.path.lexists(layout.state):
         return None
-    execs = (
-        _process(machine, record, process)[0]
+    execs = [
+        _exec(machine, record, process)
         for process in layout.processes()
         if process.id != layout.init.id
-    )
+    ]
     return ContainerView(
         id=record.id,
         path=layout.path,
@@ -169,6 +170,19 @@ def _known(
         init=init,
         execs={view.id: view for view in execs if view is not None},
     )
+
+
+def _exec(machine: _Machine, record: ContainerRecord, layout: ProcessLayout) -> ProcessView | None:
+    """Return the view of one exec; None if the exec is gone, or can't be understood.
+
+    As in an adoption, a bad exec is set aside, and the container stays.
+    """
+    try:
+        return _process(machine, record, layout)[0]
+    except InfrastructureError:
+        raise
+    except (StateCorrupt, OSError):
+        return None
 
 
 def _state(record: ContainerRecord, layout: ContainerLayout, init: ProcessView | None) -> State:
@@ -222,6 +236,9 @@ def _look_closely(
     A supervisor's `gather` reads from the fifo ``exit``. A read here would steal the bytes that
     the shim has written for the supervisor. So this function looks at the shim's lock instead, and
     then at the exit status, which a shim records before the shim exits.
+
+    Raises:
+        StateCorrupt: what is there can't be understood.
     """
     same_boot = record.boot_id == machine.boot_id
     result = None
@@ -246,6 +263,8 @@ def _look_closely(
     if result is not None:
         return pid, finding, result.status
     if finding is Finding.ENDED:
+        if recorded is None:
+            read_shim(layout.shim)  # a spoilt file says nothing of the shim: it may be alive
         return pid, finding, recorded or lost(same_boot=same_boot)
     return pid, finding, None
 

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from os.path import basename, dirname, join
 from typing import Final
 
@@ -45,13 +45,13 @@ class RootLayout:
         """
         return ContainerLayout(join(self.root, check_id(id)))
 
-    def containers(self) -> Iterator[ContainerLayout]:
-        """Iterate over the container directories that are there, sorted by id.
+    def containers(self) -> list[ContainerLayout]:
+        """Return the container directories that are there, sorted by id.
 
         Files are skipped, and so are directories whose names aren't ids (temporary ones,
         ``.runtime``). A missing root has no container directories.
         """
-        return map(ContainerLayout, _directories(self.root, is_id))
+        return [ContainerLayout(path) for path in _directories(self.root, is_id)]
 
 
 class _Paths:
@@ -103,12 +103,12 @@ class ContainerLayout(_Paths):
         """
         return ProcessLayout(join(self.path, id if id == INIT else check_exec_id(id)))
 
-    def processes(self) -> Iterator[ProcessLayout]:
-        """Iterate over the process directories that are there, sorted by id.
+    def processes(self) -> list[ProcessLayout]:
+        """Return the process directories that are there, sorted by id.
 
         A missing container directory has no process directories.
         """
-        return map(ProcessLayout, _directories(self.path, is_process_id))
+        return [ProcessLayout(path) for path in _directories(self.path, is_process_id)]
 
     def directories(self) -> list[str]:
         """Return the paths of all directories in the container directory, with any name."""

@@ -89,21 +89,22 @@ def held(path: str) -> bool:
         TooManyFiles: no descriptor is left.
         OSError: the machine can't open the file.
     """
-    try:
-        fd = os.open(path, _TO_LOOK)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        if oddity(error, path) is error:
-            raise scarcity(error) from error
-        return False
-    try:
-        require_own(fd, path)
-        return not _flock(fd, fcntl.LOCK_SH)
-    except StateCorrupt:
-        return False
-    finally:
-        os.close(fd)
+    with NO_FORK:  # a child that is forked meanwhile would keep the shared lock
+        try:
+            fd = os.open(path, _TO_LOOK)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if oddity(error, path) is error:
+                raise scarcity(error) from error
+            return False
+        try:
+            require_own(fd, path)
+            return not _flock(fd, fcntl.LOCK_SH)
+        except StateCorrupt:
+            return False
+        finally:
+            os.close(fd)
 
 
 def _open(path: str) -> Descriptor:

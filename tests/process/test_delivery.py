@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from supervisor import (
+    Container,
     ContainerPool,
     Deadlines,
     DiskFull,
@@ -302,3 +304,42 @@ def copiers(pid: int | None) -> list[int]:
     return [
         int(one) for one in children if Path(f"/proc/{one}/comm").read_text() == "supervisor-copy\n"
     ]
+
+
+@pytest.mark.runtimes("runc", "crun")
+async def test_copied_after_the_supervisor_has_closed(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """A shim copies on after the supervisor has closed; `wait_copied` waits for that.
+
+    A closed supervisor was once taken for a shim that is gone, and all bytes were there.
+    """
+    reading, writing = os.pipe()
+    statuses = []
+
+    async def wait(box: Container) -> None:
+        statuses.append(await box.init.wait_copied())
+
+    received = 0
+    async with trio.open_nursery() as nursery:
+        async with supervisor(root) as sup:
+            box = await sup.create(
+                "a", bundle("sh", "-c", "head -c 110000 /dev/zero"), stdout=writing
+            )
+            os.close(writing)
+            await box.start()
+            await box.wait()
+            nursery.start_soon(wait, box)
+            await wait_all_tasks_blocked()
+        os.set_blocking(reading, False)
+        while True:
+            await trio.lowlevel.wait_readable(reading)
+            chunk = os.read(reading, 8192)
+            if not chunk:
+                break
+            received += len(chunk)
+            await trio.sleep(0.01)
+    os.close(reading)
+    assert received == 110000 and [status.code for status in statuses] == [0]
+    async with supervisor(root) as sup:
+        await sup["a"].delete(force=True)

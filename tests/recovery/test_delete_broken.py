@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,32 @@ async def test_one_of_ours(
         await sup.delete_broken("a")
         assert dict(sup.broken) == {}
         await nothing_left()
+
+
+@pytest.mark.runtimes("fake")
+async def test_a_shim_that_is_stopped_and_cannot_be_found(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """`delete_broken` says that a shim doesn't exit, and leaves the directory as a trace.
+
+    The list of processes was once used up by the first of several loops: the directory went, and
+    the process ran on.
+    """
+    async with supervisor(root) as sup:
+        a = await sup.create("a", bundle("sleep", "60"))
+        await a.start()
+    directory = root / "a"
+    shim, process = shim_of(directory / "init"), pid_in(directory / "init")
+    os.kill(shim, signal.SIGSTOP)
+    (directory / "state.json").write_bytes(b"rubbish")
+    for name in ("shim", "pid"):
+        (directory / "init" / name).unlink()
+    async with supervisor(root, deadlines=Deadlines(shim=0.5)) as sup:
+        with pytest.raises(CleanupIncomplete, match="shim that can't be found doesn't end"):
+            await sup.delete_broken("a")
+        assert directory.exists() and list(sup.broken) == ["a"]
+        os.kill(process, signal.SIGKILL)
+        os.kill(shim, signal.SIGCONT)
+        await reap(shim)
+        await sup.delete_broken("a")
+    assert not directory.exists()

@@ -155,6 +155,55 @@ async def test_broken_ones_beside_others(
 
 
 @pytest.mark.runtimes("fake")
+@pytest.mark.parametrize("name", ["process.json", "result.json"])
+async def test_an_exec_that_cannot_be_understood(
+    name: str, supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """A bad file of an exec hides the exec, and not the container.
+
+    The look once called the whole container broken, while supervisors showed it running.
+    """
+    async with supervisor(root) as sup:
+        box = await sup.create("web", bundle("sleep", "60"))
+        await box.start()
+        await box.exec(["sleep", "60"], id="job")
+        assert list(only(await look(root)).execs) == ["job"]
+        path = root / "web/job" / name
+        kept = path.read_bytes() if path.exists() else None
+        path.unlink(missing_ok=True)
+        path.write_bytes(b"rubbish")
+        view = only(await look(root))
+        assert view.state is State.RUNNING and view.init is not None
+        assert view.execs == {}
+        path.unlink()
+        if kept is not None:
+            path.write_bytes(kept)
+        box.kill()
+        await box.wait()
+        await box.delete(force=True)
+
+
+@pytest.mark.runtimes("fake")
+async def test_a_shim_file_that_was_spoilt(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
+) -> None:
+    """A spoilt `shim` file is no proof that the shim has exited: the look gives no exit status."""
+    async with supervisor(root) as sup:
+        box = await sup.create("web", bundle("sleep", "60"))
+        await box.start()
+        path = root / "web/init/shim"
+        path.rename(root / "web/init/kept")
+        path.mkdir()
+        view = only(await look(root))
+        assert view.state is State.BROKEN and view.problem is not None and "shim" in view.problem
+        path.rmdir()
+        (root / "web/init/kept").rename(path)
+        box.kill()
+        await box.wait()
+        await box.delete()
+
+
+@pytest.mark.runtimes("fake")
 async def test_a_pid_of_somebody_else(
     supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
 ) -> None:

@@ -393,3 +393,24 @@ def test_a_forgotten_descriptor_warns_and_is_closed() -> None:
         owners.clear()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
+
+
+def test_no_fork_falls_into_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While `held` has a shared lock, no thread forks: the child would keep that lock for life.
+
+    Each supervisor would then take the container for foreign. A look at a root looks in a thread.
+    """
+    path = str(tmp_path / "lock")
+    seen = []
+    flock = _lock._flock
+
+    def note(fd: int, kind: int) -> bool:
+        asking = threading.Thread(target=lambda: seen.append(NO_FORK.acquire(blocking=False)))
+        asking.start()
+        asking.join()
+        return flock(fd, kind)
+
+    with Lock.take(path) or pytest.fail("no lock"):
+        monkeypatch.setattr(_lock, "_flock", note)
+        assert held(path)
+    assert seen == [False]
