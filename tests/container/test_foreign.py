@@ -70,7 +70,7 @@ async def test_locked(pair: Pair, tmp_path: Path, root: Path) -> None:
     """Start, delete and checkpoint are refused, at once, and change nothing."""
     owner, other = pair.owner, pair.other
     before = (root / "a/state.json").read_bytes()
-    with pytest.raises(ContainerLocked, match="cannot start: another supervisor"):
+    with pytest.raises(ContainerLocked, match="cannot start: another living supervisor"):
         await other.start()
     for force in (False, True):
         with pytest.raises(ContainerLocked, match="cannot delete") as caught:
@@ -304,7 +304,7 @@ async def test_left_alone(
             end(shim_of(root / "a/init"))
             status = await sup["a"].wait()
             assert (status.cause, status.source) == (Cause.UNKNOWN, Source.INFERENCE)
-            assert status.why is not None and "supervisor that holds it" in status.why
+            assert status.why is not None and "the owner didn't record" in status.why
             assert state_of(pid_in(root / "a/init")) == "S"
             assert not (root / "a/init/result.json").exists()
     async with supervisor(root) as sup:

@@ -188,7 +188,7 @@ async def test_a_cgroup_that_somebody_is_in(
         place.mkdir()
         with subprocess.Popen(["sleep", "60"]) as stranger:
             (place / "cgroup.procs").write_text(str(stranger.pid))
-            with pytest.raises(ContainerExists, match=f"1 processes .* {stranger.pid} for one"):
+            with pytest.raises(ContainerExists, match=f"1 processes .* for example {stranger.pid}"):
                 await sup.create("web", bundle("true"))
             assert stranger.poll() is None
             assert (list(sup), dict(sup.broken)) == ([], {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ def with_scripts(bundle: Bundle, when: str, *scripts: str) -> Bundle:
     return Bundle.load(bundle.path)
 
 
+SECONDS = f"54321.{os.getpid()}"  # other processes that run these tests have their own
+
+
 def sleepers(word: str) -> list[int]:
     """Return the processes that have a word as an argument."""
     found = []
@@ -41,10 +45,10 @@ def sleepers(word: str) -> list[int]:
 
 
 HANGING = [
-    ("sleep 54321",),
-    ("sleep 54321 & sleep 54321",),
-    ("setsid sleep 54321; true",),
-    ("trap '' TERM; sleep 54321; sleep 54321", "sleep 54321", "sleep 54321"),
+    (f"sleep {SECONDS}",),
+    (f"sleep {SECONDS} & sleep {SECONDS}",),
+    (f"setsid sleep {SECONDS}; true",),
+    (f"trap '' TERM; sleep {SECONDS}; sleep {SECONDS}", f"sleep {SECONDS}", f"sleep {SECONDS}"),
 ]
 
 
@@ -70,7 +74,7 @@ async def test_poststop(
             await box.delete()
         assert "delete took longer than 0.5 seconds: its hooks were killed" in caplog.text
         assert (box.state, dict(sup.broken)) == (State.DELETED, {})
-        assert sleepers("54321") == []
+        assert sleepers(SECONDS) == []
         await nothing_left()
         async with await sup.create("a", bundle("true")):  # the id is free
             pass
@@ -100,14 +104,14 @@ async def test_poststart(
                     box = await sup.create("a", hanging)
                     await box.start()
                 nursery.cancel_scope.cancel()
-        assert sleepers("54321") == []
+        assert sleepers(SECONDS) == []
         if "a" in sup:
             await sup["a"].delete(force=True)
         await nothing_left()
 
 
 async def _cancel_when_they_run(scope: trio.CancelScope) -> None:
-    await until(lambda: len(sleepers("54321")) >= 2, "its hooks run")
+    await until(lambda: len(sleepers(SECONDS)) >= 2, "its hooks run")
     scope.cancel()
 
 
