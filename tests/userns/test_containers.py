@@ -266,7 +266,7 @@ async def test_ids_that_are_given_and_ids_that_are_promised(
         await other.delete(force=True)
         assert list(claims.iterdir()) == []
         second = await sup.create("second", auto)
-        with pytest.raises(InvalidValue, match=r"its ids are those of the container .*/second"):
+        with pytest.raises(InvalidValue, match=r"some of the ids belong to .*/second"):
             await sup.create("first", given)
         await second.delete(force=True)
         await (await sup.create("first", given)).delete(force=True)
