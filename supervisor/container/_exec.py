@@ -170,7 +170,10 @@ async def _launch(
                 process.terminal.begin(connected)
         process.log.note()
     except BaseException:
-        await discard_exec(core, layout)
+        try:
+            await discard_exec(core, layout)
+        finally:
+            lock.release()  # the task does, if it began
         raise
     return process
 

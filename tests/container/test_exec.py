@@ -3,10 +3,13 @@ meanwhile."""
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
 import os
 import signal
 import subprocess
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -278,3 +281,25 @@ async def test_an_exec_that_has_ended_when_its_container_is_deleted(
         await until(lambda: job.status is not None, "its end")
         await a.delete(force=True)
         assert (await job.wait()).code == 0
+
+
+@pytest.mark.runtimes("fake")
+async def test_an_exec_that_fails_before_its_task(
+    supervisor: OpenSupervisor, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exec that fails before its task begins releases the lock, and its id is free again."""
+
+    def fail(path: str) -> str:
+        raise OSError(errno.EIO, "a bad disk", path)
+
+    async with supervisor() as sup:
+        box = await sup.create("a", bundle("sleep", "60"))
+        await box.start()
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            patch.setattr("supervisor.container._exec.fresh_log", fail)
+            with pytest.raises(OSError, match="a bad disk"):
+                await box.exec(["true"], id="job")
+            gc.collect()
+        assert [str(one.message) for one in told] == []
+        assert (await (await box.exec(["true"], id="job")).wait()).code == 0

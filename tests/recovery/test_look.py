@@ -15,7 +15,8 @@ from supervisor import Bundle, ContainerView, InvalidValue, State, look
 from supervisor.system import held
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.leaks import wait_for
-from tests.support.runtimes import Choice
+from tests.support.runtimes import Choice, needs_root
+from tests.support.users import as_user
 from tests.support.victim import victim
 
 pytestmark = pytest.mark.runtimes("runc", "crun", "fake")
@@ -250,3 +251,18 @@ def test_it_is_a_value() -> None:
     view = ContainerView(id="a", path="/a", state=State.CREATED)
     assert view == ContainerView(id="a", path="/a", state=State.CREATED)
     assert "CREATED" in repr(view) and library.Bundle is Bundle
+
+
+@needs_root
+def test_a_root_that_cannot_be_read(workdir: Path) -> None:
+    """An ordinary user's own root without permissions is refused; once a PermissionError came."""
+    path = workdir / "root"
+    path.mkdir()
+    os.chown(path, 1000, 1000)
+    path.chmod(0)
+
+    async def program() -> None:
+        with pytest.raises(InvalidValue, match=r"can't be read \(mode 0000\)"):
+            await look(path)
+
+    as_user(1000, 1000, program)
