@@ -19,7 +19,7 @@ from typing import Any, Final
 from ..bundle import Bundle
 from ..cgroups import Hierarchies
 from ..process import Shared
-from ..runtime import ContainerRuntime
+from ..runtime import COPY, ContainerRuntime, detach_copies
 from ..state import ContainerLayout, ContainerRecord, RootLayout
 from ..system import distrust, is_argument, lenient
 from ..tasks import in_thread
@@ -36,8 +36,8 @@ _ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ANNOTATION: Final = "org.trio-supervisor.bundle"
 _FILES: Final = ("state.json", "status", "config.json")
 # The files of an unfinished create: the fifo for `start`, which runc and crun make first; runc's
-# copy of the runc program (mkostemp(3)); the file that runc renames to state.json (os.CreateTemp).
-_BEGUN: Final = re.compile(r"exec\.fifo|runc\.[0-9A-Za-z]{6}|state-[0-9]+")
+# copy of the runc program; the file that runc renames to state.json (os.CreateTemp).
+_BEGUN: Final = re.compile(rf"exec\.fifo|{COPY}|state-[0-9]+")
 
 
 def is_shared(record: ContainerRecord) -> bool:
@@ -182,6 +182,7 @@ def _remove_begun(record: ContainerRecord) -> bool:
             names = os.listdir(fd)
             if not all(_is_begun(fd, name) for name in names):
                 return False
+            detach_copies(place)
             for name in names:
                 os.unlink(name, dir_fd=fd)
         finally:

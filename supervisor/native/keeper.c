@@ -166,9 +166,10 @@ static void run_command(char **words) {
 /* Words: DIRECTORY WORDS COMMAND... Runs the command only if `may` agrees: the runtime's container
  * with our id may not be ours. */
 static void run_if(bool (*may)(const char *directory, const char *words), char **words) {
-    if (words[0] != NULL && words[1] != NULL && may(words[0], words[1])) run_command(words + 2);
+    if (words[0] == NULL || words[1] == NULL || !may(words[0], words[1])) return;
+    detach_copies(words[0]);
+    run_command(words + 2);
 }
-
 
 static void run_owned(char **words) {
     run_if(is_owned, words);

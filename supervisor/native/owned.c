@@ -3,8 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -163,9 +166,12 @@ static bool is_empty_file(int directory, const char *name) {
     return false;
 }
 
+static bool is_copy(const char *name) {
+    return has_form(name, "runc.", LETTERS, 6) && strlen(name) == 11;
+}
+
 static bool look_for_more(int directory, const char *name, void *begun) {
-    return *(bool *)begun = strcmp(name, "exec.fifo") == 0 ||
-                            (has_form(name, "runc.", LETTERS, 6) && strlen(name) == 11) ||
+    return *(bool *)begun = strcmp(name, "exec.fifo") == 0 || is_copy(name) ||
                             has_form(name, "state-", "0123456789", 1) ||
                             is_empty_file(directory, name);
 }
@@ -229,8 +235,24 @@ static bool is_argument(const char *word) {
     return search.found || !whole;
 }
 
-static bool unlink_entry(int directory, const char *name, void *data) {
+static bool detach_copy(int directory, const char *name, void *data) {
+    char path[PATH_MAX];
     (void)data;
+    if (!is_copy(name)) return true;
+    snprintf(path, sizeof path, "/proc/self/fd/%d/%s", directory, name);
+    umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW); /* as a rule nothing is mounted there */
+    return true;
+}
+
+void detach_copies(const char *directory) {
+    int fd = open_ours(AT_FDCWD, directory, DIRECTORY_FLAGS, S_IFDIR);
+    if (fd < 0) return;
+    for_each(fd, detach_copy, NULL);
+    close(fd);
+}
+
+static bool unlink_entry(int directory, const char *name, void *data) {
+    detach_copy(directory, name, data);
     unlinkat(directory, name, 0);
     return true;
 }

@@ -12,6 +12,10 @@ bool is_owned(const char *directory, const char *words);
  * are ours, and those that name a bundle name WORDS. For a runtime root that only we use. */
 bool is_nobody_elses(const char *directory, const char *words);
 
+/* Detaches runc's copies of its program that are mounted in DIRECTORY: a runc that was killed leaves
+ * one, and could then not delete the container. */
+void detach_copies(const char *directory);
+
 /* Removes DIRECTORY if a create was killed before the bundle's path was written, and no create of
  * that id is under way: a runtime that creates the id has the id among its arguments. */
 void remove_begun(const char *directory);

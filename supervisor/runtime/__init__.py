@@ -14,6 +14,10 @@ from ._container_runtime import (
     STARTED,
     ContainerRuntime,
 )
+from ._copies import (
+    COPY,
+    detach_copies,
+)
 from ._runtime import (
     CANDIDATES,
     Runtime,
@@ -29,6 +33,7 @@ from ._sealed import (
 
 __all__ = [
     "CANDIDATES",
+    "COPY",
     "STARTED",
     "Call",
     "ContainerRuntime",
@@ -37,6 +42,7 @@ __all__ = [
     "SealedPrograms",
     "checkpoint_options",
     "criu_said",
+    "detach_copies",
     "failure",
     "fresh_log",
     "pieces_of",

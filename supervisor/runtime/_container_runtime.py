@@ -14,6 +14,7 @@ from ..system import Lock
 from ..values import Deadlines, RuntimeFailed
 from ._call import fresh_log, run
 from ._command import Call, Head
+from ._copies import detach_copies
 from ._sealed import SealedPrograms
 
 STARTED: Final = frozenset({"running", "paused"})
@@ -150,6 +151,7 @@ class ContainerRuntime:
         Raises, Cancellation: as `run`.
         """
         call = self.deletion(log=fresh_log(log))
+        detach_copies(self.head.place)
         await run(
             attrs.evolve(call, lock=self.lock),
             seconds=min(self.deadlines.call, self.deadlines.cleanup * _SHARE),

@@ -13,6 +13,8 @@ OPEN_TREE = 428
 MOUNT_SETATTR = 442
 _OPENAT2 = 437
 _PR_GET_CHILD_SUBREAPER = 37
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -53,6 +55,19 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
     """
     how = _HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
     return syscall(_OPENAT2, directory, os.fsencode(path), how, ctypes.c_size_t(_HOW.size))
+
+
+def detach_mount(directory: int, name: str) -> None:
+    """Detach what is mounted on the entry ``name`` of the open ``directory``; follow no link.
+
+    Raises:
+        OSError: the call failed: with EINVAL if nothing is mounted there, with EPERM for an
+            ordinary user.
+
+    Source: man 2 umount.
+    """
+    path = os.fsencode(f"/proc/self/fd/{directory}/{name}")
+    _checked(_libc().umount2(path, _MNT_DETACH | _UMOUNT_NOFOLLOW))
 
 
 def is_subreaper() -> bool:

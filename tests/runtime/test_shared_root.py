@@ -17,7 +17,7 @@ from supervisor import Container, ContainerExists, Runtime, RuntimeFailed, State
 from supervisor.container import _create
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until
-from tests.support.runtimes import Choice
+from tests.support.runtimes import Choice, needs_root
 from tests.support.victim import victim
 
 # An id that no other test on this machine uses meanwhile.
@@ -188,6 +188,46 @@ async def test_what_a_killed_create_has_begun_is_removed(
             assert not begun.exists()
         again = await one.create(ID, bundle("true"))
         await again.delete()
+
+
+@pytest.mark.runtimes("runc")
+@needs_root
+@pytest.mark.parametrize("keeper", [False, True], ids=["delete", "keeper"])
+@pytest.mark.parametrize("begun", [False, True], ids=["made", "begun"])
+async def test_a_copy_that_a_killed_runc_left_mounted(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    workdir: Path,
+    shared: Runtime,
+    cgroup_parent: str,
+    begun: bool,
+    keeper: bool,
+) -> None:
+    """A delete, and the keeper, detach a copy that a killed runc has left mounted: once runc could
+    not remove the state, the id stayed taken, and the mount stayed on the host."""
+    root = workdir / "one"
+    assert shared.root is not None
+    copy = Path(shared.root, ID, "runc.a1B2c3")
+
+    def leave_a_copy() -> None:
+        if begun:
+            forget(shared, ID).mkdir()
+        copy.touch()
+        subprocess.run(["mount", "--bind", shared.path, copy], check=True)
+
+    if keeper:
+        with victim(
+            shared, cgroup_parent, root, leash=True, containers={ID: bundle("sleep", "60").path}
+        ):
+            leave_a_copy()
+        await until(lambda: not (root / ID).exists(), "the keeper has cleaned up")
+    else:
+        async with supervisor(root, runtime=shared) as one:
+            mine = await one.create(ID, bundle("true"))
+            leave_a_copy()
+            await mine.delete(force=True)
+    assert not os.path.lexists(copy.parent)
+    assert str(copy) not in Path("/proc/self/mountinfo").read_text()
 
 
 async def test_what_was_finished_while_we_looked_is_left(
