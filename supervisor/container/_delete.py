@@ -27,6 +27,7 @@ from ..tasks import forked, hear, nap, shielded, waiting, within, witness
 from ..values import (
     CleanupIncomplete,
     Event,
+    IllegalTransition,
     InfrastructureError,
     Point,
     RuntimeFailed,
@@ -110,10 +111,9 @@ async def _end_processes(core: Core) -> None:
     with contextlib.suppress(SupervisorError, OSError):  # the runtime's delete may still manage
         if core.init.status is None:
             await end(core)
-    execs = list(core.execs.values())
-    for process in execs:
+    for process in list(core.execs.values()):
         process.give_up()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IllegalTransition):  # ended, or being launched
             process.send_signal(signal.SIGKILL)
         await process.life.wait_over()
     _kill_set_aside(core)

@@ -103,6 +103,7 @@ class Facts:
     def processes(self) -> Mapping[str, Process]:
         """The processes by id: ``"init"``, and the execs whose exit status no caller has read yet.
 
+        An exec that is still being launched is here too.
         See `Process.wait`. Reading this property also finds the execs of other supervisors.
         """
         _exec.look_for_execs(self._core)

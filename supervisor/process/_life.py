@@ -6,7 +6,13 @@ from typing import Final
 
 from trio_util import AsyncValue
 
-from ..values import ProcessEvent, ProcessState, next_process_state
+from ..values import (
+    IllegalTransition,
+    LaunchFailed,
+    ProcessEvent,
+    ProcessState,
+    next_process_state,
+)
 
 _FREE: Final = {ProcessState.FORGOTTEN, ProcessState.LEFT}
 _GONE: Final = {ProcessState.GONE, *_FREE}
@@ -15,10 +21,16 @@ _SHIM_GONE: Final = {ProcessState.GONE, ProcessState.FORGOTTEN}
 
 
 class Life:
-    """The state of one process: nothing else assigns the state."""
+    """The state of one process: nothing else assigns the state.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    Attributes:
+        failure: why the launch failed, for people. Set by `fail`; None otherwise.
+    """
+
+    def __init__(self, container: str, id: str) -> None:
+        self._container = container
+        self._id = id
+        self.failure: str | None = None
         self._state = AsyncValue(ProcessState.LAUNCHING)
         self._given_up = False  # whether the files are gone, or never came; set by `give_up`
 
@@ -29,7 +41,9 @@ class Life:
 
     def note(self, event: ProcessEvent) -> None:
         """Go to the state that ``event`` leads to, and wake the tasks that wait for that state."""
-        self._state.value = next_process_state(self._state.value, event, name=self._name)
+        self._state.value = next_process_state(
+            self._state.value, event, name=f"{self._container}/{self._id}"
+        )
 
     def is_over(self) -> bool:
         """Whether the process, or the task that watches it, has ended: no more will be known."""
@@ -46,6 +60,40 @@ class Life:
     def give_up(self) -> None:
         """Note that the process was dismissed, or never made: no more output is expected."""
         self._given_up = True
+
+    def fail(self, why: str | None) -> None:
+        """Note that the process was never made; ``why`` is None if the supervisor closes."""
+        self.failure = why
+        self.give_up()
+        self.note(ProcessEvent.LAUNCH_FAILED)
+
+    def require_possible(self) -> None:
+        """Refuse to wait for, or read from, a process whose launch has failed.
+
+        Raises:
+            LaunchFailed: there is no process, and never will be.
+        """
+        if self.failure is not None:
+            raise LaunchFailed(
+                f"process {self._id} never ran: {self.failure}", container=self._container
+            )
+
+    def require_launched(self, operation: str) -> None:
+        """Refuse an operation on a process that isn't there, or not yet.
+
+        Raises:
+            LaunchFailed: as `require_possible`.
+            IllegalTransition: the process is still being launched.
+        """
+        self.require_possible()
+        if self.state is ProcessState.LAUNCHING:
+            raise IllegalTransition(
+                f"cannot {operation}: process {self._id} is still being launched; try again when "
+                "the call of exec has returned, or cancel that call",
+                state=self.state.value,
+                event=operation,
+                container=self._container,
+            )
 
     async def wait_over(self) -> None:
         """Return when the process has ended, the launch has failed, or the task has ended."""

@@ -18,14 +18,9 @@ from ..values import ContainerNotFound, ExitStatus, InvalidValue
 from ._task import ProcessTask
 
 
-@final
 @protected
-class Process:
-    """A process in a container: the init, or an exec beside the init.
-
-    `Supervisor.create` and `Container.exec` make processes. A task in the supervisor's nursery owns
-    each. Names and behaviour are those of `trio.Process`; but `wait` returns an `ExitStatus`, and
-    a signal to an ended process raises `ProcessEnded`.
+class _Facts:
+    """The attributes of a process.
 
     Attributes:
         container: the container's id.
@@ -39,9 +34,9 @@ class Process:
 
     def __repr__(self) -> str:
         status = self.status
-        end = f"running, pid {self.pid}" if status is None else str(status)
+        end = self._task.life.failure or f"running, pid {self.pid}"
         program = (behind_init(self.args) or self.args)[0]
-        return f"<supervisor.Process {self.container}/{self.id} {program!r}: {end}>"
+        return f"<supervisor.Process {self.container}/{self.id} {program!r}: {status or end}>"
 
     @property
     def record(self) -> ProcessRecord:
@@ -85,7 +80,10 @@ class Process:
 
     @property
     def status(self) -> ExitStatus | None:
-        """How the process ended; None while it runs. Current without a turn of the loop."""
+        """How the process ended; None while it runs. Current without a turn of the loop.
+
+        None also after a launch that failed: then `wait` and `poll` raise `LaunchFailed`.
+        """
         return self._task.status
 
     @property
@@ -94,8 +92,28 @@ class Process:
         status = self.status
         return None if status is None else status.returncode
 
+
+@final
+@protected
+class Process(_Facts):
+    """A process in a container: the init, or an exec beside the init.
+
+    `Supervisor.create` and `Container.exec` make processes. A task in the supervisor's nursery owns
+    each. Names and behaviour are those of `trio.Process`; but `wait` returns an `ExitStatus`, and
+    a signal to an ended process raises `ProcessEnded`.
+
+    Attributes:
+        container: the container's id.
+        id: ``"init"``, or the exec's id.
+    """
+
     def poll(self) -> int | None:
-        """Return `returncode`, as `trio.Process.poll`."""
+        """Return `returncode`, as `trio.Process.poll`.
+
+        Raises:
+            LaunchFailed: the process was never launched: a loop would poll for ever.
+        """
+        self._task.life.require_possible()
         return self.returncode
 
     async def wait(self) -> ExitStatus:
@@ -109,6 +127,7 @@ class Process:
             The same status at every call.
 
         Raises:
+            LaunchFailed: the process was never launched.
             SupervisorClosed: the supervisor closed while the process ran; or a forked child calls.
 
         Cancellation: the process goes on.
@@ -124,7 +143,7 @@ class Process:
         Raises:
             StreamFailed: the caller's file couldn't be read or written; or no reader has taken
                 anything for ``deadlines.drain``, and the rest is given up.
-            SupervisorClosed: as `wait`.
+            LaunchFailed, SupervisorClosed: as `wait`.
 
         Cancellation: the process goes on, and so does the copying.
         """
@@ -144,7 +163,8 @@ class Process:
 
         Raises:
             InvalidValue: ``number`` is no signal, nor 0, which does nothing.
-            ProcessEnded: the process has ended.
+            ProcessEnded: the process has ended, or was never launched (`LaunchFailed`).
+            IllegalTransition: the process is still being launched.
             ShimError: the pid isn't certain, and the shim takes no line; you may try again.
         """
         self._task.send_signal(number)
@@ -161,11 +181,12 @@ class Process:
         """End the program's standard input, if that is a PIPE: the shim closes the fifo too.
 
         Raises:
-            ProcessEnded: the process has ended.
+            ProcessEnded, IllegalTransition: as `send_signal`.
             ShimError: the shim is stopped or stuck, and takes no line; you may try again.
         """
+        self._task.life.require_launched("close the input")
         try:  # before the close: the process may end as soon as the input does
-            self._task.require_alive()
+            self._task.require_alive("close the input")
             self._task.control.require()
         finally:
             self._task.streams.close_stdin()  # our end is closed in any case
@@ -181,12 +202,15 @@ class Process:
         Raises:
             InvalidValue: the process has no terminal.
             AlreadyAttached: a client is attached, perhaps another program.
-            ProcessEnded: the process has ended, and all output was read.
+            ProcessEnded: the process has ended, and all output was read; or was never launched
+                (`LaunchFailed`).
+            IllegalTransition: the process is still being launched.
             TooManyFiles: no descriptor was left.
 
         Cancellation: no client is attached.
         """
         self._require_terminal()
+        self._task.life.require_launched("attach")
         return await self._task.terminal.attach(self._task.control.require)
 
     def resize(self, columns: int, rows: int) -> None:
@@ -194,11 +218,11 @@ class Process:
 
         Raises:
             InvalidValue: the process has no terminal, or a terminal can't have this size.
-            ProcessEnded, ShimError: as `close_stdin`.
+            ProcessEnded, IllegalTransition, ShimError: as `close_stdin`.
         """
         self._require_terminal()
         size = TerminalSize(columns, rows)
-        self._task.require_alive()
+        self._task.require_alive("resize")
         self._task.control.send(resize_line(size.columns, size.rows))
 
     def hang_up(self) -> None:
@@ -206,10 +230,10 @@ class Process:
 
         Raises:
             InvalidValue: the process has no terminal.
-            ProcessEnded, ShimError: as `close_stdin`.
+            ProcessEnded, IllegalTransition, ShimError: as `close_stdin`.
         """
         self._require_terminal()
-        self._task.require_alive()
+        self._task.require_alive("hang up")
         self._task.streams.close_stdin()
 
     def logs(
@@ -236,8 +260,10 @@ class Process:
         Raises:
             InvalidValue: no log, a bad argument, or a later process with this id has a log by now.
             ContainerNotFound: the container was deleted, and the log with it.
+            LaunchFailed: the process was never launched.
         """
         task = self._task
+        task.life.require_possible()
         specs = (task.record.stdout, task.record.stderr)
         if not any(spec is not None and spec.startswith("log:") for spec in specs):
             raise InvalidValue(

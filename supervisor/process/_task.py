@@ -98,7 +98,7 @@ class ProcessTask:
         self.id: str = layout.id
         self.task_name: str = f"{container}/{layout.id}"
         self.lock: Lock | None = lock
-        self.life: Life = Life(self.task_name)
+        self.life: Life = Life(container, layout.id)
         self.handles: Handles = Handles(keep=keep)
         self.gate: StartGate = StartGate(layout, record, self.life)
         self.group: Group = Group(shared, layout, cgroup)
@@ -208,8 +208,11 @@ class ProcessTask:
             self.shared.opener.require(self.container)
         await self.life.wait_over()
         if self.end.status is None:
+            self.life.require_possible()
             raise SupervisorClosed(
-                f"its supervisor was closed while {self.id} ran", container=self.container
+                f"its supervisor was closed before {self.id} ended: adopt the container with "
+                f"another supervisor of {self.shared.root}, and wait there",
+                container=self.container,
             )
         self.collected.set()
         await self._wait_forgotten()
@@ -225,21 +228,34 @@ class ProcessTask:
             with within(self.deadlines.shim):
                 await self.life.wait_free()
 
-    def require_alive(self) -> None:
-        """Raise ProcessEnded if the process has ended."""
+    def require_alive(self, operation: str) -> None:
+        """Refuse an operation on a process that isn't alive.
+
+        Raises:
+            ProcessEnded: the process has ended, or was never launched (`LaunchFailed`).
+            IllegalTransition: the process is still being launched.
+        """
+        self.life.require_launched(operation)
         if self.end.has_come():
-            raise ProcessEnded(f"its process {self.id} has ended", container=self.container)
+            raise self._ended()
+
+    def _ended(self) -> ProcessEnded:
+        status = "" if self.end.status is None else f": {self.end.status}"
+        return ProcessEnded(f"its process {self.id} has ended{status}", container=self.container)
 
     def send_signal(self, number: int) -> None:
         """Send a signal; see `Process.send_signal`."""
         check_signal(number, "number", container=self.container, least=0)
         self.shared.opener.require(self.container)
-        self.require_alive()
+        self.require_alive("send a signal")
         if number == signal.SIGKILL:
             self.end.note_killed()
             self.group.thaw()
         if self.handles.process is not None:
-            self.handles.process.send_signal(number)
+            try:
+                self.handles.process.send_signal(number)
+            except ProcessEnded as error:  # and was reaped since the look
+                raise self._ended() from error
         else:
             self.control.send(signal_line(number))
 

@@ -14,7 +14,15 @@ from ..runtime import Call
 from ..shim import TOLD, ExitFifo, Shim
 from ..stdio import Console, Stdio, files_made
 from ..tasks import background_nursery, nap, shielded
-from ..values import Point, ProcessEvent, ShimExited, SupervisorError, TooManyFiles
+from ..values import (
+    Event,
+    IllegalTransition,
+    Point,
+    ProcessEvent,
+    State,
+    SupervisorError,
+    TooManyFiles,
+)
 from ._begin import launch
 from ._task import ProcessTask
 
@@ -44,17 +52,27 @@ async def run_process(
         with task.launching, files_made(stdio) as ready:
             await launch(task, call, ready, console, options)
         if task.launching.cancelled_caught:
-            raise ShimExited(
+            raise IllegalTransition(
                 f"the launch of {task.id} was given up: the container is being deleted",
+                state=State.DELETING.value,
+                event=Event.EXEC.value,
                 container=task.container,
             )
         task.life.note(ProcessEvent.MADE)
-    except BaseException:
+    except BaseException as error:
         task.close()
-        task.life.give_up()
-        task.life.note(ProcessEvent.LAUNCH_FAILED)
+        task.life.fail(_why_failed(task, error))
         raise
     await watch_process(task, task_status=task_status)
+
+
+def _why_failed(task: ProcessTask, error: BaseException) -> str | None:
+    """Return the words for a failed launch; None if the supervisor's close has ended the launch."""
+    if isinstance(error, SupervisorError):
+        return f"its launch failed: {error.message}"
+    if not isinstance(error, trio.Cancelled):
+        return f"its launch failed: {error}"
+    return None if task.shared.life.closing else "its launch was cancelled"
 
 
 @trio.lowlevel.enable_ki_protection

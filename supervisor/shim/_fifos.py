@@ -135,6 +135,7 @@ def send_line(
         SupervisorClosed: this is a forked child.
     """
     refuse_forked()
+    whose = f"the shim of process {os.path.basename(os.path.dirname(control))}"
     try:
         fd = _open(control, os.O_WRONLY)
         try:
@@ -145,12 +146,12 @@ def send_line(
     except BlockingIOError:
         raise
     except StateCorrupt as error:
-        raise ProcessEnded(f"the shim can't be reached: {error}", container=container) from error
+        raise ProcessEnded(f"{whose} can't be reached: {error}", container=container) from error
     except OSError as error:  # the shim may also have gone since we opened the fifo: EPIPE
         scarce = scarcity(error, container=container)
         if scarce is not error:
             raise scarce from error
-        raise ProcessEnded(f"the shim is gone ({error.strerror})", container=container) from error
+        raise ProcessEnded(f"{whose} is gone ({error.strerror})", container=container) from error
 
 
 class Control:

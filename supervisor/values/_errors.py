@@ -154,10 +154,11 @@ class ContainerLocked(UsageError):
 
 
 class IllegalTransition(UsageError):
-    """The container's state doesn't allow this operation; nothing was changed.
+    """The state doesn't allow this operation; nothing was changed.
 
     Attributes:
-        state: the state of the container.
+        state: the state of the container; or of the process, for an operation on a process that
+            is still being launched.
         event: the operation that the caller asked for.
     """
 
@@ -180,6 +181,15 @@ class ProcessEnded(UsageError, ProcessLookupError):
     """A signal or a control line was meant for a process that has ended.
 
     For the exit status call ``await process.wait()``.
+    """
+
+
+class LaunchFailed(ProcessEnded):
+    """There is no process: its launch failed, or was cancelled. The message says why.
+
+    The call of ``exec`` or ``create`` has raised the error itself. Other tasks may have got the
+    `Process` from ``Container.processes`` meanwhile: this error is theirs. Nothing of the process
+    is left; another ``exec`` makes another process.
     """
 
 

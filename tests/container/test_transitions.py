@@ -15,7 +15,6 @@ from supervisor import (
     Container,
     IllegalTransition,
     ProcessEnded,
-    ShimExited,
     State,
     SupervisorError,
     UsageError,
@@ -206,7 +205,7 @@ async def test_deleted_while_it_execs(
         tasks = trio.lowlevel.current_statistics().tasks_living
 
         async def run_exec() -> None:
-            with pytest.raises(ShimExited, match="being deleted"):
+            with pytest.raises(IllegalTransition, match="being deleted"):
                 await box.exec(["sleep", "61"], id="job")
 
         nursery.start_soon(run_exec)

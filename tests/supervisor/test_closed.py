@@ -93,7 +93,10 @@ async def test_somebody_waits(supervisor: OpenSupervisor, bundle: MakeBundle, ro
             await box.start()
             nursery.start_soon(wait, box)
             await trio.testing.wait_all_tasks_blocked()
-    assert told == ["container 'a': its supervisor was closed while init ran"]
+    assert told == [
+        "container 'a': its supervisor was closed before init ended: adopt the container with "
+        f"another supervisor of {root}, and wait there"
+    ]
     async with supervisor(root) as sup:
         await sup["a"].delete(force=True)
 
