@@ -25,8 +25,8 @@ from _ways import Bare, wait_for
 
 from supervisor import Bundle, Runtime, Supervisor
 from supervisor.children._pidfd import PidFd
+from supervisor.observers import Observation, Point
 from supervisor.runtime import SealedPrograms
-from supervisor.values._points import Point
 
 PAUSE_SECONDS = 0.05
 CALL = "bare call"
@@ -74,6 +74,11 @@ class Clock:
         """Start the clock."""
         self._last_ns = time.monotonic_ns()
 
+    def observe(self, seen: Observation) -> None:
+        """Record the time since the last point, at each point."""
+        if isinstance(seen, Point):
+            self.reach(seen)
+
     def reach(self, point: Point | str) -> None:
         """Record the time since the last point."""
         self._at_ns[point] = now = time.monotonic_ns()
@@ -118,7 +123,7 @@ async def one_runtime(stage: Stage, name: str, runtime: Runtime) -> list[Row]:
     """Measure with one runtime."""
     clock, programs = Clock(), SealedPrograms()
     bare = Sealed(stage, runtime, programs)
-    async with stage.open(runtime, f"root-{name}", _reach=clock.reach) as sup:
+    async with stage.open(runtime, f"root-{name}", _observer=clock.observe) as sup:
         bundle, stamp = stage.bundle("stamp"), stage.directory / "stamp"
         numbers = itertools.count()
 

@@ -16,6 +16,7 @@ line, and only names of their ``__init__``. Inside a package, imports form no ci
     system                Linux: descriptors, files, locks, /proc
     native                the C programs
     tasks                 Trio: deadlines, threads, Ctrl-C, forked children
+    observers             what happens to containers, and what is notified of that
     state children        what is on disk; child processes, by descriptor
     cgroups directories   cgroups; roots and temporary directories
     userns spec rootfs    parts of a config.json; root filesystems

@@ -16,6 +16,9 @@ from .container import (
     Container,
     Stopped,
 )
+from .observers import (
+    Change,
+)
 from .pool import (
     ContainerPool,
     PoolStatistics,
@@ -58,9 +61,6 @@ from .stdio import (
     TerminalArgument,
     TerminalSize,
     TerminalStream,
-)
-from .tasks import (
-    Change,
 )
 from .userns import (
     IdMap,

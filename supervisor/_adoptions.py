@@ -42,7 +42,6 @@ class Adoptions:
         recovery = Recovery(
             shared=shared,
             nursery=self._nursery,
-            gone=self._registry.gone,
             delete_unstarted=delete_unstarted,
         )
         registry = self._registry

@@ -16,6 +16,7 @@ from .cgroups import Hierarchies, OomWatch, group_apart
 from .children import Patrol, Wards, reap_let_go
 from .directories import Root, durable_root, shared_runtime_root
 from .native import check_program, find_binary
+from .observers import Observer, waiting
 from .process import Shared
 from .rootfs import MountTable
 from .runtime import Runtime, SealedPrograms
@@ -29,18 +30,15 @@ from .tasks import (
     note_process,
     opening,
     refuse_forked,
-    waiting,
 )
 from .values import (
     Deadlines,
     InvalidValue,
-    Reach,
     check_flag,
     check_int,
     check_kind,
     check_path,
     check_text,
-    pass_by,
 )
 
 DEFAULT_CGROUP_PARENT: Final = "/trio-supervisor"
@@ -58,7 +56,7 @@ class _Settings:
     deadlines: Deadlines
     leash: bool
     creates_at_once: int
-    reach: Reach
+    observer: Observer | None
 
 
 @opening
@@ -73,7 +71,7 @@ async def open_supervisor(
     leash: bool | None = None,
     creates_at_once: int | None = None,
     delete_unstarted: bool = False,
-    _reach: Reach = pass_by,
+    _observer: Observer | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Open a supervisor: ``async with open_supervisor(root) as sup:``.
 
@@ -116,7 +114,7 @@ async def open_supervisor(
         leash=leash,
         creates_at_once=creates_at_once,
         delete_unstarted=delete_unstarted,
-        reach=_reach,
+        observer=_observer,
     )
     refuse_forked()
     note_process()
@@ -147,7 +145,7 @@ def _check(
     leash: bool | None,
     creates_at_once: int | None,
     delete_unstarted: bool,
-    reach: Reach,
+    observer: Observer | None,
 ) -> _Settings:
     checked = Deadlines() if deadlines is None else check_kind(deadlines, Deadlines, "deadlines")
     program = (
@@ -173,7 +171,7 @@ def _check(
         deadlines=checked,
         leash=root is None or bool(leash),
         creates_at_once=creates_at_once or 2 * (os.cpu_count() or 1),
-        reach=reach,
+        observer=observer,
     )
 
 
@@ -209,9 +207,10 @@ async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -
         null=null,
         mounts=mounts,
         wards=wards,
-        reach=settings.reach,
         leash=leash,
     )
+    if settings.observer is not None:
+        shared.observers.add(settings.observer)
     creates = trio.CapacityLimiter(settings.creates_at_once)
     supervisor = Supervisor(shared, nursery, runtime=settings.runtime, creates=creates)
     releasing.callback(supervisor._let_go)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import attrs
 
 from .container import Container, Core
+from .observers import Gone, Observation
 from .recovery import DELETED_ELSEWHERE, Adopted, Broken
 from .state import ContainerLayout, RootLayout, check_id
 from .tasks import protected
@@ -132,7 +133,12 @@ class Registry:
         self._entries[container.id] = Held(core, container)
         return container
 
-    def gone(self, id: str, error: CleanupIncomplete | None) -> None:
+    def observe(self, seen: Observation) -> None:
+        """Note which containers are gone, as an observer of the supervisor."""
+        if isinstance(seen, Gone):
+            self._gone(seen.container, seen.error)
+
+    def _gone(self, id: str, error: CleanupIncomplete | None) -> None:
         """Drop a container that was deleted; or, with an error, note that the delete failed.
 
         After a failed delete the core stays, and so does the lock, until the container is deleted
@@ -159,7 +165,7 @@ class Registry:
                     del self._entries[id]
             elif core.lock is None and core.refresh() is State.DELETED:
                 core.write_off(DELETED_ELSEWHERE)
-                self.gone(id, None)
+                core.gone()
 
     def take_note(self, found: Adopted) -> list[Container]:
         """Hold the containers that an adoption found, and drop broken ones that are sound now.

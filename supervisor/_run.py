@@ -15,6 +15,7 @@ from ._open import open_supervisor
 from ._supervisor import Supervisor
 from .bundle import Bundle
 from .container import Container
+from .observers import name_suffix
 from .running import (
     CollectOptions,
     Completed,
@@ -27,7 +28,7 @@ from .running import (
     winding_up,
 )
 from .runtime import Runtime
-from .tasks import forked, granted, name_suffix, undoing, within
+from .tasks import forked, granted, undoing, within
 from .values import (
     InvalidValue,
     ProcessEnded,

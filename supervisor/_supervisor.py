@@ -70,6 +70,7 @@ class Supervisor(Mapping[str, Container]):
         self._nursery = nursery
         self._creates = creates
         self._registry = Registry(shared.root)
+        shared.observers.add(self._registry.observe)
         self._operations = Operations()  # creates and adoptions
         self._adoptions = Adoptions(nursery, self._registry)
         self.root: str = shared.root
@@ -155,7 +156,6 @@ class Supervisor(Mapping[str, Container]):
                 runtime=self.runtime,
                 making=partial(self._making, id),
                 turn=self._creates,
-                gone=self._registry.gone,
             )
             return self._registry.add(core)
 
@@ -242,9 +242,7 @@ class Supervisor(Mapping[str, Container]):
                 return
             layout = RootLayout(self.root).container(id)
             presumed = presumed_record(self._shared, self.runtime, id)
-            recovery = Recovery(
-                shared=self._shared, nursery=self._nursery, gone=self._registry.gone
-            )
+            recovery = Recovery(shared=self._shared, nursery=self._nursery)
             await discard(recovery, layout, presumed)
             self._registry.forget_broken(id)
 

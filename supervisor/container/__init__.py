@@ -12,6 +12,7 @@ from ._core import (
 )
 from ._create import (
     create,
+    show,
 )
 from ._delete import (
     delete,
@@ -63,5 +64,6 @@ __all__ = [
     "finish_stop",
     "hidden_gate",
     "presumed_record",
+    "show",
     "sweep",
 ]

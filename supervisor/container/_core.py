@@ -5,13 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
 import trio
 
-from ..process import GATE_SECONDS, Listener, ProcessTask, Shared
+from ..observers import (
+    HISTORY_LENGTH,
+    Change,
+    Changed,
+    Ended,
+    Gone,
+    Observation,
+    Observers,
+)
+from ..process import GATE_SECONDS, ProcessTask, Shared
 from ..runtime import ContainerRuntime
 from ..state import (
     Asked,
@@ -27,7 +36,6 @@ from ..state import (
 )
 from ..stdio import Ends
 from ..system import Lock, write_new, write_whole
-from ..tasks import HISTORY_LENGTH, Change, ContainerReport, witness
 from ..values import (
     CleanupIncomplete,
     ContainerLocked,
@@ -54,8 +62,8 @@ class Core:
         layout: the container's directory.
         record: the container's ``state.json``.
         lock: the container's lock, held by us; None for a foreign container.
-        gone: called when the container was deleted, or with the error of a failed delete.
         state: the container's state.
+        observers: notified of what happens to the container.
         history: the last changes of state. The tuple is replaced, not changed: other threads
             read the tuple.
         init: the first process.
@@ -72,8 +80,8 @@ class Core:
     layout: ContainerLayout
     record: ContainerRecord
     lock: Lock | None
-    gone: Callable[[str, CleanupIncomplete | None], None]
     state: State = State.CREATING
+    observers: Observers = attrs.field(init=False)
     history: tuple[Change, ...] = attrs.field(init=False, default=())
     init: ProcessTask = attrs.field(init=False)
     execs: dict[str, ProcessTask] = attrs.field(init=False, factory=dict)
@@ -83,9 +91,13 @@ class Core:
     stops: int = attrs.field(init=False, default=0)
     noted: Asked | None = attrs.field(init=False, default=None)
 
+    def __attrs_post_init__(self) -> None:
+        self.observers = Observers(above=self.shared.observers)
+        self.observers.add(self._observe)
+
     def add_init(self, record: ProcessRecord) -> ProcessTask:
         """Add the init, which isn't launched or watched yet."""
-        self.init = self.new_process(self.layout.init, record, when_ended=self._init_ended)
+        self.init = self.new_process(self.layout.init, record)
         return self.init
 
     def new_process(
@@ -94,7 +106,6 @@ class Core:
         record: ProcessRecord,
         *,
         lock: Lock | None = None,
-        when_ended: Listener | None = None,
     ) -> ProcessTask:
         """Return a process that isn't launched or watched yet; ``lock`` is an exec's lock."""
         return ProcessTask(
@@ -109,7 +120,7 @@ class Core:
             owned=(lock if record.exec else self.lock) is not None,
             lock=lock,
             init=self.init if record.exec else None,
-            when_ended=when_ended or self._exec_ended,
+            observers=self.observers,
         )
 
     @property
@@ -136,24 +147,11 @@ class Core:
         """Add an event, and the state that the event led to, to the history."""
         change = Change(time.time_ns(), event, self.state)
         self.history = (*self.history, change)[-HISTORY_LENGTH:]
+        self.observers.notify(Changed(self.record.id, change))
 
-    def show(self) -> None:
-        """Report the container to the witness, if there is one."""
-        looking = witness.get()
-        if looking is None:
-            return
-        spec = b""
-        with contextlib.suppress(OSError), open(self.layout.config, "rb") as file:
-            spec = file.read()
-        looking.saw(
-            ContainerReport(
-                id=self.record.id,
-                args=self.init.args,
-                spec=spec,
-                history=lambda: self.history,
-                status=lambda: self.init.status,
-            )
-        )
+    def gone(self, error: CleanupIncomplete | None = None) -> None:
+        """Notify the observers that the container was deleted, or couldn't be."""
+        self.observers.notify(Gone(self.record.id, error))
 
     @property
     def held(self) -> bool:
@@ -284,6 +282,13 @@ class Core:
         for end in tuple(self.ends):
             end.detach()
 
+    def _observe(self, seen: Observation) -> None:
+        if isinstance(seen, Ended):
+            if seen.process == self.init.id:
+                self._init_ended()
+            else:
+                self._exec_ended(seen.status)
+
     def _exec_ended(self, status: ExitStatus) -> None:
         if status.oom_killed:  # the kill is explained: no other process may count the same kill
             for process in (self.init, *self.execs.values()):
@@ -292,6 +297,6 @@ class Core:
         for process in [one for one in self.execs.values() if one.uncollected][:-_KEPT_EXECS]:
             process.abandon()
 
-    def _init_ended(self, status: ExitStatus) -> None:
+    def _init_ended(self) -> None:
         if self.refresh() not in (State.STOPPED, State.DELETED):
             self.apply(Event.EXITED)

@@ -11,18 +11,16 @@ import attrs
 import trio
 
 from ..bundle import Bundle, content_of
+from ..observers import Made, Point, waiting, witness
 from ..process import Shared, run_process
 from ..runtime import Call, Runtime, fresh_log
 from ..state import Block, Claim, Ranges, note, take
-from ..stdio import Stdio, console, opened
-from ..tasks import waiting
+from ..stdio import Stdio, console, log_tail, opened
 from ..userns import UserNamespace, of_block
 from ..values import (
-    CleanupIncomplete,
     Event,
     IdsExhausted,
     InvalidValue,
-    Point,
     RuntimeFailed,
     RuntimeNotFound,
     ShimNotFound,
@@ -39,8 +37,6 @@ from ._proof import cleanup_list, require_empty, require_free
 from ._request import CreateRequest
 from ._unrun import raise_planned
 
-Gone = Callable[[str, CleanupIncomplete | None], None]
-
 
 async def create(
     shared: Shared,
@@ -52,7 +48,6 @@ async def create(
     runtime: Runtime,
     making: Callable[[], AbstractContextManager[None]],
     turn: trio.CapacityLimiter,
-    gone: Gone,
 ) -> Core:
     """Make a container; see `Supervisor.create`.
 
@@ -65,7 +60,6 @@ async def create(
         runtime: the runtime for the container.
         making: reserves the id for a block, which is left early when the supervisor closes.
         turn: held while the container is made.
-        gone: called when the container was deleted, or with the error of a failed delete.
 
     Raises, Cancellation: as `Supervisor.create`.
     """
@@ -77,7 +71,7 @@ async def create(
             stdio = attrs.evolve(stdio, given=request.gate.report_fd)
         with happened_to(id), making(), opened(stdio, shared.null) as ready, waiting():
             async with turn:
-                return await _make(shared, nursery, plan, bundle, claim, ready, gone)
+                return await _make(shared, nursery, plan, bundle, claim, ready)
     raise SupervisorClosed("the supervisor was closed before the create was done", container=id)
 
 
@@ -88,7 +82,6 @@ async def _make(
     bundle: Bundle,
     claim: Claim | None,
     stdio: Stdio,
-    gone: Gone,
 ) -> Core:
     record = plan.record
     require_free(record)
@@ -100,11 +93,9 @@ async def _make(
         lambda directory: content_of(bundle).build_rootfs(directory, _ids(claim)),
         cleanup=cleanup_list(record, shared.hierarchies, bundle) if record.leash else None,
         claim=claim,
-        reach=shared.reach,
+        observers=shared.observers,
     )
-    core = Core(
-        shared=shared, nursery=nursery, layout=plan.layout, record=record, lock=lock, gone=gone
-    )
+    core = Core(shared=shared, nursery=nursery, layout=plan.layout, record=record, lock=lock)
     core.note("create")
     try:
         await _launch_init(core, plan, stdio)
@@ -179,9 +170,9 @@ async def _launch_init(core: Core, plan: Plan, stdio: Stdio) -> None:
     Cancellation: the shim is ended; the caller must remove the directory.
     """
     make_init(core.layout.init, plan.init, stdio)
-    core.shared.reach(Point.PROCESS_MADE)
+    core.shared.observers.notify(Point.PROCESS_MADE)
     init = core.add_init(plan.init)
-    core.show()
+    show(core)
     restored = plan.init.checkpoint is not None
     try:
         with console(core.layout.init, stdio) as listening:
@@ -228,3 +219,28 @@ def _call(core: Core, plan: Plan, console_socket: str | None) -> Call:
         console_socket=console_socket,
         log=log,
     )
+
+
+# ---- what observers see ---------------------------------------------------------------------
+
+
+def show(core: Core) -> None:
+    """Notify the observers that a container was made, or taken from a pool."""
+    looking = witness.get()
+    if looking is not None:
+        core.observers.add(looking.observe)
+    core.observers.notify(
+        Made(
+            container=core.record.id,
+            args=core.init.args,
+            history=core.history,
+            spec=lambda: _spec(core),
+            log=lambda: log_tail(core.layout.init.output_log),
+        )
+    )
+
+
+def _spec(core: Core) -> bytes:
+    with contextlib.suppress(OSError), open(core.layout.config, "rb") as file:
+        return file.read()
+    return b""

@@ -18,18 +18,17 @@ import trio
 
 from ..bundle import read_config
 from ..children import is_left_to_us
+from ..observers import Point, waiting
 from ..process import ProcessTask, Shared, kill_found
 from ..shim import RELEASE, ExitFifo, Shim, send_line
 from ..state import ContainerLayout, Intent, ProcessLayout, give_back, read_pid, read_shim
-from ..stdio import log_tail
 from ..system import held
-from ..tasks import forked, hear, nap, shielded, waiting, within, witness
+from ..tasks import forked, nap, shielded, within
 from ..values import (
     CleanupIncomplete,
     Event,
     IllegalTransition,
     InfrastructureError,
-    Point,
     RuntimeFailed,
     RuntimeTimeout,
     State,
@@ -52,17 +51,10 @@ async def delete(core: Core, *, force: bool) -> None:
         core.require_own("delete")
     with waiting():
         async with core.deleting:
-            _show_log(core)
             core.see()
             if core.state is not State.DELETED:
                 core.apply(Event.FORCE_DELETE if force else Event.DELETE)
                 await _delete(core)
-
-
-def _show_log(core: Core) -> None:
-    """Show an observer the end of the log, which is removed with the container."""
-    if witness.get() is not None:
-        hear(core.record.id, log_tail(core.layout.init.output_log))
 
 
 async def _delete(core: Core) -> None:
@@ -70,11 +62,11 @@ async def _delete(core: Core) -> None:
     try:
         with contextlib.suppress(OSError):  # a full disk must not prevent a delete
             core.intend(Intent.DELETE)
-            core.shared.reach(Point.DELETE_INTENDED)
+            core.shared.observers.notify(Point.DELETE_INTENDED)
         with shielded(core.shared.deadlines.cleanup):
             await _end_processes(core)
         await _deliver(core)
-        core.shared.reach(Point.PROCESSES_ENDED)
+        core.shared.observers.notify(Point.PROCESSES_ENDED)
         execs = list(core.execs.values())
         await _remove(core)
         with shielded(core.shared.deadlines.shim):
@@ -83,15 +75,15 @@ async def _delete(core: Core) -> None:
     except (SupervisorError, OSError) as error:
         core.apply(Event.DELETE_FAILED)
         if isinstance(error, CleanupIncomplete):
-            core.gone(core.record.id, error)
+            core.gone(error)
             raise
         failed = _incomplete(core, str(error))
-        core.gone(core.record.id, failed)
+        core.gone(failed)
         raise failed from error
     core.apply(Event.DELETED)
     for process in core.execs.values():  # also one that was launched meanwhile
         process.abandon()
-    core.gone(core.record.id, None)
+    core.gone()
 
 
 async def _deliver(core: Core) -> None:
@@ -141,7 +133,7 @@ async def undo(core: Core, *, ran: bool) -> None:
     try:
         await _remove(core, ran=ran)
     except CleanupIncomplete as error:
-        core.gone(core.record.id, error)
+        core.gone(error)
         assert core.lock is not None
         core.lock.release()
 
@@ -226,21 +218,21 @@ async def _remove(core: Core, *, ran: bool = True) -> None:
     with shielded(seconds) as scope:
         if ran:
             await _forget_in_runtime(core, failed)
-            shared.reach(Point.FORGOTTEN)
+            shared.observers.notify(Point.FORGOTTEN)
         await _empty_cgroup(core, failed)
         for process in core.layout.processes():
             await end_left(shared, process)
         with within(shared.deadlines.shim):
             await shared.wards.end(core.layout.path)
-        shared.reach(Point.CGROUP_REMOVED)
+        shared.observers.notify(Point.CGROUP_REMOVED)
         if not failed:
             with _noted(failed):
                 await _await_shims(core)
-                shared.reach(Point.SHIMS_GONE)
+                shared.observers.notify(Point.SHIMS_GONE)
                 give_back(core.layout.path)
                 remove_directory(core.layout.path)
         if not failed:
-            shared.reach(Point.REMOVED)
+            shared.observers.notify(Point.REMOVED)
             lock.release()
             return
     what = "took too long" if scope.cancelled_caught else "failed"

@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..observers import Observers, Point
 from ..state import (
     Claim,
     ContainerLayout,
@@ -30,9 +31,6 @@ from ..values import (
     ContainerExists,
     InfrastructureError,
     InvalidValue,
-    Point,
-    Reach,
-    pass_by,
     scarcity,
 )
 
@@ -49,7 +47,7 @@ def make_container(
     *,
     cleanup: bytes | None = None,
     claim: Claim | None = None,
-    reach: Reach = pass_by,
+    observers: Observers,
 ) -> Lock:
     """Make a container's directory, with the record and the bundle.
 
@@ -60,7 +58,7 @@ def make_container(
         build_rootfs: makes the spec's files and directories in the bundle's directory.
         cleanup: the keeper's list for the container, on a leash.
         claim: the claim on the ids of the user namespace; the directory gets a link to the claim.
-        reach: called at each `Point`.
+        observers: notified of each `Point`.
 
     Raises:
         ContainerExists: the id is in use.
@@ -80,7 +78,7 @@ def make_container(
         write_new(temporary.config, json.dumps(spec, ensure_ascii=False).encode())
 
     try:
-        return _make_locked(layout.path, fill, reach)
+        return _make_locked(layout.path, fill, observers)
     except FileExistsError as error:
         raise ContainerExists(
             f"a container of that id exists already under {root}", container=record.id
@@ -106,7 +104,7 @@ def make_exec(
     stdio: Stdio,
     *,
     container: str,
-    reach: Reach = pass_by,
+    observers: Observers,
 ) -> Lock:
     """Make the directory of an exec, with the exec's own lock.
 
@@ -115,7 +113,7 @@ def make_exec(
         DiskFull, TooManyFiles, OSError: the directory can't be made; nothing is left.
     """
     try:
-        return _make_locked(layout.path, lambda path: _fill_process(path, record, stdio), reach)
+        return _make_locked(layout.path, lambda path: _fill_process(path, record, stdio), observers)
     except FileExistsError as error:
         raise InvalidValue(
             f"there is a process {layout.id!r} already", container=container
@@ -128,16 +126,16 @@ def _fill_process(path: str, record: ProcessRecord, stdio: Stdio) -> None:
     prepare(stdio, path, uid=record.root_uid, gid=record.root_gid)
 
 
-def _make_locked(path: str, fill: Callable[[str], None], reach: Reach) -> Lock:
+def _make_locked(path: str, fill: Callable[[str], None], observers: Observers) -> Lock:
     reserve = Reserve.take(_TO_REMOVE)
     temporary, lock = "", None
     try:
-        temporary, lock = _make_temporary(os.path.dirname(path), reach)
-        reach(Point.LOCKED)
+        temporary, lock = _make_temporary(os.path.dirname(path), observers)
+        observers.notify(Point.LOCKED)
         fill(temporary)
-        reach(Point.FILLED)
+        observers.notify(Point.FILLED)
         _rename_new(temporary, path)
-        reach(Point.DIRECTORY_MADE)
+        observers.notify(Point.DIRECTORY_MADE)
     except BaseException as error:
         reserve.release()
         if lock is not None:
@@ -150,7 +148,7 @@ def _make_locked(path: str, fill: Callable[[str], None], reach: Reach) -> Lock:
     return lock
 
 
-def _make_temporary(parent: str, reach: Reach) -> tuple[str, Lock]:
+def _make_temporary(parent: str, observers: Observers) -> tuple[str, Lock]:
     """Make a temporary directory, with the lock held.
 
     Until the lock is held, another supervisor's sweep may take the directory for an abandoned
@@ -163,7 +161,7 @@ def _make_temporary(parent: str, reach: Reach) -> tuple[str, Lock]:
             undo.callback(_remove_begun, path)
             with contextlib.suppress(FileNotFoundError):
                 os.chmod(path, PASSABLE)
-                reach(Point.TEMPORARY_MADE)
+                observers.notify(Point.TEMPORARY_MADE)
                 lock = Lock.take(os.path.join(path, "lock"))
                 if lock is not None:
                     undo.pop_all()

@@ -12,6 +12,7 @@ import trio
 
 from ..bundle import check_args, exec_process
 from ..children import PidFd
+from ..observers import name_suffix
 from ..process import (
     Finding,
     ProcessTask,
@@ -34,7 +35,7 @@ from ..stdio import (
     plan,
 )
 from ..system import Lock, held
-from ..tasks import name_suffix, shielded
+from ..tasks import shielded
 from ..values import (
     Event,
     GateFailed,
@@ -145,7 +146,9 @@ async def _require_run(core: Core, process: ProcessTask) -> None:
 async def _launch(
     core: Core, layout: ProcessLayout, record: ProcessRecord, stdio: Stdio, *, attach: bool
 ) -> ProcessTask:
-    lock = make_exec(layout, record, stdio, container=core.record.id, reach=core.shared.reach)
+    lock = make_exec(
+        layout, record, stdio, container=core.record.id, observers=core.shared.observers
+    )
     process = core.new_process(layout, record, lock=lock)
     try:
         fresh_log(layout.log("exec"))

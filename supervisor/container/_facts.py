@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 import trio
 
+from ..observers import Change
 from ..process import Process, process_of
 from ..stdio import Logs, Since, TerminalStream
-from ..tasks import Change, protected
+from ..tasks import protected
 from ..values import ExitStatus, State
 from . import _exec
 from ._core import Core

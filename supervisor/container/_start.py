@@ -8,16 +8,15 @@ import stat
 
 import trio
 
+from ..observers import Ended, Observation, Point
 from ..runtime import STARTED
 from ..system import lifted, look_at
 from ..tasks import expiring, shielded, within
 from ..values import (
     Event,
-    ExitStatus,
     IllegalTransition,
     InfrastructureError,
     OCIRuntimeError,
-    Point,
     ShimExited,
     Source,
     State,
@@ -71,14 +70,16 @@ async def _attempt(core: Core) -> None:
 
 async def _call_start(core: Core) -> Failure | None:
     """Call the runtime's start, until the call ends or the waiting init ends."""
-    core.shared.reach(Point.STARTING)
+    core.shared.observers.notify(Point.STARTING)
     with expiring() as expire:
 
-        def give_up_soon(status: ExitStatus) -> None:
+        def give_up_soon(seen: Observation) -> None:
+            if not isinstance(seen, Ended) or seen.process != core.init.id:
+                return
             # If the end was recorded, the program may just have been quick: the runtime gets
             # some time to finish. If the shim was lost, the runtime would wait for a
             # killed init.
-            quick = status.source is Source.SHIM
+            quick = seen.status.source is Source.SHIM
             expire(core.shared.deadlines.shim if quick else 0)
 
         def patience() -> float:
@@ -86,7 +87,7 @@ async def _call_start(core: Core) -> Failure | None:
             # has ended may wait for ever.
             return _HALF_SECONDS if core.init.status is None else 0
 
-        with core.init.end.when_ended(give_up_soon):
+        with core.observers.observing(give_up_soon):
             try:
                 log = core.layout.init.log("start")
                 await core.runtime.start(log=log, patience=patience)
@@ -155,9 +156,9 @@ async def _look_again(core: Core) -> None:
 def _started(core: Core) -> None:
     if core.state not in (State.STARTING, State.STOPPED):
         return  # the container was deleted meanwhile
-    core.shared.reach(Point.START_RETURNED)
+    core.shared.observers.notify(Point.START_RETURNED)
     core.mark_started()
-    core.shared.reach(Point.STARTED)
+    core.shared.observers.notify(Point.STARTED)
     if core.state is State.STARTING:
         core.apply(Event.STARTED)
 

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from ..cgroups import Steps, finish
+from ..observers import Point
 from ..process import ask, process_of
 from ..spec import SignalArgument, check_stop_signal, is_grace
 from ..state import MAX_NS, Asked, Intent, write_asked
@@ -24,7 +25,6 @@ from ..values import (
     Event,
     ExitStatus,
     InvalidValue,
-    Point,
     ProcessEnded,
     ShimError,
     State,
@@ -111,7 +111,7 @@ async def _stop(core: Core, grace: float, number: int, *, sent: bool = False) ->
 async def _ask_and_kill(core: Core, grace: float, number: int, sent: bool) -> Stopped:
     core.stops += 1
     asked = _note_stop(core, grace, number)
-    core.shared.reach(Point.STOP_INTENDED)
+    core.shared.observers.notify(Point.STOP_INTENDED)
     try:
         if core.refresh() is State.STOPPING:  # one that wasn't started has nothing to be asked
             await _thaw(core)
@@ -210,7 +210,7 @@ def kill(core: Core) -> None:
             for process in core.execs.values():
                 process.end.note_killed()
             _kill_cgroup(core, core.record.cgroup)
-        core.shared.reach(Point.KILLED)
+        core.shared.observers.notify(Point.KILLED)
 
 
 def look_for_wards(core: Core, cgroup: str) -> None:

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Final, Self
 
+from ..observers import place
 from ..system import (
     PASSABLE,
     Descriptor,
@@ -26,7 +27,7 @@ from ..system import (
     lenient,
     lifted,
 )
-from ..tasks import Opener, place
+from ..tasks import Opener
 from ..values import InfrastructureError, InvalidValue, misplaced, scarcity, spoilt
 from ._abandoned import PREFIX, new_name, sweep_once
 

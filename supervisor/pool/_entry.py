@@ -23,7 +23,8 @@ from ..bundle import (
     frame,
     init_process,
 )
-from ..container import Container, core_of
+from ..container import Container, core_of, show
+from ..observers import Ended, Observation
 from ..spec import is_ours, telling
 from ..stdio import PIPE, StdioArgument
 from ..tasks import protected, within
@@ -202,8 +203,12 @@ class Entry:
 
     def watch(self, died: Callable[[Entry, ExitStatus], None]) -> None:
         """Call ``died`` when the container's init ends, or at once if the init has ended."""
-        listening = self._core.init.end.when_ended(lambda status: died(self, status))
-        self._watch.enter_context(listening)
+
+        def observe(seen: Observation) -> None:
+            if isinstance(seen, Ended) and seen.process == self._core.init.id:
+                died(self, seen.status)
+
+        self._watch.enter_context(self._core.observers.observing(observe))
 
     def unwatch(self) -> None:
         """Stop the watch."""
@@ -234,7 +239,7 @@ class Entry:
         except IllegalTransition:  # the container was killed after the last look
             await self._raise_killed()
         await self._pass_gate(frame)
-        self._core.show()
+        show(self._core)
         if frame and wanted.input is not None and not self.rest:
             self._end_input()
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 
 import trio
 
-from ..tasks import protected, undoing, waiting, within
+from ..observers import waiting
+from ..tasks import protected, undoing, within
 from ..values import OCIRuntimeError, ShimExited
 from ._entry import Entry, PoolRequest
 from ._stock import PATIENCE, Stock

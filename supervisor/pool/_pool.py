@@ -16,6 +16,7 @@ from .._run import borrowed, check_place
 from .._supervisor import Supervisor
 from ..bundle import Bundle, gate_path
 from ..container import Container
+from ..observers import name_suffix
 from ..rootfs import AccountOptions, check_account
 from ..running import CollectOptions, Completed, feed, run_options, stay
 from ..runtime import Runtime
@@ -23,7 +24,6 @@ from ..spec import PrivilegeOptions, check_privileges
 from ..stdio import PIPE, StdioArgument, check_outputs
 from ..tasks import (
     background_nursery,
-    name_suffix,
     opening,
     protected,
     refuse_forked,

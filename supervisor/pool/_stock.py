@@ -11,7 +11,8 @@ from typing import Any, Final
 import attrs
 import trio
 
-from ..tasks import forked, protected, within, witness
+from ..observers import witness
+from ..tasks import forked, protected, within
 from ..values import Backoff, DeadlineExpired, ExitStatus, ShimExited, SupervisorError
 from ._entry import Entry
 

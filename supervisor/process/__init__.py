@@ -4,9 +4,6 @@ from ._begin import (
     adopt_process,
     look_on_process,
 )
-from ._ending import (
-    Listener,
-)
 from ._evidence import (
     Evidence,
     Finding,
@@ -44,7 +41,6 @@ __all__ = [
     "Evidence",
     "Finding",
     "Found",
-    "Listener",
     "Process",
     "ProcessTask",
     "Shared",

@@ -10,13 +10,14 @@ from typing import Final
 import trio
 
 from ..children import PidFd
+from ..observers import Point
 from ..runtime import Call
 from ..shim import ExitFifo, Made, Shim, make_fifos
 from ..state import ProcessRecord
 from ..stdio import Console, Stdio
 from ..system import HIDDEN, lifted
 from ..tasks import shielded
-from ..values import Point, ProcessEvent, scarcity
+from ..values import ProcessEvent, scarcity
 from ._evidence import Finding, Found, is_shims_child
 from ._launch import launch_process
 from ._task import ProcessTask
@@ -31,7 +32,7 @@ async def launch(
     words = [*options, *_oom_score(task.record), *_umask(task.record), *stdio.options]
     with _scarce(task.container):
         make_fifos(task.layout.exit, task.layout.control)
-        task.shared.reach(Point.FIFOS_MADE)
+        task.shared.observers.notify(Point.FIFOS_MADE)
         task.handles.exit = ExitFifo(task.layout.exit)
         if task.record.exec:  # an init's cgroup is new
             task.group.begin()
@@ -56,7 +57,7 @@ async def launch(
         if not task.record.exec:
             task.gate.note()
         task.streams.open(hold=task.keep)
-        task.shared.reach(Point.WATCHED)
+        task.shared.observers.notify(Point.WATCHED)
         # A caller that was cancelled meanwhile doesn't get the process: started() wouldn't raise.
         await trio.lowlevel.checkpoint_if_cancelled()
     except BaseException:

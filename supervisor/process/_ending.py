@@ -1,4 +1,4 @@
-"""Settle how one process ended: find out, write ``result.json``, notify the listeners."""
+"""Settle how one process ended: find out, write ``result.json``, notify the observers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import attrs
 import trio
 from trio_util import AsyncValue
 
+from ..observers import Point
 from ..spec import behind_init
 from ..state import ProcessLayout, Result, dump, read_refused
 from ..system import is_pid_1, look_at, write_whole
@@ -21,7 +22,6 @@ from ..tasks import protected, within
 from ..values import (
     Cause,
     ExitStatus,
-    Point,
     ProcessEvent,
     ProcessState,
     Source,
@@ -37,8 +37,6 @@ from ._shared import Shared
 from ._verdict import LostProcess
 
 logger: Final = logging.getLogger("supervisor")
-
-Listener = Callable[[ExitStatus], None]
 
 _RECORD_MS: Final = 10
 
@@ -66,7 +64,7 @@ class Ending:
         init: Ending | None,
         keep: bool,
         owned: bool,
-        when_ended: Listener,
+        notify: Callable[[ExitStatus], None],
     ) -> None:
         self._shared = shared
         self._layout = layout
@@ -76,7 +74,7 @@ class Ending:
         self._group = group
         self._init = init  # for an exec: the container's init; for an init: None
         self._keep = keep
-        self._listeners = [when_ended]
+        self._notify = notify
         self._loop = trio.lowlevel.current_trio_token()
         self.status: ExitStatus | None = None
         self.owned: AsyncValue[bool] = AsyncValue(owned)
@@ -230,18 +228,8 @@ class Ending:
         """Set the exit status, and notify all that wait for it."""
         self.status = status
         self._at = time.monotonic()
-        for listener in tuple(self._listeners):
-            listener(status)
+        self._notify(status)
         self._life.note(ProcessEvent.SETTLED)
-
-    @contextlib.contextmanager
-    def when_ended(self, listener: Listener) -> Iterator[None]:
-        """Call ``listener`` if the process ends inside the block."""
-        self._listeners.append(listener)
-        try:
-            yield
-        finally:
-            self._listeners.remove(listener)
 
     def _lost(self, lost: ExitStatus | None) -> LostProcess:
         return LostProcess(
@@ -262,7 +250,7 @@ class Ending:
             except OSError as error:
                 # Nothing is lost: the next open still finds the shim's record.
                 logger.warning("cannot write %s: %s", self._layout.result, error)
-            self._shared.reach(Point.SETTLED)
+            self._shared.observers.notify(Point.SETTLED)
         self.tell(status)
 
     def _with_oom(self, status: ExitStatus) -> ExitStatus:

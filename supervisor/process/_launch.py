@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from ..observers import Point
 from ..runtime import Call, failure, reason_in, run
 from ..shim import Leash, Made, Refused, Shim, apart, launch, read_report
 from ..state import ProcessLayout
@@ -17,7 +18,6 @@ from ..system import write_whole
 from ..tasks import shielded, within
 from ..values import (
     CreateTimeout,
-    Point,
     RuntimeFailed,
     RuntimeNotFound,
     ShimError,
@@ -90,7 +90,7 @@ async def launch_process(
     )
     shared.wards.launched(shim.pid)
     shim.wards = shared.wards
-    shared.reach(Point.LAUNCHED)
+    shared.observers.notify(Point.LAUNCHED)
     try:
         return shim, await _made(shared, layout, call, report_fd)
     except BaseException:
@@ -107,7 +107,7 @@ async def _made(shared: Shared, layout: ProcessLayout, call: Call, report_fd: in
     with within(seconds) as scope:
         report = await read_report(report_fd)
     if isinstance(report, Made):
-        shared.reach(Point.REPORTED)
+        shared.observers.notify(Point.REPORTED)
         return report
     if scope.cancelled_caught:
         raise CreateTimeout(

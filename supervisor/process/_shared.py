@@ -9,6 +9,7 @@ import trio
 
 from ..cgroups import Hierarchies, OomWatch
 from ..children import Patrol, Wards
+from ..observers import Observers
 from ..rootfs import MountTable
 from ..runtime import ContainerRuntime, SealedPrograms
 from ..shim import Leash
@@ -16,7 +17,7 @@ from ..state import ContainerRecord
 from ..stdio import NullDevice
 from ..system import Lock
 from ..tasks import Opener
-from ..values import Deadlines, Reach, SupervisorClosed, pass_by
+from ..values import Deadlines, SupervisorClosed
 
 _LOOKERS = 4  # threads; a container may block each of them for ever
 
@@ -60,7 +61,7 @@ class Shared:
         null: the null device that containers get.
         mounts: what is mounted on this host.
         wards: the processes that killed shims have left to us.
-        reach: called at each `Point`.
+        observers: notified of what happens to any container.
         leash: the leash of new containers; None if containers outlive us.
         life: whether the supervisor is open.
         lookers: limits the threads that read files of containers.
@@ -80,7 +81,7 @@ class Shared:
     mounts: MountTable
     wards: Wards
     apart: Sequence[str] = ()
-    reach: Reach = pass_by
+    observers: Observers = attrs.field(factory=Observers)
     leash: Leash | None = None
     life: Life = attrs.field(factory=Life)
     lookers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_LOOKERS))

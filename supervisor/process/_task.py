@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from ..observers import Ended, Observers
 from ..shim import Control, Leash, signal_line
 from ..state import ProcessLayout, ProcessRecord
 from ..stdio import Ends, Streams, Terminal
@@ -23,7 +24,7 @@ from ..values import (
     SupervisorClosed,
 )
 from ._delivery import Delivery
-from ._ending import Ending, Listener
+from ._ending import Ending
 from ._gate import StartGate
 from ._group import Group
 from ._handles import Handles
@@ -89,7 +90,7 @@ class ProcessTask:
         lock: Lock | None = None,
         keep: bool = False,
         init: ProcessTask | None = None,
-        when_ended: Listener,
+        observers: Observers,
     ) -> None:
         self.shared: Shared = shared
         self.keep: bool = keep
@@ -112,11 +113,13 @@ class ProcessTask:
             init=None if init is None else init.end,
             keep=keep,
             owned=owned,
-            when_ended=when_ended,
+            notify=lambda status: observers.notify(Ended(container, layout.id, status)),
         )
-        self._add_parts(record, ends, leash)
+        self._add_parts(record, ends, observers, leash)
 
-    def _add_parts(self, record: ProcessRecord, ends: Ends, leash: Leash | None) -> None:
+    def _add_parts(
+        self, record: ProcessRecord, ends: Ends, observers: Observers, leash: Leash | None
+    ) -> None:
         """Add the task's scopes, and the objects for the shim and the streams; open nothing."""
         self.leash: Leash | None = leash
         self.deadlines: Deadlines = self.shared.deadlines
@@ -128,7 +131,7 @@ class ProcessTask:
         layout, container = self.layout, self.container
         self.control: Control = Control(layout, container=container)
         self.streams: Streams = Streams(
-            layout, record, self.control, ends=ends, container=container
+            layout, record, self.control, ends=ends, container=container, observers=observers
         )
         self.terminal: Terminal = Terminal(layout, container=container)
         self.log: OutputLog = OutputLog(layout, has_container=self.group.has_container)

@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from ..observers import Point
 from ..runtime import Call
 from ..shim import TOLD, ExitFifo, Shim
 from ..stdio import Console, Stdio, files_made
@@ -17,7 +18,6 @@ from ..tasks import background_nursery, nap, shielded
 from ..values import (
     Event,
     IllegalTransition,
-    Point,
     ProcessEvent,
     State,
     SupervisorError,
@@ -121,7 +121,7 @@ async def _await_exit(task: ProcessTask, exit: ExitFifo) -> None:
             )
         patrolled.enter_context(task.shared.ooms.watching(task.group.path, task.end.outlive))
         await exit.wait_end()
-    task.shared.reach(Point.EXIT_SEEN)
+    task.shared.observers.notify(Point.EXIT_SEEN)
     task.kept_by_others = exit.kept
     if task.end.status is None:  # an adopted process may have been settled long ago
         with contextlib.suppress(TooManyFiles):

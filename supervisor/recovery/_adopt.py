@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -19,6 +18,7 @@ from ..container import (
     hidden_gate,
     sweep,
 )
+from ..observers import Point
 from ..process import (
     GATE_SECONDS,
     Finding,
@@ -46,7 +46,6 @@ from ..values import (
     CleanupIncomplete,
     InfrastructureError,
     OCIRuntimeError,
-    Point,
     RuntimeTimeout,
     State,
     StateCorrupt,
@@ -82,13 +81,11 @@ class Recovery:
     Attributes:
         shared: what the supervisor's parts share.
         nursery: where the tasks of adopted processes run.
-        gone: called when a container was deleted, or couldn't be deleted.
         delete_unstarted: whether a container that was never started is deleted.
     """
 
     shared: Shared
     nursery: trio.Nursery
-    gone: Callable[[str, CleanupIncomplete | None], None]
     delete_unstarted: bool = False
 
     def core_of(self, layout: ContainerLayout, record: ContainerRecord, lock: Lock | None) -> Core:
@@ -99,7 +96,6 @@ class Recovery:
             layout=layout,
             record=record,
             lock=lock,
-            gone=self.gone,
             state=State.CREATED,
         )
 
@@ -169,7 +165,7 @@ async def take_over(recovery: Recovery, core: Core) -> Core | Broken | None:
     try:
         lock = Lock.take(core.layout.lock)
     except (FileNotFoundError, NotADirectoryError):  # the owner has deleted the container
-        forget(recovery, core)
+        forget(core)
         return None
     except InfrastructureError:
         raise
@@ -209,10 +205,10 @@ async def delete_again(core: Core) -> Broken | None:
     return None
 
 
-def forget(recovery: Recovery, core: Core) -> None:
+def forget(core: Core) -> None:
     """Drop a container that was deleted elsewhere, and close all descriptors of the container."""
     core.write_off(DELETED_ELSEWHERE)
-    recovery.gone(core.record.id, None)
+    core.gone()
 
 
 def _broken(layout: ContainerLayout, error: Exception) -> Broken:
@@ -228,7 +224,7 @@ async def _adopt_known(
 ) -> Core | None:
     if lock is None:
         return await _watch_foreign(recovery, layout, record)
-    recovery.shared.reach(Point.ADOPTING)
+    recovery.shared.observers.notify(Point.ADOPTING)
     sweep(layout.path)
     core = recovery.core_of(layout, record, lock)
     if record.intent is Intent.DELETE:
@@ -240,7 +236,7 @@ async def _adopt_known(
         await finish_delete(core)
         return None
     found = gather(recovery.shared, record, layout.init)
-    recovery.shared.reach(Point.GATHERED)
+    recovery.shared.observers.notify(Point.GATHERED)
     if found.finding is Finding.UNFINISHED:
         await _give_up(recovery.shared, found)
         await finish_delete(core)
@@ -248,7 +244,7 @@ async def _adopt_known(
     core.add_init(init)
     await adopt_process(core.init, found)
     recovery.nursery.start_soon(watch_process, core.init, name=core.init.task_name)
-    recovery.shared.reach(Point.ADOPTED)
+    recovery.shared.observers.notify(Point.ADOPTED)
     try:
         return core if await _complete(recovery, core) else None
     except BaseException:
@@ -264,7 +260,7 @@ async def _complete(recovery: Recovery, core: Core) -> bool:
         await delete(core, force=True)
         return False
     await _adopt_execs(recovery, core)
-    recovery.shared.reach(Point.EXECS_ADOPTED)
+    recovery.shared.observers.notify(Point.EXECS_ADOPTED)
     asked = core.asked()
     if asked is not None or core.record.intent is Intent.STOP:
         name = f"{core.init.task_name}: stop"

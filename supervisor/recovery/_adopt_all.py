@@ -84,7 +84,7 @@ async def _adopt_into(
 ) -> None:
     made: Core | Broken | None
     if core is not None and core.lock is None and replaced(core):
-        forget(recovery, core)
+        forget(core)
         core = None
     if core is not None and core.lock is not None:
         made = await delete_again(core)

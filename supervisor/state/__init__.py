@@ -16,6 +16,7 @@ from ._id_claims import (
     take,
 )
 from ._ids import (
+    INIT,
     check_exec_id,
     check_id,
 )
@@ -50,6 +51,7 @@ from ._models import (
 )
 
 __all__ = [
+    "INIT",
     "MAX_NS",
     "Asked",
     "Block",

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import trio
 
+from ..observers import Observers, Read
 from ..system import Descriptor, WeakSet, close_in_children, lifted
-from ..tasks import Opener, hear, protected
+from ..tasks import Opener, protected
 from ..values import InvalidValue, scarcity
 from ._fifo_end import End, Keeping, Owning, octets
 
@@ -93,14 +94,23 @@ class OutputStream(trio.abc.ReceiveStream):
 
     The owner's close ends the output: a process that goes on writing gets SIGPIPE or EPIPE, as
     with a `trio.Process`. A close by a supervisor that doesn't own the process ends nothing.
-    A test's observer gets each chunk that was read, since reading removes the chunk from the fifo.
+    The observers are notified of each chunk that was read: reading removes the chunk.
 
     Attributes:
         handed_over: whether the stream is the caller's, and closed only by the caller.
     """
 
-    def __init__(self, path: str, keeping: Keeping, *, owning: Owning, container: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        keeping: Keeping,
+        *,
+        owning: Owning,
+        container: str,
+        observers: Observers,
+    ) -> None:
         self._container = container
+        self._observers = observers
         self._keeping = keeping
         self._owning = owning
         self._end = open_output(path, container)
@@ -115,7 +125,8 @@ class OutputStream(trio.abc.ReceiveStream):
         except trio.ClosedResourceError:
             self._opener.require(self._container)
             raise
-        hear(self._container, chunk)
+        if chunk:
+            self._observers.notify(Read(self._container, chunk))
         return chunk
 
     def fileno(self) -> int:

@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from ..observers import Observers
 from ..shim import CLOSE_STDIN, Control, close_output_line
 from ..state import ProcessLayout, ProcessRecord
 from ..values import InvalidValue, ShimError, scarcity
@@ -36,8 +37,10 @@ class Streams:
         *,
         ends: Ends,
         container: str,
+        observers: Observers,
     ) -> None:
         self._container = container
+        self._observers = observers
         self._ends = ends
         self._control = control
         self._layout = layout
@@ -103,7 +106,11 @@ class Streams:
             return None
         try:
             return OutputStream(
-                path, self._outputs[number], owning=self._owning, container=self._container
+                path,
+                self._outputs[number],
+                owning=self._owning,
+                container=self._container,
+                observers=self._observers,
             )
         except FileNotFoundError:  # this output was ended before: see `Keeping.end`
             return None

@@ -1,4 +1,4 @@
-"""Trio tasks: processes, threads, deadlines, Ctrl-C, and the observers of containers."""
+"""Trio tasks: processes, threads, deadlines and Ctrl-C."""
 
 from ._forks import (
     Opener,
@@ -18,17 +18,6 @@ from ._nursery import (
     background_nursery,
     lasting_nursery,
 )
-from ._observer import (
-    HISTORY_LENGTH,
-    Change,
-    ContainerReport,
-    Witness,
-    hear,
-    name_suffix,
-    place,
-    waiting,
-    witness,
-)
 from ._threads import in_thread, stop_waiting
 from ._within import (
     begin_watch,
@@ -40,31 +29,22 @@ from ._within import (
 )
 
 __all__ = [
-    "HISTORY_LENGTH",
-    "Change",
-    "ContainerReport",
     "DirectoryWatch",
     "Opener",
-    "Witness",
     "background_nursery",
     "begin_watch",
     "expiring",
     "forked",
     "granted",
-    "hear",
     "in_thread",
     "lasting_nursery",
-    "name_suffix",
     "nap",
     "note_process",
     "opening",
-    "place",
     "protected",
     "refuse_forked",
     "shielded",
     "stop_waiting",
     "undoing",
-    "waiting",
     "within",
-    "witness",
 ]

@@ -1,4 +1,4 @@
-"""A witness of one example or test: its containers, their output, and the time spent waiting."""
+"""The witness of one example or test: the containers, their output, and the time of waits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,60 @@ from typing import Final
 
 import attrs
 
-from ..tasks import Change, ContainerReport
+from ..observers import HISTORY_LENGTH, Change, Changed, Ended, Made, Observation, Read
+from ..state import INIT
+from ..values import ExitStatus, State
 
 MAX_CONTAINERS: Final = 8
 MAX_OUTPUT_BYTES: Final = 4096
 
 
 @attrs.define(eq=False)
+class Seen:
+    """What an example saw of one container.
+
+    Attributes:
+        made: what the container was made from.
+        history: the last changes.
+        status: the init's exit status, or None.
+        output: the end of the output that was read.
+        spec: the config.json.
+    """
+
+    made: Made
+    history: deque[Change]
+    spec: bytes
+    status: ExitStatus | None = None
+    output: bytearray = attrs.field(factory=bytearray)
+
+    @classmethod
+    def of(cls, made: Made) -> Seen:
+        """Return what is seen of a container that was just made."""
+        return cls(made, deque(made.history, maxlen=HISTORY_LENGTH), made.spec())
+
+    def observe(self, seen: Changed | Ended | Read) -> None:
+        """Note what happens to the container."""
+        if isinstance(seen, Changed):
+            self.history.append(seen.change)
+            if seen.change.state is State.DELETING:
+                self._read(self.made.log())
+        elif isinstance(seen, Read):
+            self._read(seen.content)
+        elif seen.process == INIT:
+            self.status = seen.status
+
+    def is_fine(self) -> bool:
+        """Whether the init runs, or has exited with 0."""
+        return self.status is None or self.status.code == 0
+
+    def _read(self, content: bytes) -> None:
+        self.output += content[-MAX_OUTPUT_BYTES:]
+        del self.output[:-MAX_OUTPUT_BYTES]
+
+
+@attrs.define(eq=False)
 class Example:
-    """A witness (`supervisor.tasks._observer`) for the time of one example, or of one test.
+    """A witness (`supervisor.observers`) for the time of one example, or of one test.
 
     Attributes:
         named: True: names are numbered in the order of the requests. False: names are random.
@@ -39,8 +84,7 @@ class Example:
     with_specs: bool = True
     _names: int = 0
     _places: int = 0
-    _reports: deque[ContainerReport] = attrs.field(factory=lambda: deque(maxlen=MAX_CONTAINERS))
-    _outputs: dict[str, bytearray] = attrs.field(factory=dict)
+    _seen: deque[Seen] = attrs.field(factory=lambda: deque(maxlen=MAX_CONTAINERS))
     _waits: int = 0
     _waits_since: float = 0.0
     # A pool in one thread serves examples in another thread.
@@ -62,21 +106,18 @@ class Example:
             self._places += 1
             return f"{self.worker}-{self._places}"
 
-    def saw(self, report: ContainerReport) -> None:
-        """Keep the report, and drop the oldest one."""
-        with self._lock:
-            if len(self._reports) == MAX_CONTAINERS:
-                self._outputs.pop(self._reports[0].id, None)
-            self._reports.append(report)
-
-    def heard(self, container: str, content: bytes) -> None:
-        """Keep the last bytes of a container's output, if the container's report is kept."""
-        with self._lock:
-            if all(report.id != container for report in self._reports):
-                return
-            tail = self._outputs.setdefault(container, bytearray())
-            tail += content[-MAX_OUTPUT_BYTES:]
-            del tail[:-MAX_OUTPUT_BYTES]
+    def observe(self, observation: Observation) -> None:
+        """Note what happens to the last containers that were made."""
+        if isinstance(observation, Made):
+            seen = Seen.of(observation)
+            with self._lock:
+                self._seen.append(seen)
+        elif isinstance(observation, Changed | Ended | Read):
+            with self._lock:
+                for seen in reversed(self._seen):  # an earlier one may have had the same id
+                    if seen.made.container == observation.container:
+                        seen.observe(observation)
+                        return
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -100,13 +141,11 @@ class Example:
         reader most likely looks for that one.
         """
         with self._lock:
-            seen = [(report, bytes(self._outputs.get(report.id, b""))) for report in self._reports]
-        seen.reverse()
-        seen.sort(key=lambda one: _is_fine(one[0]))
-        return [
-            (f"container {report.id}", tell(report, output, with_spec=self.with_specs))
-            for report, output in seen
-        ]
+            newest_first = [*reversed(self._seen)]
+            return [
+                (f"container {seen.made.container}", tell(seen, with_spec=self.with_specs))
+                for seen in sorted(newest_first, key=Seen.is_fine)
+            ]
 
 
 def worker_name() -> str:
@@ -114,22 +153,17 @@ def worker_name() -> str:
     return f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
 
 
-def _is_fine(report: ContainerReport) -> bool:
-    status = report.status()
-    return status is None or status.code == 0
-
-
-def tell(report: ContainerReport, output: bytes, *, with_spec: bool) -> str:
+def tell(seen: Seen, *, with_spec: bool) -> str:
     """Return what a failed test reports of a container."""
-    status = report.status()
+    status, output = seen.status, seen.output
     parts = [
-        f"args: {list(report.args)}",
+        f"args: {list(seen.made.args)}",
         f"exit: {'has not ended' if status is None else status}",
         "history:",
-        *_indented(tell_history(report.history())),
+        *_indented(tell_history(seen.history)),
         f"output: {'none was read' if not output else ''}".rstrip(),
         *_indented(output.decode(errors="backslashreplace").splitlines()),
-        *(["spec:", *_indented(_tell_spec(report.spec))] if with_spec else ["spec: with -v"]),
+        *(["spec:", *_indented(_tell_spec(seen.spec))] if with_spec else ["spec: with -v"]),
     ]
     return "\n".join(parts)
 

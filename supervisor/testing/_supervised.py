@@ -12,7 +12,7 @@ from hypothesis import note
 from hypothesis.control import current_build_context, currently_in_test_context
 from hypothesis.errors import FailedHealthCheck
 
-from ..tasks import witness
+from ..observers import witness
 from ..values import DeadlineExpired, InfrastructureError
 from ._arguments import check_callable
 from ._example import Example

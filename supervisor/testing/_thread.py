@@ -14,8 +14,9 @@ import trio
 
 from .._open import open_supervisor
 from .._supervisor import Supervisor
+from ..observers import Witness, witness
 from ..runtime import Runtime
-from ..tasks import Opener, Witness, shielded, witness
+from ..tasks import Opener, shielded
 from ..values import DeadlineExpired, Deadlines, InvalidValue
 from ._arguments import check_callable
 from ._example import Example

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from ..tasks import witness
+from ..observers import witness
 from ._example import Example
 
 if TYPE_CHECKING:

@@ -54,11 +54,6 @@ from ._options import (
     picked,
     require_known,
 )
-from ._points import (
-    Point,
-    Reach,
-    pass_by,
-)
 from ._process_life import (
     ProcessEvent,
     ProcessState,
@@ -125,14 +120,12 @@ __all__ = [
     "NotFifo",
     "OCIRuntimeError",
     "OutputTooLarge",
-    "Point",
     "ProcessEnded",
     "ProcessEvent",
     "ProcessFailed",
     "ProcessState",
     "ProgramNotExecutable",
     "ProgramNotFound",
-    "Reach",
     "RuntimeFailed",
     "RuntimeNotFound",
     "RuntimeTimeout",
@@ -164,7 +157,6 @@ __all__ = [
     "next_process_state",
     "next_state",
     "not_run",
-    "pass_by",
     "picked",
     "printable",
     "require_known",

@@ -10,9 +10,9 @@ import pytest
 import trio.testing
 
 from supervisor import ContainerExists, RuntimeFailed, State
+from supervisor.observers import Observation, Point
 from supervisor.state import read_pid
 from supervisor.system import Lock, start_time
-from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import left, pid_in, until
 from tests.support.descriptors import only
@@ -110,11 +110,13 @@ async def test_a_failed_create_that_has_no_descriptor_to_undo_itself(
     is listed as broken and released."""
     with contextlib.ExitStack() as scarce:
 
-        def reach(point: Point) -> None:
-            if point is Point.CGROUP_REMOVED:
+        def observe(seen: Observation) -> None:
+            if seen is Point.CGROUP_REMOVED:
                 scarce.enter_context(only(0))
 
-        async with supervisor(root, runtime=choice.runtime("fail-create"), _reach=reach) as sup:
+        async with supervisor(
+            root, runtime=choice.runtime("fail-create"), _observer=observe
+        ) as sup:
             with pytest.raises(RuntimeFailed):
                 await sup.create("a", bundle("true"))
             scarce.close()

@@ -11,19 +11,19 @@ import subprocess
 import threading
 from pathlib import Path
 
-import attrs
 import pytest
 import trio.testing
 
 from supervisor import PIPE, CleanupIncomplete, Deadlines, ExitStatus, Source, State
 from supervisor.cgroups import Hierarchies
 from supervisor.container import _delete
+from supervisor.observers import Observation, Point
 from supervisor.process._life import Life
 from supervisor.runtime import ContainerRuntime
-from supervisor.values._points import Point, pass_by
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import hurried, left, shim_of, state_of, until
 from tests.support.descriptors import only
+from tests.support.points import Once
 from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.runtimes("fake")
@@ -109,11 +109,11 @@ async def test_execs_have_ended_before_anything_is_removed(
     is removed."""
     ends: list[ExitStatus | None] = []
 
-    def reach(point: Point) -> None:
-        if point is Point.PROCESSES_ENDED:
+    def observe(seen: Observation) -> None:
+        if seen is Point.PROCESSES_ENDED:
             ends.extend(job.status for job in jobs)
 
-    async with supervisor(root, _reach=reach) as sup:
+    async with supervisor(root, _observer=observe) as sup:
         a = await sup.create("a", bundle("sleep", "60"))
         await a.start()
         jobs = [await a.exec(["sleep", "61"]) for _ in range(3)]
@@ -150,14 +150,14 @@ async def test_what_the_runtime_cannot_kill(
         if end.ident is None:
             end.start()
 
-    def reach(point: Point) -> None:
-        if point is Point.PROCESSES_ENDED:
+    def observe(seen: Observation) -> None:
+        if seen is Point.PROCESSES_ENDED:
             for directory in a._core.shared.hierarchies.directories(a._core.record.cgroup or ""):
                 Path(directory, "cgroup.procs").write_text(str(stranger.pid))
             monkeypatch.setattr(Hierarchies, "kill", kill)
 
     try:
-        async with supervisor(runtime=str(runtime), _reach=reach) as sup:
+        async with supervisor(runtime=str(runtime), _observer=observe) as sup:
             a = await sup.create("a", bundle("sleep", "60"))
             await a.start()
             await a.delete(force=True)
@@ -301,18 +301,13 @@ async def test_no_descriptor_for_the_last_steps(
     """Where descriptors run out in the last steps, the container is broken, and can be deleted
     later."""
     with contextlib.ExitStack() as scarce:
-
-        def reach(point: Point) -> None:
-            if point is Point.CGROUP_REMOVED:
-                scarce.enter_context(only(0))
-
-        async with supervisor(root, _reach=reach) as sup:
+        take_all = Once(Point.CGROUP_REMOVED, lambda: scarce.enter_context(only(0)))
+        async with supervisor(root, _observer=take_all) as sup:
             a = await sup.create("a", bundle("true"))
             with pytest.raises(CleanupIncomplete, match="Too many open files"):
                 await a.delete()
             scarce.close()
             assert a.state is State.BROKEN and list(sup.broken) == ["a"]
-            a._core.shared = attrs.evolve(a._core.shared, reach=pass_by)
             await a.delete()
             assert a.state is State.DELETED and not sup.broken
 

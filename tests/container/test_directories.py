@@ -10,8 +10,8 @@ import pytest
 
 from supervisor import State, TooManyFiles
 from supervisor.container import _removal
+from supervisor.observers import Observation, Point
 from supervisor.system import Lock
-from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.descriptors import only
 
@@ -25,12 +25,12 @@ async def test_a_new_directory_that_somebody_sweeps_away(
     again."""
     swept: list[Path] = []
 
-    def reach(point: Point) -> None:
-        if point is Point.TEMPORARY_MADE and not swept:
+    def observe(seen: Observation) -> None:
+        if seen is Point.TEMPORARY_MADE and not swept:
             swept.extend(root.glob(".new-*"))
             swept[0].rmdir()
 
-    async with supervisor(root, _reach=reach) as sup:
+    async with supervisor(root, _observer=observe) as sup:
         async with await sup.create("a", bundle("true")):
             assert len(swept) == 1
 
@@ -43,12 +43,12 @@ async def test_a_new_directory_that_somebody_is_about_to_sweep_away(
     swept: list[Path] = []
     locks: list[Lock | None] = []
 
-    def reach(point: Point) -> None:
-        if point is Point.TEMPORARY_MADE and len(swept) < 5:
+    def observe(seen: Observation) -> None:
+        if seen is Point.TEMPORARY_MADE and len(swept) < 5:
             swept.extend(path for path in root.glob(".new-*") if path not in swept)
             locks.append(Lock.take(str(swept[-1] / "lock")))
 
-    async with supervisor(root, _reach=reach) as sup:
+    async with supervisor(root, _observer=observe) as sup:
         async with await sup.create("a", bundle("true")) as a:
             assert len(swept) == 5 and a.state is State.CREATED
         for lock in locks:

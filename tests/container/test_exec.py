@@ -20,9 +20,9 @@ import trio
 from supervisor import PIPE, Cause, Container, Process, RuntimeFailed, State, TooManyFiles
 from supervisor.container._core import Core
 from supervisor.container._exec import end_unreported
+from supervisor.observers import Observation, Point
 from supervisor.system import start_time
 from supervisor.values._lifecycle import Event
-from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import end, read_all, shim_of, state_of, until
 from tests.support.runtimes import Choice
@@ -238,8 +238,8 @@ async def test_an_exec_that_is_made_during_a_delete(
     def checked_before(core: Core, event: Event) -> State:
         return core.state if event is Event.EXEC else check(core, event)
 
-    def reach(point: Point) -> None:
-        if point is Point.PROCESSES_ENDED:
+    def observe(seen: Observation) -> None:
+        if seen is Point.PROCESSES_ENDED:
             its = root / ".runtime/a"  # the runtime doesn't know that the process has ended
             its.joinpath("state").write_text(str(alive.pid))
             facts = json.loads(its.joinpath("facts").read_text())
@@ -255,7 +255,7 @@ async def test_an_exec_that_is_made_during_a_delete(
 
     made: list[Process] = []
     runtime = choice.runtime(f"hang-delete-while:{gate}")
-    async with supervisor(root, runtime=runtime, _reach=reach) as sup:
+    async with supervisor(root, runtime=runtime, _observer=observe) as sup:
         async with trio.open_nursery() as nursery:
             before = trio.lowlevel.current_statistics().tasks_living
             a = await sup.create("a", bundle("sleep", "60"))

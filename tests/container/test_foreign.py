@@ -27,8 +27,8 @@ from supervisor import (
     Supervisor,
     UsageError,
 )
+from supervisor.observers import Observation, Point
 from supervisor.system import Lock
-from supervisor.values._points import Point
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 from tests.support.containers import end, pid_in, read_all, shim_of, state_of
 
@@ -94,11 +94,11 @@ async def test_deleted_before_its_end_is_seen(
     together."""
     state, away = root / "a/state.json", root / "a/away"
 
-    def reach(point: Point) -> None:
-        if point is Point.EXIT_SEEN:
+    def observe(seen: Observation) -> None:
+        if seen is Point.EXIT_SEEN:
             state.rename(away)  # a delete renames the whole directory away
 
-    async with supervisor(root) as first, supervisor(root, _reach=reach) as second:
+    async with supervisor(root) as first, supervisor(root, _observer=observe) as second:
         owner = await first.create("a", bundle("sleep", "60"))
         async with owner:
             await owner.start()

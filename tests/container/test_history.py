@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import IllegalTransition, State
-from supervisor.tasks._observer import HISTORY_LENGTH, witness
+from supervisor.observers import HISTORY_LENGTH, witness
 from supervisor.testing._example import Example
 from tests.conftest import MakeBundle, OpenSupervisor
 

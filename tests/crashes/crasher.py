@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from supervisor import PIPE, Bundle, Container, Runtime, Supervisor, open_supervisor
-from supervisor.values._points import Point
+from supervisor.observers import Observation, Point
 
 SLEEP = ["sleep", "600"]
 SEVEN = ["sh", "-c", "exit 7"]
@@ -31,11 +31,11 @@ class Fuse:
         self._left = number
         self.lit = False
 
-    def reach(self, point: Point) -> None:
+    def observe(self, seen: Observation) -> None:
         """Count a point."""
-        if not self.lit:
+        if not self.lit or not isinstance(seen, Point):
             return
-        print(point.name, flush=True)
+        print(seen.name, flush=True)
         self._left -= 1
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -109,7 +109,7 @@ async def _opened(told: dict[str, Any], fuse: Fuse) -> AsyncIterator[Supervisor]
         runtime=Runtime(path=path, args=tuple(args)),
         cgroup_parent=told["cgroup_parent"],
         leash=told.get("leash", False),
-        _reach=fuse.reach,
+        _observer=fuse.observe,
     ) as sup:
         yield sup
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from supervisor import Cause, Container, State, Supervisor
-from supervisor.values._points import Point
+from supervisor.observers import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.crashes.crasher import SEVEN, SLEEP
 from tests.support.containers import left

@@ -23,8 +23,8 @@ from supervisor import (
     State,
     Supervisor,
 )
+from supervisor.observers import Observation, Point
 from supervisor.pool._stock import PATIENCE
-from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.pool.stocks import OpenPool, pid_of, settled, until
 from tests.support.containers import state_of
@@ -173,8 +173,8 @@ async def test_a_shim_whose_death_is_seen_late(
     """
     killed = []
 
-    def reach(point: Point) -> None:
-        if point is Point.START_RETURNED and not killed:
+    def observe(seen: Observation) -> None:
+        if seen is Point.START_RETURNED and not killed:
             box = next(box for box in sup.values() if box.state is State.STARTING)
             killed.append(box.id)
             shim = pid_of(box, "shim")
@@ -182,7 +182,7 @@ async def test_a_shim_whose_death_is_seen_late(
             wait_for(lambda: state_of(shim) in ("Z", ""), "the end of a shim")
 
     with trio.fail_after(60):
-        async with supervisor(_reach=reach) as sup:
+        async with supervisor(_observer=observe) as sup:
             async with ContainerPool(bundle("true"), supervisor=sup, size=2) as pool:
                 done = await pool.run(["sh", "-c", "sleep 0.3; echo alive"])
                 assert done.stdout == b"alive\n"

@@ -18,9 +18,9 @@ from supervisor import (
     RuntimeFailed,
     TooManyFiles,
 )
+from supervisor.observers import Observation, Point
 from supervisor.shim import Shim
 from supervisor.stdio import Streams
-from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import left, living, pid_in, shim_of, state_of, until
 from tests.support.leaks import wait_for
@@ -41,11 +41,11 @@ async def test_nobody_waits_for_a_launch_that_failed(
     boxes: list[Container] = []
     held: list[Process] = []
 
-    def reach(point: Point) -> None:
-        if point is Point.LAUNCHED:
+    def observe(seen: Observation) -> None:
+        if seen is Point.LAUNCHED:
             held.extend(box.processes["job"] for box in boxes)
 
-    async with supervisor(runtime=choice.runtime("fail-exec"), _reach=reach) as sup:
+    async with supervisor(runtime=choice.runtime("fail-exec"), _observer=observe) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             await a.start()
             boxes.append(a)
@@ -69,7 +69,7 @@ async def test_a_stopped_shim_that_is_given_up(
         os.kill(int((root / "a/init/shim").read_text().split()[0]), signal.SIGSTOP)
 
     deadlines = Deadlines(create=0.3, shim=0.3, cleanup=60)
-    options = {"deadlines": deadlines, "_reach": Once(Point.LAUNCHED, stop)}
+    options = {"deadlines": deadlines, "_observer": Once(Point.LAUNCHED, stop)}
     async with supervisor(root, runtime=choice.runtime("hang-create-before-pid"), **options) as sup:
         begun = trio.current_time()
         with pytest.raises(CreateTimeout):
@@ -90,8 +90,8 @@ async def test_given_up_when_it_has_its_process(
         wait_for((root / "a/init/starttime").exists, "the process is made")
         scope.cancel()
 
-    reach = Once(Point.LAUNCHED, cancel)
-    async with supervisor(root, deadlines=Deadlines(shim=30, cleanup=60), _reach=reach) as sup:
+    observe = Once(Point.LAUNCHED, cancel)
+    async with supervisor(root, deadlines=Deadlines(shim=30, cleanup=60), _observer=observe) as sup:
         begun = trio.current_time()
         with scope:
             await sup.create("a", bundle("sleep", "60"))
@@ -134,7 +134,7 @@ async def test_undone_shielded(
 
     monkeypatch.setattr(Shim, "give_up", and_look)
     scope = trio.CancelScope()
-    async with supervisor(root, _reach=Once(Point.WATCHED, scope.cancel)) as sup:
+    async with supervisor(root, _observer=Once(Point.WATCHED, scope.cancel)) as sup:
         with scope:
             await sup.create("a", bundle("sleep", "60"))
         assert scope.cancelled_caught and gone == [True]
@@ -144,12 +144,12 @@ async def test_undone_streams_are_closed(supervisor: OpenSupervisor, bundle: Mak
     """Our ends of the streams of an undone process are closed, even if the caller keeps the
     error."""
 
-    def reach(point: Point) -> None:
-        if point is Point.WATCHED:
+    def observe(seen: Observation) -> None:
+        if seen is Point.WATCHED:
             raise TooManyFiles("not one left", container="a")
 
     held: list[BaseException] = []
-    async with supervisor(_reach=reach) as sup:
+    async with supervisor(_observer=observe) as sup:
         spec = bundle("sleep", "60")
         for _ in range(2):  # the first one opens what stays open
             before = len(os.listdir("/proc/self/fd"))

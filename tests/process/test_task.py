@@ -12,9 +12,9 @@ import trio
 
 from supervisor import PIPE, Cause, Deadlines, Source, TooManyFiles
 from supervisor.cgroups import Hierarchies
+from supervisor.observers import Observation, Point
 from supervisor.shim import ExitFifo
 from supervisor.stdio import Streams
-from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import pid_in, shim_of, state_of, until
 from tests.support.leaks import wait_for
@@ -83,13 +83,13 @@ async def test_a_process_that_has_gone_before_it_is_held(
     """A process that has gone before it was held still has a known pid and exit status."""
     gone: list[int] = []
 
-    def reach(point: Point) -> None:
-        if point is Point.REPORTED:
+    def observe(seen: Observation) -> None:
+        if seen is Point.REPORTED:
             gone.append(pid_in(root / "a/init"))
             os.kill(gone[0], signal.SIGKILL)
             wait_for(lambda: state_of(gone[0]) == "", "its reaping")
 
-    async with supervisor(root, _reach=reach) as sup:
+    async with supervisor(root, _observer=observe) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as a:
             status = await a.wait()
             assert (status.source, status.signal) == (Source.SHIM, signal.SIGKILL)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from supervisor.values._points import Point
 
 from supervisor import (
     LOG,
@@ -21,7 +22,6 @@ from supervisor import (
     RuntimeFailed,
     SupervisorClosed,
 )
-from supervisor.values._points import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until
 from tests.support.runtimes import Choice

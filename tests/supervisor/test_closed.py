@@ -27,7 +27,7 @@ from supervisor import (
     open_supervisor,
     run_container,
 )
-from supervisor.values._points import Point
+from supervisor.observers import Observation, Point
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 
 pytestmark = pytest.mark.runtimes("fake", "runc", "crun")
@@ -112,8 +112,8 @@ async def test_while_it_is_made(
     """A create that is under way at the close is undone, and raises the reason."""
     launched = trio.Event()
 
-    def reach(point: Point) -> None:
-        if point is Point.LAUNCHED:
+    def observe(seen: Observation) -> None:
+        if seen is Point.LAUNCHED:
             launched.set()
 
     async def create(sup: Supervisor) -> None:
@@ -121,7 +121,7 @@ async def test_while_it_is_made(
             await sup.create("a", bundle("sleep", "60"))
 
     async with trio.open_nursery() as nursery:
-        async with supervisor(root if durable else None, _reach=reach) as sup:
+        async with supervisor(root if durable else None, _observer=observe) as sup:
             nursery.start_soon(create, sup)
             await launched.wait()
         assert list(sup) == []
@@ -246,8 +246,8 @@ async def test_while_it_is_under_way(
     }
     came, armed = trio.Event(), False
 
-    def reach(point: Point) -> None:
-        if armed and point is points[what]:
+    def observe(seen: Observation) -> None:
+        if armed and seen is points[what]:
             came.set()
 
     async def do(box: Container) -> None:
@@ -259,7 +259,7 @@ async def test_while_it_is_under_way(
             await calls[what]()
 
     async with trio.open_nursery() as nursery:
-        async with supervisor(root, _reach=reach) as sup:
+        async with supervisor(root, _observer=observe) as sup:
             box = await sup.create("a", bundle("sleep", "60"))
             if what != "start":
                 await box.start()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from supervisor import Bundle, ContainerPool, Runtime
-from supervisor.tasks._observer import ContainerReport, witness
+from supervisor.observers import Made, Read, witness
 from supervisor.testing._example import MAX_CONTAINERS, MAX_OUTPUT_BYTES, Example
 
 
@@ -39,21 +39,21 @@ async def test_a_pool_shows_what_was_taken(runtime: Runtime) -> None:
     assert "\n  mine\n" in text
 
 
-def report(id: str) -> ContainerReport:
+def made(id: str) -> Made:
     """Return a container that has done nothing yet."""
-    return ContainerReport(id=id, args=("x",), spec=b"", history=tuple, status=lambda: None)
+    return Made(container=id, args=("x",), history=(), spec=bytes, log=bytes)
 
 
 def test_the_end_of_the_output_is_kept() -> None:
     """The end of the output is kept, whether it comes in small parts or in one larger than what is
     kept."""
     example = Example()
-    example.saw(report("small"))
-    example.saw(report("large"))
+    example.observe(made("small"))
+    example.observe(made("large"))
     text = b"".join(b"%d\n" % number for number in range(5000))
     for start in range(0, len(text), 100):
-        example.heard("small", text[start : start + 100])
-    example.heard("large", text)
+        example.observe(Read("small", text[start : start + 100]))
+    example.observe(Read("large", text))
     tails = [told.partition("output:")[2].partition("spec:")[0] for _, told in example.told()]
     assert tails[0] == tails[1]
     assert tails[0].rstrip().endswith("  4999")
@@ -64,14 +64,14 @@ def test_the_last_containers_are_kept() -> None:
     """Of many containers the last are kept, with their output; the newest comes first."""
     example = Example()
     for number in range(MAX_CONTAINERS + 3):
-        example.saw(report(f"box-{number}"))
-        example.heard(f"box-{number}", b"x")
+        example.observe(made(f"box-{number}"))
+        example.observe(Read(f"box-{number}", b"x"))
     titles = [title for title, _ in example.told()]
     assert titles == [f"container box-{number}" for number in range(MAX_CONTAINERS + 2, 2, -1)]
     for number in range(MAX_CONTAINERS + 3):  # older ones go on writing, and so does a stranger
-        example.heard(f"box-{number}", b"x")
-        example.heard(f"stranger-{number}", b"x")
-    assert len(example._outputs) == MAX_CONTAINERS
+        example.observe(Read(f"box-{number}", b"x"))
+        example.observe(Read(f"stranger-{number}", b"x"))
+    assert len(example.told()) == MAX_CONTAINERS
 
 
 def test_waits_that_overlap_count_once() -> None:

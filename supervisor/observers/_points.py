@@ -6,7 +6,6 @@ Every step that changes the disk, a process or a cgroup lies between two points.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 
 
 class Point(enum.Enum):
@@ -38,10 +37,3 @@ class Point(enum.Enum):
     GATHERED = "open: the evidence of the init is gathered"
     ADOPTED = "open: the init is watched"
     EXECS_ADOPTED = "open: the execs are watched"
-
-
-Reach = Callable[[Point], None]
-
-
-def pass_by(point: Point) -> None:
-    """Do nothing at a point: the default outside of tests."""
