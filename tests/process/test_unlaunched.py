@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from supervisor.values._points import Point
 
 from supervisor import (
     LOG,
@@ -22,6 +21,7 @@ from supervisor import (
     RuntimeFailed,
     SupervisorClosed,
 )
+from supervisor.observers import Observation, Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until
 from tests.support.runtimes import Choice
@@ -49,14 +49,14 @@ WAITS: tuple[Callable[[Process], Awaitable[object]], ...] = (
 
 
 class Catcher:
-    """A ``reach`` that takes the `Process` of the exec ``job`` while that is being launched."""
+    """An observer that takes the `Process` of the exec ``job`` while that is being launched."""
 
     def __init__(self) -> None:
         self.box: Container | None = None
         self.caught: list[Process] = []
 
-    def __call__(self, point: Point) -> None:
-        if point is Point.LAUNCHED and self.box is not None:
+    def __call__(self, seen: Observation) -> None:
+        if seen is Point.LAUNCHED and self.box is not None:
             self.caught.append(self.box.processes["job"])
 
 
@@ -75,7 +75,7 @@ async def test_a_launch_that_failed(
     """Each call on an exec whose launch failed says so, and why; a wait once blamed the
     supervisor's close, a poll never ended, and a signal said that the process had ended."""
     catcher = Catcher()
-    async with supervisor(runtime=choice.runtime("fail-exec"), _reach=catcher) as sup:
+    async with supervisor(runtime=choice.runtime("fail-exec"), _observer=catcher) as sup:
         async with await sup.create("a", bundle("sleep", "60")) as box:
             await box.start()
             catcher.box = box
