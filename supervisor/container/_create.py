@@ -172,6 +172,7 @@ async def _launch_init(core: Core, plan: Plan, stdio: Stdio) -> None:
     make_init(core.layout.init, plan.init, stdio)
     core.shared.observers.notify(Point.PROCESS_MADE)
     init = core.add_init(plan.init)
+    init.gate.reports = plan.gated
     show(core)
     restored = plan.init.checkpoint is not None
     try:

@@ -45,6 +45,9 @@ async def _start(core: Core) -> None:
     _raise_if_lost(core)
     core.apply(Event.START)
     core.init.gate.note()
+    if core.init.gate.reports:
+        await _attempt(core)
+        return
     with root_of(core) as root:
         await _attempt(core)
         if core.state in (State.RUNNING, State.STOPPED):

@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from ..bundle import GATE_DESTINATION
 from ..process import ProcessTask
 from ..rootfs import LiveTree, Obstacle, PlannedTree, obstacle
 from ..runtime import CANDIDATES
@@ -162,8 +161,8 @@ async def require_run(core: Core, process: ProcessTask, root: Root) -> None:
     Raises:
         GateFailed: the kernel refused the program.
     """
-    if process.args == (GATE_DESTINATION,) or root.closed:
-        return  # our own gate, which reports itself; or no root to look at
+    if root.closed:
+        return
     try:
         await _require_run(core, process, root)
     except GateFailed:

@@ -34,6 +34,8 @@ class StartGate:
         record: the ``process.json``; for the init of a taken pooled container, ``program.json``.
         pid: the pid on the host. Set by the launch or the adoption; None before, and if the pid
             couldn't be verified.
+        reports: whether the gate reports to the pool that made the container. Set by the create;
+            False after an adoption, since that pool is gone.
     """
 
     def __init__(self, layout: ProcessLayout, record: ProcessRecord, life: Life) -> None:
@@ -41,6 +43,7 @@ class StartGate:
         self._life = life
         self.record: ProcessRecord = record
         self.pid: int | None = None
+        self.reports: bool = False
         # The waiting program. Set by `note` and `mark_waiting`; None if unknown, or for an exec,
         # which doesn't wait.
         self._gate: Identity | None = None

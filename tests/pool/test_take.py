@@ -52,6 +52,23 @@ async def test_without_wishes_it_is_the_bundles_program(pool: OpenPool) -> None:
         assert (await opened.run()).stdout == b"bundled\n"
 
 
+@pytest.mark.parametrize("init", [False, True])
+async def test_the_gate_reports_itself(
+    pool: OpenPool, monkeypatch: pytest.MonkeyPatch, init: bool
+) -> None:
+    """The gate reports whether the program runs, so no look into the container follows a start; the
+    condition for that once compared the taker's program with the gate, and was never true."""
+
+    def look(*_: object) -> None:
+        raise AssertionError("a look into a pooled container")
+
+    monkeypatch.setattr("supervisor.container._start.root_of", look)
+    async with pool(spec={"init": init}) as opened:
+        assert (await opened.run(["echo", "a"])).stdout == b"a\n"
+        with pytest.raises(GateFailed, match="/no/such"):
+            await opened.run(["/no/such"])
+
+
 @pytest.mark.runtimes("runc", "crun", "fake")
 async def test_a_taker_that_feeds_it(pool: OpenPool) -> None:
     """With PIPE the taker writes the input, and closes it."""
