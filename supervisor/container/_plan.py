@@ -62,6 +62,10 @@ class Plan:
     def load(cls, layout: ContainerLayout) -> Plan:
         """Read the plan of a container that this or another supervisor has made.
 
+        Only tests call this: they prove that another launch of the init needs nothing but the disk.
+        Adoption and `look` need less, and judge files by their own rules: a container is adopted
+        without a readable ``config.json``.
+
         Raises:
             FileNotFoundError: a file is missing.
             StateCorrupt, BundleInvalid: a file can't be understood, or was written by an earlier
