@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypedDict, Unpack
 
 import attrs
 import trio
@@ -39,40 +40,60 @@ from .values import (
     check_kind,
     check_path,
     check_text,
+    require_known,
 )
+
+StrPath = str | os.PathLike[str]
 
 DEFAULT_CGROUP_PARENT: Final = "/trio-supervisor"
 MAX_AT_ONCE: Final = 1 << 20
+
+
+class OpenOptions(TypedDict, total=False):
+    """The arguments of `open_supervisor`, besides the root.
+
+    Attributes:
+        runtime: a name, a path or a `Runtime`; None for the first of crun, runc and youki
+            that can run here.
+        shim: the path of another shim program.
+        cgroup_parent: the cgroup below which the containers' cgroups are made; by default
+            ``/trio-supervisor``.
+        deadlines: how long operations may take.
+        leash: whether containers die with the supervisor; by default only ephemeral ones do.
+        creates_at_once: how many creates may run at a time; by default twice the processors.
+        delete_unstarted: whether adopted containers that were never started are deleted.
+    """
+
+    runtime: StrPath | Runtime | None
+    shim: StrPath | None
+    cgroup_parent: str
+    deadlines: Deadlines | None
+    leash: bool | None
+    creates_at_once: int | None
+    delete_unstarted: bool
 
 
 @attrs.frozen(kw_only=True)
 class _Settings:
     """The checked arguments of `open_supervisor`."""
 
-    root: str | os.PathLike[str] | None
+    root: StrPath | None
     runtime: Runtime
     shim: str
     cgroup_parent: str
     deadlines: Deadlines
     leash: bool
     creates_at_once: int
+    delete_unstarted: bool
     observer: Observer | None
 
 
-@opening
-@contextlib.asynccontextmanager
-async def open_supervisor(
-    root: str | os.PathLike[str] | None = None,
+def open_supervisor(
+    root: StrPath | None = None,
     *,
-    runtime: str | os.PathLike[str] | Runtime | None = None,
-    shim: str | os.PathLike[str] | None = None,
-    cgroup_parent: str = DEFAULT_CGROUP_PARENT,
-    deadlines: Deadlines | None = None,
-    leash: bool | None = None,
-    creates_at_once: int | None = None,
-    delete_unstarted: bool = False,
     _observer: Observer | None = None,
-) -> AsyncIterator[Supervisor]:
+    **options: Unpack[OpenOptions],
+) -> AbstractAsyncContextManager[Supervisor]:
     """Open a supervisor: ``async with open_supervisor(root) as sup:``.
 
     With a root, the containers outlive the block and the program: the next supervisor of the root
@@ -81,14 +102,8 @@ async def open_supervisor(
 
     Args:
         root: the directory for the containers; made if missing.
-        runtime: a name, a path or a `Runtime`; None for the first of crun, runc and youki
-            that can run here.
-        shim: the path of another shim program.
-        cgroup_parent: the cgroup below which the containers' cgroups are made.
-        deadlines: how long operations may take.
-        leash: whether containers die with the supervisor; by default only ephemeral ones do.
-        creates_at_once: how many creates may run at a time; by default twice the processors.
-        delete_unstarted: whether adopted containers that were never started are deleted.
+        options: ``runtime``, ``shim``, ``cgroup_parent``, ``deadlines``, ``leash``,
+            ``creates_at_once`` and ``delete_unstarted``: see `OpenOptions`.
 
     Raises:
         InvalidValue, RuntimeNotFound, ShimNotFound: nothing was touched.
@@ -105,17 +120,16 @@ async def open_supervisor(
     Crash: shims and containers go on. Containers on a leash are killed by their shims, and the
     keeper removes the rest.
     """
-    settings = _check(
-        root,
-        runtime=runtime,
-        shim=shim,
-        cgroup_parent=cgroup_parent,
-        deadlines=deadlines,
-        leash=leash,
-        creates_at_once=creates_at_once,
-        delete_unstarted=delete_unstarted,
-        observer=_observer,
-    )
+    require_known(options, OpenOptions, "open_supervisor")
+    return _opened(root, options, _observer)
+
+
+@opening
+@contextlib.asynccontextmanager
+async def _opened(
+    root: StrPath | None, options: OpenOptions, observer: Observer | None
+) -> AsyncIterator[Supervisor]:
+    settings = _check(root, options, observer)
     refuse_forked()
     note_process()
     begin_watch()
@@ -126,7 +140,7 @@ async def open_supervisor(
         supervisor = await _put_together(settings, stack)
         try:
             if root is not None:
-                await supervisor.adopt(delete_unstarted=delete_unstarted)
+                await supervisor.adopt(delete_unstarted=settings.delete_unstarted)
             busy.close()
             yield supervisor
         finally:
@@ -135,42 +149,34 @@ async def open_supervisor(
                 await supervisor._close()
 
 
-def _check(
-    root: str | os.PathLike[str] | None,
-    *,
-    runtime: str | os.PathLike[str] | Runtime | None,
-    shim: str | os.PathLike[str] | None,
-    cgroup_parent: str,
-    deadlines: Deadlines | None,
-    leash: bool | None,
-    creates_at_once: int | None,
-    delete_unstarted: bool,
-    observer: Observer | None,
-) -> _Settings:
+def _check(root: StrPath | None, options: OpenOptions, observer: Observer | None) -> _Settings:
+    deadlines, shim = options.get("deadlines"), options.get("shim")
+    leash, at_once = options.get("leash"), options.get("creates_at_once")
     checked = Deadlines() if deadlines is None else check_kind(deadlines, Deadlines, "deadlines")
     program = (
         find_binary("supervisor-shim") if shim is None else check_program(check_path(shim, "shim"))
     )
-    chosen = Runtime.find(runtime)
-    check_flag(delete_unstarted, "delete_unstarted")
+    chosen = Runtime.find(options.get("runtime"))
+    delete_unstarted = check_flag(options.get("delete_unstarted", False), "delete_unstarted")
     if leash is not None:
         check_flag(leash, "leash")
     if root is None and leash is False:
         raise InvalidValue(
             "leash=False needs a root: without a root no later supervisor finds the containers"
         )
-    if creates_at_once is not None:
-        check_int(creates_at_once, "creates_at_once", least=1, most=MAX_AT_ONCE)
+    if at_once is not None:
+        check_int(at_once, "creates_at_once", least=1, most=MAX_AT_ONCE)
     if chosen.root is not None:
         chosen = attrs.evolve(chosen, root=shared_runtime_root(chosen.root))
     return _Settings(
         root=root,
         runtime=chosen,
         shim=program,
-        cgroup_parent=_check_cgroup(cgroup_parent),
+        cgroup_parent=_check_cgroup(options.get("cgroup_parent", DEFAULT_CGROUP_PARENT)),
         deadlines=checked,
         leash=root is None or bool(leash),
-        creates_at_once=creates_at_once or 2 * (os.cpu_count() or 1),
+        creates_at_once=at_once or 2 * (os.cpu_count() or 1),
+        delete_unstarted=delete_unstarted,
         observer=observer,
     )
 

@@ -8,16 +8,15 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Generic, Self, TypeVar, Unpack
 
 import trio
 
-from .._open import open_supervisor
+from .._open import OpenOptions, open_supervisor
 from .._supervisor import Supervisor
 from ..observers import Witness, witness
-from ..runtime import Runtime
 from ..tasks import Opener, shielded
-from ..values import DeadlineExpired, Deadlines, InvalidValue
+from ..values import DeadlineExpired, InvalidValue, require_known
 from ._arguments import check_callable
 from ._example import Example
 
@@ -32,19 +31,6 @@ _CLOSED: Final = "the supervisor's thread was closed"
 T = TypeVar("T")
 Inside = Callable[[Supervisor], AbstractAsyncContextManager[object]]
 """A function that takes the supervisor and makes an async context manager."""
-
-
-class Options(TypedDict, total=False):
-    """The arguments of `open_supervisor`, by name."""
-
-    root: str | os.PathLike[str] | None
-    runtime: str | os.PathLike[str] | Runtime | None
-    shim: str | os.PathLike[str] | None
-    cgroup_parent: str
-    deadlines: Deadlines | None
-    leash: bool | None
-    creates_at_once: int | None
-    delete_unstarted: bool
 
 
 @contextlib.asynccontextmanager
@@ -73,14 +59,22 @@ class SupervisorThread:
             and enters the context manager before the ``with`` block. After the block, when all
             functions in the thread have ended, the thread leaves the context manager; the
             supervisor is still open then.
-        options: as for `open_supervisor`: without a ``root`` the supervisor is ephemeral.
+        root, options: as for `open_supervisor`.
 
     Raises:
         InvalidValue: ``inside`` can't be called.
     """
 
-    def __init__(self, *, inside: Inside = _nothing, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        inside: Inside = _nothing,
+        **options: Unpack[OpenOptions],
+    ) -> None:
+        require_known(options, OpenOptions, "SupervisorThread")
         self._inside = check_callable(inside, "inside")
+        self._root = root
         self._options = options
         self._opener = Opener()
         self._opened = threading.Event()
@@ -266,7 +260,7 @@ class SupervisorThread:
 
     async def _serve(self) -> None:
         witness.set(Example(named=False))  # so that the root has the worker's name
-        async with open_supervisor(**self._options) as supervisor:
+        async with open_supervisor(self._root, **self._options) as supervisor:
             witness.set(None)
             self._supervisor = supervisor
             async with self._inside(supervisor), trio.open_nursery() as nursery:

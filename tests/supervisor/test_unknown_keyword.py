@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from supervisor import Bundle, ContainerPool, run_container
+from supervisor import Bundle, ContainerPool, open_supervisor, run_container
+from supervisor.testing import SupervisorThread
 from tests.conftest import MakeBundle, OpenSupervisor
 
 UNKNOWN: Any = {"colour": "red"}
@@ -25,6 +26,15 @@ def test_of_bundles(tmp_path: Path) -> None:
     with refused():
         Bundle.from_host(["true"], path=place, **UNKNOWN)
     assert not place.exists()
+
+
+def test_of_supervisors(tmp_path: Path) -> None:
+    """The call itself refuses an unknown keyword, before the block, and makes no root."""
+    with refused():
+        open_supervisor(tmp_path / "root", **UNKNOWN)
+    with refused():
+        SupervisorThread(root=tmp_path / "root", **UNKNOWN)
+    assert not (tmp_path / "root").exists()
 
 
 async def test_of_containers(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
