@@ -1,27 +1,5 @@
-"""The fixtures for bundles, and a check that no temporary bundle is left."""
+"""The fixtures for bundles."""
 
 from __future__ import annotations
 
-from tests.support.bundle_fixtures import (
-    as_root,
-    as_somebody,
-    bundle,
-    busybox,
-    make,
-    rootfs,
-    runner,
-    runtime,
-    temporary,
-)
-
-__all__ = [
-    "as_root",
-    "as_somebody",
-    "bundle",
-    "busybox",
-    "make",
-    "rootfs",
-    "runner",
-    "runtime",
-    "temporary",
-]
+from tests.support.bundle_fixtures import *  # noqa: F403

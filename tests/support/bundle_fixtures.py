@@ -1,4 +1,8 @@
-"""The fixtures of tests of bundles; the conftest of a folder that wants them imports them."""
+"""The fixtures for bundles, and a check that no temporary bundle is left.
+
+They stand in for fixtures of the same names in ``tests/conftest.py``. So only the folders whose
+conftest imports them have them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,18 @@ from supervisor.runtime._runtime import why_not
 from supervisor.spec._init import is_static
 from tests.support.bundle_making import Maker
 from tests.support.bundle_running import Runner, make_rootfs, open_directory
+
+__all__ = [
+    "as_root",
+    "as_somebody",
+    "bundle",
+    "busybox",
+    "make",
+    "rootfs",
+    "runner",
+    "runtime",
+    "temporary",
+]
 
 
 @pytest.fixture
