@@ -12,9 +12,9 @@ from .children import PidFd
 from .directories import Root, Temporary, paths, remains, still_there, tell, unmade
 from .native import find_binary
 from .shim import KeeperFds, Leash, launch_keeper
-from .system import Descriptor, close_in_children, lifted, lifted_pipe, scarce
+from .system import Descriptor, close_in_children, lifted, lifted_pipe
 from .tasks import forked, shielded, undoing
-from .values import ShimError, SupervisorError, scarcity
+from .values import ShimError, SupervisorError, raise_if_scarce
 
 _KEEPER_SECONDS = 15.0
 
@@ -128,26 +128,30 @@ class Keeper:
         """
         binary, tether = find_binary("supervisor-keeper"), find_binary("supervisor-tether")
         self._root = root
-        with contextlib.ExitStack() as undo, scarce():
-            pidfd = lifted(os.pidfd_open(os.getpid()))
-            undo.callback(os.close, pidfd)
-            read_fd, write_fd = lifted_pipe()
-            undo.callback(os.close, read_fd)
-            undo.callback(os.close, write_fd)
-            self._life, told = lifted_pipe()
-            undo.callback(os.close, self._life)
-            self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd, tether=tether)
-            try:
-                self._launching = launch_keeper(
-                    binary,
-                    root,
-                    KeeperFds(self.leash, directory=directory, ready=told),
-                    make_root=make_root,
-                    ways=apart,
-                )
-            finally:
-                os.close(told)
-            undo.pop_all()
+        try:
+            with contextlib.ExitStack() as undo:
+                pidfd = lifted(os.pidfd_open(os.getpid()))
+                undo.callback(os.close, pidfd)
+                read_fd, write_fd = lifted_pipe()
+                undo.callback(os.close, read_fd)
+                undo.callback(os.close, write_fd)
+                self._life, told = lifted_pipe()
+                undo.callback(os.close, self._life)
+                self.leash = Leash(pipe_fd=read_fd, pidfd=pidfd, tether=tether)
+                try:
+                    self._launching = launch_keeper(
+                        binary,
+                        root,
+                        KeeperFds(self.leash, directory=directory, ready=told),
+                        make_root=make_root,
+                        ways=apart,
+                    )
+                finally:
+                    os.close(told)
+                undo.pop_all()
+        except OSError as error:
+            raise_if_scarce(error)
+            raise
         # A forked child would hold our end after our death, and has no use for the other two.
         self._ends: list[Descriptor] = [close_in_children(fd) for fd in (write_fd, read_fd, pidfd)]
         self._process: PidFd | None = None
@@ -171,7 +175,8 @@ class Keeper:
         number = int(told or 0)
         if number < 0:
             error = OSError(-number, os.strerror(-number))
-            raise error if isinstance(error, FileExistsError) else scarcity(error)
+            raise_if_scarce(error)
+            raise error
         if number > 0:
             self._process = PidFd.open(number)
         if self._process is None:

@@ -30,13 +30,13 @@ from .process import Shared
 from .recovery import Broken, Recovery, discard, in_flight
 from .runtime import Runtime
 from .state import RootLayout
-from .system import scarce
 from .tasks import nap, protected, shielded, undoing, within
 from .values import (
     ContainerNotFound,
     SupervisorClosed,
     SupervisorError,
     check_flag,
+    raise_if_scarce,
     require_known,
 )
 
@@ -145,7 +145,7 @@ class Supervisor(Mapping[str, Container]):
         self._require_open()
         await self._await_in_flight(id)
         self._registry.check_free(id)
-        with scarce():
+        try:
             request = CreateRequest(**options)
             core = await create(
                 self._shared,
@@ -158,6 +158,9 @@ class Supervisor(Mapping[str, Container]):
                 turn=self._creates,
             )
             return self._registry.add(core)
+        except OSError as error:
+            raise_if_scarce(error)
+            raise
 
     @contextlib.contextmanager
     def _making(self, id: str) -> Iterator[None]:

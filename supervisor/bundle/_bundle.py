@@ -26,7 +26,7 @@ from ..spec import (
     check_stop,
     init_path,
 )
-from ..system import scarce, write_whole
+from ..system import write_whole
 from ..tasks import protected
 from ..userns import (
     NONE,
@@ -35,7 +35,7 @@ from ..userns import (
     check_userns,
     choose,
 )
-from ..values import InvalidValue, check_path, picked, require_known
+from ..values import InvalidValue, check_path, picked, raise_if_scarce, require_known
 from ._arguments import Arguments, check_arguments
 from ._compose import compose_spec
 from ._content import ROOTFS, Content
@@ -163,27 +163,9 @@ class Bundle:
         cls, wanted: Arguments, options: BundleOptions, *, root: str, view: HostView | None
     ) -> Bundle:
         """Write the bundle; users are looked up in the root filesystem ``root``."""
-        stop = check_stop(**picked(options, StopOptions))
-        path = options.get("path")
-        with scarce():
-            choice = choose(check_userns(options.get("userns")), default=NONE)
-            user = find_account(wanted.account, root)
-            if choice.namespace is not None:
-                check_user(choice.namespace, user)
-            ordinary = os.geteuid() != 0
-            if ordinary:
-                check_limits(wanted.limits)
-            spec = compose_spec(
-                wanted,
-                root_path=root if view is None else ROOTFS,
-                user=user,
-                host_mounts=() if view is None else view.mounts,
-                host_masked=() if view is None else view.masked,
-                namespace=choice.namespace,
-                ordinary=ordinary,
-                annotations={**choice.annotations, **stop.annotations},
-                init=init_path() if wanted.init else None,
-            )
+        try:
+            spec = _composed(wanted, options, root=root, view=view)
+            path = options.get("path")
             target = None if path is None else _path(path, "path")
             if view is not None and target is not None and os.path.lexists(f"{target}/{ROOTFS}"):
                 raise InvalidValue(
@@ -200,6 +182,9 @@ class Bundle:
             if target is None:
                 bundle._own(made)
             return bundle
+        except OSError as error:
+            raise_if_scarce(error)
+            raise
 
     def _own(self, made: Made) -> None:
         removal = _Removal(self, remove_owned, made, os.getpid())
@@ -225,6 +210,31 @@ class Bundle:
 def content_of(bundle: Bundle) -> Content:
     """Return what a container sees of a bundle."""
     return bundle._content
+
+
+def _composed(
+    wanted: Arguments, options: BundleOptions, *, root: str, view: HostView | None
+) -> dict[str, Any]:
+    """Return the config.json of a new bundle."""
+    stop = check_stop(**picked(options, StopOptions))
+    choice = choose(check_userns(options.get("userns")), default=NONE)
+    user = find_account(wanted.account, root)
+    if choice.namespace is not None:
+        check_user(choice.namespace, user)
+    ordinary = os.geteuid() != 0
+    if ordinary:
+        check_limits(wanted.limits)
+    return compose_spec(
+        wanted,
+        root_path=root if view is None else ROOTFS,
+        user=user,
+        host_mounts=() if view is None else view.mounts,
+        host_masked=() if view is None else view.masked,
+        namespace=choice.namespace,
+        ordinary=ordinary,
+        annotations={**choice.annotations, **stop.annotations},
+        init=init_path() if wanted.init else None,
+    )
 
 
 def _path(path: StrPath, name: str) -> str:

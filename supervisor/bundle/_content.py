@@ -24,7 +24,7 @@ from ..spec import (
     wants_layer,
 )
 from ..state import Block, Ranges
-from ..system import PASSABLE, scarce
+from ..system import PASSABLE
 from ..tasks import protected
 from ..userns import (
     AUTO,
@@ -33,6 +33,7 @@ from ..userns import (
     namespace_of,
     wish_of,
 )
+from ..values import raise_if_scarce
 from ._compose import derive_spec
 from ._hooks import at_home
 
@@ -204,12 +205,15 @@ class Content:
         rootfs = os.path.join(directory, ROOTFS)
         if self._view is None and not self._is_shown(ids):
             return
-        with scarce():
+        try:
             if self._view is not None:
                 build_view(self._view, rootfs, owner=self._view_owner(ids))
             else:
                 os.mkdir(rootfs, PASSABLE)
                 os.chmod(rootfs, PASSABLE)  # whatever the umask
+        except OSError as error:
+            raise_if_scarce(error)
+            raise
 
     def _view_owner(self, ids: UserNamespace | None) -> tuple[int, int] | None:
         """Return the host ids of the container's root, if we can give files to that root."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import attrs
 
 from ..directories import Temporary, mounted_below
-from ..system import PASSABLE, scarce
-from ..values import InvalidValue, misplaced
+from ..system import PASSABLE
+from ..values import InvalidValue, misplaced, raise_if_scarce
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def made_directory(path: str | None) -> Iterator[Made]:
         DiskFull: no space.
         OSError: the directory can't be made.
     """
-    with scarce():
+    try:
         made, ours = (_make_temporary(), True) if path is None else (Made(path), _make(path))
         before = set() if ours else set(os.listdir(made.path))
         try:
@@ -58,6 +58,9 @@ def made_directory(path: str | None) -> Iterator[Made]:
             _undo(made.path, ours=ours, before=before)
             made.close()
             raise
+    except OSError as error:
+        raise_if_scarce(error)
+        raise
 
 
 def _make_temporary() -> Made:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from ..spec import CONFIG, Fault, carriable, check_layer, kind
 from ..system import read_bytes
 from ..userns import check_wish, container_root_ids
-from ..values import BundleInvalid, InfrastructureError, StateCorrupt
+from ..values import BundleInvalid, StateCorrupt, raise_if_scarce
 
 
 def read_config(directory: str) -> dict[str, Any]:
@@ -23,11 +23,10 @@ def read_config(directory: str) -> dict[str, Any]:
     path = os.path.join(directory, "config.json")
     try:
         data = read_bytes(path)
-    except InfrastructureError:
-        raise
     except StateCorrupt as error:
         raise BundleInvalid(f"is {error.reason}", path=path) from error
     except OSError as error:
+        raise_if_scarce(error)
         raise _unreadable(directory, path, error) from error
     value = _parse(data, path)
     if not isinstance(value, dict):

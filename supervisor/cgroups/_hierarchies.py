@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from ..tasks import nap
-from ..values import scarcity
+from ..values import raise_if_scarce
 from . import _tree as tree
 from ._mounts import Mount, choose, parse
 from ._steps import Steps, T, begin, carry_out, finish
@@ -62,7 +62,8 @@ class Hierarchies:
             with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
                 mounts = choose(parse(file), _is_seen)
         except OSError as error:
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
         able = [not mount.read_only and os.access(mount.point, os.W_OK) for mount in mounts]
         named = bool(mounts) if _is_root() else bool(able) and all(able)
         return cls(tuple(mounts), named and any(able), named)
@@ -138,7 +139,8 @@ class Hierarchies:
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:  # only a group below ours is that deep
                 return pid in self.members(cgroup)
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
         return any(
             mount.is_of(controllers) and _is_below(path, mount.path_of(cgroup))
             for controllers, path in lines
@@ -253,8 +255,7 @@ def _is_root() -> bool:
         with open("/proc/self/uid_map", encoding="utf-8") as file:
             return file.read().split() == ["0", "0", "4294967295"]
     except OSError as error:
-        if scarcity(error) is not error:
-            raise scarcity(error) from error
+        raise_if_scarce(error)
         return True
 
 

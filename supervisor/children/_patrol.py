@@ -19,7 +19,7 @@ import trio
 
 from ..system import lifted
 from ..tasks import expiring, forked
-from ..values import scarcity
+from ..values import raise_if_scarce
 from ._pidfd import PidFd
 
 
@@ -35,7 +35,8 @@ class Patrol:
         try:
             self._epoll = _epoll()
         except OSError as error:
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
         self._watched: dict[int, tuple[int, Callable[[], None]]] = {}
         self._ended: deque[tuple[float, int, int]] = deque()  # holds no references
         self._serials = itertools.count()

@@ -20,7 +20,7 @@ import trio
 from ..system import lifted
 from ..system import start_time as read_start_time
 from ..tasks import Opener, nap, refuse_forked, stop_waiting
-from ..values import ProcessEnded, SupervisorClosed, scarcity
+from ..values import ProcessEnded, SupervisorClosed, raise_if_scarce
 
 _GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
 _INFO_EXIT = 1 << 3
@@ -75,7 +75,8 @@ class PidFd:
         except ProcessLookupError:
             return None
         except OSError as error:
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
         process = cls(pid, fd)
         try:
             same = start_time is None or read_start_time(pid) == start_time
@@ -135,7 +136,8 @@ class PidFd:
             finally:
                 os.close(spare)
         except OSError as error:
-            raise scarcity(error, spawning=True) from error
+            raise_if_scarce(error, spawning=True)
+            raise
         return cls(pid, _child(pid))
 
     def send_signal(self, number: int) -> None:
@@ -298,7 +300,8 @@ def _child(pid: int) -> int:
         if _is_spawned(os.P_PID, pid, pid):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     if _is_spawned(os.P_PIDFD, fd, pid):
         return fd
     os.close(fd)

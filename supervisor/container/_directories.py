@@ -29,9 +29,8 @@ from ..stdio import Stdio, prepare
 from ..system import PASSABLE, Lock, Reserve, write_new, write_whole
 from ..values import (
     ContainerExists,
-    InfrastructureError,
     InvalidValue,
-    scarcity,
+    raise_if_scarce,
 )
 
 NEW = ".new-"
@@ -94,7 +93,8 @@ def make_init(layout: ProcessLayout, record: ProcessRecord, stdio: Stdio) -> Non
     try:
         _make_directory(layout.path)
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     _fill_process(layout.path, record, stdio)
 
 
@@ -141,8 +141,8 @@ def _make_locked(path: str, fill: Callable[[str], None], observers: Observers) -
         if lock is not None:
             shutil.rmtree(temporary, ignore_errors=True)
             lock.release()
-        if isinstance(error, OSError) and not isinstance(error, InfrastructureError):
-            raise scarcity(error) from error
+        if isinstance(error, OSError):
+            raise_if_scarce(error)
         raise
     reserve.release()
     return lock

@@ -21,9 +21,9 @@ from ..cgroups import Hierarchies
 from ..process import Shared
 from ..runtime import COPY, ContainerRuntime, detach_copies
 from ..state import ContainerLayout, ContainerRecord, RootLayout
-from ..system import distrust, is_argument, lenient
+from ..system import distrust, is_argument
 from ..tasks import in_thread
-from ..values import ContainerExists, StateCorrupt
+from ..values import ContainerExists, StateCorrupt, raise_if_scarce
 from ._core import Core
 
 logger: Final = logging.getLogger("supervisor")
@@ -174,7 +174,7 @@ def _remove_begun(record: ContainerRecord) -> bool:
     directory when we list it, through a descriptor.
     """
     place = _place(record)
-    with lenient():
+    try:
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if is_argument(record.id):
@@ -188,8 +188,10 @@ def _remove_begun(record: ContainerRecord) -> bool:
         finally:
             os.close(fd)
         os.rmdir(place)
-        return True
-    return False
+    except OSError as error:
+        raise_if_scarce(error)
+        return False
+    return True
 
 
 def _is_begun(directory: int, name: str) -> bool:
@@ -206,10 +208,13 @@ def _place(record: ContainerRecord) -> str:
 def _is_mentioned(record: ContainerRecord, layout: ContainerLayout, name: str) -> bool:
     words = os.fsencode(layout.bundle)
     path = os.path.join(_place(record), name)
-    with lenient(), open(path, "rb", buffering=0) as file:
-        content = _ESCAPE.sub(_unescaped, file.read())
-        return words + b'"' in content or words + b"/" in content
-    return False
+    try:
+        with open(path, "rb", buffering=0) as file:
+            content = _ESCAPE.sub(_unescaped, file.read())
+    except OSError as error:
+        raise_if_scarce(error)
+        return False
+    return words + b'"' in content or words + b"/" in content
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:

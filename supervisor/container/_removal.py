@@ -9,7 +9,7 @@ from typing import Final
 
 from ..system import RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, Lock, distrust_directory, openat2
 from ..tasks import forked
-from ..values import StateCorrupt, scarcity
+from ..values import StateCorrupt, raise_if_scarce
 from ._directories import NEW
 
 _DELETED: Final = ".deleted-"
@@ -29,7 +29,8 @@ def sweep(directory: str) -> None:
         with os.scandir(directory) as entries:
             found = [entry.path for entry in entries if entry.name.startswith((NEW, _DELETED))]
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     for path in found:
         with contextlib.suppress(OSError, StateCorrupt):  # also a lock with another owner
             if distrust_directory(path) is not None:

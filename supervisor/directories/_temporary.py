@@ -24,11 +24,10 @@ from ..system import (
     close_in_children,
     distrust,
     distrust_way,
-    lenient,
     lifted,
 )
 from ..tasks import Opener
-from ..values import InfrastructureError, InvalidValue, misplaced, scarcity, spoilt
+from ..values import InfrastructureError, InvalidValue, misplaced, raise_if_scarce, spoilt
 from ._abandoned import PREFIX, new_name, sweep_once
 
 PLACE: Final = "TRIO_SUPERVISOR_RUNTIME_DIR"
@@ -87,7 +86,8 @@ class Temporary:
         try:
             return cls(path, _open(path))
         except OSError as error:
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
 
     @property
     def fd(self) -> int:
@@ -212,11 +212,14 @@ def _is_in_memory(path: str) -> bool:
 
 @functools.cache
 def _kind(device: str) -> str:
-    with lenient(), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            fields, _, rest = line.partition(" - ")
-            if fields.split(" ")[2] == device:
-                return rest.split(" ", 1)[0]
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                fields, _, rest = line.partition(" - ")
+                if fields.split(" ")[2] == device:
+                    return rest.split(" ", 1)[0]
+    except OSError as error:
+        raise_if_scarce(error)
     return ""
 
 
@@ -242,14 +245,15 @@ def paths(*, marked: bool = True) -> Iterator[str]:
             yield os.path.join(parent, new_name(marked=marked))
 
 
-def unmade(error: OSError, path: str) -> OSError | InvalidValue | InfrastructureError:
-    """Return the error to raise if a temporary directory can't be made at ``path``."""
+def unmade(error: OSError, path: str) -> InvalidValue | InfrastructureError:
+    """Return the error to raise if a temporary directory can't be made at ``path``.
+
+    Raises: as `raise_if_scarce`.
+    """
     why = f"no temporary directory can be made in {os.path.dirname(path)}"
     if os.environ.get(PLACE):
         return misplaced(error, f"{PLACE}: {why}")
-    scarce = scarcity(error)
-    if isinstance(scarce, InfrastructureError):
-        return scarce
+    raise_if_scarce(error)
     return InfrastructureError(f"{why}: {error.strerror}; let {PLACE} name another place")
 
 

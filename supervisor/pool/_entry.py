@@ -38,7 +38,7 @@ from ..values import (
     ShimExited,
     Source,
     not_run,
-    scarcity,
+    raise_if_scarce,
 )
 
 PoolInput = bytes | bytearray | memoryview | int | None
@@ -178,7 +178,8 @@ class Entry:
         try:
             report_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise scarcity(error, container=id) from error
+            raise_if_scarce(error, container=id)
+            raise
         try:
             box = await supervisor.create(
                 id,

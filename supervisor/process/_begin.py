@@ -17,7 +17,7 @@ from ..state import ProcessRecord
 from ..stdio import Console, Stdio
 from ..system import HIDDEN, lifted
 from ..tasks import shielded
-from ..values import ProcessEvent, scarcity
+from ..values import ProcessEvent, raise_if_scarce
 from ._evidence import Finding, Found, is_shims_child
 from ._launch import launch_process
 from ._task import ProcessTask
@@ -30,7 +30,7 @@ async def launch(
 ) -> None:
     """Launch a process, and take over the descriptors. After an error, kill what was made."""
     words = [*options, *_oom_score(task.record), *_umask(task.record), *stdio.options]
-    with _scarce(task.container):
+    try:
         make_fifos(task.layout.exit, task.layout.control)
         task.shared.observers.notify(Point.FIFOS_MADE)
         task.handles.exit = ExitFifo(task.layout.exit)
@@ -38,6 +38,9 @@ async def launch(
             task.group.begin()
             task.end.look_at_init()
         reserve = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise_if_scarce(error, container=task.container)
+        raise
     try:
         shim, made = await launch_process(
             task.shared,
@@ -148,11 +151,3 @@ def _opened(made: Made, shim: Shim) -> PidFd | None:
         process.close()
         return None
     return process
-
-
-@contextlib.contextmanager
-def _scarce(container: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise scarcity(error, container=container) from error

@@ -14,13 +14,12 @@ import trio
 from ..shim import Control
 from ..state import Copied, ProcessLayout, ProcessRecord, read_copied
 from ..tasks import nap, within
-from ..values import ExitStatus, StateCorrupt, StreamFailed, StreamFull
+from ..values import ExitStatus, StateCorrupt, StreamFailed, StreamFull, is_full
 
 logger: Final = logging.getLogger("supervisor")
 
 _NAMES: Final = ("stdin", "stdout", "stderr")
 _POLL_SECONDS: Final = 0.01
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Delivery:
@@ -90,7 +89,7 @@ class Delivery:
         if not told:
             return None
         stream, code, _ = told[0]
-        kind = StreamFull if code in _FULL else StreamFailed
+        kind = StreamFull if is_full(code) else StreamFailed
         return kind(
             "; ".join(message for _, _, message in told),
             stream=stream,

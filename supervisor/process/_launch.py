@@ -23,7 +23,7 @@ from ..values import (
     ShimError,
     ShimExited,
     SupervisorError,
-    scarcity,
+    raise_if_scarce,
 )
 from ._shared import Shared
 
@@ -204,9 +204,7 @@ def _refusal(
         spawning = report.phase in ("fork", "launch")
         where = layout.path if report.phase in ("files", "fifos") else None
         told = OSError(report.errno, report.error, where)
-        error = scarcity(told, container=container, spawning=spawning)
-        if isinstance(error, SupervisorError):
-            return error
+        raise_if_scarce(told, container=container, spawning=spawning)
     if report.phase == "launch":
         return RuntimeNotFound(f"{report.error}: is it an OCI runtime?", name=call.head.path)
     if report.phase in ("pid", "console"):  # what the runtime should have sent

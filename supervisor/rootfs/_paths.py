@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..values import scarcity
+from ..values import raise_if_scarce
 
 
 def real_path(path: str) -> str | None:
@@ -20,8 +20,7 @@ def real_path(path: str) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if scarcity(error) is not error:
-            raise scarcity(error) from error
+        raise_if_scarce(error)
         return os.path.realpath(path)
     try:
         return os.readlink(f"/proc/self/fd/{fd}")

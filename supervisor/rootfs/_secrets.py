@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Final
 
-from ..system import lenient
+from ..values import raise_if_scarce
 
 MAX_DIRECTORIES = 4096
 """How many directories are searched below one. In a larger tree the rest is covered whole."""
@@ -50,8 +50,10 @@ def secrets_below(
         path, level = waiting.popleft()
         secret: Sequence[str] = ()
         directories: Sequence[str] = ()
-        with lenient():  # may have gone
+        try:
             secret, directories = look(path, identity=_identity(os.stat(path)))
+        except OSError as error:  # may have gone
+            raise_if_scarce(error)
         yield from secret
         if levels is None or level < levels:
             waiting.extend((one, level + 1) for one in directories)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..system import Descriptor, close_in_children, lifted
-from ..values import scarcity
+from ..values import raise_if_scarce
 from ._paths import real_path
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
@@ -52,7 +52,8 @@ class MountTable:
                 with open(self._held.fd, "rb", closefd=False) as file:
                     self._content = file.read()
         except OSError as error:
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
         return self._content
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ from typing import Any, TypedDict
 
 import attrs
 
-from ..system import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, read_found, scarce
+from ..system import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2, read_found
 from ..userns import parse_id
-from ..values import MAX_ID, InfrastructureError, InvalidValue, StateCorrupt, check_int, check_text
+from ..values import MAX_ID, InvalidValue, StateCorrupt, check_int, check_text, raise_if_scarce
 
 UserArgument = int | str | tuple[int, int] | None
 GroupArgument = int | str | None
@@ -215,9 +215,8 @@ class _Lists:
                 lines = read_found(fd, path).decode(errors="replace").splitlines()
         except StateCorrupt as error:
             raise InvalidValue(f"{wanted} can't be looked up: {error}") from error
-        except InfrastructureError:
-            raise
         except OSError as error:
+            raise_if_scarce(error)
             raise InvalidValue(
                 f"{wanted} can't be looked up in {path}: {error.strerror}"
             ) from error
@@ -231,7 +230,7 @@ def _found(rootfs: str, name: str) -> Iterator[int]:
     Links are followed as inside the container: none leads to a file of the host. A file is opened
     only when its kind is known: opening a device may have effects.
     """
-    with scarce(), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         top = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, top)
         fd = openat2(top, name, os.O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)

@@ -19,7 +19,7 @@ from ..values import (
     RuntimeNotFound,
     RuntimeTimeout,
     ShimNotFound,
-    scarcity,
+    raise_if_scarce,
 )
 from ._command import Call
 from ._said import reason_at, reason_in
@@ -229,8 +229,9 @@ async def _reap(process: PidFd) -> int | None:
 
 def _not_run(call: Call, error: OSError) -> Exception:
     """Return the error for a runtime that couldn't be started."""
+    raise_if_scarce(error, spawning=True)
     if error.errno not in UNRUNNABLE:
-        return scarcity(error, spawning=True)
+        return error
     return RuntimeNotFound(
         f"cannot run the runtime {call.head.path} any more ({error.strerror})", name=call.head.path
     )
@@ -249,7 +250,8 @@ def _memory_file() -> Iterator[int]:
     try:
         fd = lifted(os.memfd_create("runtime-output", os.MFD_CLOEXEC))
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     try:
         yield fd
     finally:
@@ -262,7 +264,8 @@ def _appending(path: str) -> Iterator[int]:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         fd = lifted(os.open(path, flags | os.O_CLOEXEC))
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     try:
         yield fd
     finally:

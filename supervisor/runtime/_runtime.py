@@ -10,8 +10,14 @@ from typing import Any
 
 import attrs
 
-from ..system import lenient
-from ..values import InvalidValue, RuntimeNotFound, check_flag, check_path, check_text
+from ..values import (
+    InvalidValue,
+    RuntimeNotFound,
+    check_flag,
+    check_path,
+    check_text,
+    raise_if_scarce,
+)
 
 logger = logging.getLogger("supervisor")
 
@@ -120,11 +126,12 @@ def why_not(name: str, *, cgroup_root: str = "/sys/fs/cgroup") -> str | None:
     if name != "crun":
         return None
     hybrid = False
-    with (
-        lenient(),
-        open(os.path.join(cgroup_root, "unified", "cgroup.controllers"), encoding="utf-8") as file,
-    ):
-        hybrid = file.read().strip() != ""
+    controllers = os.path.join(cgroup_root, "unified", "cgroup.controllers")
+    try:
+        with open(controllers, encoding="utf-8") as file:
+            hybrid = file.read().strip() != ""
+    except OSError as error:  # there is no such mount
+        raise_if_scarce(error)
     if hybrid and not os.path.exists(os.path.join(cgroup_root, "cgroup.controllers")):
         return "refuses hybrid cgroups (a cgroup2 mount with controllers at /sys/fs/cgroup/unified)"
     return None

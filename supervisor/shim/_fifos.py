@@ -15,7 +15,7 @@ import trio
 from ..state import ProcessLayout
 from ..system import Original, kind_of, lifted, make_fifo
 from ..tasks import Opener, nap, refuse_forked, within
-from ..values import InfrastructureError, ProcessEnded, ShimError, StateCorrupt, scarcity
+from ..values import ProcessEnded, ShimError, StateCorrupt, raise_if_scarce
 
 _MODE = 0o600
 _PATIENCE_SECONDS = 2.0
@@ -39,7 +39,9 @@ def _open(path: str, mode: int) -> int:
     try:
         fd = lifted(os.open(path, mode | _FLAGS))
     except OSError as error:
-        raise _unopened(error, path) from error
+        raise_if_scarce(error)
+        _raise_if_odd(error, path)
+        raise
     status = os.fstat(fd)
     if stat.S_ISFIFO(status.st_mode):
         return fd
@@ -47,20 +49,21 @@ def _open(path: str, mode: int) -> int:
     raise StateCorrupt(path, f"not a fifo, but {kind_of(status)}")
 
 
-def _unopened(error: OSError, path: str) -> OSError | StateCorrupt:
-    """Return why a fifo can't be opened: ENXIO means a fifo without a reader, or a socket."""
-    if isinstance(scarcity(error), InfrastructureError):
-        return error
+def _raise_if_odd(error: OSError, path: str) -> None:
+    """Raise StateCorrupt if a fifo can't be opened because of what is at the path.
+
+    ENXIO means a fifo without a reader, or a socket.
+    """
     try:
         status = os.lstat(path)
     except OSError:
-        return error
+        return
     if not stat.S_ISFIFO(status.st_mode):
-        return StateCorrupt(path, f"not a fifo, but {kind_of(status)}")
+        raise StateCorrupt(path, f"not a fifo, but {kind_of(status)}") from error
     if isinstance(error, PermissionError):
         mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-        return StateCorrupt(path, f"the fifo can't be opened ({error.strerror}; {mode})")
-    return error
+        why = f"the fifo can't be opened ({error.strerror}; {mode})"
+        raise StateCorrupt(path, why) from error
 
 
 class ExitFifo:
@@ -85,7 +88,8 @@ class ExitFifo:
         try:
             self._fd = _open(path, os.O_RDONLY)
         except OSError as error:
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
 
     def watched(self) -> bool:
         """Whether a shim watches the process now: False also if no shim has opened the fifo yet."""
@@ -143,14 +147,12 @@ def send_line(
             os.write(fd, f"{line}\n".encode())  # below PIPE_BUF: whole or not at all
         finally:
             os.close(fd)
-    except BlockingIOError:
+    except (BlockingIOError, ProcessEnded):
         raise
     except StateCorrupt as error:
         raise ProcessEnded(f"{whose} can't be reached: {error}", container=container) from error
     except OSError as error:  # the shim may also have gone since we opened the fifo: EPIPE
-        scarce = scarcity(error, container=container)
-        if scarce is not error:
-            raise scarce from error
+        raise_if_scarce(error, container=container)
         raise ProcessEnded(f"{whose} is gone ({error.strerror})", container=container) from error
 
 

@@ -18,7 +18,7 @@ from ..values import (
     UNRUNNABLE,
     ShimNotFound,
     StateCorrupt,
-    scarcity,
+    raise_if_scarce,
 )
 from ._fifos import send_line, signal_line
 from ._report import Made, Refused, parse_report
@@ -234,7 +234,8 @@ def launch(
     try:
         report_fd, write_fd = lifted_pipe()
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     try:
         process = _spawn([*arguments, "--", *command], output=write_fd, fds=fds)
     except BaseException:

@@ -13,8 +13,7 @@ from typing import Any, Final, TypedDict
 
 import attrs
 
-from ..system import scarce
-from ..values import InvalidValue, check_int, check_text
+from ..values import InvalidValue, check_int, check_text, raise_if_scarce
 from ._seccomp import SeccompArgument, check_seccomp, default_profile, seccomp_section
 
 Limit = tuple[int, int]
@@ -186,8 +185,7 @@ def _check_highest(entry: Mapping[str, Any]) -> None:
     """Refuse more open files than the kernel allows to any process."""
     if entry["type"] != "RLIMIT_NOFILE":
         return
-    with scarce(), open(_NR_OPEN, encoding="ascii") as file:
-        most = int(file.read())
+    most = int(_read(_NR_OPEN))
     if entry["hard"] > most:
         raise InvalidValue(
             f"rlimits: the hard RLIMIT_NOFILE can't be {_shown(entry['hard'])}: this machine's "
@@ -328,15 +326,21 @@ def _oom_score_adj(wanted: int, *, unbounded: bool) -> int:
     """Return the nearest score that this process can set: not below the process's own."""
     if unbounded:
         return wanted
-    with scarce(), open("/proc/self/oom_score_adj", encoding="utf-8") as file:
-        return max(wanted, int(file.read()))
+    return max(wanted, int(_read("/proc/self/oom_score_adj")))
 
 
 def may_raise_limits() -> bool:
     """Whether this process has CAP_SYS_RESOURCE on the host, where the kernel asks for that."""
-    with scarce(), open("/proc/self/uid_map", "rb", buffering=0) as file:
-        if file.read().split() != _ALL_IDS:
-            return False
-    with scarce(), open("/proc/self/status", "rb", buffering=0) as file:
-        effective = file.read().partition(b"\nCapEff:")[2].split(maxsplit=1)[0]
+    if _read("/proc/self/uid_map").split() != _ALL_IDS:
+        return False
+    effective = _read("/proc/self/status").partition(b"\nCapEff:")[2].split(maxsplit=1)[0]
     return bool(int(effective, 16) & _CAP_SYS_RESOURCE)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        raise_if_scarce(error)
+        raise

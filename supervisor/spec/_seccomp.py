@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from ..system import read_bytes
-from ..values import InfrastructureError, InvalidValue, StateCorrupt, check_text, copy_object
+from ..values import InvalidValue, StateCorrupt, check_text, copy_object, raise_if_scarce
 from ._check import Fault
 from ._mounts import kernel_version
 from ._schema import SECCOMP
@@ -133,9 +133,9 @@ def _excluded(condition: Mapping[str, Any], known: Mapping[str, Set[str]]) -> bo
 def _read(path: str) -> dict[str, Any]:
     try:
         value = json.loads(read_bytes(os.path.abspath(path)).decode())
-    except InfrastructureError:
-        raise
     except (OSError, StateCorrupt) as error:
+        if isinstance(error, OSError):
+            raise_if_scarce(error)
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InvalidValue(
             f"seccomp: {path!r} is neither {DEFAULT!r} nor {UNCONFINED!r}, and can't be read as a "

@@ -25,8 +25,8 @@ from typing import Self
 
 import attrs
 
-from ..system import Lock, lenient, scarce
-from ..values import InvalidValue, TooManyFiles
+from ..system import Lock
+from ..values import InvalidValue, TooManyFiles, raise_if_scarce
 
 DIRECTORY = "/run/trio-supervisor.ids"
 """The directory of claims. A reboot, which ends all containers, empties this directory."""
@@ -123,7 +123,7 @@ def take(blocks: Sequence[Block], owner: str, *, directory: str | None = None) -
         DiskFull: there is no space for the file.
     """
     directory = directory or DIRECTORY
-    with scarce():
+    try:
         _make(directory)
         for _ in range(2):
             taken = _noted(directory)
@@ -135,6 +135,9 @@ def take(blocks: Sequence[Block], owner: str, *, directory: str | None = None) -
                     return claim
                 taken.add(block)
             _sweep(directory)
+    except OSError as error:
+        raise_if_scarce(error)
+        raise
     return None
 
 
@@ -155,7 +158,7 @@ def note(uids: Ranges, gids: Ranges, owner: str, *, directory: str | None = None
     directory = directory or DIRECTORY
     blocks = [Block(first, _NO_ID, size) for first, size in uids]
     blocks += [Block(_NO_ID, first, size) for first, size in gids]
-    with scarce():
+    try:
         _make(directory)
         path = os.path.join(directory, _GIVEN + secrets.token_hex(8))
         lock = Lock.take(path)
@@ -176,6 +179,9 @@ def note(uids: Ranges, gids: Ranges, owner: str, *, directory: str | None = None
         _unlink(path)
         lock.release()
         return theirs
+    except OSError as error:
+        raise_if_scarce(error)
+        raise
 
 
 def _promised(directory: str, blocks: Sequence[Block]) -> str | None:
@@ -234,9 +240,12 @@ def _noted(directory: str) -> set[Block]:
 
 def _read(path: str) -> list[str]:
     """Return a file's content: the container's directory, and the blocks that a caller gave."""
-    with lenient(), open(path, "rb") as file:
-        return os.fsdecode(file.read(_MAX_BYTES)).split("\0")
-    return [""]
+    try:
+        with open(path, "rb") as file:
+            return os.fsdecode(file.read(_MAX_BYTES)).split("\0")
+    except OSError as error:
+        raise_if_scarce(error)
+        return [""]
 
 
 def _in_random_order(blocks: Sequence[Block]) -> Iterator[Block]:
@@ -313,7 +322,7 @@ def _mapped() -> Iterator[tuple[int, int]]:
     ours = os.readlink("/proc/self/ns/user")
     seen = {ours}
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        with lenient():
+        try:
             namespace = os.readlink(f"/proc/{pid}/ns/user")
             if namespace not in seen:
                 seen.add(namespace)
@@ -321,6 +330,8 @@ def _mapped() -> Iterator[tuple[int, int]]:
                     for line in file:
                         _, first, size = map(int, line.split())
                         yield first, size
+        except OSError as error:
+            raise_if_scarce(error)
 
 
 def _unlink(path: str) -> None:

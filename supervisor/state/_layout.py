@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from ..values import scarcity
+from ..values import raise_if_scarce
 from ._id_claims import LINK
 from ._ids import INIT, RESERVED, check_exec_id, check_id, is_id
 
@@ -197,4 +197,5 @@ def _directories(path: str, wanted: Callable[[str], bool]) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise

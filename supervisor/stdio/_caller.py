@@ -15,7 +15,7 @@ import re
 import stat
 from collections.abc import Iterator
 
-from ..values import InfrastructureError, InvalidValue, NotFifo, scarcity
+from ..values import InvalidValue, NotFifo, raise_if_scarce
 from ._null import NullDevice
 from ._plan import NAMES, Stdio, check_descriptor
 
@@ -80,7 +80,8 @@ def _copied(name: str, fd: int) -> int:
     try:
         copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _AFTER_STREAMS)
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     return _checked(name, copy)
 
 
@@ -163,7 +164,8 @@ def _lifted(fd: int) -> int:
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _AFTER_STREAMS)
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     finally:
         os.close(fd)
 
@@ -173,8 +175,6 @@ def _direction(name: str) -> int:
 
 
 def _unopened(name: str, path: str, error: OSError) -> Exception:
-    scarce = scarcity(error)
-    if isinstance(scarce, InfrastructureError):
-        return scarce
+    raise_if_scarce(error)
     hint = _TEXT if name == "stdin" and error.errno == errno.ENOENT else ""
     return InvalidValue(f"{name}: can't open {path:.300}: {error.strerror}{hint}")

@@ -15,7 +15,7 @@ import attrs
 from ..state import ProcessLayout
 from ..system import lifted
 from ..tasks import forked
-from ..values import scarcity
+from ..values import raise_if_scarce
 from ._plan import Stdio
 
 _ADDRESS_BYTES = 107
@@ -64,7 +64,8 @@ def attached_pair(wanted: bool) -> Iterator[tuple[socket.socket | None, int | No
     try:
         ours, theirs = (socket.socket(fileno=lifted(end.detach())) for end in socket.socketpair())
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     with theirs:
         try:
             yield ours, theirs.fileno()
@@ -98,7 +99,8 @@ def console(
             os.chmod(layout.console, 0o600)
             listener.listen(1)
         except OSError as error:
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
         # A runtime in another user namespace may not enter our /proc/PID/fd.
         short = len(os.fsencode(layout.console)) <= _ADDRESS_BYTES
         reach = layout.path if short else f"/proc/{os.getpid()}/fd/{directory}"

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from ..values import InvalidValue, scarcity
+from ..values import InvalidValue, raise_if_scarce
 from ._log_index import HEAD_BYTES, Cursor, LogIndex, open_own
 from ._records import LogRecord, parse_record
 
@@ -134,7 +134,8 @@ class LogFiles:
             try:
                 following, adjacent = self._next()
             except OSError as error:
-                raise scarcity(error) from error
+                raise_if_scarce(error)
+                raise
             if following is None:
                 return False
             if not self._is_there():  # look after opening: the log may have been replaced

@@ -16,7 +16,7 @@ import os
 import stat
 
 from ..system import MOUNT_SETATTR, OPEN_TREE, Descriptor, close_in_children, syscall
-from ..values import InfrastructureError, scarcity
+from ..values import InfrastructureError, raise_if_scarce
 
 _PATH = "/dev/null"
 _NUMBER = os.makedev(1, 3)
@@ -74,7 +74,8 @@ class NullDevice:
         try:
             return os.open(f"/proc/self/fd/{self._find().fd}", flags | os.O_CLOEXEC)
         except OSError as error:
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
 
     def close(self) -> None:
         """Close our descriptors; the processes that have the device open keep it."""
@@ -95,7 +96,8 @@ def _find() -> Descriptor:
     except FileNotFoundError as error:
         raise _broken() from error
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     with contextlib.ExitStack() as undo:
         undo.callback(os.close, opened)
         status = os.fstat(opened)
@@ -128,4 +130,5 @@ def _kept(fd: int) -> Descriptor:
     try:
         return close_in_children(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _AFTER_STREAMS))
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise

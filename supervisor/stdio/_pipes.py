@@ -13,7 +13,7 @@ import trio
 from ..observers import Observers, Read
 from ..system import Descriptor, WeakSet, close_in_children, lifted
 from ..tasks import Opener, protected
-from ..values import InvalidValue, scarcity
+from ..values import InvalidValue, raise_if_scarce
 from ._fifo_end import End, Keeping, Owning, octets
 
 _FIFO_MODE = 0o600
@@ -73,19 +73,21 @@ def open_output(path: str, container: str) -> End:
     try:
         return End(_open_fifo(path, os.O_RDONLY))
     except OSError as error:
-        raise _unopened(error, path, container) from error
+        _raise_unopened(error, path, container)
+        raise
 
 
-def _unopened(error: OSError, path: str, container: str) -> OSError | InvalidValue:
-    """Return the error to raise for a fifo that couldn't be opened."""
+def _raise_unopened(error: OSError, path: str, container: str) -> None:
+    """Raise the error for a fifo that couldn't be opened, if that isn't the system's own."""
+    raise_if_scarce(error, container=container)
     if not isinstance(error, PermissionError):
-        return scarcity(error, container=container)
-    return InvalidValue(
+        return
+    raise InvalidValue(
         f"its {os.path.basename(path)} can't be a PIPE: the runtime gives the fifo to the "
         "container's user, and the file system of the supervisor's root has no ACLs to let you "
         "in. Use LOG or a terminal, user 0 in the container, or run as root",
         container=container,
-    )
+    ) from error
 
 
 @protected
@@ -209,7 +211,8 @@ class InputStream(trio.abc.SendStream):
         except OSError as error:
             # The process has closed its end already, or was deleted.
             if error.errno not in (errno.ENXIO, errno.ENOENT):
-                raise _unopened(error, self._path, self._container) from error
+                _raise_unopened(error, self._path, self._container)
+                raise
         else:
             self._end = End(fd)
         self._opened = True

@@ -15,7 +15,7 @@ import attrs
 
 from ..state import ProcessLayout, ProcessRecord
 from ..system import PASSABLE, distrust_directory, make_fifo
-from ..values import InvalidValue, StateCorrupt, check_path, scarcity
+from ..values import InvalidValue, StateCorrupt, check_path, raise_if_scarce
 from ._kinds import (
     DEVNULL,
     PIPE,
@@ -210,7 +210,8 @@ def prepare(stdio: Stdio, directory: str, *, uid: int, gid: int) -> None:
             _make_log_directory(os.path.dirname(stdio.log_path))
             _make_log_directory(os.path.dirname(stdio.log_index))
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
 
 
 def _make_log_directory(path: str) -> None:
@@ -266,9 +267,7 @@ def _unfit_socket(name: str, fd: int) -> str | None:
     except OSError as error:
         if error.errno in _UNCONNECTED:
             return "isn't connected"
-        scarce = scarcity(error)
-        if scarce is not error:
-            raise scarce from error
+        raise_if_scarce(error)
     return None
 
 

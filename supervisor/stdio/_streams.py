@@ -13,7 +13,7 @@ import trio
 from ..observers import Observers
 from ..shim import CLOSE_STDIN, Control, close_output_line
 from ..state import ProcessLayout, ProcessRecord
-from ..values import InvalidValue, ShimError, scarcity
+from ..values import InvalidValue, ShimError, raise_if_scarce
 from ._fifo_end import Keeping, Owning
 from ._pipes import Ends, InputStream, OutputStream, holder
 
@@ -137,7 +137,8 @@ class Streams:
             if self.stderr is not None:
                 self._outputs[2].held = holder(self._layout.stderr, os.O_RDONLY)
         except OSError as error:
-            raise scarcity(error) from error
+            raise_if_scarce(error)
+            raise
 
     def close(self) -> None:
         """Close our ends, except those that were handed over; input and output stay open."""

@@ -14,7 +14,7 @@ import trio
 from ..state import ProcessLayout
 from ..system import Blank, lifted
 from ..tasks import Opener, protected, within
-from ..values import AlreadyAttached, ProcessEnded, SupervisorError, scarcity
+from ..values import AlreadyAttached, ProcessEnded, SupervisorError, raise_if_scarce
 from ._console import unix_socket
 from ._fifo_end import octets
 
@@ -175,7 +175,8 @@ def _of_nobody(dropped: int, content: bytes) -> TerminalStream:
     try:
         ours, theirs = socket.socketpair()
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     theirs.close()
     ours = socket.socket(fileno=lifted(ours.detach()))
     return TerminalStream(_stream_of(ours), dropped, content)
@@ -241,10 +242,8 @@ async def _connect(layout: ProcessLayout, container: str) -> trio.SocketStream:
         os.close(directory)
 
 
-def _gone(error: OSError, layout: ProcessLayout, container: str) -> OSError | SupervisorError:
-    scarce = scarcity(error, container=container)
-    if scarce is not error:
-        return scarce
+def _gone(error: OSError, layout: ProcessLayout, container: str) -> ProcessEnded:
+    raise_if_scarce(error, container=container)
     return ProcessEnded(
         f"the terminal of {layout.id} is gone ({error.strerror})", container=container
     )

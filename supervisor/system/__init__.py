@@ -54,9 +54,7 @@ from ._reserve import (
     Reserve,
 )
 from ._scarcity import (
-    lenient,
     require_descriptor,
-    scarce,
 )
 from ._syscall import (
     MOUNT_SETATTR,
@@ -107,7 +105,6 @@ __all__ = [
     "is_pid_1",
     "is_subreaper",
     "kind_of",
-    "lenient",
     "lifted",
     "lifted_pipe",
     "look_at",
@@ -119,7 +116,6 @@ __all__ = [
     "read_own",
     "real_time",
     "require_descriptor",
-    "scarce",
     "start_time",
     "syscall",
     "unescaped",

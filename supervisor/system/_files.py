@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from ..values import StateCorrupt, scarcity
+from ..values import StateCorrupt, raise_if_scarce
 from ._descriptors import lifted
 from ._owner import distrust
 
@@ -78,7 +78,8 @@ def write_whole(path: str, data: bytes, *, mode: int = 0o600, durable: bool = Fa
         if durable:
             _sync_directory(directory)
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
 
 
 def write_new(path: str, data: bytes) -> None:
@@ -91,7 +92,8 @@ def write_new(path: str, data: bytes) -> None:
     try:
         _write_new(path, data, mode=0o600, durable=False)
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
 
 
 def make_fifo(path: str, mode: int) -> None:
@@ -124,7 +126,8 @@ def read_bytes(path: str) -> bytes:
         finally:
             os.close(found)
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
 
 
 def read_found(found: int, path: str) -> bytes:
@@ -143,7 +146,8 @@ def read_found(found: int, path: str) -> bytes:
         finally:
             os.close(fd)
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
 
 
 def read_own(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -168,7 +172,8 @@ def read_own(path: str, *, max_bytes: int = MAX_BYTES) -> bytes:
         finally:
             os.close(fd)
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
 
 
 def require_own(fd: int, path: str) -> os.stat_result:

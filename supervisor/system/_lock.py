@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Self
 
-from ..values import StateCorrupt, scarcity
+from ..values import StateCorrupt, raise_if_scarce
 from ._descriptors import NO_FORK, Descriptor, close_in_children, lifted
 from ._files import oddity, require_own
 
@@ -96,7 +96,8 @@ def held(path: str) -> bool:
             return False
         except OSError as error:
             if oddity(error, path) is error:
-                raise scarcity(error) from error
+                raise_if_scarce(error)
+                raise
             return False
         try:
             require_own(fd, path)
@@ -112,7 +113,8 @@ def _open(path: str) -> Descriptor:
         with NO_FORK:
             descriptor = close_in_children(lifted(_open_file(path)))
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     try:
         status = require_own(descriptor.fd, path)
         if stat.S_IMODE(status.st_mode) != _MODE:  # a umask may take even our own bits

@@ -5,7 +5,6 @@ Source: inode(7), user_namespaces(7).
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import os
 import pwd
@@ -13,7 +12,8 @@ import stat
 from collections.abc import Iterator
 from os import geteuid
 
-from ._scarcity import lenient, require_descriptor
+from ..values import raise_if_scarce
+from ._scarcity import require_descriptor
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _UID_MAP = "/proc/self/uid_map"
@@ -104,7 +104,12 @@ def _is_unmapped(uid: int) -> bool:
     """Whether the uid stands for a user outside our user namespace: the host's root."""
     if uid != _OVERFLOW_ID:
         return False
-    with contextlib.suppress(ValueError), lenient(), open(_UID_MAP, encoding="utf-8") as file:
-        maps = [tuple(map(int, line.split())) for line in file]
+    try:
+        with open(_UID_MAP, encoding="utf-8") as file:
+            maps = [tuple(map(int, line.split())) for line in file]
         return not any(first <= uid < first + size for first, _, size in maps)
+    except OSError as error:
+        raise_if_scarce(error)
+    except ValueError:
+        pass
     return False

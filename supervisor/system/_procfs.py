@@ -7,7 +7,7 @@ import os
 
 import attrs
 
-from ..values import scarcity
+from ..values import raise_if_scarce
 
 # Counted from field 3, the first one after the command's name.
 _STATE = 3 - 3
@@ -109,7 +109,8 @@ def is_argument(word: str) -> bool:
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise
     return any(
         _is_near(pid, namespace) and wanted in _arguments(pid) for pid in pids if pid != os.getpid()
     )
@@ -138,4 +139,5 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise scarcity(error) from error
+        raise_if_scarce(error)
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Self
 
-from ..values import scarcity
+from ..values import raise_if_scarce
 from ._descriptors import lifted
 
 
@@ -28,7 +28,8 @@ class Reserve:
                 reserve._fds.append(lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)))
         except OSError as error:
             reserve.release()
-            raise scarcity(error, container=container) from error
+            raise_if_scarce(error, container=container)
+            raise
         return reserve
 
     def release(self) -> None:

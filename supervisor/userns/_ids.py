@@ -11,8 +11,7 @@ from typing import Any
 
 import attrs
 
-from ..system import scarce
-from ..values import MAX_ID, BundleInvalid, InfrastructureError, InvalidValue, check_int
+from ..values import MAX_ID, BundleInvalid, InvalidValue, check_int, raise_if_scarce
 
 _MAX_DIGITS = 10
 
@@ -219,11 +218,10 @@ def _maps_of_namespace(joined: str, kind: str, *, path: str) -> list[IdMap]:
         )
     source = f"/proc/{match[1]}/{kind}_map"
     try:
-        with scarce(), open(source, encoding="utf-8") as file:
+        with open(source, encoding="utf-8") as file:
             return [IdMap(*map(int, line.split())) for line in file]
-    except InfrastructureError:
-        raise
     except OSError as error:
+        raise_if_scarce(error)
         raise BundleInvalid(
             f"the mappings of the user namespace at {joined} can't be read from {source}: "
             f"{error.strerror}",

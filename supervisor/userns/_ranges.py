@@ -12,7 +12,7 @@ from typing import overload
 import attrs
 
 from ..state import Block
-from ..system import lenient
+from ..values import raise_if_scarce
 from ._ids import IdMap, parse_id
 
 SIZE = 65536
@@ -28,9 +28,12 @@ Range = tuple[int, int]
 
 def read_lines(path: str) -> list[str]:
     """Return the lines of a file; none if the file can't be read."""
-    with lenient(), open(path, encoding="utf-8", errors="replace") as file:
-        return file.read().splitlines()
-    return []  # without the file, no user has subordinate ids
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+    except OSError as error:  # without the file, no user has subordinate ids
+        raise_if_scarce(error)
+        return []
 
 
 @attrs.frozen

@@ -47,8 +47,9 @@ from ._machine_errors import (
     TooManyFiles,
     TooManyProcesses,
     happened_to,
+    is_full,
     misplaced,
-    scarcity,
+    raise_if_scarce,
 )
 from ._options import (
     picked,
@@ -152,6 +153,7 @@ __all__ = [
     "copy_json",
     "copy_object",
     "happened_to",
+    "is_full",
     "misplaced",
     "moment",
     "next_process_state",
@@ -159,8 +161,8 @@ __all__ = [
     "not_run",
     "picked",
     "printable",
+    "raise_if_scarce",
     "require_known",
-    "scarcity",
     "signal_name",
     "spoilt",
     "unknown",

@@ -114,24 +114,48 @@ _SCARCE: dict[int, type[DiskFull] | type[TooManyFiles] | type[TooManyProcesses]]
 _NO_PROCESS = (errno.EAGAIN, errno.ENOMEM)
 
 
-def scarcity(error: OSError, *, container: str | None = None, spawning: bool = False) -> OSError:
-    """Return the infrastructure error that matches ``error``; without a match, ``error``.
+def raise_if_scarce(
+    error: OSError, *, container: str | None = None, spawning: bool = False
+) -> None:
+    """Raise the infrastructure error that ``error`` means, if the machine lacked something.
 
-    ``spawning`` says that the error came from making a process. Elsewhere EAGAIN means something
-    else.
+    This is the one way to tell a want of space, descriptors or processes from all other failures.
+    The call comes first in an ``except`` clause; what follows is for the other failures: the error
+    as it is, another error, or nothing, where a failed look means that a thing isn't there::
+
+        except OSError as error:
+            raise_if_scarce(error)
+            raise
+
+    Args:
+        error: the failure. An infrastructure error is raised as it is.
+        container: the container's id, for the error.
+        spawning: whether the call that failed was to make a process. Elsewhere EAGAIN and ENOMEM
+            mean something else.
+
+    Raises:
+        DiskFull: no space was left (ENOSPC, EDQUOT).
+        TooManyFiles: no descriptor was left (EMFILE, ENFILE).
+        TooManyProcesses: no process could be made (EAGAIN, ENOMEM).
     """
+    if isinstance(error, InfrastructureError):
+        raise error
     kind = _SCARCE.get(error.errno or 0)
     if spawning and error.errno in _NO_PROCESS:
         kind = TooManyProcesses
-    if kind is None or isinstance(error, InfrastructureError):
-        return error
-    scarce = kind(str(error), container=container)
-    scarce.errno, scarce.strerror, scarce.filename = (
-        error.errno,
-        error.strerror,
-        error.filename,
-    )
-    return scarce
+    if kind is not None:
+        scarce = kind(str(error), container=container)
+        scarce.errno, scarce.strerror, scarce.filename = (
+            error.errno,
+            error.strerror,
+            error.filename,
+        )
+        raise scarce from error
+
+
+def is_full(number: int) -> bool:
+    """Whether an error number means that no space is left."""
+    return _SCARCE.get(number) is DiskFull
 
 
 @contextlib.contextmanager
@@ -149,14 +173,14 @@ def happened_to(container: str) -> Iterator[None]:
 _OF_THE_MACHINE = (errno.EIO, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)
 
 
-def misplaced(error: OSError, message: str) -> OSError | InvalidValue | InfrastructureError:
+def misplaced(error: OSError, message: str) -> InvalidValue | InfrastructureError:
     """Return the error to raise when a path that the caller named can't be used.
 
     ``message`` says which path. The system's own text for ``error`` is appended.
+
+    Raises: as `raise_if_scarce`.
     """
-    scarce = scarcity(error)
-    if isinstance(scarce, InfrastructureError):
-        return scarce
+    raise_if_scarce(error)
     at = "" if error.filename is None else f" ({os.fsdecode(error.filename):.300})"
     kind = InfrastructureError if error.errno in _OF_THE_MACHINE else InvalidValue
     return kind(f"{message}: {error.strerror}{at}")

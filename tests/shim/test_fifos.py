@@ -69,3 +69,16 @@ def test_a_line_that_finds_no_room(control: str) -> None:
     assert not isinstance(caught.value, ProcessEnded)
     with pytest.raises(ProcessEnded):
         send_line(f"{control}-of-nobody", "3 0 0")
+
+
+@pytest.mark.parametrize("error", [ProcessEnded("it was removed"), TooManyFiles("not one left")])
+def test_a_line_that_is_refused_at_the_last_moment(control: str, error: OSError) -> None:
+    """What the check raises is raised as it is: both are OSErrors, and once became *the shim is
+    gone (None)*."""
+
+    def check() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        send_line(control, "3 0 0", check=check)
+    assert caught.value is error

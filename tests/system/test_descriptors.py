@@ -39,7 +39,6 @@ from supervisor.system import is_argument
 from supervisor.system._owner import _is_our_group, _is_unmapped
 from supervisor.userns._ranges import read_lines
 from supervisor.userns._rootless import _name
-from supervisor.values import scarcity
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 from tests.support.containers import left, read_all, until
 from tests.support.descriptors import only
@@ -179,7 +178,7 @@ async def test_exec_that_cannot_be_looked_at(
     descriptors left, TooManyFiles was once raised, the program ran, and the process stayed."""
 
     def is_near(end: Ending) -> bool:
-        raise scarcity(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        raise TooManyFiles(os.strerror(errno.EMFILE))
 
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "60")) as a:
         await a.start()

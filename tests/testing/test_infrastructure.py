@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import errno
 from collections.abc import Callable
 
 import pytest
@@ -27,14 +26,13 @@ from supervisor import (
 )
 from supervisor.testing import InfrastructureFailed, profile, supervised
 from supervisor.testing.runtimes import Fault, FaultyRuntime, HostRuntime
-from supervisor.values import scarcity
 
 GOOD_RUNS = 3
 SEARCH = profile(database=None, max_examples=30, deadline=None)
 
 FAULTS: dict[type[InfrastructureError], Callable[[], BaseException]] = {
-    DiskFull: lambda: scarcity(OSError(errno.ENOSPC, "No space left on device")),
-    TooManyFiles: lambda: scarcity(OSError(errno.EMFILE, "Too many open files")),
+    DiskFull: lambda: DiskFull("No space left on device"),
+    TooManyFiles: lambda: TooManyFiles("Too many open files"),
     CreateTimeout: lambda: CreateTimeout("crun made no process", seconds=10),
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import errno
 import pickle
-from typing import cast
+import re
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +26,7 @@ from supervisor import (
     TooManyProcesses,
     UsageError,
 )
-from supervisor.values import scarcity
+from supervisor.values import raise_if_scarce
 
 GROUPS = (
     UsageError,
@@ -64,11 +65,17 @@ def test_one_group_each() -> None:
 )
 def test_scarcity(number: int, kind: type[OSError]) -> None:
     """Lack of space or descriptors is an InfrastructureError and still the OSError."""
-    error = scarcity(OSError(number, "want", "/a/file"), container="web-1")
-    assert isinstance(error, kind) and isinstance(error, InfrastructureError)
+    cause = OSError(number, "want", "/a/file")
+    with pytest.raises(InfrastructureError) as caught:
+        raise_if_scarce(cause, container="web-1")
+    error = caught.value
+    assert isinstance(error, kind) and isinstance(error, OSError)
     assert (error.errno, error.filename, error.container) == (number, "/a/file", "web-1")
     assert "web-1" in str(error) and "want" in str(error)
-    assert scarcity(error) is error
+    assert error.__cause__ is cause
+    with pytest.raises(kind) as again:
+        raise_if_scarce(error, container="another")
+    assert again.value is error
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
@@ -76,16 +83,28 @@ def test_no_process(number: int) -> None:
     """A lack of processes is an InfrastructureError too; the same numbers mean other things
     elsewhere."""
     error = OSError(number, "want")
-    assert scarcity(error) is error
-    made = scarcity(error, spawning=True)
-    assert isinstance(made, TooManyProcesses) and isinstance(made, InfrastructureError)
-    assert made.errno == number
+    raise_if_scarce(error)
+    with pytest.raises(TooManyProcesses) as caught:
+        raise_if_scarce(error, spawning=True)
+    assert isinstance(caught.value, InfrastructureError)
+    assert caught.value.errno == number
 
 
 def test_other_errors_pass() -> None:
-    """Any other OSError is left unchanged."""
-    error = OSError(errno.EIO, "input/output error")
-    assert scarcity(error) is error
+    """Any other OSError is left to the caller."""
+    raise_if_scarce(OSError(errno.EIO, "input/output error"))
+
+
+def test_one_place_for_scarcity() -> None:
+    """No other module tells want of space, descriptors or processes by the error's number."""
+    numbers = re.compile(r"errno\.(ENOSPC|EDQUOT|EMFILE|ENFILE|EAGAIN)")
+    found = {
+        path.name
+        for path in Path(supervisor.__file__).parent.rglob("*.py")
+        if "testing" not in path.parts and numbers.search(path.read_text())
+    }
+    # In a launch, the kernel's ENOSPC for a user namespace means too many of those.
+    assert found == {"_machine_errors.py", "_launch.py"}
 
 
 def test_not_found_reads_well() -> None:
@@ -141,8 +160,9 @@ def every_kind() -> list[SupervisorError]:
                 special[kind.__name__] = kind("late", seconds=5, container="a", stdout=b"x")
             elif kind.__name__ not in special:
                 special[kind.__name__] = kind("why", container="a")
-    scarce = OSError(errno.ENOSPC, "no space", "/a/file")
-    return [*special.values(), cast(SupervisorError, scarcity(scarce, container="web"))]
+    with pytest.raises(DiskFull) as full:
+        raise_if_scarce(OSError(errno.ENOSPC, "no space", "/a/file"), container="web")
+    return [*special.values(), full.value]
 
 
 @pytest.mark.parametrize("error", every_kind(), ids=lambda error: type(error).__name__)
