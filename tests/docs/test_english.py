@@ -24,6 +24,7 @@ _IT = re.compile(r"\b(?:it|its|itself|it's|it'll)\b", re.IGNORECASE)
 _WHO = re.compile(r"\b(?:whoever|whomever|somebody|nobody|anybody)(?:'s)?\b", re.IGNORECASE)
 _CODE = re.compile(r"``[^`]*``|`[^`]*`")
 _C = re.compile(r'/\*(.*?)\*/|//([^\n]*)|"((?:[^"\\\n]|\\.)*)"', re.DOTALL)
+BESIDE = ("README", "CONTRIBUTING", "CHANGELOG")
 _FEWEST_WORDS = 200  # a part that has fewer is counted with nothing: one word would decide
 
 
@@ -46,7 +47,7 @@ def parts() -> dict[str, list[Path]]:
 
 def pages() -> list[Path]:
     """Return the pages, with those beside the docs."""
-    return sorted({*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"})
+    return sorted({*PAGES, *(ROOT / f"{name}.md" for name in BESIDE)})
 
 
 def prose(file: Path) -> Iterator[str]:

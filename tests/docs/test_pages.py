@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 import supervisor
+import supervisor.testing
 from supervisor.state import (
     ContainerLayout,
     ContainerRecord,
@@ -25,6 +26,7 @@ from supervisor.values._process_life import PROCESS_TRANSITIONS
 from tests.support.blocks import PACKAGE, PAGES, ROOT, blocks
 
 DOCS = ROOT / "docs"
+OWNERS = (supervisor, supervisor.testing)
 _QUOTED = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\[[^]]*\]\(([^)#]*)(?:#([^)]*))?\)")
 
@@ -63,6 +65,19 @@ def test_each_public_name_is_documented(name: str) -> None:
 def test_public_names_stand_once() -> None:
     """``__all__`` names nothing twice, and nothing that isn't there."""
     assert len(set(supervisor.__all__)) == len(supervisor.__all__)
+
+
+def test_the_changelog_has_public_names() -> None:
+    """The names of classes in the changelog are public, and so are their attributes."""
+    named = re.compile(r"(?:supervisor\.)?([A-Z][a-z]\w+)(?:\.(\w+))?(?:\(.*\))?")
+    text = (ROOT / "CHANGELOG.md").read_text()
+    found = [match for one in _QUOTED.findall(text) if (match := named.fullmatch(one))]
+    assert len(found) > 50
+    for match in found:
+        name, attribute = match.groups()
+        owner = next((one for one in OWNERS if hasattr(one, name)), None)
+        assert owner is not None, match[0]
+        assert attribute is None or hasattr(getattr(owner, name), attribute), match[0]
 
 
 def methods() -> Iterator[tuple[str, object]]:
