@@ -11,6 +11,7 @@ from ..values import (
     LaunchFailed,
     ProcessEvent,
     ProcessState,
+    SupervisorClosed,
     next_process_state,
 )
 
@@ -31,6 +32,7 @@ class Life:
         self._container = container
         self._id = id
         self.failure: str | None = None
+        self._closed = False  # set by `fail`
         self._state = AsyncValue(ProcessState.LAUNCHING)
         self._given_up = False  # whether the files are gone, or never came; set by `give_up`
 
@@ -61,9 +63,10 @@ class Life:
         """Note that the process was dismissed, or never made: no more output is expected."""
         self._given_up = True
 
-    def fail(self, why: str | None) -> None:
-        """Note that the process was never made; ``why`` is None if the supervisor closes."""
+    def fail(self, why: str, *, closed: bool) -> None:
+        """Note that the process was never made: ``closed`` if a close has ended the launch."""
         self.failure = why
+        self._closed = closed
         self.give_up()
         self.note(ProcessEvent.LAUNCH_FAILED)
 
@@ -72,17 +75,17 @@ class Life:
 
         Raises:
             LaunchFailed: there is no process, and never will be.
+            SupervisorClosed: the same, and the supervisor's close is the reason.
         """
         if self.failure is not None:
-            raise LaunchFailed(
-                f"process {self._id} never ran: {self.failure}", container=self._container
-            )
+            kind = SupervisorClosed if self._closed else LaunchFailed
+            raise kind(f"process {self._id} never ran: {self.failure}", container=self._container)
 
     def require_launched(self, operation: str) -> None:
         """Refuse an operation on a process that isn't there, or not yet.
 
         Raises:
-            LaunchFailed: as `require_possible`.
+            LaunchFailed, SupervisorClosed: as `require_possible`.
             IllegalTransition: the process is still being launched.
         """
         self.require_possible()

@@ -14,7 +14,7 @@ from ..spec import behind_init
 from ..state import ProcessRecord
 from ..stdio import InputStream, Logs, Since, TerminalSize, TerminalStream
 from ..tasks import protected
-from ..values import ContainerNotFound, ExitStatus, InvalidValue
+from ..values import ContainerNotFound, ExitStatus, InvalidValue, ProcessState
 from ._task import ProcessTask
 
 
@@ -34,9 +34,11 @@ class _Facts:
 
     def __repr__(self) -> str:
         status = self.status
-        end = self._task.life.failure or f"running, pid {self.pid}"
+        life = self._task.life
+        launching = life.state is ProcessState.LAUNCHING
+        now = "being launched" if launching else f"running, pid {self.pid}"
         program = (behind_init(self.args) or self.args)[0]
-        return f"<supervisor.Process {self.container}/{self.id} {program!r}: {status or end}>"
+        return f"<supervisor.Process {self.container}/{self.id} {program!r}: {status or life.failure or now}>"
 
     @property
     def record(self) -> ProcessRecord:

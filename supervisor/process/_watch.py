@@ -61,18 +61,18 @@ async def run_process(
         task.life.note(ProcessEvent.MADE)
     except BaseException as error:
         task.close()
-        task.life.fail(_why_failed(task, error))
+        _note_failure(task, error)
         raise
     await watch_process(task, task_status=task_status)
 
 
-def _why_failed(task: ProcessTask, error: BaseException) -> str | None:
-    """Return the words for a failed launch; None if the supervisor's close has ended the launch."""
-    if isinstance(error, SupervisorError):
-        return f"its launch failed: {error.message}"
-    if not isinstance(error, trio.Cancelled):
-        return f"its launch failed: {error}"
-    return None if task.shared.life.closing else "its launch was cancelled"
+def _note_failure(task: ProcessTask, error: BaseException) -> None:
+    """Note why a launch failed, for all that hold the process."""
+    closed = isinstance(error, trio.Cancelled) and task.shared.life.closing
+    why = f"its launch failed: {error.message if isinstance(error, SupervisorError) else error}"
+    if isinstance(error, trio.Cancelled):
+        why = "its supervisor was closed meanwhile" if closed else "its launch was cancelled"
+    task.life.fail(why, closed=closed)
 
 
 @trio.lowlevel.enable_ki_protection
