@@ -33,12 +33,12 @@ class _Facts:
         self.id: str = task.id
 
     def __repr__(self) -> str:
-        status = self.status
         life = self._task.life
         launching = life.state is ProcessState.LAUNCHING
         now = "being launched" if launching else f"running, pid {self.pid}"
+        end = self.status or life.failure or now
         program = (behind_init(self.args) or self.args)[0]
-        return f"<supervisor.Process {self.container}/{self.id} {program!r}: {status or life.failure or now}>"
+        return f"<supervisor.Process {self.container}/{self.id} {program!r}: {end}>"
 
     @property
     def record(self) -> ProcessRecord:
