@@ -144,7 +144,7 @@ class Keeper:
                         root,
                         KeeperFds(self.leash, directory=directory, ready=told),
                         make_root=make_root,
-                        ways=apart,
+                        apart=apart,
                     )
                 finally:
                     os.close(told)

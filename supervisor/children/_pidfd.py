@@ -77,16 +77,15 @@ class PidFd:
         except OSError as error:
             raise_if_scarce(error)
             raise
-        process = cls(pid, fd)
         try:
             same = start_time is None or read_start_time(pid) == start_time
         except BaseException:
-            process.close()
+            os.close(fd)
             raise
         if not same:
-            process.close()
+            os.close(fd)
             return None
-        return process
+        return cls(pid, fd)
 
     @classmethod
     def spawn(

@@ -29,35 +29,38 @@ async def launch(
     task: ProcessTask, call: Call, stdio: Stdio, console: Console | None, options: Sequence[str]
 ) -> None:
     """Launch a process, and take over the descriptors. After an error, kill what was made."""
-    words = [*options, *_oom_score(task.record), *_umask(task.record), *stdio.options]
+    record, fds = task.record, stdio.fds
+    words = [*options, *_oom_score(record), *_umask(record), *stdio.options]
+    if console is not None:
+        words += console.options
+        fds += console.fds
     try:
+        if record.exec:  # an init's cgroup is new
+            task.group.begin()
+            task.end.look_at_init()
         make_fifos(task.layout.exit, task.layout.control)
         task.shared.observers.notify(Point.FIFOS_MADE)
         task.handles.exit = ExitFifo(task.layout.exit)
-        if task.record.exec:  # an init's cgroup is new
-            task.group.begin()
-            task.end.look_at_init()
         reserve = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         raise_if_scarce(error, container=task.container)
         raise
     try:
-        shim, made = await launch_process(
+        task.handles.shim, made = await launch_process(
             task.shared,
             task.layout,
             call,
-            options=[*words, *([] if console is None else console.options)],
-            fds=[*stdio.fds, *([] if console is None else console.fds)],
+            options=words,
+            fds=fds,
             leash=task.leash,
             cgroup=task.group.path,
         )
-        task.handles.shim = shim
     finally:
         os.close(reserve)  # so that there is a descriptor for the pidfd
     try:
-        _take(task, _opened(made, shim), shim)
+        task.handles.process = _opened(made, task.handles.shim)
         task.gate.pid = made.pid  # also if the process has ended and was reaped by now
-        if not task.record.exec:
+        if not record.exec:
             task.gate.note()
         task.streams.open(hold=task.keep)
         task.shared.observers.notify(Point.WATCHED)
@@ -76,14 +79,6 @@ async def _undo_made(task: ProcessTask) -> None:
     if task.handles.shim is not None:
         with shielded(task.deadlines.cleanup):
             await task.handles.shim.give_up(task.deadlines.shim)
-
-
-def _take(task: ProcessTask, process: PidFd | None, shim: Shim) -> None:
-    """Take over the descriptors of a running process: the task closes them."""
-    task.handles.process, task.handles.shim = process, shim
-    task.shared.wards.launched(shim.pid)
-    shim.wards = task.shared.wards
-    task.gate.pid = None if process is None else process.pid
 
 
 async def adopt_process(task: ProcessTask, found: Found) -> None:
@@ -110,8 +105,10 @@ def look_on_process(task: ProcessTask, found: Found) -> None:
 @contextlib.contextmanager
 def _adopting(task: ProcessTask, found: Found, *, owned: bool) -> Iterator[None]:
     """Take over the descriptors that were found; after the block, open the streams."""
-    _take(task, found.process, found.shim)
+    task.handles.process, task.handles.shim = found.process, found.shim
     task.handles.exit = found.exit
+    found.shim.join(task.shared.wards)
+    task.gate.pid = None if found.process is None else found.process.pid
     task.end.look_at_init()
     task.life.note(ProcessEvent.MADE)
     try:

@@ -12,7 +12,7 @@ import attrs
 
 from ..observers import Point
 from ..runtime import Call, failure, reason_in, run
-from ..shim import Leash, Made, Refused, Shim, apart, launch, read_report
+from ..shim import Leash, Made, Refused, Shim, launch, read_report
 from ..state import ProcessLayout
 from ..system import write_whole
 from ..tasks import shielded, within
@@ -79,17 +79,19 @@ async def launch_process(
 
     Cancellation: as after an error, the shim has killed all that it made, and exited.
     """
+    words, program = call.words, call.head.program()
     shim, report_fd = launch(
         shared.shim,
-        call.words,
+        words,
         layout=layout,
-        options=[*options, *apart(shared.apart, alone=cgroup is not None)],
+        options=options,
+        apart=shared.apart,
+        runtime_stays=cgroup is not None,
         fds=fds,
         leash=leash,
-        program=call.head.program(),
+        program=program,
     )
-    shared.wards.launched(shim.pid)
-    shim.wards = shared.wards
+    shim.join(shared.wards)
     shared.observers.notify(Point.LAUNCHED)
     try:
         return shim, await _made(shared, layout, call, report_fd)

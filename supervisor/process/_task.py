@@ -129,7 +129,7 @@ class ProcessTask:
         self.watching: trio.CancelScope = trio.CancelScope()
         self.kept_by_others: bool = False
         layout, container = self.layout, self.container
-        self.control: Control = Control(layout, container=container)
+        self.control: Control = Control(layout, container=container, opener=self.shared.opener)
         self.streams: Streams = Streams(
             layout, record, self.control, ends=ends, container=container, observers=observers
         )

@@ -1,12 +1,13 @@
 """The Python side of the shim's protocol (docs/shim-protocol.md): launch, report, control, exit."""
 
 from ._fifos import (
+    CLOSE_STDERR,
     CLOSE_STDIN,
+    CLOSE_STDOUT,
     RELEASE,
     TOLD,
     Control,
     ExitFifo,
-    close_output_line,
     make_fifos,
     resize_line,
     send_line,
@@ -16,7 +17,6 @@ from ._launch import (
     KeeperFds,
     Leash,
     Shim,
-    apart,
     launch,
     launch_keeper,
     read_report,
@@ -27,7 +27,9 @@ from ._report import (
 )
 
 __all__ = [
+    "CLOSE_STDERR",
     "CLOSE_STDIN",
+    "CLOSE_STDOUT",
     "RELEASE",
     "TOLD",
     "Control",
@@ -37,8 +39,6 @@ __all__ = [
     "Made",
     "Refused",
     "Shim",
-    "apart",
-    "close_output_line",
     "launch",
     "launch_keeper",
     "make_fifos",

@@ -159,12 +159,12 @@ def send_line(
 class Control:
     """Lines for the shim of one process, never for the shim of a later process at that path."""
 
-    def __init__(self, layout: ProcessLayout, *, container: str) -> None:
+    def __init__(self, layout: ProcessLayout, *, container: str, opener: Opener) -> None:
         self._path = layout.control
         self._record = Original(layout.record)
         self._id = layout.id
         self._container = container
-        self._opener = Opener()
+        self._opener = opener
 
     def stands(self) -> bool:
         """Whether the process's directory is still there."""
@@ -209,12 +209,9 @@ class Control:
 
 CLOSE_STDIN = "0 0 0"
 RELEASE = "3 0 0"
+CLOSE_STDOUT = "4 1 0"
+CLOSE_STDERR = "4 2 0"
 TOLD = "5 0 0"
-
-
-def close_output_line(number: int) -> str:
-    """Return the line that makes the shim close an output, 1 or 2 as in the process."""
-    return f"4 {number} 0"
 
 
 def resize_line(columns: int, rows: int) -> str:

@@ -79,9 +79,6 @@ class Shim:
 
     The ``shim`` file is locked for as long as the shim lives. If the pid can't be verified, there
     is no pidfd: then we can wait for the shim, but never signal it.
-
-    Attributes:
-        wards: the wards that the children of a killed shim come to.
     """
 
     def __init__(
@@ -90,7 +87,7 @@ class Shim:
         self._layout = layout
         self._process = process
         self._seen_only = seen_only  # another owner reaps the shim
-        self.wards: Wards | None = None
+        self._wards: Wards | None = None
 
     @classmethod
     def adopt(cls, layout: ProcessLayout) -> Shim:
@@ -135,6 +132,11 @@ class Shim:
         """The shim's pid; None if the pid isn't known for certain."""
         return None if self._process is None else self._process.pid
 
+    def join(self, wards: Wards) -> None:
+        """Become one of the shims whose children, after a kill, are in these wards."""
+        self._wards = wards
+        wards.launched(self.pid)
+
     def alive(self) -> bool:
         """Whether the shim still runs."""
         if self._process is not None:
@@ -165,9 +167,9 @@ class Shim:
 
     async def _wait_undone(self) -> None:
         """Return when the shim is gone, and with a killed shim the children that came to us."""
-        if self._process is not None and self.wards is not None:
+        if self._process is not None and self._wards is not None:
             await self._process.wait_ended()
-            await self.wards.end_session(self._layout.path, self._process.pid)
+            await self._wards.end_session(self._layout.path, self._process.pid)
         await self.wait_gone()
 
     def kill(self) -> None:
@@ -179,8 +181,8 @@ class Shim:
         """Return when the shim has ended; reap a shim that is our child."""
         if self._process is not None:
             await self._process.wait_ended()
-            if self.wards is not None:
-                self.wards.ended(self._layout.path, self._process.pid)
+            if self._wards is not None:
+                self._wards.ended(self._layout.path, self._process.pid)
             self._process.reap()
             return
         while held(self._layout.shim):
@@ -202,6 +204,8 @@ def launch(
     *,
     layout: ProcessLayout,
     options: Sequence[str] = (),
+    apart: Sequence[str] = (),
+    runtime_stays: bool = False,
     leash: Leash | None = None,
     fds: Sequence[int] = (),
     program: int | None = None,
@@ -213,6 +217,9 @@ def launch(
         command: the runtime's whole command line.
         layout: the process directory, which has the fifos ``exit`` and ``control`` already.
         options: further options of the shim (standard streams).
+        apart: the ``cgroup.procs`` files of the cgroups that the shim goes into.
+        runtime_stays: whether the runtime doesn't go there: the container will have other cgroups
+            anyway.
         leash: ends the process when the supervisor ends.
         fds: descriptors named in ``options``.
         program: a descriptor of the runtime's program, if the program isn't run by path.
@@ -224,7 +231,8 @@ def launch(
         ShimNotFound: the program is missing or can't be executed.
         TooManyFiles: no descriptor was left.
     """
-    arguments = [binary, "--directory", layout.path, *options]
+    own_cgroup = _cgroup_options(apart, "--own-cgroup" if runtime_stays else "--cgroup")
+    arguments = [binary, "--directory", layout.path, *options, *own_cgroup]
     if program is not None:
         arguments += ["--program", str(program)]
         fds = [*fds, program]
@@ -266,29 +274,30 @@ async def read_report(fd: int) -> Made | Refused | None:
     return parse_report(heard)
 
 
-def apart(ways: Sequence[str], *, alone: bool = False) -> list[str]:
-    """Return the options that move a shim or a keeper into other cgroups.
-
-    Args:
-        alone: whether the runtime stays: the container will have other cgroups anyway.
-    """
-    option = "--own-cgroup" if alone else "--cgroup"
-    return [word for way in ways for word in (option, way)]
+def _cgroup_options(apart: Sequence[str], option: str = "--cgroup") -> list[str]:
+    """Return the options that move a shim or a keeper into other cgroups."""
+    return [word for way in apart for word in (option, way)]
 
 
 def launch_keeper(
-    binary: str, root: str, fds: KeeperFds, *, make_root: bool, ways: Sequence[str] = ()
+    binary: str, root: str, fds: KeeperFds, *, make_root: bool, apart: Sequence[str] = ()
 ) -> PidFd:
     """Launch the keeper, which cleans up below ``root`` when the supervisor ends.
 
     Args:
         make_root: whether the keeper makes ``root`` first, and removes ``root`` in the end.
-        ways: the ``cgroup.procs`` files of the cgroups that the keeper goes into.
+        apart: the ``cgroup.procs`` files of the cgroups that the keeper goes into.
 
     Returns:
         The process that launches the keeper, and ends at once.
     """
-    command = [binary, str(fds), root, *(["make-root"] if make_root else []), *apart(ways)]
+    command = [
+        binary,
+        str(fds),
+        root,
+        *(["make-root"] if make_root else []),
+        *_cgroup_options(apart),
+    ]
     return _spawn(command, output=None, fds=fds.all)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from ..observers import Observers
-from ..shim import CLOSE_STDIN, Control, close_output_line
+from ..shim import CLOSE_STDERR, CLOSE_STDIN, CLOSE_STDOUT, Control
 from ..state import ProcessLayout, ProcessRecord
 from ..values import InvalidValue, ShimError, raise_if_scarce
 from ._fifo_end import Keeping, Owning
@@ -53,8 +53,8 @@ class Streams:
         self._owning = Owning()
         self._input = Keeping(control, CLOSE_STDIN)
         self._outputs = {
-            number: Keeping(control, close_output_line(number), path=path)
-            for number, path in enumerate((layout.stdout, layout.stderr), 1)
+            1: Keeping(control, CLOSE_STDOUT, path=layout.stdout),
+            2: Keeping(control, CLOSE_STDERR, path=layout.stderr),
         }
 
     @property
