@@ -9,10 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from typing import Self
 
 from ..values import StateCorrupt, raise_if_scarce
-from ._descriptors import NO_FORK, Descriptor, close_in_children, lifted
+from ._descriptors import NO_FORK, Descriptor, lifted
 from ._files import oddity, require_own
 
 _TRIES = 100
@@ -21,11 +20,11 @@ _TO_LOCK = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MODE = 0o600
 
 
-class Lock:
-    """A lock that this process holds, made by `take`. Forked children don't keep the lock."""
+class Lock(Descriptor):
+    """A lock that this process holds, made by `take`: the descriptor of the locked file.
 
-    def __init__(self, descriptor: Descriptor) -> None:
-        self._descriptor = descriptor
+    Forked children don't keep the lock. A child that is to hold the lock, too, inherits ``fd``.
+    """
 
     @classmethod
     def take(cls, path: str) -> Lock | None:
@@ -42,24 +41,36 @@ class Lock:
             OSError: the machine can't open the file.
         """
         for _ in range(_TRIES):
-            descriptor = _open(path)
+            lock = cls._open(path)
             try:
-                locked = _lock(descriptor.fd)
+                locked = _lock(lock.fd)
                 # An earlier holder may have moved the file or the directory away.
-                if locked and _is_at(descriptor.fd, path):
-                    return cls(descriptor)
+                if locked and _is_at(lock.fd, path):
+                    return lock
             except BaseException:
-                descriptor.close()
+                lock.close()
                 raise
-            descriptor.close()
+            lock.close()
             if not locked:
                 break
         return None
 
-    @property
-    def fd(self) -> int:
-        """The descriptor, for a child that is to hold the lock too; -1 after the release."""
-        return self._descriptor.fd
+    @classmethod
+    def _open(cls, path: str) -> Lock:
+        try:
+            with NO_FORK:
+                lock = cls(lifted(_open_file(path)))
+        except OSError as error:
+            raise_if_scarce(error)
+            raise
+        try:
+            status = require_own(lock.fd, path)
+            if stat.S_IMODE(status.st_mode) != _MODE:  # a umask may take even our own bits
+                os.fchmod(lock.fd, _MODE)
+        except BaseException:
+            lock.close()
+            raise
+        return lock
 
     def release(self) -> None:
         """Release the lock. A second call does nothing.
@@ -67,13 +78,7 @@ class Lock:
         This only closes the descriptor: a child that inherited the descriptor still holds the lock
         (and so does a child just forked, until its exec).
         """
-        self._descriptor.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+        self.close()
 
 
 def held(path: str) -> bool:
@@ -106,23 +111,6 @@ def held(path: str) -> bool:
             return False
         finally:
             os.close(fd)
-
-
-def _open(path: str) -> Descriptor:
-    try:
-        with NO_FORK:
-            descriptor = close_in_children(lifted(_open_file(path)))
-    except OSError as error:
-        raise_if_scarce(error)
-        raise
-    try:
-        status = require_own(descriptor.fd, path)
-        if stat.S_IMODE(status.st_mode) != _MODE:  # a umask may take even our own bits
-            os.fchmod(descriptor.fd, _MODE)
-    except BaseException:
-        descriptor.close()
-        raise
-    return descriptor
 
 
 def _open_file(path: str) -> int:
