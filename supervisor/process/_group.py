@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
 from ..cgroups import Steps, T, finish
-from ..state import ContainerLayout, ProcessLayout
 from ..system import Original
 from ._shared import Shared
 
@@ -21,17 +18,16 @@ class Group:
             kill is known to have hit another process, or this process is seen alive after the kill.
     """
 
-    def __init__(self, shared: Shared, layout: ProcessLayout, path: str | None) -> None:
+    def __init__(self, shared: Shared, init_record: Original, path: str | None) -> None:
         self._shared = shared
         self.path: str | None = path
         self.kills: int = 0
         self.before: int = 0
-        directory = ContainerLayout(os.path.dirname(layout.path))
-        self._container_record = Original(directory.init.record)
+        self._init_record = init_record
 
     def has_container(self) -> bool:
         """Whether the container's own directory is there, not a later container's with this id."""
-        return self._container_record.stands()
+        return self._init_record.stands()
 
     def pids(self) -> set[int]:
         """Return the pids, on the host, of all processes of the container."""

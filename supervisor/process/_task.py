@@ -12,7 +12,7 @@ from ..observers import Ended, Observers
 from ..shim import Control, Leash, signal_line
 from ..state import ProcessLayout, ProcessRecord
 from ..stdio import Ends, Streams, Terminal
-from ..system import Lock
+from ..system import Lock, Original
 from ..tasks import protected, within
 from ..values import (
     Deadlines,
@@ -61,6 +61,8 @@ class ProcessTask:
         life: where the process stands.
         handles: the descriptors by which we watch the process.
         gate: what the process runs.
+        record_file: the file of the process's record, which is there as long as the process
+            directory.
         group: the container's cgroup.
         end: how the process ends.
         control: the shim's control fifo.
@@ -102,7 +104,9 @@ class ProcessTask:
         self.life: Life = Life(container, layout.id)
         self.handles: Handles = Handles(keep=keep)
         self.gate: StartGate = StartGate(layout, record, self.life)
-        self.group: Group = Group(shared, layout, cgroup)
+        self.record_file: Original = Original(layout.record)
+        init_record = self.record_file if init is None else init.record_file
+        self.group: Group = Group(shared, init_record, cgroup)
         self.end: Ending = Ending(
             shared,
             layout,
@@ -129,7 +133,9 @@ class ProcessTask:
         self.watching: trio.CancelScope = trio.CancelScope()
         self.kept_by_others: bool = False
         layout, container = self.layout, self.container
-        self.control: Control = Control(layout, container=container, opener=self.shared.opener)
+        self.control: Control = Control(
+            layout, self.record_file, container=container, opener=self.shared.opener
+        )
         self.streams: Streams = Streams(
             layout, record, self.control, ends=ends, container=container, observers=observers
         )

@@ -159,9 +159,11 @@ def send_line(
 class Control:
     """Lines for the shim of one process, never for the shim of a later process at that path."""
 
-    def __init__(self, layout: ProcessLayout, *, container: str, opener: Opener) -> None:
+    def __init__(
+        self, layout: ProcessLayout, record: Original, *, container: str, opener: Opener
+    ) -> None:
         self._path = layout.control
-        self._record = Original(layout.record)
+        self._record = record
         self._id = layout.id
         self._container = container
         self._opener = opener
