@@ -49,12 +49,24 @@ class Content:
     Attributes:
         path: absolute path of the directory.
         spec: config.json as loaded or made. Don't change this dict.
+        wish: the wish for a user namespace in there; see `wish_of`.
+        layered: whether each container gets a layer of its own.
     """
 
     path: str
     spec: dict[str, Any] = attrs.field(repr=False)
     _view: HostView | None = attrs.field(default=None, repr=False)
+    wish: str | None = attrs.field(init=False)
+    layered: bool = attrs.field(init=False)
     _blocks: Sequence[Block] | None = attrs.field(default=None, init=False, repr=False)
+
+    @wish.default
+    def _wish_of_spec(self) -> str | None:
+        return wish_of(self.spec)
+
+    @layered.default
+    def _spec_wants_layer(self) -> bool:
+        return wants_layer(self.spec)
 
     @property
     def lists(self) -> str:
@@ -81,17 +93,19 @@ class Content:
         spec = derive_spec(self.spec, self.path, cgroup=cgroup)
         if ids is not None:
             spec["linux"] |= ids.to_json()
-        spec["root"]["path"] = self._rootfs
         if directory is None:
+            spec["root"]["path"] = self._rootfs
             return spec
-        spec = at_home(spec, real_path(self.path) or self.path, directory)
-        if self._view is not None or self._is_shown(ids):
-            spec["root"]["path"] = os.path.join(directory, ROOTFS)
+        spec = at_home(spec, self.path, directory)
         layer = self.layer(directory)
         if layer is not None:
             spec["root"]["readonly"] = False
             if layer.namespace is not None:
                 spec["linux"] |= inside(layer.namespace)
+        if self._is_made(ids):
+            spec["root"]["path"] = os.path.join(directory, ROOTFS)
+            return spec
+        spec["root"]["path"] = self._rootfs
         if mounts is not None:
             return seal_submounts(spec, mounts)
         with contextlib.closing(MountTable()) as read:
@@ -128,7 +142,7 @@ class Content:
 
         A tree that belongs to the container's root on the host is shown as is.
         """
-        if self._view is not None or wish_of(self.spec) is None or os.geteuid() != 0:
+        if self._view is not None or self.wish is None or os.geteuid() != 0:
             return None
         ids = ids or namespace_of(self.spec)
         with contextlib.suppress(OSError):  # the shim reports what is wrong with the directory
@@ -136,9 +150,9 @@ class Content:
                 return None
         return ids
 
-    def _is_shown(self, ids: UserNamespace | None) -> bool:
-        """Whether the shim mounts the root filesystem in the container's own bundle directory."""
-        return wants_layer(self.spec) or self._mapped(ids) is not None
+    def _is_made(self, ids: UserNamespace | None) -> bool:
+        """Whether the container has a root filesystem of its own, made by us or by the shim."""
+        return self._view is not None or self.layered or self._mapped(ids) is not None
 
     def layer(self, directory: str) -> Layer | None:
         """Return the layer that a config.json derived for ``directory`` needs, or None.
@@ -146,7 +160,7 @@ class Content:
         Raises:
             InvalidValue: you aren't root, and this bundle can't have a layer then.
         """
-        if not wants_layer(self.spec):
+        if not self.layered:
             return None
         target = os.path.join(directory, ROOTFS)
         return Layer(
@@ -165,7 +179,7 @@ class Content:
         Raises:
             InvalidValue: this host has no such blocks.
         """
-        if wish_of(self.spec) != AUTO or os.geteuid() != 0:
+        if self.wish != AUTO or os.geteuid() != 0:
             return None
         if self._blocks is None:
             object.__setattr__(self, "_blocks", blocks())
@@ -177,7 +191,7 @@ class Content:
 
         Each range is the first id and the size.
         """
-        if wish_of(self.spec) == AUTO or os.geteuid() != 0:
+        if self.wish == AUTO or os.geteuid() != 0:
             return (), ()
         uids, gids = (
             [(one["hostID"], one["size"]) for one in self.spec["linux"].get(key) or ()]
@@ -202,9 +216,9 @@ class Content:
             DiskFull: no space; some files may be left in ``directory``.
             OSError: a file can't be written.
         """
-        rootfs = os.path.join(directory, ROOTFS)
-        if self._view is None and not self._is_shown(ids):
+        if not self._is_made(ids):
             return
+        rootfs = os.path.join(directory, ROOTFS)
         try:
             if self._view is not None:
                 build_view(self._view, rootfs, owner=self._view_owner(ids))
@@ -217,6 +231,6 @@ class Content:
 
     def _view_owner(self, ids: UserNamespace | None) -> tuple[int, int] | None:
         """Return the host ids of the container's root, if we can give files to that root."""
-        if wish_of(self.spec) is None or os.geteuid() != 0:
+        if self.wish is None or os.geteuid() != 0:
             return None
         return (ids or namespace_of(self.spec)).root

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ..native import find_binary
+from ..rootfs import real_path
 
 _PROGRAM: Final = "supervisor-hook"
 
@@ -29,6 +30,8 @@ program of the container.""" ""
 def at_home(spec: dict[str, Any], home: str, directory: str) -> dict[str, Any]:
     """Return a spec whose hooks find the bundle ``home``, when run from ``directory``.
 
+    The hooks get the bundle's real path: a link on the way may change.
+
     Raises:
         ShimNotFound: the spec has hooks, and our program for them is missing.
     """
@@ -36,6 +39,7 @@ def at_home(spec: dict[str, Any], home: str, directory: str) -> dict[str, Any]:
     if not any(hooks.get(kind) for kind in (*_ANYWHERE, _INSIDE)):
         return spec
     program = find_binary(_PROGRAM)
+    home = real_path(home) or home
     wrapped = dict(hooks)
     for kind in _ANYWHERE:
         wrapped[kind] = [_wrapped(one, program, home, "") for one in hooks.get(kind) or ()]

@@ -15,7 +15,6 @@ from typing import Any
 
 from ..system import Descriptor, close_in_children, lifted
 from ..values import raise_if_scarce
-from ._paths import real_path
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _MOUNT_POINT = 4  # the field of a line
@@ -69,7 +68,7 @@ def seal_submounts(spec: dict[str, Any], mounts: MountTable) -> dict[str, Any]:
     Mounts made after this call aren't.
 
     Args:
-        spec: with an absolute ``root.path``.
+        spec: with the real path of the root filesystem as ``root.path``.
         mounts: the mounts that the runtime will see.
 
     Raises:
@@ -77,9 +76,7 @@ def seal_submounts(spec: dict[str, Any], mounts: MountTable) -> dict[str, Any]:
     """
     if not spec["root"].get("readonly"):
         return spec
-    root = real_path(spec["root"]["path"])
-    if root is None:
-        return spec
+    root = spec["root"]["path"]
     table = mounts.read()
     if _escape(root) + b"/" not in table:
         return spec

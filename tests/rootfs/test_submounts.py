@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from supervisor.bundle import Bundle
+from supervisor.bundle._content import Content
 from supervisor.rootfs._submounts import MountTable, seal_submounts
 from supervisor.spec import Mount
 from tests.support.bundle_running import Runner, open_directory
@@ -98,9 +99,11 @@ def test_a_root_behind_a_link(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("root")
     table = tmp_path / "mountinfo"
     table.write_text(LINE.format(f"{root}/a"))
-    spec = {"root": {"path": str(tmp_path / "link"), "readonly": True}}
+    spec = {"root": {"path": "link", "readonly": True}, "process": {}, "linux": {}}
+    content = Content(str(tmp_path), spec)
     with contextlib.closing(MountTable(str(table))) as read:
-        assert seal_submounts(spec, read)["mounts"][0]["destination"] == "/a"
+        derived = content.derive(cgroup=None, directory="/own", mounts=read)
+    assert derived["mounts"][0]["destination"] == "/a"
 
 
 def test_a_writable_root(root: Path, tmp_path: Path) -> None:
