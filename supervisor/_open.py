@@ -15,13 +15,14 @@ from ._leash import ephemeral_root, held_leash
 from ._supervisor import Supervisor
 from .cgroups import Hierarchies, OomWatch, group_apart
 from .children import Patrol, Wards, reap_let_go
-from .directories import Root, durable_root, shared_runtime_root
+from .directories import Root, cgroup_stem, durable_root, shared_runtime_root
 from .native import check_program, find_binary
 from .observers import Observer, waiting
 from .process import Shared
 from .rootfs import MountTable
 from .runtime import Runtime, SealedPrograms
 from .shim import Leash
+from .state import RootLayout
 from .stdio import NullDevice
 from .system import boot_id
 from .tasks import (
@@ -199,9 +200,11 @@ async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -
     nursery = await stack.enter_async_context(lasting_nursery())
     nursery.start_soon(patrol.run, name=f"supervisor {root.path}: patrol")
     nursery.start_soon(ooms.run, name=f"supervisor {root.path}: out-of-memory kills")
+    stem = cgroup_stem(settings.cgroup_parent, root.path) if hierarchies.named else None
     shared = Shared(
         root=root.path,
-        cgroup_parent=settings.cgroup_parent,
+        cgroup_stem=stem,
+        runtime_root=RootLayout(root.path).runtime_root,
         shim=settings.shim,
         deadlines=deadlines,
         hierarchies=hierarchies,

@@ -11,7 +11,7 @@ import attrs
 from .container import Container, Core
 from .observers import Gone, Observation
 from .recovery import DELETED_ELSEWHERE, Adopted, Broken
-from .state import ContainerLayout, RootLayout, check_id
+from .state import ContainerLayout, RootLayout
 from .tasks import protected
 from .values import CleanupIncomplete, ContainerExists, State
 
@@ -79,14 +79,8 @@ class Registry:
         entry = self._entries.get(id)
         return None if entry is None or isinstance(entry, Making) else entry.core
 
-    def check_free(self, id: str) -> None:
-        """Refuse an id that is in use.
-
-        Raises:
-            InvalidValue: this text can't be an id.
-            ContainerExists: a container with this id exists, or is being made.
-        """
-        entry = self._entries.get(check_id(id))
+    def _require_free(self, id: str) -> None:
+        entry = self._entries.get(id)
         if isinstance(entry, Failed):
             raise ContainerExists(
                 f"a broken one is at {entry.broken.path}, {REMEDY}: {entry.broken.reason}",
@@ -113,9 +107,9 @@ class Registry:
         """Reserve an id for the time of a create.
 
         Raises:
-            ContainerExists: the id is in use.
+            ContainerExists: a container with this id exists, or is being made.
         """
-        self.check_free(id)
+        self._require_free(id)
         making = self._entries[id] = Making()
         try:
             yield

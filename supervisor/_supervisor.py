@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import resource
@@ -29,14 +28,14 @@ from .container import (
 from .process import Shared
 from .recovery import Broken, Recovery, discard, in_flight
 from .runtime import Runtime
-from .state import RootLayout
+from .state import ContainerLayout, RootLayout
 from .tasks import nap, protected, shielded, undoing, within
 from .values import (
     ContainerNotFound,
     SupervisorClosed,
     SupervisorError,
     check_flag,
-    raise_if_scarce,
+    happened_to,
     require_known,
 )
 
@@ -141,48 +140,37 @@ class Supervisor(Mapping[str, Container]):
 
         Crash: the next open finds the container *created*, or removes the unfinished create.
         """
-        require_known(options, CreateOptions, "create")
         self._require_open()
-        await self._await_in_flight(id)
-        self._registry.check_free(id)
-        try:
-            request = CreateRequest(**options)
+        require_known(options, CreateOptions, "create")
+        layout = RootLayout(self.root).container(id)
+        await self._await_in_flight(layout)
+        with happened_to(id), self._registry.making(id), self._operations.under_way():
             core = await create(
                 self._shared,
                 self._nursery,
-                id,
+                layout,
                 bundle if isinstance(bundle, Bundle) else Bundle.load(bundle),
-                request,
+                CreateRequest(**options),
                 runtime=self.runtime,
-                making=partial(self._making, id),
                 turn=self._creates,
             )
             return self._registry.add(core)
-        except OSError as error:
-            raise_if_scarce(error)
-            raise
-
-    @contextlib.contextmanager
-    def _making(self, id: str) -> Iterator[None]:
-        """Reserve the id for the time of a create; our close cancels and undoes the create."""
-        with self._registry.making(id), self._operations.under_way():
-            yield
+        raise SupervisorClosed("the supervisor was closed before the create was done", container=id)
 
     def _require_open(self) -> None:
         self._shared.opener.require()
         if self._shared.life.closing:
             raise SupervisorClosed(f"the supervisor of {self.root} is closed")
 
-    async def _await_in_flight(self, id: str) -> None:
-        """Wait, up to ``deadlines.shim``, while others make or remove a container of this id."""
-        layout = RootLayout(self.root).container(id)
-        if isinstance(self._registry.get(id), Held | Making) or not in_flight(layout):
+    async def _await_in_flight(self, layout: ContainerLayout) -> None:
+        """Wait, up to ``deadlines.shim``, while others make or remove this container."""
+        if isinstance(self._registry.get(layout.id), Held | Making) or not in_flight(layout):
             return
         with within(self._shared.deadlines.shim):
             while in_flight(layout):
                 await nap(_POLL_SECONDS)
         self._require_open()
-        if not isinstance(self._registry.get(id), Making) and os.path.lexists(layout.path):
+        if not isinstance(self._registry.get(layout.id), Making) and os.path.lexists(layout.path):
             await self.adopt()
 
     @undoing

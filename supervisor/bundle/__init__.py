@@ -10,6 +10,9 @@ from ._bundle import (
     Bundle,
     content_of,
 )
+from ._content import (
+    Content,
+)
 from ._gate import (
     GATE_DESTINATION,
     FileContent,
@@ -30,6 +33,7 @@ __all__ = [
     "DEFAULT_PATH",
     "GATE_DESTINATION",
     "Bundle",
+    "Content",
     "FileContent",
     "Gate",
     "check_absolute",

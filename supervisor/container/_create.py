@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 
 import attrs
 import trio
 
-from ..bundle import Bundle, content_of
+from ..bundle import Bundle, Content, content_of
 from ..observers import Made, Point, waiting, witness
 from ..process import Shared, run_process
 from ..runtime import Call, Runtime, fresh_log
-from ..state import Block, Claim, Ranges, note, take
+from ..state import Block, Claim, ContainerLayout, Ranges, note, take
 from ..stdio import Stdio, console, log_tail, opened
-from ..userns import UserNamespace, of_block
+from ..system import Lock
+from ..userns import of_block
 from ..values import (
     Event,
     IdsExhausted,
@@ -25,8 +25,6 @@ from ..values import (
     RuntimeNotFound,
     ShimNotFound,
     State,
-    SupervisorClosed,
-    happened_to,
 )
 from ._checkpoint import with_criu
 from ._core import Core
@@ -41,12 +39,11 @@ from ._unrun import raise_planned
 async def create(
     shared: Shared,
     nursery: trio.Nursery,
-    id: str,
+    layout: ContainerLayout,
     bundle: Bundle,
     request: CreateRequest,
     *,
     runtime: Runtime,
-    making: Callable[[], AbstractContextManager[None]],
     turn: trio.CapacityLimiter,
 ) -> Core:
     """Make a container; see `Supervisor.create`.
@@ -54,48 +51,51 @@ async def create(
     Args:
         shared: what the supervisor's parts share.
         nursery: owns the tasks of the container's processes.
-        id: the container's id.
+        layout: the container's directory, which isn't there yet.
         bundle: the user's bundle.
         request: the caller's arguments.
         runtime: the runtime for the container.
-        making: reserves the id for a block, which is left early when the supervisor closes.
         turn: held while the container is made.
 
     Raises, Cancellation: as `Supervisor.create`.
     """
-    user = await request.user_in(bundle)
-    with claimed_ids(bundle, os.path.join(shared.root, id)) as claim:
-        plan = plan_container(shared, runtime, id, bundle, request, user=user, ids=_ids(claim))
+    content = content_of(bundle)
+    user = await request.user_in(content)
+    with claimed_ids(content, layout) as claim:
+        ids = None if claim is None or claim.block is None else of_block(claim.block)
+        plan = plan_container(shared, runtime, layout, content, request, user=user, ids=ids)
         stdio = plan.stdio
         if request.gate is not None:
             stdio = attrs.evolve(stdio, given=request.gate.report_fd)
-        with happened_to(id), making(), opened(stdio, shared.null) as ready, waiting():
+        make = partial(
+            make_container,
+            layout,
+            plan.record,
+            plan.spec,
+            partial(content.build_rootfs, ids=ids),
+            cleanup=cleanup_list(shared, plan.record, bundle) if plan.record.leash else None,
+            claim=claim,
+            observers=shared.observers,
+        )
+        with opened(stdio, shared.null) as ready, waiting():
             async with turn:
-                return await _make(shared, nursery, plan, bundle, claim, ready)
-    raise SupervisorClosed("the supervisor was closed before the create was done", container=id)
+                return await _make(shared, nursery, plan, make, ready)
 
 
 async def _make(
     shared: Shared,
     nursery: trio.Nursery,
     plan: Plan,
-    bundle: Bundle,
-    claim: Claim | None,
+    make: Callable[[], Lock],
     stdio: Stdio,
 ) -> Core:
+    """Make the container's directory with ``make``, and launch the init."""
     record = plan.record
     require_free(record)
     await require_empty(shared, record)
-    lock = make_container(
-        shared.root,
-        record,
-        plan.spec,
-        lambda directory: content_of(bundle).build_rootfs(directory, _ids(claim)),
-        cleanup=cleanup_list(record, shared.hierarchies, bundle) if record.leash else None,
-        claim=claim,
-        observers=shared.observers,
+    core = Core(
+        shared=shared, nursery=nursery, layout=plan.layout, record=record, lock=make()
     )
-    core = Core(shared=shared, nursery=nursery, layout=plan.layout, record=record, lock=lock)
     core.note("create")
     try:
         await _launch_init(core, plan, stdio)
@@ -107,59 +107,54 @@ async def _make(
 
 
 @contextlib.contextmanager
-def claimed_ids(bundle: Bundle, directory: str) -> Iterator[Claim | None]:
+def claimed_ids(content: Content, layout: ContainerLayout) -> Iterator[Claim | None]:
     """Claim ids that no other container has, if the bundle asks for such; note ids it gives.
 
     At the end of the block the ids are free again, unless the container exists.
 
     Args:
-        bundle: the bundle.
-        directory: the path that the container's directory will have.
+        content: the bundle.
+        layout: the container's directory, which isn't there yet.
 
     Raises:
         InvalidValue: there are no ids, or the claim can't be noted; or the bundle gives ids that
             another container has claimed.
         IdsExhausted: all ids are claimed.
     """
-    content = content_of(bundle)
     blocks, given = content.id_blocks, content.given_ids
     claim = None
     if blocks is not None:
-        claim = _take(blocks, directory)
+        claim = _take(blocks, layout)
     elif any(given):
-        claim = _note(*given, directory)
+        claim = _note(*given, layout)
     with claim or contextlib.nullcontext():
         yield claim
 
 
-def _take(blocks: Sequence[Block], directory: str) -> Claim:
-    claim = take(blocks, directory)
+def _take(blocks: Sequence[Block], layout: ContainerLayout) -> Claim:
+    claim = take(blocks, layout.path)
     if claim is None:
         raise IdsExhausted(
             f'userns="auto": all {len(blocks)} ranges of ids belong to containers: delete some, or '
             "give the user containers more in /etc/subuid and /etc/subgid",
-            container=os.path.basename(directory),
+            container=layout.id,
         )
     return claim
 
 
-def _note(uids: Ranges, gids: Ranges, directory: str) -> Claim | None:
+def _note(uids: Ranges, gids: Ranges, layout: ContainerLayout) -> Claim | None:
     """Note ids that a caller gave. Where nothing can be noted, no container can claim ids."""
     try:
-        claim = note(uids, gids, directory)
+        claim = note(uids, gids, layout.path)
     except InvalidValue:
         return None
     if isinstance(claim, str):
         raise InvalidValue(
             f"userns: some of the ids belong to the container {claim} alone "
             '(userns="auto"): give others',
-            container=os.path.basename(directory),
+            container=layout.id,
         )
     return claim
-
-
-def _ids(claim: Claim | None) -> UserNamespace | None:
-    return None if claim is None or claim.block is None else of_block(claim.block)
 
 
 async def _launch_init(core: Core, plan: Plan, stdio: Stdio) -> None:

@@ -22,7 +22,6 @@ from ..state import (
     ContainerRecord,
     ProcessLayout,
     ProcessRecord,
-    RootLayout,
     dump,
 )
 from ..stdio import Stdio, prepare
@@ -39,7 +38,7 @@ _TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one besides
 
 
 def make_container(
-    root: str,
+    layout: ContainerLayout,
     record: ContainerRecord,
     spec: Mapping[str, Any],
     build_rootfs: Callable[[str], None],
@@ -51,7 +50,7 @@ def make_container(
     """Make a container's directory, with the record and the bundle.
 
     Args:
-        root: the supervisor's root.
+        layout: the container's directory.
         record: the container's ``state.json``.
         spec: the spec that is run.
         build_rootfs: makes the spec's files and directories in the bundle's directory.
@@ -63,24 +62,24 @@ def make_container(
         ContainerExists: the id is in use.
         DiskFull, TooManyFiles, OSError: the directory can't be made; nothing is left.
     """
-    layout = RootLayout(root).container(record.id)
 
     def fill(path: str) -> None:
-        temporary = ContainerLayout(path)
-        write_new(temporary.state, dump(record))
-        if cleanup is not None:
-            write_new(temporary.cleanup, cleanup)
+        temporary, state = ContainerLayout(path), dump(record)
         if claim is not None:
             os.symlink(claim.path, temporary.ids)
         _make_directory(temporary.bundle)
         build_rootfs(temporary.bundle)
+        write_new(temporary.state, state)
         write_new(temporary.config, json.dumps(spec, ensure_ascii=False).encode())
+        if cleanup is not None:
+            write_new(temporary.cleanup, cleanup)
 
     try:
         return _make_locked(layout.path, fill, observers)
     except FileExistsError as error:
         raise ContainerExists(
-            f"a container of that id exists already under {root}", container=record.id
+            f"a container of that id exists already under {os.path.dirname(layout.path)}",
+            container=record.id,
         ) from error
 
 

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from ..bundle import GATE_DESTINATION, Bundle, content_of, init_process, read_config, with_gate
-from ..directories import cgroup_for
+from ..bundle import GATE_DESTINATION, Content, init_process, read_config, with_gate
 from ..process import Shared
 from ..runtime import Runtime
 from ..spec import (
@@ -29,12 +28,11 @@ from ..state import (
     ContainerLayout,
     ContainerRecord,
     ProcessRecord,
-    RootLayout,
     ShimLost,
     load,
 )
 from ..stdio import Stdio, recorded
-from ..userns import UserNamespace, container_root_ids, wish_of
+from ..userns import UserNamespace, container_root_ids
 from ..values import BundleInvalid, InvalidValue, StateCorrupt, check_path
 from ._proof import with_proof
 from ._request import CreateRequest
@@ -51,12 +49,14 @@ class Plan:
         record: ``state.json``.
         init: the init's ``process.json``; with a gate, the bundle's program.
         spec: ``config.json``, which is run.
+        stdio: the init's standard streams, not opened.
     """
 
     layout: ContainerLayout
     record: ContainerRecord
     init: ProcessRecord
     spec: Mapping[str, Any]
+    stdio: Stdio
 
     @classmethod
     def load(cls, layout: ContainerLayout) -> Plan:
@@ -72,20 +72,18 @@ class Plan:
                 version, which didn't record the path under a layer.
             TooManyFiles, OSError: a file can't be read.
         """
+        record = load(ContainerRecord, layout.state)
+        init = load(ProcessRecord, layout.init.record)
         plan = cls(
             layout=layout,
-            record=load(ContainerRecord, layout.state),
-            init=load(ProcessRecord, layout.init.record),
+            record=record,
+            init=init,
             spec=read_config(layout.bundle),
+            stdio=recorded(layout.init, init),
         )
         if wants_layer(plan.spec) and not plan.record.shim_options:
             raise StateCorrupt(layout.state, "the path under the layer isn't on record")
         return plan
-
-    @property
-    def stdio(self) -> Stdio:
-        """The init's standard streams, not opened."""
-        return recorded(self.layout.init, self.init)
 
     @property
     def gated(self) -> bool:
@@ -127,8 +125,8 @@ class Plan:
 def plan_container(
     shared: Shared,
     runtime: Runtime,
-    id: str,
-    bundle: Bundle,
+    layout: ContainerLayout,
+    content: Content,
     request: CreateRequest,
     *,
     user: Mapping[str, Any] | None,
@@ -139,8 +137,8 @@ def plan_container(
     Args:
         shared: what the supervisor's parts share.
         runtime: the runtime for the container.
-        id: the container's id.
-        bundle: the user's bundle.
+        layout: the container's directory.
+        content: the user's bundle.
         request: the caller's arguments.
         user: the user of the process object; None for the bundle's.
         ids: the container's user namespace, in place of the bundle's.
@@ -148,32 +146,44 @@ def plan_container(
     Raises:
         InvalidValue, BundleInvalid: an argument can't work.
     """
-    layout = RootLayout(shared.root).container(id)
     stdio = request.stdio(layout.init)
-    content = content_of(bundle)
     options = content.shim_options(layout.bundle, ids)
-    record = _container_record(shared, runtime, id, bundle, request, stdio, options)
-    spec = content.derive(
-        cgroup=record.cgroup, directory=layout.bundle, ids=ids, mounts=shared.mounts
-    )
-    spec = for_runtime(_requested(spec, bundle, request, stdio, user), runtime.path)
+    cgroup = _cgroup(shared, layout.id)
+    spec = content.derive(cgroup=cgroup, directory=layout.bundle, ids=ids, mounts=shared.mounts)
+    spec = for_runtime(_requested(spec, content, request, stdio, user), runtime.path)
     gated = request.gate is not None
     tells = request.checkpoint is None and can_tell(spec, runtime.path, gated=gated)
-    root_uid, root_gid = container_root_ids(bundle.spec) if ids is None else ids.root
+    stop = request.stop.else_of(stop_of(content.spec))
+    root_uid, root_gid = container_root_ids(content.spec) if ids is None else ids.root
+    checkpoint = _checkpoint_path(request, content)
+    record = ContainerRecord(
+        id=layout.id,
+        bundle=content.path,
+        no_pivot_root=runtime.no_pivot,
+        timeout_ns=_nanoseconds(shared.deadlines.create),
+        created_ns=time.time_ns(),
+        cgroup=cgroup,
+        leash=shared.leash is not None,
+        stop_signal=stop.signal,
+        stop_grace_ns=None if stop.grace is None else int(min(stop.grace * 1e9, MAX_NS)),
+        shim_options=options,
+        **_of_request(request, stdio),
+        **_of_supervisor(shared, runtime),
+    )
     init = ProcessRecord.from_process(
         spec["process"],
         exec=False,
         root_uid=root_uid,
         root_gid=root_gid,
-        checkpoint=_checkpoint_path(request, bundle),
+        checkpoint=checkpoint,
         no_pivot_root=record.no_pivot_root,
         init_tells=tells,
         runtime_args=record.runtime_args,
         root=record.runtime_root,
         **stdio.on_record,
     )
-    spec = with_proof(_to_launch(spec, request, tells=tells), record)
-    return Plan(layout=layout, record=record, init=init, spec=spec)
+    spec = with_proof(_to_launch(spec, request, tells=tells), shared, record)
+    return Plan(layout=layout, record=record, init=init, spec=spec, stdio=stdio)
 
 
 def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
@@ -206,33 +216,14 @@ def presumed_record(shared: Shared, runtime: Runtime, id: str) -> ContainerRecor
     )
 
 
-def _container_record(
-    shared: Shared,
-    runtime: Runtime,
-    id: str,
-    bundle: Bundle,
-    request: CreateRequest,
-    stdio: Stdio,
-    options: list[str],
-) -> ContainerRecord:
-    stop = request.stop.else_of(stop_of(bundle.spec))
+def _of_request(request: CreateRequest, stdio: Stdio) -> dict[str, Any]:
+    """Return the values of a record that are the caller's."""
     criu = request.checkpoint_options
-    return ContainerRecord(
-        id=id,
-        bundle=bundle.path,
-        no_pivot_root=runtime.no_pivot,
-        timeout_ns=_nanoseconds(shared.deadlines.create),
-        created_ns=time.time_ns(),
-        cgroup=_cgroup(shared, id),
-        labels={} if request.labels is None else request.labels,
-        leash=shared.leash is not None,
-        on_shim_lost=shim_lost(request.on_shim_lost, stdio),
-        stop_signal=stop.signal,
-        stop_grace_ns=None if stop.grace is None else int(min(stop.grace * 1e9, MAX_NS)),
-        shim_options=options,
-        restore_options=() if request.checkpoint is None or criu is None else criu._words(),
-        **_of_supervisor(shared, runtime),
-    )
+    return {
+        "labels": {} if request.labels is None else request.labels,
+        "on_shim_lost": shim_lost(request.on_shim_lost, stdio),
+        "restore_options": () if request.checkpoint is None or criu is None else criu._words(),
+    }
 
 
 def _of_supervisor(shared: Shared, runtime: Runtime) -> dict[str, Any]:
@@ -241,16 +232,14 @@ def _of_supervisor(shared: Shared, runtime: Runtime) -> dict[str, Any]:
         "root": shared.root,
         "runtime": runtime.path,
         "runtime_args": runtime.args,
-        "runtime_root": runtime.root or RootLayout(shared.root).runtime_root,
+        "runtime_root": runtime.root or shared.runtime_root,
         "shim": shared.shim,
         "boot_id": shared.boot_id,
     }
 
 
 def _cgroup(shared: Shared, id: str) -> str | None:
-    if not shared.hierarchies.named:
-        return None
-    return cgroup_for(shared.cgroup_parent, shared.root, id)
+    return None if shared.cgroup_stem is None else f"{shared.cgroup_stem}-{id}"
 
 
 def _nanoseconds(seconds: float) -> int:
@@ -260,14 +249,14 @@ def _nanoseconds(seconds: float) -> int:
 
 def _requested(
     spec: dict[str, Any],
-    bundle: Bundle,
+    content: Content,
     request: CreateRequest,
     stdio: Stdio,
     user: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the spec that was derived for the container, with the caller's arguments added."""
     if "process" not in spec:
-        raise BundleInvalid("no process to run", path=bundle.path, where="process")
+        raise BundleInvalid("no process to run", path=content.path, where="process")
     size = stdio.terminal
     spec["process"] = init_process(
         spec["process"],
@@ -282,7 +271,7 @@ def _requested(
     try:
         check_attainable(spec["process"])
     except InvalidValue as error:  # the bundle's limits: the caller's were checked before
-        raise BundleInvalid(str(error), path=bundle.path, where="process.rlimits") from error
+        raise BundleInvalid(str(error), path=content.path, where="process.rlimits") from error
     return spec
 
 
@@ -296,13 +285,13 @@ def _to_launch(spec: dict[str, Any], request: CreateRequest, *, tells: bool) -> 
     return {**spec, "process": {**process, "args": telling(process["args"], gated=False)}}
 
 
-def _checkpoint_path(request: CreateRequest, bundle: Bundle) -> str | None:
+def _checkpoint_path(request: CreateRequest, content: Content) -> str | None:
     if request.checkpoint is None:
         return None
     image = os.path.abspath(check_path(request.checkpoint, "checkpoint"))
-    if wants_layer(bundle.spec):
+    if content.layered:
         raise InvalidValue("a checkpoint can't be restored with a layer, whose files it lacks")
-    if wish_of(bundle.spec) is not None:
+    if content.wish is not None:
         raise InvalidValue("a checkpoint can't be restored with other ids: not with userns")
     if not os.path.isdir(image):
         raise InvalidValue(f"there is no checkpoint at {image}")

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..bundle import Bundle
-from ..cgroups import Hierarchies
 from ..process import Shared
 from ..runtime import COPY, ContainerRuntime, detach_copies
 from ..state import ContainerLayout, ContainerRecord, RootLayout
@@ -40,12 +39,10 @@ _FILES: Final = ("state.json", "status", "config.json")
 _BEGUN: Final = re.compile(rf"exec\.fifo|{COPY}|state-[0-9]+")
 
 
-def is_shared(record: ContainerRecord) -> bool:
+def is_shared(shared: Shared, record: ContainerRecord) -> bool:
     """Whether other programs may have containers in the runtime's ``--root``."""
-    own = RootLayout(record.root).runtime_root
-    if record.runtime_root == own:
-        return False
-    return os.path.realpath(record.runtime_root) != os.path.realpath(own)
+    own, used = shared.runtime_root, record.runtime_root
+    return used != own and os.path.realpath(used) != os.path.realpath(own)
 
 
 def require_free(record: ContainerRecord) -> None:
@@ -89,7 +86,7 @@ async def is_ours(core: Core) -> bool:
     """
     layout, record = core.layout, core.record
     known = _require_trusted(_place(record))
-    if not is_shared(record):
+    if not is_shared(core.shared, record):
         states = [name for name in _STATES if known.get(name)]
         if not states or any(_is_mentioned(record, layout, name) for name in states):
             return True
@@ -142,25 +139,25 @@ def proof(record: ContainerRecord) -> Sequence[str]:
     return [_place(record), RootLayout(record.root).container(record.id).bundle]
 
 
-def cleanup_list(record: ContainerRecord, hierarchies: Hierarchies, bundle: Bundle) -> bytes:
+def cleanup_list(shared: Shared, record: ContainerRecord, bundle: Bundle) -> bytes:
     """Return the keeper's list of steps for a container, if we die (docs/shim-protocol.md)."""
     deletion = ContainerRuntime.of(record).deletion()
-    verb = "owned" if is_shared(record) else "private"
+    verb = "owned" if is_shared(shared, record) else "private"
     steps = [[verb, *proof(record), *deletion.words]]
     if record.cgroup is not None:
-        steps += [["cgroup", path] for path in hierarchies.directories(record.cgroup)]
+        steps += [["cgroup", path] for path in shared.hierarchies.directories(record.cgroup)]
     if bundle.temporary:  # the bundle ends with the program that made the bundle
         steps.append(["bundle", bundle.path])
     text = "".join("".join(f"{word}\0" for word in step) + "\0" for step in steps)
     return os.fsencode(text)
 
 
-def with_proof(spec: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:
+def with_proof(spec: dict[str, Any], shared: Shared, record: ContainerRecord) -> dict[str, Any]:
     """Return a spec that names our bundle, if the runtime's root is shared.
 
     crun first copies the spec. So even a killed create leaves a file that shows the owner.
     """
-    if not is_shared(record):
+    if not is_shared(shared, record):
         return spec
     bundle = RootLayout(record.root).container(record.id).bundle
     return {**spec, "annotations": {**(spec.get("annotations") or {}), _ANNOTATION: bundle}}

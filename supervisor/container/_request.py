@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from ..bundle import Bundle, Gate, content_of
+from ..bundle import Content, Gate
 from ..rootfs import (
     Account,
     GroupArgument,
@@ -31,7 +31,7 @@ from ..spec import (
 from ..state import ProcessLayout
 from ..stdio import Stdio, StdioArgument, TerminalArgument, plan
 from ..tasks import in_thread
-from ..userns import check_user, namespace_of, wish_of
+from ..userns import check_user, namespace_of
 from ..values import check_kind
 from ._checkpoint import CheckpointOptions
 
@@ -89,7 +89,8 @@ class CreateRequest:
     Attributes:
         privileges: capabilities, limits, OOM score and seccomp, checked.
         stop: the stop signal and grace, checked.
-        account: user, groups and umask, checked; names aren't looked up yet.
+        account: user, groups and umask, checked; names aren't looked up yet. None if none of
+            them is given.
     """
 
     stdin: StdioArgument = None
@@ -118,7 +119,7 @@ class CreateRequest:
     stop_grace: float | None = None
     privileges: Privileges = attrs.field(init=False)
     stop: StopWish = attrs.field(init=False)
-    account: Account = attrs.field(init=False)
+    account: Account | None = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         privileges = check_privileges(
@@ -127,12 +128,13 @@ class CreateRequest:
             oom_score_adj=self.oom_score_adj,
             seccomp=self.seccomp,
         )
+        stop = check_stop(self.stop_signal, self.stop_grace)
         account = check_account(
             user=self.user, group=self.group, extra_groups=self.extra_groups, umask=self.umask
         )
         object.__setattr__(self, "privileges", privileges)
-        object.__setattr__(self, "stop", check_stop(self.stop_signal, self.stop_grace))
-        object.__setattr__(self, "account", account)
+        object.__setattr__(self, "stop", stop)
+        object.__setattr__(self, "account", account if account.says_anything else None)
 
     def stdio(self, init: ProcessLayout) -> Stdio:
         """Return the requested streams; see `stdio.plan`."""
@@ -144,18 +146,18 @@ class CreateRequest:
             terminal=self.terminal,
         )
 
-    async def user_in(self, bundle: Bundle) -> dict[str, Any] | None:
-        """Return the user that the account stands for in a bundle; None for an empty account.
+    async def user_in(self, content: Content) -> dict[str, Any] | None:
+        """Return the user that the account stands for in a bundle; None without an account.
 
         Raises:
             InvalidValue: a name isn't listed there, or an id isn't in the bundle's user namespace.
         """
         account = self.account
-        if not account.says_anything:
+        if account is None:
             return None
-        before = (bundle.spec.get("process") or {}).get("user")
-        find = partial(find_account, account, content_of(bundle).lists, before=before)
+        before = (content.spec.get("process") or {}).get("user")
+        find = partial(find_account, account, content.lists, before=before)
         user = await in_thread(find) if account.needs_lists else find()
-        if wish_of(bundle.spec) is not None and bundle.spec["linux"].get("uidMappings"):
-            check_user(namespace_of(bundle.spec), user)
+        if content.wish is not None and content.spec["linux"].get("uidMappings"):
+            check_user(namespace_of(content.spec), user)
         return user

@@ -11,7 +11,7 @@ from ._remains import (
 )
 from ._root import (
     Root,
-    cgroup_for,
+    cgroup_stem,
     durable_root,
     root_to_read,
     shared_runtime_root,
@@ -27,7 +27,7 @@ __all__ = [
     "PREFIX",
     "Root",
     "Temporary",
-    "cgroup_for",
+    "cgroup_stem",
     "durable_root",
     "mounted_below",
     "paths",

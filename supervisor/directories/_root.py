@@ -205,12 +205,12 @@ def _check_access(given: str, fd: int) -> None:
         raise InvalidValue(f"the root {given} can't be written (mode {mode:04o}): use chmod u+rwx")
 
 
-def cgroup_for(parent: str, root: str, id: str) -> str:
-    """Return a container's ``linux.cgroupsPath``: an id under two roots has two paths.
+def cgroup_stem(parent: str, root: str) -> str:
+    """Return the ``linux.cgroupsPath`` of a root's containers, up to a dash and the id.
 
-    The hash includes the root directory's device and inode, since two mount namespaces may share a
-    cgroup hierarchy and a path.
+    An id under two roots has two paths. The hash includes the root directory's device and inode,
+    since two mount namespaces may share a cgroup hierarchy and a path.
     """
     status = os.stat(root)
     identity = f"{root}\0{status.st_dev}\0{status.st_ino}".encode(errors="surrogateescape")
-    return f"{parent}/{hashlib.sha256(identity).hexdigest()[:12]}-{id}"
+    return f"{parent}/{hashlib.sha256(identity).hexdigest()[:12]}"

@@ -49,7 +49,9 @@ class Shared:
 
     Attributes:
         root: the real path of the supervisor's root.
-        cgroup_parent: the cgroup in which the containers' cgroups are made.
+        cgroup_stem: the begin of the containers' cgroups, before a dash and the id; None if
+            containers have no cgroup of their own.
+        runtime_root: where runtimes keep their state, unless the user names another place.
         shim: the path of the shim's program.
         deadlines: how long each operation may take.
         hierarchies: the mounted cgroups.
@@ -69,7 +71,8 @@ class Shared:
     """
 
     root: str
-    cgroup_parent: str
+    cgroup_stem: str | None
+    runtime_root: str
     shim: str
     deadlines: Deadlines
     hierarchies: Hierarchies

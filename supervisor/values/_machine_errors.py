@@ -160,12 +160,15 @@ def is_full(number: int) -> bool:
 
 @contextlib.contextmanager
 def happened_to(container: str) -> Iterator[None]:
-    """Add the container's id to any infrastructure error that the block raises."""
+    """Make infrastructure errors of the block's OSErrors; add the container's id."""
     try:
         yield
     except InfrastructureError as error:
         if error.container is None:
             error.container = container
+        raise
+    except OSError as error:
+        raise_if_scarce(error, container=container)
         raise
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,34 @@ async def test_while_it_is_made(
             await launched.wait()
         assert list(sup) == []
     await nothing_left()
+
+
+@pytest.mark.runtimes("fake")
+async def test_while_the_user_is_looked_up(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A create that looks up the user when the supervisor closes makes nothing: once the create
+    went on in the closed supervisor."""
+    looking = threading.Event()
+
+    def find(*args: Any, **options: Any) -> dict[str, Any]:
+        looking.set()
+        until = time.monotonic() + 0.5
+        while not sup._shared.life.closed and time.monotonic() < until:  # the close waits for us
+            time.sleep(0.001)
+        return {"uid": 0, "gid": 0}
+
+    async def create() -> None:
+        with pytest.raises(SupervisorClosed, match="before the create was done"):
+            await sup.create("a", bundle("sleep", "60"), user="root")
+
+    monkeypatch.setattr("supervisor.container._request.find_account", find)
+    async with trio.open_nursery() as nursery:
+        async with supervisor(root) as sup:
+            nursery.start_soon(create)
+            while not looking.is_set():
+                await trio.sleep(0.001)
+    assert [name for name in os.listdir(root) if name != ".runtime"] == []
 
 
 @pytest.mark.runtimes("fake")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import CleanupIncomplete, ContainerExists, InvalidValue
+from supervisor import CleanupIncomplete, ContainerExists
 from supervisor._registry import Failed, Making, Registry
 
 LEFT = CleanupIncomplete("left", seconds=1.0, container="a")
@@ -26,13 +26,8 @@ def test_an_id_is_taken_while_a_container_is_made(registry: Registry) -> None:
             raise AssertionError("made twice")
         assert isinstance(registry.get("a"), Making)
     assert registry.get("a") is None
-    registry.check_free("a")
-
-
-def test_what_is_no_id_is_never_free(registry: Registry) -> None:
-    """An invalid id is refused before anything is looked up."""
-    with pytest.raises(InvalidValue):
-        registry.check_free("../a")
+    with registry.making("a"):
+        pass
 
 
 def test_a_create_that_cannot_be_undone_is_listed(registry: Registry) -> None:
@@ -42,8 +37,8 @@ def test_a_create_that_cannot_be_undone_is_listed(registry: Registry) -> None:
     entry = registry.get("a")
     assert isinstance(entry, Failed) and entry.core is None
     assert registry.broken["a"].reason == str(LEFT)
-    with pytest.raises(ContainerExists, match="broken"):
-        registry.check_free("a")
+    with pytest.raises(ContainerExists, match="broken"), registry.making("a"):
+        raise AssertionError("made again")
     registry.forget_deleted()  # there are no files of one
     assert registry.get("a") is None
 
