@@ -169,18 +169,12 @@ async def _launch_init(core: Core, plan: Plan, stdio: Stdio) -> None:
     init = core.add_init(plan.init)
     init.gate.reports = plan.gated
     show(core)
-    restored = plan.init.checkpoint is not None
+    restored, options = plan.init.checkpoint is not None, plan.shim_options
     try:
         with console(core.layout.init, stdio) as listening:
             call = _call(core, plan, None if listening is None else listening.path)
             await core.nursery.start(
-                run_process,
-                init,
-                call,
-                stdio,
-                listening,
-                plan.shim_options,
-                name=init.task_name,
+                run_process, init, call, stdio, listening, options, name=init.task_name
             )
     except RuntimeFailed as error:
         if not restored:
@@ -194,19 +188,19 @@ async def _launch_init(core: Core, plan: Plan, stdio: Stdio) -> None:
 
 
 def _call(core: Core, plan: Plan, console_socket: str | None) -> Call:
-    init = core.layout.init
-    image = plan.init.checkpoint
+    init, image = core.layout.init, plan.init.checkpoint
+    preserved, runtime = plan.preserved_fds, core.runtime
     log = init.log("create" if image is None else "restore")
     fresh_log(log)
     if image is None:
-        return core.runtime.create(
+        return runtime.create(
             bundle=core.layout.bundle,
             pid_file=init.pid,
             console_socket=console_socket,
-            preserve_fds=plan.preserved_fds,
+            preserve_fds=preserved,
             log=log,
         )
-    return core.runtime.restore(
+    return runtime.restore(
         bundle=core.layout.bundle,
         pid_file=init.pid,
         image=image,

@@ -146,9 +146,10 @@ def plan_container(
     Raises:
         InvalidValue, BundleInvalid: an argument can't work.
     """
-    stdio = request.stdio(layout.init)
-    options = content.shim_options(layout.bundle, ids)
     cgroup = _cgroup(shared, layout.id)
+    stdio = request.stdio(layout.init)
+    streams = stdio.on_record
+    options = content.shim_options(layout.bundle, ids)
     spec = content.derive(cgroup=cgroup, directory=layout.bundle, ids=ids, mounts=shared.mounts)
     spec = for_runtime(_requested(spec, content, request, stdio, user), runtime.path)
     gated = request.gate is not None
@@ -180,7 +181,7 @@ def plan_container(
         init_tells=tells,
         runtime_args=record.runtime_args,
         root=record.runtime_root,
-        **stdio.on_record,
+        **streams,
     )
     spec = with_proof(_to_launch(spec, request, tells=tells), shared, record)
     return Plan(layout=layout, record=record, init=init, spec=spec, stdio=stdio)

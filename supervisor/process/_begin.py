@@ -17,7 +17,7 @@ from ..state import ProcessRecord
 from ..stdio import Console, Stdio
 from ..system import HIDDEN, lifted
 from ..tasks import shielded
-from ..values import ProcessEvent, raise_if_scarce
+from ..values import ProcessEvent, happened_to
 from ._evidence import Finding, Found, is_shims_child
 from ._launch import launch_process
 from ._task import ProcessTask
@@ -29,12 +29,12 @@ async def launch(
     task: ProcessTask, call: Call, stdio: Stdio, console: Console | None, options: Sequence[str]
 ) -> None:
     """Launch a process, and take over the descriptors. After an error, kill what was made."""
-    record, fds = task.record, stdio.fds
-    words = [*options, *_oom_score(record), *_umask(record), *stdio.options]
+    record, fds, streams = task.record, stdio.fds, stdio.options
+    words = [*options, *_oom_score(record), *_umask(record), *streams]
     if console is not None:
         words += console.options
         fds += console.fds
-    try:
+    with happened_to(task.container):
         if record.exec:  # an init's cgroup is new
             task.group.begin()
             task.end.look_at_init()
@@ -42,9 +42,6 @@ async def launch(
         task.shared.observers.notify(Point.FIFOS_MADE)
         task.handles.exit = ExitFifo(task.layout.exit)
         reserve = lifted(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        raise_if_scarce(error, container=task.container)
-        raise
     try:
         task.handles.shim, made = await launch_process(
             task.shared,
