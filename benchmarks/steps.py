@@ -36,9 +36,8 @@ ENDED = "the end: the shim records it, we see it on the fifo"
 STEPS = {
     Point.TEMPORARY_MADE: "create: checks, the spec, the records; a directory",
     Point.LOCKED: "create: its lock",
-    Point.FILLED: "create: state.json, config.json",
+    Point.FILLED: "create: state.json, config.json, process.json",
     Point.DIRECTORY_MADE: "create: the directory gets its name",
-    Point.PROCESS_MADE: "create: init's directory, process.json",
     Point.FIFOS_MADE: "create: init's task, two fifos",
     Point.LAUNCHED: "create: spawn the shim",
     Point.REPORTED: "create: the shim's start, the runtime's create, the report",

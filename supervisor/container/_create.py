@@ -29,7 +29,7 @@ from ..values import (
 from ._checkpoint import with_criu
 from ._core import Core
 from ._delete import undo
-from ._directories import make_container, make_init
+from ._directories import make_container
 from ._plan import Plan, plan_container
 from ._proof import cleanup_list, require_empty, require_free
 from ._request import CreateRequest
@@ -69,17 +69,15 @@ async def create(
             stdio = attrs.evolve(stdio, given=request.gate.report_fd)
         make = partial(
             make_container,
-            layout,
-            plan.record,
-            plan.spec,
-            partial(content.build_rootfs, ids=ids),
+            plan,
+            build_rootfs=partial(content.build_rootfs, ids=ids),
             cleanup=cleanup_list(shared, plan.record, bundle) if plan.record.leash else None,
             claim=claim,
             observers=shared.observers,
         )
         with opened(stdio, shared.null) as ready, waiting():
             async with turn:
-                return await _make(shared, nursery, plan, make, ready)
+                return await _make(shared, nursery, plan, partial(make, ready), ready)
 
 
 async def _make(
@@ -164,8 +162,6 @@ async def _launch_init(core: Core, plan: Plan, stdio: Stdio) -> None:
 
     Cancellation: the shim is ended; the caller must remove the directory.
     """
-    make_init(core.layout.init, plan.init, stdio)
-    core.shared.observers.notify(Point.PROCESS_MADE)
     init = core.add_init(plan.init)
     init.gate.reports = plan.gated
     show(core)

@@ -12,25 +12,24 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from ..observers import Observers, Point
 from ..state import (
     Claim,
     ContainerLayout,
-    ContainerRecord,
     ProcessLayout,
     ProcessRecord,
     dump,
 )
 from ..stdio import Stdio, prepare
-from ..system import PASSABLE, Lock, Reserve, write_new, write_whole
+from ..system import PASSABLE, Lock, Reserve, write_new
 from ..values import (
     ContainerExists,
     InvalidValue,
     raise_if_scarce,
 )
+from ._plan import Plan
 
 NEW = ".new-"
 _TRIES = 100
@@ -38,21 +37,19 @@ _TO_REMOVE = 6  # descriptors: rmtree needs one for each level, and one besides
 
 
 def make_container(
-    layout: ContainerLayout,
-    record: ContainerRecord,
-    spec: Mapping[str, Any],
+    plan: Plan,
+    stdio: Stdio,
     build_rootfs: Callable[[str], None],
     *,
     cleanup: bytes | None = None,
     claim: Claim | None = None,
     observers: Observers,
 ) -> Lock:
-    """Make a container's directory, with the record and the bundle.
+    """Make a container's directory, with the record, the bundle, and the init's directory.
 
     Args:
-        layout: the container's directory.
-        record: the container's ``state.json``.
-        spec: the spec that is run.
+        plan: the container's plan.
+        stdio: the plan's standard streams, opened.
         build_rootfs: makes the spec's files and directories in the bundle's directory.
         cleanup: the keeper's list for the container, on a leash.
         claim: the claim on the ids of the user namespace; the directory gets a link to the claim.
@@ -64,37 +61,27 @@ def make_container(
     """
 
     def fill(path: str) -> None:
-        temporary, state = ContainerLayout(path), dump(record)
+        temporary, state, process = ContainerLayout(path), dump(plan.record), dump(plan.init)
         if claim is not None:
             os.symlink(claim.path, temporary.ids)
         _make_directory(temporary.bundle)
+        _make_directory(temporary.init.path)
         build_rootfs(temporary.bundle)
         write_new(temporary.state, state)
-        write_new(temporary.config, json.dumps(spec, ensure_ascii=False).encode())
+        write_new(temporary.config, json.dumps(plan.spec, ensure_ascii=False).encode())
         if cleanup is not None:
             write_new(temporary.cleanup, cleanup)
+        write_new(temporary.init.record, process)
+        prepare(stdio, temporary.init, uid=plan.init.root_uid, gid=plan.init.root_gid)
 
+    path = plan.layout.path
     try:
-        return _make_locked(layout.path, fill, observers)
+        return _make_locked(path, fill, observers)
     except FileExistsError as error:
         raise ContainerExists(
-            f"a container of that id exists already under {os.path.dirname(layout.path)}",
-            container=record.id,
+            f"a container of that id exists already under {os.path.dirname(path)}",
+            container=plan.record.id,
         ) from error
-
-
-def make_init(layout: ProcessLayout, record: ProcessRecord, stdio: Stdio) -> None:
-    """Make the directory of a container's init, under the container's lock.
-
-    Raises:
-        DiskFull, TooManyFiles, OSError: the directory can't be made.
-    """
-    try:
-        _make_directory(layout.path)
-    except OSError as error:
-        raise_if_scarce(error)
-        raise
-    _fill_process(layout.path, record, stdio)
 
 
 def make_exec(
@@ -111,18 +98,18 @@ def make_exec(
         InvalidValue: the container has a process of that id.
         DiskFull, TooManyFiles, OSError: the directory can't be made; nothing is left.
     """
+
+    def fill(path: str) -> None:
+        temporary = ProcessLayout(path)
+        write_new(temporary.record, dump(record))
+        prepare(stdio, temporary, uid=record.root_uid, gid=record.root_gid)
+
     try:
-        return _make_locked(layout.path, lambda path: _fill_process(path, record, stdio), observers)
+        return _make_locked(layout.path, fill, observers)
     except FileExistsError as error:
         raise InvalidValue(
             f"there is a process {layout.id!r} already", container=container
         ) from error
-
-
-def _fill_process(path: str, record: ProcessRecord, stdio: Stdio) -> None:
-    """Fill the process directory ``path``, which may still have a temporary name."""
-    write_whole(ProcessLayout(path).record, dump(record))
-    prepare(stdio, path, uid=record.root_uid, gid=record.root_gid)
 
 
 def _make_locked(path: str, fill: Callable[[str], None], observers: Observers) -> Lock:

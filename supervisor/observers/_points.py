@@ -15,7 +15,6 @@ class Point(enum.Enum):
     LOCKED = "create, exec: the supervisor holds the lock in this directory"
     FILLED = "create, exec: the record and all other files are in this directory"
     DIRECTORY_MADE = "create, exec: the directory has the final name"
-    PROCESS_MADE = "create: the process directory, with record and streams"
     FIFOS_MADE = "create, exec: the fifos exit and control"
     LAUNCHED = "create, exec: the shim runs"
     REPORTED = "create, exec: the shim has reported the process"

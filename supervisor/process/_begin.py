@@ -14,7 +14,6 @@ from ..observers import Point
 from ..runtime import Call
 from ..shim import ExitFifo, Made, Shim, make_fifos
 from ..state import ProcessRecord
-from ..stdio import Console, Stdio
 from ..system import HIDDEN, lifted
 from ..tasks import shielded
 from ..values import ProcessEvent, happened_to
@@ -25,15 +24,12 @@ from ._task import ProcessTask
 _MAX_OOM_SCORE: Final = 1000
 
 
-async def launch(
-    task: ProcessTask, call: Call, stdio: Stdio, console: Console | None, options: Sequence[str]
-) -> None:
-    """Launch a process, and take over the descriptors. After an error, kill what was made."""
-    record, fds, streams = task.record, stdio.fds, stdio.options
-    words = [*options, *_oom_score(record), *_umask(record), *streams]
-    if console is not None:
-        words += console.options
-        fds += console.fds
+async def launch(task: ProcessTask, call: Call, options: Sequence[str], fds: Sequence[int]) -> None:
+    """Launch a process, and take over the descriptors. After an error, kill what was made.
+
+    ``options`` are the shim's, and ``fds`` the descriptors that these name.
+    """
+    record = task.record
     with happened_to(task.container):
         if record.exec:  # an init's cgroup is new
             task.group.begin()
@@ -47,7 +43,7 @@ async def launch(
             task.shared,
             task.layout,
             call,
-            options=words,
+            options=[*_oom_score(record), *_umask(record), *options],
             fds=fds,
             leash=task.leash,
             cgroup=task.group.path,

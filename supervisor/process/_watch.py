@@ -50,7 +50,11 @@ async def run_process(
     """
     try:
         with task.launching, files_made(stdio) as ready:
-            await launch(task, call, ready, console, options)
+            words, fds = [*options, *ready.options], ready.fds
+            if console is not None:
+                words += console.options
+                fds += console.fds
+            await launch(task, call, words, fds)
         if task.launching.cancelled_caught:
             raise IllegalTransition(
                 f"the launch of {task.id} was given up: the container is being deleted",

@@ -194,21 +194,23 @@ def recorded(layout: ProcessLayout, record: ProcessRecord) -> Stdio:
     )
 
 
-def prepare(stdio: Stdio, directory: str, *, uid: int, gid: int) -> None:
-    """Make the fifos in ``directory``, owned by the container's root, and the log's directory.
+def prepare(stdio: Stdio, layout: ProcessLayout, *, uid: int, gid: int) -> None:
+    """Make the fifos of a process, owned by the container's root, and the log's directories.
+
+    ``layout`` may still have a temporary name.
 
     Raises:
         DiskFull, TooManyFiles, OSError: a fifo or the directory can't be made.
         StateCorrupt: the log's directory isn't a directory, or isn't ours.
     """
     try:
-        for path in stdio.fifos(directory):
+        for path in stdio.fifos(layout.path):
             make_fifo(path, _FIFO_MODE)
             _own(path, uid, gid)
             _stay_admitted(path)
         if stdio.log is not None:
-            _make_log_directory(os.path.dirname(stdio.log_path))
-            _make_log_directory(os.path.dirname(stdio.log_index))
+            _make_log_directory(os.path.dirname(layout.output_log))
+            _make_log_directory(os.path.dirname(layout.log_index))
     except OSError as error:
         raise_if_scarce(error)
         raise
