@@ -22,7 +22,6 @@ from .process import Shared
 from .rootfs import MountTable
 from .runtime import Runtime, SealedPrograms
 from .shim import Leash
-from .state import RootLayout
 from .stdio import NullDevice
 from .system import boot_id
 from .tasks import (
@@ -204,7 +203,6 @@ async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -
     shared = Shared(
         root=root.path,
         cgroup_stem=stem,
-        runtime_root=RootLayout(root.path).runtime_root,
         shim=settings.shim,
         deadlines=deadlines,
         hierarchies=hierarchies,

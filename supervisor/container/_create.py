@@ -91,9 +91,7 @@ async def _make(
     record = plan.record
     require_free(record)
     await require_empty(shared, record)
-    core = Core(
-        shared=shared, nursery=nursery, layout=plan.layout, record=record, lock=make()
-    )
+    core = Core(shared=shared, nursery=nursery, layout=plan.layout, record=record, lock=make())
     core.note("create")
     try:
         await _launch_init(core, plan, stdio)

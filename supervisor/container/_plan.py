@@ -13,6 +13,7 @@ from ..bundle import GATE_DESTINATION, Content, init_process, read_config, with_
 from ..process import Shared
 from ..runtime import Runtime
 from ..spec import (
+    StopWish,
     attainable,
     can_tell,
     check_attainable,
@@ -146,36 +147,27 @@ def plan_container(
     Raises:
         InvalidValue, BundleInvalid: an argument can't work.
     """
-    cgroup = _cgroup(shared, layout.id)
+    ours = _of_supervisor(shared, runtime, layout.id)
     stdio = request.stdio(layout.init)
-    streams = stdio.on_record
-    options = content.shim_options(layout.bundle, ids)
-    spec = content.derive(cgroup=cgroup, directory=layout.bundle, ids=ids, mounts=shared.mounts)
-    spec = for_runtime(_requested(spec, content, request, stdio, user), runtime.path)
-    gated = request.gate is not None
-    tells = request.checkpoint is None and can_tell(spec, runtime.path, gated=gated)
+    streams, options = stdio.on_record, content.shim_options(layout.bundle, ids)
+    cgroup, directory = ours["cgroup"], layout.bundle
+    spec = content.derive(cgroup=cgroup, directory=directory, ids=ids, mounts=shared.mounts)
+    spec, tells = _requested(spec, content, request, stdio, user, runtime.path)
     stop = request.stop.else_of(stop_of(content.spec))
-    root_uid, root_gid = container_root_ids(content.spec) if ids is None else ids.root
+    uid, gid = container_root_ids(content.spec) if ids is None else ids.root
     checkpoint = _checkpoint_path(request, content)
     record = ContainerRecord(
-        id=layout.id,
         bundle=content.path,
-        no_pivot_root=runtime.no_pivot,
-        timeout_ns=_nanoseconds(shared.deadlines.create),
         created_ns=time.time_ns(),
-        cgroup=cgroup,
-        leash=shared.leash is not None,
-        stop_signal=stop.signal,
-        stop_grace_ns=None if stop.grace is None else int(min(stop.grace * 1e9, MAX_NS)),
         shim_options=options,
-        **_of_request(request, stdio),
-        **_of_supervisor(shared, runtime),
+        **_of_request(request, stdio, stop),
+        **ours,
     )
     init = ProcessRecord.from_process(
         spec["process"],
         exec=False,
-        root_uid=root_uid,
-        root_gid=root_gid,
+        root_uid=uid,
+        root_gid=gid,
         checkpoint=checkpoint,
         no_pivot_root=record.no_pivot_root,
         init_tells=tells,
@@ -207,40 +199,36 @@ def shim_lost(wanted: str, stdio: Stdio) -> ShimLost:
 
 def presumed_record(shared: Shared, runtime: Runtime, id: str) -> ContainerRecord:
     """Return a presumed record for a container whose own record can't be read."""
-    return ContainerRecord(
-        id=id,
-        bundle=shared.root,
-        timeout_ns=1,
-        created_ns=0,
-        cgroup=_cgroup(shared, id),
-        **_of_supervisor(shared, runtime),
-    )
+    return ContainerRecord(bundle=shared.root, created_ns=0, **_of_supervisor(shared, runtime, id))
 
 
-def _of_request(request: CreateRequest, stdio: Stdio) -> dict[str, Any]:
+def _of_request(request: CreateRequest, stdio: Stdio, stop: StopWish) -> dict[str, Any]:
     """Return the values of a record that are the caller's."""
     criu = request.checkpoint_options
     return {
         "labels": {} if request.labels is None else request.labels,
         "on_shim_lost": shim_lost(request.on_shim_lost, stdio),
+        "stop_signal": stop.signal,
+        "stop_grace_ns": None if stop.grace is None else int(min(stop.grace * 1e9, MAX_NS)),
         "restore_options": () if request.checkpoint is None or criu is None else criu._words(),
     }
 
 
-def _of_supervisor(shared: Shared, runtime: Runtime) -> dict[str, Any]:
-    """Return the values that are the same in all records of one supervisor."""
+def _of_supervisor(shared: Shared, runtime: Runtime, id: str) -> dict[str, Any]:
+    """Return the values of a record that the supervisor gives each container of this id."""
     return {
+        "id": id,
         "root": shared.root,
         "runtime": runtime.path,
         "runtime_args": runtime.args,
         "runtime_root": runtime.root or shared.runtime_root,
+        "no_pivot_root": runtime.no_pivot,
         "shim": shared.shim,
         "boot_id": shared.boot_id,
+        "leash": shared.leash is not None,
+        "timeout_ns": _nanoseconds(shared.deadlines.create),
+        "cgroup": None if shared.cgroup_stem is None else f"{shared.cgroup_stem}-{id}",
     }
-
-
-def _cgroup(shared: Shared, id: str) -> str | None:
-    return None if shared.cgroup_stem is None else f"{shared.cgroup_stem}-{id}"
 
 
 def _nanoseconds(seconds: float) -> int:
@@ -254,8 +242,9 @@ def _requested(
     request: CreateRequest,
     stdio: Stdio,
     user: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Return the spec that was derived for the container, with the caller's arguments added."""
+    runtime: str,
+) -> tuple[dict[str, Any], bool]:
+    """Return the derived spec with the caller's arguments, and whether an init of ours can tell."""
     if "process" not in spec:
         raise BundleInvalid("no process to run", path=content.path, where="process")
     size = stdio.terminal
@@ -273,7 +262,9 @@ def _requested(
         check_attainable(spec["process"])
     except InvalidValue as error:  # the bundle's limits: the caller's were checked before
         raise BundleInvalid(str(error), path=content.path, where="process.rlimits") from error
-    return spec
+    spec = for_runtime(spec, runtime)
+    gated = request.gate is not None
+    return spec, request.checkpoint is None and can_tell(spec, runtime, gated=gated)
 
 
 def _to_launch(spec: dict[str, Any], request: CreateRequest, *, tells: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..observers import Observers
 from ..rootfs import MountTable
 from ..runtime import ContainerRuntime, SealedPrograms
 from ..shim import Leash
-from ..state import ContainerRecord
+from ..state import ContainerRecord, RootLayout
 from ..stdio import NullDevice
 from ..system import Lock
 from ..tasks import Opener
@@ -72,7 +72,6 @@ class Shared:
 
     root: str
     cgroup_stem: str | None
-    runtime_root: str
     shim: str
     deadlines: Deadlines
     hierarchies: Hierarchies
@@ -86,9 +85,14 @@ class Shared:
     apart: Sequence[str] = ()
     observers: Observers = attrs.field(factory=Observers)
     leash: Leash | None = None
+    runtime_root: str = attrs.field(init=False)
     life: Life = attrs.field(factory=Life)
     lookers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_LOOKERS))
     opener: Opener = attrs.field(factory=Opener)
+
+    @runtime_root.default
+    def _own_runtime_root(self) -> str:
+        return RootLayout(self.root).runtime_root
 
     def runtime_of(self, record: ContainerRecord, lock: Lock | None) -> ContainerRuntime:
         """Return a container's runtime, set up for our calls; ``lock`` is the container's."""

@@ -100,13 +100,11 @@ class ProcessTask:
         self.container: str = container
         self.id: str = layout.id
         self.task_name: str = f"{container}/{layout.id}"
-        self.lock: Lock | None = lock
         self.life: Life = Life(container, layout.id)
         self.handles: Handles = Handles(keep=keep)
         self.gate: StartGate = StartGate(layout, record, self.life)
         self.record_file: Original = Original(layout.record)
-        init_record = self.record_file if init is None else init.record_file
-        self.group: Group = Group(shared, init_record, cgroup)
+        self.group: Group = Group(shared, (init or self).record_file, cgroup)
         self.end: Ending = Ending(
             shared,
             layout,
@@ -119,13 +117,19 @@ class ProcessTask:
             owned=owned,
             notify=lambda status: observers.notify(Ended(container, layout.id, status)),
         )
-        self._add_parts(record, ends, observers, leash)
+        self._add_parts(record, ends, observers, leash, lock)
 
     def _add_parts(
-        self, record: ProcessRecord, ends: Ends, observers: Observers, leash: Leash | None
+        self,
+        record: ProcessRecord,
+        ends: Ends,
+        observers: Observers,
+        leash: Leash | None,
+        lock: Lock | None,
     ) -> None:
         """Add the task's scopes, and the objects for the shim and the streams; open nothing."""
         self.leash: Leash | None = leash
+        self.lock: Lock | None = lock
         self.deadlines: Deadlines = self.shared.deadlines
         self.shown: weakref.ref[Any] | None = None
         self.collected: trio.Event = trio.Event()
