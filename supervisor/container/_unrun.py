@@ -118,10 +118,11 @@ def _shares_kernel(core: Core) -> bool:
 
 def _opened(core: Core) -> list[int]:
     fds: list[int] = []
+    seen = f"/proc/{core.init.pid}"
     try:
-        fds.append(lifted(os.open(f"/proc/{core.init.pid}/root", os.O_PATH | os.O_CLOEXEC)))
+        fds.append(lifted(os.open(f"{seen}/root", os.O_PATH | os.O_CLOEXEC)))
         # Without this descriptor, the mounts end with the last process.
-        fds.append(lifted(os.open(f"/proc/{core.init.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)))
+        fds.append(lifted(os.open(f"{seen}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)))
         if core.init.handles.watched():  # so init isn't reaped, and the pid is still init's
             return fds
     except OSError:  # no permission, or no descriptor left: then there is no explanation

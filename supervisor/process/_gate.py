@@ -93,15 +93,20 @@ class StartGate:
 
         Until then the process runs the gate.
         """
-        with within(seconds):
-            while self.pid is not None and self._gate is not None:
-                now = program_of(self.pid)
-                if now is None:
-                    return False
-                if now != self._gate:
-                    return True
-                await nap(_GATE_POLL_SECONDS)
-        return False
+        found = self._has_opened()
+        if found is None:
+            with within(seconds):
+                while found is None:
+                    await nap(_GATE_POLL_SECONDS)
+                    found = self._has_opened()
+        return bool(found)
+
+    def _has_opened(self) -> bool | None:
+        """Whether the process runs the user's program; None while the process runs the gate."""
+        if self.pid is None or self._gate is None:
+            return False
+        now = program_of(self.pid)
+        return None if now == self._gate else now is not None
 
     async def prepared(self, number: int) -> None:
         """Return when the process would act on a signal, or has ended.
