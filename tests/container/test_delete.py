@@ -55,7 +55,7 @@ async def test_delete_of_a_hopeless_exec_is_bounded(
     wait_over = Life.wait_over
 
     async def for_ever(life: Life) -> None:
-        if life._name != "a/init":
+        if life._id != "init":
             await trio.sleep_forever()
         await wait_over(life)
 
