@@ -183,8 +183,7 @@ def _check(root: StrPath | None, options: OpenOptions, observer: Observer | None
 
 async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -> Supervisor:
     """Open the parts of a supervisor; ``stack`` closes the parts in reverse order."""
-    deadlines = settings.deadlines
-    patrol = stack.enter_context(contextlib.closing(Patrol(deadlines.shim)))
+    patrol = stack.enter_context(contextlib.closing(Patrol(settings.deadlines.shim)))
     programs = stack.enter_context(contextlib.closing(SealedPrograms()))
     null = stack.enter_context(contextlib.closing(NullDevice()))
     mounts = stack.enter_context(contextlib.closing(MountTable()))
@@ -204,7 +203,7 @@ async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -
         root=root.path,
         cgroup_stem=stem,
         shim=settings.shim,
-        deadlines=deadlines,
+        deadlines=settings.deadlines,
         hierarchies=hierarchies,
         apart=apart,
         boot_id=boot_id(),

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from ..bundle import Bundle, Content, content_of
-from ..observers import Made, Point, waiting, witness
+from ..observers import Made, waiting, witness
 from ..process import Shared, run_process
 from ..runtime import Call, Runtime, fresh_log
 from ..state import Block, Claim, ContainerLayout, Ranges, note, take

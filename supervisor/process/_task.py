@@ -98,8 +98,8 @@ class ProcessTask:
         self.keep: bool = keep
         self.layout: ProcessLayout = layout
         self.container: str = container
-        self.id: str = layout.id
-        self.task_name: str = f"{container}/{layout.id}"
+        self.leash: Leash | None = leash
+        self.lock: Lock | None = lock
         self.life: Life = Life(container, layout.id)
         self.handles: Handles = Handles(keep=keep)
         self.gate: StartGate = StartGate(layout, record, self.life)
@@ -117,19 +117,12 @@ class ProcessTask:
             owned=owned,
             notify=lambda status: observers.notify(Ended(container, layout.id, status)),
         )
-        self._add_parts(record, ends, observers, leash, lock)
+        self._add_parts(record, ends, observers)
 
-    def _add_parts(
-        self,
-        record: ProcessRecord,
-        ends: Ends,
-        observers: Observers,
-        leash: Leash | None,
-        lock: Lock | None,
-    ) -> None:
-        """Add the task's scopes, and the objects for the shim and the streams; open nothing."""
-        self.leash: Leash | None = leash
-        self.lock: Lock | None = lock
+    def _add_parts(self, record: ProcessRecord, ends: Ends, observers: Observers) -> None:
+        """Add names, scopes, and the objects for the shim and the streams; open nothing."""
+        self.id: str = self.layout.id
+        self.task_name: str = f"{self.container}/{self.id}"
         self.deadlines: Deadlines = self.shared.deadlines
         self.shown: weakref.ref[Any] | None = None
         self.collected: trio.Event = trio.Event()
