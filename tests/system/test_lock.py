@@ -198,13 +198,13 @@ def test_a_fork_waits_for_a_descriptor_half_made(
     def look() -> None:
         free.append(NO_FORK.acquire(blocking=False))
 
-    def register(fd: int) -> Descriptor:
+    def register(lock: Lock, fd: int) -> None:
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()
-        return close_in_children(fd)
+        Descriptor.__init__(lock, fd)
 
-    monkeypatch.setattr(_lock, "close_in_children", register)
+    monkeypatch.setattr(Lock, "__init__", register)
     take(path).release()
     assert free == [False]
 
