@@ -56,17 +56,13 @@ class Content:
     path: str
     spec: dict[str, Any] = attrs.field(repr=False)
     _view: HostView | None = attrs.field(default=None, repr=False)
-    wish: str | None = attrs.field(init=False)
-    layered: bool = attrs.field(init=False)
+    wish: str | None = attrs.field(
+        init=False, default=attrs.Factory(lambda one: wish_of(one.spec), takes_self=True)
+    )
+    layered: bool = attrs.field(
+        init=False, default=attrs.Factory(lambda one: wants_layer(one.spec), takes_self=True)
+    )
     _blocks: Sequence[Block] | None = attrs.field(default=None, init=False, repr=False)
-
-    @wish.default
-    def _wish_of_spec(self) -> str | None:
-        return wish_of(self.spec)
-
-    @layered.default
-    def _spec_wants_layer(self) -> bool:
-        return wants_layer(self.spec)
 
     @property
     def lists(self) -> str:

@@ -85,14 +85,13 @@ class Shared:
     apart: Sequence[str] = ()
     observers: Observers = attrs.field(factory=Observers)
     leash: Leash | None = None
-    runtime_root: str = attrs.field(init=False)
+    runtime_root: str = attrs.field(
+        init=False,
+        default=attrs.Factory(lambda one: RootLayout(one.root).runtime_root, takes_self=True),
+    )
     life: Life = attrs.field(factory=Life)
     lookers: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_LOOKERS))
     opener: Opener = attrs.field(factory=Opener)
-
-    @runtime_root.default
-    def _own_runtime_root(self) -> str:
-        return RootLayout(self.root).runtime_root
 
     def runtime_of(self, record: ContainerRecord, lock: Lock | None) -> ContainerRuntime:
         """Return a container's runtime, set up for our calls; ``lock`` is the container's."""
