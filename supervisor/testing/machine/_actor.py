@@ -161,7 +161,8 @@ async def _try(actor: Actor, command: Sequence[Any]) -> dict[str, Any]:
         return {"error": names, "text": f"{error}\n{traceback.format_exc()}"}
 
 
-def _class_of(name: str) -> type[Actor]:
+def class_of(name: str) -> type[Actor]:
+    """Return a class of actors by name, ``MODULE:CLASS``; its module is imported."""
     module, _, qualified = name.partition(":")
     found: Any = importlib.import_module(module)
     for part in qualified.split("."):
@@ -183,7 +184,7 @@ async def _live(fd: int, told: dict[str, Any]) -> None:
             cgroup_parent=told["cgroup_parent"],
             deadlines=Deadlines(**told["deadlines"]),
         ) as supervisor:
-            actor = _class_of(told["actor"])(supervisor, Bundle.load(told["bundle"]))
+            actor = class_of(told["actor"])(supervisor, Bundle.load(told["bundle"]))
             await _answer(stream, {"ok": "open"})
             async for command in commands:
                 if command == ["close"]:

@@ -86,17 +86,19 @@ def _launch_until_left(fd: int) -> None:
                 message, fds, _, _ = socket.recv_fds(asked, _MOST, 1)
                 if not message:
                     break
-                asked.send(str(_fork(asked, message, fds[0])).encode())
+                asked.send(str(_fork(asked, json.loads(message), fds[0])).encode())
                 os.close(fds[0])
 
 
-def _fork(asked: socket.socket, message: bytes, fd: int) -> int:
+def _fork(asked: socket.socket, told: dict[str, Any], fd: int) -> int:
+    with contextlib.suppress(Exception):  # the program will fail in the same way, and say so
+        _actor.class_of(told["actor"])  # imported here, once: that takes longer than all the rest
     pid = os.fork()
     if pid == 0:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         asked.close()
-        _actor.main(fd, **json.loads(message))
+        _actor.main(fd, **told)
         os._exit(0)
     return pid
 
