@@ -190,8 +190,11 @@ def _refusal(
     call: Call,
     *,
     aloud: str,
-) -> SupervisorError | OSError:
-    """Return the error for a report without a process, or for no report."""
+) -> SupervisorError:
+    """Return the error for a report without a process, or for no report.
+
+    Raises: as `raise_if_scarce`, if the report has an error number that says so.
+    """
     container = call.head.container
     if report is None:
         said = reason_in(layout.shim_log)

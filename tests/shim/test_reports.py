@@ -201,5 +201,6 @@ def test_a_shim_that_can_make_no_process(tmp_path: Path, phase: str) -> None:
     told = Refused("cannot fork", phase, errno=errno.EAGAIN, code=0, signal=0)
     layout = ProcessLayout(str(tmp_path))
     call = Call(head=Head(path="/usr/bin/runc", root="/r", container="a"), verb="create")
-    error = _refusal(told, layout, call, aloud="")
-    assert isinstance(error, TooManyProcesses) and error.container == "a"
+    with pytest.raises(TooManyProcesses) as caught:
+        _refusal(told, layout, call, aloud="")
+    assert caught.value.container == "a"
