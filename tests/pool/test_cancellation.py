@@ -110,11 +110,12 @@ async def test_a_storm_of_takers_with_time_outs(
         ContainerPool(bundle("true"), supervisor=sup, size=2) as pool,
     ):
         with trio.fail_after(SECONDS):
-            await pool.wait_full()  # a busy machine serves some taker, too
+            await pool.wait_full()
             async with trio.open_nursery() as nursery:
                 for _ in range(60):
                     nursery.start_soon(take, pool, rng.uniform(0.0, 0.6))
                     nursery.start_soon(wait_full, pool, rng.uniform(0.0, 0.6))
+                nursery.start_soon(take, pool, SECONDS)  # is served by a busy machine, too
             await settled(pool)
             assert served
             assert set(sup) == unused(sup) and len(sup) == 2
