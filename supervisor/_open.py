@@ -17,7 +17,7 @@ from .cgroups import Hierarchies, OomWatch, group_apart
 from .children import Patrol, Wards, reap_let_go
 from .directories import Root, cgroup_stem, durable_root, shared_runtime_root
 from .native import check_program, find_binary
-from .observers import Observer, waiting
+from .observers import Observation, Observer, waiting
 from .process import Shared
 from .rootfs import MountTable
 from .runtime import Runtime, SealedPrograms
@@ -216,7 +216,7 @@ async def _put_together(settings: _Settings, stack: contextlib.AsyncExitStack) -
         leash=leash,
     )
     if settings.observer is not None:
-        shared.observers.add(settings.observer)
+        shared.observers.add(Observation, settings.observer)
     creates = trio.CapacityLimiter(settings.creates_at_once)
     supervisor = Supervisor(shared, nursery, runtime=settings.runtime, creates=creates)
     releasing.callback(supervisor._let_go)

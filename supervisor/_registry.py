@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import attrs
 
 from .container import Container, Core
-from .observers import Gone, Observation
+from .observers import Gone
 from .recovery import DELETED_ELSEWHERE, Adopted, Broken
 from .state import ContainerLayout, RootLayout
 from .tasks import protected
-from .values import CleanupIncomplete, ContainerExists, State
+from .values import ContainerExists, State
 
 REMEDY = "repair it, or `await supervisor.delete_broken(id)`"
 
@@ -127,20 +127,16 @@ class Registry:
         self._entries[container.id] = Held(core, container)
         return container
 
-    def observe(self, seen: Observation) -> None:
-        """Note which containers are gone, as an observer of the supervisor."""
-        if isinstance(seen, Gone):
-            self._gone(seen.container, seen.error)
-
-    def _gone(self, id: str, error: CleanupIncomplete | None) -> None:
+    def note_gone(self, gone: Gone) -> None:
         """Drop a container that was deleted; or, with an error, note that the delete failed.
 
         After a failed delete the core stays, and so does the lock, until the container is deleted
         or we close.
         """
-        if error is not None:
+        id = gone.container
+        if gone.error is not None:
             path = self._layout.container(id).path
-            broken = Broken(id=id, path=path, reason=str(error))
+            broken = Broken(id=id, path=path, reason=str(gone.error))
             self._entries[id] = Failed(broken, self.core(id))
         elif not isinstance(self._entries.get(id), Making):  # a new container with this id
             self._entries.pop(id, None)

@@ -25,6 +25,7 @@ from .container import (
     end_under_way,
     presumed_record,
 )
+from .observers import Gone
 from .process import Shared
 from .recovery import Broken, Recovery, discard, in_flight
 from .runtime import Runtime
@@ -69,7 +70,7 @@ class Supervisor(Mapping[str, Container]):
         self._nursery = nursery
         self._creates = creates
         self._registry = Registry(shared.root)
-        shared.observers.add(self._registry.observe)
+        shared.observers.add(Gone, self._registry.note_gone)
         self._operations = Operations()  # creates and adoptions
         self._adoptions = Adoptions(nursery, self._registry)
         self.root: str = shared.root

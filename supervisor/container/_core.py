@@ -17,7 +17,6 @@ from ..observers import (
     Changed,
     Ended,
     Gone,
-    Observation,
     Observers,
 )
 from ..process import GATE_SECONDS, ProcessTask, Shared
@@ -93,7 +92,7 @@ class Core:
 
     def __attrs_post_init__(self) -> None:
         self.observers = Observers(above=self.shared.observers)
-        self.observers.add(self._observe)
+        self.observers.add(Ended, self._ended)
 
     def add_init(self, record: ProcessRecord) -> ProcessTask:
         """Add the init, which isn't launched or watched yet."""
@@ -282,12 +281,11 @@ class Core:
         for end in tuple(self.ends):
             end.detach()
 
-    def _observe(self, seen: Observation) -> None:
-        if isinstance(seen, Ended):
-            if seen.process == self.init.id:
-                self._init_ended()
-            else:
-                self._exec_ended(seen.status)
+    def _ended(self, ended: Ended) -> None:
+        if ended.process == self.init.id:
+            self._init_ended()
+        else:
+            self._exec_ended(ended.status)
 
     def _exec_ended(self, status: ExitStatus) -> None:
         if status.oom_killed:  # the kill is explained: no other process may count the same kill

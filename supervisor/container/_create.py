@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from ..bundle import Bundle, Content, content_of
-from ..observers import Made, waiting, witness
+from ..observers import Made, Observation, waiting, witness
 from ..process import Shared, run_process
 from ..runtime import Call, Runtime, fresh_log
 from ..state import Block, Claim, ContainerLayout, Ranges, note, take
@@ -212,7 +212,7 @@ def show(core: Core) -> None:
     """Notify the observers that a container was made, or taken from a pool."""
     looking = witness.get()
     if looking is not None:
-        core.observers.add(looking.observe)
+        core.observers.add(Observation, looking.observe)
     core.observers.notify(
         Made(
             container=core.record.id,

@@ -8,7 +8,7 @@ import stat
 
 import trio
 
-from ..observers import Ended, Observation, Point
+from ..observers import Ended, Point
 from ..runtime import STARTED
 from ..system import lifted, look_at
 from ..tasks import expiring, shielded, within
@@ -76,13 +76,13 @@ async def _call_start(core: Core) -> Failure | None:
     core.shared.observers.notify(Point.STARTING)
     with expiring() as expire:
 
-        def give_up_soon(seen: Observation) -> None:
-            if not isinstance(seen, Ended) or seen.process != core.init.id:
+        def give_up_soon(ended: Ended) -> None:
+            if ended.process != core.init.id:
                 return
             # If the end was recorded, the program may just have been quick: the runtime gets
             # some time to finish. If the shim was lost, the runtime would wait for a
             # killed init.
-            quick = seen.status.source is Source.SHIM
+            quick = ended.status.source is Source.SHIM
             expire(core.shared.deadlines.shim if quick else 0)
 
         def patience() -> float:
@@ -90,7 +90,7 @@ async def _call_start(core: Core) -> Failure | None:
             # has ended may wait for ever.
             return _HALF_SECONDS if core.init.status is None else 0
 
-        with core.observers.observing(give_up_soon):
+        with core.observers.observing(Ended, give_up_soon):
             try:
                 log = core.layout.init.log("start")
                 await core.runtime.start(log=log, patience=patience)

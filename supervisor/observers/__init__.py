@@ -1,5 +1,8 @@
 """Observers: what happens to containers, and the functions that are notified of it at once."""
 
+from ._observation import (
+    Observation,
+)
 from ._observations import (
     HISTORY_LENGTH,
     Change,
@@ -7,7 +10,6 @@ from ._observations import (
     Ended,
     Gone,
     Made,
-    Observation,
     Read,
 )
 from ._observers import (

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from ..values import CleanupIncomplete, ExitStatus, State, moment
-from ._points import Point
+from ._observation import Observation
 
 HISTORY_LENGTH: Final = 64
 """How many of a container's last changes are kept."""
@@ -36,7 +36,7 @@ class Change:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Made:
+class Made(Observation):
     """A container was made; or taken from a pool, with another program.
 
     Attributes:
@@ -55,7 +55,7 @@ class Made:
 
 
 @attrs.frozen
-class Changed:
+class Changed(Observation):
     """A container's state has changed."""
 
     container: str
@@ -63,7 +63,7 @@ class Changed:
 
 
 @attrs.frozen
-class Ended:
+class Ended(Observation):
     """The exit status of a process is known.
 
     A status may come twice: another supervisor's shows later what was unknown before.
@@ -75,7 +75,7 @@ class Ended:
 
 
 @attrs.frozen
-class Read:
+class Read(Observation):
     """Output of a container was read by a caller, which removes the output from the fifo."""
 
     container: str
@@ -83,7 +83,7 @@ class Read:
 
 
 @attrs.frozen
-class Gone:
+class Gone(Observation):
     """A container was deleted; with an error, the delete has failed, and the container is broken.
 
     A create that failed, and that couldn't be undone, counts as a failed delete.
@@ -91,6 +91,3 @@ class Gone:
 
     container: str
     error: CleanupIncomplete | None = None
-
-
-Observation = Point | Made | Changed | Ended | Read | Gone

@@ -1,13 +1,16 @@
-"""Observers: functions that are called with each observation, when it is made."""
+"""Observers: functions that are called with each observation of a kind, when it is made."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-from ._observations import Observation
+from ._observation import Observation
 
 Observer = Callable[[Observation], None]
+
+Kind = TypeVar("Kind", bound=Observation)
 
 
 class Observers:
@@ -20,24 +23,26 @@ class Observers:
 
     def __init__(self, above: Observers | None = None) -> None:
         self._above = above
-        self._observers: list[Observer] = []
+        self._observers: list[tuple[type[Observation], Callable[[Any], None]]] = []
 
-    def add(self, observer: Observer) -> None:
-        """Notify ``observer`` from now on."""
-        self._observers.append(observer)
+    def add(self, kind: type[Kind], observer: Callable[[Kind], None]) -> None:
+        """Notify ``observer`` of the observations of a kind from now on."""
+        self._observers.append((kind, observer))
 
     @contextlib.contextmanager
-    def observing(self, observer: Observer) -> Iterator[None]:
-        """Notify ``observer`` during the block."""
-        self._observers.append(observer)
+    def observing(self, kind: type[Kind], observer: Callable[[Kind], None]) -> Iterator[None]:
+        """Notify ``observer`` of the observations of a kind during the block."""
+        entry = (kind, observer)
+        self._observers.append(entry)
         try:
             yield
         finally:
-            self._observers.remove(observer)
+            self._observers.remove(entry)
 
     def notify(self, observation: Observation) -> None:
-        """Call all observers."""
-        for observer in tuple(self._observers):
-            observer(observation)
+        """Call the observers of this kind of observation."""
+        for kind, observer in tuple(self._observers):
+            if isinstance(observation, kind):
+                observer(observation)
         if self._above is not None:
             self._above.notify(observation)

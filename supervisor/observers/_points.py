@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import enum
 
+from ._observation import Observation
 
-class Point(enum.Enum):
+
+class Point(Observation, enum.Enum):
     """A point that an operation has reached."""
 
     TEMPORARY_MADE = "create, exec: a directory with a temporary name"

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Final, Protocol
 
-from ._observations import Observation
+from ._observation import Observation
 
 
 class Witness(Protocol):

@@ -24,7 +24,7 @@ from ..bundle import (
     init_process,
 )
 from ..container import Container, core_of, show
-from ..observers import Ended, Observation
+from ..observers import Ended
 from ..spec import is_ours, telling
 from ..stdio import PIPE, StdioArgument
 from ..tasks import protected, within
@@ -205,11 +205,11 @@ class Entry:
     def watch(self, died: Callable[[Entry, ExitStatus], None]) -> None:
         """Call ``died`` when the container's init ends, or at once if the init has ended."""
 
-        def observe(seen: Observation) -> None:
-            if isinstance(seen, Ended) and seen.process == self._core.init.id:
-                died(self, seen.status)
+        def note(ended: Ended) -> None:
+            if ended.process == self._core.init.id:
+                died(self, ended.status)
 
-        self._watch.enter_context(self._core.observers.observing(observe))
+        self._watch.enter_context(self._core.observers.observing(Ended, note))
 
     def unwatch(self) -> None:
         """Stop the watch."""

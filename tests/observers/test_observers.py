@@ -93,7 +93,7 @@ async def test_a_container_is_observed_apart(
     async with supervisor() as sup:
         one = await sup.create("one", bundle("true"))
         other = await sup.create("other", bundle("true"))
-        with one._core.observers.observing(seen.append):
+        with one._core.observers.observing(Observation, seen.append):
             await one.start()
             await one.wait()
             await other.delete()
@@ -104,15 +104,16 @@ async def test_a_container_is_observed_apart(
 
 
 def test_observers_come_from_the_inside_out() -> None:
-    """A container's observers are notified before the supervisor's; one that leaves doesn't disturb
-    the others."""
+    """A container's observers are notified before the supervisor's, each of its own kind; one that
+    leaves doesn't disturb the others."""
     seen: list[str] = []
     above = Observers()
     inside = Observers(above)
-    above.add(lambda _: seen.append("above"))
-    inside.add(lambda _: seen.append("first"))
-    with inside.observing(lambda _: seen.append("block")):
+    above.add(Gone, lambda _: seen.append("above"))
+    inside.add(Observation, lambda _: seen.append("first"))
+    with inside.observing(Gone, lambda _: seen.append("block")):
         inside.notify(Gone("a"))
+        inside.notify(Point.LOCKED)
     inside.notify(Gone("a"))
     above.notify(Gone("a"))
-    assert seen == ["first", "block", "above", "first", "above", "above"]
+    assert seen == ["first", "block", "above", "first", "first", "above", "above"]

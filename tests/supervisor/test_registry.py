@@ -34,7 +34,7 @@ def test_an_id_is_taken_while_a_container_is_made(registry: Registry) -> None:
 def test_a_create_that_cannot_be_undone_is_listed(registry: Registry) -> None:
     """The end of a failed create keeps the broken entry that the clean-up made."""
     with registry.making("a"):
-        registry.observe(Gone("a", LEFT))
+        registry.note_gone(Gone("a", LEFT))
     entry = registry.get("a")
     assert isinstance(entry, Failed) and entry.core is None
     assert registry.broken["a"].reason == str(LEFT)
@@ -47,7 +47,7 @@ def test_a_create_that_cannot_be_undone_is_listed(registry: Registry) -> None:
 def test_an_adoption_that_deletes_leaves_what_is_made(registry: Registry) -> None:
     """An adoption may finish the delete of an earlier container while another one is made."""
     with registry.making("a"):
-        registry.observe(Gone("a", None))
+        registry.note_gone(Gone("a", None))
         assert isinstance(registry.get("a"), Making)
 
 
@@ -57,6 +57,6 @@ def test_only_a_broken_one_is_forgotten(registry: Registry) -> None:
     with registry.making("a"):
         registry.forget_broken("a")
         assert isinstance(registry.get("a"), Making)
-    registry.observe(Gone("a", LEFT))
+    registry.note_gone(Gone("a", LEFT))
     registry.forget_broken("a")
     assert registry.get("a") is None and registry.broken == {}
