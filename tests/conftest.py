@@ -30,7 +30,9 @@ pytest_plugins = [
     "pytester",
     "tests.support.arguments",
     "tests.support.children",
+    "tests.support.forker",
     "tests.support.homes",
+    "tests.support.victim",
 ]
 
 OpenSupervisor = Callable[..., AbstractAsyncContextManager[Supervisor]]

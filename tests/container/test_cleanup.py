@@ -31,7 +31,7 @@ from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
 from tests.support import leaks
 from tests.support.containers import end, hurried, living, reap, shim_of, until, with_hook
 from tests.support.runtimes import Choice
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 pytestmark = pytest.mark.runtimes("fake")
 
@@ -274,6 +274,7 @@ async def test_killed_while_it_creates(
     choice: Choice,
     root: Path,
     cgroup_parent: str,
+    victim: Victims,
     when: str,
     ready: str,
     shim: str,
@@ -299,6 +300,7 @@ async def test_killed_while_a_real_one_creates(
     choice: Choice,
     root: Path,
     cgroup_parent: str,
+    victim: Victims,
     workdir: Path,
     nothing_left: NothingLeft,
 ) -> None:
@@ -320,11 +322,13 @@ async def test_killed_while_it_execs(
     choice: Choice,
     root: Path,
     cgroup_parent: str,
+    victim: Victims,
     when: str,
     ready: str,
 ) -> None:
     """An exec whose supervisor was killed half-way is ended and removed; the container runs on."""
     boxes = {"a": bundle("sleep", "60").path}
+    before = living(os.getpid())
     with victim(
         choice.runtime(f"hang-exec{when}"),
         cgroup_parent,
@@ -339,7 +343,7 @@ async def test_killed_while_it_execs(
         a = sup["a"]
         assert (list(a.processes), a.state) == (["init"], State.RUNNING)
         assert not (root / "a/job").exists()
-        await until(lambda: len(living(os.getpid())) == 2, "only init and its shim live")
+        await until(lambda: len(living(os.getpid()) - before) == 2, "only init and its shim live")
         await a.delete(force=True)
 
 

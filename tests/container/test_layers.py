@@ -32,7 +32,7 @@ from tests.support.cancelling import cancelled_after, for_every_checkpoint
 from tests.support.containers import left, lingering, pid_in, shim_of, state_of, until
 from tests.support.leaks import descendants
 from tests.support.runtimes import Choice, needs_root
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 pytestmark = [pytest.mark.runtimes("runc", "crun"), needs_root]
 
@@ -304,6 +304,7 @@ async def test_adopted(
     supervisor: OpenSupervisor,
     choice: Choice,
     cgroup_parent: str,
+    victim: Victims,
     layered: MakeBundle,
     root: Path,
     workdir: Path,
@@ -339,7 +340,12 @@ async def until_written(box: Container) -> None:
 
 
 async def test_on_the_leash(
-    choice: Choice, cgroup_parent: str, layered: MakeBundle, workdir: Path, root: Path
+    choice: Choice,
+    cgroup_parent: str,
+    victim: Victims,
+    layered: MakeBundle,
+    workdir: Path,
+    root: Path,
 ) -> None:
     """A killed program's leashed containers go, and all that was mounted for them."""
     spec = layered("sleep", "600", path=workdir / "bundle").path
@@ -404,6 +410,7 @@ async def test_killed_in_create(
     supervisor: OpenSupervisor,
     choice: Choice,
     cgroup_parent: str,
+    victim: Victims,
     layered: MakeBundle,
     root: Path,
     workdir: Path,

@@ -1,4 +1,4 @@
-"""A supervising program that kills itself: ``python -m tests.crashes.crasher JSON``.
+"""A supervising program that kills itself.
 
 The program prepares what the operation needs, then does the operation, and sends itself SIGKILL at
 the n-th `Point` that the operation reaches. The program prints the name of each point that it
@@ -8,14 +8,10 @@ reaches.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-
-import trio
 
 from supervisor import PIPE, Bundle, Container, Runtime, Supervisor, open_supervisor
 from supervisor.observers import Observation, Point
@@ -115,12 +111,8 @@ async def _opened(told: dict[str, Any], fuse: Fuse) -> AsyncIterator[Supervisor]
 
 
 async def main(told: dict[str, Any]) -> None:
-    """Run the operation that the arguments name."""
+    """Do the operation ``operation``, and die at the point ``kill_at``."""
     fuse = Fuse(told["kill_at"])
     async with _opened(told, fuse) as sup:
         await OPERATIONS[told["operation"]](sup, told, fuse)
         fuse.lit = False
-
-
-if __name__ == "__main__":
-    trio.run(main, json.loads(sys.argv[1]))

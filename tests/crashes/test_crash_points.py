@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,13 @@ from supervisor.observers import Point
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.crashes.crasher import SEVEN, SLEEP
 from tests.support.containers import left
+from tests.support.forker import Forker
 from tests.support.leaks import STRANGERS, descendants
 from tests.support.runtimes import Choice
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 pytestmark = [pytest.mark.runtimes("crun"), pytest.mark.timeout(300)]
 
-ROOM = Path(__file__).parent.parent.parent
 TOO_MANY = 60
 OPERATIONS = ["create", "start", "run", "exec", "stop", "delete", "adopt"]
 CALLED = {"run": "end", "adopt": "open"}
@@ -37,21 +34,14 @@ def named(operation: str) -> set[str]:
     return {point.name for point in Point if word in point.value.partition(":")[0].split(", ")}
 
 
-def crash(told: dict[str, Any], number: int) -> tuple[bool, list[str]]:
+def crash(forker: Forker, told: dict[str, Any], number: int) -> tuple[bool, list[str]]:
     """Run the program; return whether it killed itself, and the points that it had reached."""
     before = descendants(os.getpid()).keys()
-    what = json.dumps({**told, "kill_at": number})
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.crashes.crasher", what],
-        cwd=ROOM,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    STRANGERS.update(descendants(os.getpid()).keys() - before)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0, done.stdout.split()
+    with forker.program("tests.crashes.crasher:main", {**told, "kill_at": number}) as program:
+        code = program.wait(60)
+        STRANGERS.update(descendants(os.getpid()).keys() - before)
+        assert code in (0, -signal.SIGKILL), program.complaints
+        return code != 0, program.output.split()
 
 
 async def assert_true_state(sup: Supervisor, root: Path, operation: str, point: str) -> None:
@@ -100,6 +90,7 @@ async def test_killed_at_each_point(
     choice: Choice,
     supervisor: OpenSupervisor,
     cgroup_parent: str,
+    forker: Forker,
     root: Path,
     bundle: MakeBundle,
     monkeypatch: pytest.MonkeyPatch,
@@ -117,7 +108,7 @@ async def test_killed_at_each_point(
         "bundle": bundle("true").path,
     }
     for number in range(1, TOO_MANY):
-        killed, points = await trio.to_thread.run_sync(crash, told, number)
+        killed, points = await trio.to_thread.run_sync(crash, forker, told, number)
         async with supervisor(root) as sup:
             if killed:
                 await assert_true_state(sup, root, operation, points[-1])
@@ -135,6 +126,8 @@ async def test_killed_while_it_adopts(
     choice: Choice,
     supervisor: OpenSupervisor,
     cgroup_parent: str,
+    forker: Forker,
+    victim: Victims,
     root: Path,
     bundle: MakeBundle,
 ) -> None:
@@ -155,7 +148,7 @@ async def test_killed_while_it_adopts(
     with victim(runtime, cgroup_parent, root, **what):
         pass
     for number in range(1, TOO_MANY):
-        killed, points = await trio.to_thread.run_sync(crash, told, number)
+        killed, points = await trio.to_thread.run_sync(crash, forker, told, number)
         async with supervisor(root) as sup:
             assert not sup.broken and set(sup) == set(containers), points
             assert sup["made"].state is State.CREATED, points

@@ -18,10 +18,10 @@ import attrs
 import pytest
 
 from tests.conftest import MakeBundle
-from tests.crashes.forker import PATIENCE_SECONDS, Forker, Program
 from tests.crashes.plays import OPERATIONS
 from tests.support import leaks
 from tests.support.containers import cgroups_of, end, left, living
+from tests.support.forker import PATIENCE_SECONDS, Forker, Program
 from tests.support.runtimes import Choice
 
 LIMIT_SECONDS = 1.0
@@ -57,9 +57,14 @@ class Scene:
     forked: set[int] = attrs.field(factory=set)
     before: set[int] = attrs.field(factory=lambda: living(os.getpid()))
 
+    def program(self, **told: Any) -> contextlib.AbstractContextManager[Program]:
+        """Run a program that is told this too."""
+        told = {**self.told, **told}
+        return self.forker.program("tests.crashes.plays:leashed", told, temporary=self.workdir)
+
     def measure(self) -> tuple[int, float]:
         """Return how many steps the operation has, and how many seconds the operation takes."""
-        with self.forker.program("leashed", self.workdir, **self.told) as program:
+        with self.program() as program:
             done = program.await_entry("done")
             begun = program.await_entry("begins")
         self.assert_nothing_left("at its end")
@@ -67,13 +72,13 @@ class Scene:
 
     def kill_before(self, step: int) -> None:
         """Have a program die before a step of its operation."""
-        with self.forker.program("leashed", self.workdir, **self.told, step=step) as program:
+        with self.program(step=step) as program:
             leaks.wait_for(lambda: not program.alive() or program.said("done") is not None, "it")
         self.assert_nothing_left(f"before step {step}")
 
     def kill_after(self, seconds: float, *, fork: bool) -> None:
         """Kill a program so many seconds after the beginning of its operation."""
-        with self.forker.program("leashed", self.workdir, **self.told, fork=fork) as program:
+        with self.program(fork=fork) as program:
             begun = program.await_entry("begins")
             while time.monotonic_ns() < begun["ns"] + seconds * 1e9:
                 pass
@@ -123,13 +128,6 @@ class Scene:
 def _mounts(below: Path) -> list[str]:
     with open("/proc/self/mountinfo") as file:
         return [line for line in file if f" {below}/" in line]
-
-
-@pytest.fixture(scope="module")
-def forker() -> Iterator[Forker]:
-    """The process that forks the programs."""
-    with Forker.launch() as forker:
-        yield forker
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +199,7 @@ def test_killed_while_the_runtime_hangs(scene: Scene, choice: Choice) -> None:
     """A runtime call that would never end goes with the program: what the call waits for has gone
     already."""
     runtime = choice.runtime("hang-start")
-    told = {**scene.told, "runtime": [runtime.path, *runtime.args]}
-    with scene.forker.program("leashed", scene.workdir, **told) as program:
+    with scene.program(runtime=[runtime.path, *runtime.args]) as program:
 
         def calls() -> list[str]:
             lines = leaks.descendants(program.pid).values()

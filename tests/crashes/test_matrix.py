@@ -22,9 +22,9 @@ import trio
 from supervisor import Bundle, Cause, Container, ExitStatus, Source, State, Supervisor
 from supervisor.state import read_exit_status
 from tests.conftest import MakeBundle, NothingLeft, OpenSupervisor
-from tests.crashes.forker import Forker, Program
 from tests.support import leaks
 from tests.support.containers import kernel_tells, shim_of, state_of
+from tests.support.forker import Forker, Program
 from tests.support.runtimes import fake
 
 pytestmark = pytest.mark.runtimes("fake")
@@ -168,13 +168,6 @@ class Cell:
             self.gate.unlink()
 
 
-@pytest.fixture(scope="module")
-def forker() -> Iterator[Forker]:
-    """The process that forks the programs."""
-    with Forker.launch() as forker:
-        yield forker
-
-
 @pytest.fixture
 def cell(
     who: str,
@@ -196,16 +189,15 @@ def cell(
     steps = ["create", "start", "wait", "delete"]
     if when != "in delete":
         steps.remove("delete")
-    with forker.program(
-        "life",
-        workdir,
-        runtime=[runtime.path, *runtime.args],
-        root=str(root),
-        cgroup_parent=cgroup_parent,
-        bundle=_bundle(bundle).path,
-        deadlines=PATIENT | hasty,
-        steps=steps,
-    ) as program:
+    life = {
+        "runtime": [runtime.path, *runtime.args],
+        "root": str(root),
+        "cgroup_parent": cgroup_parent,
+        "bundle": _bundle(bundle).path,
+        "deadlines": PATIENT | hasty,
+        "steps": steps,
+    }
+    with forker.program("tests.crashes.plays:life", life, temporary=workdir) as program:
         yield Cell(who=who, when=when, how=how, root=root, gate=gate, told=told, program=program)
 
 

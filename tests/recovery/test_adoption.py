@@ -22,7 +22,7 @@ from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import shim_of, state_of
 from tests.support.leaks import wait_for
 from tests.support.runtimes import Choice
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 pytestmark = pytest.mark.runtimes("runc", "crun", "fake")
 
@@ -55,7 +55,12 @@ def ten(bundle: MakeBundle) -> dict[str, str]:
 
 
 async def test_killed_with_ten(
-    supervisor: OpenSupervisor, choice: Choice, cgroup_parent: str, root: Path, ten: dict[str, str]
+    supervisor: OpenSupervisor,
+    choice: Choice,
+    cgroup_parent: str,
+    victim: Victims,
+    root: Path,
+    ten: dict[str, str],
 ) -> None:
     """All ten are there after the supervisor was killed: three with their true status, seven
     running and fully usable."""
@@ -84,6 +89,7 @@ async def test_tampered(
     supervisor: OpenSupervisor,
     choice: Choice,
     cgroup_parent: str,
+    victim: Victims,
     root: Path,
     ten: dict[str, str],
     tamper: str,
@@ -137,6 +143,7 @@ async def test_execs_adopted(
     supervisor: OpenSupervisor,
     choice: Choice,
     cgroup_parent: str,
+    victim: Victims,
     root: Path,
     bundle: MakeBundle,
 ) -> None:
@@ -160,7 +167,12 @@ async def test_execs_adopted(
 
 
 async def test_created_is_offered(
-    supervisor: OpenSupervisor, choice: Choice, cgroup_parent: str, root: Path, bundle: MakeBundle
+    supervisor: OpenSupervisor,
+    choice: Choice,
+    cgroup_parent: str,
+    victim: Victims,
+    root: Path,
+    bundle: MakeBundle,
 ) -> None:
     """A container that was created and never started is adopted as *created*, and can be
     started."""
@@ -175,7 +187,12 @@ async def test_created_is_offered(
 
 
 async def test_created_is_deleted_by_policy(
-    supervisor: OpenSupervisor, choice: Choice, cgroup_parent: str, root: Path, bundle: MakeBundle
+    supervisor: OpenSupervisor,
+    choice: Choice,
+    cgroup_parent: str,
+    victim: Victims,
+    root: Path,
+    bundle: MakeBundle,
 ) -> None:
     """With delete_unstarted, a container that was created and never started is removed at open."""
     containers = {"a": bundle("true").path}
@@ -192,6 +209,7 @@ async def test_shim_died_too(
     supervisor: OpenSupervisor,
     choice: Choice,
     cgroup_parent: str,
+    victim: Victims,
     root: Path,
     bundle: MakeBundle,
     ended: bool,
@@ -288,7 +306,12 @@ async def test_output_survives(supervisor: OpenSupervisor, root: Path, bundle: M
 
 
 async def test_found_later(
-    supervisor: OpenSupervisor, choice: Choice, cgroup_parent: str, root: Path, bundle: MakeBundle
+    supervisor: OpenSupervisor,
+    choice: Choice,
+    cgroup_parent: str,
+    victim: Victims,
+    root: Path,
+    bundle: MakeBundle,
 ) -> None:
     """A container that another supervisor releases can be taken over without opening again."""
     async with supervisor(root) as sup:

@@ -17,7 +17,7 @@ from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.leaks import wait_for
 from tests.support.runtimes import Choice, needs_root
 from tests.support.users import as_user
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 pytestmark = pytest.mark.runtimes("runc", "crun", "fake")
 
@@ -90,6 +90,7 @@ async def test_after_the_supervisor(
     root: Path,
     choice: Choice,
     cgroup_parent: str,
+    victim: Victims,
 ) -> None:
     """Without a supervisor the look says so, and shows an exit status that no supervisor settled.
 
@@ -119,6 +120,7 @@ async def test_a_lost_shim(
     root: Path,
     choice: Choice,
     cgroup_parent: str,
+    victim: Victims,
 ) -> None:
     """A look doesn't kill a process whose shim was killed, and still shows its pid."""
     path = bundle("sleep", "60").path

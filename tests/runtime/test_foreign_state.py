@@ -20,7 +20,7 @@ from supervisor.container._proof import is_ours
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until
 from tests.support.runtimes import Choice
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 pytestmark = [
     pytest.mark.runtimes("runc", "crun"),
@@ -143,7 +143,12 @@ async def test_what_names_another_bundle_is_left(
 
 @spoils
 async def test_the_keeper_does_not_show_it_either(
-    bundle: MakeBundle, root: Path, choice: Choice, cgroup_parent: str, spoil: Spoil
+    bundle: MakeBundle,
+    root: Path,
+    choice: Choice,
+    cgroup_parent: str,
+    victim: Victims,
+    spoil: Spoil,
 ) -> None:
     """The keeper of a killed program doesn't show a foreign state to a runtime either."""
     place = root / ".runtime/web"

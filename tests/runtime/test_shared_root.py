@@ -18,7 +18,7 @@ from supervisor.container import _create
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until
 from tests.support.runtimes import Choice, needs_root
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 # An id that no other test on this machine uses meanwhile.
 ID = f"web-{os.getpid()}"
@@ -200,6 +200,7 @@ async def test_a_copy_that_a_killed_runc_left_mounted(
     workdir: Path,
     shared: Runtime,
     cgroup_parent: str,
+    victim: Victims,
     begun: bool,
     keeper: bool,
 ) -> None:
@@ -253,7 +254,12 @@ async def test_what_was_finished_while_we_looked_is_left(
 
 @pytest.mark.parametrize("busy", [False, True], ids=["nobody", "somebody"])
 async def test_the_keeper_removes_what_was_begun(
-    bundle: MakeBundle, workdir: Path, shared: Runtime, cgroup_parent: str, busy: bool
+    bundle: MakeBundle,
+    workdir: Path,
+    shared: Runtime,
+    cgroup_parent: str,
+    victim: Victims,
+    busy: bool,
 ) -> None:
     """The keeper of a killed supervisor removes such beginnings too."""
     with contextlib.ExitStack() as stack:
@@ -306,6 +312,7 @@ async def test_the_keeper_too(
     workdir: Path,
     shared: Runtime,
     cgroup_parent: str,
+    victim: Victims,
     taken: bool,
 ) -> None:
     """The keeper of a killed supervisor deletes a state that names the keeper's own bundle, and no

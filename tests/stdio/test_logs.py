@@ -32,7 +32,7 @@ from supervisor.stdio._logs import log_tail
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.runtimes import Choice
 from tests.support.streams import pattern
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 SMALL = LogFile(max_bytes=64 * 1024, files=3)
 NO_TIMES: list[dict[str, Any]] = [
@@ -298,6 +298,7 @@ async def test_a_writer_is_never_blocked(
     choice: Choice,
     supervisor: OpenSupervisor,
     cgroup_parent: str,
+    victim: Victims,
     root: Path,
     bundle: MakeBundle,
 ) -> None:

@@ -19,7 +19,7 @@ from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import until
 from tests.support.runtimes import Choice, needs_root
 from tests.support.streams import everything, pattern
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 MIB = 1 << 20
 SIZES = [0, 1, 65535, 65536, 65537, MIB - 1, MIB, MIB + 1, 64 * MIB]
@@ -206,6 +206,7 @@ async def test_killed_in_the_middle(
     choice: Choice,
     supervisor: OpenSupervisor,
     cgroup_parent: str,
+    victim: Victims,
     root: Path,
     bundle: MakeBundle,
 ) -> None:

@@ -23,7 +23,7 @@ from supervisor import (
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.runtimes import Choice
 from tests.support.streams import rest
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 KEPT = 64 * 1024
 
@@ -202,6 +202,7 @@ async def test_after_adoption(
     choice: Choice,
     supervisor: OpenSupervisor,
     cgroup_parent: str,
+    victim: Victims,
     root: Path,
     bundle: MakeBundle,
 ) -> None:

@@ -12,9 +12,9 @@ import pytest
 from supervisor.cgroups import Hierarchies
 from supervisor.testing._processes import name_of
 from tests.conftest import MakeBundle
-from tests.support.leaks import STRANGERS, children, descendants, reap_strangers, wait_for
+from tests.support.leaks import STRANGERS, children, command, descendants, reap_strangers, wait_for
 from tests.support.runtimes import Choice
-from tests.support.victim import victim
+from tests.support.victim import Victims
 
 pytestmark = pytest.mark.runtimes("runc", "crun", "fake")
 
@@ -38,7 +38,12 @@ def remains(cgroup_parent: str, temporary: Path) -> list[str]:
 
 @pytest.mark.parametrize("forked", [False, True])
 def test_killed_program_leaves_nothing(
-    choice: Choice, cgroup_parent: str, bundle: MakeBundle, workdir: Path, forked: bool
+    choice: Choice,
+    cgroup_parent: str,
+    victim: Victims,
+    bundle: MakeBundle,
+    workdir: Path,
+    forked: bool,
 ) -> None:
     """SIGKILL of a program with an ephemeral supervisor leaves no container, shim, cgroup or
     directory, even while a forked child of the program lives on."""
@@ -53,17 +58,18 @@ def test_killed_program_leaves_nothing(
         started=["running", "busy"],
         execs={"more": ["sleep", "600"]},
         fork=forked,
-    ):
+    ) as pid:
         assert remains(cgroup_parent, workdir)
+        copies = [one for one in children(pid) if command(one) == command(pid)]
+    assert len(copies) == forked
     wait_for(lambda: not remains(cgroup_parent, workdir), "nothing to be left")
-    for pid, line in descendants(os.getpid()).items():
-        if "tests.support.victim" in line:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    for copy in copies:
+        os.kill(copy, signal.SIGKILL)
+        os.waitpid(copy, 0)
 
 
 def test_killed_with_all_its_children(
-    choice: Choice, cgroup_parent: str, bundle: MakeBundle, workdir: Path
+    choice: Choice, cgroup_parent: str, victim: Victims, bundle: MakeBundle, workdir: Path
 ) -> None:
     """A script that kills a program and its children kills the shims too, but not the keeper.
 
@@ -97,7 +103,12 @@ def test_killed_with_all_its_children(
 
 @pytest.mark.parametrize("moment_ms", [0, 1, 2, 4, 8, 16, 32, 64])
 def test_killed_at_any_moment(
-    choice: Choice, cgroup_parent: str, bundle: MakeBundle, workdir: Path, moment_ms: int
+    choice: Choice,
+    cgroup_parent: str,
+    victim: Victims,
+    bundle: MakeBundle,
+    workdir: Path,
+    moment_ms: int,
 ) -> None:
     """SIGKILL at any moment of create, start and exec leaves nothing."""
     containers = {f"c{n}": bundle("sleep", "600").path for n in range(3)}
@@ -118,7 +129,12 @@ def test_killed_at_any_moment(
 
 
 def test_durable_root_with_leash(
-    choice: Choice, cgroup_parent: str, root: Path, workdir: Path, bundle: MakeBundle
+    choice: Choice,
+    cgroup_parent: str,
+    victim: Victims,
+    root: Path,
+    workdir: Path,
+    bundle: MakeBundle,
 ) -> None:
     """With leash=True on a durable root, the root stays and the containers go."""
     with victim(

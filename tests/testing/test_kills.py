@@ -55,16 +55,19 @@ class Victim:
         worker: the pid of the process that runs the test: the same, or xdist's.
         directory: where pytest runs, with the temporary files in ``tmp``.
         cgroups: the directories of the containers' cgroups.
+        before: the pids of other descendants of ours.
     """
 
     process: subprocess.Popen[bytes]
     worker: int
     directory: Path
     cgroups: frozenset[str]
+    before: frozenset[int]
 
     def left(self) -> list[str]:
         """Return what is left of the run."""
-        lives = [f"{pid} {name}" for pid, name in descendants(os.getpid()).items() if alive(pid)]
+        lines = descendants(os.getpid())
+        lives = [f"{pid} {lines[pid]}" for pid in lines.keys() - self.before if alive(pid)]
         made = [str(path) for path in (self.directory / "tmp").glob("trio-supervisor-*")]
         return lives + made + [path for path in self.cgroups if os.path.exists(path)]
 
@@ -95,6 +98,7 @@ def victim(directory: Path, test: str, *options: str) -> Iterator[Victim]:
     (directory / "test_sleeper.py").write_text(SLEEPER)
     (directory / "tmp").mkdir(mode=0o711)
     command = [sys.executable, "-m", "pytest", *OPTIONS, with_runtime(), "-k", test, *options]
+    before = frozenset(descendants(os.getpid()))
     environment = {**os.environ, "TMPDIR": str(directory / "tmp"), PLACE: str(directory / "tmp")}
     with open(directory / "output", "wb") as output:
         process = subprocess.Popen(
@@ -104,10 +108,10 @@ def victim(directory: Path, test: str, *options: str) -> Iterator[Victim]:
         ready = directory / "ready"
         wait_for(lambda: ready.exists() or process.poll() is not None, "the test", PATIENCE_SECONDS)
         assert process.poll() is None, (directory / "output").read_text()
-        pids = [pid for pid in descendants(os.getpid()) if alive(pid)]
+        pids = [pid for pid in descendants(os.getpid()).keys() - before if alive(pid)]
         STRANGERS.update(pids)  # what is killed leaves its children to us
         cgroups = frozenset(cgroups_of(pids))
-        yield Victim(process, int(ready.read_text()), directory, cgroups)
+        yield Victim(process, int(ready.read_text()), directory, cgroups, before)
     finally:
         process.kill()
         process.wait()
