@@ -1,4 +1,4 @@
-"""A supervising program that forks inside its block: ``python -m tests.tasks.forking JSON``.
+"""A supervising program that forks inside its block.
 
 The program prints a JSON object: how the child ended, and what the program found afterwards.
 """
@@ -10,11 +10,10 @@ import ctypes
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import attrs
@@ -35,13 +34,14 @@ from supervisor import (
 from supervisor.testing import SharedPool, SupervisorThread
 from supervisor.testing._held import held_directory
 from supervisor.testing._processes import command
+from tests.support.forker import Forker
 from tests.support.runtimes import Choice
 
 PATIENCE_SECONDS = 40.0
 PROMPT_SECONDS = 5.0
 
 
-def play(choice: Choice, **told: Any) -> dict[str, Any]:
+def play(forker: Forker, choice: Choice, **told: Any) -> dict[str, Any]:
     """Run one play to the end; return what the program found.
 
     Args:
@@ -50,19 +50,11 @@ def play(choice: Choice, **told: Any) -> dict[str, Any]:
     """
     runtime = choice.runtime()
     told |= {"runtime": [runtime.path, *runtime.args], "runtime_root": runtime.root}
-    quiet = "ignore:This process:DeprecationWarning"  # is multi-threaded: Python 3.12 and newer
-    done = subprocess.run(
-        [sys.executable, "-W", quiet, "-m", "tests.tasks.forking", json.dumps(told)],
-        cwd=Path(__file__).parent.parent.parent,
-        check=False,
-        capture_output=True,
-        timeout=PATIENCE_SECONDS,
-        text=True,
-    )
-    lines = done.stdout.splitlines()
-    sys.stderr.write(done.stderr)
-    assert done.stderr == ""  # nothing to be undone has failed
-    assert done.returncode == 0 and len(lines) == 1, (done.returncode, lines)
+    with forker.program(f"{__name__}:main", told) as program:
+        code = program.wait(PATIENCE_SECONDS)
+        lines = program.output.splitlines()
+        assert program.complaints == ""  # nothing to be undone has failed
+    assert code == 0 and len(lines) == 1, (code, lines)
     found: dict[str, Any] = json.loads(lines[0])
     return found
 
@@ -380,9 +372,9 @@ def _in_threads(told: dict[str, Any]) -> dict[str, Any]:
         }
 
 
-def main() -> None:
+def main(told: dict[str, Any]) -> None:
     """Run the play; a child ends in its own way."""
-    told = json.loads(sys.argv[1])
+    warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # Python 3.12 and newer
     parent = os.getpid()
     if told["how"] == "in_threads":
         found = _in_threads(told)
@@ -405,7 +397,3 @@ def main() -> None:
             afterwards()
         sys.exit(0)
     print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -12,6 +12,7 @@ import trio
 
 from supervisor.tasks import _forks
 from tests.conftest import NothingLeft
+from tests.support.forker import Forker
 from tests.support.runtimes import Choice
 from tests.tasks.forking import play
 
@@ -32,7 +33,10 @@ SOUND = {
 class Ground:
     """The place of a program: the root, and the child's diary."""
 
-    def __init__(self, choice: Choice, parent: str, rootfs: Path, workdir: Path) -> None:
+    def __init__(
+        self, forker: Forker, choice: Choice, parent: str, rootfs: Path, workdir: Path
+    ) -> None:
+        self._forker = forker
         self._choice = choice
         self._diary = workdir / "diary"
         self._diary.touch()
@@ -41,7 +45,8 @@ class Ground:
     def play(self, how: str, root: Path | None, *, waiting: bool = False) -> dict[str, Any]:
         """Run one play."""
         where = None if root is None else str(root)
-        return play(self._choice, how=how, root=where, waiting=waiting, **self._told)
+        told = {"how": how, "root": where, "waiting": waiting, **self._told}
+        return play(self._forker, self._choice, **told)
 
     def diary(self) -> list[str]:
         """Return what the child has written."""
@@ -49,9 +54,11 @@ class Ground:
 
 
 @pytest.fixture
-def ground(choice: Choice, cgroup_parent: str, rootfs: Path, workdir: Path) -> Ground:
+def ground(
+    forker: Forker, choice: Choice, cgroup_parent: str, rootfs: Path, workdir: Path
+) -> Ground:
     """The ground of this test."""
-    return Ground(choice, cgroup_parent, rootfs, workdir)
+    return Ground(forker, choice, cgroup_parent, rootfs, workdir)
 
 
 @pytest.mark.parametrize("durable", [False, True])
