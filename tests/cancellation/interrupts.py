@@ -1,13 +1,11 @@
 """Programs that are interrupted: each opens, makes and runs until a KeyboardInterrupt ends the
 program.
 
-python -m tests.cancellation.interrupts KIND RUNTIME CGROUP_PARENT ROOTFS [ROUNDS]
-
-The program prints ``go``, and is then interrupted at a random moment, by SIGINT. With ROUNDS the
-program interrupts itself so often, one run of Trio after the other, and prints what is left in its
-own process. With ``BEGIN:END:STRIDE`` in the place of ROUNDS it does so as the n-th line of our
-package is run in the main thread, for each n in that range, until a round finishes its work before
-the interrupt.
+The program prints ``go``, and is then interrupted at a random moment, by SIGINT. With ``rounds``
+the program interrupts itself so often, one run of Trio after the other, and prints what is left in
+its own process. With ``BEGIN:END:STRIDE`` for ``rounds`` it does so as the n-th line of our package
+is run in the main thread, for each n in that range, until a round finishes its work before the
+interrupt.
 """
 
 from __future__ import annotations
@@ -66,19 +64,19 @@ async def _pool(opened: Callable[..., Any], bundle: Callable[..., Bundle]) -> No
 KINDS: dict[str, Work] = {"open": _open, "create": _create, "run": _run, "pool": _pool}
 
 
-def _once(kind: str, runtime: str, parent: str, rootfs: str, *, begun: Callable[[], None]) -> None:
-    chosen = choose(runtime, rootless=False).runtime()
+def _once(told: dict[str, Any], begun: Callable[[], None]) -> None:
+    chosen = choose(told["runtime"], rootless=False).runtime()
 
     def opened() -> Any:
-        return open_supervisor(runtime=chosen, cgroup_parent=parent)
+        return open_supervisor(runtime=chosen, cgroup_parent=told["cgroup_parent"])
 
     def bundle(*args: str) -> Bundle:
-        return Bundle.from_rootfs(rootfs, list(args))
+        return Bundle.from_rootfs(told["rootfs"], list(args))
 
     async def main() -> None:
         begun()
         while True:
-            await KINDS[kind](opened, bundle)
+            await KINDS[told["kind"]](opened, bundle)
 
     trio.run(main)
 
@@ -128,28 +126,23 @@ def _striking(number: int) -> Callable[..., Any]:
     return trace
 
 
-def main() -> None:
+def main(told: dict[str, Any]) -> None:
     """Be interrupted once, by the parent, or many times, by ourselves."""
-    kind, runtime, parent, rootfs, *rest = sys.argv[1:]
-    if not rest:
+    if "rounds" not in told:
         try:
-            _once(kind, runtime, parent, rootfs, begun=lambda: print("go", flush=True))
+            _once(told, begun=lambda: print("go", flush=True))
         except BaseException as error:
             print(_told(error), flush=True)
         return
-    told = set()
+    ends = set()
     before = _descriptors()
-    for begun, over in _rounds(rest[0]):
+    for begun, over in _rounds(told["rounds"]):
         try:
-            _once(kind, runtime, parent, rootfs, begun=begun)
+            _once(told, begun)
         except BaseException as error:
-            told.add(_told(error))
+            ends.add(_told(error))
         over()
     kept = sorted(set(_descriptors()) - set(before))
     children = os.popen(f"ps -o stat=,comm= --ppid {os.getpid()}").read()  # with ps and a shell
     zombies = [line for line in children.splitlines() if line.startswith("Z")]
-    print(sorted(told), "zombies", len(zombies), "descriptors", kept, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    print(sorted(ends), "zombies", len(zombies), "descriptors", kept, flush=True)
