@@ -105,7 +105,9 @@ async def test_stop(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) 
         await for_every_checkpoint(attempt)
 
 
-async def test_delete(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path) -> None:
+async def test_delete(
+    supervisor: OpenSupervisor, bundle: MakeBundle, root: Path, pytestconfig: pytest.Config
+) -> None:
     """A delete that is cancelled either hasn't begun or is completed."""
     spec = bundle("sleep", "600")
     async with supervisor(root) as sup:
@@ -120,7 +122,7 @@ async def test_delete(supervisor: OpenSupervisor, bundle: MakeBundle, root: Path
             assert list(sup) == [] and left(root) == []
             return cancelled
 
-        await some_checkpoints(attempt)
+        await some_checkpoints(attempt, each=bool(pytestconfig.getoption("--long")))
 
 
 @pytest.mark.runtimes("fake")

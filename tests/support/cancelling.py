@@ -61,9 +61,9 @@ async def for_every_checkpoint(
     assert least <= cancelled < TOO_MANY - 1  # the operation has checkpoints, and an end
 
 
-async def some_checkpoints(attempt: Callable[[int], Awaitable[bool]]) -> None:
+async def some_checkpoints(attempt: Callable[[int], Awaitable[bool]], *, each: bool) -> None:
     """As `for_every_checkpoint`, for an operation that may have no checkpoint for a
-    cancellation."""
-    for steps in range(1, TOO_MANY):
+    cancellation; without ``each``, from the twelfth step on only every seventh is tried."""
+    for steps in range(1, TOO_MANY) if each else (*range(1, 12), *range(12, TOO_MANY, 7)):
         if not await attempt(steps) and steps > 60:
             return
