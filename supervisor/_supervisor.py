@@ -25,13 +25,14 @@ from .container import (
     end_under_way,
     presumed_record,
 )
-from .observers import Gone
+from .observers import Gone, weakly
 from .process import Shared
 from .recovery import Broken, Recovery, discard, in_flight
 from .runtime import Runtime
 from .state import ContainerLayout, RootLayout
 from .tasks import nap, protected, shielded, undoing, within
 from .values import (
+    ContainerExists,
     ContainerNotFound,
     SupervisorClosed,
     SupervisorError,
@@ -70,7 +71,7 @@ class Supervisor(Mapping[str, Container]):
         self._nursery = nursery
         self._creates = creates
         self._registry = Registry(shared.root)
-        shared.observers.add(Gone, self._registry.note_gone)
+        shared.observers.add(Gone, weakly(self._registry.note_gone))
         self._operations = Operations()  # creates and adoptions
         self._adoptions = Adoptions(nursery, self._registry)
         self.root: str = shared.root
@@ -145,6 +146,10 @@ class Supervisor(Mapping[str, Container]):
         require_known(options, CreateOptions, "create")
         layout = RootLayout(self.root).container(id)
         await self._await_in_flight(layout)
+        if self._registry.get(id) is None and os.path.lexists(layout.path):
+            raise ContainerExists(  # before the id is reserved: an adoption may find that one
+                f"a container of that id exists already under {self.root}", container=id
+            )
         with happened_to(id), self._registry.making(id), self._operations.under_way():
             core = await create(
                 self._shared,

@@ -18,6 +18,7 @@ from ..observers import (
     Ended,
     Gone,
     Observers,
+    weakly,
 )
 from ..process import GATE_SECONDS, ProcessTask, Shared
 from ..runtime import ContainerRuntime
@@ -92,7 +93,8 @@ class Core:
 
     def __attrs_post_init__(self) -> None:
         self.observers = Observers(above=self.shared.observers)
-        self.observers.add(Ended, self._ended)
+        # A stream that a caller keeps has the observers, and would keep us.
+        self.observers.add(Ended, weakly(self._ended))
 
     def add_init(self, record: ProcessRecord) -> ProcessTask:
         """Add the init, which isn't launched or watched yet."""

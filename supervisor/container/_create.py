@@ -218,13 +218,14 @@ def show(core: Core) -> None:
             container=core.record.id,
             args=core.init.args,
             history=core.history,
-            spec=lambda: _spec(core),
-            log=lambda: log_tail(core.layout.init.output_log),
+            status=core.init.status,
+            spec=partial(_read, core.layout.config),
+            log=partial(log_tail, core.layout.init.output_log),
         )
     )
 
 
-def _spec(core: Core) -> bytes:
-    with contextlib.suppress(OSError), open(core.layout.config, "rb") as file:
+def _read(path: str) -> bytes:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
         return file.read()
     return b""

@@ -15,6 +15,7 @@ from ._observations import (
 from ._observers import (
     Observer,
     Observers,
+    weakly,
 )
 from ._points import (
     Point,
@@ -43,5 +44,6 @@ __all__ = [
     "name_suffix",
     "place",
     "waiting",
+    "weakly",
     "witness",
 ]

@@ -43,6 +43,7 @@ class Made(Observation):
         container: the container's id.
         args: the program and the arguments.
         history: the container's last changes.
+        status: the init's exit status, if the program was so quick; else None.
         spec: reads the config.json in use; ``b""`` if the file is gone.
         log: reads the end of the init's log; ``b""`` if there is none.
     """
@@ -50,6 +51,7 @@ class Made(Observation):
     container: str
     args: tuple[str, ...]
     history: tuple[Change, ...]
+    status: ExitStatus | None = None
     spec: Callable[[], bytes]
     log: Callable[[], bytes]
 

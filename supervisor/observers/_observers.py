@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -11,6 +12,18 @@ from ._observation import Observation
 Observer = Callable[[Observation], None]
 
 Kind = TypeVar("Kind", bound=Observation)
+
+
+def weakly(method: Callable[[Kind], None]) -> Callable[[Kind], None]:
+    """Return an observer that calls a method as long as its object lives, and keeps none alive."""
+    reference = weakref.WeakMethod(method)
+
+    def observe(observation: Kind) -> None:
+        called = reference()
+        if called is not None:
+            called(observation)
+
+    return observe
 
 
 class Observers:

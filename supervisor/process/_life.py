@@ -11,7 +11,6 @@ from ..values import (
     LaunchFailed,
     ProcessEvent,
     ProcessState,
-    SupervisorClosed,
     next_process_state,
 )
 
@@ -26,13 +25,14 @@ class Life:
 
     Attributes:
         failure: why the launch failed, for people. Set by `fail`; None otherwise.
+        closed: whether the supervisor's close has ended the launch. Set by `fail`.
     """
 
     def __init__(self, container: str, id: str) -> None:
         self._container = container
         self._id = id
         self.failure: str | None = None
-        self._closed = False  # set by `fail`
+        self.closed: bool = False
         self._state = AsyncValue(ProcessState.LAUNCHING)
         self._given_up = False  # whether the files are gone, or never came; set by `give_up`
 
@@ -66,7 +66,7 @@ class Life:
     def fail(self, why: str, *, closed: bool) -> None:
         """Note that the process was never made: ``closed`` if a close has ended the launch."""
         self.failure = why
-        self._closed = closed
+        self.closed = closed
         self.give_up()
         self.note(ProcessEvent.LAUNCH_FAILED)
 
@@ -75,17 +75,26 @@ class Life:
 
         Raises:
             LaunchFailed: there is no process, and never will be.
-            SupervisorClosed: the same, and the supervisor's close is the reason.
         """
         if self.failure is not None:
-            kind = SupervisorClosed if self._closed else LaunchFailed
-            raise kind(f"process {self._id} never ran: {self.failure}", container=self._container)
+            raise LaunchFailed(
+                f"process {self._id} never ran: {self.failure}", container=self._container
+            )
+
+    def why_unknown(self, root: str) -> str:
+        """Return why a closed supervisor of ``root`` knows no exit status, for people."""
+        if self.failure is not None:
+            return f"process {self._id} never ran: {self.failure}"
+        return (
+            f"its supervisor was closed before {self._id} ended: adopt the container with another "
+            f"supervisor of {root}, and wait there"
+        )
 
     def require_launched(self, operation: str) -> None:
         """Refuse an operation on a process that isn't there, or not yet.
 
         Raises:
-            LaunchFailed, SupervisorClosed: as `require_possible`.
+            LaunchFailed: as `require_possible`.
             IllegalTransition: the process is still being launched.
         """
         self.require_possible()

@@ -214,12 +214,10 @@ class ProcessTask:
             self.shared.opener.require(self.container)
         await self.life.wait_over()
         if self.end.status is None:
-            self.life.require_possible()
-            raise SupervisorClosed(
-                f"its supervisor was closed before {self.id} ended: adopt the container with "
-                f"another supervisor of {self.shared.root}, and wait there",
-                container=self.container,
-            )
+            if not self.life.closed:
+                self.life.require_possible()
+            why = self.life.why_unknown(self.shared.root)
+            raise SupervisorClosed(why, container=self.container)
         self.collected.set()
         await self._wait_forgotten()
         return self.end.status

@@ -43,7 +43,8 @@ class Seen:
     @classmethod
     def of(cls, made: Made) -> Seen:
         """Return what is seen of a container that was just made."""
-        return cls(made, deque(made.history, maxlen=HISTORY_LENGTH), made.spec())
+        history = deque(made.history, maxlen=HISTORY_LENGTH)
+        return cls(made, history, made.spec(), made.status)
 
     def observe(self, seen: Changed | Ended | Read) -> None:
         """Note what happens to the container."""

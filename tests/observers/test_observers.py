@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from typing import Any
+
+import trio
+
 from supervisor import PIPE, State
 from supervisor.observers import (
     Changed,
@@ -117,3 +123,21 @@ def test_observers_come_from_the_inside_out() -> None:
     inside.notify(Gone("a"))
     above.notify(Gone("a"))
     assert seen == ["first", "block", "above", "first", "first", "above", "above"]
+
+
+async def test_a_stream_that_is_kept_keeps_nothing_else(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """A caller's stream has observers, and keeps neither the container nor the registry."""
+
+    async def deleted() -> tuple[object, list[weakref.ref[Any]]]:
+        async with supervisor() as sup:
+            box = await sup.create("a", bundle("true"), stdout=PIPE)
+            await box.delete()
+            return box.stdout, [weakref.ref(box._core), weakref.ref(sup._registry)]
+
+    stream, others = await deleted()
+    await trio.lowlevel.checkpoint()
+    gc.collect()
+    assert stream is not None
+    assert [other() for other in others] == [None, None]

@@ -39,6 +39,18 @@ async def test_a_pool_shows_what_was_taken(runtime: Runtime) -> None:
     assert "\n  mine\n" in text
 
 
+@pytest.mark.runtimes("crun", "fake")
+async def test_a_quick_program_of_a_pool(runtime: Runtime) -> None:
+    """A pooled program that ends before the take returns is shown with its exit status."""
+    async with ContainerPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
+        for _ in range(5):
+            with looking_on() as example:
+                async with pool.take(["sh", "-c", "exit 3"]) as box:
+                    await box.wait()
+                ((_, text),) = example.told()
+            assert "exit: exited 3" in text
+
+
 def made(id: str) -> Made:
     """Return a container that has done nothing yet."""
     return Made(container=id, args=("x",), history=(), spec=bytes, log=bytes)
