@@ -16,6 +16,8 @@ fi
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 # Other Python environments stay out of ours.
 unset PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX
+# If no compiled modules were kept, each start of Python would compile all of ours: half a second.
+unset PYTHONDONTWRITEBYTECODE
 
 say() { printf '== %s\n' "$*" >&2; }
 
