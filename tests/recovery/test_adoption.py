@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervisor import PIPE, Cause, ProcessEnded, Source, State, TooManyFiles
+from supervisor import PIPE, Cause, ContainerExists, ProcessEnded, Source, State, TooManyFiles
 from supervisor.container._core import Core
 from supervisor.process._evidence import Evidence, Finding, classify
 from supervisor.recovery._adopt import Broken, Recovery, adopt
@@ -420,3 +420,29 @@ async def test_a_paused_container_was_started(
         if verb == "pause":
             subprocess.run([*command, "resume", "a"], check=True)
         await a.delete(force=True)
+
+
+async def test_beside_a_create_of_its_id(
+    supervisor: OpenSupervisor,
+    bundle: MakeBundle,
+    choice: Choice,
+    cgroup_parent: str,
+    root: Path,
+    victim: Victims,
+) -> None:
+    """A create of an id that is on disk doesn't keep an adoption from that container."""
+
+    async def create() -> None:
+        with pytest.raises(ContainerExists):
+            await sup.create("a", bundle("true"), user="root")
+
+    async with supervisor(root) as sup:
+        left = {"a": bundle("sleep", "60").path}
+        with victim(choice.runtime(), cgroup_parent, root, containers=left):
+            pass
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(create)
+            for _ in range(6):
+                await trio.lowlevel.checkpoint()
+            assert [box.id for box in await sup.adopt()] == ["a"]
+        await sup["a"].delete(force=True)
