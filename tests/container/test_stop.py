@@ -37,8 +37,8 @@ from tests.support.runtimes import Choice
 
 pytestmark = pytest.mark.rootless
 
-SLOW = "sleep 1; trap 'exit 7' TERM; while :; do sleep 0.05; done"
-"""A program that has its handler a second after the start, as any larger program."""
+SLOW = "sleep 0.4; trap 'exit 7' TERM; while :; do sleep 0.05; done"
+"""A program that has its handler a while after the start, as any larger program."""
 
 DEAF = "trap '' TERM; while :; do sleep 0.05; done"
 

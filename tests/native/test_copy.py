@@ -391,7 +391,7 @@ def test_a_slow_reader_when_it_is_told_to_stop(rig: Rig, kind: str) -> None:
     got = 0
     while chunk := os.read(reader, 8192):
         got += len(chunk)
-        time.sleep(0.15)
+        time.sleep(0.05)
     assert got == size
     assert rig.end() == (3, 0)
     assert rig.log() == []

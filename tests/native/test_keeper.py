@@ -44,6 +44,7 @@ def test_a_supervisor_that_closed_in_good_order(keeper: KeeperRig) -> None:
     assert sorted(os.listdir(keeper.root)) == [".runtime", "durable", "file"]
 
 
+@impatient  # the lock that is held is waited for
 def test_temporary_directories(keeper: KeeperRig, tmp_path: Path) -> None:
     """Directories that were being made or removed are swept away, and no list there is worked
     off."""

@@ -44,9 +44,11 @@ class SlowReader:
     """A reader that takes a page at times, and so is slower than shims once waited for."""
 
     def __init__(self, kind: str) -> None:
+        self._pause = 0.06
         if kind == "pipe":
             self.reader, self.writer = os.pipe()
         else:
+            self._pause = 0.1
             ours, theirs = socket.socketpair()
             # A write continues only when three quarters of that are free.
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
@@ -58,7 +60,7 @@ class SlowReader:
     def _read(self) -> None:
         while chunk := os.read(self.reader, PIECE):
             self.got += len(chunk)
-            time.sleep(0.15)
+            time.sleep(self._pause)
 
     async def rest(self) -> int:
         """Wait until no writer is left, and return how much came in all."""
@@ -155,7 +157,7 @@ async def test_a_reader_that_pauses(supervisor: OpenSupervisor, bundle: MakeBund
 
     async def read() -> None:
         while len(heard) < SIZE:
-            await trio.sleep(0.6)
+            await trio.sleep(0.3)
             heard.extend(await trio.to_thread.run_sync(os.read, read_fd, 20_000))
 
     async with supervisor() as sup, trio.open_nursery() as nursery:

@@ -13,17 +13,21 @@ import pytest
 import trio
 import trio.testing
 
-from supervisor import PIPE, Process, ShimError
+from supervisor import PIPE, Deadlines, Process, ShimError
+from supervisor.shim import _fifos
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import shim_of, until
 from tests.support.streams import everything
+
+HASTY = Deadlines(shim=0.5)
+"""For tests that wait for a stopped shim, in vain."""
 
 LINE = b"1 1 1\n"  # a size, which a process without a terminal doesn't have: skipped
 
 
 @contextlib.contextmanager
 def deaf(process: Process) -> Iterator[None]:
-    """Stop a process's shim while the shim's control fifo is full."""
+    """Stop a process's shim while the shim's control fifo is full. We are less patient then."""
     directory = Path(process._task.layout.path)
     shim = shim_of(directory)
     os.kill(shim, signal.SIGSTOP)
@@ -32,7 +36,9 @@ def deaf(process: Process) -> Iterator[None]:
         with contextlib.suppress(BlockingIOError):
             while True:
                 os.write(fd, LINE)
-        yield
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_fifos, "_PATIENCE_SECONDS", 0.3)
+            yield
     finally:
         os.close(fd)
         with contextlib.suppress(ProcessLookupError):  # the shim was killed
@@ -147,7 +153,10 @@ async def test_a_signal(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
 
 async def test_deleting_it(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """A container with a stopped shim is deleted all the same."""
-    async with supervisor() as sup, await sup.create("a", bundle("cat"), stdin=PIPE) as box:
+    async with (
+        supervisor(deadlines=HASTY) as sup,
+        await sup.create("a", bundle("cat"), stdin=PIPE) as box,
+    ):
         await box.start()
         with deaf(box.init), trio.fail_after(20):
             await box.delete(force=True)
@@ -156,7 +165,7 @@ async def test_deleting_it(supervisor: OpenSupervisor, bundle: MakeBundle) -> No
 async def test_a_run_is_cancelled(supervisor: OpenSupervisor, bundle: MakeBundle) -> None:
     """A cancelled run ends by a signal, though the run's input can't be ended."""
     async with (
-        supervisor() as sup,
+        supervisor(deadlines=HASTY) as sup,
         await sup.create("a", bundle("sleep", "60")) as box,
         trio.open_nursery() as nursery,
     ):
