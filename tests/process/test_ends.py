@@ -13,7 +13,7 @@ import trio
 from supervisor import Bundle, Cause, Container, ExitStatus, Supervisor
 from tests.conftest import MakeBundle, OpenSupervisor
 from tests.support.containers import shares_host_pids
-from tests.support.runtimes import Choice, needs_root
+from tests.support.runtimes import needs_root
 
 pytestmark = [pytest.mark.runtimes("runc", "crun"), pytest.mark.rootless]
 
@@ -61,28 +61,29 @@ async def run_one(sup: Supervisor, id: str, spec: Bundle) -> ExitStatus:
         return await box.wait()
 
 
-def codes_with(choice: Choice) -> range:
-    """Return all exit codes, or, with the slower runtime, some: the shim reports them all alike."""
-    return range(0, 256, 1 if choice.name == "crun" else 5)
+@pytest.fixture
+def codes(pytestconfig: pytest.Config) -> range:
+    """Every fifth exit code, or all: the shim reports all alike, and its own tests try all."""
+    return range(0, 256, 1 if pytestconfig.getoption("--long") else 5)
 
 
 async def test_all_codes_from_init(
-    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
+    supervisor: OpenSupervisor, bundle: MakeBundle, codes: range
 ) -> None:
     """Exit codes 0 to 255 come back exact from init."""
     got: dict[int, int | None] = {}
-    codes = iter(codes_with(choice))
+    todo = iter(codes)
     async with supervisor() as sup:
 
         async def worker() -> None:
-            for code in codes:
+            for code in todo:
                 status = await run_one(sup, f"c{code}", bundle("sh", "-c", f"exit {code}"))
                 got[code] = status.code
 
         async with trio.open_nursery() as nursery:
             for _ in range(AT_ONCE):
                 nursery.start_soon(worker)
-    assert got == {code: code for code in codes_with(choice)}
+    assert got == {code: code for code in codes}
 
 
 async def exec_all(box: Container, commands: dict[int, list[str]]) -> dict[int, ExitStatus]:
@@ -102,15 +103,13 @@ async def exec_all(box: Container, commands: dict[int, list[str]]) -> dict[int, 
 
 
 async def test_all_codes_from_exec(
-    supervisor: OpenSupervisor, bundle: MakeBundle, choice: Choice
+    supervisor: OpenSupervisor, bundle: MakeBundle, codes: range
 ) -> None:
     """Exit codes 0 to 255 come back exact from an exec."""
     async with supervisor() as sup, await sup.create("a", bundle("sleep", "600")) as box:
         await box.start()
-        got = await exec_all(
-            box, {code: ["sh", "-c", f"exit {code}"] for code in codes_with(choice)}
-        )
-    assert {n: status.code for n, status in got.items()} == {n: n for n in codes_with(choice)}
+        got = await exec_all(box, {code: ["sh", "-c", f"exit {code}"] for code in codes})
+    assert {n: status.code for n, status in got.items()} == {n: n for n in codes}
 
 
 @pytest.mark.usefixtures("die")
@@ -127,15 +126,16 @@ async def test_fatal_signals_from_exec(supervisor: OpenSupervisor, bundle: MakeB
 @needs_root
 @pytest.mark.usefixtures("die")
 async def test_fatal_signals_from_host_pid_init(
-    supervisor: OpenSupervisor, bundle: MakeBundle
+    supervisor: OpenSupervisor, bundle: MakeBundle, pytestconfig: pytest.Config
 ) -> None:
     """Every fatal signal comes back exact from an init in the host's pid namespace."""
+    numbers = FATAL[:: 1 if pytestconfig.getoption("--long") else 4]
     got: dict[int, int | None] = {}
     async with supervisor() as sup:
-        for number in FATAL:
+        for number in numbers:
             spec = shares_host_pids(bundle("die", str(number)))
             got[number] = (await run_one(sup, f"s{number}", spec)).signal
-    assert got == {number: number for number in FATAL}
+    assert got == {number: number for number in numbers}
 
 
 @pytest.mark.usefixtures("die")
