@@ -213,12 +213,13 @@ def show(core: Core) -> None:
     looking = witness.get()
     if looking is not None:
         core.observers.add(Observation, looking.observe)
+    status = core.init.status  # if the program has just ended, the history has that from here on
     core.observers.notify(
         Made(
             container=core.record.id,
             args=core.init.args,
             history=core.history,
-            status=core.init.status,
+            status=status,
             spec=partial(_read, core.layout.config),
             log=partial(log_tail, core.layout.init.output_log),
         )

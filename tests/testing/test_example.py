@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from supervisor import Bundle, ContainerPool, Runtime
+from supervisor.container import show
 from supervisor.observers import Made, Read, witness
 from supervisor.testing._example import MAX_CONTAINERS, MAX_OUTPUT_BYTES, Example
+from tests.conftest import MakeBundle, OpenSupervisor
 
 
 @contextlib.contextmanager
@@ -43,12 +46,26 @@ async def test_a_pool_shows_what_was_taken(runtime: Runtime) -> None:
 async def test_a_quick_program_of_a_pool(runtime: Runtime) -> None:
     """A pooled program that ends before the take returns is shown with its exit status."""
     async with ContainerPool(Bundle.from_host(["true"]), size=1, runtime=runtime) as pool:
-        for _ in range(5):
+        for _ in range(20):
             with looking_on() as example:
                 async with pool.take(["sh", "-c", "exit 3"]) as box:
                     await box.wait()
                 ((_, text),) = example.told()
-            assert "exit: exited 3" in text
+            assert "exit: exited 3" in text and "exited: stopped" in text
+
+
+async def test_an_end_that_is_seen_by_the_look_itself(
+    supervisor: OpenSupervisor, bundle: MakeBundle
+) -> None:
+    """A program that ended without a turn of the loop is shown with the status and the history."""
+    async with supervisor() as sup:
+        box = await sup.create("a", bundle("sh", "-c", "sleep 0.1; exit 3"))
+        await box.start()
+        time.sleep(0.5)  # the program ends, and no task of ours runs
+        with looking_on() as example:
+            show(box._core)
+        ((_, text),) = example.told()
+        assert "exit: exited 3" in text and "exited: stopped" in text
 
 
 def made(id: str) -> Made:
