@@ -61,7 +61,7 @@ async def test_an_end_that_is_seen_by_the_look_itself(
     async with supervisor() as sup:
         box = await sup.create("a", bundle("sh", "-c", "sleep 0.1; exit 3"))
         await box.start()
-        time.sleep(0.5)  # the program ends, and no task of ours runs
+        time.sleep(0.5)  # noqa: ASYNC251  (the program ends, and no task of ours runs)
         with looking_on() as example:
             show(box._core)
         ((_, text),) = example.told()
