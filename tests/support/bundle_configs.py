@@ -118,27 +118,31 @@ def _linux() -> dict[str, Any]:
             "enableMBM": False,
         },
         "sysctl": {"net.ipv4.ip_forward": "1"},
-        "seccomp": {
-            "defaultAction": "SCMP_ACT_ALLOW",
-            "defaultErrnoRet": 1,
-            "architectures": ["SCMP_ARCH_X86_64"],
-            "flags": ["SECCOMP_FILTER_FLAG_LOG"],
-            "listenerPath": "/s",
-            "listenerMetadata": "m",
-            "syscalls": [
-                {
-                    "names": ["kexec_load"],
-                    "action": "SCMP_ACT_ERRNO",
-                    "errnoRet": 1,
-                    "args": [{"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_EQ"}],
-                }
-            ],
-        },
+        "seccomp": _seccomp(),
         "rootfsPropagation": "private",
         "maskedPaths": ["/proc/kcore"],
         "readonlyPaths": ["/proc/sys"],
         "mountLabel": "l",
         "personality": {"domain": "LINUX", "flags": []},
+    }
+
+
+def _seccomp() -> dict[str, Any]:
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "defaultErrnoRet": 1,
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+        "listenerPath": "/s",
+        "listenerMetadata": "m",
+        "syscalls": [
+            {
+                "names": ["kexec_load"],
+                "action": "SCMP_ACT_ERRNO",
+                "errnoRet": 1,
+                "args": [{"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_EQ"}],
+            }
+        ],
     }
 
 
